@@ -1,0 +1,97 @@
+# The verbs people type. Each sets up what it needs (a virtual environment in .venv, the build) on a fresh machine
+# with gcc, make and Python 3.11 or later; none needs root.
+#
+#   make run          build, start resolverd in the foreground on port 5335, show a first answer
+#   make test         every test this machine can run, on every Python it has; says what it skipped and why
+#   make lint         ruff, cython-lint, mypy, stub check, spelling
+#   make bench        all benchmarks, as ratios of interleaved runs;  make bench-check: the short set with floors
+#   make fuzz         every fuzz target, FUZZ_RUNS cases each (default 1,000,000)
+#   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
+#   make wheel        sdist and wheel, installed and tried outside the checkout
+#   make test-debug   unit tests on the debug build (checks, live-object counters)
+#   make test-sanitize  unit tests and fuzz targets under the address and undefined-behaviour sanitizers
+#   make annotate FILE=corenet/core/engine.pyx   Cython's yellow page of one file
+#   make docs         regenerate the pages made from code (limits, configuration)
+#   make clean        remove builds and environments
+#
+# Build switches by environment: CORENET_DEBUG=1, CORENET_SANITIZE=address,undefined, CORENET_MODULES=pattern.
+# PYTHON=/path/to/python3 chooses the interpreter of the main environment.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 5335
+FUZZ_RUNS ?= 1000000
+SOURCES := $(shell find corenet resolver -name '*.pyx' -o -name '*.pxd' -o -name '*.h' 2>/dev/null)
+
+.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz scenarios wheel annotate docs clean help build
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
+
+# --- set-up ----------------------------------------------------------------------------------------------------------
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip 'setuptools>=77' 'Cython>=3.1,<3.4'
+	CORENET_MODULES=none $(BIN)/python -m pip install -q --no-build-isolation -e '.[dev]'
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed setup.py $(SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
+build: $(VENV)/.built
+
+# --- verbs -----------------------------------------------------------------------------------------------------------
+
+run: build
+	$(BIN)/python -m resolver.daemon --port $(PORT) --show-first-answer
+
+test: build test-versions
+	$(BIN)/python -m pytest -q
+
+test-versions:
+	$(PYTHON) tests/interpreters.py run
+
+test-debug: $(VENV)/.installed
+	CORENET_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
+	PYTHONPATH=build/debug/lib $(BIN)/pytest -q tests/unit tests/property -p no:benchmark
+
+test-sanitize: $(VENV)/.installed
+	CORENET_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	$(BIN)/python tests/sanitized.py build/sanitize/lib
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/cython-lint corenet resolver
+	$(BIN)/mypy
+	$(BIN)/codespell README.md docs corenet resolver tests benchmarks
+
+bench: build
+	$(BIN)/python -m pytest -q benchmarks
+
+bench-check: build
+	$(BIN)/python -m pytest -q benchmarks -m short
+
+fuzz: build
+	$(BIN)/python tests/fuzz/run.py --runs $(FUZZ_RUNS)
+
+scenarios: build
+	@$(BIN)/python tests/conformance/scenarios/run.py $(if $(DIR),--dir '$(DIR)') $(if $(ONLY),--only '$(ONLY)') \
+		$(if $(FEATURES),--features '$(FEATURES)') $(if $(OUT),--out '$(OUT)')
+
+wheel: $(VENV)/.installed
+	$(BIN)/python tests/wheel.py
+
+annotate: $(VENV)/.installed
+	CORENET_ANNOTATE=1 CORENET_MODULES=$(subst /,.,$(basename $(FILE))) $(BIN)/python setup.py -q build_ext --inplace --force
+	@echo "see build/cython-release/$(basename $(FILE)).html"
+
+docs: build
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf build dist .venv .venv-* *.egg-info
+	find corenet resolver -name '*.so' -delete

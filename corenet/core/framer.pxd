@@ -1,0 +1,57 @@
+# C door of the framers. A transport or another package feeds bytes it owns for the time of the call:
+#     frames = framer.feed_bytes(pointer, length, owner)
+# `owner` is the object that keeps the bytes alive (for views), or None when frames must be copies.
+# `length_prefix` serves nogil code that walks frames in a buffer of its own.
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint64_t
+
+
+# Value of a length prefix of 1, 2, 4 or 8 bytes at `p`.
+cdef inline uint64_t length_prefix(const uint8_t *p, int prefix, bint big_endian) noexcept nogil:
+    cdef uint64_t value = 0
+    cdef int i
+    if big_endian:
+        for i in range(prefix):
+            value = (value << 8) | p[i]
+    else:
+        for i in range(prefix):
+            value |= (<uint64_t>p[i]) << (8 * i)
+    return value
+
+
+cdef class Framer:
+    cdef readonly Py_ssize_t max_frame
+    cdef readonly bint views
+    cdef bint poisoned
+    cdef Py_ssize_t view_minimum
+    cdef Py_ssize_t reserve
+    # The frame (or, for a delimiter, the bytes) received in part: a bytes object nobody else has seen yet.
+    cdef PyObject *partial
+    cdef Py_ssize_t filled
+    cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner)
+    cdef int grow(self, Py_ssize_t wanted) except -1
+    cdef int absorb(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t final_size) except -1
+    cdef object finish(self)
+    cdef object cut(self, const uint8_t *base, Py_ssize_t start, Py_ssize_t stop, object owner)
+    cdef int refuse(self, uint64_t size, list frames) except -1
+    cdef void forget(self) noexcept
+
+
+cdef class LengthFramer(Framer):
+    cdef readonly int prefix
+    cdef readonly bint big_endian
+    cdef uint8_t head[8]
+    cdef int head_filled
+    cdef Py_ssize_t need        # size of the frame being received, -1 while its prefix is incomplete
+
+
+cdef class DelimiterFramer(Framer):
+    cdef readonly bytes delimiter
+    cdef uint8_t mark[16]
+    cdef Py_ssize_t mark_size
+    cdef Py_ssize_t find(self, const uint8_t *p, Py_ssize_t n) noexcept nogil
+
+
+cdef class FixedFramer(Framer):
+    cdef readonly Py_ssize_t size

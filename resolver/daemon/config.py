@@ -1,0 +1,522 @@
+"""From a TOML file to `resolver.settings.Settings`, and back to TOML with comments.
+
+Rule: nothing in the file is ever ignored. An unknown key, a wrong type or a value out of range is an error that names
+the file, the line and the path of the key, and every error of a file is reported at once. tomllib keeps no lines, so a
+small scanner finds them afterwards in text that tomllib has already accepted. The classes in `settings` are the schema;
+keys in the file are their field names with dashes, and msgspec checks the leaves.
+"""
+
+import difflib
+import re
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from resolver import hints, limits
+from resolver.settings import HostEntry, RootServer, Settings, describe
+
+__all__ = ["ConfigError", "Problem", "find_lines", "load", "parse", "parse_duration", "parse_size", "render"]
+
+KeyPath = tuple[str | int, ...]
+
+FILE_KEYS: dict[KeyPath, str] = {
+    ("root-hints-file",): "File of root servers in zone file form (named.root); takes the place of root-hints.",
+    ("dnssec", "trust-anchors-file"): "File of DS or DNSKEY records in zone file form; takes the place of trust-anchors.",
+}
+"""Keys whose value is a file's name and whose content goes into a setting."""
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a configuration file. `line` is 0 when it is the file as a whole."""
+
+    path: str
+    line: int
+    message: str
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used, with everything that is wrong with it."""
+
+    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
+        self.source = source
+        self.problems = sorted(problems, key=lambda problem: problem.line)
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """One line of text per problem, in the form ``file:line: key: what``."""
+        return [
+            f"{self.source}:{f'{p.line}:' if p.line else ''} {f'{p.path}: ' if p.path else ''}{p.message}"
+            for p in self.problems
+        ]
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def load(path: str | Path) -> Settings:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: when the file cannot be read or anything in it is wrong.
+    """
+    path = Path(path)
+    return parse(_read(path, str(path), "", 0), source=str(path), directory=path.parent)
+
+
+def parse(text: str, *, source: str = "configuration", directory: Path | None = None) -> Settings:
+    """Turn TOML text into settings; relative file names in it are meant from `directory`.
+
+    Raises:
+        ConfigError: naming path and line of everything that is wrong.
+    """
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
+        message = re.sub(r" \(at .*\)$", "", str(error))
+        raise ConfigError(source, [Problem("", line, f"this is not TOML: {message}")]) from None
+    except RecursionError:
+        raise ConfigError(source, [Problem("", 0, "arrays or tables are nested too deeply")]) from None
+    reader = _Reader(source, directory or Path(), find_lines(text))
+    settings = reader.table(Settings, tree, ())
+    if reader.problems or settings is None:
+        raise ConfigError(source, reader.problems)
+    result: Settings = settings
+    return result
+
+
+def _read(path: Path, source: str, key: str, line: int) -> str:
+    limit = limits.CONFIG_FILE_SIZE
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit.default + 1)
+    except OSError as error:
+        raise ConfigError(source, [Problem(key, line, f"cannot read {path}: {error.strerror}")]) from None
+    if len(data) > limit.default:
+        raise ConfigError(source, [Problem(key, line, f"{path} is larger than {limit.default} {limit.unit}")])
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(source, [Problem(key, line, f"{path} is not UTF-8 text (byte {error.start})")]) from None
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Walks a parsed tree beside the classes, collecting problems instead of stopping at the first."""
+
+    source: str
+    directory: Path
+    lines: Mapping[KeyPath, int]
+    problems: list[Problem]
+
+    def __init__(self, source: str, directory: Path, lines: Mapping[KeyPath, int]) -> None:
+        self.source, self.directory, self.lines, self.problems = source, directory, lines, []
+
+    def line(self, path: KeyPath) -> int:
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 0)
+
+    def complain(self, path: KeyPath, message: str) -> None:
+        self.problems.append(Problem(_text(path), self.line(path), message))
+
+    def table(self, kind: Any, tree: Any, path: KeyPath) -> Any:
+        """Build an instance of the dataclass `kind`, or None after complaining."""
+        if not isinstance(tree, dict):
+            self.complain(path, f"expected a table, got {_kind_of(tree)}")
+            return None
+        known = {item.name.replace("_", "-"): item for item in fields(kind)}
+        annotations = get_type_hints(kind)
+        values: dict[str, Any] = {}
+        before = len(self.problems)
+        for key, value in tree.items():
+            where = (*path, key)
+            if where in FILE_KEYS:
+                self.file(where, value, tree, values)
+            elif key not in known:
+                extra = [str(k[-1]) for k in FILE_KEYS if k[:-1] == path]
+                self.complain(where, "unknown key" + _suggest(key, [*known, *extra]))
+            else:
+                item = known[key]
+                values[item.name] = self.value(annotations[item.name], value, where, item.metadata.get("kind", ""))
+        if len(self.problems) > before:
+            return None
+        try:
+            return kind(**values)
+        except ValueError as error:
+            self.refused(path, known, str(error))
+            return None
+
+    def refused(self, path: KeyPath, known: Iterable[str], message: str) -> None:
+        """Report what a class itself refused; its message begins with the setting's name, which gives the line."""
+        name, _, rest = message.partition(": ")
+        key = name.rpartition(".")[2].replace("_", "-")
+        if key in known and rest:
+            where = (*path, key)
+            quoted = re.match(r"'([^']*)'", rest)
+            for candidate, line in self.lines.items():      # the element of a list that the message quotes, if any
+                if quoted and candidate[:-1] == where and self.elements.get(candidate) == quoted[1]:
+                    self.problems.append(Problem(_text(candidate), line, rest))
+                    return
+            self.complain(where, rest)
+        else:
+            self.complain(path, message)
+
+    @property
+    def elements(self) -> Mapping[KeyPath, str]:
+        """Text of list elements by path, for `refused`."""
+        return getattr(self.lines, "elements", {})
+
+    def value(self, annotation: Any, value: Any, path: KeyPath, kind: str) -> Any:
+        if is_dataclass(annotation):
+            return self.table(annotation, value, path)
+        if get_origin(annotation) is tuple:
+            inner = get_args(annotation)[0]
+            if inner is HostEntry and isinstance(value, dict):
+                return tuple(HostEntry(name, self.leaf(tuple[str, ...], _listed(given), (*path, name)))
+                             for name, given in value.items())
+            if is_dataclass(inner) or inner in (RootServer, HostEntry):
+                if not isinstance(value, list):
+                    self.complain(path, f"expected an array of tables, got {_kind_of(value)}")
+                    return ()
+                entries = [self.entry(inner, one, (*path, index)) for index, one in enumerate(value)]
+                return tuple(entry for entry in entries if entry is not None)
+        if kind and isinstance(value, str):
+            try:
+                value = parse_size(value) if kind == "bytes" else parse_duration(value)
+            except ValueError as error:
+                self.complain(path, str(error))
+                return 0
+        if annotation is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return self.leaf(annotation, value, path)
+
+    def entry(self, kind: Any, value: Any, path: KeyPath) -> Any:
+        """One table of an array: a dataclass, or one of the named tuples with a name and addresses."""
+        if is_dataclass(kind):
+            return self.table(kind, value, path)
+        if not isinstance(value, dict):
+            self.complain(path, f"expected a table with name and addresses, got {_kind_of(value)}")
+            return None
+        for key in value.keys() - {"name", "addresses"}:
+            self.complain((*path, key), "unknown key" + _suggest(key, ["name", "addresses"]))
+        if "name" not in value:
+            self.complain(path, "the name is missing")
+            return None
+        name = self.leaf(str, value["name"], (*path, "name"))
+        addresses = self.leaf(tuple[str, ...], value.get("addresses", []), (*path, "addresses"))
+        return kind(name, addresses)
+
+    def leaf(self, annotation: Any, value: Any, path: KeyPath) -> Any:
+        try:
+            return msgspec.convert(value, annotation)
+        except msgspec.ValidationError as error:
+            message, _, place = str(error).partition(" - at ")
+            index = re.search(r"\[(\d+)\]", place)
+            where = (*path, int(index[1])) if index else path
+            message = message.replace("Expected", "expected").replace("`", "").replace("array", "list")
+            self.complain(where, message)
+            return () if get_origin(annotation) is tuple else None
+
+    def file(self, path: KeyPath, value: Any, tree: Mapping[str, Any], values: dict[str, Any]) -> None:
+        """Read the file that a key of `FILE_KEYS` names into the setting it stands for."""
+        name = self.leaf(str, value, path)
+        if name is None:
+            return
+        plain = str(path[-1]).removesuffix("-file")
+        if plain in tree:
+            self.complain(path, f"{plain} is given as well; only one of the two can be meant")
+            return
+        try:
+            text = _read(self.directory / name, self.source, _text(path), self.line(path))
+        except ConfigError as error:
+            self.problems += error.problems
+            return
+        try:
+            if plain == "root-hints":
+                values["root_hints"] = tuple(RootServer(*server) for server in hints.parse_hints(text))
+            else:
+                values["trust_anchors"] = hints.parse_anchors(text)
+        except ValueError as error:
+            self.complain(path, f"{name}: {error}")
+
+
+def _text(path: KeyPath) -> str:
+    parts: list[str] = []
+    for key in path:
+        if isinstance(key, int):
+            parts[-1] += f"[{key}]"
+        else:
+            parts.append(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"')
+    return ".".join(parts)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _kind_of(value: Any) -> str:
+    names: dict[type, str] = {dict: "a table", list: "a list", str: "text", bool: "true or false", int: "a number"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _suggest(key: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(key.replace("_", "-").lower(), known, 1, 0.6)
+    return f'; did you mean "{close[0]}"?' if close else f"; known here: {', '.join(sorted(known))}"
+
+
+SIZES = types.MappingProxyType({
+    "": 1, "b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+    "k": 1 << 10, "m": 1 << 20, "g": 1 << 30,
+})
+DURATIONS = types.MappingProxyType({
+    "": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0,
+})
+
+
+def parse_size(text: str) -> int:
+    """Read ``256 MiB``, ``1.5g`` or ``65536`` as bytes.
+
+    Raises:
+        ValueError: when it is none of these.
+    """
+    return round(_measure(text, SIZES, 'a size such as "256 MiB"'))
+
+
+def parse_duration(text: str) -> float:
+    """Read ``1 d``, ``1800 ms``, ``1h 30m`` or ``90`` as seconds.
+
+    Raises:
+        ValueError: when it is none of these.
+    """
+    return _measure(text, DURATIONS, 'a time such as "90 s" or "1 d"')
+
+
+def _measure(text: str, units: Mapping[str, float], wanted: str) -> float:
+    total = 0.0
+    if not re.fullmatch(r"\s*(\d{1,15}(\.\d{1,9})?\s*[A-Za-z]{0,3}\s*)+", text) or len(text) > 100:
+        raise ValueError(f"{text[:40]!r} is not {wanted}")
+    for number, unit in re.findall(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text):
+        if unit.lower() not in units:
+            raise ValueError(f"{text!r}: unknown unit {unit!r}; known: {', '.join(u for u in units if u)}")
+        total += float(number) * units[unit.lower()]
+    return total
+
+
+# --- where a key stands -------------------------------------------------------------------------------------------
+
+
+class LineMap(dict[KeyPath, int]):
+    """Line of each key and list element by path; `elements` has the text of plain list elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: dict[KeyPath, str] = {}
+
+
+_STRING = re.compile(r'"""(?:[^\\]|\\.)*?"{3,5}(?!")|\'\'\'.*?\'{3,5}(?!\')|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'', re.DOTALL)
+_SPACE = re.compile(r"(?:\s|#[^\n]*)*")
+_BLANK = re.compile(r"[ \t]*")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_SCALAR = re.compile(r"[^,\]\}#\n]*")
+
+
+class _Scanner:
+    """Walks over TOML text that is known to be right, noting where keys begin."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.position = 0
+        self.lines = LineMap()
+        self.arrays: dict[KeyPath, int] = {}
+
+    def line(self) -> int:
+        return self.text.count("\n", 0, self.position) + 1
+
+    def skip(self, pattern: re.Pattern[str]) -> str:
+        found = pattern.match(self.text, self.position)
+        if found is None:
+            return ""
+        self.position = found.end()
+        return found[0]
+
+    def at(self, text: str) -> bool:
+        return self.text.startswith(text, self.position)
+
+    def key(self) -> KeyPath:
+        """Read a bare, quoted or dotted key."""
+        parts: list[str] = []
+        while True:
+            self.skip(_BLANK)
+            quoted = self.skip(_STRING)
+            part = _unquoted(quoted) if quoted else self.skip(_BARE)
+            parts.append(part)
+            self.skip(_BLANK)
+            if not self.at("."):
+                return tuple(parts)
+            self.position += 1
+
+    def resolve(self, key: KeyPath) -> KeyPath:
+        """Put the index of the current element after every array of tables in a header's path."""
+        path: KeyPath = ()
+        for part in key:
+            path = (*path, part)
+            if path in self.arrays:
+                path = (*path, self.arrays[path])
+        return path
+
+    def run(self) -> LineMap:
+        base: KeyPath = ()
+        while True:
+            self.skip(_SPACE)
+            if self.position >= len(self.text):
+                return self.lines
+            before, line = self.position, self.line()
+            if self.at("[["):
+                self.position += 2
+                key = self.key()
+                outer = (*self.resolve(key[:-1]), key[-1])
+                self.arrays[outer] = self.arrays.get(outer, -1) + 1
+                base = (*outer, self.arrays[outer])
+                self.lines.setdefault(outer, line)
+                self.lines[base] = line
+                self.position += 2
+            elif self.at("["):
+                self.position += 1
+                base = self.resolve(self.key())
+                self.lines.setdefault(base, line)
+                self.position += 1
+            else:
+                self.pair(base)
+            if self.position <= before:
+                raise ValueError(f"line {line}: no key where one was expected")
+
+    def pair(self, base: KeyPath) -> None:
+        line = self.line()
+        path: KeyPath = base
+        for part in self.key():
+            path = (*path, part)
+            self.lines.setdefault(path, line)
+        self.skip(_BLANK)
+        self.position += 1                                  # the equals sign
+        self.value(path)
+
+    def value(self, path: KeyPath) -> str:
+        """Step over a value; text of a plain one is returned."""
+        self.skip(_SPACE)
+        if self.at("["):
+            self.position += 1
+            index = 0
+            while True:
+                self.skip(_SPACE)
+                if self.at("]") or self.position >= len(self.text):
+                    self.position += 1
+                    return ""
+                element = (*path, index)
+                self.lines[element] = self.line()
+                self.lines.elements[element] = self.value(element)
+                index += 1
+                self.skip(_SPACE)
+                if self.at(","):
+                    self.position += 1
+        if self.at("{"):
+            self.position += 1
+            while True:
+                self.skip(_SPACE)
+                if self.at("}") or self.position >= len(self.text):
+                    self.position += 1
+                    return ""
+                self.pair(path)
+                self.skip(_SPACE)
+                if self.at(","):
+                    self.position += 1
+        quoted = self.skip(_STRING)
+        return _unquoted(quoted) if quoted else self.skip(_SCALAR).strip()
+
+
+def _unquoted(text: str) -> str:
+    value: str = tomllib.loads(f"x = {text}")["x"]
+    return value
+
+
+def find_lines(text: str) -> LineMap:
+    """Find the line of every key, table and list element in TOML text that tomllib accepts."""
+    return _Scanner(text.replace("\r\n", "\n")).run()
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def render(settings: Settings) -> str:
+    """Write `settings` as a TOML file in which each key has its sentence and its default above it."""
+    top: list[str] = ["# Configuration of resolverd. Every key is shown with the value in force.", ""]
+    for path, doc in FILE_KEYS.items():
+        if len(path) == 1:
+            top += [*_comment(doc), f'# {path[0]} = ""', ""]
+    section = ""
+    body: list[str] = []
+    tail: list[str] = []
+    for path, value, default, doc, kind in describe(settings):
+        group, _, name = path.rpartition(".")
+        key = name.replace("_", "-")
+        if not group:
+            tail += ["", *_comment(doc), *_tables(key, value)]
+            continue
+        if group != section:
+            section = group
+            body += [f"[{group}]", ""]
+            for extra, sentence in FILE_KEYS.items():
+                if extra[0] == group and len(extra) > 1:
+                    body += [*_comment(sentence), f'# {extra[1]} = ""', ""]
+        note = f"Default: {_literal(default, kind)}" if value != default and len(_literal(default, kind)) < 100 else ""
+        body += [*_comment(doc), *_comment(note), f"{key} = {_literal(value, kind)}", ""]
+    return "\n".join([*top, *body, *tail]).rstrip() + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    words, lines, line = text.split(), [], "#"
+    for word in words:
+        if len(line) + 1 + len(word) > 100:
+            lines.append(line)
+            line = "#"
+        line += f" {word}"
+    return [*lines, line] if words else []
+
+
+def _literal(value: Any, kind: str = "") -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, int) and kind == "bytes" and value >= 1 << 20 and value % (1 << 20) == 0:
+        return f'"{value >> 20} MiB"'
+    if isinstance(value, tuple) and value and isinstance(value[0], HostEntry):
+        return "{ " + ", ".join(f"{_quoted(name)} = {_literal(tuple(held))}" for name, held in value) + " }"
+    if isinstance(value, tuple):
+        inner = [_literal(one) for one in value]
+        if sum(map(len, inner)) < 90:
+            return f"[{', '.join(inner)}]"
+        return "[\n" + "".join(f"    {one},\n" for one in inner) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _quoted(text: str) -> str:
+    escaped = "".join(
+        f"\\{char}" if char in '"\\' else char if char.isprintable() else f"\\u{ord(char):04x}" for char in text
+    )
+    return f'"{escaped}"'
+
+
+def _tables(key: str, entries: Iterable[Any]) -> list[str]:
+    lines: list[str] = []
+    for entry in entries:
+        pairs = entry._asdict() if hasattr(entry, "_asdict") else {f.name: getattr(entry, f.name) for f in fields(entry)}
+        lines += [f"[[{key}]]", *(f"{name.replace('_', '-')} = {_literal(value)}" for name, value in pairs.items())]
+    return lines or [f"# [[{key}]]"]

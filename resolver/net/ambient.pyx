@@ -1,0 +1,135 @@
+"""Time and randomness for the rooms that may have neither: what `Mesh` gets as its clock and its dice.
+
+Random numbers come from the kernel's generator only, read in blocks, because a generator whose state could be
+recovered from ids and ports made two resolvers guessable (CVE-2025-40780, CVE-2026-50252). A block never survives a
+fork, and bytes are wiped as they are used. Both clocks are asked through libc on every call: the real-time clock may
+jump by years, and then the jump is the truth.
+"""
+
+import os
+
+cimport cython
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *buf, size_t buflen, unsigned int flags)
+
+cdef unsigned int fork_generation = 1
+
+
+def _forked() -> None:
+    global fork_generation
+    fork_generation += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+cdef double monotonic_now() noexcept nogil:
+    cdef timespec ts
+    clock_gettime(CLOCK_MONOTONIC, &ts)
+    return <double>ts.tv_sec + <double>ts.tv_nsec * 1e-9
+
+
+cdef int64_t realtime_seconds() noexcept nogil:
+    cdef timespec ts
+    clock_gettime(CLOCK_REALTIME, &ts)
+    return <int64_t>ts.tv_sec
+
+
+cdef int64_t realtime_nanoseconds() noexcept nogil:
+    cdef timespec ts
+    clock_gettime(CLOCK_REALTIME, &ts)
+    return <int64_t>ts.tv_sec * 1000000000 + ts.tv_nsec
+
+
+@cython.final
+cdef class Clock:
+    """The machine's clocks as `Mesh` wants them: seconds since 1970 as int, and a float that never goes back."""
+
+    def time(self):
+        """Seconds of CLOCK_REALTIME, asked anew on each call."""
+        return realtime_seconds()
+
+    def monotonic(self):
+        """Seconds of CLOCK_MONOTONIC, the time base of timers."""
+        return monotonic_now()
+
+
+@cython.final
+cdef class Entropy:
+    """Unpredictable numbers from getrandom(2), read 4 KiB at a time."""
+
+    def __cinit__(self):
+        self.position = sizeof(self.buffer)
+        self.generation = 0
+
+    def __dealloc__(self):
+        memset(self.buffer, 0, sizeof(self.buffer))
+
+    cdef int fill(self, uint8_t *out, size_t count) except -1:
+        """Write `count` (at most 4096) random bytes to `out`."""
+        cdef ssize_t got
+        cdef size_t have = 0
+        if self.generation != fork_generation or self.position + count > sizeof(self.buffer):
+            while have < sizeof(self.buffer):
+                got = getrandom(self.buffer + have, sizeof(self.buffer) - have, 0)
+                if got < 0:
+                    if errno == EINTR:
+                        continue
+                    raise OSError(errno, "getrandom: no randomness from the kernel")
+                have += <size_t>got
+            self.position = 0
+            self.generation = fork_generation
+        memcpy(out, self.buffer + self.position, count)
+        memset(self.buffer + self.position, 0, count)
+        self.position += count
+        return 0
+
+    cdef uint16_t take16(self) except? 0:
+        cdef uint16_t value
+        self.fill(<uint8_t *>&value, sizeof(value))
+        return value
+
+    cdef uint32_t take32(self) except? 0:
+        cdef uint32_t value
+        self.fill(<uint8_t *>&value, sizeof(value))
+        return value
+
+    cdef uint64_t take64(self) except? 0:
+        cdef uint64_t value
+        self.fill(<uint8_t *>&value, sizeof(value))
+        return value
+
+    cpdef uint64_t below(self, uint64_t bound) except? 0:
+        """A number in 0 .. bound - 1, each equally likely.
+
+        Raises:
+            ValueError: `bound` is 0.
+        """
+        cdef uint64_t value, limit
+        if bound == 0:
+            raise ValueError("below(0): no such number")
+        # Values of the last, incomplete stretch would favour small results; each draw falls there with p < 1/2.
+        limit = (<uint64_t>-1) - ((<uint64_t>-1) % bound + 1) % bound
+        value = self.take64()
+        while value > limit:
+            value = self.take64()
+        return value % bound
+
+    def bits(self, int count):
+        """A number of `count` random bits (0 to 4096).
+
+        Raises:
+            ValueError: `count` is outside that range.
+        """
+        cdef uint8_t block[512]
+        if not 0 <= count <= 4096:
+            raise ValueError("bits: count must be 0 to 4096")
+        if count <= 64:
+            return 0 if count == 0 else self.take64() >> (64 - count)
+        self.fill(block, (count + 7) // 8)
+        return int.from_bytes((<char *>block)[:(count + 7) // 8], "little") >> ((8 - count % 8) % 8)

@@ -1,0 +1,212 @@
+"""One zone as an authority server sees it, and the search of RFC 1034 section 4.3.2 step 3 within it.
+
+The rule kept here: a zone is data plus one pure question, `Zone.lookup`; what goes into which section of a packet is
+the affair of authority.py. Empty non-terminals are nodes without records, since RFC 4592 section 2.2.2 makes them
+exist; records below a zone cut stay in the node table because they are the glue, but no lookup ever walks past the cut.
+NSEC3 records live beside the tree, because their owner names are not names of the zone (RFC 5155 section 7.2.8).
+"""
+
+import base64
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import present
+from resolver.wire.rrset import RRset
+
+__all__ = ["Kind", "Lookup", "Zone", "ZoneError"]
+
+ADDRESS_TYPES = (c.A, c.AAAA)
+# Types that live beside a CNAME and are answered from its node (RFC 4035 section 2.5).
+BESIDE_CNAME = frozenset((c.CNAME, c.RRSIG, c.NSEC, c.ANY))
+
+
+class ZoneError(ValueError):
+    """The records do not make a zone: no SOA, no NS, or an owner outside of it."""
+
+
+class Kind(enum.Enum):
+    """What a lookup ended on."""
+
+    ANSWER = "answer"
+    CNAME = "cname"
+    DNAME = "dname"
+    REFERRAL = "referral"
+    NODATA = "nodata"
+    NXDOMAIN = "nxdomain"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The end of one search in a zone. `node` is the lower-case owner of `rrsets`: a wildcard, cut or DNAME owner too."""
+
+    kind: Kind
+    node: bytes
+    rrsets: tuple[RRset, ...]
+    closest_encloser: bytes
+    wildcard: bool = False
+
+
+class Zone:
+    """All records of one zone, ready to be searched. Immutable after construction."""
+
+    __slots__ = ("cuts", "nodes", "nsec3", "origin", "soa")
+
+    def __init__(self, origin: bytes, rrsets: Iterable[RRset]) -> None:
+        """Sort `rrsets` into nodes; RRSIG sets that stand alone are attached to what they cover.
+
+        Raises:
+            ZoneError: when the apex has no SOA or NS, or when an owner lies outside `origin`.
+        """
+        self.origin = names.lower(origin)
+        self.nodes: dict[bytes, dict[int, RRset]] = {self.origin: {}}
+        self.nsec3: dict[bytes, RRset] = {}
+        loose: list[RRset] = []
+        for rrset in rrsets:
+            if not names.is_subdomain(rrset.name, self.origin):
+                raise ZoneError(f"{names.to_text(rrset.name)} lies outside of {names.to_text(self.origin)}")
+            if rrset.rtype == c.RRSIG:
+                loose.append(rrset)
+            else:
+                self._put(rrset)
+        for signatures in loose:
+            self._sign(signatures)
+        apex = self.nodes[self.origin]
+        if c.SOA not in apex or c.NS not in apex:
+            raise ZoneError(f"{names.to_text(self.origin)} has no SOA or no NS record at its apex")
+        self.soa = apex[c.SOA]
+        self.cuts = frozenset(owner for owner, node in self.nodes.items() if c.NS in node and owner != self.origin)
+
+    @classmethod
+    def from_text(cls, origin: str, text: str) -> "Zone":
+        """Read master-file text (RFC 1035 section 5) whose $ORIGIN starts as `origin`.
+
+        Raises:
+            ZoneError: when the text is no zone.
+        """
+        apex = names.from_text(origin)
+        try:
+            rrsets = present.zone_from_text(text, apex)
+        except ZoneError:
+            raise
+        except ValueError as error:
+            raise ZoneError(f"zone {origin}: {error}") from error
+        return cls(apex, rrsets)
+
+    def __repr__(self) -> str:
+        return f"<Zone {names.to_text(self.origin)} {len(self.nodes)} names>"
+
+    def __iter__(self) -> Iterator[RRset]:
+        """Every record set: the apex with its SOA first, then by canonical order of owners (RFC 4034 section 6.1)."""
+        for owner in sorted(self.nodes, key=names.canonical_key):
+            node = self.nodes[owner]
+            yield from (node[rtype] for rtype in sorted(node, key=lambda rtype: (rtype != c.SOA, rtype)))
+        yield from self.nsec3.values()
+
+    @property
+    def signed(self) -> bool:
+        """Whether the zone can prove anything: its SOA has a signature."""
+        return bool(self.soa.sigs())
+
+    def to_text(self) -> str:
+        """Master-file text with absolute names; `from_text` gives an equal zone back."""
+        lines: list[str] = []
+        for rrset in self:
+            lines += present.rrset_to_text(rrset.without_sigs())
+            if rrset.sigs():
+                lines += present.rrset_to_text(RRset(rrset.name, c.RRSIG, rrset.ttl, rrset.sigs(), rclass=rrset.rclass))
+        return "\n".join(lines) + "\n"
+
+    def negative_soa(self) -> RRset:
+        """The SOA as it stands in negative answers: its TTL is the smaller of its own and MINIMUM (RFC 2308 section 3)."""
+        minimum = int.from_bytes(self.soa.rdata(0)[-4:], "big")
+        return self.soa.with_ttl(min(self.soa.ttl, minimum))
+
+    def addresses(self, host: bytes) -> list[RRset]:
+        """Address sets of `host` that this zone holds, as data or as glue."""
+        node = self.nodes.get(names.lower(host), {})
+        return [node[rtype] for rtype in ADDRESS_TYPES if rtype in node]
+
+    def lookup(self, qname: bytes, qtype: int) -> Lookup:
+        """Search downwards from the apex for `qname`, which must lie in the zone (RFC 1034 section 4.3.2 step 3).
+
+        A DS question for a cut is answered here, on the parent's side (RFC 4035 section 3.1.4.1).
+        """
+        key = names.lower(qname)
+        total = names.label_count(key)
+        encloser = self.origin
+        for depth in range(names.label_count(self.origin), total + 1):
+            step = names.suffix(key, depth)
+            node = self.nodes.get(step)
+            if node is None:
+                return self._wildcard(encloser, qtype)
+            encloser = step
+            if step in self.cuts and not (depth == total and qtype == c.DS):
+                return Lookup(Kind.REFERRAL, step, (node[c.NS],), step)
+            if c.DNAME in node and depth < total:
+                return Lookup(Kind.DNAME, step, (node[c.DNAME],), step)
+        return self._at(key, qtype, key, wildcard=False)
+
+    # --- the parts of lookup and construction -------------------------------------------------------------------
+
+    def _wildcard(self, encloser: bytes, qtype: int) -> Lookup:
+        """The name does not exist below `encloser`: the asterisk there, or nothing (RFC 4592 section 3.3.1)."""
+        star = names.wildcard(encloser)
+        if star in self.nodes:
+            return self._at(star, qtype, encloser, wildcard=True)
+        return Lookup(Kind.NXDOMAIN, encloser, (), encloser)
+
+    def _at(self, owner: bytes, qtype: int, encloser: bytes, *, wildcard: bool) -> Lookup:
+        node = self.nodes[owner]
+        if c.CNAME in node and qtype not in BESIDE_CNAME:
+            return Lookup(Kind.CNAME, owner, (node[c.CNAME],), encloser, wildcard)
+        if qtype == c.ANY:
+            found = tuple(node[rtype] for rtype in sorted(node))
+        elif qtype == c.RRSIG:
+            found = tuple(
+                RRset(rrset.name, c.RRSIG, rrset.ttl, rrset.sigs()) for rrset in node.values() if rrset.sigs()
+            )
+        else:
+            found = (node[qtype],) if qtype in node else ()
+        return Lookup(Kind.ANSWER if found else Kind.NODATA, owner, found, encloser, wildcard)
+
+    def _put(self, rrset: RRset) -> None:
+        owner = names.lower(rrset.name)
+        if rrset.rtype == c.NSEC3:
+            self.nsec3[base64.b32hexdecode(names.labels(owner)[0].upper())] = rrset
+            return
+        node = self._node(owner)
+        before = node.get(rrset.rtype)
+        if before is not None:
+            rdatas = dict.fromkeys([*before.rdatas(), *rrset.rdatas()])
+            sigs = dict.fromkeys([*before.sigs(), *rrset.sigs()])
+            rrset = RRset(before.name, before.rtype, min(before.ttl, rrset.ttl), rdatas, sigs=sigs)
+        node[rrset.rtype] = rrset
+
+    def _node(self, owner: bytes) -> dict[int, RRset]:
+        """The node of `owner`, made together with the empty non-terminals above it."""
+        here = owner
+        while here not in self.nodes:
+            self.nodes[here] = {}
+            here = names.parent(here)
+        return self.nodes[owner]
+
+    def _sign(self, signatures: RRset) -> None:
+        """Attach each RRSIG to the set it covers (type covered: the first two bytes, RFC 4034 section 3.1)."""
+        owner = names.lower(signatures.name)
+        by_type: dict[int, list[bytes]] = {}
+        for rdata in signatures.rdatas():
+            by_type.setdefault(int.from_bytes(rdata[:2], "big"), []).append(rdata)
+        for rtype, rdatas in by_type.items():
+            if rtype == c.NSEC3:
+                digest = base64.b32hexdecode(names.labels(owner)[0].upper())
+                covered, table, key = self.nsec3.get(digest), self.nsec3, digest
+                if covered is not None:
+                    table[key] = covered.with_sigs([*covered.sigs(), *rdatas])
+                    continue
+            node = self.nodes.get(owner, {})
+            if rtype not in node:
+                raise ZoneError(f"{names.to_text(owner)} has a signature over {c.type_to_text(rtype)}, which is missing")
+            node[rtype] = node[rtype].with_sigs([*node[rtype].sigs(), *rdatas])

@@ -1,0 +1,404 @@
+"""Typed settings of the library and the daemon: frozen values, every field with its default and its reason.
+
+Nothing here reads a file, a clock or the environment: `resolver.daemon.config` turns a TOML file into these classes
+and `resolver.api.Resolver` takes them as they are. Names and addresses stay text, because the classes stand below the
+wire room; who needs wire form converts once, at start. A field is made by `knob`, whose sentence is the source of
+``resolverd --print-config`` and of docs/resolverd.md, so there is no second place that could disagree.
+"""
+
+from dataclasses import MISSING, dataclass, field, fields, replace
+from ipaddress import ip_address, ip_network
+from typing import Any, NamedTuple, TypeVar
+
+from resolver import hints, limits
+from resolver.limits import Limit
+
+__all__ = [
+    "CacheSettings",
+    "DnssecSettings",
+    "ForwardZone",
+    "HostEntry",
+    "IterationSettings",
+    "LogSettings",
+    "PolicySettings",
+    "RootServer",
+    "ServerSettings",
+    "Settings",
+    "StubZone",
+    "describe",
+    "knob",
+    "parse_endpoint",
+    "replace",
+]
+
+T = TypeVar("T")
+
+
+def knob(default: T, doc: str, *, kind: str = "", limit: Limit | None = None, scale: int = 1) -> T:
+    """Declare one setting.
+
+    `kind` is "bytes" or "seconds" where the configuration file may write "256 MiB" or "1 d". `limit` is checked on
+    construction, after multiplying by `scale` (a field in seconds against a limit in milliseconds: 1000).
+    """
+    value: T = field(default=default, metadata={"doc": doc, "kind": kind, "limit": limit, "scale": scale})
+    return value
+
+
+def _check_limits(settings: Any, where: str) -> None:
+    for item in fields(settings):
+        limit = item.metadata.get("limit")
+        if limit is not None:
+            value = getattr(settings, item.name) * item.metadata["scale"]
+            limit.check(round(value), f"{where}.{item.name}")
+
+
+def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:
+    """Split ``192.0.2.1``, ``192.0.2.1:53``, ``2001:db8::1``, ``[2001:db8::1]:53`` or ``192.0.2.1@53``.
+
+    Raises:
+        ValueError: naming `where` when it is no address, or the port is no port.
+    """
+    host, port = text, str(default_port)
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        if rest.startswith((":", "@")):
+            port = rest[1:]
+        elif rest:
+            raise ValueError(f"{where}: {text!r} has something after the bracket that is no port")
+    elif "@" in text:
+        host, _, port = text.rpartition("@")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        ip_address(host)
+    except ValueError:
+        raise ValueError(f"{where}: {text!r} is not an IP address, with or without a port") from None
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"{where}: {text!r} has no usable port (0..65535)")
+    return host, int(port)
+
+
+def _check_addresses(values: tuple[str, ...], where: str) -> None:
+    for value in values:
+        try:
+            ip_address(value)
+        except ValueError:
+            raise ValueError(f"{where}: {value!r} is not an IP address") from None
+
+
+def _check_prefixes(values: tuple[str, ...], where: str) -> None:
+    for value in values:
+        try:
+            ip_network(value, strict=False)
+        except ValueError:
+            raise ValueError(f"{where}: {value!r} is not an address prefix such as 192.0.2.0/24") from None
+
+
+class RootServer(NamedTuple):
+    """One root server and its addresses, as root hints give them."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+
+class HostEntry(NamedTuple):
+    """A name answered from configuration, as a line of a hosts file would be."""
+
+    name: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardZone:
+    """Names below `zone` are asked of other recursive resolvers instead of being resolved from the root."""
+
+    zone: str = knob(".", "The zone whose names are forwarded; \".\" forwards everything.")
+    addresses: tuple[str, ...] = knob((), "Recursive resolvers to ask, tried by speed; a port other than 53 follows a colon.")
+    first: bool = knob(False, "Resolve from the root when all of them fail, instead of answering SERVFAIL.")
+
+    def __post_init__(self) -> None:
+        for text in self.addresses:
+            parse_endpoint(text, 53, f"forward {self.zone}")
+
+
+@dataclass(frozen=True, slots=True)
+class StubZone:
+    """Names below `zone` are asked of these authoritative servers; the delegation in the public tree is not used."""
+
+    zone: str = knob(".", "The zone whose authoritative servers are given here.")
+    addresses: tuple[str, ...] = knob((), "Authoritative servers by address; a port other than 53 follows a colon.")
+    names: tuple[str, ...] = knob((), "Authoritative servers by name; their addresses are looked up when first needed.")
+    first: bool = knob(False, "Follow the public delegation when all of them fail, instead of answering SERVFAIL.")
+
+    def __post_init__(self) -> None:
+        for text in self.addresses:
+            parse_endpoint(text, 53, f"stub {self.zone}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where and how clients are served."""
+
+    listen: tuple[str, ...] = knob(
+        ("127.0.0.1:5335", "[::1]:5335"),
+        "Addresses and ports served, UDP and TCP both; 5335 needs no privilege and no other service uses it.",
+    )
+    workers: int = knob(
+        limits.WORKERS.default, "Processes that share the port (SO_REUSEPORT) and the cache.", limit=limits.WORKERS
+    )
+    udp_payload: int = knob(
+        limits.EDNS_PAYLOAD.default,
+        "Largest UDP reply sent and the size announced to clients (RFC 6891 6.2.5; 1232 never fragments, RFC 9715).",
+        kind="bytes", limit=limits.EDNS_PAYLOAD,
+    )
+    minimal_responses: bool = knob(
+        True, "Leave out authority and additional records that the client does not need: smaller replies, less to forge."
+    )
+    tcp_idle_timeout: float = knob(
+        limits.TCP_IDLE_TIMEOUT.default / 1000, "A silent TCP connection is closed after this time (RFC 7766 6.2.3).",
+        kind="seconds", limit=limits.TCP_IDLE_TIMEOUT, scale=1000,
+    )
+    tcp_connections: int = knob(
+        limits.TCP_CONNECTIONS.default, "Open TCP connections of all clients together, in each worker.",
+        limit=limits.TCP_CONNECTIONS,
+    )
+    tcp_connections_per_client: int = knob(
+        limits.TCP_CONNECTIONS_PER_CLIENT.default, "Open TCP connections of one client address (RFC 7766 6.2.2).",
+        limit=limits.TCP_CONNECTIONS_PER_CLIENT,
+    )
+    tcp_pipeline: int = knob(
+        limits.TCP_PIPELINE.default, "Unanswered queries on one connection before reading from it pauses (RFC 7766 6.2.1.1).",
+        limit=limits.TCP_PIPELINE,
+    )
+    identity: str = knob("", "Answer to id.server and hostname.bind in class CH (RFC 4892) and NSID (RFC 5001); empty: refused.")
+    version: str = knob("", "Answer to version.server and version.bind in class CH; empty: refused.")
+
+    def __post_init__(self) -> None:
+        _check_limits(self, "server")
+        for text in self.listen:
+            parse_endpoint(text, 53, "server.listen")
+
+    @property
+    def endpoints(self) -> tuple[tuple[str, int], ...]:
+        """`listen` as (address, port)."""
+        return tuple(parse_endpoint(text, 53, "server.listen") for text in self.listen)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """What is remembered, how much of it and for how long."""
+
+    size: int = knob(
+        limits.CACHE_SIZE.default, "Memory of the cache; answers, record sets and proofs share it.",
+        kind="bytes", limit=limits.CACHE_SIZE,
+    )
+    min_ttl: int = knob(
+        limits.CACHE_MIN_TTL.default, "Shorter TTLs are raised to this; 0 keeps what the zone's owner said (RFC 1035 3.2.1).",
+        kind="seconds", limit=limits.CACHE_MIN_TTL,
+    )
+    max_ttl: int = knob(
+        limits.CACHE_MAX_TTL.default, "Longer TTLs are lowered to this (RFC 8767 4).",
+        kind="seconds", limit=limits.CACHE_MAX_TTL,
+    )
+    max_negative_ttl: int = knob(
+        limits.CACHE_MAX_NEGATIVE_TTL.default, "\"No such name\" and \"no such data\" are kept at most this long (RFC 2308 5).",
+        kind="seconds", limit=limits.CACHE_MAX_NEGATIVE_TTL,
+    )
+    bogus_ttl: int = knob(
+        limits.CACHE_BOGUS_TTL.default, "Data that failed validation is not tried again for this time (RFC 4035 4.7).",
+        kind="seconds", limit=limits.CACHE_BOGUS_TTL,
+    )
+    failure_ttl: int = knob(
+        limits.CACHE_FAILURE_TTL.default, "A resolution that failed is not tried again for this time (RFC 9520 3.2).",
+        kind="seconds", limit=limits.CACHE_FAILURE_TTL,
+    )
+    servers: int = knob(
+        limits.CACHE_SERVERS.default, "Upstream addresses whose speed and peculiarities are remembered, in each worker.",
+        limit=limits.CACHE_SERVERS,
+    )
+
+    def __post_init__(self) -> None:
+        _check_limits(self, "cache")
+        if self.min_ttl > self.max_ttl:
+            raise ValueError(f"cache.min_ttl: {self.min_ttl} is above cache.max_ttl ({self.max_ttl})")
+
+
+@dataclass(frozen=True, slots=True)
+class IterationSettings:
+    """How the tree is walked and how upstream servers are asked."""
+
+    qname_minimisation: bool = knob(True, "Show each server only the labels it needs (RFC 9156).")
+    harden_glue: bool = knob(
+        True, "Believe addresses in a referral only for names below the zone that gave it (RFC 5452 6, cache poisoning)."
+    )
+    case_randomisation: bool = knob(
+        True, "Mix upper and lower case in questions and demand the same back: more bits against spoofing (0x20)."
+    )
+    do_ip4: bool = knob(True, "Ask name servers over IPv4.")
+    do_ip6: bool = knob(True, "Ask name servers over IPv6; costs little where there is none, since that is noticed.")
+    tcp_only: bool = knob(False, "Ask over TCP only: slower, but nothing off the path can forge a reply.")
+    do_not_query_localhost: bool = knob(
+        True, "Never ask name servers on loopback addresses: delegations pointing there are traps or mistakes."
+    )
+    do_not_query: tuple[str, ...] = knob((), "Further address prefixes that are never asked.")
+    priming: bool = knob(True, "Ask a root server for the current root servers when first needed (RFC 9609).")
+    edns_payload: int = knob(
+        limits.EDNS_PAYLOAD.default, "UDP reply size announced to name servers (RFC 6891 6.2.5, RFC 9715).",
+        kind="bytes", limit=limits.EDNS_PAYLOAD,
+    )
+    max_packets: int = knob(
+        limits.MAX_PACKETS.default, "Upstream queries that one client query may cause, with all it needs (NXNSAttack, CAMP).",
+        limit=limits.MAX_PACKETS,
+    )
+    deadline: float = knob(
+        limits.DEADLINE.default / 1000, "A client query is answered SERVFAIL after this time, come what may.",
+        kind="seconds", limit=limits.DEADLINE, scale=1000,
+    )
+    upstream_port: int = knob(
+        limits.UPSTREAM_PORT.default, "Port of name servers; anything but 53 is for rooms where they are imitated.",
+        limit=limits.UPSTREAM_PORT,
+    )
+    source_v4: str = knob("", "Source address of IPv4 queries; empty: the kernel's choice.")
+    source_v6: str = knob("", "Source address of IPv6 queries; empty: the kernel's choice.")
+
+    def __post_init__(self) -> None:
+        _check_limits(self, "iteration")
+        _check_prefixes(self.do_not_query, "iteration.do_not_query")
+        for name, version in (("source_v4", 4), ("source_v6", 6)):
+            text = getattr(self, name)
+            if text:
+                _check_addresses((text,), f"iteration.{name}")
+                if ip_address(text).version != version:
+                    raise ValueError(f"iteration.{name}: {text!r} is not an IPv{version} address")
+        if not (self.do_ip4 or self.do_ip6):
+            raise ValueError("iteration.do_ip4: with do_ip6 off as well no server could be asked")
+
+
+@dataclass(frozen=True, slots=True)
+class DnssecSettings:
+    """What is validated, and from which keys."""
+
+    enabled: bool = knob(True, "Validate answers (RFC 4035); off: nothing is marked secure, nothing is refused as bogus.")
+    trust_anchors: tuple[str, ...] = knob(
+        hints.ROOT_ANCHORS,
+        "DS or DNSKEY records in text form, several for one name permitted, any name (RFC 4035 5); an empty list means no"
+        " validation. The default is the two root keys, tags 20326 and 38696.",
+    )
+    negative_anchors: tuple[str, ...] = knob(
+        (), "Zones at and below which nothing is validated, for operators with a broken zone to reach (RFC 7646)."
+    )
+    sha1: bool = knob(
+        True, "Accept signatures of algorithms 5 and 7 (RSA with SHA-1, RFC 9905); off: such zones count as insecure."
+    )
+
+    def __post_init__(self) -> None:
+        for text in self.trust_anchors:
+            hints.check_anchor(text, "dnssec.trust_anchors")
+
+    @property
+    def active(self) -> bool:
+        """Whether validation takes place at all."""
+        return self.enabled and bool(self.trust_anchors)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """Who may ask, and what is answered without asking anybody."""
+
+    allow: tuple[str, ...] = knob(
+        ("127.0.0.0/8", "::1/128"),
+        "Client prefixes that are served; the longest matching prefix of the three lists decides.",
+    )
+    refuse: tuple[str, ...] = knob(
+        ("0.0.0.0/0", "::/0"),
+        "Client prefixes answered REFUSED (RFC 1035 4.1.1): an open resolver is a weapon in others' hands (RFC 5358).",
+    )
+    drop: tuple[str, ...] = knob((), "Client prefixes that get no answer at all.")
+    special_names: bool = knob(
+        True, "Answer localhost, invalid, onion and the reverse zones of private addresses here (RFC 6761, RFC 6303, RFC 7686)."
+    )
+    hosts: tuple[HostEntry, ...] = knob((), "Names and addresses answered from here, forward and reverse.")
+    hosts_files: tuple[str, ...] = knob((), "Files in the form of /etc/hosts, answered likewise.")
+    local_zones: tuple[str, ...] = knob(
+        (),
+        "Zones answered here: \"zone kind\", the kind being static, nodata, nxdomain, refuse, drop, redirect or transparent.",
+    )
+    local_data: tuple[str, ...] = knob((), "Records of local zones, in the text form of zone files.")
+
+    def __post_init__(self) -> None:
+        for name in ("allow", "refuse", "drop"):
+            _check_prefixes(getattr(self, name), f"policy.{name}")
+        for entry in self.hosts:
+            _check_addresses(entry.addresses, f"policy.hosts.{entry.name}")
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What the daemon says on standard error."""
+
+    level: str = knob("info", "Least important message shown: debug, info, warning or error.")
+    interval: float = knob(
+        float(limits.LOG_INTERVAL.default), "The same complaint is repeated at most once in this time, with a count.",
+        kind="seconds", limit=limits.LOG_INTERVAL,
+    )
+
+    def __post_init__(self) -> None:
+        _check_limits(self, "log")
+        if self.level not in LOG_LEVELS:
+            raise ValueError(f"log.level: {self.level!r} is not one of {', '.join(LOG_LEVELS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. Two equal values behave the same; a reload replaces the whole."""
+
+    server: ServerSettings = knob(ServerSettings(), "Where and how clients are served.")
+    cache: CacheSettings = knob(CacheSettings(), "What is remembered, how much of it and for how long.")
+    iteration: IterationSettings = knob(IterationSettings(), "How the tree is walked and how servers are asked.")
+    dnssec: DnssecSettings = knob(DnssecSettings(), "What is validated, and from which keys.")
+    policy: PolicySettings = knob(PolicySettings(), "Who may ask, and what is answered without asking anybody.")
+    log: LogSettings = knob(LogSettings(), "What the daemon says on standard error.")
+    root_hints: tuple[RootServer, ...] = knob(
+        tuple(RootServer(name, addresses) for name, addresses in hints.ROOT_SERVERS),
+        "Root servers to begin with (RFC 9609); a list given here replaces the built-in one.",
+    )
+    forward: tuple[ForwardZone, ...] = knob((), "Zones asked of other recursive resolvers.")
+    stub: tuple[StubZone, ...] = knob((), "Zones asked of given authoritative servers.")
+
+    def __post_init__(self) -> None:
+        if not self.root_hints:
+            raise ValueError("root_hints: the list is empty, so nothing could be resolved")
+        for name, addresses in self.root_hints:
+            _check_addresses(tuple(addresses), f"root_hints {name}")
+
+
+class Knob(NamedTuple):
+    """One setting as the generators of documentation see it."""
+
+    path: str
+    value: object
+    default: object
+    doc: str
+    kind: str
+
+
+def describe(settings: Settings) -> list[Knob]:
+    """List every setting of `settings` with its path, value, default and sentence, in the order of the file."""
+    found: list[Knob] = []
+
+    def walk(value: Any, prefix: str) -> None:
+        for item in fields(value):
+            inner = getattr(value, item.name)
+            if item.default is MISSING:
+                raise TypeError(f"{prefix}{item.name} was not declared with knob()")
+            if hasattr(inner, "__dataclass_fields__"):
+                walk(inner, f"{prefix}{item.name}.")
+            else:
+                meta = item.metadata
+                found.append(Knob(prefix + item.name, inner, item.default, meta["doc"], meta["kind"]))
+
+    walk(settings, "")
+    return found

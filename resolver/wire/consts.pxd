@@ -1,0 +1,100 @@
+# The numbers that Cython modules compare with; the whole list, for Python, stands in consts.py.
+# Anonymous enums, so that they are compile-time constants and need no module at run time.
+# The prefixes T_ and C_ keep one- and two-letter mnemonics out of the way of local names.
+
+cdef enum:
+    T_A = 1
+    T_NS = 2
+    T_MD = 3
+    T_MF = 4
+    T_CNAME = 5
+    T_SOA = 6
+    T_MB = 7
+    T_MG = 8
+    T_MR = 9
+    T_WKS = 11
+    T_PTR = 12
+    T_HINFO = 13
+    T_MINFO = 14
+    T_MX = 15
+    T_TXT = 16
+    T_RP = 17
+    T_AFSDB = 18
+    T_X25 = 19
+    T_ISDN = 20
+    T_RT = 21
+    T_SIG = 24
+    T_KEY = 25
+    T_PX = 26
+    T_GPOS = 27
+    T_AAAA = 28
+    T_LOC = 29
+    T_NXT = 30
+    T_SRV = 33
+    T_NAPTR = 35
+    T_KX = 36
+    T_CERT = 37
+    T_A6 = 38
+    T_DNAME = 39
+    T_OPT = 41
+    T_APL = 42
+    T_DS = 43
+    T_SSHFP = 44
+    T_IPSECKEY = 45
+    T_RRSIG = 46
+    T_NSEC = 47
+    T_DNSKEY = 48
+    T_DHCID = 49
+    T_NSEC3 = 50
+    T_NSEC3PARAM = 51
+    T_TLSA = 52
+    T_SMIMEA = 53
+    T_HIP = 55
+    T_NINFO = 56
+    T_RKEY = 57
+    T_TALINK = 58
+    T_CDS = 59
+    T_CDNSKEY = 60
+    T_OPENPGPKEY = 61
+    T_CSYNC = 62
+    T_ZONEMD = 63
+    T_SVCB = 64
+    T_HTTPS = 65
+    T_SPF = 99
+    T_NID = 104
+    T_L32 = 105
+    T_L64 = 106
+    T_LP = 107
+    T_EUI48 = 108
+    T_EUI64 = 109
+    T_TKEY = 249
+    T_TSIG = 250
+    T_URI = 256
+    T_CAA = 257
+    T_AVC = 258
+    T_AMTRELAY = 260
+    T_RESINFO = 261
+    T_WALLET = 262
+    T_CLA = 263
+    T_TA = 32768
+    T_DLV = 32769
+
+cdef enum:
+    C_IN = 1
+
+cdef enum:
+    F_QR = 0x8000
+    F_OPCODE = 0x7800
+    F_AA = 0x0400
+    F_TC = 0x0200
+    F_RD = 0x0100
+    F_RA = 0x0080
+    F_Z = 0x0040
+    F_AD = 0x0020
+    F_CD = 0x0010
+    F_RCODE = 0x000F
+    EDNS_DO = 0x8000
+
+cdef enum:
+    O_COOKIE = 10
+    O_PADDING = 12

@@ -1,0 +1,81 @@
+"""Extension modules and the switches of their build; everything that is data stands in pyproject.toml.
+
+One extension module per ``.pyx``, joined by ``.pxd`` (docs/adr/0002). Cython and gcc both run in parallel and skip
+what has not changed. Switches, by environment:
+
+CORENET_DEBUG=1                      bounds, None and overflow checks, live-object counters, ``-O1 -g``
+CORENET_SANITIZE=address,undefined   the sanitizers named, with the debug checks
+CORENET_ANNOTATE=1                   the yellow page beside every generated C file
+CORENET_MODULES=resolver.wire.*      build only modules matching these comma-separated patterns
+"""
+
+import fnmatch
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+DEBUG = os.environ.get("CORENET_DEBUG") == "1" or bool(os.environ.get("CORENET_SANITIZE"))
+SANITIZE = os.environ.get("CORENET_SANITIZE", "")
+PATTERNS = [p for p in os.environ.get("CORENET_MODULES", "").split(",") if p]
+JOBS = len(os.sched_getaffinity(0))
+FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
+
+
+def extensions() -> list[Extension]:
+    """Every ``.pyx`` under the two packages as an extension of its own dotted name."""
+    compile_args = ["-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unused-variable",
+                    "-Wno-unused-but-set-variable", "-Wno-maybe-uninitialized", "-Wno-unreachable-code"]
+    link_args: list[str] = []
+    compile_args += ["-O1", "-g", "-fno-omit-frame-pointer", "-UNDEBUG"] if DEBUG else ["-O2", "-g0"]
+    if SANITIZE:
+        flag = f"-fsanitize={SANITIZE}"
+        compile_args += [flag, "-fno-sanitize-recover=all"]
+        link_args += [flag]
+    found = []
+    for package in ("corenet", "resolver"):
+        for path in sorted((ROOT / package).rglob("*.pyx")):
+            relative = path.relative_to(ROOT)
+            name = ".".join(relative.with_suffix("").parts)
+            if PATTERNS and not any(fnmatch.fnmatch(name, p) for p in PATTERNS):
+                continue
+            found.append(Extension(name, [str(relative)], extra_compile_args=compile_args,
+                                   extra_link_args=link_args,
+                                   define_macros=[("CORENET_DEBUG", "1" if DEBUG else "0"), ("_GNU_SOURCE", None)]))
+    return found
+
+
+class ParallelBuildExt(build_ext):
+    """build_ext that compiles extensions side by side and keeps flavours apart."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if not self.parallel:
+            self.parallel = JOBS
+        self.build_temp = os.path.join(self.build_temp, FLAVOUR)
+
+
+setup(
+    ext_modules=cythonize(
+        extensions(),
+        build_dir=f"build/cython-{FLAVOUR}",
+        nthreads=JOBS,
+        annotate=os.environ.get("CORENET_ANNOTATE") == "1",
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "wraparound": DEBUG,
+            "nonecheck": DEBUG,
+            "initializedcheck": DEBUG,
+            "overflowcheck": False,
+            "cdivision": True,
+            "binding": True,
+            "embedsignature": True,
+            "embedsignature.format": "python",
+        },
+    ) if extensions() else [],
+    cmdclass={"build_ext": ParallelBuildExt},
+)

@@ -1,0 +1,85 @@
+"""Runs the unit and property tests on every supported Python of this machine besides the main one.
+
+Rule: an interpreter counts as installed when it starts and has the headers that a build needs; each gets an environment
+of its own (.venv-3.N). What is missing is said in one line with the way to get it, never passed over in silence.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14)]
+REQUIRED_IN_CI = {(3, 11), (3, 12), (3, 13)}
+
+
+def candidates(version: tuple[int, int]) -> list[str]:
+    """Paths that may be this interpreter: the one on PATH first, then those kept by pyenv."""
+    name = f"python{version[0]}.{version[1]}"
+    found = [shutil.which(name)]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    if pyenv.is_dir():
+        found += [str(p / "bin" / name) for p in sorted(pyenv.glob(f"{version[0]}.{version[1]}.*"), reverse=True)]
+    return [path for path in found if path]
+
+
+def working(version: tuple[int, int]) -> str | None:
+    """The first candidate that starts, is this version and has its headers."""
+    probe = ("import sys, sysconfig, os, venv; print('%d.%d' % sys.version_info[:2], "
+             "os.path.exists(os.path.join(sysconfig.get_paths()['include'], 'Python.h')))")
+    for path in candidates(version):
+        try:
+            got = subprocess.run([path, "-c", probe], capture_output=True, text=True, timeout=60, check=False)
+        except OSError:
+            continue
+        if got.returncode == 0 and got.stdout.split() == [f"{version[0]}.{version[1]}", "True"]:
+            return path
+    return None
+
+
+def run_on(version: tuple[int, int], python: str) -> int:
+    """Set up the environment of one interpreter, build in place (the file names carry the version) and test."""
+    label = f"{version[0]}.{version[1]}"
+    venv = ROOT / f".venv-{label}"
+    inside = str(venv / "bin" / "python")
+    stamp = venv / ".installed"
+    if not stamp.exists() or stamp.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
+        subprocess.run([python, "-m", "venv", str(venv)], check=True, cwd=ROOT)
+        subprocess.run([inside, "-m", "pip", "install", "-q", "--upgrade", "pip", "setuptools>=77", "Cython>=3.1,<3.4"],
+                       check=True, cwd=ROOT)
+        subprocess.run([inside, "-m", "pip", "install", "-q", "--no-build-isolation", "-e", ".[test]"],
+                       check=True, cwd=ROOT, env={**os.environ, "CORENET_MODULES": "none"})
+        stamp.touch()
+    subprocess.run([inside, "setup.py", "-q", "build_ext", "--inplace"], check=True, cwd=ROOT)
+    print(f"-- Python {label}: unit and property tests", flush=True)
+    return subprocess.run([inside, "-m", "pytest", "-q", "tests/unit", "tests/property", "-p", "no:benchmark",
+                           "-p", "no:cacheprovider"],
+                          cwd=ROOT, check=False).returncode
+
+
+def main(argv: list[str]) -> int:
+    """`run`: test on every other interpreter; `list`: only say what there is."""
+    failed = []
+    for version in SUPPORTED:
+        label = f"{version[0]}.{version[1]}"
+        if version == sys.version_info[:2]:
+            print(f"Python {label}: the main environment")
+            continue
+        python = working(version)
+        if python is None:
+            print(f"Python {label}: not installed here, skipped (Debian package python{label}-dev, or pyenv install {label})")
+            if os.environ.get("CORENET_NO_SKIPS") == "1" and version in REQUIRED_IN_CI:
+                failed.append(label)
+            continue
+        print(f"Python {label}: {python}", flush=True)
+        if argv[1:] == ["run"] and run_on(version, python) != 0:
+            failed.append(label)
+    if failed:
+        print("failed or missing on Python " + ", ".join(failed))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

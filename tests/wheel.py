@@ -1,0 +1,75 @@
+"""Builds the sdist and the wheel, installs each into an empty environment outside the checkout, and uses it there.
+
+An editable install hides the file that packaging forgot; this does not: the unit tests that came with the checkout
+run against the installed package from another folder, then the commands are called by name.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_WHEEL_BYTES = 6_000_000
+
+
+def run(*command: str | Path, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    """Run a command, show it, and stop at the first failure."""
+    print("+", *command, flush=True)
+    return subprocess.run([str(c) for c in command], cwd=cwd, check=True, text=True, **kwargs)  # type: ignore[call-overload]
+
+
+def clean_environment() -> dict[str, str]:
+    """The caller's environment without what could lead Python back into the checkout."""
+    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
+def try_installed(artefact: Path, work: Path, *, tests: bool) -> None:
+    """Install one artefact into a new environment and use it as a stranger would."""
+    venv = work / ("venv-" + artefact.name.split(".tar")[0][-8:].replace("/", "_"))
+    run(sys.executable, "-m", "venv", venv, cwd=work)
+    python = venv / "bin" / "python"
+    env = clean_environment()
+    extra = f"{artefact}[test]" if tests else str(artefact)
+    run(python, "-m", "pip", "install", "-q", extra, cwd=work, env=env)
+    run(python, "-c", "import corenet, resolver; print(corenet.__version__, corenet.__file__)", cwd=work, env=env)
+    config = work / "resolverd.toml"
+    config.write_text('[server]\nlisten = ["127.0.0.1:5399"]\n')
+    run(venv / "bin" / "resolverd", "--check", "--config", config, cwd=work, env=env)
+    run(venv / "bin" / "rdig", "--help", cwd=work, env=env, stdout=subprocess.DEVNULL)
+    run(venv / "bin" / "corenet", "--help", cwd=work, env=env, stdout=subprocess.DEVNULL)
+    if tests:
+        outside = work / "tests"
+        shutil.copytree(ROOT / "tests" / "unit", outside / "unit", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "tests" / "support", outside / "support", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "tests" / "conftest.py", outside)
+        shutil.copy(ROOT / "pyproject.toml", work)
+        # These read the source tree itself, which is not part of a wheel.
+        for name in ("test_layers.py", "test_docs.py", "test_lists.py"):
+            (outside / "unit" / name).unlink(missing_ok=True)
+        run(venv / "bin" / "pytest", "-q", "tests/unit", "-p", "no:cacheprovider", cwd=work, env=env)
+
+
+def main() -> int:
+    """Build, measure, install and try both artefacts."""
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, cwd=ROOT)
+    wheel, = dist.glob("*.whl")
+    sdist, = dist.glob("*.tar.gz")
+    print(f"wheel: {wheel.stat().st_size / 1e6:.2f} MB, sdist: {sdist.stat().st_size / 1e6:.2f} MB")
+    if wheel.stat().st_size > MAX_WHEEL_BYTES:
+        print(f"the wheel is larger than {MAX_WHEEL_BYTES} bytes")
+        return 1
+    with tempfile.TemporaryDirectory(prefix="corenet-wheel-") as folder:
+        try_installed(wheel, Path(folder), tests=True)
+    with tempfile.TemporaryDirectory(prefix="corenet-sdist-") as folder:
+        try_installed(sdist, Path(folder), tests=False)
+    print("wheel and sdist work outside the checkout")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
