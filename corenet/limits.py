@@ -1,4 +1,4 @@
-"""Every limit of corenet: its default, its range and the reason for it (RFC, peer's value or named attack).
+"""Every limit of corenet: its default, its range and the reason for it (RFC, measurement or named attack).
 
 Rule: no other module carries a bare number that bounds work, memory or time; it imports the `Limit` from here and
 uses ``LIMIT.default`` or a value that went through ``LIMIT.check``. `docs/limits.md` is generated from this file.
@@ -30,22 +30,65 @@ class Limit:
         return value
 
 
-# --- core: engine -------------------------------------------------------------------------------------------------
+# --- engine -------------------------------------------------------------------------------------------------------
 
-# --- core: buffers and framers ------------------------------------------------------------------------------------
+POLL_SKIP_TURNS = Limit(
+    16, 0, 1024, "turns", "turns without a look at the descriptors while callbacks are ready: 1.7 times call_soon"
+)
+POLL_SKIP_NANOSECONDS = Limit(
+    50_000, 0, 1_000_000, "nanoseconds", "the longest that a ready descriptor waits for a chain of callbacks"
+)
 
-BUFFER_SLAB = Limit(65536, 4096, 1 << 24, "bytes", "one slab holds the largest TLS record with room to spare")
-BUFFER_SLABS = Limit(64, 1, 65536, "slabs", "a peer that makes us hold data must not make us hold all memory")
-FRAME_SIZE = Limit(1 << 20, 1, 1 << 40, "bytes", "a length prefix is a claim of a stranger; it must not reserve memory")
-FRAME_VIEW = Limit(8192, 1, 1 << 30, "bytes", "below this a copy is cheaper than a memoryview and its bookkeeping")
-FRAME_RESERVE = Limit(65536, 256, 1 << 24, "bytes", "reserved at once for an announced frame; more only as data arrives")
-FRAME_DELIMITER = Limit(16, 1, 16, "bytes", "a delimiter that straddles two reads is searched in a fixed buffer")
+# --- buffers and framers ------------------------------------------------------------------------------------------
+
+BUFFER_SLAB = Limit(65_536, 4096, 1 << 24, "bytes", "one slab holds the largest TLS record with room to spare")
+BUFFER_SLABS = Limit(64, 1, 1 << 16, "slabs", "a peer that makes us hold data must not make us hold all memory")
+FRAME_SIZE = Limit(1 << 20, 1, 1 << 40, "bytes", "a length prefix is a claim of a stranger; it reserves no memory")
+FRAME_VIEW = Limit(8192, 0, 1 << 30, "bytes", "below this a copy is cheaper than a memoryview and its bookkeeping")
+FRAME_RESERVE = Limit(65_536, 1, 1 << 24, "bytes", "set aside for an announced frame; more only as data arrives")
+FRAME_DELIMITER = Limit(16, 1, 16, "bytes", "a mark that straddles two reads is searched in a fixed buffer")
 
 # --- transports ---------------------------------------------------------------------------------------------------
 
-# --- loop ---------------------------------------------------------------------------------------------------------
+WRITE_HIGH_WATER = Limit(65_536, 0, 1 << 30, "bytes", "asyncio's value: pause_writing above it")
+WRITE_CORK = Limit(65_536, 0, 1 << 20, "bytes", "corked bytes that are sent without waiting for the callback's end")
+SEND_RELEASE = Limit(65_536, 0, 1 << 30, "bytes", "copying this much into the kernel outweighs releasing the GIL")
+READ_BUDGET = Limit(4, 1, 64, "reads", "full 256 KiB reads of one descriptor a turn, so one peer starves nobody")
+ACCEPT_BUDGET = Limit(64, 1, 1024, "connections", "accepted from one listener a turn, so that a flood starves nobody")
+ACCEPT_RETRY_SECONDS = Limit(1, 1, 60, "seconds", "pause of a listener that ran out of descriptors, as asyncio's")
+DATAGRAM_BATCH = Limit(64, 1, 64, "datagrams", "read by one recvmmsg and answered by one sendmmsg")
+DATAGRAM_BUDGET = Limit(4, 1, 64, "batches", "batches of one socket a turn, so that a flood starves nobody")
+DATAGRAM_SIZE = Limit(65_536, 512, 65_536, "bytes", "more than the longest UDP payload: nothing is cut off")
+ADDRESS_CACHE = Limit(1024, 0, 1 << 16, "addresses", "remembered conversions; emptied when full: forging costs CPU")
+LOST_WRITES_BEFORE_WARNING = Limit(5, 1, 1 << 20, "calls", "asyncio's value: writes to a lost connection before a log")
 
 # --- http ---------------------------------------------------------------------------------------------------------
+
+HTTP_HEAD = Limit(65_536, 1024, 1 << 24, "bytes", "start line and fields of one message; nginx sends at most 32 KiB")
+HTTP_FIELDS = Limit(256, 16, 65_536, "fields", "many tiny fields cost more memory than their bytes")
+HTTP_INFORMATIONAL = Limit(16, 0, 1024, "responses", "an endless run of 1xx responses keeps a request alive for ever")
+HTTP_CHUNK_LINE = Limit(1024, 16, 65_536, "bytes", "a chunk extension nobody reads must not hold a connection")
+HTTP_CHUNK_EXTENSIONS = Limit(65_536, 0, 1 << 24, "bytes", "in one body: one-byte chunks, each with an extension")
+HTTP_PIPELINE = Limit(65_536, 0, 1 << 24, "bytes", "what a client may send ahead of our response before it is cut off")
+HTTP_BODY = Limit(64 << 20, 0, 1 << 40, "bytes", "a body collected in memory; larger ones are streamed")
+HTTP_DECODED = Limit(256 << 20, 0, 1 << 40, "bytes", "a gzip bomb grows a thousandfold (CVE-2025-69223)")
+HTTP_DECODE_STEP = Limit(262_144, 1024, 1 << 24, "bytes", "output of one decoding step of a streamed body")
+HTTP_CODINGS = Limit(5, 1, 16, "codings", "each layer multiplies the work of one small body (CVE-2025-66418)")
+HTTP_REDIRECTS = Limit(10, 0, 100, "redirects", "loops; browsers stop at 20, curl at 30, Go at 10")
+HTTP_CONNECTIONS = Limit(100, 1, 65_536, "connections", "open descriptors of one client in all")
+HTTP_PER_ORIGIN = Limit(64, 1, 65_536, "connections", "one origin must not take the whole pool")
+HTTP_IDLE = Limit(50, 1, 3600, "seconds", "nginx and Apache close idle connections after 60 to 75 seconds; be first")
+HTTP_IDLE_CHECK = Limit(1, 0, 3600, "seconds", "a connection idle for longer is looked at before it is used again")
+HTTP_READ = Limit(131_072, 16_384, 1 << 24, "bytes", "one read; all connections of a client share the buffer")
+HTTP_DIRECT = Limit(65_536, 1024, 1 << 30, "bytes", "rest of a body from which on it is received into its final place")
+HTTP_STREAM_HIGH = Limit(262_144, 16_384, 1 << 30, "bytes", "unread body of a streamed response; above, reading pauses")
+HTTP_CONNECT_TIMEOUT = Limit(10, 1, 3600, "seconds", "name, TCP and TLS together")
+HTTP_READ_TIMEOUT = Limit(30, 1, 86_400, "seconds", "no byte in either direction")
+HTTP_TOTAL_TIMEOUT = Limit(30, 1, 86_400, "seconds", "a dripping server resets every other timer")
+HTTP_ATTEMPT_DELAY = Limit(250, 10, 2000, "milliseconds", "RFC 8305 section 8: Connection Attempt Delay")
+HTTP_CLOSE = Limit(2, 0, 60, "seconds", "goodbyes of a closing client; a peer that does not answer is cut off")
+HTTP_URL = Limit(65_536, 256, 1 << 20, "characters", "longer URLs are refused before they are parsed")
+HTTP_URL_CACHE = Limit(512, 0, 65_536, "URLs", "parsed URLs kept by the process")
 
 
 def all_limits() -> dict[str, Limit]:

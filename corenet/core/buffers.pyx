@@ -219,7 +219,6 @@ cdef class Chunk:
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.holders == 0:
-            buffer.obj = NULL
             raise BufferError("this chunk was released; its bytes belong to somebody else")
         PyBuffer_FillInfo(buffer, self, self.data, self.length, 0, flags)
         self.exports += 1

@@ -28,7 +28,12 @@ class LengthFramer(Framer):
     prefix: int
     big_endian: bool
     def __init__(
-        self, prefix: Literal[1, 2, 4, 8] = 4, *, big_endian: bool = True, max_frame: int | None = None, views: bool = False
+        self,
+        prefix: Literal[1, 2, 4, 8] = 4,
+        *,
+        big_endian: bool = True,
+        max_frame: int | None = None,
+        views: bool = False,
     ) -> None: ...
     def frame(self, payload: _Payload) -> tuple[bytes, _Payload]: ...
 

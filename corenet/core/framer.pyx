@@ -7,7 +7,7 @@ length prefix is a claim: memory is reserved for what has arrived, doubling, and
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.ref cimport Py_XDECREF, PyObject
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memchr, memcpy
@@ -260,6 +260,8 @@ cdef class DelimiterFramer(Framer):
         cdef const uint8_t *p
         self.delimiter = bytes(delimiter)
         self.mark_size = FRAME_DELIMITER.check(len(self.delimiter), "DelimiterFramer delimiter length")
+        if self.mark_size > <Py_ssize_t>sizeof(self.mark):
+            raise ValueError(f"DelimiterFramer delimiter length: at most {sizeof(self.mark)} bytes")
         p = <const uint8_t *>PyBytes_AS_STRING(self.delimiter)
         memcpy(self.mark, p, self.mark_size)
         self.max_frame = FRAME_SIZE.default if max_frame is None else FRAME_SIZE.check(

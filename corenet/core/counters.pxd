@@ -1,0 +1,27 @@
+"""Counts of live objects, kept only by the debug build (``CORENET_DEBUG=1``).
+
+`born` and `died` are inline and vanish from the release build, so that constructors on hot paths may call them freely.
+"""
+
+from corenet.core.sys cimport DEBUG_BUILD
+
+cdef enum Kind:
+    KIND_HANDLE = 0
+    KIND_TIMER = 1
+    KIND_WATCH = 2
+    KIND_ENGINE = 3
+    KIND_STREAM = 4
+    KIND_DATAGRAM = 5
+    KIND_LISTENER = 6
+    KIND_PIPE = 7
+    KIND_COUNT = 8
+
+cdef void count(int kind, int delta) noexcept
+
+cdef inline void born(int kind) noexcept:
+    if DEBUG_BUILD:
+        count(kind, 1)
+
+cdef inline void died(int kind) noexcept:
+    if DEBUG_BUILD:
+        count(kind, -1)

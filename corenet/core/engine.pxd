@@ -1,0 +1,63 @@
+"""C door of the engine: what transports need of the loop they live on.
+
+`scratch` is the loop's receive buffer, valid until the next receive; `turn` numbers the turns; `at_turn_end` asks for
+one call of a watcher's `on_turn_end` when the callbacks of this turn have run.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from corenet.core.handles cimport Handle, TimerHandle
+from corenet.core.poller cimport Poller, Watcher
+from corenet.core.ready cimport Inbox, Ring
+from corenet.core.timers cimport TimerHeap
+
+cdef enum:
+    SCRATCH_SIZE = 262144
+
+cdef class Engine:
+    cdef Poller poller
+    cdef TimerHeap timers
+    cdef Inbox inbox
+    cdef Ring ready
+    cdef Ring due
+    cdef Ring ending
+    cdef uint8_t *scratch
+    cdef object datagram_arena
+    cdef uint64_t turn
+    cdef int64_t last_poll
+    cdef int skipped
+    cdef bint stop_requested
+    cdef bint running
+    cdef bint closed
+    cdef bint debug
+    cdef bint counted
+    cdef unsigned long long callbacks_run
+    cdef unsigned long long timers_fired
+
+    cdef Handle soon(self, object callback, tuple args, object context)
+    cdef TimerHandle later_ns(self, int64_t delay_ns, object callback, tuple args)
+    cdef int at_turn_end(self, Watcher watcher) except -1
+    cdef uint8_t *receive_buffer(self) except NULL
+    cdef int push_handle(self, Handle handle) except -1
+    cdef int turn_once(self) except -1
+    cdef int expire(self, int64_t now) except -1
+    cdef int64_t sleep(self, int64_t now) except -1
+    cdef int deliver(self) except -1
+    cdef int run_handles(self, Ring *ring) except -1
+    cdef int run_kept(self, Handle handle) except -1
+    cdef int end_turn(self) except -1
+    cdef Descriptor descriptor(self, int fd)
+    cdef int check_open(self) except -1
+    cdef Handle wait_once(self, int fd, bint writing, object callback, tuple args)
+    cdef int forget_once(self, int fd, bint writing, Handle handle) except -1
+
+cdef class Descriptor(Watcher):
+    cdef Engine engine
+    cdef int fd
+    cdef Handle reader
+    cdef Handle writer
+    cdef bint reader_once
+    cdef bint writer_once
+    cdef bint armed_once
+
+    cdef int arm(self) except -1

@@ -1,0 +1,527 @@
+"""The engine: one turn is poll, ready callbacks, descriptors, due timers, flushes; repeated until it is told to stop.
+
+Rules. The order within a turn is asyncio's: callbacks that were ready before the poll, then descriptors in the order
+of the batch, then timers that were due when the poll returned; what any of these schedule waits for the next turn. A
+reader that is removed in the same batch is not called. While callbacks are ready the poll is
+left out, at most `SKIP_TURNS` turns and `SKIP_NS` nanoseconds, because a system call costs more than a short
+callback. The GIL is released only when the wait may sleep. Nothing here knows asyncio: `corenet.loop` overrides the
+hooks whose names begin with an underscore.
+"""
+
+import sys
+
+cimport cython
+from cpython.exc cimport PyErr_NoMemory
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from corenet.core cimport sys as c
+from corenet.core.counters cimport KIND_ENGINE, born, died
+from corenet.core.handles cimport Handle, TimerHandle, deadline_ns, new_handle, new_timer, seconds_of
+from corenet.core.poller cimport Poller, Watcher
+from corenet.core.ready cimport Inbox, Ring, ring_free, ring_init, ring_pop, ring_push
+from corenet.core.timers cimport TimerHeap
+
+from corenet.limits import POLL_SKIP_NANOSECONDS, POLL_SKIP_TURNS
+
+cdef int SKIP_TURNS = POLL_SKIP_TURNS.default
+cdef int64_t SKIP_NS = POLL_SKIP_NANOSECONDS.default
+
+
+@cython.final
+cdef class Doorbell(Watcher):
+    """Reads the eventfd of the inbox, so that it is quiet again; the items are taken at the start of a turn."""
+
+    cdef int fd
+
+    cdef int on_events(self, uint32_t events) except -1:
+        cdef uint64_t value
+        c.c_read(self.fd, &value, sizeof(value))
+        return 0
+
+
+@cython.final
+cdef class Descriptor(Watcher):
+    """A reader and a writer of one descriptor, each level-triggered or for one time.
+
+    One-shot waits stay in the kernel's table, disarmed, when they have fired: the next wait is one MOD. When the
+    descriptor was closed meanwhile the MOD fails and becomes an ADD.
+    """
+
+    cdef int arm(self) except -1:
+        """Make the kernel's interest what the two handles want; without any, and not one-shot, forget the slot."""
+        cdef uint32_t events = 0
+        if self.reader is not None:
+            events |= c.EPOLLIN
+        if self.writer is not None:
+            events |= c.EPOLLOUT
+        if events == 0:
+            if not self.armed_once:
+                self.engine.poller.remove(self.fd)
+            return 0
+        self.armed_once = (self.reader is not None and self.reader_once) or (
+            self.writer is not None and self.writer_once
+        )
+        if self.armed_once:
+            events |= c.EPOLLONESHOT
+        self.engine.poller.modify(self.fd, events)
+        return 0
+
+    cdef int on_events(self, uint32_t events) except -1:
+        cdef bint once = self.armed_once
+        # Hang-ups and errors wake both sides: each learns by its own call what happened.
+        cdef Handle reader = self.reader if events & ~<uint32_t>c.EPOLLOUT else None
+        cdef Handle writer = self.writer if events & ~<uint32_t>c.EPOLLIN else None
+        if reader is not None and self.reader_once:
+            self.reader = None
+        if writer is not None and self.writer_once:
+            self.writer = None
+        if once and (self.reader is not None or self.writer is not None):
+            self.arm()
+        elif self.reader is None and self.writer is None and not once:
+            self.engine.poller.remove(self.fd)
+        if reader is not None:
+            self.engine.run_kept(reader)
+        # The reader's callback may have cancelled the writer; then this does nothing.
+        if writer is not None:
+            self.engine.run_kept(writer)
+        return 0
+
+
+cdef class Engine:
+    """Runs callbacks, timers and descriptor watchers on one thread."""
+
+    def __cinit__(self, *_args, **_kwargs) -> None:
+        cdef Doorbell doorbell
+        ring_init(&self.ready, 1024)
+        ring_init(&self.due, 64)
+        ring_init(&self.ending, 64)
+        self.poller = Poller()
+        self.timers = TimerHeap()
+        self.inbox = Inbox()
+        doorbell = Doorbell()
+        doorbell.fd = self.inbox.wake_fd
+        self.poller.add(doorbell.fd, c.EPOLLIN, doorbell)
+        self.counted = True
+        born(KIND_ENGINE)
+
+    def __dealloc__(self) -> None:
+        # The collector may have emptied the object fields by now; only C fields can be asked.
+        if self.counted:
+            died(KIND_ENGINE)
+        if self.ready.items != NULL:
+            ring_free(&self.ready)
+        if self.due.items != NULL:
+            ring_free(&self.due)
+        if self.ending.items != NULL:
+            ring_free(&self.ending)
+        PyMem_RawFree(self.scratch)
+
+    # --- callbacks ------------------------------------------------------------------------------------------------
+
+    cdef int check_open(self) except -1:
+        if self.closed:
+            raise RuntimeError("Event loop is closed")
+        return 0
+
+    cdef int push_handle(self, Handle handle) except -1:
+        if self.inbox.items.count:
+            self.inbox.drain(&self.ready)
+        ring_push(&self.ready, <PyObject *>handle)
+        Py_INCREF(handle)
+        return 0
+
+    cdef Handle soon(self, object callback, tuple args, object context):
+        """`call_soon` for C callers."""
+        cdef Handle handle
+        self.check_open()
+        handle = new_handle(self, callback, args, context)
+        self.push_handle(handle)
+        if self.debug:
+            self._handle_created(handle)
+        return handle
+
+    cdef TimerHandle later_ns(self, int64_t delay_ns, object callback, tuple args):
+        """`call_later` for C callers, in nanoseconds."""
+        cdef int64_t when = c.clock_ns(c.CLOCK_MONOTONIC) + delay_ns
+        return new_timer(self, self.timers, when, seconds_of(when), callback, args, None)
+
+    def call_soon(self, callback: object, *args: object, context: object = None) -> Handle:
+        """Call ``callback(*args)`` in the next turn, inside `context` or a copy of the current one."""
+        cdef Handle handle
+        if self.closed:
+            self.check_open()
+        if self.debug:
+            self._check_call(callback, "call_soon", False)
+        handle = new_handle(self, callback, args, context)
+        if self.inbox.items.count:
+            # What was put by call_soon_threadsafe earlier runs earlier.
+            self.inbox.drain(&self.ready)
+        ring_push(&self.ready, <PyObject *>handle)
+        Py_INCREF(handle)
+        if self.debug:
+            self._handle_created(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback: object, *args: object, context: object = None) -> Handle:
+        """Do the same from any thread, waking the loop when it sleeps."""
+        cdef Handle handle
+        if self.closed:
+            self.check_open()
+        if self.debug:
+            self._check_call(callback, "call_soon_threadsafe", True)
+        handle = new_handle(self, callback, args, context)
+        if self.debug:
+            self._handle_created(handle)
+        self.inbox.put(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: object, *args: object, context: object = None) -> TimerHandle:
+        """Call ``callback(*args)`` after `delay` seconds, never earlier; equal deadlines keep their order."""
+        if delay is None:
+            raise TypeError("delay must not be None")
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: object, *args: object, context: object = None) -> TimerHandle:
+        """Call ``callback(*args)`` when ``loop.time()`` has reached `when` seconds."""
+        cdef TimerHandle handle
+        cdef double seconds
+        if when is None:
+            raise TypeError("when cannot be None")
+        if self.closed:
+            self.check_open()
+        if self.debug:
+            self._check_call(callback, "call_at", False)
+        seconds = when
+        handle = new_timer(self, self.timers, deadline_ns(seconds), seconds, callback, args, context)
+        if self.debug:
+            self._handle_created(handle)
+        return handle
+
+    def time(self) -> float:
+        """Return the monotonic clock in seconds."""
+        return seconds_of(c.clock_ns(c.CLOCK_MONOTONIC))
+
+    cdef int at_turn_end(self, Watcher watcher) except -1:
+        ring_push(&self.ending, <PyObject *>watcher)
+        Py_INCREF(watcher)
+        return 0
+
+    cdef uint8_t *receive_buffer(self) except NULL:
+        """The buffer of `SCRATCH_SIZE` bytes into which everything is received first."""
+        if self.scratch == NULL:
+            self.scratch = <uint8_t *>PyMem_RawMalloc(SCRATCH_SIZE)
+            if self.scratch == NULL:
+                PyErr_NoMemory()
+        return self.scratch
+
+    # --- the turn -------------------------------------------------------------------------------------------------
+
+    cdef int turn_once(self) except -1:
+        cdef int64_t now = c.clock_ns(c.CLOCK_MONOTONIC)
+        self.turn += 1
+        self.inbox.drain(&self.ready)
+        if self.ready.count or self.due.count:
+            if self.skipped < SKIP_TURNS and now - self.last_poll < SKIP_NS:
+                self.skipped += 1
+            else:
+                self.skipped = 0
+                self.last_poll = now
+                self.poller.poll(0)
+        else:
+            self.skipped = 0
+            now = self.sleep(now)
+        if self.timers.length:
+            self.expire(now)
+        if self.ready.count:
+            self.run_handles(&self.ready)
+        if self.poller.batch_next < self.poller.batch_length:
+            self.deliver()
+        if self.due.count:
+            self.run_handles(&self.due)
+        if self.ending.count:
+            self.end_turn()
+        return 0
+
+    cdef int expire(self, int64_t now) except -1:
+        """Take due timers out of the heap, in the order of their deadlines."""
+        while self.timers.length and self.timers.entries[0].when <= now:
+            ring_push(&self.due, self.timers.pop())
+            self.timers_fired += 1
+        return 0
+
+    cdef int64_t sleep(self, int64_t now) except -1:
+        """Wait for descriptors, other threads or the next timer; returns the time after it."""
+        cdef int64_t timeout = -1
+        if self.timers.length:
+            timeout = max(self.timers.entries[0].when - now, 0)
+        if self.stop_requested or timeout == 0 or not self.inbox.prepare_sleep():
+            self.poller.poll(0)
+        else:
+            try:
+                self.poller.poll(timeout)
+            finally:
+                self.inbox.woke()
+        self.inbox.drain(&self.ready)
+        self.last_poll = c.clock_ns(c.CLOCK_MONOTONIC)
+        return self.last_poll
+
+    cdef int deliver(self) except -1:
+        """Dispatch the batch; the exception of one watcher does not cost the others their events."""
+        while self.poller.batch_next < self.poller.batch_length:
+            try:
+                self.poller.dispatch()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._watcher_failed(error)
+        return 0
+
+    cdef int run_handles(self, Ring *ring) except -1:
+        """Run what is in `ring` now; what these callbacks add waits for the next turn."""
+        cdef size_t left = ring.count
+        cdef PyObject *item
+        cdef Handle handle
+        self.callbacks_run += left
+        while left:
+            left -= 1
+            item = ring_pop(ring)
+            handle = <Handle>item
+            Py_DECREF(handle)
+            if self.debug:
+                self._run_in_debug(handle)
+            else:
+                handle.run_once()
+        return 0
+
+    cdef int run_kept(self, Handle handle) except -1:
+        """Run the handle of a descriptor, which is kept unless its wait was for one time."""
+        self.callbacks_run += 1
+        if self.debug:
+            self._run_in_debug(handle)
+            return 0
+        return handle.run() if handle.keep else handle.run_once()
+
+    cdef int end_turn(self) except -1:
+        cdef PyObject *item
+        cdef Watcher watcher
+        while self.ending.count:
+            item = ring_pop(&self.ending)
+            watcher = <Watcher>item
+            Py_DECREF(watcher)
+            try:
+                watcher.on_turn_end()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._watcher_failed(error)
+        return 0
+
+    def run(self) -> None:
+        """Run turns until `stop` is called; one turn when it was called before.
+
+        Raises:
+            RuntimeError: the engine is closed or running already.
+        """
+        self.check_open()
+        if self.running:
+            raise RuntimeError("This event loop is already running")
+        self.running = True
+        # The first turn always looks at the descriptors, so that run after stop is one whole turn.
+        self.skipped = SKIP_TURNS
+        try:
+            while True:
+                self.turn_once()
+                if self.stop_requested:
+                    break
+        finally:
+            self.stop_requested = False
+            self.running = False
+
+    def stop(self) -> None:
+        """End `run` with the current turn."""
+        self.stop_requested = True
+
+    def _dispose(self) -> None:
+        """Drop everything and close the descriptors; the engine cannot be used again."""
+        cdef PyObject *item
+        if self.running:
+            raise RuntimeError("Cannot close a running event loop")
+        if self.closed:
+            return
+        self.closed = True
+        self.inbox.drain(&self.ready)
+        self.inbox.close()
+        while self.timers.length:
+            ring_push(&self.due, self.timers.pop())
+        while self.ready.count:
+            item = ring_pop(&self.ready)
+            (<Handle>item).release()
+            Py_DECREF(<object>item)
+        while self.due.count:
+            item = ring_pop(&self.due)
+            (<Handle>item).release()
+            Py_DECREF(<object>item)
+        while self.ending.count:
+            item = ring_pop(&self.ending)
+            Py_DECREF(<object>item)
+        self.poller.dispose()
+
+    # --- descriptors ----------------------------------------------------------------------------------------------
+
+    cdef Descriptor descriptor(self, int fd):
+        """The Descriptor of `fd`, made when there is none. Raises RuntimeError when a transport owns the number."""
+        cdef Watcher watcher = self.poller.find(fd)
+        cdef Descriptor found
+        if isinstance(watcher, Descriptor):
+            return <Descriptor>watcher
+        if watcher is not None:
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
+        found = Descriptor.__new__(Descriptor)
+        found.engine = self
+        found.fd = fd
+        return found
+
+    def _set_side(self, fd: int, writing: bool, callback: object, args: tuple, once: bool) -> Handle:
+        """Set reader or writer of `fd`, cancelling what was there; `once` disarms it after one event."""
+        cdef Descriptor descriptor
+        cdef Handle handle, previous
+        cdef int number = fd
+        cdef bint fresh
+        self.check_open()
+        descriptor = self.descriptor(number)
+        fresh = self.poller.find(number) is not descriptor
+        handle = new_handle(self, callback, args, None)
+        handle.keep = not once
+        if self.debug:
+            self._handle_created(handle)
+        if writing:
+            previous, descriptor.writer, descriptor.writer_once = descriptor.writer, handle, once
+        else:
+            previous, descriptor.reader, descriptor.reader_once = descriptor.reader, handle, once
+        if previous is not None:
+            previous.cancel()
+        try:
+            if fresh:
+                self.poller.add(number, c.EPOLLONESHOT, descriptor)
+            descriptor.arm()
+        except BaseException:
+            if writing:
+                descriptor.writer = None
+            else:
+                descriptor.reader = None
+            if fresh:
+                self.poller.remove(number)
+            raise
+        return handle
+
+    def _clear_side(self, fd: int, writing: bool) -> bool:
+        cdef Watcher watcher
+        cdef Descriptor descriptor
+        cdef Handle handle
+        if self.closed:
+            return False
+        watcher = self.poller.find(fd)
+        if not isinstance(watcher, Descriptor):
+            if watcher is not None:
+                raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
+            return False
+        descriptor = <Descriptor>watcher
+        if writing:
+            handle, descriptor.writer = descriptor.writer, None
+        else:
+            handle, descriptor.reader = descriptor.reader, None
+        if handle is None:
+            return False
+        handle.cancel()
+        # A kernel that still has the one-shot interest of the side that is gone wakes us once and finds nobody.
+        descriptor.armed_once = descriptor.armed_once and (
+            descriptor.reader is not None or descriptor.writer is not None
+        )
+        descriptor.arm()
+        return True
+
+    cdef Handle wait_once(self, int fd, bint writing, object callback, tuple args):
+        """Call back once when `fd` is ready; the handle must be given to `forget_once` when it is not wanted."""
+        return self._set_side(fd, writing, callback, args, True)
+
+    cdef int forget_once(self, int fd, bint writing, Handle handle) except -1:
+        """Give up a wait; the descriptor may have been closed or taken over meanwhile."""
+        cdef Watcher watcher = self.poller.find(fd)
+        cdef Descriptor descriptor
+        handle.cancel()
+        if isinstance(watcher, Descriptor):
+            descriptor = <Descriptor>watcher
+            if writing and descriptor.writer is handle:
+                descriptor.writer = None
+            elif not writing and descriptor.reader is handle:
+                descriptor.reader = None
+        return 0
+
+    def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> object:
+        """Call ``callback(events)`` from the poll itself; see `Poller.watch` for modes and errors."""
+        self.check_open()
+        return self.poller.watch(fd, events, callback, mode)
+
+    def unwatch(self, target: object) -> bool:
+        """Undo `watch`, by descriptor or by what it returned."""
+        return self.poller.unwatch(target)
+
+    # --- hooks and figures ----------------------------------------------------------------------------------------
+
+    def _callback_failed(self, handle: Handle, callback: object, args: tuple, error: BaseException) -> None:
+        sys.unraisablehook(Failure(error, f"Exception in callback {callback!r}", handle))
+
+    def _watcher_failed(self, error: BaseException) -> None:
+        sys.unraisablehook(Failure(error, "Exception in a descriptor watcher", self))
+
+    def _check_call(self, callback: object, method: str, any_thread: bool) -> None:
+        if not callable(callback):
+            raise TypeError(f"a callable object was expected by {method}(), got {callback!r}")
+
+    def _handle_created(self, handle: Handle) -> None:
+        """Called for each new handle in debug mode."""
+
+    def _run_in_debug(self, handle: Handle) -> None:
+        run_handle(handle)
+
+    def _check_open(self) -> None:
+        self.check_open()
+
+    def _set_engine_debug(self, enabled: bool) -> None:
+        self.debug = enabled
+
+    def statistics(self) -> dict[str, int]:
+        """Return counts since the start and present depths, all cheap to keep: turns, polls, events, timers ..."""
+        return {
+            "turns": self.turn,
+            "polls": self.poller.waits,
+            "events": self.poller.events_seen,
+            "stale_events": self.poller.events_stale,
+            "callbacks": self.callbacks_run,
+            "timers_fired": self.timers_fired,
+            "timers": self.timers.length,
+            "ready": self.ready.count,
+            "wakeups": self.inbox.wakeups,
+        }
+
+
+class Failure:
+    """What `sys.unraisablehook` wants to know about an exception that nobody can catch."""
+
+    def __init__(self, error: BaseException, message: str, source: object) -> None:
+        self.exc_type = type(error)
+        self.exc_value = error
+        self.exc_traceback = error.__traceback__
+        self.err_msg = message
+        self.object = source
+
+
+def run_handle(handle: Handle) -> None:
+    """Run `handle` as the engine does: those of descriptors are kept, all others let go of their callback."""
+    if handle.keep:
+        handle.run()
+    else:
+        handle.run_once()

@@ -1,0 +1,41 @@
+"""C door of the handles: what the ready ring, the timer heap and the descriptor watchers hold.
+
+`run_once` is for handles that are called once and must then let go of what they hold; `run` is for those of
+descriptors and signals, which are called again.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
+
+from corenet.core.timers cimport TimerHeap
+
+cdef int call_in_context(object context, object callback, tuple args) except -1
+
+cdef class Handle:
+    cdef object callback
+    cdef tuple args
+    cdef object context
+    cdef object loop
+    cdef object source_traceback
+    cdef object __weakref__
+    cdef bint is_cancelled
+    cdef bint keep
+
+    cdef int run(self) except -1
+    cdef int run_once(self) except -1
+    cdef int report(self, object callback, tuple args) except -1
+    cdef void release(self) noexcept
+
+cdef class TimerHandle(Handle):
+    cdef Py_ssize_t position
+    cdef int64_t when_ns
+    cdef double when_seconds
+    cdef TimerHeap heap
+
+cdef inline double seconds_of(int64_t ns) noexcept nogil:
+    """Nanoseconds as ``loop.time()`` shows them: rounded once, however long the machine has been up."""
+    return <double>(ns // 1000000000) + <double>(ns % 1000000000) / 1e9
+
+cdef int64_t deadline_ns(double when) noexcept
+cdef Handle new_handle(object loop, object callback, tuple args, object context)
+cdef TimerHandle new_timer(object loop, TimerHeap heap, int64_t when_ns, double when_seconds, object callback, tuple args, object context)

@@ -1,0 +1,47 @@
+"""C door of the poller: watchers by descriptor, each registration with a generation of its own.
+
+A `Watcher` is called by one virtual method. `on_turn_end` is the second hook: the engine calls it once for every
+watcher that asked for it in this turn.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from corenet.core.sys cimport epoll_event
+
+cdef struct Slot:
+    uint32_t generation
+    uint32_t events
+    PyObject *watcher
+
+cdef class Watcher:
+    cdef int on_events(self, uint32_t events) except -1
+    cdef int on_turn_end(self) except -1
+
+cdef class Watch(Watcher):
+    cdef Poller poller
+    cdef object callback
+    cdef readonly int fd
+    cdef readonly int mode
+
+cdef class Poller:
+    cdef int epfd
+    cdef Slot *slots
+    cdef int slot_count
+    cdef epoll_event *batch
+    cdef int batch_length
+    cdef int batch_next
+    cdef bint closed
+    cdef readonly unsigned long long events_seen
+    cdef readonly unsigned long long events_stale
+    cdef readonly unsigned long long waits
+
+    cdef int add(self, int fd, uint32_t events, Watcher watcher) except -1
+    cdef int modify(self, int fd, uint32_t events) except -1
+    cdef void remove(self, int fd) noexcept
+    cdef Watcher find(self, int fd)
+    cdef int poll(self, int64_t timeout_ns) except -1
+    cdef int dispatch(self) except -1
+    cdef void dispose(self) noexcept
+    cdef int reserve(self, int fd) except -1
+    cdef int control(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept

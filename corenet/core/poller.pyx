@@ -1,0 +1,362 @@
+"""epoll with level, edge, one-shot and exclusive registration, and events that cannot reach the wrong owner.
+
+Rule: each registration has a generation, which travels with the descriptor in the event's 64 bits; an event whose
+generation is no longer that of the descriptor's slot is dropped. So a callback may close a descriptor and another
+may get the same number within one batch. The kernel's table is never trusted to agree with ours: ADD falls back to
+MOD and MOD to ADD, because descriptors are closed and duplicated behind our back.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_NoMemory
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from corenet.core cimport sys as c
+from corenet.core.counters cimport KIND_WATCH, born, died
+from corenet.core.sys cimport PyErr_CheckSignals, PyErr_SetFromErrno, PyExc_OSError, epoll_event, errno, timespec
+
+READ = <int>c.EPOLLIN
+WRITE = <int>c.EPOLLOUT
+PEER_CLOSED = <int>c.EPOLLRDHUP
+HANGUP = <int>c.EPOLLHUP
+ERROR = <int>c.EPOLLERR
+
+LEVEL = 0
+EDGE = 1
+ONESHOT = 2
+EXCLUSIVE = 4
+
+cdef enum:
+    BATCH = 1024
+    MODE_EDGE = 1
+    MODE_ONESHOT = 2
+    MODE_EXCLUSIVE = 4
+
+# Set when the kernel does not know epoll_pwait2; waits are then rounded up to whole milliseconds.
+cdef bint coarse_waits = False
+
+
+cdef class Watcher:
+    """What a descriptor's events are delivered to; transports and listeners derive from it."""
+
+    cdef int on_events(self, uint32_t events) except -1:
+        raise NotImplementedError
+
+    cdef int on_turn_end(self) except -1:
+        return 0
+
+
+@cython.final
+cdef class Watch(Watcher):
+    """One registration made by `Poller.watch`; it lives until it is unwatched or its poller is closed."""
+
+    def __cinit__(self) -> None:
+        born(KIND_WATCH)
+
+    def __dealloc__(self) -> None:
+        died(KIND_WATCH)
+
+    cdef int on_events(self, uint32_t events) except -1:
+        self.callback(<int>events)
+        return 0
+
+    def rearm(self, events: int) -> None:
+        """Ask for `events` again: the way to wait once more after a one-shot event, or for other events.
+
+        Raises:
+            ValueError: the watch was removed, or its mode is EXCLUSIVE, which the kernel does not let change.
+        """
+        if self.poller is None or self.poller.find(self.fd) is not self:
+            raise ValueError(f"descriptor {self.fd} is no longer watched by this watch")
+        if self.mode & MODE_EXCLUSIVE:
+            raise ValueError("an exclusive watch cannot be changed; remove it and watch again")
+        self.poller.modify(self.fd, checked_events(events) | mode_bits(self.mode))
+
+
+cdef uint32_t mode_bits(int mode) noexcept:
+    cdef uint32_t bits = 0
+    if mode & MODE_EDGE:
+        bits |= c.EPOLLET
+    if mode & MODE_ONESHOT:
+        bits |= c.EPOLLONESHOT
+    if mode & MODE_EXCLUSIVE:
+        bits |= c.EPOLLEXCLUSIVE
+    return bits
+
+
+cdef uint32_t checked_events(object events) except? 0:
+    cdef long value = events
+    if value & ~<long>(c.EPOLLIN | c.EPOLLOUT | c.EPOLLRDHUP) or value == 0:
+        raise ValueError(f"events must be READ, WRITE, PEER_CLOSED or several of them, not {events!r}")
+    return <uint32_t>value
+
+
+cdef class Poller:
+    """Waits for descriptors and calls their watchers.
+
+    Level-triggered watches are reported as long as there is something to do; edge-triggered ones only when more
+    arrives, so the callback must read or write until the call would block. Errors and hang-ups are reported whether
+    asked for or not, and mean only that a read will not block.
+    """
+
+    def __cinit__(self) -> None:
+        self.epfd = -1
+        self.batch = <epoll_event *>PyMem_RawMalloc(BATCH * sizeof(epoll_event))
+        if self.batch == NULL:
+            PyErr_NoMemory()
+        self.epfd = c.epoll_create1(c.EPOLL_CLOEXEC)
+        if self.epfd < 0:
+            PyErr_SetFromErrno(PyExc_OSError)
+
+    def __dealloc__(self) -> None:
+        self.dispose()
+        PyMem_RawFree(self.batch)
+
+    # --- C door ---------------------------------------------------------------------------------------------------
+
+    cdef int reserve(self, int fd) except -1:
+        cdef int wanted
+        cdef Slot *grown
+        if fd < 0:
+            raise ValueError(f"invalid descriptor {fd}")
+        if self.closed:
+            raise ValueError("the poller is closed")
+        if fd < self.slot_count:
+            return 0
+        wanted = max(64, fd + 1, self.slot_count * 2)
+        grown = <Slot *>PyMem_RawRealloc(self.slots, wanted * sizeof(Slot))
+        if grown == NULL:
+            PyErr_NoMemory()
+        c.memset(&grown[self.slot_count], 0, (wanted - self.slot_count) * sizeof(Slot))
+        self.slots = grown
+        self.slot_count = wanted
+        return 0
+
+    cdef int control(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept:
+        cdef epoll_event event
+        event.events = events
+        event.data.u64 = (<uint64_t>generation << 32) | <uint32_t>fd
+        return c.epoll_ctl(self.epfd, operation, fd, &event)
+
+    cdef int add(self, int fd, uint32_t events, Watcher watcher) except -1:
+        """Register `fd` for `events` under a new generation, in place of whatever held its slot."""
+        cdef Slot *slot
+        cdef PyObject *previous
+        cdef uint32_t generation
+        self.reserve(fd)
+        slot = &self.slots[fd]
+        generation = slot.generation + 1
+        if self.control(c.EPOLL_CTL_ADD, fd, events, generation) < 0:
+            if errno != c.EEXIST:
+                PyErr_SetFromErrno(PyExc_OSError)
+            if events & c.EPOLLEXCLUSIVE:
+                self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
+                if self.control(c.EPOLL_CTL_ADD, fd, events, generation) < 0:
+                    PyErr_SetFromErrno(PyExc_OSError)
+            elif self.control(c.EPOLL_CTL_MOD, fd, events, generation) < 0:
+                PyErr_SetFromErrno(PyExc_OSError)
+        previous = slot.watcher
+        slot.generation = generation
+        slot.events = events
+        slot.watcher = <PyObject *>watcher
+        Py_INCREF(watcher)
+        if previous != NULL:
+            Py_DECREF(<object>previous)
+        return 0
+
+    cdef int modify(self, int fd, uint32_t events) except -1:
+        """Change the events of a registered `fd`, also when the kernel has forgotten it meanwhile."""
+        cdef Slot *slot
+        self.reserve(fd)
+        slot = &self.slots[fd]
+        if self.control(c.EPOLL_CTL_MOD, fd, events, slot.generation) < 0:
+            if errno != c.ENOENT or self.control(c.EPOLL_CTL_ADD, fd, events, slot.generation) < 0:
+                PyErr_SetFromErrno(PyExc_OSError)
+        slot.events = events
+        return 0
+
+    cdef void remove(self, int fd) noexcept:
+        """Forget `fd`; events of it that are still in the batch become stale."""
+        cdef Slot *slot
+        cdef PyObject *previous
+        if fd < 0 or fd >= self.slot_count:
+            return
+        slot = &self.slots[fd]
+        previous = slot.watcher
+        if previous == NULL:
+            return
+        # The descriptor may be closed already; then the kernel has removed it and there is nothing to report.
+        self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
+        slot.generation += 1
+        slot.events = 0
+        slot.watcher = NULL
+        Py_DECREF(<object>previous)
+
+    cdef Watcher find(self, int fd):
+        """The watcher registered for `fd`, or None."""
+        if fd < 0 or fd >= self.slot_count or self.slots[fd].watcher == NULL:
+            return None
+        return <Watcher>self.slots[fd].watcher
+
+    cdef int poll(self, int64_t timeout_ns) except -1:
+        """Fill the batch; `timeout_ns` 0 does not block and keeps the GIL, negative waits without end.
+
+        What an exception left undelivered in the batch comes first: one-shot and edge events would be lost.
+        """
+        cdef int got
+        cdef timespec limit
+        cdef int milliseconds
+        global coarse_waits
+        if self.batch_next < self.batch_length:
+            return self.batch_length - self.batch_next
+        self.batch_next = 0
+        self.batch_length = 0
+        self.waits += 1
+        if timeout_ns == 0:
+            got = c.epoll_wait(self.epfd, self.batch, BATCH, 0)
+        elif timeout_ns < 0:
+            with nogil:
+                got = c.epoll_wait(self.epfd, self.batch, BATCH, -1)
+        else:
+            got = -1
+            if not coarse_waits:
+                limit.tv_sec = timeout_ns // 1000000000
+                limit.tv_nsec = timeout_ns % 1000000000
+                with nogil:
+                    got = <int>c.syscall(c.SYS_EPOLL_PWAIT2, self.epfd, self.batch, BATCH, &limit, NULL, 0)
+                if got < 0 and errno in (c.ENOSYS, c.EPERM):
+                    # EPERM: a system-call filter older than the call.
+                    coarse_waits = True
+            if coarse_waits:
+                milliseconds = <int>min((timeout_ns + 999999) // 1000000, 86400000)
+                with nogil:
+                    got = c.epoll_wait(self.epfd, self.batch, BATCH, milliseconds)
+        if got < 0:
+            if errno != c.EINTR:
+                PyErr_SetFromErrno(PyExc_OSError)
+            got = 0
+            PyErr_CheckSignals()
+        self.batch_length = got
+        return got
+
+    cdef int dispatch(self) except -1:
+        """Deliver the batch; stops at the first exception and goes on behind it when called again."""
+        cdef epoll_event *event
+        cdef int fd
+        cdef Slot *slot
+        cdef Watcher watcher
+        cdef int delivered = 0
+        while self.batch_next < self.batch_length:
+            event = &self.batch[self.batch_next]
+            self.batch_next += 1
+            fd = <int>(event.data.u64 & 0xFFFFFFFF)
+            if fd >= self.slot_count:
+                self.events_stale += 1
+                continue
+            slot = &self.slots[fd]
+            if slot.generation != <uint32_t>(event.data.u64 >> 32) or slot.watcher == NULL:
+                self.events_stale += 1
+                continue
+            watcher = <Watcher>slot.watcher
+            delivered += 1
+            self.events_seen += 1
+            watcher.on_events(event.events)
+        return delivered
+
+    cdef void dispose(self) noexcept:
+        """Close the epoll descriptor and let go of all watchers."""
+        cdef int fd
+        cdef PyObject *watcher
+        cdef Slot *slots = self.slots
+        cdef int count = self.slot_count
+        self.closed = True
+        self.slots = NULL
+        self.slot_count = 0
+        self.batch_next = self.batch_length = 0
+        if self.epfd >= 0:
+            c.c_close(self.epfd)
+            self.epfd = -1
+        for fd in range(count):
+            watcher = slots[fd].watcher
+            if watcher != NULL:
+                Py_DECREF(<object>watcher)
+        PyMem_RawFree(slots)
+
+    # --- Python door ----------------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> Watch:
+        """Call ``callback(events)`` when `fd` is ready; replaces an earlier watch of the same descriptor.
+
+        `mode` is LEVEL, or EDGE, ONESHOT, EXCLUSIVE or a union of them that the kernel allows. The callback gets
+        the bits that are set, which may hold HANGUP and ERROR unasked.
+
+        Raises:
+            ValueError: `events` names nothing that can be asked for, or ONESHOT meets EXCLUSIVE.
+            OSError: the kernel refuses the descriptor, EPERM for a regular file.
+        """
+        cdef Watch watch
+        cdef int number = mode
+        cdef uint32_t mask = checked_events(events)
+        if number & ~(MODE_EDGE | MODE_ONESHOT | MODE_EXCLUSIVE):
+            raise ValueError(f"unknown mode {mode!r}")
+        if number & MODE_ONESHOT and number & MODE_EXCLUSIVE:
+            raise ValueError("ONESHOT and EXCLUSIVE exclude each other")
+        watch = Watch.__new__(Watch)
+        watch.poller = self
+        watch.callback = callback
+        watch.fd = fd
+        watch.mode = number
+        self.add(watch.fd, mask | mode_bits(number), watch)
+        return watch
+
+    def unwatch(self, target: object) -> bool:
+        """Stop watching a descriptor, or what a `Watch` watches; False when it was not watched."""
+        cdef int fd
+        cdef Watcher found
+        if isinstance(target, Watch):
+            fd = (<Watch>target).fd
+            found = self.find(fd)
+            if found is not target:
+                return False
+        else:
+            fd = target
+            found = self.find(fd)
+            if found is None:
+                return False
+        self.remove(fd)
+        return True
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait up to `timeout` seconds (None: without end), deliver the events and return their number.
+
+        Releases the GIL while it waits. A signal ends the wait early. An exception of a callback passes through;
+        the events behind it are delivered by the next call.
+        """
+        cdef double seconds
+        if self.closed:
+            raise ValueError("the poller is closed")
+        if timeout is None:
+            self.poll(-1)
+        else:
+            seconds = timeout
+            if seconds <= 0:
+                self.poll(0)
+            else:
+                self.poll(<int64_t>(min(seconds, 1e9) * 1e9) + 1)
+        return self.dispatch()
+
+    def fileno(self) -> int:
+        """Return the epoll descriptor, -1 once closed."""
+        return self.epfd
+
+    def close(self) -> None:
+        """Close the epoll descriptor and drop all watches; further calls do nothing."""
+        self.dispose()
+
+    def __enter__(self) -> Poller:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.dispose()

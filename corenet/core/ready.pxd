@@ -1,0 +1,50 @@
+"""C door of the ready ring and of the cross-thread inbox.
+
+`Ring` is a growing power-of-two ring of owned references, touched by the loop's thread only. `Inbox` is the one door
+through which other threads may reach a loop.
+"""
+
+from cpython.object cimport PyObject
+from libc.stddef cimport size_t
+
+from corenet.core.sys cimport pthread_mutex_t
+
+cdef struct Ring:
+    PyObject **items
+    size_t mask
+    size_t head
+    size_t count
+
+cdef int ring_init(Ring *ring, size_t capacity) except -1
+cdef void ring_free(Ring *ring) noexcept
+cdef int ring_grow(Ring *ring) except -1
+
+cdef inline int ring_push(Ring *ring, PyObject *item) except -1:
+    """Append `item`; the caller's reference moves into the ring."""
+    if ring.count > ring.mask:
+        ring_grow(ring)
+    ring.items[(ring.head + ring.count) & ring.mask] = item
+    ring.count += 1
+    return 0
+
+cdef inline PyObject *ring_pop(Ring *ring) noexcept:
+    """Take the oldest item with its reference; the ring must not be empty."""
+    cdef PyObject *item = ring.items[ring.head & ring.mask]
+    ring.head += 1
+    ring.count -= 1
+    return item
+
+cdef class Inbox:
+    cdef pthread_mutex_t mutex
+    cdef Ring items
+    cdef bint sleeping
+    cdef bint closed
+    cdef readonly int wake_fd
+    cdef readonly unsigned long long wakeups
+
+    cdef int put(self, object item) except -1
+    cdef int drain(self, Ring *into) except -1
+    cdef bint prepare_sleep(self) noexcept
+    cdef void woke(self) noexcept
+    cdef void wake(self) noexcept
+    cdef void close(self) noexcept

@@ -1,0 +1,202 @@
+"""Every ``cdef extern`` of the package: Linux system calls and the few C API calls that Cython does not declare.
+
+Rule: no other file declares C functions, so that what the package asks of the kernel can be read in one place.
+Declarations are as narrow as their uses. Structures list only the fields that are touched; Cython takes sizes from
+the C headers.
+"""
+
+from cpython.object cimport PyObject
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #ifndef CORENET_DEBUG
+    #define CORENET_DEBUG 0
+    #endif
+    #define CORENET_SYS_EPOLL_PWAIT2 441
+    """
+    const bint DEBUG_BUILD "CORENET_DEBUG"
+    const long SYS_EPOLL_PWAIT2 "CORENET_SYS_EPOLL_PWAIT2"
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    const int EAGAIN, EINTR, EEXIST, ENOENT, EBADF, EPERM, EINVAL, ENOSYS, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM
+    const int ECONNABORTED, ECONNREFUSED, EPIPE, EMSGSIZE, ENOTCONN
+
+# --- memory -------------------------------------------------------------------------------------------------------
+
+cdef extern from "<sys/mman.h>" nogil:
+    const int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    void *MAP_FAILED
+    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
+    int munmap(void *addr, size_t length)
+
+cdef extern from "<string.h>" nogil:
+    void *memcpy(void *to, const void *source, size_t n)
+    void *memmove(void *to, const void *source, size_t n)
+    void *memset(void *to, int c, size_t n)
+    int memcmp(const void *a, const void *b, size_t n)
+    size_t strnlen(const char *s, size_t limit)
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    cdef struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    const int CLOCK_MONOTONIC, CLOCK_REALTIME
+    int clock_gettime(int clock, timespec *now)
+
+cdef inline int64_t clock_ns(int clock) noexcept nogil:
+    """Nanoseconds of `clock`; the clocks used here cannot fail."""
+    cdef timespec now
+    clock_gettime(clock, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+# --- descriptors --------------------------------------------------------------------------------------------------
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t c_read "read"(int fd, void *data, size_t length)
+    ssize_t c_write "write"(int fd, const void *data, size_t length)
+    int c_close "close"(int fd)
+    long syscall(long number, ...)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    const int EFD_CLOEXEC, EFD_NONBLOCK
+    int eventfd(unsigned int value, int flags)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    const uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET, EPOLLONESHOT, EPOLLEXCLUSIVE
+    const int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    ctypedef union epoll_data_t:
+        void *ptr
+        int fd
+        uint32_t u32
+        uint64_t u64
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maximum, int timeout_ms)
+
+# --- sockets ------------------------------------------------------------------------------------------------------
+
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t writev(int fd, const iovec *vector, int count)
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    ctypedef uint16_t sa_family_t
+    cdef struct sockaddr:
+        sa_family_t sa_family
+    cdef struct sockaddr_storage:
+        sa_family_t ss_family
+    cdef struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    cdef struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    const int AF_UNSPEC, AF_INET, AF_INET6, AF_UNIX, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_STREAM, SOCK_DGRAM
+    const int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_TYPE, SO_PROTOCOL
+    ssize_t c_recv "recv"(int fd, void *data, size_t length, int flags)
+    ssize_t c_recvfrom "recvfrom"(int fd, void *data, size_t length, int flags, sockaddr *source, socklen_t *source_length)
+    ssize_t c_send "send"(int fd, const void *data, size_t length, int flags)
+    ssize_t c_sendto "sendto"(int fd, const void *data, size_t length, int flags, const sockaddr *to, socklen_t to_length)
+    ssize_t c_sendmsg "sendmsg"(int fd, const msghdr *message, int flags)
+    int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, timespec *timeout)
+    int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
+    int accept4(int fd, sockaddr *peer, socklen_t *peer_length, int flags)
+    int c_shutdown "shutdown"(int fd, int how)
+    int getsockname(int fd, sockaddr *address, socklen_t *length)
+    int getpeername(int fd, sockaddr *address, socklen_t *length)
+    int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
+    int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
+
+cdef extern from "<netinet/in.h>" nogil:
+    const int IPPROTO_TCP
+    cdef struct in_addr:
+        uint32_t s_addr
+    cdef struct in6_addr:
+        uint8_t s6_addr[16]
+    cdef struct sockaddr_in:
+        sa_family_t sin_family
+        uint16_t sin_port
+        in_addr sin_addr
+    cdef struct sockaddr_in6:
+        sa_family_t sin6_family
+        uint16_t sin6_port
+        uint32_t sin6_flowinfo
+        in6_addr sin6_addr
+        uint32_t sin6_scope_id
+    uint16_t htons(uint16_t value)
+    uint16_t ntohs(uint16_t value)
+    uint32_t htonl(uint32_t value)
+    uint32_t ntohl(uint32_t value)
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    const int TCP_NODELAY
+
+cdef extern from "<arpa/inet.h>" nogil:
+    const int INET6_ADDRSTRLEN
+    const char *inet_ntop(int family, const void *source, char *text, socklen_t size)
+    int inet_pton(int family, const char *text, void *target)
+
+cdef extern from "<sys/un.h>" nogil:
+    cdef struct sockaddr_un:
+        sa_family_t sun_family
+        char sun_path[108]
+
+cdef extern from "<linux/netlink.h>" nogil:
+    const int AF_NETLINK
+    cdef struct sockaddr_nl:
+        sa_family_t nl_family
+        uint32_t nl_pid
+        uint32_t nl_groups
+
+cdef extern from "<linux/vm_sockets.h>" nogil:
+    const int AF_VSOCK
+    cdef struct sockaddr_vm:
+        sa_family_t svm_family
+        unsigned int svm_port
+        unsigned int svm_cid
+
+# --- threads ------------------------------------------------------------------------------------------------------
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+
+# --- the interpreter ----------------------------------------------------------------------------------------------
+
+cdef extern from "Python.h":
+    """
+    #define corenet_tuple_items(items) (((PyTupleObject *)(items))->ob_item)
+    """
+    PyObject **tuple_items "corenet_tuple_items"(object items)
+    object PyContext_CopyCurrent()
+    int PyContext_Enter(object context)
+    int PyContext_Exit(object context)
+    # Both return a new reference or NULL with an exception set: hot callers look at the pointer themselves.
+    PyObject *PyObject_Vectorcall(object callable, PyObject **arguments, size_t count, PyObject *names)
+    PyObject *PyObject_VectorcallMethod(object name, PyObject **arguments, size_t count, PyObject *names)
+    int PyErr_CheckSignals() except -1
+    object PyErr_SetFromErrno(PyObject *kind)
+    PyObject *PyErr_Occurred()
+    PyObject *PyExc_OSError
+    unsigned long PyThread_get_thread_ident() nogil

@@ -1,0 +1,29 @@
+"""C door of the timer heap: entries name their owner and the place where the owner keeps its position.
+
+The heap writes every move of an entry through `position`, so an owner can be taken out without a search.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint64_t
+
+cdef struct TimerEntry:
+    int64_t when
+    uint64_t order
+    PyObject *owner
+    Py_ssize_t *position
+
+cdef class TimerHeap:
+    cdef TimerEntry *entries
+    cdef Py_ssize_t length
+    cdef Py_ssize_t capacity
+    cdef uint64_t next_order
+
+    cdef int push(self, int64_t when, object owner, Py_ssize_t *position) except -1
+    cdef int remove(self, Py_ssize_t position) except -1
+    cdef PyObject *pop(self) noexcept
+    cdef void fill(self, Py_ssize_t hole) noexcept
+    cdef void clear(self) noexcept
+
+cdef inline int64_t heap_first(TimerHeap heap) noexcept:
+    """Deadline of the first entry; the heap must not be empty."""
+    return heap.entries[0].when

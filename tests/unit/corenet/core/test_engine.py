@@ -1,0 +1,272 @@
+"""The engine without asyncio: order of callbacks, the inbox of other threads, readers, failures, the end."""
+
+import contextvars
+import gc
+import socket
+import sys
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+from corenet.core.engine import Engine
+from corenet.core.handles import Handle
+
+
+def run(engine: Engine) -> None:
+    """One turn."""
+    engine.stop()
+    engine.run()
+
+
+def test_callbacks_run_in_order_and_new_ones_wait_a_turn() -> None:
+    engine = Engine()
+    seen: list[str] = []
+
+    def first() -> None:
+        seen.append("first")
+        engine.call_soon(seen.append, "third")
+
+    engine.call_soon(first)
+    engine.call_soon(seen.append, "second")
+    run(engine)
+    assert seen == ["first", "second"]
+    run(engine)
+    assert seen == ["first", "second", "third"]
+
+
+def test_thousands_of_callbacks_grow_the_ring() -> None:
+    engine = Engine()
+    seen: list[int] = []
+    for number in range(5000):
+        engine.call_soon(seen.append, number)
+    run(engine)
+    assert seen == list(range(5000))
+
+
+def test_cancelled_callbacks_do_not_run_and_let_go() -> None:
+    class Held:
+        pass
+
+    engine = Engine()
+    held = Held()
+    gone = weakref.ref(held)
+    handle = engine.call_soon(print, held)
+    del held
+    handle.cancel()
+    assert gone() is None
+    run(engine)
+
+
+def test_a_handle_that_has_run_holds_nothing() -> None:
+    class Owner:
+        def method(self) -> None:
+            pass
+
+    engine = Engine()
+    owner = Owner()
+    owner.handle = engine.call_soon(owner.method)  # type: ignore[attr-defined]
+    gone = weakref.ref(owner)
+    run(engine)
+    del owner
+    gc.collect()
+    assert gone() is None
+
+
+def test_context_of_the_call_and_given_context() -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+    engine = Engine()
+    seen: list[int] = []
+    variable.set(1)
+    engine.call_soon(lambda: seen.append(variable.get()))
+    variable.set(2)
+    given = contextvars.copy_context()
+    variable.set(3)
+    engine.call_soon(lambda: seen.append(variable.get()), context=given)
+    run(engine)
+    assert seen == [1, 2]
+
+
+def test_failures_are_reported_and_the_rest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    engine = Engine()
+    seen: list[int] = []
+    engine.call_soon(lambda: 1 // 0)
+    engine.call_soon(seen.append, 1)
+    run(engine)
+    assert seen == [1]
+    assert reported[0].exc_type is ZeroDivisionError
+
+
+def test_system_exit_leaves_run_and_keeps_what_was_behind() -> None:
+    engine = Engine()
+    seen: list[int] = []
+    engine.call_soon(sys.exit, 3)
+    engine.call_soon(seen.append, 1)
+    with pytest.raises(SystemExit):
+        engine.run()
+    run(engine)
+    assert seen == [1]
+
+
+def test_inbox_wakes_a_sleeping_engine_once_and_keeps_order() -> None:
+    engine = Engine()
+    seen: list[int] = []
+
+    def post() -> None:
+        for number in range(1000):
+            engine.call_soon_threadsafe(seen.append, number)
+        engine.call_soon_threadsafe(engine.stop)
+
+    thread = threading.Thread(target=post)
+    engine.call_soon(thread.start)
+    engine.run()
+    thread.join()
+    assert seen == list(range(1000))
+    # The eventfd is written only for a loop that sleeps, not once a call.
+    assert engine.statistics()["wakeups"] < 1000
+
+
+def test_order_holds_between_both_doors() -> None:
+    engine = Engine()
+    seen: list[str] = []
+    engine.call_soon_threadsafe(seen.append, "a")
+    engine.call_soon(seen.append, "b")
+    engine.call_soon_threadsafe(seen.append, "c")
+    engine.call_soon(seen.append, "d")
+    run(engine)
+    run(engine)
+    assert seen == ["a", "b", "c", "d"]
+
+
+def test_reader_and_writer_are_level_triggered() -> None:
+    engine = Engine()
+    one, two = socket.socketpair()
+    seen: list[str] = []
+    engine._set_side(one.fileno(), False, seen.append, ("read",), False)
+    two.send(b"x")
+    run(engine)
+    run(engine)
+    assert seen == ["read", "read"]
+    engine._set_side(one.fileno(), True, seen.append, ("write",), False)
+    run(engine)
+    assert seen == ["read", "read", "read", "write"]
+    assert engine._clear_side(one.fileno(), False) is True
+    assert engine._clear_side(one.fileno(), False) is False
+    run(engine)
+    assert seen[4:] == ["write"]
+    assert engine._clear_side(one.fileno(), True) is True
+    run(engine)
+    assert len(seen) == 5
+    one.close()
+    two.close()
+
+
+def test_reader_removed_in_the_same_batch_is_not_called() -> None:
+    engine = Engine()
+    pairs = [socket.socketpair() for _ in range(2)]
+    seen: list[int] = []
+
+    def remove_other(me: int) -> None:
+        seen.append(me)
+        engine._clear_side(pairs[1 - me][0].fileno(), False)
+
+    for number, (one, two) in enumerate(pairs):
+        engine._set_side(one.fileno(), False, remove_other, (number,), False)
+        two.send(b"x")
+    run(engine)
+    assert len(seen) == 1
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+def test_one_shot_side_beside_a_lasting_one() -> None:
+    engine = Engine()
+    one, two = socket.socketpair()
+    seen: list[str] = []
+    engine._set_side(one.fileno(), False, seen.append, ("read",), False)
+    engine._set_side(one.fileno(), True, seen.append, ("write",), True)
+    run(engine)
+    run(engine)
+    assert seen == ["write"]
+    two.send(b"x")
+    run(engine)
+    run(engine)
+    assert seen == ["write", "read", "read"]
+    one.close()
+    two.close()
+
+
+def test_disposed_engine_refuses() -> None:
+    engine = Engine()
+    engine.call_soon(print)
+    engine.call_later(5, print)
+    engine._dispose()
+    engine._dispose()
+    for use in (
+        lambda: engine.call_soon(print),
+        lambda: engine.call_later(1, print),
+        lambda: engine.call_soon_threadsafe(print),
+        engine.run,
+    ):
+        with pytest.raises(RuntimeError, match="closed"):
+            use()
+
+
+def test_run_inside_run_is_refused() -> None:
+    engine = Engine()
+    caught: list[str] = []
+
+    def again() -> None:
+        try:
+            engine.run()
+        except RuntimeError as error:
+            caught.append(str(error))
+        engine.stop()
+
+    engine.call_soon(again)
+    engine.run()
+    assert caught == ["This event loop is already running"]
+
+
+def test_chain_of_callbacks_does_not_starve_descriptors() -> None:
+    engine = Engine()
+    one, two = socket.socketpair()
+    two.send(b"x")
+    turns = 0
+
+    def chain() -> None:
+        nonlocal turns
+        turns += 1
+        engine.call_soon(chain)
+
+    engine.call_soon(chain)
+    engine._set_side(one.fileno(), False, engine.stop, (), False)
+    engine.run()
+    assert turns < 100
+    one.close()
+    two.close()
+
+
+def test_watch_calls_back_from_the_poll() -> None:
+    engine = Engine()
+    one, two = socket.socketpair()
+    seen: list[int] = []
+    watch = engine.watch(one.fileno(), 1, seen.append)
+    two.send(b"x")
+    run(engine)
+    assert seen == [1]
+    assert engine.unwatch(watch)
+    one.close()
+    two.close()
+
+
+def test_handle_repr_and_arguments() -> None:
+    handle = Handle(print, (1, 2), None)
+    assert "print" in repr(handle)
+    assert handle._args == (1, 2)
+    handle.cancel()
+    assert repr(handle) == "<Handle cancelled>"

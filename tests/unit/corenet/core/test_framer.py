@@ -1,0 +1,181 @@
+"""The three framers split streams as written on the tin: sizes, limits, poison, views and the end of the stream.
+
+That chunking never matters is a property test (tests/property/test_framer.py); here stand the named cases.
+"""
+
+import struct
+from typing import Any
+
+import pytest
+
+from corenet.core.buffers import BufferPool
+from corenet.core.framer import DelimiterFramer, FixedFramer, FrameError, FrameTooLarge, IncompleteFrame, LengthFramer
+
+
+@pytest.mark.parametrize("prefix", [1, 2, 4, 8])
+@pytest.mark.parametrize("big_endian", [True, False])
+def test_length_prefixes_of_all_widths_and_orders(prefix: Any, big_endian: bool) -> None:
+    framer = LengthFramer(prefix, big_endian=big_endian)
+    header, payload = framer.frame(b"hello")
+    assert header == (5).to_bytes(prefix, "big" if big_endian else "little")
+    assert framer.feed(header + payload + header + payload + header[:1]) == [b"hello", b"hello"]
+    assert framer.pending == 1
+
+
+def test_a_prefix_over_many_reads() -> None:
+    framer = LengthFramer(4)
+    stream = struct.pack(">I", 3) + b"abc"
+    assert [framer.feed(stream[i : i + 1]) for i in range(6)] == [[]] * 6
+    assert framer.pending == 6
+    assert framer.feed(stream[6:]) == [b"abc"]
+    assert framer.pending == 0
+    framer.at_eof()
+
+
+def test_empty_frames_are_frames() -> None:
+    assert LengthFramer(2).feed(b"\0\0\0\0\0\1x") == [b"", b"", b"x"]
+    assert DelimiterFramer(b"\n").feed(b"\n\na\n") == [b"", b"", b"a"]
+
+
+def test_an_empty_frame_whose_prefix_was_split() -> None:
+    framer = LengthFramer(2)
+    assert framer.feed(b"\0") == []
+    assert framer.feed(b"\0") == [b""]
+
+
+def test_a_large_frame_in_many_pieces() -> None:
+    body = bytes(range(256)) * 4000
+    framer = LengthFramer(4, max_frame=len(body))
+    framer.feed(struct.pack(">I", len(body)))
+    got = [frame for i in range(0, len(body), 1000) for frame in framer.feed(body[i : i + 1000])]
+    assert got == [body]
+
+
+def test_an_announced_size_alone_reserves_little() -> None:
+    framer = LengthFramer(8, max_frame=1 << 40)
+    assert framer.feed(struct.pack(">Q", 1 << 40) + b"x") == []
+    assert framer.pending == 9
+
+
+def test_too_large_poisons_and_keeps_the_good_frames() -> None:
+    framer = LengthFramer(2, max_frame=4)
+    with pytest.raises(FrameTooLarge, match="over the limit of 4") as caught:
+        framer.feed(b"\0\1a\0\5")
+    assert caught.value.frames == [b"a"]
+    with pytest.raises(FrameError, match="refused a frame before"):
+        framer.feed(b"\0\1a")
+    framer.reset()
+    assert framer.feed(b"\0\1a") == [b"a"]
+
+
+def test_eight_byte_sizes_beyond_any_memory_are_refused() -> None:
+    with pytest.raises(FrameTooLarge):
+        LengthFramer(8).feed(b"\xff" * 8)
+
+
+def test_a_payload_that_does_not_fit_is_not_sent() -> None:
+    with pytest.raises(FrameTooLarge):
+        LengthFramer(1).frame(b"x" * 256)
+    with pytest.raises(FrameTooLarge):
+        LengthFramer(2, max_frame=3).frame(b"1234")
+    assert LengthFramer(2).frame(memoryview(b"abcd").cast("H"))[0] == b"\0\4"
+
+
+def test_end_of_stream_inside_a_frame() -> None:
+    framer = LengthFramer(2)
+    framer.feed(b"\0\4ab")
+    with pytest.raises(IncompleteFrame, match="4 bytes") as caught:
+        framer.at_eof()
+    assert caught.value.pending == 4
+
+
+def test_views_are_views_of_large_frames_only() -> None:
+    large = bytes(10000)
+    framer = LengthFramer(2, views=True)
+    small_frame, large_frame = framer.feed(b"\0\1a" + struct.pack(">H", len(large)) + large)
+    assert type(small_frame) is bytes
+    assert type(large_frame) is memoryview and large_frame == large
+
+
+def test_views_never_point_into_mutable_buffers() -> None:
+    data = bytearray(struct.pack(">H", 10000) + bytes(10000))
+    (frame,) = LengthFramer(2, views=True).feed(data)
+    assert type(frame) is bytes
+
+
+def test_a_view_of_a_chunk_keeps_the_chunk() -> None:
+    pool = BufferPool(65536, 1)
+    chunk = pool.take(10002)
+    memoryview(chunk)[:] = struct.pack(">H", 10000) + bytes(10000)
+    frames = LengthFramer(2, views=True).feed(chunk)
+    with pytest.raises(BufferError, match="exported"):
+        chunk.release()
+    frames.clear()
+    chunk.release()
+
+
+@pytest.mark.parametrize("prefix", [0, 3, 5, 16])
+def test_other_prefix_widths_do_not_exist(prefix: Any) -> None:
+    with pytest.raises(ValueError, match="not 1, 2, 4 or 8"):
+        LengthFramer(prefix)
+
+
+@pytest.mark.parametrize("delimiter", [b"\n", b"\r\n", b"ab", b"--boundary--1234"])
+def test_delimiters_split_at_every_position(delimiter: bytes) -> None:
+    stream = b"one" + delimiter + b"" + delimiter + b"three" + delimiter
+    for cut in range(len(stream) + 1):
+        framer = DelimiterFramer(delimiter)
+        assert framer.feed(stream[:cut]) + framer.feed(stream[cut:]) == [b"one", b"", b"three"]
+        framer.at_eof()
+
+
+def test_a_delimiter_that_overlaps_itself_ends_at_the_first_match() -> None:
+    framer = DelimiterFramer(b"aa")
+    assert framer.feed(b"xa") + framer.feed(b"aay") + framer.feed(b"aa") == [b"x", b"ay"]
+
+
+def test_delimiter_limits() -> None:
+    with pytest.raises(ValueError, match="delimiter length"):
+        DelimiterFramer(b"")
+    with pytest.raises(ValueError, match="delimiter length"):
+        DelimiterFramer(b"x" * 17)
+
+
+def test_a_line_over_the_limit_is_refused_before_its_end() -> None:
+    framer = DelimiterFramer(b"\r\n", max_frame=4)
+    assert framer.feed(b"abcd\r") == []
+    with pytest.raises(FrameTooLarge):
+        framer.feed(b"x")
+    framer = DelimiterFramer(b"\r\n", max_frame=4)
+    assert framer.feed(b"abcd\r") == []
+    assert framer.feed(b"\n") == [b"abcd"]
+    with pytest.raises(FrameTooLarge):
+        DelimiterFramer(b"\r\n", max_frame=4).feed(b"abcde\r\n")
+
+
+def test_a_payload_holding_the_delimiter_is_not_sent() -> None:
+    framer = DelimiterFramer(b"aa")
+    assert framer.frame(b"xyz") == (b"xyz", b"aa")
+    for payload in (b"xaay", b"xa"):
+        with pytest.raises(FrameError, match="contains the delimiter"):
+            framer.frame(payload)
+
+
+def test_fixed_frames() -> None:
+    framer = FixedFramer(3)
+    assert framer.feed(b"abcdefgh") == [b"abc", b"def"]
+    assert framer.pending == 2
+    assert framer.feed(b"") == []
+    assert framer.feed(b"ij") == [b"ghi"]
+    with pytest.raises(IncompleteFrame):
+        framer.at_eof()
+    assert framer.frame(b"xyz") == (b"", b"xyz")
+    with pytest.raises(FrameError, match="not a frame of 3"):
+        framer.frame(b"xy")
+
+
+def test_feed_takes_any_buffer_and_nothing_else() -> None:
+    framer = LengthFramer(1)
+    assert framer.feed(bytearray(b"\1a")) + framer.feed(memoryview(b"\1b")) == [b"a", b"b"]
+    with pytest.raises(TypeError):
+        framer.feed("text")  # type: ignore[arg-type]

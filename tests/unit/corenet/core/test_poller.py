@@ -1,0 +1,176 @@
+"""The poller's modes, and the promise that no event reaches the wrong owner of a descriptor number."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from corenet.core import EDGE, EXCLUSIVE, HANGUP, LEVEL, ONESHOT, READ, WRITE, Poller
+
+
+@pytest.fixture
+def poller() -> Iterator[Poller]:
+    with Poller() as one:
+        yield one
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    one, two = socket.socketpair()
+    one.setblocking(False)
+    two.setblocking(False)
+    with one, two:
+        yield one, two
+
+
+def test_level_reports_as_long_as_there_is_data(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+    events: list[int] = []
+    poller.watch(pair[0].fileno(), READ, events.append, LEVEL)
+    pair[1].send(b"ab")
+    assert poller.wait(1) == 1
+    assert poller.wait(0) == 1
+    pair[0].recv(10)
+    assert poller.wait(0) == 0
+    assert events == [READ, READ]
+
+
+def test_edge_reports_only_what_is_new(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+    events: list[int] = []
+    poller.watch(pair[0].fileno(), READ, events.append, EDGE)
+    pair[1].send(b"ab")
+    assert poller.wait(1) == 1
+    assert poller.wait(0) == 0
+    pair[1].send(b"c")
+    assert poller.wait(1) == 1
+
+
+def test_oneshot_fires_once_until_rearmed(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+    events: list[int] = []
+    watch = poller.watch(pair[0].fileno(), READ, events.append, ONESHOT)
+    pair[1].send(b"ab")
+    assert poller.wait(1) == 1
+    assert poller.wait(0) == 0
+    watch.rearm(READ | WRITE)
+    assert poller.wait(0) == 1
+    assert events == [READ, READ | WRITE]
+
+
+def test_exclusive_wakes_one_of_two(pair: tuple[socket.socket, socket.socket]) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    with listener, Poller() as one, Poller() as two:
+        for poller in (one, two):
+            watch = poller.watch(listener.fileno(), READ, lambda _events: listener.accept()[0].close(), EXCLUSIVE)
+            with pytest.raises(ValueError, match="exclusive"):
+                watch.rearm(READ)
+        with socket.create_connection(listener.getsockname()):
+            assert one.wait(0) + two.wait(0) == 1
+
+
+def test_a_second_watch_replaces_the_first(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+    seen: list[str] = []
+    first = poller.watch(pair[0].fileno(), READ, lambda _events: seen.append("first"))
+    poller.watch(pair[0].fileno(), READ, lambda _events: seen.append("second"), EXCLUSIVE)
+    pair[1].send(b"x")
+    poller.wait(1)
+    assert seen == ["second"]
+    assert poller.unwatch(first) is False
+    with pytest.raises(ValueError, match="no longer"):
+        first.rearm(READ)
+    assert poller.unwatch(pair[0].fileno()) is True
+    assert poller.unwatch(pair[0].fileno()) is False
+
+
+def test_event_of_a_descriptor_that_was_reused_is_dropped(poller: Poller) -> None:
+    """Two ready sockets; the first callback closes the second and opens a stranger under its number."""
+    one, other = socket.socketpair(), socket.socketpair()
+    strangers: list[tuple[socket.socket, socket.socket]] = []
+    wrong: list[int] = []
+    numbers = {pair[0].fileno(): pair for pair in (one, other)}
+
+    def first(fd: int) -> None:
+        victim = next(pair for number, pair in numbers.items() if number != fd)
+        number = victim[0].fileno()
+        poller.unwatch(number)
+        victim[0].close()
+        fresh = socket.socketpair()
+        strangers.append(fresh)
+        assert number in (fresh[0].fileno(), fresh[1].fileno())
+        poller.watch(number, READ, wrong.append)
+
+    for number in numbers:
+        poller.watch(number, READ, lambda _events, fd=number: first(fd), ONESHOT)
+    for pair in (one, other):
+        pair[1].send(b"x")
+    assert poller.wait(1) == 1
+    assert poller.events_stale == 1
+    assert wrong == []
+    for pair in (one, other, *strangers):
+        for sock in pair:
+            sock.close()
+
+
+def test_descriptor_closed_behind_our_back(poller: Poller) -> None:
+    one, two = socket.socketpair()
+    number = one.fileno()
+    poller.watch(number, READ, lambda _events: None)
+    one.close()
+    again = socket.socketpair()
+    assert again[0].fileno() == number
+    seen: list[int] = []
+    poller.watch(number, READ, seen.append)
+    again[1].send(b"x")
+    assert poller.wait(1) == 1
+    assert seen == [READ]
+    for sock in (two, *again):
+        sock.close()
+
+
+def test_exception_passes_and_the_rest_of_the_batch_is_kept(poller: Poller) -> None:
+    pairs = [socket.socketpair() for _ in range(3)]
+    seen: list[int] = []
+
+    def raising(events: int) -> None:
+        seen.append(events)
+        raise LookupError
+
+    for one, two in pairs:
+        poller.watch(one.fileno(), READ, raising, ONESHOT)
+        two.send(b"x")
+    for _ in pairs:
+        with pytest.raises(LookupError):
+            poller.wait(1)
+    assert len(seen) == 3
+    assert poller.wait(0) == 0
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
+def test_hangup_comes_unasked(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+    events: list[int] = []
+    poller.watch(pair[0].fileno(), READ, events.append)
+    pair[1].close()
+    poller.wait(1)
+    assert events[0] & HANGUP
+
+
+def test_refusals(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+    fd = pair[0].fileno()
+    with pytest.raises(ValueError, match="events"):
+        poller.watch(fd, 0, print)
+    with pytest.raises(ValueError, match="events"):
+        poller.watch(fd, 1 << 20, print)
+    with pytest.raises(ValueError, match="mode"):
+        poller.watch(fd, READ, print, 64)
+    with pytest.raises(ValueError, match="ONESHOT and EXCLUSIVE"):
+        poller.watch(fd, READ, print, ONESHOT | EXCLUSIVE)
+    with pytest.raises(ValueError, match="descriptor"):
+        poller.watch(-1, READ, print)
+    with open(__file__) as file, pytest.raises(PermissionError):
+        poller.watch(file.fileno(), READ, print)
+    poller.close()
+    with pytest.raises(ValueError, match="closed"):
+        poller.watch(fd, READ, print)
+    with pytest.raises(ValueError, match="closed"):
+        poller.wait(0)
