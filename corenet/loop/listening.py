@@ -1,0 +1,300 @@
+"""How servers come to be: sockets bound for every address asked for, TCP and Unix.
+
+Written anew instead of inherited, because the standard method makes the standard Server, whose connections sit in a
+weak set, and because all of 3.13's keywords are offered on every version. Messages and order of checks follow asyncio.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from asyncio import base_events
+from asyncio.log import logger
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+from corenet.loop import compat
+from corenet.loop.server import Server
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+    from corenet.loop.loop import Loop
+
+__all__ = ["Listening"]
+
+
+class Listening(asyncio.BaseEventLoop):
+    """The serving half of the loop."""
+
+    async def create_server(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], Any],
+        host: str | Iterable[str] | None = None,
+        port: int | None = None,
+        *,
+        family: int = socket.AF_UNSPEC,
+        flags: int = socket.AI_PASSIVE,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: "ssl_module.SSLContext | None" = None,
+        reuse_address: bool | None = None,
+        reuse_port: bool | None = None,
+        keep_alive: bool | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+    ) -> Server:
+        """Listen for TCP connections on every address of `host`, or on a bound `sock`.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
+        check_tls(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if sock is not None:
+            base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        if host is None and port is None:
+            if sock is None:
+                raise ValueError("Neither host/port nor sock were specified")
+            if sock.type != socket.SOCK_STREAM:
+                raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+            sockets = [sock]
+        else:
+            if sock is not None:
+                raise ValueError("host/port and sock can not be specified at the same time")
+            hosts: list[Any]
+            if host == "":
+                hosts = [None]
+            elif host is None or isinstance(host, str | bytes) or not isinstance(host, Iterable):
+                hosts = [host]
+            else:
+                hosts = list(host)
+            sockets = await self._bind_all(hosts, port, family, flags, reuse_address, reuse_port, keep_alive)
+        for bound in sockets:
+            bound.setblocking(False)
+        server = Server(
+            cast("Loop", self),
+            sockets,
+            protocol_factory,
+            ssl,
+            backlog,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        )
+        return await self._finish_server(server, start_serving)
+
+    async def _finish_server(self, server: Server, start_serving: bool) -> Server:
+        if start_serving:
+            server._start_serving()
+            await asyncio.sleep(0)
+        if self.get_debug():
+            logger.info("%r is serving", server)
+        return server
+
+    async def _bind_all(
+        self,
+        hosts: list[Any],
+        port: Any,
+        family: int,
+        flags: int,
+        reuse_address: bool | None,
+        reuse_port: bool | None,
+        keep_alive: bool | None,
+    ) -> list[socket.socket]:
+        """A bound socket for each distinct address of `hosts`."""
+        infos: dict[tuple[Any, ...], None] = {}
+        for found in await asyncio.gather(*(self._addresses_to_bind(one, port, family, flags) for one in hosts)):
+            for info in found:
+                infos[info] = None
+        sockets: list[socket.socket] = []
+        try:
+            for kind, socktype, proto, _name, address in infos:
+                bound = self._bind_one(kind, socktype, proto, address, reuse_address, reuse_port, keep_alive)
+                if bound is not None:
+                    sockets.append(bound)
+            if not sockets:
+                raise OSError(f"could not bind on any address out of {[info[4] for info in infos]!r}")
+        except BaseException:
+            for bound in sockets:
+                bound.close()
+            raise
+        return sockets
+
+    async def _addresses_to_bind(self, host: Any, port: Any, family: int, flags: int) -> list[tuple[Any, ...]]:
+        found = await self.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=flags)
+        if not found:
+            raise OSError(f"getaddrinfo({host!r}) returned empty list")
+        return [tuple(info) for info in found]
+
+    def _bind_one(
+        self,
+        family: int,
+        kind: int,
+        proto: int,
+        address: Any,
+        reuse_address: bool | None,
+        reuse_port: bool | None,
+        keep_alive: bool | None,
+    ) -> socket.socket | None:
+        """One bound socket; None when the machine does not have the family or the address at all."""
+        try:
+            sock = socket.socket(family, kind, proto)
+        except OSError:
+            logger.debug("create_server() failed to create socket.socket(%r, %r, %r)", family, kind, proto)
+            return None
+        try:
+            if reuse_address is None or reuse_address:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+            if keep_alive:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
+            if family == socket.AF_INET6:
+                # One socket a family: a dual-stack socket would take the IPv4 port away from its sibling.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+            sock.bind(address)
+        except OSError as error:
+            sock.close()
+            message = f"error while attempting to bind on address {address!r}: {str(error).lower()}"
+            if error.errno == errno.EADDRNOTAVAIL:
+                logger.debug(message)
+                return None
+            raise OSError(error.errno, message) from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    # --- Unix sockets ---------------------------------------------------------------------------------------------
+
+    async def create_unix_server(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], Any],
+        path: Any = None,
+        *,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: "ssl_module.SSLContext | None" = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool | None = None,
+    ) -> Server:
+        """Listen on a Unix socket at `path`, or on a bound `sock`.
+
+        `cleanup_socket` removes the file when the server is closed; left out it is as in this version's asyncio.
+
+        Raises:
+            OSError: the path cannot be bound.
+        """
+        check_tls(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if path is not None:
+            if sock is not None:
+                raise ValueError("path and sock can not be specified at the same time")
+            sock = bind_unix(os.fspath(path))
+        else:
+            if sock is None:
+                raise ValueError("path was not specified, and no sock specified")
+            if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+                raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
+        cleanup = None
+        if compat.REMOVES_UNIX_SOCKETS if cleanup_socket is None else cleanup_socket:
+            name = sock.getsockname()
+            if name and name[0] not in (0, "\0"):
+                try:
+                    cleanup = (name, os.stat(name).st_ino)
+                except FileNotFoundError:
+                    cleanup = None
+        sock.setblocking(False)
+        server = Server(
+            cast("Loop", self),
+            [sock],
+            protocol_factory,
+            ssl,
+            backlog,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            cleanup,
+        )
+        return await self._finish_server(server, start_serving)
+
+    async def create_unix_connection(
+        self,
+        protocol_factory: Callable[[], Any],
+        path: Any = None,
+        *,
+        ssl: Any = None,
+        sock: socket.socket | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[Any, Any]:
+        """Connect to the Unix socket at `path`, or use a connected `sock`; returns (transport, protocol)."""
+        if ssl:
+            if server_hostname is None:
+                raise ValueError("you have to pass server_hostname when using ssl")
+        else:
+            if server_hostname is not None:
+                raise ValueError("server_hostname is only meaningful with ssl")
+            check_tls(None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if path is not None:
+            if sock is not None:
+                raise ValueError("path and sock can not be specified at the same time")
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                await self.sock_connect(sock, os.fspath(path))
+            except BaseException:
+                sock.close()
+                raise
+        else:
+            if sock is None:
+                raise ValueError("no path and sock were specified")
+            if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+                raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
+            sock.setblocking(False)
+        pair: tuple[Any, Any] = await self._create_connection_transport(  # type: ignore[attr-defined]
+            sock,
+            protocol_factory,
+            ssl,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        return pair
+
+
+def check_tls(ssl: Any, handshake_timeout: float | None, shutdown_timeout: float | None) -> None:
+    """Refuse TLS options without TLS."""
+    if isinstance(ssl, bool):
+        raise TypeError("ssl argument must be an SSLContext or None")
+    if handshake_timeout is not None and ssl is None:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    if shutdown_timeout is not None and ssl is None:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+
+
+def bind_unix(path: Any) -> socket.socket:
+    """A Unix socket bound to `path`, in the place of a socket file that nobody closed."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path and path[0] not in (0, "\0"):
+            try:
+                if stat.S_ISSOCK(os.stat(path).st_mode):
+                    os.remove(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                # A directory may let us make files and not remove them; then bind says what is wrong.
+                logger.error("Unable to check or remove stale UNIX socket %r: %r", path, error)
+        sock.bind(path)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(errno.EADDRINUSE, f"Address {path!r} is already in use") from None
+        raise
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,330 @@
+"""The loop: the engine's hot half over the cold half that asyncio already has.
+
+``Loop`` inherits from `asyncio.BaseEventLoop` all that is not on a hot path (create_connection, start_tls, executors,
+async generators, exception handlers) and overrides what is. `_run_once` runs the engine until it is stopped, so that
+the standard ``run_forever`` of each Python version keeps its own setup and clean-up around it.
+"""
+
+import asyncio
+import socket
+import sys
+from asyncio import format_helpers, sslproto
+from asyncio.log import logger
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
+
+from corenet.core.engine import Engine, run_handle
+from corenet.core.handles import Handle
+from corenet.loop.listening import Listening
+from corenet.loop.naming import Naming
+from corenet.loop.signals import Signals
+from corenet.loop.sockops import SocketEngine
+from corenet.loop.subprocess import SubprocessTransport, watch_child
+from corenet.transports import make_datagram, make_read_pipe, make_stream, make_write_pipe
+
+__all__ = ["Loop", "new_event_loop", "run"]
+
+T = TypeVar("T")
+
+
+class Loop(SocketEngine, Listening, Naming, asyncio.BaseEventLoop):  # type: ignore[misc]
+    """An asyncio event loop on epoll, for Linux."""
+
+    def __init__(self) -> None:
+        asyncio.BaseEventLoop.__init__(self)
+        self._signals = Signals(self)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def _run_once(self) -> None:
+        Engine.run(self)
+
+    def run_forever(self) -> None:
+        """Run until `stop` is called."""
+        self._check_open()
+        self._signals.enter()
+        try:
+            asyncio.BaseEventLoop.run_forever(self)
+        finally:
+            self._signals.leave()
+
+    def stop(self) -> None:
+        """Stop the loop at the end of this turn."""
+        self._stopping = True
+        Engine.stop(self)
+
+    def close(self) -> None:
+        """Close the loop and let go of everything scheduled; further calls do nothing."""
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        self._signals.close()
+        asyncio.BaseEventLoop.close(self)
+        self._dispose()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Switch debug mode: checks of callbacks and threads, sources of handles, a log of slow callbacks."""
+        asyncio.BaseEventLoop.set_debug(self, enabled)
+        self._set_engine_debug(bool(enabled))
+
+    # --- hooks of the engine --------------------------------------------------------------------------------------
+
+    def _callback_failed(
+        self, handle: Handle, callback: Callable[..., object], args: tuple[Any, ...], error: BaseException
+    ) -> None:
+        source = format_helpers._format_callback_source(callback, args)
+        context = {"message": f"Exception in callback {source}", "exception": error, "handle": handle}
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)
+
+    def _watcher_failed(self, error: BaseException) -> None:
+        self.call_exception_handler({"message": "Exception in a descriptor watcher", "exception": error})
+
+    def _check_call(self, callback: object, method: str, any_thread: bool) -> None:
+        if not any_thread:
+            self._check_thread()  # type: ignore[attr-defined]
+        self._check_callback(callback, method)  # type: ignore[attr-defined]
+
+    def _handle_created(self, handle: Handle) -> None:
+        handle._source_traceback = format_helpers.extract_stack(sys._getframe(1))
+
+    def _run_in_debug(self, handle: Handle) -> None:
+        if handle.cancelled():
+            return
+        callback, args = handle._callback, handle._args
+        started = self.time()
+        self._current_handle = handle
+        try:
+            run_handle(handle)
+        finally:
+            self._current_handle = None  # type: ignore[assignment]
+        took = self.time() - started
+        if took >= self.slow_callback_duration:
+            logger.warning("Executing %s took %.3f seconds", describe(handle, callback, args), took)
+
+    # --- descriptors and signals ----------------------------------------------------------------------------------
+
+    def add_reader(  # type: ignore[override]
+        self, fd: Any, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """Call ``callback(*args)`` whenever `fd` (a number or an object with fileno) can be read."""
+        self._set_side(descriptor_of(fd), False, callback, args, False)
+
+    def add_writer(  # type: ignore[override]
+        self, fd: Any, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """Call ``callback(*args)`` whenever `fd` can be written."""
+        self._set_side(descriptor_of(fd), True, callback, args, False)
+
+    def remove_reader(self, fd: Any) -> bool:
+        """Undo `add_reader`; False when there was none."""
+        return self._clear_side(descriptor_of(fd), False)
+
+    def remove_writer(self, fd: Any) -> bool:
+        """Undo `add_writer`; False when there was none."""
+        return self._clear_side(descriptor_of(fd), True)
+
+    def add_signal_handler(  # type: ignore[override]
+        self, sig: int, callback: Callable[..., object], *args: Any
+    ) -> None:
+        """Call ``callback(*args)`` in the loop for each signal `sig`; main thread only."""
+        if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        self._check_open()
+        self._signals.add(sig, callback, args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Restore the default of signal `sig`; False when it had no handler."""
+        return self._signals.remove(sig)
+
+    # --- factories of transports, called by BaseEventLoop ---------------------------------------------------------
+
+    def _make_socket_transport(
+        self, sock: socket.socket, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+    ) -> Any:
+        return make_stream(self, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: Any = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        call_connection_made: bool = True,
+    ) -> Any:
+        tls = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            call_connection_made=call_connection_made,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        make_stream(self, rawsock, tls, None, extra, server)
+        return tls._app_transport
+
+    def _make_datagram_transport(
+        self, sock: socket.socket, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        return make_datagram(self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None) -> Any:
+        return make_read_pipe(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None) -> Any:
+        return make_write_pipe(self, pipe, protocol, waiter, extra)
+
+    async def _make_subprocess_transport(
+        self,
+        protocol: Any,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        extra: Any = None,
+        **kwargs: Any,
+    ) -> SubprocessTransport:
+        waiter = self.create_future()
+        transport = SubprocessTransport(
+            self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs
+        )
+        watch_child(self, transport, cast(int, transport.get_pid()))
+        try:
+            await waiter
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            transport.close()
+            await transport._wait()
+            raise
+        return transport
+
+    def _accept_tls(
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], Any],
+        context: Any,
+        roster: Any,
+        handshake_timeout: float | None,
+        shutdown_timeout: float | None,
+    ) -> None:
+        """Begin the handshake of an accepted connection; it costs its peer, not the listener, when it fails."""
+        self.create_task(
+            self._finish_handshake(sock, protocol_factory, context, roster, handshake_timeout, shutdown_timeout)
+        )
+
+    async def _finish_handshake(
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], Any],
+        context: Any,
+        roster: Any,
+        handshake_timeout: float | None,
+        shutdown_timeout: float | None,
+    ) -> None:
+        protocol = transport = None
+        try:
+            protocol = protocol_factory()
+            waiter: asyncio.Future[None] | None = self.create_future()
+            transport = self._make_ssl_transport(
+                sock,
+                protocol,
+                context,
+                waiter,
+                server_side=True,
+                server=roster,
+                ssl_handshake_timeout=handshake_timeout,
+                ssl_shutdown_timeout=shutdown_timeout,
+            )
+            try:
+                await cast("asyncio.Future[None]", waiter)
+            except BaseException:
+                transport.close()
+                # The protocol's frames hold the transport; without this the two would keep each other alive.
+                waiter = None
+                raise
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except asyncio.CancelledError:
+            if transport is None:
+                sock.close()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a peer or a factory does must not end the server
+            if transport is None:
+                sock.close()
+            if self.get_debug():
+                self.call_exception_handler(
+                    {
+                        "message": "Error on transport creation for incoming connection",
+                        "exception": error,
+                        "protocol": protocol,
+                        "transport": transport,
+                    }
+                )
+
+    # --- sendfile -------------------------------------------------------------------------------------------------
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        was_reading = transp.is_reading()
+        # Paused and with nothing to send the transport leaves the poller, which frees its descriptor for the wait.
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        try:
+            sent: int = await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
+            return sent
+        finally:
+            transp._reset_empty_waiter()
+            if was_reading:
+                transp.resume_reading()
+
+
+def descriptor_of(target: Any) -> int:
+    """The number of a descriptor given as such or as an object that has one."""
+    if isinstance(target, int):
+        fd = target
+    else:
+        try:
+            fd = int(target.fileno())
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"Invalid file object: {target!r}") from None
+    if fd < 0:
+        raise ValueError(f"Invalid file descriptor: {fd}")
+    return fd
+
+
+def describe(handle: Handle, callback: Any, args: Any) -> str:
+    """What a slow callback was: its task, or its function and where it was scheduled."""
+    task = getattr(callback, "__self__", None)
+    if isinstance(task, asyncio.Task):
+        return repr(task)
+    source = format_helpers._format_callback_source(callback, args)
+    text = f"<{type(handle).__name__} {source}"
+    if handle._source_traceback:
+        frame = handle._source_traceback[-1]
+        text += f" created at {frame[0]}:{frame[1]}"
+    return text + ">"
+
+
+def new_event_loop() -> Loop:
+    """Return a new loop, for ``asyncio.Runner(loop_factory=...)`` and its relatives."""
+    return Loop()
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """Run `main` on a loop of its own and return its result; async generators and executors are shut down after it."""
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)

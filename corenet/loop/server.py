@@ -1,0 +1,196 @@
+"""The Server object: listening sockets, the connections they brought, and the order in which both end.
+
+Connections are kept in a `Roster`, a list threaded through the transports, because a weak set would cost more memory
+than an idle connection. What waits for what follows asyncio's own Server of the same Python version (`compat`).
+"""
+
+import asyncio
+import os
+import socket
+import stat
+from asyncio.trsock import TransportSocket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from corenet.loop import compat
+from corenet.transports import Listener, Roster
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+    from corenet.loop.loop import Loop
+
+__all__ = ["Server"]
+
+
+class Server(asyncio.AbstractServer):
+    """What `create_server` and `create_unix_server` return."""
+
+    def __init__(
+        self,
+        loop: "Loop",
+        sockets: list[socket.socket],
+        protocol_factory: Callable[[], Any],
+        ssl_context: "ssl_module.SSLContext | None",
+        backlog: int,
+        ssl_handshake_timeout: float | None,
+        ssl_shutdown_timeout: float | None = None,
+        cleanup: tuple[str, int] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._sockets: list[socket.socket] | None = sockets
+        self._protocol_factory = protocol_factory
+        self._ssl_context = ssl_context
+        self._backlog = backlog
+        self._ssl_handshake_timeout = ssl_handshake_timeout
+        self._ssl_shutdown_timeout = ssl_shutdown_timeout
+        self._cleanup = cleanup
+        self._listeners: list[Listener] = []
+        self._serving = False
+        self._waiters: list[asyncio.Future[None]] | None = []
+        self._serving_forever: asyncio.Future[None] | None = None
+        self._roster = Roster(self._on_last_connection)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} sockets={self.sockets!r}>"
+
+    # --- connections ----------------------------------------------------------------------------------------------
+
+    @property
+    def _active_count(self) -> int:
+        return self._roster.active
+
+    def _on_last_connection(self) -> None:
+        if self._sockets is None:
+            self._wakeup()
+
+    def _wakeup(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+        self._roster.forget_callback()
+
+    def close_clients(self) -> None:
+        """Close every connection of this server; what is queued is still sent."""
+        for transport in self._roster.members():
+            transport.close()
+
+    def abort_clients(self) -> None:
+        """Close every connection of this server at once."""
+        for transport in self._roster.members():
+            transport.abort()
+
+    # --- listening ------------------------------------------------------------------------------------------------
+
+    @property
+    def sockets(self) -> tuple[TransportSocket, ...]:
+        """Return the listening sockets, none once the server is closed."""
+        return tuple(TransportSocket(sock) for sock in self._sockets or ())
+
+    def get_loop(self) -> "Loop":
+        """Return the loop of this server."""
+        return self._loop
+
+    def is_serving(self) -> bool:
+        """Tell whether connections are accepted."""
+        return self._serving
+
+    def _start_serving(self) -> None:
+        if self._serving:
+            return
+        assert self._sockets is not None
+        self._serving = True
+        accept_tls = None
+        if self._ssl_context is not None:
+            accept_tls = self._accept_tls
+        for sock in self._sockets:
+            sock.listen(self._backlog)
+            listener = Listener(self._loop, sock, self._protocol_factory, self._roster, accept_tls, self._backlog)
+            listener.start()
+            self._listeners.append(listener)
+
+    def _accept_tls(self, sock: socket.socket) -> None:
+        self._loop._accept_tls(
+            sock,
+            self._protocol_factory,
+            self._ssl_context,
+            self._roster,
+            self._ssl_handshake_timeout,
+            self._ssl_shutdown_timeout,
+        )
+
+    async def start_serving(self) -> None:
+        """Begin to accept; connections may come as soon as this returns."""
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        self._start_serving()
+        await asyncio.sleep(0)
+
+    async def serve_forever(self) -> None:
+        """Accept until cancelled, then close."""
+        if self._serving_forever is not None:
+            raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        self._start_serving()
+        self._serving_forever = self._loop.create_future()
+        try:
+            await self._serving_forever
+        except asyncio.CancelledError:
+            try:
+                self.close()
+                await self.wait_closed()
+            finally:
+                raise
+        finally:
+            self._serving_forever = None
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop accepting and close the listening sockets; open connections go on."""
+        sockets = self._sockets
+        if sockets is None:
+            return
+        self._sockets = None
+        for listener in self._listeners:
+            listener.stop()
+        self._listeners.clear()
+        for sock in sockets:
+            sock.close()
+        self._serving = False
+        if self._cleanup is not None:
+            remove_socket_file(*self._cleanup)
+        if self._serving_forever is not None and not self._serving_forever.done():
+            self._serving_forever.cancel()
+            self._serving_forever = None
+        if self._roster.active == 0:
+            self._wakeup()
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed and, from Python 3.12.1 on, until its connections have ended."""
+        if self._waiters is None:
+            return
+        if not compat.WAIT_CLOSED_WAITS and self._sockets is None:
+            return
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    async def __aenter__(self) -> "Server":
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.close()
+        await self.wait_closed()
+
+
+def remove_socket_file(path: str, inode: int) -> None:
+    """Remove the file of a Unix socket unless another server has put its own in the place."""
+    try:
+        found = os.stat(path)
+        if stat.S_ISSOCK(found.st_mode) and found.st_ino == inode:
+            os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,149 @@
+"""Signals: handlers set on the loop, and the wake-up that lets Python's own handlers run while the loop sleeps.
+
+The interpreter writes the number of each caught signal to a socket pair, which wakes the loop wherever the signal was
+delivered; so Ctrl-C ends an idle program. Signals belong to the main thread; loops in other threads leave them alone.
+"""
+
+import contextvars
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from corenet.core.engine import Engine
+
+__all__ = ["Signals"]
+
+
+def ignore_in_python(_number: int, _frame: object) -> None:
+    """Stand in for a Python handler: the C handler that writes to the wake-up descriptor runs only beside one."""
+
+
+class Signals:
+    """The signal side of one loop."""
+
+    def __init__(self, loop: Engine) -> None:
+        self.loop = loop
+        self.handlers: dict[int, tuple[contextvars.Context, Callable[..., object], tuple[Any, ...]]] = {}
+        self.receiver: socket.socket | None = None
+        self.sender: socket.socket | None = None
+        self.installed = False
+
+    # --- the wake-up descriptor -----------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Let signals wake the loop while it runs; does nothing outside the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            self.install(polite=True)
+
+    def leave(self) -> None:
+        """Take the wake-up back unless a handler still needs it."""
+        if self.installed and not self.handlers:
+            self.uninstall()
+
+    def install(self, *, polite: bool) -> None:
+        """Point the interpreter's wake-up at this loop; `polite` leaves somebody else's in place."""
+        if self.installed:
+            return
+        if self.receiver is None:
+            self.receiver, self.sender = socket.socketpair()
+            self.receiver.setblocking(False)
+            self.sender.setblocking(False)
+        assert self.sender is not None
+        previous = signal.set_wakeup_fd(self.sender.fileno(), warn_on_full_buffer=False)
+        if polite and previous not in (-1, self.sender.fileno()):
+            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+            return
+        self.installed = True
+        self.loop._set_side(self.receiver.fileno(), False, self.on_wakeup, (), False)
+
+    def uninstall(self) -> None:
+        """Stop listening for signals."""
+        assert self.receiver is not None and self.sender is not None
+        self.installed = False
+        if threading.current_thread() is threading.main_thread():
+            current = signal.set_wakeup_fd(-1)
+            if current not in (-1, self.sender.fileno()):
+                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+        self.loop._clear_side(self.receiver.fileno(), False)
+
+    def on_wakeup(self) -> None:
+        """Read the numbers of the signals that came and schedule their handlers."""
+        assert self.receiver is not None
+        while True:
+            try:
+                numbers = self.receiver.recv(4096)
+            except (BlockingIOError, InterruptedError):
+                return
+            if not numbers:
+                return
+            for number in numbers:
+                found = self.handlers.get(number)
+                if found is not None:
+                    context, callback, args = found
+                    self.loop.call_soon(callback, *args, context=context)
+
+    # --- handlers -------------------------------------------------------------------------------------------------
+
+    def add(self, number: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        """Call ``callback(*args)`` in the loop for each signal `number`.
+
+        Raises:
+            ValueError: there is no such signal.
+            RuntimeError: it cannot be caught, or this is not the main thread.
+        """
+        check(number)
+        try:
+            self.install(polite=False)
+        except (ValueError, OSError) as error:
+            raise RuntimeError(str(error)) from error
+        self.handlers[number] = (contextvars.copy_context(), callback, args)
+        try:
+            signal.signal(number, ignore_in_python)
+            signal.siginterrupt(number, False)
+        except OSError as error:
+            del self.handlers[number]
+            if not self.handlers and not self.loop_runs():
+                self.uninstall()
+            raise RuntimeError(f"sig {number} cannot be caught") from error
+
+    def loop_runs(self) -> bool:
+        """Tell whether the loop is running and so still wants to be woken."""
+        running: bool = self.loop.is_running()  # type: ignore[attr-defined]
+        return running
+
+    def remove(self, number: int) -> bool:
+        """Restore the default of signal `number`; False when it had no handler here."""
+        check(number)
+        if self.handlers.pop(number, None) is None:
+            return False
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        try:
+            signal.signal(number, default)
+        except OSError as error:
+            raise RuntimeError(f"sig {number} cannot be caught") from error
+        if not self.handlers and not self.loop_runs():
+            self.uninstall()
+        return True
+
+    def close(self) -> None:
+        """Remove every handler and close the socket pair."""
+        for number in list(self.handlers):
+            self.remove(number)
+        if self.installed:
+            self.uninstall()
+        if self.receiver is not None and self.sender is not None:
+            self.receiver.close()
+            self.sender.close()
+            self.receiver = self.sender = None
+        # Without this a closed loop would wait for the collector.
+        del self.loop
+
+
+def check(number: int) -> None:
+    """Refuse what is not a signal's number."""
+    if not isinstance(number, int):
+        raise TypeError(f"sig must be an int, not {number!r}")
+    if number not in signal.valid_signals():
+        raise ValueError(f"invalid signal number {number}")

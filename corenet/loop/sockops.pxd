@@ -1,0 +1,10 @@
+"""C door of the socket operations: an Engine that also knows ``sock_recv`` and its relatives.
+
+Nothing cimports it yet but its own module; it stands here so that the class has one declared layout.
+"""
+
+from corenet.core.engine cimport Engine
+
+cdef class SocketEngine(Engine):
+    cdef object waiter(self, int fd, bint writing)
+    cdef Py_ssize_t send_now(self, object sock, object data, Py_ssize_t offset) except -2

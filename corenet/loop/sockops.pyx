@@ -1,0 +1,218 @@
+"""The ``sock_*`` coroutines: try the call first, and wait with a one-shot interest only when it would block.
+
+One-shot interests stay in the kernel's table between waits, so a wait is one EPOLL_CTL_MOD; when the descriptor was
+closed and its number came back, the MOD fails and becomes an ADD. Nothing is remembered about a descriptor from one
+call to the next. Errors of the calls are raised as the socket module would.
+"""
+
+import asyncio
+import io
+import os
+import socket
+from asyncio.base_events import _check_ssl_socket
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t
+
+from corenet.core cimport sys as c
+from corenet.core.engine cimport SCRATCH_SIZE, Engine
+from corenet.core.handles cimport Handle
+from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, errno
+
+
+def wake(future: asyncio.Future[None]) -> None:
+    """Finish `future` unless somebody gave it up."""
+    if not future.done():
+        future.set_result(None)
+
+
+cdef class SocketEngine(Engine):
+    """The socket operations of an asyncio loop."""
+
+    cdef object waiter(self, int fd, bint writing):
+        """A future that is done when `fd` is ready; giving it up takes the wait back."""
+        cdef object future = self.create_future()
+        cdef Handle handle = self.wait_once(fd, writing, wake, (future,))
+        future.add_done_callback(Forget(self, fd, writing, handle))
+        return future
+
+    cdef Py_ssize_t send_now(self, object sock, object data, Py_ssize_t offset) except -2:
+        """Send from `offset` on what the kernel takes; returns how far it came, -1 when that was all."""
+        cdef Py_buffer view
+        cdef ssize_t sent
+        cdef int number
+        cdef int fd = sock.fileno()
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        sent = c.c_send(
+            fd, <const char *>view.buf + offset, view.len - offset, c.MSG_DONTWAIT | c.MSG_NOSIGNAL
+        ) if offset < view.len else 0
+        number = errno
+        if sent > 0:
+            offset += sent
+        if offset >= view.len:
+            offset = -1
+        PyBuffer_Release(&view)
+        if sent < 0 and number != c.EAGAIN and number != c.EINTR:
+            c.errno = number
+            PyErr_SetFromErrno(PyExc_OSError)
+        return offset
+
+    def _check_socket(self, sock: socket.socket) -> None:
+        _check_ssl_socket(sock)
+        if self.debug and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive up to `n` bytes; empty at end of file."""
+        cdef int fd
+        cdef ssize_t got
+        cdef Py_ssize_t room = n
+        cdef uint8_t *buffer
+        self._check_socket(sock)
+        while True:
+            fd = sock.fileno()
+            if 0 <= room <= SCRATCH_SIZE and fd >= 0:
+                buffer = self.receive_buffer()
+                got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
+                if got >= 0:
+                    return PyBytes_FromStringAndSize(<const char *>buffer, got)
+                if errno != c.EAGAIN and errno != c.EINTR:
+                    PyErr_SetFromErrno(PyExc_OSError)
+            else:
+                try:
+                    return sock.recv(n)
+                except (BlockingIOError, InterruptedError):
+                    pass
+            await self.waiter(fd, False)
+
+    async def sock_recv_into(self, sock: socket.socket, buf: object) -> int:
+        """Receive into `buf`; returns the number of bytes, 0 at end of file."""
+        self._check_socket(sock)
+        while True:
+            try:
+                return sock.recv_into(buf)
+            except (BlockingIOError, InterruptedError):
+                pass
+            await self.waiter(sock.fileno(), False)
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, object]:
+        """Receive one datagram of up to `bufsize` bytes, with its sender."""
+        self._check_socket(sock)
+        while True:
+            try:
+                return sock.recvfrom(bufsize)
+            except (BlockingIOError, InterruptedError):
+                pass
+            await self.waiter(sock.fileno(), False)
+
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: object, nbytes: int = 0) -> tuple[int, object]:
+        """Receive one datagram into `buf`; returns its length and sender."""
+        self._check_socket(sock)
+        if not nbytes:
+            nbytes = len(buf)
+        while True:
+            try:
+                return sock.recvfrom_into(buf, nbytes)
+            except (BlockingIOError, InterruptedError):
+                pass
+            await self.waiter(sock.fileno(), False)
+
+    async def sock_sendall(self, sock: socket.socket, data: object) -> None:
+        """Send all of `data`; how much has left is unknown when this raises."""
+        self._check_socket(sock)
+        sent = self.send_now(sock, data, 0)
+        while sent >= 0:
+            await self.waiter(sock.fileno(), True)
+            sent = self.send_now(sock, data, sent)
+
+    async def sock_sendto(self, sock: socket.socket, data: object, address: object) -> int:
+        """Send one datagram to `address`."""
+        self._check_socket(sock)
+        while True:
+            try:
+                return sock.sendto(data, address)
+            except (BlockingIOError, InterruptedError):
+                pass
+            await self.waiter(sock.fileno(), True)
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, object]:
+        """Accept a connection; the new socket does not block."""
+        self._check_socket(sock)
+        while True:
+            try:
+                connection, address = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                pass
+            else:
+                connection.setblocking(False)
+                return connection, address
+            await self.waiter(sock.fileno(), False)
+
+    async def sock_connect(self, sock: socket.socket, address: object) -> None:
+        """Connect to `address`; names are resolved by the loop."""
+        self._check_socket(sock)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            found = await self._ensure_resolved(
+                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+            )
+            address = found[0][4]
+        try:
+            sock.connect(address)
+            return
+        except (BlockingIOError, InterruptedError):
+            pass
+        await self.waiter(sock.fileno(), True)
+        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise OSError(number, f"Connect call failed {address}")
+
+    async def _sock_sendfile_native(self, sock: socket.socket, file: object, offset: int, count: int | None) -> int:
+        try:
+            source = file.fileno()
+            size = os.fstat(source).st_size
+        except (AttributeError, io.UnsupportedOperation, OSError):
+            raise asyncio.SendfileNotAvailableError("not a regular file")
+        left = count if count else max(0, size - offset)
+        total = 0
+        try:
+            while left > 0:
+                try:
+                    sent = os.sendfile(sock.fileno(), source, offset, left)
+                except (BlockingIOError, InterruptedError):
+                    await self.waiter(sock.fileno(), True)
+                    continue
+                except OSError as error:
+                    if error.errno == c.ENOTCONN:
+                        raise ConnectionError("socket is not connected", c.ENOTCONN) from error
+                    if total == 0:
+                        raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
+                    raise
+                if sent == 0:
+                    break
+                offset += sent
+                total += sent
+                left -= sent
+            return total
+        finally:
+            if total:
+                os.lseek(source, offset, os.SEEK_SET)
+
+
+cdef class Forget:
+    """Takes a wait back when its future ends, by whatever way."""
+
+    cdef SocketEngine engine
+    cdef int fd
+    cdef bint writing
+    cdef Handle handle
+
+    def __init__(self, engine: SocketEngine, fd: int, writing: bool, handle: Handle) -> None:
+        self.engine = engine
+        self.fd = fd
+        self.writing = writing
+        self.handle = handle
+
+    def __call__(self, future: asyncio.Future[None]) -> None:
+        if future.cancelled():
+            self.engine.forget_once(self.fd, self.writing, self.handle)

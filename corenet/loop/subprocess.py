@@ -1,0 +1,71 @@
+"""Child processes: started by `subprocess.Popen`, watched by one pidfd each.
+
+No SIGCHLD handler is needed and no ``waitpid(-1)``, so children of other libraries are left alone and a pid that was
+reused is never mistaken. Where pidfds are refused (old kernels, system-call filters) a thread waits for the child.
+"""
+
+import asyncio
+import os
+import subprocess
+import threading
+from asyncio import base_subprocess
+from asyncio.log import logger
+from typing import Any
+
+__all__ = ["SubprocessTransport", "watch_child"]
+
+
+class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
+    """asyncio's process transport on pipes of this loop."""
+
+    def _start(
+        self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
+    ) -> None:
+        self._proc = subprocess.Popen(
+            args,
+            shell=shell,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            universal_newlines=False,
+            bufsize=bufsize,
+            **kwargs,
+        )
+
+
+def watch_child(loop: asyncio.AbstractEventLoop, transport: SubprocessTransport, pid: int) -> None:
+    """Tell `transport` when the child `pid` has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        threading.Thread(
+            target=wait_in_thread, args=(loop, transport, pid), name=f"corenet-waitpid-{pid}", daemon=True
+        ).start()
+        return
+    loop.add_reader(descriptor, on_exit, loop, transport, pid, descriptor)
+
+
+def on_exit(loop: asyncio.AbstractEventLoop, transport: SubprocessTransport, pid: int, descriptor: int) -> None:
+    """The pidfd is readable: the child has ended."""
+    loop.remove_reader(descriptor)
+    os.close(descriptor)
+    transport._process_exited(reap(pid))
+
+
+def wait_in_thread(loop: asyncio.AbstractEventLoop, transport: SubprocessTransport, pid: int) -> None:
+    """Wait for the child where the kernel gives no pidfd."""
+    code = reap(pid)
+    if loop.is_closed():
+        logger.warning("Loop %r that handles pid %r is closed", loop, pid)
+    else:
+        loop.call_soon_threadsafe(transport._process_exited, code)
+
+
+def reap(pid: int) -> int:
+    """Collect the child and return its exit code, 255 when somebody else has collected it."""
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        logger.warning("child process pid %d exit status already read: will report returncode 255", pid)
+        return 255
+    return os.waitstatus_to_exitcode(status)

@@ -1,0 +1,314 @@
+"""What all transports share: extra information, flow control, fatal errors and the one way to the end of life.
+
+Transports are instances of asyncio's abstract classes as far as ``isinstance`` can see: those classes have slots, so
+a Cython class cannot inherit from them, and ``__class__`` answers in their place. One owner closes a descriptor: the
+Python socket object when there is one, else the transport. The order at the end is fixed: out of the poller at once,
+``connection_lost`` in the next turn, then the descriptor is closed.
+"""
+
+import os
+import warnings
+from asyncio.log import logger
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from libc.stdint cimport uint32_t
+
+from corenet.core cimport sys as c
+from corenet.core.engine cimport Engine
+from corenet.core.poller cimport Watcher
+from corenet.core.sys cimport PyContext_CopyCurrent, PyObject_VectorcallMethod
+
+from corenet.limits import WRITE_HIGH_WATER
+
+cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATER.default
+
+
+cdef object os_error(int number):
+    """The OSError, of the right subclass, for `number`."""
+    return OSError(number, os.strerror(number))
+
+
+cdef int propagate() except -1:
+    return -1
+
+
+cdef object call_method0(object receiver, object name):
+    """``receiver.name()`` without a bound method."""
+    cdef PyObject *arguments[1]
+    cdef PyObject *result
+    cdef object answer
+    arguments[0] = <PyObject *>receiver
+    result = PyObject_VectorcallMethod(name, arguments, 1, NULL)
+    if result == NULL:
+        propagate()
+    answer = <object>result
+    Py_DECREF(answer)
+    return answer
+
+
+cdef object call_method1(object receiver, object name, object argument):
+    """``receiver.name(argument)`` without a bound method."""
+    cdef PyObject *arguments[2]
+    cdef PyObject *result
+    cdef object answer
+    arguments[0] = <PyObject *>receiver
+    arguments[1] = <PyObject *>argument
+    result = PyObject_VectorcallMethod(name, arguments, 2, NULL)
+    if result == NULL:
+        propagate()
+    answer = <object>result
+    Py_DECREF(answer)
+    return answer
+
+
+cdef class Transport(Watcher):
+    """Base of all transports; made by the loop, never by users."""
+
+    def __cinit__(self, *_args, **_kwargs) -> None:
+        self.fd = -1
+        self.high = HIGH_WATER
+        self.low = HIGH_WATER // 4
+
+    cdef int attach(self, Engine loop, int fd, object protocol, dict extra) except -1:
+        """Take over `fd`; nothing is registered yet."""
+        self.loop = loop
+        self.fd = fd
+        self.extra = extra
+        self.context = PyContext_CopyCurrent()
+        self.adopt(protocol)
+        return 0
+
+    cdef int adopt(self, object protocol) except -1:
+        self.protocol = protocol
+        self.protocol_connected = True
+        return 0
+
+    cdef int update(self) except -1:
+        """Tell the poller what is wanted now; without any wish the descriptor leaves it, for hang-ups cannot be masked."""
+        cdef uint32_t wanted = 0
+        if self.reading:
+            wanted |= c.EPOLLIN
+        if self.writing:
+            wanted |= c.EPOLLOUT
+        if wanted == self.interest:
+            return 0
+        if wanted == 0:
+            self.interest = 0
+            self.loop.poller.remove(self.fd)
+        elif self.interest == 0:
+            self.loop.poller.add(self.fd, wanted, self)
+            self.interest = wanted
+        else:
+            self.loop.poller.modify(self.fd, wanted)
+            self.interest = wanted
+        return 0
+
+    cdef Py_ssize_t buffered_size(self) noexcept:
+        return 0
+
+    cdef void drop_buffer(self) noexcept:
+        pass
+
+    # --- flow control ---------------------------------------------------------------------------------------------
+
+    cdef int maybe_pause(self) except -1:
+        if self.protocol_paused or self.buffered_size() <= self.high:
+            return 0
+        self.protocol_paused = True
+        try:
+            self.protocol.pause_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.report("protocol.pause_writing() failed", error)
+        return 0
+
+    cdef int maybe_resume(self) except -1:
+        if not self.protocol_paused or self.buffered_size() > self.low:
+            return 0
+        self.protocol_paused = False
+        try:
+            self.protocol.resume_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.report("protocol.resume_writing() failed", error)
+        return 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the marks, in bytes, at which the protocol is paused and resumed."""
+        if high is None:
+            high = HIGH_WATER if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self.high = high
+        self.low = low
+        self.maybe_pause()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the marks as (low, high)."""
+        return (self.low, self.high)
+
+    def get_write_buffer_size(self) -> int:
+        """Return the number of bytes that wait to be sent."""
+        return self.buffered_size()
+
+    @property
+    def _protocol_paused(self) -> bool:
+        return self.protocol_paused
+
+    # --- information ----------------------------------------------------------------------------------------------
+
+    cdef object lookup_extra(self, str name):
+        """What a subclass knows under `name`, or None."""
+        return None
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Return optional information such as socket, sockname or peername."""
+        cdef object found
+        if self.extra is not None and name in self.extra:
+            return self.extra[name]
+        found = self.lookup_extra(name)
+        return default if found is None else found
+
+    def set_protocol(self, protocol: object) -> None:
+        """Put another protocol in the place of the present one."""
+        self.adopt(protocol)
+
+    def get_protocol(self) -> object:
+        """Return the protocol, None once the connection was lost."""
+        return self.protocol
+
+    def is_closing(self) -> bool:
+        """Tell whether the transport is closing or closed."""
+        return self.closing
+
+    @property
+    def _loop(self) -> object:
+        return self.loop
+
+    @property
+    def _sock(self) -> object:
+        return self.sock
+
+    @property
+    def _sock_fd(self) -> int:
+        return self.fd
+
+    @property
+    def _extra(self) -> dict[str, object]:
+        if self.extra is None:
+            self.extra = {}
+        return self.extra
+
+    def __repr__(self) -> str:
+        words = [self.__class__.__name__]
+        if self.fd < 0:
+            words.append("closed")
+        elif self.closing:
+            words.append("closing")
+        words.append(f"fd={self.fd}")
+        if self.fd >= 0:
+            words.append(f"read={'polling' if self.interest & c.EPOLLIN else 'idle'}")
+            state = "polling" if self.interest & c.EPOLLOUT else "idle"
+            words.append(f"write=<{state}, bufsize={self.buffered_size()}>")
+        return f"<{' '.join(words)}>"
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def is_reading(self) -> bool:
+        """Tell whether data is being received."""
+        return not self.closing and not self.paused
+
+    def pause_reading(self) -> None:
+        """Stop receiving; calls without effect are ignored."""
+        if self.closing or self.paused:
+            return
+        self.paused = True
+        self.reading = False
+        self.update()
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def report(self, message: str, error: BaseException) -> None:
+        """Hand `error` to the loop's exception handler."""
+        self.loop.call_exception_handler(
+            {"message": message, "exception": error, "transport": self, "protocol": self.protocol}
+        )
+
+    cdef int fatal(self, object error, str message) except -1:
+        """End the connection because of `error`; what the network did is logged only in debug mode."""
+        if isinstance(error, OSError):
+            if self.loop.debug:
+                logger.debug("%r: %s", self, message, exc_info=error)
+        else:
+            self.report(message, error)
+        return self.force_close(error)
+
+    cdef int force_close(self, object error) except -1:
+        if self.conn_lost or self.fd < 0:
+            return 0
+        self.drop_buffer()
+        self.closing = True
+        return self.schedule_lost(error)
+
+    cdef int schedule_lost(self, object error) except -1:
+        """Leave the poller now and call `connection_lost` in the next turn."""
+        self.reading = False
+        self.writing = False
+        self.conn_lost += 1
+        self.update()
+        self.loop.soon(self._call_connection_lost, (error,), None)
+        return 0
+
+    def _call_connection_lost(self, error: BaseException | None) -> None:
+        cdef object context = self.context
+        try:
+            if self.protocol_connected:
+                if context is None:
+                    self.protocol.connection_lost(error)
+                else:
+                    context.run(self.protocol.connection_lost, error)
+        finally:
+            self.close_descriptor()
+            self.protocol = None
+            self.context = None
+            self.released()
+
+    cdef int released(self) except -1:
+        """Called once when the descriptor is closed."""
+        return 0
+
+    def close_descriptor(self) -> None:
+        """Close the socket object, or the bare descriptor when no object was ever made."""
+        cdef int fd = self.fd
+        cdef object sock = self.sock
+        if fd < 0:
+            return
+        self.fd = -1
+        self.sock = None
+        if sock is not None:
+            sock.close()
+        else:
+            c.c_close(fd)
+
+    def abort(self) -> None:
+        """Close at once; what waits to be sent is lost, connection_lost(None) follows."""
+        self.force_close(None)
+
+    def _force_close(self, error: BaseException | None) -> None:
+        self.force_close(error)
+
+    def _fatal_error(self, error: BaseException, message: str = "Fatal error on transport") -> None:
+        self.fatal(error, message)
+
+    def __del__(self) -> None:
+        if self.fd >= 0 and self.loop is not None:
+            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            if self.interest:
+                self.loop.poller.remove(self.fd)
+            self.close_descriptor()
+            self.released()

@@ -1,0 +1,3 @@
+from corenet.transports.datagram import DatagramTransport
+
+def set_echo(transport: DatagramTransport) -> None: ...

@@ -1,0 +1,27 @@
+"""C door of listeners: the watcher that accepts connections for one listening socket.
+
+A `Listener` is made by the loop for each socket of a server; `stop` takes it out of the poller.
+"""
+
+from libc.stdint cimport uint32_t
+
+from corenet.core.engine cimport Engine
+from corenet.core.handles cimport TimerHandle
+from corenet.core.poller cimport Watcher
+from corenet.transports.stream cimport Roster
+
+cdef class Listener(Watcher):
+    cdef Engine loop
+    cdef object sock
+    cdef object protocol_factory
+    cdef object accept_tls
+    cdef object context
+    cdef Roster roster
+    cdef TimerHandle retry
+    cdef int fd
+    cdef int family
+    cdef int burst
+    cdef bint listening
+
+    cdef int on_connection(self, int fd, void *address, unsigned int length) except -1
+    cdef int exhausted(self, int number) except -1

@@ -1,0 +1,19 @@
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from corenet.core.engine import Engine
+from corenet.transports.stream import Roster
+
+class Listener:
+    def __init__(
+        self,
+        loop: Engine,
+        sock: socket.socket,
+        protocol_factory: Callable[[], Any],
+        roster: Roster | None = None,
+        accept_tls: Callable[[socket.socket], object] | None = None,
+        backlog: int = 100,
+    ) -> None: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...

@@ -1,0 +1,148 @@
+"""Accepting connections in bursts, and standing back when the process has run out of descriptors.
+
+Up to `ACCEPT_BUDGET` connections are taken from one event, so that a flood cannot starve those that are already
+served; the level trigger brings the rest. On EMFILE and its relatives the listener leaves the poller for a second,
+since the kernel would report the waiting connection without end. TCP_NODELAY is set on the listening socket, from
+which Linux lets each connection inherit it.
+"""
+
+import socket
+from asyncio.trsock import TransportSocket
+
+cimport cython
+from libc.stdint cimport int64_t, uint32_t
+
+from corenet.core cimport sys as c
+from corenet.core.counters cimport KIND_LISTENER, born, died
+from corenet.core.engine cimport Engine
+from corenet.core.poller cimport Watcher
+from corenet.core.sys cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, errno, sockaddr
+from corenet.core.sys cimport sockaddr_in6, sockaddr_storage, socklen_t
+from corenet.transports.base cimport os_error
+from corenet.transports.stream cimport Roster, StreamTransport, new_stream, start_now
+
+from corenet.limits import ACCEPT_BUDGET, ACCEPT_RETRY_SECONDS
+
+cdef int BURST = ACCEPT_BUDGET.default
+cdef int64_t RETRY_NS = <int64_t>ACCEPT_RETRY_SECONDS.default * 1000000000
+
+
+@cython.final
+cdef class Listener(Watcher):
+    """Accepts for one listening socket; `accept_tls(sock)` takes connections that begin with a handshake."""
+
+    def __cinit__(self, *_args, **_kwargs) -> None:
+        born(KIND_LISTENER)
+
+    def __dealloc__(self) -> None:
+        died(KIND_LISTENER)
+
+    def __init__(
+        self,
+        loop: Engine,
+        sock: object,
+        protocol_factory: object,
+        roster: Roster | None = None,
+        accept_tls: object = None,
+        backlog: int = 100,
+    ) -> None:
+        cdef int one = 1
+        self.loop = loop
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.family = sock.family
+        self.protocol_factory = protocol_factory
+        self.roster = roster
+        self.accept_tls = accept_tls
+        self.burst = max(1, min(BURST, backlog))
+        self.context = PyContext_CopyCurrent()
+        if self.family == c.AF_INET or self.family == c.AF_INET6:
+            c.setsockopt(self.fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self.retry = None
+        if not self.listening and self.fd >= 0:
+            self.loop.poller.add(self.fd, c.EPOLLIN, self)
+            self.listening = True
+
+    def stop(self) -> None:
+        """Accept no more; the socket stays open."""
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        if self.listening:
+            self.listening = False
+            self.loop.poller.remove(self.fd)
+        self.fd = -1
+
+    def __repr__(self) -> str:
+        return f"<Listener fd={self.fd}>"
+
+    cdef int on_events(self, uint32_t events) except -1:
+        cdef sockaddr_storage address
+        cdef socklen_t length
+        cdef int left = self.burst
+        cdef int fd
+        while left > 0 and self.listening:
+            left -= 1
+            length = sizeof(address)
+            fd = c.accept4(self.fd, <sockaddr *>&address, &length, c.SOCK_NONBLOCK | c.SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == c.EAGAIN:
+                    return 0
+                if errno == c.EINTR or errno == c.ECONNABORTED:
+                    continue
+                return self.exhausted(errno)
+            self.on_connection(fd, &address, length)
+        return 0
+
+    cdef int on_connection(self, int fd, void *address, unsigned int length) except -1:
+        cdef StreamTransport transport
+        cdef object protocol
+        PyContext_Enter(self.context)
+        try:
+            if self.accept_tls is not None:
+                sock = socket.socket(self.family, socket.SOCK_STREAM, 0, fileno=fd)
+                fd = -1
+                sock.setblocking(False)
+                self.accept_tls(sock)
+                return 0
+            protocol = self.protocol_factory()
+            transport = new_stream(self.loop, fd, self.family, None, protocol, None, self.roster)
+            fd = -1
+            if self.family != c.AF_UNIX and length <= sizeof(sockaddr_in6):
+                c.memcpy(&transport.peer, address, length)
+                transport.peer_length = <int>length
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if fd >= 0:
+                c.c_close(fd)
+            self.loop.call_exception_handler(
+                {"message": "Error on transport creation for incoming connection", "exception": error}
+            )
+            return 0
+        finally:
+            PyContext_Exit(self.context)
+        return start_now(transport)
+
+    cdef int exhausted(self, int number) except -1:
+        """Say it and stand back for a second when a resource has run out; every other error is only said."""
+        cdef object error = os_error(number)
+        if number not in (c.EMFILE, c.ENFILE, c.ENOBUFS, c.ENOMEM):
+            self.loop.call_exception_handler(
+                {"message": "socket.accept() failed", "exception": error, "socket": TransportSocket(self.sock)}
+            )
+            return 0
+        self.listening = False
+        self.loop.poller.remove(self.fd)
+        self.retry = self.loop.later_ns(RETRY_NS, self.start, ())
+        self.loop.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource",
+                "exception": error,
+                "socket": TransportSocket(self.sock),
+            }
+        )
+        return 0

@@ -1,0 +1,133 @@
+"""The two ends of a pipe, FIFO, character device or socket given as a file object.
+
+A reading end is lost at end of file whatever the protocol says, since there is no other direction to keep. A writing
+end watches for its reader to go away: the kernel reports that as an error event, and waiting for the next write to
+fail would keep the process of a dead child's pipe open for ever.
+"""
+
+import os
+import stat
+
+cimport cython
+from libc.stddef cimport size_t
+
+from corenet.core cimport sys as c
+from corenet.core.counters cimport KIND_PIPE, born, died
+from corenet.core.engine cimport Engine
+from corenet.transports.base cimport call_method0
+from corenet.transports.stream cimport StreamBase
+from corenet.transports.writequeue cimport VECTOR_LIMIT
+
+from corenet.transports import faces
+
+
+@cython.final
+cdef class ReadPipeTransport(StreamBase):
+    """The reading end of a pipe."""
+
+    def __cinit__(self, *_args, **_kwargs) -> None:
+        born(KIND_PIPE)
+
+    def __dealloc__(self) -> None:
+        died(KIND_PIPE)
+
+    @property
+    def __class__(self) -> type:
+        return faces.ReadPipeTransport
+
+    cdef ssize_t take(self, void *data, size_t length) noexcept:
+        return c.c_read(self.fd, data, length)
+
+    cdef int on_eof(self) except -1:
+        self.eof_seen = True
+        try:
+            call_method0(self.protocol, "eof_received")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return self.fatal(error, "Fatal error: protocol.eof_received() call failed.")
+        self.close()
+        return 0
+
+
+@cython.final
+cdef class WritePipeTransport(StreamBase):
+    """The writing end of a pipe."""
+
+    def __cinit__(self, *_args, **_kwargs) -> None:
+        born(KIND_PIPE)
+
+    def __dealloc__(self) -> None:
+        died(KIND_PIPE)
+
+    @property
+    def __class__(self) -> type:
+        return faces.WritePipeTransport
+
+    cdef ssize_t give(self, const void *data, size_t length) noexcept nogil:
+        return c.c_write(self.fd, data, length)
+
+    cdef ssize_t give_queue(self) noexcept nogil:
+        return c.writev(
+            self.fd, self.queue.vectors + self.queue.head, <int>min(self.queue.count, <size_t>VECTOR_LIMIT)
+        )
+
+    cdef int receive(self) except -1:
+        """Something to read on a writing end means that the reader has gone."""
+        cdef object error = BrokenPipeError() if self.buffered_size() else None
+        return self.force_close(error)
+
+    cdef int receive_into(self) except -1:
+        return self.receive()
+
+    cdef int half_close(self) except -1:
+        return 0
+
+    def write_eof(self) -> None:
+        """Close when everything queued has left."""
+        self.close()
+
+
+cdef StreamBase attach_pipe(StreamBase transport, Engine loop, object pipe, object protocol, object waiter, dict extra):
+    cdef int fd = pipe.fileno()
+    loop.check_open()
+    if loop.poller.find(fd) is not None:
+        loop.descriptor(fd)
+        loop.poller.remove(fd)
+    os.set_blocking(fd, False)
+    transport.sock = pipe
+    transport.attach(loop, fd, protocol, {"pipe": pipe} if extra is None else {**extra, "pipe": pipe})
+    loop.soon(transport._begin, (waiter,), None)
+    return transport
+
+
+def make_read_pipe(
+    loop: Engine, pipe: object, protocol: object, waiter: object = None, extra: dict | None = None
+) -> ReadPipeTransport:
+    """Return a transport on the reading end `pipe`.
+
+    Raises:
+        ValueError: `pipe` is a regular file or a directory, which epoll cannot wait for.
+    """
+    mode = os.fstat(pipe.fileno()).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+        raise ValueError("Pipe transport is for pipes/sockets only.")
+    return attach_pipe(ReadPipeTransport.__new__(ReadPipeTransport), loop, pipe, protocol, waiter, extra)
+
+
+def make_write_pipe(
+    loop: Engine, pipe: object, protocol: object, waiter: object = None, extra: dict | None = None
+) -> WritePipeTransport:
+    """Return a transport on the writing end `pipe`.
+
+    Raises:
+        ValueError: `pipe` is a regular file or a directory, which epoll cannot wait for.
+    """
+    cdef StreamBase transport
+    mode = os.fstat(pipe.fileno()).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+        raise ValueError("Pipe transport is only for pipes, sockets and character devices")
+    transport = attach_pipe(WritePipeTransport.__new__(WritePipeTransport), loop, pipe, protocol, waiter, extra)
+    # A terminal is readable when somebody types, which says nothing about our direction.
+    transport.paused = bool(stat.S_ISCHR(mode))
+    return transport

@@ -1,0 +1,24 @@
+"""C door of the queue of pending writes: iovecs and the objects that own their bytes.
+
+The arrays are linear, so that `sendmsg` takes them as they stand; the front moves forward as bytes leave.
+"""
+
+from cpython.object cimport PyObject
+from libc.stddef cimport size_t
+
+from corenet.core.sys cimport iovec
+
+cdef enum:
+    VECTOR_LIMIT = 1024
+
+cdef struct WriteQueue:
+    iovec *vectors
+    PyObject **owners
+    size_t head
+    size_t count
+    size_t capacity
+    size_t size
+
+cdef int queue_push(WriteQueue *queue, object owner, const char *data, size_t length) except -1
+cdef void queue_consume(WriteQueue *queue, size_t length) noexcept
+cdef void queue_free(WriteQueue *queue) noexcept

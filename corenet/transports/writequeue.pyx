@@ -1,0 +1,92 @@
+"""Pending writes as an iovec array: nothing is joined, nothing is copied, the size is known without counting.
+
+Owners are immutable bytes objects; callers copy anything mutable before it comes here, because the caller may change
+it while it waits. A partial write moves the front of the first vector instead of slicing.
+"""
+
+from cpython.exc cimport PyErr_NoMemory
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stddef cimport size_t
+
+from corenet.core.sys cimport iovec, memcpy
+
+
+cdef int queue_room(WriteQueue *queue) except -1:
+    """Make room for one more at the end: by moving to the front when half is free there, else by growing."""
+    cdef size_t capacity
+    cdef iovec *vectors
+    cdef PyObject **owners
+    cdef size_t i
+    if queue.head >= 16 and queue.head >= queue.capacity // 2:
+        for i in range(queue.count):
+            queue.vectors[i] = queue.vectors[queue.head + i]
+            queue.owners[i] = queue.owners[queue.head + i]
+        queue.head = 0
+        return 0
+    capacity = queue.capacity * 2 if queue.capacity else 16
+    vectors = <iovec *>PyMem_RawMalloc(capacity * sizeof(iovec))
+    owners = <PyObject **>PyMem_RawMalloc(capacity * sizeof(PyObject *))
+    if vectors == NULL or owners == NULL:
+        PyMem_RawFree(vectors)
+        PyMem_RawFree(owners)
+        PyErr_NoMemory()
+    if queue.count:
+        memcpy(vectors, queue.vectors + queue.head, queue.count * sizeof(iovec))
+        memcpy(owners, queue.owners + queue.head, queue.count * sizeof(PyObject *))
+    PyMem_RawFree(queue.vectors)
+    PyMem_RawFree(queue.owners)
+    queue.vectors = vectors
+    queue.owners = owners
+    queue.capacity = capacity
+    queue.head = 0
+    return 0
+
+
+cdef int queue_push(WriteQueue *queue, object owner, const char *data, size_t length) except -1:
+    """Append `length` bytes at `data`, which `owner` keeps alive and unchanged."""
+    cdef size_t end
+    if queue.head + queue.count == queue.capacity:
+        queue_room(queue)
+    end = queue.head + queue.count
+    queue.vectors[end].iov_base = <void *>data
+    queue.vectors[end].iov_len = length
+    queue.owners[end] = <PyObject *>owner
+    Py_INCREF(owner)
+    queue.count += 1
+    queue.size += length
+    return 0
+
+
+cdef void queue_consume(WriteQueue *queue, size_t length) noexcept:
+    """Take `length` bytes from the front, letting go of owners that are done."""
+    cdef iovec *first
+    cdef PyObject *owner
+    queue.size -= length
+    while queue.count:
+        first = &queue.vectors[queue.head]
+        if length < first.iov_len:
+            first.iov_base = <char *>first.iov_base + length
+            first.iov_len -= length
+            return
+        length -= first.iov_len
+        owner = queue.owners[queue.head]
+        queue.head += 1
+        queue.count -= 1
+        Py_DECREF(<object>owner)
+    queue.head = 0
+
+
+cdef void queue_free(WriteQueue *queue) noexcept:
+    """Drop everything, also the memory."""
+    cdef PyObject *owner
+    while queue.count:
+        queue.count -= 1
+        owner = queue.owners[queue.head + queue.count]
+        Py_DECREF(<object>owner)
+    PyMem_RawFree(queue.vectors)
+    PyMem_RawFree(queue.owners)
+    queue.vectors = NULL
+    queue.owners = NULL
+    queue.head = queue.capacity = queue.size = 0

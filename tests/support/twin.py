@@ -1,0 +1,99 @@
+"""Twin tests: one body, run on asyncio's loop first and on ours second.
+
+asyncio judges the test before the test judges us: a body that fails on the standard loop asks for something that
+asyncio does not promise. Import `loop_factory` and `twin` into a test module; both are fixtures.
+"""
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+import corenet
+
+FACTORIES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "corenet": corenet.new_event_loop,
+}
+
+
+@pytest.fixture(params=list(FACTORIES))
+def loop_factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    """The factory of the loop under test."""
+    return FACTORIES[request.param]
+
+
+@pytest.fixture
+def twin(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Run a coroutine on the loop under test; whatever reaches the exception handler fails the test."""
+    unexpected: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.get_loop().set_exception_handler(lambda _loop, context: unexpected.append(context))
+        yield lambda main: runner.run(asyncio.wait_for(main, 20))
+    gc.collect()
+    assert not unexpected, unexpected
+
+
+class Recorder(asyncio.Protocol):
+    """Notes what happens to a connection and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.data = bytearray()
+        self.events: list[str] = []
+        self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self.keep_open = False
+        self.changed = asyncio.Event()
+
+    def note(self, event: str) -> None:
+        """Remember `event` and wake whoever waits."""
+        self.events.append(event)
+        self.changed.set()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.note("made")
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        self.note("data")
+
+    def eof_received(self) -> bool:
+        self.note("eof")
+        return self.keep_open
+
+    def pause_writing(self) -> None:
+        self.note("pause")
+
+    def resume_writing(self) -> None:
+        self.note("resume")
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        self.note("lost")
+        if not self.lost.done():
+            self.lost.set_result(error)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition()` holds; it is looked at after each event."""
+        while not condition():
+            self.changed.clear()
+            await self.changed.wait()
+
+
+async def connected_pair() -> tuple[Recorder, Recorder, Any]:
+    """A server's and a client's end of one TCP connection, and the server."""
+    loop = asyncio.get_running_loop()
+    accepted: asyncio.Future[Recorder] = loop.create_future()
+
+    class Accepting(Recorder):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            accepted.set_result(self)
+
+    server = await loop.create_server(Accepting, "127.0.0.1", 0)
+    _, client = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
+    return await accepted, client, server

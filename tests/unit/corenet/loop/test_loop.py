@@ -1,0 +1,390 @@
+"""The loop as a whole beside asyncio's: life, callbacks, timers, threads, contexts, debug mode."""
+
+import asyncio
+import contextvars
+import gc
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.twin import loop_factory, twin
+
+import corenet
+
+__all__ = ["loop_factory", "twin"]
+
+Twin = Callable[[Any], Any]
+Factory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def test_order_of_callbacks_readers_and_timers(twin: Twin) -> None:
+    """What was ready runs first, then descriptors, then due timers; what they add comes in the next turn."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        read, write = os.pipe()
+        os.write(write, b"x")
+        done = loop.create_future()
+        start = loop.time()
+        while loop.time() - start < 0.0002:
+            # Longer than our loop may go without a look at the descriptors.
+            pass
+
+        def reader() -> None:
+            seen.append("reader")
+            loop.remove_reader(read)
+            loop.call_soon(seen.append, "later")
+            loop.call_soon(loop.call_soon, done.set_result, None)
+
+        loop.add_reader(read, reader)
+        loop.call_at(loop.time() - 1, seen.append, "timer")
+        loop.call_soon(seen.append, "soon")
+        await done
+        assert seen == ["soon", "reader", "timer", "later"]
+        os.close(read)
+        os.close(write)
+
+    twin(main())
+
+
+def test_stop_runs_one_whole_turn(loop_factory: Factory) -> None:
+    loop = loop_factory()
+    seen: list[str] = []
+    loop.call_soon(loop.stop)
+    loop.call_soon(seen.append, "same turn")
+    loop.call_soon(loop.call_soon, seen.append, "next turn")
+    loop.run_forever()
+    assert seen == ["same turn"]
+    loop.stop()
+    loop.run_forever()
+    assert seen == ["same turn", "next turn"]
+    loop.close()
+
+
+def test_closed_loop_refuses(loop_factory: Factory) -> None:
+    loop = loop_factory()
+    loop.close()
+    loop.close()
+    assert loop.is_closed()
+    for use in (
+        lambda: loop.call_soon(print),
+        lambda: loop.call_soon_threadsafe(print),
+        lambda: loop.call_later(1, print),
+        lambda: loop.call_at(1, print),
+        loop.run_forever,
+    ):
+        with pytest.raises(RuntimeError, match="closed"):
+            use()
+
+
+def test_closing_leaves_no_descriptors() -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    corenet.run(asyncio.sleep(0))
+    before = count()
+    for _ in range(20):
+        corenet.run(asyncio.sleep(0.0001))
+    assert count() == before
+
+
+def test_arguments_are_checked(loop_factory: Factory) -> None:
+    loop = loop_factory()
+    with pytest.raises(TypeError):
+        loop.call_later(None, print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        loop.call_at(None, print)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="file"):
+        loop.add_reader("no descriptor", print)  # type: ignore[arg-type]
+    loop.close()
+
+
+def test_timers_are_not_early_and_keep_order(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        fired: list[int] = []
+        early: list[float] = []
+        done = loop.create_future()
+
+        def fire(number: int, when: float) -> None:
+            fired.append(number)
+            if loop.time() + time.get_clock_info("monotonic").resolution < when:
+                early.append(when - loop.time())
+
+        start = loop.time() + 0.002
+        for number in range(50):
+            when = start + number * 0.0002
+            loop.call_at(when, fire, number, when)
+        loop.call_at(start + 0.011, done.set_result, None)
+        await done
+        assert fired == list(range(50))
+        assert not early
+
+    twin(main())
+
+
+def test_sub_millisecond_sleeps_are_short() -> None:
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        best = 1.0
+        for _ in range(50):
+            start = loop.time()
+            await asyncio.sleep(0.0002)
+            best = min(best, loop.time() - start)
+        return best
+
+    assert 0.0002 <= corenet.run(main()) < 0.0009
+
+
+def test_threadsafe_calls_wake_the_loop(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        threading.Timer(0.01, loop.call_soon_threadsafe, (done.set_result, 5)).start()
+        assert await done == 5
+        results = await asyncio.gather(*(asyncio.to_thread(lambda n=n: n * n) for n in range(20)))
+        assert results == [n * n for n in range(20)]
+
+    twin(main())
+
+
+def test_contexts_of_callbacks_readers_and_protocols(twin: Twin) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        read, write = os.pipe()
+        os.write(write, b"x")
+        variable.set("reader")
+        done = loop.create_future()
+
+        def reader() -> None:
+            seen.append(variable.get())
+            loop.remove_reader(read)
+            done.set_result(None)
+
+        loop.add_reader(read, reader)
+        variable.set("timer")
+        loop.call_later(0, lambda: seen.append(variable.get()))
+        variable.set("main")
+        await done
+        await asyncio.sleep(0.001)
+        assert sorted(seen) == ["reader", "timer"]
+
+        class Client(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                seen.append(variable.get())
+
+            def connection_lost(self, error: BaseException | None) -> None:
+                seen.append(variable.get())
+                lost.set_result(None)
+
+        class Closing(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                transport.close()
+
+        lost = loop.create_future()
+        server = await loop.create_server(Closing, "127.0.0.1", 0)
+        variable.set("client")
+        await loop.create_connection(Client, *server.sockets[0].getsockname())
+        await lost
+        assert seen[2:] == ["client", "client"]
+        server.close()
+        os.close(read)
+        os.close(write)
+
+    twin(main())
+
+
+def test_exception_handler_gets_message_exception_and_handle(loop_factory: Factory) -> None:
+    loop = loop_factory()
+    reported: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: reported.append(context))
+    loop.call_soon(lambda: 1 // 0)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert isinstance(reported[0]["exception"], ZeroDivisionError)
+    assert reported[0]["message"].startswith("Exception in callback")
+    assert "handle" in reported[0]
+    loop.close()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_exits_leave_the_loop(loop_factory: Factory, kind: type[BaseException]) -> None:
+    loop = loop_factory()
+
+    def leave() -> None:
+        raise kind
+
+    loop.call_soon(leave)
+    with pytest.raises(kind):
+        loop.run_forever()
+    assert not loop.is_running()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
+def test_debug_mode(loop_factory: Factory, caplog: pytest.LogCaptureFixture) -> None:
+    loop = loop_factory()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.01
+    with pytest.raises(TypeError):
+        loop.call_soon(None)  # type: ignore[arg-type]
+
+    async def coroutine() -> None:
+        pass
+
+    with pytest.raises(TypeError, match="coroutines"):
+        loop.call_soon(coroutine)
+    failed: list[BaseException] = []
+
+    def from_another_thread() -> None:
+        try:
+            loop.call_soon(print)
+        except RuntimeError as error:
+            failed.append(error)
+
+    def start() -> None:
+        thread = threading.Thread(target=from_another_thread)
+        thread.start()
+        thread.join()
+        time.sleep(0.02)
+
+    reported: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: reported.append(context))
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        loop.call_soon(start)
+        loop.call_soon(lambda: 1 // 0)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    assert failed
+    assert any("took" in record.getMessage() and "start" in record.getMessage() for record in caplog.records)
+    assert reported[0]["source_traceback"][-1].filename == __file__
+    loop.close()
+
+
+def test_readers_and_writers_report_what_they_removed(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        read, write = os.pipe()
+        assert loop.remove_reader(read) is False
+        loop.add_reader(read, print)
+        assert loop.remove_writer(read) is False
+        assert loop.remove_reader(read) is True
+        loop.add_writer(write, print)
+        assert loop.remove_writer(write) is True
+        os.close(read)
+        os.close(write)
+
+    twin(main())
+
+
+def test_descriptor_of_a_transport_is_refused(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            loop.add_reader(transport.get_extra_info("socket").fileno(), print)
+        transport.abort()
+        await asyncio.sleep(0)
+        server.close()
+
+    twin(main())
+
+
+def test_task_factory_and_eager_keyword(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        made: list[str] = []
+
+        def factory(loop: Any, coroutine: Any, **kwargs: Any) -> Any:
+            made.append("task")
+            return asyncio.Task(coroutine, loop=loop, **kwargs)
+
+        loop.set_task_factory(factory)
+        assert await loop.create_task(asyncio.sleep(0, 5)) == 5
+        loop.set_task_factory(None)
+        assert made == ["task"]
+
+    twin(main())
+
+
+def test_asynchronous_generators_are_shut_down(loop_factory: Factory) -> None:
+    closed: list[int] = []
+
+    async def numbers() -> Any:
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed.append(1)
+
+    async def main() -> Any:
+        generator = numbers()
+        async for _ in generator:
+            break
+        return generator
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        kept = runner.run(main())
+    assert closed == [1]
+    del kept
+
+
+def test_closed_loops_are_freed_without_the_collector() -> None:
+    loops = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            loop = corenet.new_event_loop()
+            loop.run_until_complete(asyncio.sleep(0.0001))
+            loop.close()
+            loops.append(weakref.ref(loop))
+        del loop
+        assert [one() for one in loops] == [None, None, None]
+    finally:
+        gc.enable()
+
+
+def test_statistics_count() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0.001)
+        figures = loop.statistics()  # type: ignore[attr-defined]
+        assert figures["turns"] > 0
+        assert figures["timers_fired"] >= 1
+        assert figures["callbacks"] > 0
+
+    corenet.run(main())
+
+
+def test_a_loop_in_another_thread() -> None:
+    results: list[int] = []
+
+    async def main() -> None:
+        await asyncio.sleep(0.001)
+        results.append(1)
+
+    thread = threading.Thread(target=lambda: corenet.run(main()))
+    thread.start()
+    thread.join()
+    assert results == [1]
+
+
+def test_the_door() -> None:
+    loop = corenet.new_event_loop()
+    assert isinstance(loop, asyncio.AbstractEventLoop)
+    assert isinstance(loop, corenet.Loop)
+    loop.close()
+    assert corenet.__version__
+    with pytest.raises(AttributeError):
+        _ = corenet.nothing_of_the_kind

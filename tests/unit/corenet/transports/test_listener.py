@@ -1,0 +1,98 @@
+"""Listeners: bursts, failing factories, and what happens when descriptors run out."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from support.twin import loop_factory, twin
+
+import corenet
+
+__all__ = ["loop_factory", "twin"]
+
+Twin = Callable[[Any], Any]
+
+
+class Counting(asyncio.Protocol):
+    """Counts what was accepted and sends a greeting."""
+
+    made = 0
+
+    def connection_made(self, transport: Any) -> None:
+        Counting.made += 1
+        transport.write(b"hi")
+        transport.close()
+
+
+def test_a_burst_of_connections(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        Counting.made = 0
+        server = await loop.create_server(Counting, "127.0.0.1", 0, backlog=300)
+        clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(200)]
+        for sock in clients:
+            sock.setblocking(False)
+            assert await loop.sock_recv(sock, 10) == b"hi"
+            sock.close()
+        assert Counting.made == 200
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_failing_factory_costs_one_connection() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reported: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _loop, context: reported.append(context))
+        calls: list[int] = []
+
+        def factory() -> asyncio.Protocol:
+            calls.append(1)
+            if len(calls) == 1:
+                raise LookupError
+            return Counting()
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        for expected in (b"", b"hi"):
+            with socket.create_connection(server.sockets[0].getsockname()) as sock:
+                sock.setblocking(False)
+                assert await loop.sock_recv(sock, 10) == expected
+        assert [type(context["exception"]) for context in reported] == [LookupError]
+        server.close()
+
+    corenet.run(main())
+
+
+def test_descriptors_run_out_and_come_back() -> None:
+    """The listener says so once, stands back, and serves those that waited."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reported: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _loop, context: reported.append(context))
+        server = await loop.create_server(Counting, "127.0.0.1", 0)
+        client = socket.socket()
+        client.setblocking(False)
+        spare = socket.socket()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = spare.fileno()
+        spare.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            await loop.sock_connect(client, server.sockets[0].getsockname())
+            while not reported:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert len(reported) == 1
+            assert "out of system resource" in reported[0]["message"]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert await asyncio.wait_for(loop.sock_recv(client, 10), 5) == b"hi"
+        client.close()
+        server.close()
+
+    corenet.run(main())

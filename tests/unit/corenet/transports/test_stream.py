@@ -1,0 +1,414 @@
+"""Stream transports beside asyncio's: data, flow control, half-close, errors, and the shape that libraries expect."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.twin import Recorder, connected_pair, loop_factory, twin
+
+import corenet
+
+__all__ = ["loop_factory", "twin"]
+
+Twin = Callable[[Any], Any]
+
+
+async def finish(server: Any, *ends: Recorder) -> None:
+    for end in ends:
+        end.transport.close()
+    for end in ends:
+        await end.lost
+    server.close()
+    await server.wait_closed()
+
+
+def test_data_both_ways_and_close(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        theirs.transport.write(b"hello")
+        await ours.until(lambda: ours.data == b"hello")
+        ours.transport.writelines([b"wo", bytearray(b"rl"), memoryview(b"d")])
+        await theirs.until(lambda: theirs.data == b"world")
+        ours.transport.close()
+        assert await theirs.lost is None
+        assert await ours.lost is None
+        assert theirs.events[-2:] == ["eof", "lost"]
+        await finish(server)
+
+    twin(main())
+
+
+def test_shape(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        for end in (ours, theirs):
+            transport = end.transport
+            assert isinstance(transport, asyncio.Transport)
+            assert isinstance(transport.get_extra_info("socket"), asyncio.trsock.TransportSocket)
+            assert transport.get_extra_info("socket").gettimeout() == 0
+            transport.note = "a dictionary of its own"
+            assert transport.get_write_buffer_limits() == (16384, 65536)
+            assert transport.can_write_eof()
+            assert transport.is_reading()
+            assert not transport.is_closing()
+            assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert transport.get_extra_info("nothing", 5) == 5
+            assert transport.get_protocol() is end
+        assert ours.transport.get_extra_info("peername") == theirs.transport.get_extra_info("sockname")
+        assert ours.transport.get_extra_info("sockname") == theirs.transport.get_extra_info("peername")
+        await finish(server, ours, theirs)
+        assert ours.transport.get_extra_info("peername") is not None
+
+    twin(main())
+
+
+def test_large_transfer_pauses_and_resumes_the_writer(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        theirs.transport.pause_reading()
+        total = 0
+        while "pause" not in ours.events:
+            ours.transport.write(b"x" * 262144)
+            total += 262144
+        assert ours.transport.get_write_buffer_size() > 65536
+        theirs.transport.resume_reading()
+        await ours.until(lambda: "resume" in ours.events)
+        await theirs.until(lambda: len(theirs.data) == total)
+        assert ours.transport.get_write_buffer_size() == 0
+        assert ours.events.count("pause") == ours.events.count("resume") == 1
+        await finish(server, ours, theirs)
+
+    twin(main())
+
+
+def test_order_of_many_small_and_large_writes(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        expected = bytearray()
+        for number in range(2500):
+            piece = bytes([number % 251]) * (number % 700 + (100_000 if number % 500 == 0 else 0))
+            expected += piece
+            ours.transport.write(piece)
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        await theirs.until(lambda: len(theirs.data) >= len(expected))
+        assert theirs.data == expected
+        await finish(server, ours, theirs)
+
+    twin(main())
+
+
+def test_mutable_data_is_copied_when_it_waits() -> None:
+    """asyncio itself keeps a view from 3.12 on, so this is not a twin."""
+
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        theirs.transport.pause_reading()
+        while ours.transport.get_write_buffer_size() == 0:
+            ours.transport.write(b"a" * 262144)
+        data = bytearray(b"b" * 10)
+        ours.transport.write(data)
+        data[:] = b"c" * 10
+        ours.transport.close()
+        theirs.transport.resume_reading()
+        await theirs.lost
+        assert theirs.data.endswith(b"a" + b"b" * 10)
+        await finish(server)
+
+    corenet.run(main())
+
+
+def test_writes_inside_the_callback_leave_together() -> None:
+    """64 writes in data_received are one segment for a peer that reads once."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        class Many(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                self.transport = transport
+
+            def data_received(self, data: bytes) -> None:
+                for _ in range(64):
+                    self.transport.write(b"0123456789")
+
+        server = await loop.create_server(Many, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setblocking(False)
+            await loop.sock_sendall(sock, b"go")
+            assert len(await loop.sock_recv(sock, 65536)) == 640
+        server.close()
+
+    corenet.run(main())
+
+
+def test_half_close(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        theirs.keep_open = True
+        ours.transport.write(b"question")
+        ours.transport.write_eof()
+        with pytest.raises(RuntimeError, match="write_eof"):
+            ours.transport.write(b"more")
+        await theirs.until(lambda: "eof" in theirs.events)
+        assert theirs.data == b"question"
+        theirs.transport.write(b"answer")
+        theirs.transport.close()
+        assert await ours.lost is None
+        assert ours.data == b"answer"
+        await finish(server, theirs)
+
+    twin(main())
+
+
+def test_close_sends_what_waits_and_abort_does_not(twin: Twin) -> None:
+    async def main() -> None:
+        for method, complete in (("close", True), ("abort", False)):
+            ours, theirs, server = await connected_pair()
+            theirs.transport.pause_reading()
+            total = 0
+            while ours.transport.get_write_buffer_size() < 1_000_000:
+                ours.transport.write(b"x" * 262144)
+                total += 262144
+            getattr(ours.transport, method)()
+            assert ours.transport.is_closing()
+            theirs.transport.resume_reading()
+            await theirs.lost
+            assert await ours.lost is None
+            assert (len(theirs.data) == total) is complete
+            await finish(server)
+
+    twin(main())
+
+
+def test_reset_by_peer(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        raw = theirs.transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        theirs.transport.abort()
+        assert isinstance(await ours.lost, ConnectionResetError)
+        await finish(server)
+
+    twin(main())
+
+
+def test_data_before_reset_or_eof_is_not_lost(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        ours.transport.pause_reading()
+        theirs.transport.write(b"last words")
+        theirs.transport.close()
+        await theirs.lost
+        await asyncio.sleep(0.01)
+        ours.transport.resume_reading()
+        await ours.lost
+        assert ours.data == b"last words"
+        await finish(server)
+
+    twin(main())
+
+
+def test_dead_peer_of_a_paused_reader_costs_nothing() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs, server = await connected_pair()
+        ours.transport.pause_reading()
+        raw = theirs.transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        theirs.transport.abort()
+        await theirs.lost
+        before = loop.statistics()["polls"]  # type: ignore[attr-defined]
+        await asyncio.sleep(0.05)
+        assert loop.statistics()["polls"] - before < 10  # type: ignore[attr-defined]
+        ours.transport.resume_reading()
+        assert isinstance(await ours.lost, ConnectionResetError)
+        await finish(server)
+
+    corenet.run(main())
+
+
+@pytest.mark.parametrize("broken", ["data_received", "eof_received", "connection_lost", "connection_made"])
+def test_failing_protocol_is_reported(
+    broken: str, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    reported: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: reported.append(context))
+        lost = loop.create_future()
+
+        class Broken(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                self.transport = transport
+                if broken == "connection_made":
+                    transport.close()
+                    raise LookupError
+
+            def data_received(self, data: bytes) -> None:
+                if broken == "data_received":
+                    raise LookupError
+                self.transport.close()
+
+            def eof_received(self) -> None:
+                if broken == "eof_received":
+                    raise LookupError
+
+            def connection_lost(self, error: BaseException | None) -> None:
+                lost.set_result(error)
+                if broken == "connection_lost":
+                    raise LookupError
+
+        server = await loop.create_server(Broken, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            if broken == "eof_received":
+                sock.shutdown(socket.SHUT_WR)
+            else:
+                sock.send(b"x")
+            error = await lost
+            assert isinstance(error, LookupError) is (broken in ("data_received", "eof_received"))
+            await asyncio.sleep(0)
+        server.close()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+    assert len(reported) == 1
+    assert isinstance(reported[0]["exception"], LookupError)
+
+
+def test_writes_after_the_end_are_silent(twin: Twin, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        ours.transport.close()
+        await ours.lost
+        await theirs.lost
+        for _ in range(10):
+            ours.transport.write(b"x")
+        await finish(server)
+
+    twin(main())
+    assert all("socket.send() raised exception" in record.getMessage() for record in caplog.records)
+    assert 4 <= len(caplog.records) <= 6
+
+
+def test_buffered_protocol_and_change_of_protocol(twin: Twin) -> None:
+    class Buffered(asyncio.BufferedProtocol):
+        def __init__(self, done: asyncio.Future[bytes]) -> None:
+            self.buffer = bytearray(7)
+            self.got = bytearray()
+            self.done = done
+
+        def get_buffer(self, sizehint: int) -> bytearray:
+            return self.buffer
+
+        def buffer_updated(self, nbytes: int) -> None:
+            self.got += self.buffer[:nbytes]
+            if len(self.got) == 1000:
+                self.done.set_result(bytes(self.got))
+
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        done = asyncio.get_running_loop().create_future()
+        theirs.transport.set_protocol(Buffered(done))
+        ours.transport.write(bytes(range(250)) * 4)
+        assert await done == bytes(range(250)) * 4
+        theirs.transport.set_protocol(theirs)
+        ours.transport.write(b"back")
+        await theirs.until(lambda: theirs.data == b"back")
+        await finish(server, ours, theirs)
+
+    twin(main())
+
+
+def test_watermarks(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        transport = ours.transport
+        transport.set_write_buffer_limits(high=1000)
+        assert transport.get_write_buffer_limits() == (250, 1000)
+        transport.set_write_buffer_limits(low=10)
+        assert transport.get_write_buffer_limits() == (10, 40)
+        with pytest.raises(ValueError, match="must be >= low"):
+            transport.set_write_buffer_limits(high=1, low=2)
+        transport.set_write_buffer_limits(high=0)
+        theirs.transport.pause_reading()
+        while "pause" not in ours.events:
+            transport.write(b"x" * 100_000)
+        theirs.transport.resume_reading()
+        await ours.until(lambda: "resume" in ours.events)
+        await finish(server, ours, theirs)
+
+    twin(main())
+
+
+def test_one_fast_peer_does_not_starve_another(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        fast, flooded, server = await connected_pair()
+        quiet, answered, other = await connected_pair()
+
+        def flood() -> None:
+            if not fast.transport.is_closing():
+                if fast.transport.get_write_buffer_size() < 4_000_000:
+                    fast.transport.write(b"x" * 1_000_000)
+                loop.call_soon(flood)
+
+        flood()
+        for _ in range(20):
+            quiet.transport.write(b"?")
+            size = len(answered.data) + 1
+            await answered.until(lambda size=size: len(answered.data) == size)  # type: ignore[misc]
+        fast.transport.abort()
+        await flooded.lost
+        await finish(server, fast, flooded)
+        await finish(other, quiet, answered)
+
+    twin(main())
+
+
+def test_write_wants_bytes(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        for wrong in ("text", 5, None, [b"x"]):
+            with pytest.raises(TypeError):
+                ours.transport.write(wrong)
+        ours.transport.write(b"")
+        await finish(server, ours, theirs)
+
+    twin(main())
+
+
+def test_transports_are_freed_without_the_collector() -> None:
+    import gc
+    import weakref
+
+    class Kept(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            protocols.append(weakref.ref(self))
+            transports.append(weakref.ref(transport))
+
+    protocols: list[Any] = []
+    transports: list[Any] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Kept, "127.0.0.1", 0)
+        for _ in range(20):
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.close()
+            await writer.wait_closed()
+        while any(one() is not None for one in protocols + transports):
+            await asyncio.sleep(0)
+        server.close()
+        await server.wait_closed()
+
+    gc.disable()
+    try:
+        corenet.run(asyncio.wait_for(main(), 10))
+    finally:
+        gc.enable()
+    assert sys.getrefcount(protocols) < 5
