@@ -1,0 +1,53 @@
+"""The door of the HTTP room: a small HTTPS client, its errors, and the sans-IO codec under it.
+
+`corenet.get` and `corenet.HttpClient` are these; the codec (`H1Codec` and the events) serves servers as well.
+"""
+
+from corenet.http.client import HttpClient, Timeout, get
+from corenet.http.errors import (
+    ConnectError,
+    DecodeError,
+    HttpError,
+    HttpStatusError,
+    InvalidUrl,
+    LocalProtocolError,
+    NameResolutionError,
+    RedirectError,
+    RemoteProtocolError,
+    ResponseTooLarge,
+    ServerDisconnected,
+    TimeoutExceeded,
+    TlsError,
+)
+from corenet.http.headers import Headers
+from corenet.http.pool import Limits
+from corenet.http.response import Response, StreamedResponse
+from corenet.http.trace import TracePoint
+from corenet.http.url import Origin, Url, parse_url
+
+__all__ = [
+    "ConnectError",
+    "DecodeError",
+    "Headers",
+    "HttpClient",
+    "HttpError",
+    "HttpStatusError",
+    "InvalidUrl",
+    "Limits",
+    "LocalProtocolError",
+    "NameResolutionError",
+    "Origin",
+    "RedirectError",
+    "RemoteProtocolError",
+    "Response",
+    "ResponseTooLarge",
+    "ServerDisconnected",
+    "StreamedResponse",
+    "Timeout",
+    "TimeoutExceeded",
+    "TlsError",
+    "TracePoint",
+    "Url",
+    "get",
+    "parse_url",
+]

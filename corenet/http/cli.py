@@ -1,0 +1,265 @@
+"""The command ``corenet``: fetch a URL, and with ``--trace`` see where the time went.
+
+The body goes to standard output and nothing else does; every failure is one sentence on standard error and an exit code
+as curl has them, so that scripts written for one work with the other. Names are resolved by the system or, with
+``--resolver`` and ``--playground``, by whatever is registered at `corenet.http.resolvers`.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from corenet import tls
+from corenet._version import __version__
+from corenet.http.client import HttpClient, Timeout
+from corenet.http.errors import (
+    ConnectError,
+    DecodeError,
+    HttpError,
+    InvalidUrl,
+    LocalProtocolError,
+    NameResolutionError,
+    RedirectError,
+    RemoteProtocolError,
+    ResponseTooLarge,
+    ServerDisconnected,
+    TimeoutExceeded,
+    TlsError,
+)
+from corenet.http.resolvers import find_resolver
+from corenet.http.response import StreamedResponse
+from corenet.http.trace import Trace, TracePoint
+from corenet.limits import HTTP_REDIRECTS, HTTP_TOTAL_TIMEOUT
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["main"]
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+# curl's exit codes, the most special kind of error first.
+_EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (InvalidUrl, 3),
+    (NameResolutionError, 6),
+    (TimeoutExceeded, 28),
+    (ConnectError, 7),
+    (RedirectError, 47),
+    (ResponseTooLarge, 63),
+    (DecodeError, 61),
+    (LocalProtocolError, 2),
+)
+_USAGE, _WRITE, _TLS, _CERTIFICATE, _EMPTY, _PARTIAL, _PROTOCOL, _INTERRUPTED = 2, 23, 35, 60, 52, 18, 8, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; the entry point of the ``corenet`` script."""
+    options = _parser().parse_args(arguments)
+    from corenet.loop import new_event_loop
+
+    return run(options, new_event_loop)
+
+
+def run(options: argparse.Namespace, loop_factory: LoopFactory) -> int:
+    """Do what the parsed `options` say on a loop made by `loop_factory`."""
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(_fetch(options))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except HttpError as error:
+        return _complain(str(error), _exit_code(error))
+    except BrokenPipeError:
+        # The reader of our output is gone; do not let the interpreter's last flush complain as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _WRITE
+    except _UsageError as error:
+        return _complain(str(error), _USAGE)
+    except OSError as error:
+        return _complain(f"{error.filename or 'output'}: {error.strerror or error}", _WRITE)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"corenet: {message}", file=sys.stderr)
+    return code
+
+
+def _exit_code(error: HttpError) -> int:
+    if isinstance(error, TlsError):
+        return _CERTIFICATE if error.certificate else _TLS
+    for kind, code in _EXIT_CODES:
+        if isinstance(error, kind):
+            return code
+    if isinstance(error, ServerDisconnected):
+        return _PARTIAL if error.received else _EMPTY
+    return _PROTOCOL if isinstance(error, RemoteProtocolError) else 1
+
+
+class _UsageError(Exception):
+    """The command line asks for something that cannot be."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="corenet", description="Fetch URLs over HTTP/1.1 and verified TLS.")
+    parser.add_argument("--version", action="version", version=f"corenet {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    get = commands.add_parser("get", help="fetch one URL", description="Fetch one URL; the body goes to stdout.")
+    get.add_argument("url", metavar="URL")
+    get.add_argument("-o", "--output", metavar="FILE", help="write the body to FILE")
+    get.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[], help="send this field")
+    get.add_argument("-X", "--method", metavar="M", help="request method (default GET, or POST with --data)")
+    get.add_argument("-d", "--data", metavar="D", help="request body, or @FILE to send a file, @- for stdin")
+    get.add_argument("-i", "--include", action="store_true", help="write the response's head before the body")
+    get.add_argument("-I", "--head", action="store_true", help="send HEAD and write the response's head")
+    get.add_argument("-L", "--location", action="store_true", help="follow redirects (the default is to show them)")
+    get.add_argument("-f", "--fail", action="store_true", help="exit with 22 when the status is 400 or above")
+    get.add_argument("--cacert", metavar="FILE", help="trust the authorities in this PEM file instead of the system's")
+    get.add_argument("--insecure", "-k", action="store_true", help="accept any certificate")
+    get.add_argument(
+        "--resolver",
+        metavar="ADDR[:PORT]",
+        nargs="?",
+        const="",
+        help="resolve names through this server, or recursively without an address",
+    )
+    get.add_argument("--playground", action="store_true", help="resolve names in the simulated Internet")
+    get.add_argument(
+        "-m",
+        "--max-time",
+        metavar="S",
+        type=float,
+        default=float(HTTP_TOTAL_TIMEOUT.default),
+        help="give up after S seconds (default %(default)g)",
+    )
+    get.add_argument("--trace", action="store_true", help="tell every step and its time on stderr")
+    return parser
+
+
+# --- the request ------------------------------------------------------------------------------------------------------
+
+
+async def _fetch(options: argparse.Namespace) -> int:
+    if options.max_time <= 0:
+        raise _UsageError("--max-time needs more than 0 seconds")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    trace: Trace | None = _tracer(began) if options.trace else None
+    method = options.method or ("HEAD" if options.head else "POST" if options.data is not None else "GET")
+    headers = [_header(text) for text in options.header]
+    body = None if options.data is None else _data(options.data)
+    async with contextlib.AsyncExitStack() as stack:
+        authority = options.cacert
+        if options.resolver is not None or options.playground:
+            named = await _use_resolver(stack, options, loop, trace)
+            authority = authority or named
+        client = await stack.enter_async_context(
+            HttpClient(
+                tls_context=_context(authority, insecure=options.insecure),
+                timeout=Timeout(total=options.max_time),
+                follow_redirects=HTTP_REDIRECTS.default if options.location else 0,
+                trace=trace,
+            )
+        )
+        response = await stack.enter_async_context(client.stream(method, options.url, headers=headers, body=body))
+        with _output(options.output) as out:
+            if options.include or options.head:
+                out.write(_head(response))
+            async for piece in response:
+                out.write(piece)
+                out.flush()
+            out.flush()
+        if trace is not None:
+            print(f"{(loop.time() - began) * 1000:9.2f} ms  finished, status {response.status}", file=sys.stderr)
+        if options.fail and response.status >= 400:
+            return _complain(f"the server answered {response.status} {response.reason}".rstrip(), 22)
+    return 0
+
+
+async def _use_resolver(
+    stack: contextlib.AsyncExitStack,
+    options: argparse.Namespace,
+    loop: asyncio.AbstractEventLoop,
+    trace: Trace | None,
+) -> str | None:
+    """Set the registered resolver on the loop; return the authority its world comes with, a PEM file, if any."""
+    factory = find_resolver()
+    install = getattr(loop, "set_resolver", None)
+    if factory is None or install is None:
+        raise _UsageError("no resolver is installed that --resolver or --playground could use")
+
+    def step(told: object) -> None:
+        if trace is not None:
+            kind, text = getattr(told, "kind", "step"), getattr(told, "text", told)
+            trace(TracePoint("resolver", str(kind), loop.time(), {"what": str(text)}))
+
+    argument = "playground" if options.playground else options.resolver
+    try:
+        made = await stack.enter_async_context(factory(argument, step if trace is not None else None))
+    except ValueError as error:
+        raise _UsageError(f"--resolver {argument}: {error}") from error
+    install(made)
+    stack.callback(install, None)
+    # Only a simulated world brings an authority of its own; a resolver must never add trust to the real one.
+    trust = getattr(made, "trust", None) if options.playground else None
+    return None if trust is None else str(trust)
+
+
+def _tracer(began: float) -> Trace:
+    def tell(point: TracePoint) -> None:
+        print(f"{(point.time - began) * 1000:9.2f} ms  {point}", file=sys.stderr)
+
+    return tell
+
+
+def _context(authority: str | None, *, insecure: bool) -> "ssl.SSLContext | None":
+    if insecure:
+        return tls.client_context(verify=False)
+    if authority is None:
+        return None
+    try:
+        # A private authority is named on purpose; the strict profile is for the public ones.
+        return tls.client_context(cafile=authority, strict=False)
+    except OSError as error:
+        raise _UsageError(f"--cacert {authority}: {error.strerror or error}") from error
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise _UsageError(f"-H {text!r} is not of the form 'Name: value'")
+    return name.strip(), value.strip()
+
+
+def _data(text: str) -> bytes:
+    if not text.startswith("@"):
+        return text.encode()
+    if text == "@-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(text[1:]).read_bytes()
+    except OSError as error:
+        raise _UsageError(f"--data {text}: {error.strerror or error}") from error
+
+
+def _head(response: StreamedResponse) -> bytes:
+    lines = [f"{response.http_version} {response.status} {response.reason}".rstrip()]
+    lines += [f"{name}: {value}" for name, value in response.headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@contextlib.contextmanager
+def _output(path: str | None) -> Iterator[BinaryIO]:
+    if path is None or path == "-":
+        yield sys.stdout.buffer
+    else:
+        with Path(path).open("wb") as file:
+            yield file
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

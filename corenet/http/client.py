@@ -1,0 +1,616 @@
+"""The HTTPS client: requests over pooled HTTP/1.1 connections, redirects, bounds and clear errors.
+
+What it does not do on purpose: cookies, proxies, retries. One exception is made for the keep-alive race (RFC 9112
+section 9.3.1): when a reused connection dies before any byte of the answer and the request is idempotent and can be
+sent again, it is sent once more on a new connection. Nothing between taking a slot and giving it back can be skipped by
+a cancel.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from corenet import tls
+from corenet._version import __version__
+from corenet.http.connect import open_connection
+from corenet.http.connection import Connection
+from corenet.http.decode import ACCEPT_ENCODING, Decoder, decode_all
+from corenet.http.errors import (
+    HttpError,
+    LocalProtocolError,
+    RedirectError,
+    ServerDisconnected,
+    TimeoutExceeded,
+)
+from corenet.http.events import Data, End
+from corenet.http.headers import Headers
+from corenet.http.pool import Limits, Pool, Slot
+from corenet.http.response import Response, StreamedResponse
+from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
+from corenet.http.url import parse_url
+from corenet.limits import (
+    HTTP_BODY,
+    HTTP_CLOSE,
+    HTTP_CONNECT_TIMEOUT,
+    HTTP_DECODED,
+    HTTP_READ,
+    HTTP_READ_TIMEOUT,
+    HTTP_REDIRECTS,
+    HTTP_TOTAL_TIMEOUT,
+    HTTP_URL_CACHE,
+)
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
+
+FieldTypes = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+Body = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | None
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+_BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CREDENTIALS = (b"authorization", b"proxy-authorization", b"cookie")
+_VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1"}
+_END = End()
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """Seconds for the parts of a request; `math.inf` switches one off.
+
+    `connect` covers waiting for a free connection, name, TCP and TLS; `read` the longest silence in either direction;
+    `total` everything from the call to the last byte, redirects included.
+    """
+
+    connect: float = HTTP_CONNECT_TIMEOUT.default
+    read: float = HTTP_READ_TIMEOUT.default
+    total: float = HTTP_TOTAL_TIMEOUT.default
+
+    def __post_init__(self) -> None:
+        if min(self.connect, self.read, self.total) <= 0:
+            raise ValueError("a time-out of 0 or less would end every request")
+
+
+class HttpClient:
+    """An HTTP/1.1 client for one event loop, with a pool of connections; use it as an async context manager.
+
+    `tls_context` replaces the shared default context (see `corenet.tls`), `trace` is called with every `TracePoint`,
+    `follow_redirects` bounds redirects (0: they are returned), `max_body` and `max_decoded` bound a body in bytes as
+    sent and as decoded, `decode` asks for gzip and deflate and undoes them.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls_context: "ssl.SSLContext | None" = None,
+        timeout: Timeout | float | None = None,
+        limits: Limits | None = None,
+        headers: FieldTypes = (),
+        trace: Trace | None = None,
+        follow_redirects: int = HTTP_REDIRECTS.default,
+        allow_downgrade: bool = False,
+        decode: bool = True,
+        max_body: int = HTTP_BODY.default,
+        max_decoded: int = HTTP_DECODED.default,
+        max_head: int | None = None,
+    ) -> None:
+        self._context = tls_context
+        self._timeout = _timeout(timeout, Timeout())
+        self._limits = Limits() if limits is None else limits
+        self._trace = trace
+        self._redirects = HTTP_REDIRECTS.check(follow_redirects, "HttpClient follow_redirects")
+        self._allow_downgrade = allow_downgrade
+        self._decode = decode
+        self._max_body = HTTP_BODY.check(max_body, "HttpClient max_body")
+        self._max_decoded = HTTP_DECODED.check(max_decoded, "HttpClient max_decoded")
+        self._max_head = max_head
+        self._pool: Pool | None = None
+        self._scratch = memoryview(bytearray(HTTP_READ.default))
+        self._open: set[Connection] = set()
+        self._defaults = Headers.of(headers)
+        for name, value in (("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*")):
+            if name not in self._defaults:
+                self._defaults.add(name, value)
+        if decode and "Accept-Encoding" not in self._defaults:
+            self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._keep_heads = "Connection" not in self._defaults
+
+    # --- what callers use -----------------------------------------------------------------------------------------
+
+    def get(
+        self, url: str, *, headers: FieldTypes = (), timeout: Timeout | float | None = None
+    ) -> Coroutine[Any, Any, Response]:
+        """Send a GET and return the whole response. Raises what `request` raises."""
+        return self.request("GET", url, headers=headers, timeout=timeout)
+
+    def post(
+        self, url: str, body: Body, *, headers: FieldTypes = (), timeout: Timeout | float | None = None
+    ) -> Coroutine[Any, Any, Response]:
+        """Send a POST with `body` and return the whole response. Raises what `request` raises."""
+        return self.request("POST", url, headers=headers, body=body, timeout=timeout)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: FieldTypes = (),
+        body: Body = None,
+        timeout: Timeout | float | None = None,
+    ) -> Response:
+        """Send a request and return the whole response, its body decoded and in memory.
+
+        A body of bytes is sent with its length, an iterable of bytes chunk by chunk. Statuses of 400 and above are
+        responses, not exceptions.
+
+        Raises:
+            HttpError: one of its kinds, see `corenet.http.errors`: InvalidUrl, NameResolutionError, ConnectError,
+                TlsError, TimeoutExceeded, RemoteProtocolError, ResponseTooLarge, RedirectError, LocalProtocolError.
+        """
+        call = _Call(self, method, url, headers, body, timeout)
+        while True:
+            slot, connection = await self._send(call, collecting=True)
+            try:
+                await connection.wait()
+                response = self._collect(call, connection)
+            except BaseException as error:
+                self._release(slot, call, error)
+                if self._may_repeat(slot, call, error):
+                    continue
+                raise
+            self._release(slot, call, None)
+            if response.status not in _REDIRECTS or not call.follow(response.status, response.headers):
+                return response
+            call.history += (response,)
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: FieldTypes = (),
+        body: Body = None,
+        timeout: Timeout | float | None = None,
+    ) -> AbstractAsyncContextManager[StreamedResponse]:
+        """Send a request and give the response as soon as its head has come: ``async with client.stream(...) as r``.
+
+        Reading slowly slows the server down: at most some 256 KiB wait in memory. Raises what `request` raises, on
+        entering or while the body is read.
+        """
+        return self._stream(_Call(self, method, url, headers, body, timeout))
+
+    @asynccontextmanager
+    async def _stream(self, call: "_Call") -> AsyncIterator[StreamedResponse]:
+        while True:
+            slot, connection = await self._send(call, collecting=False)
+            try:
+                head = await connection.wait_head()
+                headers = head.headers
+                if head.status in _REDIRECTS and call.follow(head.status, headers):
+                    # A short body is read so that the connection can be kept; a long one ends the request.
+                    connection.max_body = self._max_body
+                    kept = Response(
+                        head.status,
+                        head.reason.decode("latin-1"),
+                        headers,
+                        b"",
+                        url=call.sent_url.text,
+                        method=call.method,
+                    )
+                    while await connection.next_piece() is not None:
+                        pass
+                    self._release(slot, call, None)
+                    call.history += (kept,)
+                    continue
+                response = self._streamed(call, slot, connection)
+            except BaseException as error:
+                self._release(slot, call, error)
+                if self._may_repeat(slot, call, error):
+                    continue
+                raise
+            break
+        try:
+            yield response
+        finally:
+            response.close()
+
+    async def close(self) -> None:
+        """Close all connections, waiting a little for the goodbyes; requests still running fail."""
+        if self._pool is None:
+            return
+        self._pool.close()
+        waiting = []
+        for connection in list(self._open):
+            if connection.active:
+                connection.fail(LocalProtocolError("the client was closed during the request"))
+            if connection.lost is not None:
+                waiting.append(connection.lost)
+        if waiting:
+            await asyncio.wait(waiting, timeout=HTTP_CLOSE.default)
+        for connection in list(self._open):
+            connection.abort()
+
+    async def __aenter__(self) -> "HttpClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- one exchange ---------------------------------------------------------------------------------------------
+
+    async def _send(self, call: "_Call", *, collecting: bool) -> tuple[Slot, Connection]:
+        """Get a connection and send the request; on return the caller owns the slot."""
+        got = self._assign(call)
+        slot = got if isinstance(got, Slot) else await self._wait_for_slot(call, got)
+        try:
+            connection = slot.connection
+            if connection is None:
+                connection = await self._connect(call)
+                slot.connection = connection
+            connection.begin(
+                collecting=collecting,
+                max_body=self._max_body if collecting else math.inf,
+                deadline=call.deadline,
+                read_timeout=call.timeout.read,
+            )
+            if self._trace is not None:
+                report(
+                    self._trace,
+                    "request",
+                    STARTED,
+                    connection.loop.time(),
+                    method=call.method,
+                    url=call.url.text,
+                    reused=slot.reused,
+                )
+            codec = connection.codec
+            body = call.body
+            if body is None:
+                connection.write(self._plain_head(call, connection))
+            else:
+                head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
+                if isinstance(body, bytes):
+                    connection.write(head + codec.send(Data(body)))
+                    codec.send(_END)
+                else:
+                    connection.write(head)
+                    await self._upload(connection, body)
+            if self._trace is not None:
+                report(self._trace, "request", DONE, connection.loop.time())
+                report(self._trace, "response", STARTED, connection.loop.time())
+            return slot, connection
+        except BaseException as error:
+            self._release(slot, call, error)
+            if self._may_repeat(slot, call, error):
+                return await self._send(call, collecting=collecting)
+            raise
+
+    def _plain_head(self, call: "_Call", connection: Connection) -> bytes:
+        """A request without a body. Without fields of its own it is the same bytes every time, so they are kept."""
+        codec = connection.codec
+        key = (call.method, call.url.text) if call.is_plain and self._keep_heads else None
+        head = None if key is None else self._heads.get(key)
+        if head is not None:
+            codec.repeat_request(call.method_bytes)
+            return head
+        head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
+        codec.send(_END)
+        if key is not None:
+            if len(self._heads) >= HTTP_URL_CACHE.default:
+                self._heads.clear()
+            self._heads[key] = head
+        return head
+
+    async def _upload(self, connection: Connection, body: AsyncIterable[bytes] | Iterable[bytes]) -> None:
+        """Send a body piece by piece, at the server's pace; stop when the answer is there before its end."""
+        codec = connection.codec
+        pieces = body if isinstance(body, AsyncIterable) else _each(body)
+        async for piece in pieces:
+            if connection.ended:
+                return
+            if not isinstance(piece, bytes | bytearray | memoryview):
+                raise LocalProtocolError(f"a body yields bytes, not {type(piece).__name__}")
+            connection.write(codec.send(Data(bytes(piece))))
+            await connection.drain()
+        if not connection.ended:
+            connection.write(codec.send(_END))
+
+    def _collect(self, call: "_Call", connection: Connection) -> Response:
+        head = connection.response
+        if head is None:
+            raise ServerDisconnected("the response has no head", received=False)
+        body = connection.take_body()
+        if connection.codec.content_coded and self._decode and body:
+            body = decode_all(body, head.headers.get_members("content-encoding"), self._max_decoded)
+        return Response(
+            head.status,
+            head.reason.decode("latin-1"),
+            head.headers,
+            body,
+            url=call.url.text,
+            method=call.method,
+            http_version=_VERSIONS[head.version],
+            trailers=connection.trailers,
+            history=call.history,
+        )
+
+    def _streamed(self, call: "_Call", slot: Slot, connection: Connection) -> StreamedResponse:
+        head = connection.response
+        assert head is not None  # wait_head has returned it
+        decoder = None
+        if self._decode and "content-encoding" in head.headers and call.method != "HEAD":
+            decoder = Decoder(head.headers.get_members("content-encoding"), limit=self._max_decoded)
+        return StreamedResponse(
+            head.status,
+            head.reason.decode("latin-1"),
+            head.headers,
+            connection,
+            url=call.url.text,
+            method=call.method,
+            http_version=_VERSIONS[head.version],
+            history=call.history,
+            decoder=decoder,
+            limit=self._max_body,
+            finish=lambda error: self._release(slot, call, error),
+        )
+
+    # --- connections ----------------------------------------------------------------------------------------------
+
+    def _assign(self, call: "_Call") -> "Slot | asyncio.Future[Slot]":
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = Pool(asyncio.get_running_loop(), self._limits)
+        if pool.closing:
+            raise LocalProtocolError("this client was closed")
+        if call.deadline == 0.0:
+            call.deadline = pool.loop.time() + call.timeout.total
+        return pool.assign(call.url.origin)
+
+    async def _wait_for_slot(self, call: "_Call", waiting: "asyncio.Future[Slot]") -> Slot:
+        pool = self._pool
+        assert pool is not None  # the future came from it
+        try:
+            async with asyncio.timeout_at(min(call.deadline, pool.loop.time() + call.timeout.connect)):
+                return await waiting
+        except TimeoutError:
+            pool.give_up(call.url.origin, waiting)
+            raise TimeoutExceeded(f"{call.url.origin}: no connection became free in time", "pool") from None
+        except BaseException:
+            pool.give_up(call.url.origin, waiting)
+            raise
+
+    async def _connect(self, call: "_Call") -> Connection:
+        loop = asyncio.get_running_loop()
+        context = None
+        if call.url.scheme == "https":
+            context = self._context
+            if context is None:
+                if not tls.default_is_ready():
+                    # Reading the trust store takes some 31 ms: not on the loop.
+                    await loop.run_in_executor(None, tls.default_client_context)
+                context = self._context = tls.default_client_context()
+        left = call.deadline - loop.time()
+        if left <= 0:
+            raise TimeoutExceeded(f"{call.url.origin}: the request took longer than its total time", "connect")
+        connection = await open_connection(
+            call.url.origin,
+            context=context,
+            is_address=call.url.is_address,
+            timeout=min(left, call.timeout.connect),
+            trace=self._trace,
+            scratch=self._scratch,
+            max_head=self._max_head,
+        )
+        self._open.add(connection)
+        if connection.lost is not None:
+            connection.lost.add_done_callback(lambda _: self._open.discard(connection))
+        return connection
+
+    def _release(self, slot: Slot, call: "_Call", error: BaseException | None) -> None:
+        """Give the slot back; the connection is kept only after a clean end."""
+        if not slot.held or self._pool is None:
+            return
+        connection = slot.connection
+        reusable = False
+        if connection is not None:
+            if error is None:
+                reusable = connection.finish()
+            else:
+                connection.active = False
+                connection.abort()
+            if self._trace is not None:
+                now = connection.loop.time()
+                if error is None:
+                    report(self._trace, "response", DONE, now, bytes=connection.size, kept=reusable)
+                else:
+                    step = "response" if connection.codec.sending_done else "request"
+                    report(self._trace, step, FAILED, now, error=str(error) or type(error).__name__)
+        self._pool.release(slot, reusable=reusable)
+
+    def _may_repeat(self, slot: Slot, call: "_Call", error: BaseException) -> bool:
+        """The keep-alive race: the server closed while our request was on its way (RFC 9112 section 9.3.1)."""
+        if not (
+            slot.reused
+            and isinstance(error, ServerDisconnected)
+            and not error.received
+            and call.method in _IDEMPOTENT
+            and (call.body is None or isinstance(call.body, bytes))
+            and not call.repeated
+        ):
+            return False
+        call.repeated = True
+        if self._pool is not None:
+            self._pool.drop_idle(call.url.origin)
+        return True
+
+
+class _Call:
+    """A request on its way: what is asked, how long it may take, where redirects have led."""
+
+    __slots__ = (
+        "_defaults",
+        "_extra",
+        "body",
+        "client",
+        "deadline",
+        "history",
+        "length",
+        "method",
+        "method_bytes",
+        "repeated",
+        "sent_url",
+        "timeout",
+        "url",
+        "url_text",
+    )
+
+    def __init__(
+        self,
+        client: HttpClient,
+        method: str,
+        url: str,
+        headers: FieldTypes,
+        body: Body,
+        timeout: Timeout | float | None,
+    ) -> None:
+        self.client = client
+        self.method = method
+        self.method_bytes = method.encode("latin-1", "replace")
+        self.url_text = url
+        self.url = self.sent_url = parse_url(url)
+        self.timeout = client._timeout if timeout is None else _timeout(timeout, client._timeout)
+        self.deadline = 0.0
+        self.history: tuple[Response, ...] = ()
+        self.repeated = False
+        self._defaults = client._defaults.raw
+        self._extra = Headers.of(headers) if headers else None
+        if isinstance(body, str):
+            raise TypeError("a body is bytes or yields bytes; encode the text first")
+        self.body: bytes | AsyncIterable[bytes] | Iterable[bytes] | None
+        self.body = bytes(body) if isinstance(body, bytearray | memoryview) else body
+        self.length = -1
+        if isinstance(self.body, bytes):
+            self.length = len(self.body)
+        elif self.body is None and method in _BODY_EXPECTED:
+            # RFC 9110 section 8.6: say that there is nothing, where something would be expected.
+            self.length = 0
+        if self._extra is not None and "content-length" in self._extra:
+            self.length = -1
+
+    @property
+    def is_plain(self) -> bool:
+        """True when the client's own fields are all that is sent."""
+        return self._extra is None and self._defaults is self.client._defaults.raw
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """The header fields of the next request, Host first (RFC 9110 section 7.2)."""
+        defaults = self._defaults
+        extra = self._extra
+        fields = [(b"Host", self.url.host_field)]
+        if extra is None:
+            fields += defaults
+        else:
+            if "host" in extra:
+                fields.clear()
+            given = {name.lower() for name, _ in extra.raw}
+            fields += [field for field in defaults if field[0].lower() not in given]
+            fields += extra.raw
+        if (
+            self.body is not None
+            and self.length < 0
+            and not any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields)
+        ):
+            fields.append((b"Transfer-Encoding", b"chunked"))
+        return fields
+
+    def follow(self, status: int, headers: Headers) -> bool:
+        """Turn into the request a redirect asks for; False when it shall not be followed.
+
+        Raises:
+            RedirectError: when it leads nowhere, too far, or out of TLS.
+        """
+        client = self.client
+        location = headers.get_list("location")
+        if client._redirects == 0 or not location:
+            return False
+        if len(location) > 1:
+            raise RedirectError(f"{self.url}: a redirect with {len(location)} Location fields")
+        if len(self.history) >= client._redirects:
+            raise RedirectError(f"{self.url_text}: more than {client._redirects} redirects")
+        try:
+            target = self.url.join(_as_text(location[0]))
+        except HttpError as error:
+            raise RedirectError(f"{self.url}: a redirect to {location[0][:200]!r}: {error}") from error
+        if self.url.scheme == "https" and target.scheme == "http" and not client._allow_downgrade:
+            raise RedirectError(f"{self.url}: a redirect from https to {target} is refused")
+        if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
+            self._become_get()
+        elif self.body is not None and not isinstance(self.body, bytes):
+            raise RedirectError(f"{self.url}: a redirect asks for the body again, which was a stream")
+        if target.origin != self.url.origin:
+            self._drop_credentials()
+        self.sent_url = self.url
+        self.url = target
+        self.repeated = False
+        return True
+
+    def _become_get(self) -> None:
+        """RFC 9110 sections 15.4.2 to 15.4.4: what was posted is not posted again elsewhere."""
+        self.method, self.method_bytes, self.body, self.length = "GET", b"GET", None, -1
+        if self._extra is not None:
+            for name in (
+                "content-type",
+                "content-length",
+                "content-encoding",
+                "content-language",
+                "content-location",
+                "transfer-encoding",
+                "digest",
+                "last-modified",
+            ):
+                self._extra.remove(name)
+
+    def _drop_credentials(self) -> None:
+        """Credentials were meant for the origin that was asked (RFC 9110 section 15.4)."""
+        self._defaults = [field for field in self._defaults if field[0].lower() not in _CREDENTIALS]
+        if self._extra is not None:
+            for name in (*_CREDENTIALS, b"host"):
+                self._extra.remove(name.decode())
+
+
+def _as_text(location: str) -> str:
+    """A Location is ASCII by the rules and UTF-8 by habit; as ISO-8859-1 it would be escaped wrongly."""
+    try:
+        return location.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return location
+
+
+def _timeout(given: Timeout | float | None, default: Timeout) -> Timeout:
+    """A bare number is the total."""
+    if given is None or isinstance(given, Timeout):
+        return given or default
+    return Timeout(total=given)
+
+
+async def _each(body: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in body:
+        yield piece
+
+
+async def get(url: str, *, timeout: Timeout | float | None = None, trace: Trace | None = None) -> Response:
+    """Fetch one URL with a GET and return the whole response; the connection is closed afterwards.
+
+    Several requests are cheaper through one `HttpClient`. Raises what `HttpClient.request` raises.
+    """
+    async with HttpClient(trace=trace) as client:
+        return await client.get(url, timeout=timeout)

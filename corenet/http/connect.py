@@ -1,0 +1,200 @@
+"""From an origin to an open connection: names, happy eyeballs, TLS, each with its own trace point and error.
+
+The steps are taken one by one instead of through one `create_connection(host)` so that people see where the time goes
+and which step failed. Names come from the loop's `getaddrinfo`, so a resolver installed there is used; attempts follow
+RFC 8305: families interleaved, a new attempt every 250 ms, earlier ones never given up before another has won.
+"""
+
+import asyncio
+import math
+import os
+import socket
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from corenet import tls
+from corenet.http.connection import Connection
+from corenet.http.errors import ConnectError, NameResolutionError, TimeoutExceeded, TlsError
+from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
+from corenet.http.url import Origin
+from corenet.limits import HTTP_ATTEMPT_DELAY, HTTP_CLOSE
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["open_connection"]
+
+_Address = tuple[int, Any]
+
+
+async def open_connection(
+    origin: Origin,
+    *,
+    context: "ssl.SSLContext | None",
+    is_address: bool,
+    timeout: float,
+    trace: Trace | None = None,
+    scratch: memoryview | None = None,
+    max_head: int | None = None,
+) -> Connection:
+    """Resolve, connect and shake hands within `timeout` seconds; return a connection without an exchange.
+
+    Raises:
+        NameResolutionError: when the host has no address.
+        ConnectError: when no address could be reached.
+        TlsError: when the handshake failed.
+        TimeoutExceeded: naming the phase that took too long.
+    """
+    loop = asyncio.get_running_loop()
+    phase = "dns"
+
+    def point(step: str, **details: Any) -> None:
+        report(trace, phase, step, loop.time(), **details)
+
+    try:
+        async with asyncio.timeout(timeout if timeout != math.inf else None):
+            if is_address:
+                family = socket.AF_INET6 if ":" in origin.host else socket.AF_INET
+                addresses: list[_Address] = [(family, (origin.host, origin.port))]
+            else:
+                point(STARTED, host=origin.host)
+                addresses = await _resolve(loop, origin)
+                point(DONE, addresses=",".join(address[0] for _, address in addresses))
+            phase = "connect"
+            point(STARTED, host=origin.host, port=origin.port)
+            sock = await _connect_any(loop, origin, addresses)
+            connection = Connection(loop, origin, scratch=scratch, max_head=max_head)
+            try:
+                point(DONE, address=sock.getpeername()[0])
+                if context is None:
+                    await loop.create_connection(lambda: connection, sock=sock)
+                    return connection
+                phase = "tls"
+                point(STARTED, name=origin.host)
+                await _secure(loop, connection, sock, context, timeout)
+            except BaseException:
+                # Once a transport owns the socket, this close is the transport's own or does nothing.
+                if connection.lost is None:
+                    sock.close()
+                raise
+            if trace is not None:
+                tls_object = connection.transport.get_extra_info("ssl_object")
+                point(
+                    DONE,
+                    version=tls_object.version(),
+                    cipher=tls_object.cipher()[0],
+                    alpn=tls_object.selected_alpn_protocol() or "none",
+                )
+            return connection
+    except TimeoutError as error:
+        point(FAILED, error="timeout")
+        raise TimeoutExceeded(f"{origin}: no connection within {timeout:g} s, stopped at {phase}", phase) from error
+    except ConnectError as error:
+        point(FAILED, error=str(error))
+        raise
+    except asyncio.CancelledError:
+        point(FAILED, error="cancelled")
+        raise
+
+
+async def _resolve(loop: asyncio.AbstractEventLoop, origin: Origin) -> list[_Address]:
+    try:
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise NameResolutionError(f"the name {origin.host} has no address: {error.strerror or error}") from error
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    if not addresses:
+        raise NameResolutionError(f"the name {origin.host} has no address")
+    return _interleave(addresses)
+
+
+def _interleave(addresses: Sequence[_Address]) -> list[_Address]:
+    """RFC 8305 section 4: families take turns, the preferred one first; the order within a family stays."""
+    first = [address for address in addresses if address[0] == addresses[0][0]]
+    second = [address for address in addresses if address[0] != addresses[0][0]]
+    return [address for pair in zip_longest(first, second) for address in pair if address is not None]
+
+
+async def _connect_any(loop: asyncio.AbstractEventLoop, origin: Origin, addresses: Sequence[_Address]) -> socket.socket:
+    """The first socket that connects; the others are closed."""
+    waiting = list(reversed(addresses))
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    failures: list[str] = []
+    if len(waiting) == 1:
+        try:
+            return await _connect_one(loop, *addresses[0])
+        except OSError as error:
+            raise _unreachable(origin, [f"{addresses[0][1][0]}: {_why(error)}"]) from error
+    won: socket.socket | None = None
+    try:
+        while waiting or attempts:
+            if waiting:
+                address = waiting.pop()
+                attempts.add(loop.create_task(_connect_one(loop, *address), name=str(address[1][0])))
+            delay = HTTP_ATTEMPT_DELAY.default / 1000 if waiting else None
+            done, attempts = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                failure = task.exception()
+                if failure is None and won is None:
+                    won = task.result()
+                elif failure is None:
+                    task.result().close()
+                elif isinstance(failure, OSError):
+                    failures.append(f"{task.get_name()}: {_why(failure)}")
+                else:
+                    raise failure
+            if won is not None:
+                return won
+        raise _unreachable(origin, failures)
+    finally:
+        for task in attempts:
+            task.cancel()
+        for result in await asyncio.gather(*attempts, return_exceptions=True):
+            if isinstance(result, socket.socket):
+                result.close()
+
+
+async def _connect_one(loop: asyncio.AbstractEventLoop, family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _why(error: OSError) -> str:
+    # asyncio puts a text of its own into strerror; the system's says more.
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _unreachable(origin: Origin, failures: list[str]) -> ConnectError:
+    return ConnectError(f"cannot connect to {origin.host} port {origin.port}: {'; '.join(failures)}")
+
+
+async def _secure(
+    loop: asyncio.AbstractEventLoop,
+    connection: Connection,
+    sock: socket.socket,
+    context: "ssl.SSLContext",
+    timeout: float,
+) -> None:
+    host = connection.origin.host
+    try:
+        await loop.create_connection(
+            lambda: connection,
+            sock=sock,
+            ssl=context,
+            server_hostname=host.rstrip("."),
+            ssl_handshake_timeout=timeout if timeout != math.inf else None,
+            ssl_shutdown_timeout=HTTP_CLOSE.default,
+        )
+    except TimeoutError:
+        raise
+    except OSError as error:
+        failure = tls.explain(error)
+        if failure is None:
+            failure = tls.HandshakeFailure(f"the connection was lost during the handshake: {_why(error)}", False)
+        raise TlsError(f"TLS with {host}: {failure.reason}", certificate=failure.certificate) from error

@@ -1,0 +1,78 @@
+"""The grammar of HTTP field lines: which bytes may stand in names, values and targets, and how lists are read.
+
+Shared by the codec (which calls the C walkers) and by `headers` (which calls the few Python functions here). Rule: a
+byte outside the grammar never leaves and never enters; CR, LF and NUL in a value are how requests are smuggled.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
+
+from corenet.http.errors import LocalProtocolError
+
+__all__ = ["find_fields", "is_token", "is_value"]
+
+
+cdef bint has_member(const uint8_t *p, Py_ssize_t n, const char *lower, Py_ssize_t m) noexcept nogil:
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t start, stop
+    while at <= n:
+        start = at
+        while at < n and p[at] != 0x2C:
+            at += 1
+        stop = at
+        at += 1
+        while start < stop and is_blank(p[start]):
+            start += 1
+        while stop > start and is_blank(p[stop - 1]):
+            stop -= 1
+        if same_name(p + start, stop - start, lower, m):
+            return True
+    return False
+
+
+cdef bytes field_line(bytes name, bytes value):
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(name)
+    cdef Py_ssize_t m = PyBytes_GET_SIZE(value)
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(name)
+    cdef const uint8_t *v = <const uint8_t *>PyBytes_AS_STRING(value)
+    if n == 0 or span(p, n, TOKEN) != n:
+        raise LocalProtocolError(f"{name!r} is not a field name")
+    if span(v, m, VALUE) != m or (m and (is_blank(v[0]) or is_blank(v[m - 1]))):
+        raise LocalProtocolError(f"the value {value!r} of {name!r} has a character no field value may have")
+    cdef bytes line = PyBytes_FromStringAndSize(NULL, n + m + 4)
+    cdef char *out = PyBytes_AS_STRING(line)
+    memcpy(out, p, n)
+    out[n] = 0x3A
+    out[n + 1] = 0x20
+    memcpy(out + n + 2, v, m)
+    out[n + m + 2] = 0x0D
+    out[n + m + 3] = 0x0A
+    return line
+
+
+def find_fields(list raw, bytes lower):
+    """Return the values of all fields named `lower` (lower-case) in the list of (name, value), in order."""
+    cdef list found = []
+    cdef tuple field
+    cdef bytes name
+    cdef const char *wanted = PyBytes_AS_STRING(lower)
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(lower)
+    for field in raw:
+        name = field[0]
+        if same_name(<const uint8_t *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), wanted, n):
+            found.append(field[1])
+    return found
+
+
+def is_token(bytes text):
+    """Tell whether `text` is a token, as methods and field names are (RFC 9110 section 5.6.2)."""
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(text)
+    return n > 0 and span(<const uint8_t *>PyBytes_AS_STRING(text), n, TOKEN) == n
+
+
+def is_value(bytes text):
+    """Tell whether `text` may be a field value: no control characters, no blanks around (RFC 9110 section 5.5)."""
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(text)
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(text)
+    return span(p, n, VALUE) == n and not (n and (is_blank(p[0]) or is_blank(p[n - 1])))

@@ -1,0 +1,126 @@
+"""An ordered multi-map of header fields: names compare without case, order and spelling are kept.
+
+The parser makes one list of byte pairs and this class only wraps it, since most fields of most responses are never
+read. Text is ISO-8859-1 as on the wire; the bytes themselves are at `raw`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import overload
+
+from corenet.http.errors import LocalProtocolError
+from corenet.http.fields import find_fields, is_token, is_value
+
+__all__ = ["HeaderTypes", "Headers"]
+
+HeaderTypes = "Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]"
+
+
+def _name(name: str | bytes) -> bytes:
+    raw = name.encode("latin-1", "replace") if isinstance(name, str) else bytes(name)
+    if not is_token(raw):
+        raise LocalProtocolError(f"{name!r} is not a field name")
+    return raw
+
+
+def _value(value: str | bytes) -> bytes:
+    try:
+        raw = value.encode("latin-1") if isinstance(value, str) else bytes(value)
+    except UnicodeEncodeError:
+        raise LocalProtocolError(f"the field value {value!r} has characters outside ISO-8859-1") from None
+    raw = raw.strip(b" \t")
+    if not is_value(raw):
+        raise LocalProtocolError(f"the field value {value!r} has a character no field value may have")
+    return raw
+
+
+class Headers:
+    """Fields of a message. Iterates over (name, value) text pairs; `headers[name]` joins repeated fields with ", "."""
+
+    __slots__ = ("raw",)
+
+    raw: list[tuple[bytes, bytes]]
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.raw = raw if type(raw) is list else list(raw)
+
+    @classmethod
+    def of(cls, source: "Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]") -> "Headers":
+        """Make headers from whatever callers like to pass, checking every name and value.
+
+        Raises:
+            LocalProtocolError: when a name is no token or a value holds a control character.
+        """
+        if isinstance(source, Headers):
+            return cls(list(source.raw))
+        pairs = source.items() if isinstance(source, Mapping) else source
+        return cls([(_name(name), _value(value)) for name, value in pairs])
+
+    def get_list(self, name: str) -> list[str]:
+        """Return every value of `name`, in order."""
+        return [value.decode("latin-1") for value in find_fields(self.raw, name.lower().encode("latin-1", "replace"))]
+
+    @overload
+    def get(self, name: str) -> str | None: ...
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """Return the value of `name`, repeated fields joined with ", ", or `default`."""
+        values = self.get_list(name)
+        return ", ".join(values) if values else default
+
+    def get_members(self, name: str) -> list[str]:
+        """Return the members of a comma-separated field in lower case, empty ones left out.
+
+        Only for fields whose members are tokens, as Connection and Content-Encoding: quoted commas are not understood.
+        """
+        members = [part.strip().lower() for value in self.get_list(name) for part in value.split(",")]
+        return [member for member in members if member]
+
+    def set(self, name: str | bytes, value: str | bytes) -> None:
+        """Replace every field called `name` by one."""
+        raw_name, raw_value = _name(name), _value(value)
+        self.remove(raw_name.decode("ascii"))
+        self.raw.append((raw_name, raw_value))
+
+    def add(self, name: str | bytes, value: str | bytes) -> None:
+        """Append one field."""
+        self.raw.append((_name(name), _value(value)))
+
+    def remove(self, name: str) -> int:
+        """Remove every field called `name`; return how many there were."""
+        lower = name.lower().encode("latin-1", "replace")
+        kept = [field for field in self.raw if field[0].lower() != lower]
+        removed = len(self.raw) - len(kept)
+        self.raw = kept
+        return removed
+
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(find_fields(self.raw, name.lower().encode("latin-1", "replace")))
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for name, value in self.raw:
+            yield name.decode("latin-1"), value.decode("latin-1")
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return [(name.lower(), value) for name, value in self.raw] == [
+            (name.lower(), value) for name, value in other.raw
+        ]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        # Values of credentials do not belong in logs.
+        secret = (b"authorization", b"proxy-authorization", b"cookie", b"set-cookie")
+        shown = [(name, b"***" if name.lower() in secret else value) for name, value in self.raw]
+        return f"Headers({shown!r})"

@@ -1,0 +1,230 @@
+"""http and https URLs: parsing, normalising, joining, origins; IDNA only here, at the edge.
+
+Rule: what a browser and another library could read as different hosts is refused instead of guessed: user names,
+backslashes, control characters, percent-encoded hosts, IPv4 in any form but four decimal numbers. The path keeps its
+percent-encoding except that its hex digits become upper-case, dot segments are removed and what may not stand in a
+path is encoded (RFC 3986 sections 2 and 5.2, RFC 9110 section 4.2).
+"""
+
+import re
+from functools import lru_cache
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from corenet.http.errors import InvalidUrl
+from corenet.limits import HTTP_URL, HTTP_URL_CACHE
+
+__all__ = ["Origin", "Url", "parse_url"]
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# RFC 3986 appendix B, without its tolerance for anything.
+_SPLIT = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
+_LAST_IS_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$")
+_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%[0-9A-Fa-f]{2}")
+_PATH_BAD = re.compile(r"[^!$&'()*+,;=:@/%A-Za-z0-9._~\[\]|-]")
+_QUERY_BAD = re.compile(r"[^!$&'()*+,;=:@/?%A-Za-z0-9._~\[\]|{}^`-]")
+_DOT = re.compile(r"(?:\.|%2[Ee])")
+
+
+class Origin(NamedTuple):
+    """Who is spoken to: scheme, host (lower-case ASCII, or an address), port. Credentials never leave it."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}")
+
+
+class Url:
+    """A parsed and normalised URL; immutable by habit, made by `parse_url` and `join` only."""
+
+    __slots__ = ("fragment", "host_field", "is_address", "origin", "path", "query", "target", "text")
+
+    origin: Origin
+    path: str
+    query: str | None
+    fragment: str | None
+    target: bytes
+    text: str
+    host_field: bytes
+    is_address: bool
+
+    def __init__(self, origin: Origin, path: str, query: str | None, fragment: str | None, *, is_address: bool) -> None:
+        self.origin = origin
+        self.path = path
+        self.query = query
+        self.fragment = fragment
+        self.is_address = is_address
+        self.target = (path if query is None else f"{path}?{query}").encode("ascii")
+        base = str(origin)
+        self.host_field = base[len(origin.scheme) + 3 :].encode("ascii")
+        self.text = f"{base}{self.target.decode('ascii')}" + ("" if fragment is None else f"#{fragment}")
+
+    @property
+    def scheme(self) -> str:
+        """http or https."""
+        return self.origin.scheme
+
+    @property
+    def host(self) -> str:
+        """The host in lower-case ASCII, an IPv6 address without brackets."""
+        return self.origin.host
+
+    @property
+    def port(self) -> int:
+        """The port, the scheme's own when none was given."""
+        return self.origin.port
+
+    def join(self, reference: str) -> "Url":
+        """Return the URL that `reference` means here, as in a Location field (RFC 3986 section 5.2).
+
+        Raises:
+            InvalidUrl: when the result is no http or https URL.
+        """
+        if len(reference) > HTTP_URL.default or _FORBIDDEN.search(reference):
+            raise InvalidUrl(f"{reference[:200]!r} is too long or has a blank, control character or backslash in it")
+        match = _SPLIT.fullmatch(reference)
+        assert match is not None  # the pattern matches any text
+        scheme, authority, path, query, fragment = match.groups()
+        # RFC 9110 section 10.2.2: a redirect without a fragment inherits the one that was asked for.
+        if fragment is None:
+            fragment = self.fragment
+        tail = ("" if query is None else f"?{query}") + ("" if fragment is None else f"#{fragment}")
+        if scheme is not None:
+            return parse_url(f"{scheme}:{'' if authority is None else '//' + authority}{path}{tail}")
+        if authority is not None:
+            return parse_url(f"{self.scheme}://{authority}{path}{tail}")
+        if not path:
+            path = self.path
+            if query is None and self.query is not None:
+                tail = f"?{self.query}" + ("" if fragment is None else f"#{fragment}")
+        elif not path.startswith("/"):
+            path = self.path[: self.path.rindex("/") + 1] + path
+        return parse_url(f"{self.origin}{path}{tail}")
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Url({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Url) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+@lru_cache(maxsize=HTTP_URL_CACHE.default)
+def parse_url(text: str) -> Url:
+    """Parse and normalise an absolute http or https URL.
+
+    Raises:
+        InvalidUrl: with the reason, when it cannot be requested safely.
+    """
+    if len(text) > HTTP_URL.default:
+        raise InvalidUrl(f"the URL has more than {HTTP_URL.default} characters")
+    if _FORBIDDEN.search(text):
+        raise InvalidUrl(f"{text!r} has a blank, a control character or a backslash in it")
+    match = _SPLIT.fullmatch(text)
+    assert match is not None  # the pattern matches any text
+    scheme, authority, path, query, fragment = match.groups()
+    if scheme is None or scheme.lower() not in DEFAULT_PORTS:
+        raise InvalidUrl(f"{text!r} does not begin with http:// or https://")
+    if not authority:
+        raise InvalidUrl(f"{text!r} names no host")
+    scheme = scheme.lower()
+    if "@" in authority:
+        raise InvalidUrl("user names and passwords in a URL are refused; send an Authorization field instead")
+    host, port, is_address = _authority(authority, scheme)
+    return Url(
+        Origin(scheme, host, port),
+        _remove_dots(_encode(path, _PATH_BAD)) or "/",
+        None if query is None else _encode(query, _QUERY_BAD),
+        None if fragment is None else _encode(fragment, _QUERY_BAD),
+        is_address=is_address,
+    )
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+def _authority(authority: str, scheme: str) -> tuple[str, int, bool]:
+    """Host, port, and whether the host is an address."""
+    if authority.startswith("["):
+        inside, closing, rest = authority[1:].partition("]")
+        if not closing or (rest and not rest.startswith(":")):
+            raise InvalidUrl(f"{authority!r}: the brackets of an IPv6 address do not match")
+        try:
+            host = IPv6Address(inside).compressed
+        except AddressValueError as error:
+            raise InvalidUrl(f"{authority!r} is no IPv6 address: {error}") from None
+        if "%" in inside:
+            raise InvalidUrl(f"{authority!r}: an address with a zone means nothing outside its own machine")
+        return host, _port(rest[1:], authority, scheme), True
+    name, _, port = authority.partition(":")
+    host = _host(name)
+    is_address = False
+    if _LAST_IS_NUMBER.search(host):
+        try:
+            host = str(IPv4Address(host))
+        except AddressValueError:
+            raise InvalidUrl(f"{name!r} looks like an IPv4 address but is not four decimal numbers") from None
+        is_address = True
+    return host, _port(port, authority, scheme), is_address
+
+
+def _port(text: str, authority: str, scheme: str) -> int:
+    if not text:
+        return DEFAULT_PORTS[scheme]
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise InvalidUrl(f"{authority!r}: the port is not a number from 1 to 65535")
+    return int(text)
+
+
+def _host(name: str) -> str:
+    if "%" in name:
+        raise InvalidUrl(f"{name!r}: a percent sign in a host name is refused")
+    host = name.lower()
+    if not name.isascii() or "xn--" in host:
+        # Its tables take a megabyte, which plain ASCII names need not pay for.
+        import idna
+
+        try:
+            host = idna.encode(name, uts46=True).decode("ascii")
+        except idna.IDNAError as error:
+            raise InvalidUrl(f"{name!r} is no valid internationalised host name: {error}") from None
+    if len(host.rstrip(".")) > 253 or not _HOST.fullmatch(host):
+        raise InvalidUrl(f"{name!r} is no valid host name")
+    return host
+
+
+def _encode(text: str, bad: re.Pattern[str]) -> str:
+    """Percent-encode what may not stand here; existing escapes stay, in upper case, and a lone % becomes %25."""
+    if "%" in text:
+        text = _ESCAPE.sub(lambda found: found[0].upper() if len(found[0]) == 3 else "%25", text)
+    return bad.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")), text)
+
+
+def _remove_dots(path: str) -> str:
+    """RFC 3986 section 5.2.4; escaped dots count as dots, since servers decode them."""
+    if "/." not in path and "/%2E" not in path:
+        return path
+    out: list[str] = []
+    segments = path.split("/")[1:]
+    for position, segment in enumerate(segments):
+        plain = _DOT.sub(".", segment)
+        if plain in (".", ".."):
+            if plain == ".." and out:
+                out.pop()
+            if position == len(segments) - 1:
+                out.append("")
+        else:
+            out.append(segment)
+    return "/" + "/".join(out)

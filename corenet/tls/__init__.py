@@ -1,0 +1,26 @@
+"""The door of the TLS room: safe contexts for clients and servers, and words for failed handshakes.
+
+Transports live in `corenet.tls.transport` and are made by the loop; nobody imports them from here.
+"""
+
+from corenet.tls.context import (
+    ALPN_HTTP1,
+    HandshakeFailure,
+    client_context,
+    default_client_context,
+    default_is_ready,
+    explain,
+    peer_closed_cleanly,
+    server_context,
+)
+
+__all__ = [
+    "ALPN_HTTP1",
+    "HandshakeFailure",
+    "client_context",
+    "default_client_context",
+    "default_is_ready",
+    "explain",
+    "peer_closed_cleanly",
+    "server_context",
+]

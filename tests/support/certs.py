@@ -1,0 +1,93 @@
+"""A throw-away certificate authority for tests: good leaves, expired ones, leaves for other names.
+
+Keys are P-256, since RSA keys would take longer to make than most tests to run. The authority is valid for the strict
+checks of RFC 5280, so that a strict client context accepts it.
+"""
+
+import datetime
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+__all__ = ["Authority", "Leaf"]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A server certificate with its chain and its key, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+class Authority:
+    """A CA in a folder; `cafile` is what clients trust."""
+
+    def __init__(self, folder: Path, name: str = "Throw-away CA") -> None:
+        self.folder = folder
+        self.name = _name(name)
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.now(datetime.UTC)
+        public = self.key.public_key()
+        self.certificate = (
+            x509.CertificateBuilder()
+            .subject_name(self.name)
+            .issuer_name(self.name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1000))
+            .not_valid_after(now + datetime.timedelta(days=30))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        self.cafile = folder / "ca.pem"
+        self.cafile.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def leaf(self, *names: str, file: str = "leaf", expired: bool = False) -> Leaf:
+        """Issue a certificate for DNS names and addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.datetime.now(datetime.UTC)
+        end = now - datetime.timedelta(days=1) if expired else now + datetime.timedelta(days=20)
+        alternatives: list[x509.GeneralName] = []
+        for name in names:
+            try:
+                alternatives.append(x509.IPAddress(ip_address(name)))
+            except ValueError:
+                alternatives.append(x509.DNSName(name))
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(_name(names[0]))
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=400))
+            .not_valid_after(end)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
+            .add_extension(x509.KeyUsage(True, False, False, False, False, False, False, False, False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        leaf = Leaf(self.folder / f"{file}.pem", self.folder / f"{file}.key")
+        leaf.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        _write_key(leaf.key, key)
+        return leaf

@@ -1,0 +1,255 @@
+"""The command: body on stdout, one sentence on stderr, curl's exit codes.
+
+The server runs on a thread of its own with asyncio's loop, because the command brings its own loop and blocks.
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.certs import Authority
+from support.http_peer import Peer, Server, serving
+
+from corenet import tls
+from corenet.http import cli, resolvers
+
+
+async def answer(peer: Peer) -> None:
+    while True:
+        line, headers, body = await peer.request()
+        path = line.split()[1]
+        if path == "/hang":
+            await peer.reader.read()
+        elif path == "/close":
+            return
+        elif path == "/garbage":
+            await peer.send(b"garbage\r\n\r\n")
+        elif path == "/cut":
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ncut")
+            return
+        elif path == "/missing":
+            await peer.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone")
+        elif path == "/away":
+            await peer.send(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")
+        else:
+            said = f"{line}|{headers.get('x-test')}|{body.decode()}".encode()
+            await peer.send(b"HTTP/1.1 200 OK\r\nX-Reply: yes\r\nContent-Length: %d\r\n\r\n" % len(said))
+            if not line.startswith("HEAD"):
+                await peer.send(said)
+
+
+async def no_tls(peer: Peer) -> None:
+    await peer.reader.read(5)
+    await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await peer.reader.read()
+
+
+class Background:
+    """A server on a thread, until the context ends."""
+
+    def __init__(self, context: Any = None, serve: Any = answer) -> None:
+        self.context = context
+        self.serve = serve
+        self.ready = threading.Event()
+
+    def __enter__(self) -> Server:
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.main()))
+        self.thread.start()
+        assert self.ready.wait(10)
+        return self.server
+
+    async def main(self) -> None:
+        self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
+        async with serving(self.serve, tls=self.context) as self.server:
+            self.ready.set()
+            await self.stop.wait()
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self.stop.set)
+        self.thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Background() as running:
+        yield running
+
+
+def corenet(capfdbinary: Any, *arguments: str) -> tuple[int, bytes, str]:
+    code = cli.main(["get", *arguments])
+    out, err = capfdbinary.readouterr()
+    return code, out, err.decode()
+
+
+def test_the_body_goes_to_stdout_and_nothing_else(server: Server, capfdbinary: Any) -> None:
+    assert corenet(capfdbinary, server.url + "/x") == (0, b"GET /x HTTP/1.1|None|", "")
+
+
+def test_request_options(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
+    assert corenet(capfdbinary, server.url, "-H", "X-Test: hello", "-d", "data")[1] == b"POST / HTTP/1.1|hello|data"
+    (tmp_path / "body").write_bytes(b"from a file")
+    assert corenet(capfdbinary, server.url, "-X", "PUT", "-d", f"@{tmp_path / 'body'}")[1].endswith(b"|from a file")
+    code, out, err = corenet(capfdbinary, server.url, "-o", str(tmp_path / "out"))
+    assert (code, out, err) == (0, b"", "") and (tmp_path / "out").read_bytes() == b"GET / HTTP/1.1|None|"
+
+
+def test_the_head(server: Server, capfdbinary: Any) -> None:
+    code, out, _ = corenet(capfdbinary, server.url, "-i")
+    assert code == 0 and out.startswith(b"HTTP/1.1 200 OK\r\nX-Reply: yes\r\n") and out.endswith(b"|None|")
+    code, out, _ = corenet(capfdbinary, server.url, "--head")
+    assert code == 0 and out.endswith(b"\r\n\r\n") and b"X-Reply: yes" in out
+
+
+def test_redirects_are_shown_or_followed(server: Server, capfdbinary: Any) -> None:
+    assert corenet(capfdbinary, server.url + "/away", "-i")[1].startswith(b"HTTP/1.1 302 Found")
+    assert corenet(capfdbinary, server.url + "/away", "-L")[1] == b"GET / HTTP/1.1|None|"
+
+
+def test_statuses(server: Server, capfdbinary: Any) -> None:
+    assert corenet(capfdbinary, server.url + "/missing")[:2] == (0, b"gone")
+    code, _, err = corenet(capfdbinary, server.url + "/missing", "--fail")
+    assert code == 22 and err == "corenet: the server answered 404 Not Found\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "code", "words"),
+    [
+        ("/hang", ["--max-time", "0.1"], 28, "total time"),
+        ("/close", [], 52, "without a response"),
+        ("/garbage", [], 8, "status line"),
+        ("/cut", [], 18, "inside its response"),
+        ("/", ["-H", "broken"], 2, "not of the form"),
+        ("/", ["-H", "a b: c"], 2, "not a field name"),
+        ("/", ["-d", "@/nonexistent/file"], 2, "No such file"),
+        ("/", ["-o", "/nonexistent/file"], 23, "No such file"),
+        ("/", ["--max-time", "0"], 2, "more than 0"),
+        ("/", ["--cacert", "/nonexistent/file"], 2, "No such file"),
+    ],
+)
+def test_failures(server: Server, capfdbinary: Any, path: str, options: list[str], code: int, words: str) -> None:
+    got, _, err = corenet(capfdbinary, server.url + path, *options)
+    assert got == code and words in err and err.startswith("corenet: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "code"), [("gopher://x/", 3), ("http://127.0.0.1:1/", 7), ("http://user@127.0.0.1/", 3), ("nothing", 3)]
+)
+def test_places_that_cannot_be_reached(capfdbinary: Any, url: str, code: int) -> None:
+    assert corenet(capfdbinary, url)[0] == code
+
+
+def test_usage_errors_are_two() -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([])
+    assert caught.value.code == 2
+
+
+def test_tls(tmp_path: Path, capfdbinary: Any) -> None:
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("localhost")
+    with Background(tls.server_context(leaf.certificate, leaf.key)) as server:
+        assert corenet(capfdbinary, server.url, "--cacert", str(authority.cafile))[0] == 0
+        assert corenet(capfdbinary, server.url, "--insecure")[0] == 0
+        code, _, err = corenet(capfdbinary, server.url)
+        assert code == 60 and "not known here" in err
+        code, _, err = corenet(capfdbinary, server.url.replace("localhost", "127.0.0.1"), "--cacert",
+                               str(authority.cafile))  # fmt: skip
+        assert code == 60 and "not for this address" in err
+    with Background(serve=no_tls) as plain:
+        code, _, err = corenet(capfdbinary, plain.url.replace("http:", "https:"), "--insecure")
+        assert code == 35 and "does not speak TLS" in err
+
+
+def test_trace_tells_every_step(server: Server, capfdbinary: Any) -> None:
+    code, out, err = corenet(capfdbinary, server.url.replace("127.0.0.1", "localhost"), "--trace")
+    assert code == 0 and out.startswith(b"GET")
+    steps = [line.split(" ms  ")[1].split(" ")[0] for line in err.splitlines()]
+    assert steps == [
+        "dns.started", "dns.done", "connect.started", "connect.done", "request.started", "request.done",
+        "response.started", "response.done", "finished,",
+    ]  # fmt: skip
+    times = [float(line.split(" ms")[0]) for line in err.splitlines()]
+    assert times == sorted(times)
+
+
+# --- the resolver hook ------------------------------------------------------------------------------------------------
+
+
+class FakeEntry:
+    name = "fake"
+
+    def __init__(self, authority: Path | None = None) -> None:
+        self.authority = authority
+
+    def load(self) -> Any:
+        import socket
+
+        authority = self.authority
+
+        class Fake:
+            trust = authority
+
+            async def getaddrinfo(self, host: str, port: int, **kwargs: Any) -> Any:
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+            async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
+                raise NotImplementedError
+
+        @asynccontextmanager
+        async def factory(argument: str, trace: Any) -> AsyncIterator[Fake]:
+            if argument == "nonsense":
+                raise ValueError("no address")
+            if trace is not None:
+                trace(f"asked with {argument!r}")
+                trace(SimpleNamespace(kind="referral", text="to the child"))
+            yield Fake()
+
+        return factory
+
+
+def test_names_go_through_the_registered_resolver(
+    server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolvers, "entry_points", lambda group: [FakeEntry()] if group else [])
+    url = f"http://www.example.playground:{server.port}/x"
+    for options, argument in (["--resolver"], ""), (["--resolver", "192.0.2.1:53"], "192.0.2.1:53"), (
+        ["--playground"], "playground",
+    ):  # fmt: skip
+        code, out, err = corenet(capfdbinary, url, *options, "--trace")
+        assert code == 0 and out == b"GET /x HTTP/1.1|None|"
+        assert f"resolver.step what=asked with {argument!r}" in err
+        assert "resolver.referral what=to the child" in err
+    code, _, err = corenet(capfdbinary, url, "--resolver", "nonsense")
+    assert code == 2 and "no address" in err
+
+
+def test_the_authority_of_a_simulated_world_counts_only_there(
+    tmp_path: Path, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("www.example.playground")
+    monkeypatch.setattr(resolvers, "entry_points", lambda group: [FakeEntry(authority.cafile)])
+    with Background(tls.server_context(leaf.certificate, leaf.key)) as server:
+        url = f"https://www.example.playground:{server.port}/"
+        assert corenet(capfdbinary, url, "--playground")[0] == 0
+        code, _, err = corenet(capfdbinary, url, "--resolver")
+        assert code == 60 and "not known here" in err
+
+
+def test_without_a_registered_resolver(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolvers, "entry_points", lambda group: [])
+    code, _, err = corenet(capfdbinary, "http://x.example/", "--resolver", "192.0.2.1")
+    assert code == 2 and "no resolver is installed" in err
+
+
+def test_the_module_runs_as_a_program(monkeypatch: pytest.MonkeyPatch, capfdbinary: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["corenet", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 0 and capfdbinary.readouterr()[0].startswith(b"corenet ")

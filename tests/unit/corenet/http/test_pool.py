@@ -1,0 +1,260 @@
+"""The pool's bookkeeping with connections that are nothing but a flag: no sockets, a clock turned by hand.
+
+The properties that matter: no slot is ever lost, none is given twice, the oldest waiter is served first, and no origin
+can starve another.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from corenet.http.errors import LocalProtocolError
+from corenet.http.pool import Limits, Pool, Slot
+from corenet.http.url import Origin
+
+A = Origin("https", "a.example", 443)
+B = Origin("https", "b.example", 443)
+
+
+class FakeTimer:
+    def __init__(self, due: float, call: Callable[[], None]) -> None:
+        self.due = due
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeLoop:
+    """A clock and futures; time passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.timers: list[FakeTimer] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_soon(self, *args: Any, **kwargs: Any) -> None:
+        """Futures call this for their callbacks; there are none here."""
+
+    def create_future(self) -> "asyncio.Future[Slot]":
+        return asyncio.Future(loop=self)  # type: ignore[arg-type]
+
+    def call_at(self, due: float, call: Callable[[], None]) -> FakeTimer:
+        timer = FakeTimer(due, call)
+        self.timers.append(timer)
+        return timer
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> FakeTimer:
+        return self.call_at(self.now + delay, call)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for timer in self.timers if timer.due <= self.now and not timer.cancelled]
+        self.timers = [timer for timer in self.timers if timer not in due]
+        for timer in due:
+            timer.call()
+
+
+class FakeConnection:
+    def __init__(self, loop: FakeLoop) -> None:
+        self.idle_since = loop.now
+        self.usable = True
+        self.closed = False
+        self.on_lost: Any = None
+
+    def is_usable(self, now: float) -> bool:
+        return self.usable and not self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Fixture:
+    def __init__(self, **limits: Any) -> None:
+        self.loop = FakeLoop()
+        self.pool = Pool(self.loop, Limits(**limits))  # type: ignore[arg-type]
+
+    def take(self, origin: Origin = A) -> Slot:
+        slot = self.pool.assign(origin)
+        assert isinstance(slot, Slot)
+        if slot.connection is None:
+            slot.connection = FakeConnection(self.loop)  # type: ignore[assignment]
+        return slot
+
+    def wait(self, origin: Origin = A) -> "asyncio.Future[Slot]":
+        future = self.pool.assign(origin)
+        assert isinstance(future, asyncio.Future)
+        return future
+
+    def give(self, slot: Slot, *, reusable: bool = True) -> None:
+        if slot.connection is not None:
+            slot.connection.idle_since = self.loop.now
+        self.pool.release(slot, reusable=reusable)
+
+
+def test_the_newest_idle_connection_is_used_first() -> None:
+    fixture = Fixture()
+    first, second = fixture.take(), fixture.take()
+    fixture.give(first)
+    fixture.give(second)
+    again = fixture.take()
+    assert again.connection is second.connection and again.reused and not first.reused
+    assert fixture.pool.total == 2
+
+
+def test_a_slot_is_released_once() -> None:
+    fixture = Fixture()
+    slot = fixture.take()
+    fixture.give(slot, reusable=False)
+    fixture.give(slot, reusable=False)
+    assert fixture.pool.total == 0 and not fixture.pool.groups
+
+
+def test_dead_idle_connections_are_passed_over() -> None:
+    fixture = Fixture()
+    slot = fixture.take()
+    fixture.give(slot)
+    slot.connection.usable = False  # type: ignore[union-attr]
+    assert fixture.take().connection is not slot.connection
+    assert fixture.pool.total == 1 and slot.connection.closed  # type: ignore[union-attr]
+
+
+def test_waiters_are_served_in_order() -> None:
+    fixture = Fixture(per_origin=1)
+    slot = fixture.take()
+    first, second = fixture.wait(), fixture.wait()
+    fixture.give(slot)
+    assert first.done() and not second.done()
+    assert first.result().connection is slot.connection
+    fixture.give(first.result(), reusable=False)
+    assert second.done() and second.result().connection is None
+    fixture.give(second.result(), reusable=False)
+    assert fixture.pool.total == 0 and not fixture.pool.groups and not fixture.pool.hungry
+
+
+def test_a_waiter_that_gave_up_is_skipped_and_what_it_had_got_is_passed_on() -> None:
+    fixture = Fixture(per_origin=1)
+    slot = fixture.take()
+    first, second, third = fixture.wait(), fixture.wait(), fixture.wait()
+    fixture.pool.give_up(A, first)
+    fixture.give(slot)
+    assert second.done() and not third.done()
+    # Cancelled in the very moment it was served.
+    fixture.pool.give_up(A, second)
+    assert third.done() and third.result().connection is slot.connection
+
+
+def test_origins_take_turns_at_the_total_limit() -> None:
+    fixture = Fixture(connections=1)
+    slot = fixture.take(A)
+    waiting_a, waiting_b = [fixture.wait(A) for _ in range(3)], fixture.wait(B)
+    fixture.give(slot)
+    assert waiting_a[0].done() and not waiting_b.done()
+    fixture.give(waiting_a[0].result())
+    assert waiting_b.done() and not waiting_a[1].done()
+    assert slot.connection.closed  # type: ignore[union-attr] # a's idle connection made room for b
+
+
+def test_an_idle_connection_of_another_origin_makes_room() -> None:
+    fixture = Fixture(connections=2)
+    oldest, newest = fixture.take(A), fixture.take(A)
+    fixture.give(oldest)
+    fixture.give(newest)
+    fixture.take(B)
+    assert oldest.connection.closed and not newest.connection.closed  # type: ignore[union-attr]
+    assert fixture.pool.total == 2
+
+
+def test_idle_connections_expire() -> None:
+    fixture = Fixture(idle_seconds=10)
+    first = fixture.take()
+    second = fixture.take()
+    fixture.give(first)
+    fixture.loop.advance(6)
+    fixture.give(second)
+    fixture.loop.advance(6)
+    assert first.connection.closed and not second.connection.closed  # type: ignore[union-attr]
+    fixture.loop.advance(6)
+    assert second.connection.closed and fixture.pool.total == 0  # type: ignore[union-attr]
+    assert not fixture.pool.groups and fixture.pool.timer is None
+
+
+def test_without_idle_time_nothing_is_kept() -> None:
+    fixture = Fixture(idle_seconds=0)
+    slot = fixture.take()
+    fixture.give(slot)
+    assert slot.connection.closed and fixture.pool.total == 0  # type: ignore[union-attr]
+
+
+def test_a_connection_lost_while_idle_frees_its_slot() -> None:
+    fixture = Fixture(connections=1)
+    slot = fixture.take(A)
+    fixture.give(slot)
+    slot.connection.on_lost(slot.connection)  # type: ignore[union-attr,misc]
+    assert fixture.pool.total == 0 and not fixture.pool.groups
+
+
+def test_close_fails_the_waiting_and_closes_the_idle() -> None:
+    fixture = Fixture(per_origin=1)
+    held = fixture.take(A)
+    waiting = fixture.wait(A)
+    idle = fixture.take(B)
+    fixture.give(idle)
+    assert fixture.pool.close() == [idle.connection]
+    with pytest.raises(LocalProtocolError, match="client was closed"):
+        waiting.result()
+    fixture.give(held)
+    assert held.connection.closed and fixture.pool.total == 0  # type: ignore[union-attr]
+
+
+def test_limits_are_checked() -> None:
+    for wrong in ({"connections": 0}, {"per_origin": 0}, {"idle_seconds": -1}, {"idle_seconds": 1e9}):
+        with pytest.raises(ValueError, match="Limits"):
+            Limits(**wrong)  # type: ignore[arg-type]
+
+
+def test_no_slot_is_lost_in_a_storm() -> None:
+    chance = random.Random(7)
+    fixture = Fixture(connections=4, per_origin=3, idle_seconds=5)
+    origins = [Origin("https", f"{name}.example", 443) for name in "abc"]
+    held: list[Slot] = []
+    waiting: list[tuple[Origin, asyncio.Future[Slot]]] = []
+    for _ in range(5000):
+        action = chance.random()
+        if action < 0.4:
+            origin = chance.choice(origins)
+            got = fixture.pool.assign(origin)
+            if isinstance(got, Slot):
+                held.append(got)
+            else:
+                waiting.append((origin, got))
+        elif action < 0.75 and held:
+            slot = held.pop(chance.randrange(len(held)))
+            if slot.connection is None and chance.random() < 0.8:
+                slot.connection = FakeConnection(fixture.loop)  # type: ignore[assignment]
+            fixture.give(slot, reusable=slot.connection is not None and chance.random() < 0.7)
+        elif action < 0.9 and waiting:
+            fixture.pool.give_up(*waiting.pop(chance.randrange(len(waiting))))
+        else:
+            fixture.loop.advance(chance.random() * 3)
+        for entry in [entry for entry in waiting if entry[1].done()]:
+            waiting.remove(entry)
+            held.append(entry[1].result())
+        assert fixture.pool.total == len(held) + len(fixture.pool.idle) <= 4
+        assert all(group.count <= 3 for group in fixture.pool.groups.values())
+        # Nobody waits while something is free for him.
+        if fixture.pool.total < 4:
+            for origin, _ in waiting:
+                assert fixture.pool.groups[origin].count == 3
+    for slot in held:
+        fixture.give(slot, reusable=False)
+    assert fixture.pool.total == len(fixture.pool.idle) + sum(1 for _, future in waiting if future.done())

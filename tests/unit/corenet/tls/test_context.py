@@ -1,0 +1,115 @@
+"""TLS contexts are safe as they come, and failed handshakes are explained in words.
+
+The handshakes here run between two memory buffers, without a socket, so that each failure is made on purpose.
+"""
+
+import ssl
+from pathlib import Path
+
+import pytest
+from support.certs import Authority
+
+from corenet import tls
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def shake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """A handshake in memory; whatever the client raises comes out."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server, server_hostname=name)
+    theirs = server.wrap_bio(to_server, to_client, server_side=True)
+    waiting = [ours, theirs]
+    for _ in range(10):
+        for side in list(waiting):
+            try:
+                side.do_handshake()
+                waiting.remove(side)
+            except ssl.SSLWantReadError:
+                pass
+    assert not waiting
+    return ours, theirs
+
+
+def test_the_default_context_is_made_once_and_is_strict() -> None:
+    context = tls.default_client_context()
+    assert tls.default_is_ready() and tls.default_client_context() is context
+    assert context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.verify_flags & ssl.VERIFY_X509_STRICT and context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+    assert context.hostname_checks_common_name is False
+
+
+def test_a_private_authority_and_alpn(authority: Authority) -> None:
+    leaf = authority.leaf("host.example", "192.0.2.1")
+    server = tls.server_context(leaf.certificate, leaf.key)
+    client = tls.client_context(cafile=authority.cafile)
+    ours, theirs = shake(client, server, "host.example")
+    assert ours.version() == "TLSv1.3" and ours.selected_alpn_protocol() == "http/1.1"
+    assert theirs.selected_alpn_protocol() == "http/1.1"
+    shake(client, server, "192.0.2.1")
+    assert shake(tls.client_context(cadata=authority.cafile.read_text()), server, "host.example")
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "expired", "trusted", "words"),
+    [
+        (("host.example",), "other.example", False, True, "not for this host name"),
+        (("host.example",), "192.0.2.9", False, True, "not for this address"),
+        (("host.example",), "host.example", True, True, "has expired"),
+        (("host.example",), "host.example", False, False, "issuer is not known here"),
+        (("*.example",), "a.b.example", False, True, "not for this host name"),
+    ],
+)
+def test_certificates_that_are_refused(
+    authority: Authority, tmp_path: Path, names: tuple[str, ...], asked: str, expired: bool, trusted: bool, words: str
+) -> None:
+    leaf = authority.leaf(*names, file="refused", expired=expired)
+    trust = authority if trusted else Authority(tmp_path, "Another CA")
+    with pytest.raises(ssl.SSLError) as caught:
+        shake(tls.client_context(cafile=trust.cafile), tls.server_context(leaf.certificate, leaf.key), asked)
+    failure = tls.explain(caught.value)
+    assert failure is not None and failure.certificate and words in failure.reason
+
+
+def test_without_verification_anything_goes(authority: Authority) -> None:
+    leaf = authority.leaf("host.example", file="any", expired=True)
+    shake(tls.client_context(verify=False), tls.server_context(leaf.certificate, leaf.key), "whatever.example")
+
+
+def test_other_failures_in_words() -> None:
+    client = tls.client_context(verify=False)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(incoming, outgoing, server_hostname="x")
+    with pytest.raises(ssl.SSLWantReadError):
+        ours.do_handshake()
+    incoming.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(ssl.SSLError) as caught:
+        ours.do_handshake()
+    failure = tls.explain(caught.value)
+    assert failure is not None and not failure.certificate and "does not speak TLS" in failure.reason
+    assert tls.explain(OSError("other")) is None
+    ended = tls.explain(ssl.SSLEOFError(8, "EOF"))
+    assert ended is not None and "ended the connection" in ended.reason
+
+
+def test_a_goodbye_is_told_from_a_cut(authority: Authority) -> None:
+    leaf = authority.leaf("host.example", file="goodbye")
+    server = tls.server_context(leaf.certificate, leaf.key)
+    client = tls.client_context(cafile=authority.cafile)
+    ours, theirs = shake(client, server, "host.example")
+    assert not tls.peer_closed_cleanly(ours)
+    with pytest.raises(ssl.SSLWantReadError):
+        theirs.unwrap()
+    assert tls.peer_closed_cleanly(ours)
+    assert not tls.peer_closed_cleanly(None)
+
+
+def test_missing_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        tls.client_context(cafile=tmp_path / "nothing.pem")
+    with pytest.raises(OSError, match="No such file"):
+        tls.server_context(tmp_path / "nothing.pem")
