@@ -98,3 +98,40 @@ cdef enum:
 cdef enum:
     O_COOKIE = 10
     O_PADDING = 12
+
+# What C functions of this room return instead of raising; errors.py has the words.
+cdef enum:
+    E_HEADER = -1
+    E_TRUNCATED = -2
+    E_LABEL = -3
+    E_NAME_LONG = -4
+    E_POINTER = -5
+    E_HOPS = -6
+    E_COMPRESSED = -7
+    E_RDATA_SHORT = -8
+    E_RDATA_LONG = -9
+    E_RDATA_NAME = -10
+    E_BITMAP = -11
+    E_STRING = -12
+    E_TRAILING = -13
+    E_MESSAGE_RECORDS = -14
+    E_SET_RECORDS = -15
+    E_SET_BYTES = -16
+    E_OPT_TWICE = -17
+    E_OPT_PLACE = -18
+    E_OPTIONS = -19
+    E_EXPANDED = -20
+    E_COOKIE = -21
+    E_SVCPARAMS = -22
+    E_APL = -23
+
+cdef enum:
+    NAME_MAX = 255        # bytes of a name in wire form (RFC 1035 section 2.3.4)
+    LABELS_MAX = 128      # labels in such a name, the root's included
+    HEADER_SIZE = 12
+    MESSAGE_MAX = 65535
+
+cdef enum:
+    ANSWER = 1
+    AUTHORITY = 2
+    ADDITIONAL = 3

@@ -1,0 +1,49 @@
+"""Packets: bytes to views and back. The Python door of this room; the C door are the `.pxd` files beside it.
+
+Rule: no policy and no I/O; whatever the network sends raises `WireError` or nothing. Importing this does not import
+dnspython, which only `resolver.wire.present` uses, on its first call.
+"""
+
+from resolver.wire import consts, name, present
+from resolver.wire.build import Builder, make_error, make_query
+from resolver.wire.edns import (
+    Edns,
+    encode_ede,
+    encode_keepalive,
+    encode_subnet,
+    options_from_wire,
+    options_to_wire,
+    parse_cookie,
+    parse_ede,
+    parse_keepalive,
+    parse_subnet,
+)
+from resolver.wire.errors import WireError
+from resolver.wire.message import MessageView
+from resolver.wire.name import ROOT
+from resolver.wire.rrset import RRset, pack, unpack
+
+__all__ = [
+    "ROOT",
+    "Builder",
+    "Edns",
+    "MessageView",
+    "RRset",
+    "WireError",
+    "consts",
+    "encode_ede",
+    "encode_keepalive",
+    "encode_subnet",
+    "make_error",
+    "make_query",
+    "name",
+    "options_from_wire",
+    "options_to_wire",
+    "pack",
+    "parse_cookie",
+    "parse_ede",
+    "parse_keepalive",
+    "parse_subnet",
+    "present",
+    "unpack",
+]

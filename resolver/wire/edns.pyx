@@ -1,0 +1,177 @@
+"""EDNS: the OPT record's fields and its options (RFC 6891), extended errors (RFC 8914), keepalive, client subnet.
+
+Rule: this module reads and writes the forms and decides nothing; what an option means for an answer is the business
+of the rooms above. Options stay packed until somebody asks, since most replies carry none that matters.
+"""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint16_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from resolver.wire.consts cimport *
+
+from resolver.limits import EDNS_ERROR_TEXT, EDNS_OPTIONS
+from resolver.wire.errors import WireError, reason_of
+
+cdef int _max_options = EDNS_OPTIONS.default
+cdef Py_ssize_t _max_text = EDNS_ERROR_TEXT.default
+
+
+@cython.final
+@cython.freelist(32)
+cdef class Edns:
+    """The OPT record of one message."""
+
+    @property
+    def do(self) -> bool:
+        """DNSSEC OK."""
+        return (self.flags & EDNS_DO) != 0
+
+    @property
+    def options(self) -> list[tuple[int, bytes]]:
+        """Code and content of each option, in order; at most as many as the limit permits are looked at."""
+        if self._options is None:
+            self._options = options_from_wire(self.raw_options)
+        return self._options
+
+    def get(self, int code) -> bytes | None:
+        """Content of the first option with this code."""
+        for found, content in self.options:
+            if found == code:
+                return content
+        return None
+
+    def __repr__(self) -> str:
+        return f"<Edns payload={self.payload} version={self.version} do={self.do} options={self.options}>"
+
+
+cdef Edns make_edns(uint16_t payload, uint8_t ext_rcode, uint8_t version, uint16_t flags, bytes raw_options):
+    """An object from the fields of a checked OPT record."""
+    cdef Edns made = Edns.__new__(Edns)
+    made.payload = payload
+    made.ext_rcode = ext_rcode
+    made.version = version
+    made.flags = flags
+    made.raw_options = raw_options
+    return made
+
+
+def options_from_wire(bytes data not None) -> list[tuple[int, bytes]]:
+    """Options of an OPT record's rdata.
+
+    Raises:
+        WireError: lengths that do not add up.
+    """
+    cdef const uint8_t *p = <const uint8_t *> PyBytes_AS_STRING(data)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t length
+    cdef list found = []
+    while at < size and len(found) < _max_options:
+        if at + 4 > size:
+            raise WireError(reason_of(E_OPTIONS))
+        length = (p[at + 2] << 8) | p[at + 3]
+        if at + 4 + length > size:
+            raise WireError(reason_of(E_OPTIONS))
+        found.append(((p[at] << 8) | p[at + 1], PyBytes_FromStringAndSize(<const char *> p + at + 4, length)))
+        at += 4 + length
+    return found
+
+
+def options_to_wire(object options) -> bytes:
+    """Rdata of an OPT record with these (code, content) pairs.
+
+    Raises:
+        ValueError: a code or a length does not fit into 16 bits.
+    """
+    cdef bytearray made = bytearray()
+    cdef bytes content
+    for code, content in options:
+        if not (0 <= code <= 65535 and len(content) <= 65535):
+            raise ValueError("option code or length does not fit into 16 bits")
+        made += code.to_bytes(2, "big") + len(content).to_bytes(2, "big") + content
+    if len(made) > 65535:
+        raise ValueError("options are larger than an OPT record can hold")
+    return bytes(made)
+
+
+def encode_ede(int code, str text not None="") -> bytes:
+    """Content of an extended error option (RFC 8914 section 2); the text is cut at a whole character."""
+    cdef bytes words = text.encode("utf-8")
+    if len(words) > _max_text:
+        words = words[:_max_text].decode("utf-8", "ignore").encode("utf-8")
+    return code.to_bytes(2, "big") + words
+
+
+def parse_ede(bytes data not None) -> tuple[int, str]:
+    """Code and text of an extended error option; bytes that are no UTF-8 are replaced, final zeros dropped.
+
+    Raises:
+        WireError: shorter than the code.
+    """
+    if len(data) < 2:
+        raise WireError(reason_of(E_OPTIONS))
+    return int.from_bytes(data[:2], "big"), data[2:].rstrip(b"\0").decode("utf-8", "replace")
+
+
+def encode_keepalive(object seconds) -> bytes:
+    """Content of a server's edns-tcp-keepalive option: idle seconds, kept in tenths (RFC 7828 section 3.1)."""
+    return min(max(round(seconds * 10), 0), 65535).to_bytes(2, "big")
+
+
+def parse_keepalive(bytes data not None) -> float | None:
+    """Idle time in seconds that a server grants, None when the option is empty, as clients send it.
+
+    Raises:
+        WireError: neither empty nor two bytes.
+    """
+    if not data:
+        return None
+    if len(data) != 2:
+        raise WireError(reason_of(E_OPTIONS))
+    return int.from_bytes(data, "big") / 10
+
+
+def parse_cookie(bytes data not None) -> tuple[bytes, bytes]:
+    """Client and server part of a cookie option; the second is empty in a first query (RFC 7873 section 4).
+
+    Raises:
+        WireError: a length that the RFC forbids.
+    """
+    if len(data) != 8 and not 16 <= len(data) <= 40:
+        raise WireError(reason_of(E_COOKIE))
+    return data[:8], data[8:]
+
+
+def encode_subnet(int family, int source, int scope, bytes address not None) -> bytes:
+    """Content of a client subnet option (RFC 7871 section 6): `address` is cut to `source` bits.
+
+    Raises:
+        ValueError: a prefix length that the family (1: IPv4, 2: IPv6) does not have.
+    """
+    cdef int width = {1: 32, 2: 128}.get(family, 0)
+    if not (0 <= source <= width and 0 <= scope <= width and len(address) * 8 >= source):
+        raise ValueError("no such prefix in this address family")
+    cdef int count = (source + 7) // 8
+    # bits behind the prefix must be zero
+    kept = (int.from_bytes(address[:count], "big") >> (8 * count - source)) << (8 * count - source)
+    return family.to_bytes(2, "big") + bytes((source, scope)) + kept.to_bytes(count, "big")
+
+
+def parse_subnet(bytes data not None) -> tuple[int, int, int, bytes]:
+    """Family, source and scope prefix length, and the address bytes as sent (RFC 7871 section 6).
+
+    Raises:
+        WireError: too short, an unknown family's excess, or bits set behind the prefix.
+    """
+    if len(data) < 4:
+        raise WireError(reason_of(E_OPTIONS))
+    cdef int family = int.from_bytes(data[:2], "big")
+    cdef int source = data[2]
+    cdef int width = {0: 0, 1: 32, 2: 128}.get(family, 255)
+    address = data[4:]
+    if source > width or data[3] > width or len(address) != (source + 7) // 8:
+        raise WireError(reason_of(E_OPTIONS))
+    if source % 8 and address[len(address) - 1] & (0xFF >> source % 8):
+        raise WireError(reason_of(E_OPTIONS))
+    return family, source, data[3], address

@@ -1,0 +1,251 @@
+"""Text forms: rdata, sets, zones and whole messages as people read and write them, through dnspython.
+
+This is the only place of the resolver's core that uses dnspython, and it imports it on the first call, because that
+takes longer than the rest of the start-up together. Nothing here lies on the resolution path; unknown types come out
+and go in as RFC 3597 section 5 says, and so does rdata that dnspython cannot read.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import rdata as rdatas
+from resolver.wire.edns import Edns, parse_ede
+from resolver.wire.errors import WireError
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+if TYPE_CHECKING:
+    import dns.name
+    import dns.rdata
+
+__all__ = [
+    "hints_from_text",
+    "message_to_text",
+    "rdata_from_text",
+    "rdata_to_text",
+    "rrset_to_text",
+    "zone_from_text",
+]
+
+_FLAG_TEXTS = ((c.QR, "qr"), (c.AA, "aa"), (c.TC, "tc"), (c.RD, "rd"), (c.RA, "ra"), (c.AD, "ad"), (c.CD, "cd"))
+_HINTS_TTL = 3_600_000  # seconds, what the published root hints file uses
+
+
+# --- rdata and sets -----------------------------------------------------------------------------------------------
+
+
+def generic_to_text(rdata: bytes) -> str:
+    r"""Rdata as ``\# length hexadecimal`` (RFC 3597 section 5)."""
+    return rf"\# {len(rdata)} {rdata.hex()}".rstrip()
+
+
+def rdata_to_text(rtype: int, rdata: bytes, rclass: int = c.IN) -> str:
+    """Text form of uncompressed rdata, as in a master file; the generic form for what dnspython cannot read."""
+    import dns.exception
+    import dns.rdata
+    import dns.rdataclass
+    import dns.rdatatype
+
+    try:
+        kind, group = dns.rdatatype.RdataType.make(rtype), dns.rdataclass.RdataClass.make(rclass)
+        # generic rdata without bytes comes with a final space
+        return dns.rdata.from_wire(group, kind, rdata, 0, len(rdata)).to_text().rstrip()
+    except (dns.exception.DNSException, ValueError):
+        return generic_to_text(rdata)
+
+
+def rdata_from_text(rtype: int, text: str, origin: bytes = names.ROOT, rclass: int = c.IN) -> bytes:
+    """Uncompressed rdata from its master file form, also the generic one; relative names are below `origin`.
+
+    Raises:
+        ValueError: the text is not rdata of this type.
+    """
+    import dns.exception
+    import dns.name
+    import dns.rdata
+    import dns.rdataclass
+    import dns.rdatatype
+
+    try:
+        kind, group = dns.rdatatype.RdataType.make(rtype), dns.rdataclass.RdataClass.make(rclass)
+        parsed = dns.rdata.from_text(group, kind, text, dns.name.from_wire(origin, 0)[0], relativize=False)
+        made = _to_wire(parsed)
+        rdatas.check(rtype, made, rclass)
+    except (dns.exception.DNSException, ValueError) as error:
+        raise ValueError(f"{c.type_to_text(rtype)} rdata {text!r}: {error}") from error
+    return made
+
+
+def rrset_to_text(rrset: RRset, *, sigs: bool = True) -> list[str]:
+    """One master file line a record, signatures last unless `sigs` is False."""
+    head = f"{names.to_text(rrset.name)} {rrset.ttl} {c.class_to_text(rrset.rclass)}"
+    mnemonic = c.type_to_text(rrset.rtype)
+    lines = [f"{head} {mnemonic} {rdata_to_text(rrset.rtype, rdata, rrset.rclass)}" for rdata in rrset.rdatas()]
+    if sigs:
+        lines += [f"{head} RRSIG {rdata_to_text(c.RRSIG, rdata, rrset.rclass)}" for rdata in rrset.sigs()]
+    return lines
+
+
+def _to_wire(parsed: "dns.rdata.Rdata") -> bytes:
+    """Uncompressed wire form of an rdata object of dnspython."""
+    made = parsed.to_wire()
+    assert made is not None  # None is only returned when a file to write to was given
+    return made
+
+
+# --- zones --------------------------------------------------------------------------------------------------------
+
+
+class _Collector:
+    """Takes the records that dnspython's zone file reader finds, in place of one of its transactions.
+
+    Theirs would copy a set for every record added and drop what does not fit into a zone; here all that the text says
+    is kept, in its order.
+    """
+
+    def __init__(self, origin: "dns.name.Name") -> None:
+        self.manager = self
+        self.origin = origin
+        self.records: list[tuple[bytes, int, dns.rdata.Rdata]] = []
+
+    def origin_information(self) -> "tuple[dns.name.Name, bool, dns.name.Name]":
+        """Origin, whether names become relative to it, effective origin."""
+        return self.origin, False, self.origin
+
+    def check_put_rdataset(self, check: Callable[..., None]) -> None:
+        """The reader wants to refuse other data beside a CNAME; that is not for a reader of text to judge."""
+
+    def add(self, owner: "dns.name.Name", ttl: int, parsed: "dns.rdata.Rdata") -> None:
+        """Note one record."""
+        wire = owner.to_wire()
+        assert wire is not None
+        self.records.append((wire, ttl, parsed))
+
+    def _set_origin(self, origin: "dns.name.Name") -> None:
+        """The reader announces each $ORIGIN; it keeps track of it by itself."""
+
+
+def _read(text: str, origin: bytes, default_ttl: int | None) -> "list[tuple[bytes, int, dns.rdata.Rdata]]":
+    """All records of a master file."""
+    import dns.exception
+    import dns.name
+    import dns.rdataclass
+    import dns.tokenizer
+    import dns.zonefile
+
+    collector: Any = _Collector(dns.name.from_wire(origin, 0)[0])
+    try:
+        reader = dns.zonefile.Reader(
+            dns.tokenizer.Tokenizer(text, "<text>"),
+            dns.rdataclass.IN,
+            collector,
+            allow_include=False,
+            allow_directives=("$ORIGIN", "$TTL"),
+            default_ttl=default_ttl,
+        )
+        # whatever lies outside of the origin would be skipped in silence; hints and glue do
+        reader.zone_origin = dns.name.root
+        reader.read()
+    except (dns.exception.DNSException, ValueError) as error:
+        raise ValueError(f"zone text: {error}") from error
+    records: list[tuple[bytes, int, dns.rdata.Rdata]] = collector.records
+    return records
+
+
+def zone_from_text(text: str, origin: bytes, *, default_ttl: int | None = None) -> list[RRset]:
+    """RRsets of a master file (RFC 1035 section 5), with signatures attached to what they cover.
+
+    Understands $ORIGIN and $TTL; $INCLUDE and $GENERATE are refused. `default_ttl`, in seconds, is for records before
+    the first TTL. Signatures over nothing stay as a set of type RRSIG. Sets stand in the order of their first record.
+
+    Raises:
+        ValueError: naming the line that cannot be read.
+    """
+    sets: dict[tuple[bytes, int], tuple[bytes, list[int], list[bytes]]] = {}
+    sigs: list[tuple[bytes, int, int, bytes]] = []
+    attached: dict[tuple[bytes, int], list[bytes]] = {}
+    for owner, ttl, parsed in _read(text, origin, default_ttl):
+        rtype = int(parsed.rdtype)
+        wire = _to_wire(parsed)
+        if rtype == c.RRSIG:
+            sigs.append((owner, ttl, int.from_bytes(wire[:2], "big"), wire))
+        else:
+            _, ttls, members = sets.setdefault((names.lower(owner), rtype), (owner, [], []))
+            ttls.append(ttl)
+            members.append(wire)
+    for owner, ttl, covered, wire in sigs:
+        key = (names.lower(owner), covered)
+        if key in sets:
+            sets[key][1].append(ttl)
+            attached.setdefault(key, []).append(wire)
+        else:
+            _, ttls, members = sets.setdefault((key[0], c.RRSIG), (owner, [], []))
+            ttls.append(ttl)
+            members.append(wire)
+    return [
+        RRset(owner, key[1], min(min(ttls), 0x7FFFFFFF), members, sigs=attached.get(key, ()))
+        for key, (owner, ttls, members) in sets.items()
+    ]
+
+
+def hints_from_text(text: str) -> list[RRset]:
+    """The root's NS set and the addresses of the servers it names, from a root hints file.
+
+    Raises:
+        ValueError: the text cannot be read, or holds no servers or no address of one.
+    """
+    sets = zone_from_text(text, names.ROOT, default_ttl=_HINTS_TTL)
+    servers = [rrset for rrset in sets if rrset.rtype == c.NS and rrset.name == names.ROOT]
+    known = {names.lower(target) for rrset in servers for target in rrset.targets()}
+    addresses = [rrset for rrset in sets if rrset.rtype in (c.A, c.AAAA) and rrset.key[0] in known]
+    if not servers or not addresses:
+        raise ValueError("root hints: no name server of the root with an address")
+    return servers + addresses
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+
+def message_to_text(view: MessageView) -> str:
+    """The whole message in sections, in the layout that people know from dig."""
+    counts = [int.from_bytes(view.wire[at : at + 2], "big") for at in (4, 6, 8, 10)]
+    flags = "".join(f" {text}" for mask, text in _FLAG_TEXTS if view.flags & mask)
+    lines = [
+        f";; ->>HEADER<<- opcode: {c.opcode_to_text(view.opcode)}, status: {c.rcode_to_text(view.rcode)}, "
+        f"id: {view.id}",
+        f";; flags:{flags}; QUERY: {counts[0]}, ANSWER: {counts[1]}, AUTHORITY: {counts[2]}, ADDITIONAL: {counts[3]}",
+    ]
+    if view.edns is not None:
+        lines += ["", ";; OPT PSEUDOSECTION:", *_edns_lines(view.edns)]
+    if view.qname is not None:
+        question = f";{names.to_text(view.qname)} {c.class_to_text(view.qclass)} {c.type_to_text(view.qtype)}"
+        lines += ["", ";; QUESTION SECTION:", question]
+    for title, section in (("ANSWER", view.answer), ("AUTHORITY", view.authority), ("ADDITIONAL", view.additional)):
+        if section:
+            lines += ["", f";; {title} SECTION:", *_section_lines(section)]
+    return "\n".join(lines) + "\n"
+
+
+def _section_lines(section: Iterable[RRset]) -> Iterator[str]:
+    """Lines of all sets of a section."""
+    for rrset in section:
+        yield from rrset_to_text(rrset)
+
+
+def _edns_lines(edns: Edns) -> Iterator[str]:
+    """Lines about the OPT record."""
+    yield f"; EDNS: version: {edns.version}, flags:{' do' if edns.do else ''}; udp: {edns.payload}"
+    for code, content in edns.options:
+        if code == c.OPTION_EDE:
+            try:
+                error, text = parse_ede(content)
+            except WireError:
+                yield f"; EDE: malformed {content.hex()}"
+            else:
+                yield f"; EDE: {error} ({c.ede_to_text(error)})" + (f": ({text})" if text else "")
+        elif code == c.OPTION_PADDING:
+            yield f"; PADDING: {len(content)} bytes"
+        else:
+            yield f"; {c.option_to_text(code)}: {content.hex()}".rstrip()

@@ -1,0 +1,324 @@
+"""RRset: owner, type, class, TTL, and all rdata packed into one `bytes`, the signatures into another.
+
+Rule: immutable but for `trust` and `verdict`, so that a set can be handed from cache to answer without copying. A set
+with twenty records costs as many Python objects as one with a single record; rdata becomes objects only when asked
+for. Packed means: 16-bit big-endian length and rdata, repeated; the same bytes go into the cache arena. Names inside
+rdata are always written out.
+"""
+
+cimport cython
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from resolver.wire.consts cimport *
+from resolver.wire.name cimport byte_lower, checked, name_lower
+from resolver.wire.rdata cimport rdata_check, rdata_layout, rdata_lower
+
+from resolver.limits import RRSET_BYTES, RRSET_RECORDS
+from resolver.wire.errors import WireError, reason_of
+
+cdef int _max_records = RRSET_RECORDS.default
+cdef Py_ssize_t _max_bytes = RRSET_BYTES.default
+
+
+# --- packed form --------------------------------------------------------------------------------------------------
+
+cdef int packed_count(const uint8_t *data, Py_ssize_t size) noexcept nogil:
+    """Number of entries in packed rdata, or a negative code when its lengths do not add up."""
+    cdef Py_ssize_t at = 0
+    cdef int count = 0
+    while at < size:
+        if at + 2 > size:
+            return E_TRUNCATED
+        at += 2 + ((data[at] << 8) | data[at + 1])
+        count += 1
+        if count > 65535:
+            return E_SET_RECORDS
+    return count if at == size else E_TRUNCATED
+
+
+cdef int _count(bytes packed) except -1:
+    """Number of entries, as an exception when the lengths do not add up."""
+    cdef int count = packed_count(<const uint8_t *> PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
+    if count < 0:
+        raise WireError(reason_of(count))
+    return count
+
+
+def unpack(bytes packed not None) -> list[bytes]:
+    """Entries of packed rdata.
+
+    Raises:
+        WireError: lengths that do not add up.
+    """
+    cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(packed)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(packed)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t length
+    cdef list found = []
+    _count(packed)
+    while at < size:
+        length = (data[at] << 8) | data[at + 1]
+        found.append(PyBytes_FromStringAndSize(<const char *> data + at + 2, length))
+        at += 2 + length
+    return found
+
+
+def pack(object rdatas) -> bytes:
+    """Packed form of several rdatas, in their order; exact repetitions are dropped (RFC 2181 section 5).
+
+    Raises:
+        WireError: more records or bytes than a set may have, or an rdata above 65535 bytes.
+    """
+    cdef list parts = []
+    cdef set seen = set()
+    cdef bytes rdata
+    cdef Py_ssize_t total = 0
+    for rdata in rdatas:
+        if rdata in seen:
+            continue
+        if len(rdata) > 65535:
+            raise WireError(reason_of(E_EXPANDED))
+        seen.add(rdata)
+        parts.append(len(rdata).to_bytes(2, "big"))
+        parts.append(rdata)
+        total += 2 + len(rdata)
+    if len(seen) > _max_records:
+        raise WireError(reason_of(E_SET_RECORDS))
+    if total > _max_bytes:
+        raise WireError(reason_of(E_SET_BYTES))
+    return b"".join(parts)
+
+
+# --- the set ------------------------------------------------------------------------------------------------------
+
+@cython.final
+@cython.no_gc            # only bytes and numbers inside: no cycle can go through it
+@cython.freelist(64)
+cdef class RRset:
+    """All records of one owner, type and class, with the signatures over them."""
+
+    def __init__(self, bytes name not None, int rtype, object ttl, object rdatas, *, int rclass=C_IN, object sigs=(),
+                 int trust=0, int verdict=0):
+        """Make a set from uncompressed parts.
+
+        Raises:
+            WireError: the name is none, an rdata does not fit its type, or the set is too large.
+            ValueError: type, class or TTL is out of range.
+        """
+        checked(name)
+        if not (0 <= rtype <= 65535 and 0 <= rclass <= 65535 and 0 <= ttl <= 0x7FFFFFFF):
+            raise ValueError("type, class or TTL is out of range")
+        self.name = name
+        self.rtype = rtype
+        self.rclass = rclass
+        self.ttl = ttl
+        self.packed = pack(rdatas)
+        self.packed_sigs = pack(sigs)
+        self.count = _check_all(self.packed, rtype, rclass)
+        self.sig_count = _check_all(self.packed_sigs, T_RRSIG, rclass)
+        self.trust = trust
+        self.verdict = verdict
+
+    @staticmethod
+    def from_packed(bytes name not None, int rtype, object ttl, bytes packed not None, bytes packed_sigs=b"", *,
+                    int rclass=C_IN, int trust=0, int verdict=0) -> RRset:
+        """A set from packed bytes that this room made before; only their lengths are checked.
+
+        Raises:
+            WireError: lengths that do not add up.
+        """
+        return make_rrset(name, rtype, rclass, ttl, packed, _count(packed), packed_sigs, _count(packed_sigs),
+                          trust, verdict)
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def sig_len(self) -> int:
+        """Number of signatures."""
+        return self.sig_count
+
+    @property
+    def key(self) -> tuple[bytes, int]:
+        """Lower-cased owner and type: the key of dictionaries and caches."""
+        return (self._lower(), self.rtype)
+
+    cdef bytes _lower(self):
+        """The owner in lower case, made once."""
+        cdef const uint8_t *data
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t size
+        if self._lowered is None:
+            size = PyBytes_GET_SIZE(self.name)
+            data = <const uint8_t *> PyBytes_AS_STRING(self.name)
+            while at < size and data[at] == byte_lower(data[at]):
+                at += 1
+            if at == size:
+                self._lowered = self.name
+            else:
+                self._lowered = PyBytes_FromStringAndSize(NULL, size)
+                name_lower(<uint8_t *> PyBytes_AS_STRING(self._lowered), data, size)
+        return self._lowered
+
+    def rdata(self, Py_ssize_t index) -> bytes:
+        """The rdata at this position; negative positions count from the end.
+
+        Raises:
+            IndexError: there is none.
+        """
+        cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(self.packed)
+        cdef Py_ssize_t at = 0
+        if index < 0:
+            index += self.count
+        if not 0 <= index < self.count:
+            raise IndexError("no such rdata")
+        while index:
+            at += 2 + ((data[at] << 8) | data[at + 1])
+            index -= 1
+        return PyBytes_FromStringAndSize(<const char *> data + at + 2, (data[at] << 8) | data[at + 1])
+
+    def rdatas(self) -> list[bytes]:
+        """All rdata, in the order of arrival, names written out."""
+        return unpack(self.packed)
+
+    def sigs(self) -> list[bytes]:
+        """Rdata of the RRSIG records over this set."""
+        return unpack(self.packed_sigs)
+
+    def targets(self) -> list[bytes]:
+        """The names that this set points to: those in NS, CNAME, DNAME, PTR, MX and SRV rdata, one for each record."""
+        cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(self.packed)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(self.packed)
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t length, skip
+        cdef list found = []
+        if self.rtype in (T_NS, T_CNAME, T_DNAME, T_PTR):
+            skip = 0
+        elif self.rtype == T_MX:
+            skip = 2
+        elif self.rtype == T_SRV:
+            skip = 6
+        else:
+            return found
+        while at < size:
+            length = (data[at] << 8) | data[at + 1]
+            found.append(PyBytes_FromStringAndSize(<const char *> data + at + 2 + skip, length - skip))
+            at += 2 + length
+        return found
+
+    def canonical_rdatas(self) -> list[bytes]:
+        """Rdata as signatures see it: names lower-cased (RFC 4034 section 6.2), sorted, without duplicates (6.3)."""
+        cdef const char *layout = rdata_layout(self.rtype, self.rclass)
+        cdef bytes made
+        cdef set found = set()
+        for rdata in unpack(self.packed):
+            if layout != NULL:
+                made = PyBytes_FromStringAndSize(PyBytes_AS_STRING(<bytes> rdata), PyBytes_GET_SIZE(<bytes> rdata))
+                # not yet hashed nor seen by anyone: still ours to change
+                rdata_lower(<uint8_t *> PyBytes_AS_STRING(made), PyBytes_GET_SIZE(made), layout)
+                found.add(made)
+            else:
+                found.add(rdata)
+        return sorted(found)
+
+    def with_ttl(self, object ttl) -> RRset:
+        """The same set with another TTL in seconds."""
+        if not 0 <= ttl <= 0x7FFFFFFF:
+            raise ValueError("TTL is out of range")
+        cdef RRset made = self._copy()
+        made.ttl = ttl
+        return made
+
+    def with_name(self, bytes name not None) -> RRset:
+        """The same records below another owner, as a wildcard's expansion needs it."""
+        checked(name)
+        cdef RRset made = self._copy()
+        made.name = name
+        made._lowered = None
+        return made
+
+    def with_sigs(self, object sigs) -> RRset:
+        """The same set with these signatures instead.
+
+        Raises:
+            WireError: one of them is no RRSIG rdata.
+        """
+        cdef RRset made = self._copy()
+        made.packed_sigs = pack(sigs)
+        made.sig_count = _check_all(made.packed_sigs, T_RRSIG, self.rclass)
+        return made
+
+    def without_sigs(self) -> RRset:
+        """The same set without signatures."""
+        if self.sig_count == 0:
+            return self
+        cdef RRset made = self._copy()
+        made.packed_sigs = b""
+        made.sig_count = 0
+        return made
+
+    cdef RRset _copy(self):
+        """A second object that shares all bytes with this one."""
+        cdef RRset made = make_rrset(self.name, self.rtype, self.rclass, self.ttl, self.packed, self.count,
+                                     self.packed_sigs, self.sig_count, self.trust, self.verdict)
+        made._lowered = self._lowered
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        """Same owner (whatever its case), type, class, TTL, records and signatures, in any order."""
+        if not isinstance(other, RRset):
+            return NotImplemented
+        cdef RRset that = other
+        if (self.rtype != that.rtype or self.rclass != that.rclass or self.ttl != that.ttl or self.count != that.count
+                or self.sig_count != that.sig_count or self._lower() != that._lower()):
+            return False
+        if self.packed == that.packed and self.packed_sigs == that.packed_sigs:
+            return True
+        return (self.canonical_rdatas() == that.canonical_rdatas()
+                and sorted(self.sigs()) == sorted(that.sigs()))
+
+    def __hash__(self) -> int:
+        return hash((self._lower(), self.rtype, self.rclass, self.ttl, self.count))
+
+    def __repr__(self) -> str:
+        from resolver.wire.consts import class_to_text, type_to_text
+        from resolver.wire.name import to_text
+        return (f"<RRset {to_text(self.name)} {self.ttl} {class_to_text(self.rclass)} {type_to_text(self.rtype)} "
+                f"x{self.count} sigs={self.sig_count} trust={self.trust} verdict={self.verdict}>")
+
+
+cdef int _check_all(bytes packed, int rtype, int rclass) except -1:
+    """Check each rdata against the layout of its type; the number of them."""
+    cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(packed)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(packed)
+    cdef const char *layout = rdata_layout(rtype, rclass)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t length, got
+    cdef int count = 0
+    while at < size:
+        length = (data[at] << 8) | data[at + 1]
+        # a message of no bytes: no pointer can lead anywhere
+        got = rdata_check(data, 0, at + 2, length, layout)
+        if got < 0:
+            raise WireError(reason_of(got))
+        at += 2 + length
+        count += 1
+    return count
+
+
+cdef RRset make_rrset(bytes name, uint16_t rtype, uint16_t rclass, uint32_t ttl, bytes packed, int count,
+                      bytes packed_sigs, int sig_count, uint8_t trust, uint8_t verdict):
+    """A set from parts that are known to be right."""
+    cdef RRset made = RRset.__new__(RRset)
+    made.name = name
+    made.rtype = rtype
+    made.rclass = rclass
+    made.ttl = ttl
+    made.packed = packed
+    made.packed_sigs = packed_sigs
+    made.count = count
+    made.sig_count = sig_count
+    made.trust = trust
+    made.verdict = verdict
+    return made

@@ -1,0 +1,71 @@
+"""EDNS options: every encoder against its parser, and what parsers refuse."""
+
+import pytest
+
+from resolver import limits
+from resolver.wire import WireError, edns
+from resolver.wire import consts as c
+
+
+def test_options_round_trip() -> None:
+    options = [(c.OPTION_NSID, b"abc"), (65001, b""), (c.OPTION_NSID, b"d")]
+    assert edns.options_from_wire(edns.options_to_wire(options)) == options
+    for broken in (b"\0\3\0", b"\0\3\0\2a"):
+        with pytest.raises(WireError):
+            edns.options_from_wire(broken)
+    for options in ([(65536, b"")], [(1, bytes(65536))], [(1, bytes(40000)), (2, bytes(40000))]):
+        with pytest.raises(ValueError):
+            edns.options_to_wire(options)
+
+
+def test_only_so_many_options_are_looked_at() -> None:
+    allowed = limits.EDNS_OPTIONS.default
+    assert len(edns.options_from_wire(b"\0\3\0\0" * (allowed + 5))) == allowed
+
+
+def test_extended_errors() -> None:
+    assert edns.parse_ede(edns.encode_ede(c.EDE_DNSSEC_BOGUS, "why Ü")) == (6, "why Ü")
+    assert edns.encode_ede(c.EDE_OTHER) == b"\0\0"
+    assert edns.parse_ede(b"\0\6a\xff\0") == (6, "a\ufffd")
+    allowed = limits.EDNS_ERROR_TEXT.default
+    cut = edns.encode_ede(1, "Ü" * allowed)
+    assert len(cut) <= allowed + 2
+    assert edns.parse_ede(cut)[1] == "Ü" * (allowed // 2)
+    with pytest.raises(WireError):
+        edns.parse_ede(b"\0")
+
+
+def test_keepalive() -> None:
+    assert edns.parse_keepalive(edns.encode_keepalive(12.3)) == 12.3
+    assert edns.parse_keepalive(edns.encode_keepalive(1e9)) == 6553.5
+    assert edns.parse_keepalive(b"") is None
+    with pytest.raises(WireError):
+        edns.parse_keepalive(b"\0")
+
+
+def test_cookies() -> None:
+    assert edns.parse_cookie(b"c" * 8) == (b"c" * 8, b"")
+    assert edns.parse_cookie(b"c" * 8 + b"s" * 16) == (b"c" * 8, b"s" * 16)
+    for size in (0, 7, 9, 15, 41):
+        with pytest.raises(WireError):
+            edns.parse_cookie(bytes(size))
+
+
+def test_client_subnet() -> None:
+    made = edns.encode_subnet(1, 21, 0, b"\xc0\x00\xff\x01")
+    assert made == b"\0\1\x15\0\xc0\x00\xf8"
+    assert edns.parse_subnet(made) == (1, 21, 0, b"\xc0\x00\xf8")
+    assert edns.parse_subnet(edns.encode_subnet(2, 56, 48, bytes(16))) == (2, 56, 48, bytes(7))
+    assert edns.parse_subnet(edns.encode_subnet(1, 0, 0, b"")) == (1, 0, 0, b"")
+    for broken in (
+        b"\0\1\0",
+        b"\0\1\x21\0" + bytes(5),
+        b"\0\1\x18\0" + bytes(2),
+        b"\0\1\x15\0\xc0\x00\xff",
+        b"\0\1\0\x21",
+    ):
+        with pytest.raises(WireError):
+            edns.parse_subnet(broken)
+    for arguments in ((1, 33, 0, bytes(5)), (3, 1, 0, b"a"), (1, 24, 0, bytes(2)), (2, 1, 129, b"a")):
+        with pytest.raises(ValueError):
+            edns.encode_subnet(*arguments)

@@ -1,0 +1,474 @@
+"""Hand-made packets, one for each way a message can lie, and what grouping makes of honest ones."""
+
+import pytest
+
+from resolver import limits
+from resolver.wire import MessageView, WireError, name
+from resolver.wire import consts as c
+from resolver.wire.message import inspect_query
+
+EXAMPLE = name.from_text("example")
+AT_QNAME = b"\xc0\x0c"
+
+
+def header(*counts: int, flags: int = c.QR, number: int = 1) -> bytes:
+    """Header with up to four counts."""
+    whole = [*counts, 0, 0, 0, 0][:4]
+    return b"".join(value.to_bytes(2, "big") for value in (number, flags, *whole))
+
+
+def record(
+    owner: bytes, rtype: int, rdata: bytes, *, ttl: int = 60, rclass: int = 1, length: int | None = None
+) -> bytes:
+    """One record; `length` may lie."""
+    size = len(rdata) if length is None else length
+    head = rtype.to_bytes(2, "big") + rclass.to_bytes(2, "big") + ttl.to_bytes(4, "big") + size.to_bytes(2, "big")
+    return owner + head + rdata
+
+
+def question(qname: bytes = EXAMPLE, qtype: int = c.A) -> bytes:
+    """A question in class IN."""
+    return qname + qtype.to_bytes(2, "big") + b"\0\1"
+
+
+def reply(*records: bytes) -> bytes:
+    """A reply about example. with these answers."""
+    return header(1, len(records)) + question() + b"".join(records)
+
+
+def rrsig(covered: int, signer: bytes = EXAMPLE, tail: bytes = b"sig") -> bytes:
+    """RRSIG rdata."""
+    return covered.to_bytes(2, "big") + bytes(16) + signer + tail
+
+
+def reason(data: bytes) -> str:
+    """What parsing this packet fails with."""
+    with pytest.raises(WireError) as caught:
+        MessageView.parse(data)
+    return caught.value.reason
+
+
+# --- structure ----------------------------------------------------------------------------------------------------
+
+
+def test_header_only() -> None:
+    view = MessageView.parse(header(flags=c.QR | c.AA | c.RD | c.CD | 3, number=77))
+    assert (view.id, view.rcode, view.opcode, view.question_count, view.qname) == (77, c.NXDOMAIN, 0, 0, None)
+    assert (view.qr, view.aa, view.tc, view.rd, view.ra, view.ad, view.cd) == (
+        True,
+        True,
+        False,
+        True,
+        False,
+        False,
+        True,
+    )
+    assert view.answer == view.authority == view.additional == []
+    assert view.edns is None
+
+
+def test_only_made_by_parse() -> None:
+    with pytest.raises(TypeError):
+        MessageView()
+    assert MessageView.parse(bytearray(header())).id == 1
+    assert MessageView.parse(memoryview(header())).wire == header()
+
+
+@pytest.mark.parametrize("size", range(12))
+def test_shorter_than_a_header(size: int) -> None:
+    assert "header" in reason(header()[:size])
+
+
+def test_longer_than_any_message() -> None:
+    assert "65535" in reason(header() + bytes(65536))
+
+
+@pytest.mark.parametrize("counts", [(1,), (0, 1), (0, 0, 1), (0, 0, 0, 1), (0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF), (2, 0)])
+def test_counts_above_what_is_there(counts: tuple[int, ...]) -> None:
+    assert "ends" in reason(header(*counts) + (question() if counts[0] > 1 else b""))
+
+
+def test_counts_below_what_is_there() -> None:
+    assert "follow" in reason(reply(record(AT_QNAME, c.A, bytes(4))) + b"\0")
+    assert "follow" in reason(header(1) + question() + b"\0")
+
+
+def test_every_cut_is_noticed() -> None:
+    whole = reply(record(AT_QNAME, c.MX, b"\0\1\2mx" + AT_QNAME), record(AT_QNAME, c.TXT, b"\3abc"))
+    MessageView.parse(whole)
+    for size in range(12, len(whole)):
+        with pytest.raises(WireError):
+            MessageView.parse(whole[:size])
+
+
+# --- compression --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [25, 26, 40, 0x3FFF])
+def test_pointer_that_does_not_point_backwards(target: int) -> None:
+    # the owner of the first answer stands at 25
+    assert "backwards" in reason(reply(record((0xC000 | target).to_bytes(2, "big"), c.A, bytes(4))))
+
+
+def test_pointer_into_the_header() -> None:
+    assert "backwards" in reason(reply(record(b"\xc0\x00", c.A, bytes(4))))
+
+
+def test_loop_through_a_label() -> None:
+    # at 25: the label "a", then a pointer to 25 itself
+    assert "backwards" in reason(reply(record(b"\1a\xc0\x19", c.A, bytes(4))))
+
+
+def test_chain_of_pointers() -> None:
+    allowed = limits.COMPRESSION_HOPS.default
+    for hops, good in ((allowed, True), (allowed + 1, False)):
+        chain = AT_QNAME + b"".join((0xC000 | (36 + 2 * i)).to_bytes(2, "big") for i in range(hops - 2))
+        owner = (0xC000 | (36 + 2 * (hops - 2))).to_bytes(2, "big")
+        # the first record's rdata begins at 12 + 13 + 12 = 37 with a zero owner at 25 and its chain at 36
+        packet = header(1, 2) + question() + record(b"\0", 65280, chain) + record(owner, c.A, bytes(4))
+        if good:
+            assert [r.name for r in MessageView.parse(packet).answer] == [b"\0", EXAMPLE]
+        else:
+            assert "too many" in reason(packet)
+
+
+def test_name_that_grows_too_long() -> None:
+    long = b"\x3f" + b"a" * 63
+    packet = header(1, 1) + question(long * 3 + b"\0") + record(long + AT_QNAME, c.A, bytes(4))
+    assert "255" in reason(packet)
+
+
+@pytest.mark.parametrize("byte", [0x40, 0x80, 0xBF])
+def test_unknown_label_types(byte: int) -> None:
+    assert "label type" in reason(reply(record(bytes((byte, 0)), c.A, bytes(4))))
+
+
+def test_name_in_rdata_must_end_there() -> None:
+    assert "past the end of its rdata" in reason(reply(record(AT_QNAME, c.NS, b"\2ns", length=3) + b"\0"))
+    assert "past the end of its rdata" in reason(reply(record(AT_QNAME, c.NS, b"\2ns\xc0", length=4)) + b"\0")
+    assert "past the end of its rdata" in reason(reply(record(AT_QNAME, c.MX, b"\0\1\2m")) + b"\0")
+
+
+@pytest.mark.parametrize("rtype", [c.NS, c.CNAME, c.PTR, c.DNAME, c.MB])
+def test_compressed_names_in_rdata_are_written_out(rtype: int) -> None:
+    (rrset,) = MessageView.parse(reply(record(AT_QNAME, rtype, b"\2Ns" + AT_QNAME))).answer
+    assert rrset.rdatas() == [b"\2Ns" + EXAMPLE]
+
+
+def test_compressed_names_behind_other_fields() -> None:
+    cases = {
+        c.MX: b"\0\1",
+        c.SRV: bytes(6),
+        c.RT: b"\0\1",
+        c.AFSDB: b"\0\1",
+        c.KX: b"\0\1",
+        c.NAPTR: bytes(4) + b"\1a\0\2bc",
+        c.RP: b"\1m\0",
+        c.MINFO: b"\1m\0",
+        c.PX: b"\0\1\1m\0",
+    }
+    for rtype, front in cases.items():
+        (rrset,) = MessageView.parse(reply(record(AT_QNAME, rtype, front + AT_QNAME))).answer
+        assert rrset.rdatas() == [front + EXAMPLE], rtype
+    soa = AT_QNAME + b"\1h" + AT_QNAME + bytes(20)
+    (rrset,) = MessageView.parse(reply(record(AT_QNAME, c.SOA, soa))).answer
+    assert rrset.rdatas() == [EXAMPLE + b"\1h" + EXAMPLE + bytes(20)]
+    (rrset,) = MessageView.parse(reply(record(AT_QNAME, c.RRSIG, rrsig(c.A, AT_QNAME)))).answer
+    assert rrset.rdatas() == [rrsig(c.A)]
+    (rrset,) = MessageView.parse(reply(record(AT_QNAME, c.NSEC, AT_QNAME + b"\0\1\x40"))).answer
+    assert rrset.rdatas() == [EXAMPLE + b"\0\1\x40"]
+
+
+def test_names_of_newer_types_are_never_decompressed() -> None:
+    assert "none is allowed" in reason(reply(record(AT_QNAME, c.SVCB, b"\0\1" + AT_QNAME)))
+    (rrset,) = MessageView.parse(reply(record(AT_QNAME, 65280, AT_QNAME))).answer
+    assert rrset.rdatas() == [AT_QNAME]
+
+
+# --- rdata --------------------------------------------------------------------------------------------------------
+
+NAME = b"\1a\0"
+
+
+@pytest.mark.parametrize(
+    ("rtype", "rdata"),
+    [
+        (c.A, bytes(3)),
+        (c.A, bytes(5)),
+        (c.A, b""),
+        (c.AAAA, bytes(15)),
+        (c.AAAA, bytes(17)),
+        (c.NS, b""),
+        (c.NS, NAME + b"\0"),
+        (c.SOA, NAME * 2 + bytes(19)),
+        (c.SOA, NAME * 2 + bytes(21)),
+        (c.SOA, NAME),
+        (c.MX, b"\0"),
+        (c.MX, b"\0\1"),
+        (c.MX, b"\0\1" + NAME + b"x"),
+        (c.SRV, bytes(6)),
+        (c.SRV, bytes(5)),
+        (c.TXT, b""),
+        (c.TXT, b"\5abc"),
+        (c.HINFO, b"\1a"),
+        (c.RRSIG, bytes(17)),
+        (c.RRSIG, bytes(18)),
+        (c.RRSIG, bytes(18) + NAME),
+        (c.DS, bytes(4)),
+        (c.DS, bytes(3)),
+        (c.DNSKEY, bytes(3)),
+        (c.NSEC, NAME + b"\0"),
+        (c.NSEC, NAME + b"\0\0"),
+        (c.NSEC, NAME + b"\0\x21" + bytes(33)),
+        (c.NSEC, NAME + b"\1\1\1\0\1\1"),
+        (c.NSEC, NAME + b"\0\1\1\0\1\1"),
+        (c.NSEC, NAME + b"\0\2\1"),
+        (c.NSEC3, bytes(4)),
+        (c.NSEC3, b"\1\0\0\0\0"),
+        (c.NSEC3, b"\1\0\0\0\0\0"),
+        (c.NSEC3, b"\1\0\0\0\5ab"),
+        (c.NSEC3PARAM, b"\1\0\0\0\1"),
+        (c.NSEC3PARAM, b"\1\0\0\0\0\0"),
+        (c.CAA, b"\0"),
+        (c.CAA, b"\0\0v"),
+        (c.CAA, b"\0\5ab"),
+        (c.SVCB, b"\0\1" + NAME + b"\0\1"),
+        (c.SVCB, b"\0\1" + NAME + b"\0\1\0\0\0\1\0\0"),
+        (c.SVCB, b"\0\1" + NAME + b"\0\1\0\5ab"),
+        (c.HTTPS, b"\0\1"),
+        (c.APL, b"\0\1\x18\3ab"),
+        (c.LOC, bytes(15)),
+        (c.NAPTR, bytes(4) + b"\1a\1b"),
+        (c.EUI48, bytes(5)),
+        (c.LP, b"\0\1"),
+        (c.A6, b"\x81"),
+        (c.A6, b"\x40" + bytes(8)),
+        (c.A6, b"\0" + bytes(15)),
+        (c.SSHFP, b"\1\1"),
+        (c.TLSA, b"\1\1"),
+    ],
+)
+def test_rdata_that_does_not_fit_its_type(rtype: int, rdata: bytes) -> None:
+    reason(reply(record(AT_QNAME, rtype, rdata)))
+
+
+def test_rdata_length_beyond_the_message() -> None:
+    assert "ends" in reason(reply(record(AT_QNAME, 65280, b"ab", length=3)))
+
+
+def test_a6() -> None:
+    for rdata in (b"\0" + bytes(16), b"\x40" + bytes(8) + NAME, b"\x80" + NAME):
+        (rrset,) = MessageView.parse(reply(record(AT_QNAME, c.A6, rdata))).answer
+        assert rrset.rdatas() == [rdata]
+    (rrset,) = MessageView.parse(reply(record(AT_QNAME, c.A6, b"\x80" + AT_QNAME))).answer
+    assert rrset.rdatas() == [b"\x80" + EXAMPLE]
+
+
+def test_address_of_another_class_is_opaque() -> None:
+    (rrset,) = MessageView.parse(reply(record(AT_QNAME, c.A, b"\1a\0\0\1", rclass=c.CH))).answer
+    assert rrset.rclass == c.CH
+    assert rrset.rdatas() == [b"\1a\0\0\1"]
+
+
+def test_update_without_rdata() -> None:
+    (rrset,) = MessageView.parse(reply(record(AT_QNAME, c.A, b"", rclass=c.CLASS_ANY))).answer
+    assert rrset.rdatas() == [b""]
+
+
+# --- grouping -----------------------------------------------------------------------------------------------------
+
+
+def test_sets_are_joined_across_spellings_and_gaps() -> None:
+    view = MessageView.parse(
+        reply(
+            record(AT_QNAME, c.A, b"\1\1\1\1", ttl=90),
+            record(AT_QNAME, c.TXT, b"\1a"),
+            record(name.from_text("EXAMPLE"), c.A, b"\2\2\2\2", ttl=30),
+            record(name.from_text("other"), c.A, b"\3\3\3\3"),
+            record(AT_QNAME, c.A, b"\1\1\1\1", ttl=60),
+        )
+    )
+    assert [(r.name, r.rtype, r.ttl, len(r)) for r in view.answer] == [
+        (EXAMPLE, c.A, 30, 2),
+        (EXAMPLE, c.TXT, 60, 1),
+        (name.from_text("other"), c.A, 60, 1),
+    ]
+    assert view.answer[0].rdatas() == [b"\1\1\1\1", b"\2\2\2\2"]
+    assert view.answer is view.answer
+
+
+def test_sections_do_not_mix() -> None:
+    data = header(1, 1, 1, 1) + question() + record(AT_QNAME, c.A, bytes(4)) * 3
+    view = MessageView.parse(data)
+    assert view.answer == view.authority == view.additional
+    assert len(view.answer) == len(view.answer[0]) == 1
+
+
+def test_signatures_join_what_they_cover() -> None:
+    view = MessageView.parse(
+        reply(
+            record(AT_QNAME, c.RRSIG, rrsig(c.A), ttl=20),
+            record(AT_QNAME, c.RRSIG, rrsig(c.MX)),
+            record(AT_QNAME, c.A, bytes(4)),
+            record(AT_QNAME, c.RRSIG, rrsig(c.A, tail=b"two")),
+            record(AT_QNAME, c.RRSIG, rrsig(c.RRSIG)),
+            record(AT_QNAME, c.TXT, b"\0"),
+        )
+    )
+    assert [(r.rtype, len(r), r.sig_len, r.ttl) for r in view.answer] == [
+        (c.RRSIG, 2, 0, 60),
+        (c.A, 1, 2, 20),
+        (c.TXT, 1, 0, 60),
+    ]
+    assert view.answer[0].rdatas() == [rrsig(c.MX), rrsig(c.RRSIG)]
+    assert view.answer[1].sigs() == [rrsig(c.A), rrsig(c.A, tail=b"two")]
+
+
+@pytest.mark.parametrize(("ttl", "expected"), [(0x7FFFFFFF, 0x7FFFFFFF), (0x80000000, 0), (0xFFFFFFFF, 0)])
+def test_ttl_with_the_top_bit(ttl: int, expected: int) -> None:
+    # RFC 2181 section 8
+    assert MessageView.parse(reply(record(AT_QNAME, c.A, bytes(4), ttl=ttl))).answer[0].ttl == expected
+
+
+def test_repetitions_in_large_sets() -> None:
+    members = [record(AT_QNAME, c.A, bytes((0, 0, i % 40, 1))) for i in range(200)]
+    (rrset,) = MessageView.parse(reply(*members)).answer
+    assert rrset.rdatas() == [bytes((0, 0, i, 1)) for i in range(40)]
+
+
+def test_caps() -> None:
+    allowed = limits.RRSET_RECORDS.default
+    members = [record(AT_QNAME, c.A, i.to_bytes(4, "big")) for i in range(allowed + 1)]
+    assert len(MessageView.parse(reply(*members[:allowed])).answer[0]) == allowed
+    assert "in one set" in reason(reply(*members))
+    assert "in one set" in reason(
+        reply(record(AT_QNAME, c.A, bytes(4)), *[record(AT_QNAME, c.RRSIG, rrsig(c.A))] * (allowed + 1))
+    )
+    many = limits.MESSAGE_RECORDS.default + 1
+    assert "in one message" in reason(header(0, many) + record(b"\0", 65280, b"") * many)
+
+
+def test_compression_that_blows_up() -> None:
+    long = (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"b" * 61 + b"\0"
+    packet = (
+        header(1, 400)
+        + question(long)
+        + b"".join(record(AT_QNAME, c.MX, i.to_bytes(2, "big") + AT_QNAME) for i in range(400))
+    )
+    assert "written out" in reason(packet)
+
+
+def test_many_owners_stay_linear() -> None:
+    count = limits.MESSAGE_RECORDS.default
+    owners = [bytes((4,)) + b"%04x" % i + b"\0" for i in range(3000)]
+    packet = header(0, 3000) + b"".join(record(owner, 65280, b"") for owner in owners)
+    assert count >= 3000
+    assert [r.name for r in MessageView.parse(packet).answer] == owners
+
+
+# --- OPT ----------------------------------------------------------------------------------------------------------
+
+
+def opt(rdata: bytes = b"", *, owner: bytes = b"\0", ttl: int = 0x8000, payload: int = 1232) -> bytes:
+    """An OPT record."""
+    return record(owner, c.OPT, rdata, ttl=ttl, rclass=payload)
+
+
+def test_edns() -> None:
+    data = header(1, 0, 0, 2, flags=c.QR | 7) + question() + opt(b"\0\3\0\2id\0\x0f\0\2\0\6", ttl=0x01008000)
+    view = MessageView.parse(data + record(b"\0", c.TSIG, b"x", rclass=c.CLASS_ANY, ttl=0))
+    assert view.edns is not None
+    assert (view.edns.payload, view.edns.version, view.edns.do, view.edns.ext_rcode) == (1232, 0, True, 1)
+    assert view.rcode == 0x17 == c.BADCOOKIE
+    assert view.edns.options == [(c.OPTION_NSID, b"id"), (c.OPTION_EDE, b"\0\6")]
+    assert view.edns.get(c.OPTION_NSID) == b"id"
+    assert view.edns.get(c.OPTION_COOKIE) is None
+    assert view.additional == []
+
+
+def test_edns_in_wrong_places() -> None:
+    assert "more than one" in reason(header(1, 0, 0, 2) + question() + opt() * 2)
+    assert "outside" in reason(reply(opt()))
+    assert "outside" in reason(header(1, 0, 0, 1) + question() + opt(owner=AT_QNAME))
+    assert "options" in reason(header(1, 0, 0, 1) + question() + opt(b"\0\3\0\5id"))
+    assert "options" in reason(header(1, 0, 0, 1) + question() + opt(b"\0\3\0"))
+
+
+# --- queries without the GIL --------------------------------------------------------------------------------------
+
+
+def query(*additional: bytes, flags: int = c.RD, qtype: int = c.A) -> bytes:
+    """A query for example."""
+    return header(1, 0, 0, len(additional), flags=flags) + question(qtype=qtype) + b"".join(additional)
+
+
+def test_plain_query() -> None:
+    code, fields = inspect_query(query())
+    assert code == 0
+    assert (fields["qname"], fields["qtype"], fields["qclass"], fields["question_end"]) == (EXAMPLE, c.A, 1, 25)
+    assert (fields["has_edns"], fields["do_bit"], fields["unusual"], fields["cookie"]) == (False, False, False, None)
+
+
+def test_query_with_edns() -> None:
+    code, fields = inspect_query(query(opt(b"\0\x0a\0\x08abcdefgh")))
+    assert code == 0
+    assert (fields["has_edns"], fields["payload"], fields["do_bit"], fields["edns_version"]) == (True, 1232, True, 0)
+    assert (fields["cookie"], fields["unusual"]) == (b"abcdefgh", False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        query(opt(b"\0\3\0\0")),
+        query(opt(ttl=0x10000)),
+        query(opt(ttl=1)),
+        query(flags=c.TC),
+        query(flags=c.AA),
+        query(flags=0x40),
+        header(1, flags=0) + EXAMPLE + b"\0\1\0\3",
+    ],
+)
+def test_plain_but_unusual(data: bytes) -> None:
+    code, fields = inspect_query(data)
+    assert (code, fields["unusual"]) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        header(flags=0),
+        header(2, flags=0) + question() * 2,
+        query(flags=c.NOTIFY << 11),
+        query(record(b"\0", c.TSIG, b"", ttl=0)),
+        query(opt(), opt()),
+        header(1, 1, flags=0) + question() + record(AT_QNAME, c.A, bytes(4)),
+    ],
+)
+def test_for_python_to_look_at(data: bytes) -> None:
+    assert inspect_query(data)[0] == 1
+
+
+@pytest.mark.parametrize("data", [b"", bytes(11), query(flags=c.QR)])
+def test_to_be_dropped(data: bytes) -> None:
+    assert inspect_query(data)[0] == -1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        query() + b"\0",
+        query()[:-1],
+        header(1, flags=0),
+        header(1, flags=0) + AT_QNAME + b"\0\1\0\1",
+        query(opt())[:-1],
+        query(opt(b"\0\x0a\0\x07abcdefg")),
+        query(opt(b"\0\x0a\0\x29" + bytes(41))),
+        query(opt(b"\0\x0a\0\x09" + bytes(9))),
+        query(opt(b"\0\3\0\1")),
+        query(opt(b"\0\3\0")),
+        query(opt()) + b"x",
+        header(1, 0, 0, 1, flags=0) + question(),
+    ],
+)
+def test_malformed_queries(data: bytes) -> None:
+    assert inspect_query(data)[0] < -1
