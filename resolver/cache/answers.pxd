@@ -1,0 +1,45 @@
+# C door of the answer cache: a question in, a finished reply out, without the GIL.
+# For batches: `answers_prepare` every question, then render each; the buckets' lines arrive meanwhile.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from resolver.cache.lookup cimport TableView
+from resolver.cache.table cimport Table
+from resolver.wire.message cimport QueryInfo
+
+cdef enum:
+    ANSWER_KEY = 272            # 255 of name, type, marks, and for other classes or views 10 more
+
+cdef enum:
+    ANSWER_NONE = 0
+    ANSWER_PYTHON = -1          # not for this path: EDNS version above 0, a buffer too small for header and question
+
+ctypedef struct AnswerContext:
+    TableView *table
+    uint16_t payload
+
+ctypedef struct AnswerKey:
+    uint64_t hash
+    uint32_t size
+    uint32_t opt_at             # where OPT begins in the reply rendered last; 0 without
+    uint32_t left               # seconds the answer rendered last still has
+    bint due                    # these are so few of its TTL that somebody should renew it; ask `answers_claim`
+    uint64_t *slot
+    uint64_t slot_value
+    uint8_t data[272]
+
+cdef void answers_prepare(const AnswerContext *context, const QueryInfo *q, uint64_t view,
+                          AnswerKey *key) noexcept nogil
+cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const QueryInfo *q,
+                            int64_t now_seconds, uint8_t *out, size_t cap, size_t client_limit) noexcept nogil
+cdef bint answers_claim(const AnswerKey *key) noexcept nogil
+cdef int answers_add_option(const AnswerKey *key, uint8_t *out, int length, size_t limit, uint16_t code,
+                            const uint8_t *data, uint16_t size) noexcept nogil
+cdef int answers_render(void *handle, const QueryInfo *q, uint64_t view, int64_t now_seconds, uint8_t *out, size_t cap,
+                        size_t client_limit) noexcept nogil
+
+cdef class AnswerCache:
+    cdef AnswerContext context
+    cdef readonly Table table
+    cdef int find_left(self, const QueryInfo *q, uint64_t view, int64_t now) noexcept nogil
+    cdef void *handle(self) noexcept

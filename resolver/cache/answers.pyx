@@ -1,0 +1,395 @@
+"""Finished answers, kept as templates: what follows the question, and where its TTLs stand.
+
+Header and question come from the asker (id, RD, CD, the spelling of the name), so a template for an address record is
+some 25 bytes and its compression pointers stay right: the asker's question has the stored one's length. A cached
+answer is one lookup and one copy, without the GIL, whoever asks: UDP, TCP or the tests.
+Template: [counts of the three sections, 6 bytes] [length of stored EDNS options, 2 bytes, only if marked]
+[16-bit offsets of TTLs from the body's start, `aux` of them] [body] [options]. `meta` holds the RCODE, AD, and the mark.
+Only answers that clients asked for belong here; everything else lives as RRsets (`rrsets`).
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memcpy, memset
+
+from resolver.cache.arena cimport atomic_add64
+from resolver.cache.lookup cimport (
+    CLAIMED, KIND_ANSWER, Found, found_is_valid, read_turns, remaining, table_claim, table_find, table_hash,
+    table_prefetch, table_touch,
+)
+from resolver.cache.table cimport Table
+from resolver.cache.writers cimport PUT_STORED, Piece, table_drop, table_put
+from resolver.wire.consts cimport C_IN, EDNS_DO, F_AD, F_CD, F_OPCODE, F_QR, F_RA, F_RCODE, F_RD, F_TC, T_OPT
+from resolver.wire.message cimport QueryInfo, parse_query
+from resolver.wire.name cimport name_length, name_lower
+
+from resolver import limits
+from resolver.wire import name as wire_name
+
+cdef enum:
+    META_RCODE = 0x0F
+    META_AD = 0x10
+    META_OPTIONS = 0x20
+    MARK_DO = 0x01
+    MARK_CD = 0x02
+    MARK_ELSEWHERE = 0x04       # a class other than IN or a view other than 0 follows
+    HEADER = 12
+    OPT_HEAD = 11
+    QUESTION_TAIL = 4
+    MAX_RECORDS = 4096          # as limits.MESSAGE_RECORDS, which no parsed message passes; here the size of an array
+    MAX_OPTIONS = 4096
+
+cdef uint64_t DUE_PERCENT = limits.PREFETCH_SHARE.default
+cdef uint32_t DUE_TTL = limits.PREFETCH_TTL.default
+
+
+# ----------------------------------------------------------------------------------------------------------- bytes
+
+cdef inline uint16_t get16(const uint8_t *p) noexcept nogil:
+    return <uint16_t>((p[0] << 8) | p[1])
+
+
+cdef inline uint32_t get32(const uint8_t *p) noexcept nogil:
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
+
+
+cdef inline void put16(uint8_t *p, uint32_t value) noexcept nogil:
+    p[0] = <uint8_t>(value >> 8)
+    p[1] = <uint8_t>value
+
+
+cdef inline void put32(uint8_t *p, uint32_t value) noexcept nogil:
+    put16(p, value >> 16)
+    put16(p + 2, value)
+
+
+cdef inline void fill_key(AnswerKey *key, const TableView *table, const uint8_t *name, uint32_t size, uint16_t rtype,
+                          uint16_t rclass, bint do_bit, bint cd_bit, uint64_t view) noexcept nogil:
+    """`size` is at most 255: names come from checked messages."""
+    cdef uint8_t *p = key.data + size
+    name_lower(key.data, name, size)
+    put16(p, rtype)
+    p[2] = (MARK_DO if do_bit else 0) | (MARK_CD if cd_bit else 0)
+    key.size = size + 3
+    if view != 0 or rclass != C_IN:
+        p[2] |= MARK_ELSEWHERE
+        put16(p + 3, rclass)
+        memcpy(p + 5, &view, 8)
+        key.size += 10
+    key.hash = table_hash(table, KIND_ANSWER, key.data, key.size)
+
+
+# ---------------------------------------------------------------------------------------------------------- render
+
+cdef void answers_prepare(const AnswerContext *context, const QueryInfo *q, uint64_t view,
+                          AnswerKey *key) noexcept nogil:
+    """Make the key of a question and ask for its bucket's line of memory."""
+    fill_key(key, context.table, q.qname, q.qname_len, q.qtype, q.qclass, q.has_edns and q.do_bit,
+             (q.flags & F_CD) != 0, view)
+    table_prefetch(context.table, key.hash)
+
+
+cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const QueryInfo *q,
+                            int64_t now_seconds, uint8_t *out, size_t cap, size_t client_limit) noexcept nogil:
+    """Write the reply to `q`. Returns its length, ANSWER_NONE, or ANSWER_PYTHON.
+
+    `client_limit` is what the client takes: 512 without EDNS, its payload within the configured one with EDNS, 65535
+    on a stream. An answer above it becomes TC=1 without records (RFC 2181 section 9). OPT comes last, so that
+    `answers_add_option` can add to it.
+    """
+    cdef Found f
+    cdef TableView *table = context.table
+    cdef const uint8_t *value
+    cdef uint8_t *p
+    cdef uint32_t size, prefix, options, body, shown, question, i, offset, ttl, opt
+    cdef int64_t left
+    cdef uint32_t age
+    cdef size_t limit = client_limit if client_limit < cap else cap
+    cdef uint16_t flags
+    cdef int _turn
+    cdef bint fits, with_options
+    question = <uint32_t>q.qname_len + QUESTION_TAIL
+    opt = OPT_HEAD if q.has_edns else 0
+    if (q.has_edns and q.edns_version != 0) or limit < HEADER + question + opt:
+        return ANSWER_PYTHON
+    for _turn in range(read_turns):
+        if not table_find(table, key.hash, KIND_ANSWER, key.data, key.size, &f):
+            break
+        left = remaining(now_seconds, f.created, f.ttl)
+        if left <= 0:
+            if not found_is_valid(&f):
+                continue
+            break
+        age = f.ttl - <uint32_t>left
+        value = f.value
+        size = f.value_size
+        options = 0
+        prefix = 6
+        if f.meta & META_OPTIONS:
+            options = get16(value + 6) if size >= 8 else 0
+            prefix = 8
+        prefix += 2 * <uint32_t>f.aux
+        if prefix + options > size:
+            continue                                    # torn; a stored template always adds up
+        body = size - prefix - options
+        fits = HEADER + question + body + opt <= limit
+        shown = body if fits else 0
+        with_options = opt != 0 and HEADER + question + shown + opt + options <= limit
+
+        flags = F_QR | F_RA | (q.flags & (F_RD | F_CD)) | (f.meta & META_RCODE)
+        if f.meta & META_AD and ((q.has_edns and q.do_bit) or q.flags & F_AD):
+            flags |= F_AD                               # RFC 6840 sections 5.7 and 5.8
+        put16(out, q.id)
+        memcpy(out + 4, &ONE_QUESTION, 2)
+        memcpy(out + HEADER, q.qname, q.qname_len)
+        p = out + HEADER + q.qname_len
+        put16(p, q.qtype)
+        put16(p + 2, q.qclass)
+        p += QUESTION_TAIL
+        if fits:
+            memcpy(out + 6, value, 6)
+            memcpy(p, value + prefix, body)
+            if age:
+                for i in range(f.aux):
+                    offset = get16(value + prefix - 2 * (<uint32_t>f.aux - i))
+                    if offset + 4 > body:
+                        break                           # torn
+                    ttl = get32(p + offset)
+                    put32(p + offset, ttl - age if ttl > age else 0)
+            p += body
+        else:
+            flags |= F_TC
+            memset(out + 6, 0, 6)
+        put16(out + 2, flags)
+        key.opt_at = <uint32_t>(p - out) if opt else 0
+        if opt:
+            i = get16(out + 10) + 1
+            put16(out + 10, i)
+            p[0] = 0
+            put16(p + 1, T_OPT)
+            put16(p + 3, context.payload)
+            put32(p + 5, EDNS_DO if q.do_bit else 0)
+            put16(p + 9, options if with_options else 0)
+            p += OPT_HEAD
+            if with_options:
+                memcpy(p, value + prefix + body, options)
+                p += options
+        if found_is_valid(&f):
+            key.left = <uint32_t>left
+            key.due = is_due(left, f.ttl)
+            key.slot = f.slot
+            key.slot_value = f.slot_value
+            table_touch(&f)
+            atomic_add64(&table.hits[KIND_ANSWER], 1)
+            return <int>(p - out)
+    atomic_add64(&table.misses[KIND_ANSWER], 1)
+    return ANSWER_NONE
+
+
+cdef inline bint is_due(int64_t left, uint32_t ttl) noexcept nogil:
+    """Whether an answer that is asked for now should be renewed before it ends. Short TTLs are not worth it."""
+    return ttl >= DUE_TTL and <uint64_t>left * 100 <= ttl * DUE_PERCENT
+
+
+cdef bint answers_claim(const AnswerKey *key) noexcept nogil:
+    """True for one caller of all, who then renews the answer just rendered: each stored answer is claimed once."""
+    return key.due and table_claim(key.slot, key.slot_value)
+
+
+cdef int answers_add_option(const AnswerKey *key, uint8_t *out, int length, size_t limit, uint16_t code,
+                            const uint8_t *data, uint16_t size) noexcept nogil:
+    """Add an EDNS option (a server cookie) to the reply just rendered. Returns the length, unchanged if it cannot be."""
+    cdef uint8_t *opt = out + key.opt_at
+    cdef uint8_t *p = out + length
+    if key.opt_at == 0 or <size_t>length + 4 + size > limit:
+        return length
+    put16(p, code)
+    put16(p + 2, size)
+    memcpy(p + 4, data, size)
+    put16(opt + 9, <uint32_t>get16(opt + 9) + 4 + size)
+    return length + 4 + size
+
+
+cdef int answers_render(void *handle, const QueryInfo *q, uint64_t view, int64_t now_seconds, uint8_t *out, size_t cap,
+                        size_t client_limit) noexcept nogil:
+    """`answers_prepare` and `answers_render_key` in one; `handle` is `AnswerCache.handle()`."""
+    cdef AnswerKey key
+    answers_prepare(<AnswerContext *>handle, q, view, &key)
+    return answers_render_key(<AnswerContext *>handle, &key, q, now_seconds, out, cap, client_limit)
+
+
+cdef uint16_t ONE_QUESTION
+put16(<uint8_t *>&ONE_QUESTION, 1)
+
+
+# ----------------------------------------------------------------------------------------------------------- store
+
+cdef int skip_name(const uint8_t *p, uint32_t size, uint32_t at) noexcept nogil:
+    """Where the name at `at` ends, or -1. Pointers end a name; where they lead does not matter here."""
+    cdef uint32_t start = at
+    while at < size and at - start < 255:
+        if p[at] == 0:
+            return <int>(at + 1)
+        if p[at] >= 0xC0:
+            return <int>(at + 2) if at + 2 <= size else -1
+        if p[at] > 63:
+            return -1
+        at += <uint32_t>p[at] + 1
+    return -1
+
+
+cdef int find_ttls(const uint8_t *p, uint32_t size, uint32_t at, uint32_t records, uint8_t *offsets) noexcept nogil:
+    """Write the offsets of all TTLs, counted from `at`. Returns how many, or -1 when the records do not add up."""
+    cdef uint32_t start = at
+    cdef uint32_t i
+    cdef int end
+    if records > MAX_RECORDS:
+        return -1
+    for i in range(records):
+        end = skip_name(p, size, at)
+        if end < 0 or <uint32_t>end + 10 > size or get16(p + end) == T_OPT:
+            return -1
+        put16(offsets + 2 * i, <uint32_t>end + 4 - start)
+        at = <uint32_t>end + 10 + get16(p + end + 8)
+        if at > size:
+            return -1
+    return <int>records if at == size else -1
+
+
+@cython.final
+cdef class AnswerCache:
+    """Answers by question, DO, CD and view. `payload` is the UDP size announced in OPT, in bytes.
+
+    Raises:
+        ValueError: the payload lies outside `limits.EDNS_PAYLOAD`.
+    """
+
+    def __cinit__(self, table: Table, *, payload: int = limits.EDNS_PAYLOAD.default) -> None:
+        self.table = table
+        self.context.table = &table.view
+        self.context.payload = limits.EDNS_PAYLOAD.check(payload, "EDNS payload")
+
+    cdef void *handle(self) noexcept:
+        """What `answers_render` takes; it lives as long as this object."""
+        return &self.context
+
+    def put(self, packet: bytes, *, do: bool, cd: bool, view: int = 0, now: int, ttl: int,
+            options: bytes = b"") -> bool:
+        """Keep the final reply `packet` (without OPT) for `ttl` seconds and say whether it is kept.
+
+        Not kept: truncated or malformed replies, those with another number of questions than one or with OPT, a TTL
+        of zero. `options` are EDNS options in wire form for replies to clients that speak EDNS.
+        """
+        cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(packet)
+        cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(packet)
+        cdef uint32_t options_size = <uint32_t>PyBytes_GET_SIZE(options)
+        cdef uint32_t records, body
+        cdef Py_ssize_t name_size
+        cdef uint16_t flags
+        cdef uint8_t length[2]
+        cdef uint8_t meta
+        cdef uint8_t offsets[2 * MAX_RECORDS]
+        cdef AnswerKey key
+        cdef Piece pieces[5]
+        cdef int count
+        if size < HEADER or size > 65535 or options_size > MAX_OPTIONS or ttl <= 0 or get16(p + 4) != 1:
+            return False
+        flags = get16(p + 2)
+        if not flags & F_QR or flags & (F_TC | F_OPCODE):
+            return False
+        name_size = name_length(p + HEADER, size - HEADER)
+        body = HEADER + <uint32_t>name_size + QUESTION_TAIL
+        if name_size < 0 or body > size:
+            return False
+        records = <uint32_t>get16(p + 6) + get16(p + 8) + get16(p + 10)
+        count = find_ttls(p, size, body, records, offsets)
+        if count < 0:
+            return False
+        fill_key(&key, &self.table.view, p + HEADER, <uint32_t>name_size, get16(p + body - 4), get16(p + body - 2),
+                 do, cd, view)
+        meta = <uint8_t>(flags & F_RCODE) | (META_AD if flags & F_AD else 0)
+        pieces[0].data = p + 6
+        pieces[0].size = 6
+        pieces[1].data = length
+        pieces[1].size = 0
+        if options_size:
+            meta |= META_OPTIONS
+            put16(length, options_size)
+            pieces[1].size = 2
+        pieces[2].data = offsets
+        pieces[2].size = 2 * count
+        pieces[3].data = p + body
+        pieces[3].size = size - body
+        pieces[4].data = PyBytes_AS_STRING(options)
+        pieces[4].size = options_size
+        return table_put(&self.table.view, key.hash, KIND_ANSWER, key.data, key.size, pieces, 5, now,
+                         min(ttl, 0x7FFFFFFF), meta, <uint16_t>count, 0) == PUT_STORED
+
+    def render(self, query: bytes, now: int, limit: int, view: int = 0) -> bytes | None:
+        """The reply to a plain query of at most `limit` bytes, or None: not here, or the query is not plain."""
+        cdef QueryInfo q
+        cdef Py_ssize_t cap = max(0, min(limit, 65535))
+        cdef bytes out
+        cdef int size
+        if parse_query(<const uint8_t *>PyBytes_AS_STRING(query), PyBytes_GET_SIZE(query), &q) != 0:
+            return None
+        out = PyBytes_FromStringAndSize(NULL, cap)
+        size = answers_render(&self.context, &q, view, now, <uint8_t *>PyBytes_AS_STRING(out), cap, cap)
+        return out[:size] if size > 0 else None
+
+    cdef int find_left(self, const QueryInfo *q, uint64_t view, int64_t now) noexcept nogil:
+        """Seconds left of the answer to `q` when somebody has claimed it, else 0."""
+        cdef AnswerKey key
+        cdef Found f
+        cdef int64_t left
+        answers_prepare(&self.context, q, view, &key)
+        if not table_find(self.context.table, key.hash, KIND_ANSWER, key.data, key.size, &f):
+            return 0
+        left = remaining(now, f.created, f.ttl)
+        return <int>left if f.slot_value & CLAIMED and left > 0 and found_is_valid(&f) else 0
+
+    def claimed(self, query: bytes, now: int, view: int = 0) -> int:
+        """Seconds left of the answer to a plain query when it was claimed to be renewed, else 0."""
+        cdef QueryInfo q
+        if parse_query(<const uint8_t *>PyBytes_AS_STRING(query), PyBytes_GET_SIZE(query), &q) != 0:
+            return 0
+        return self.find_left(&q, view, now)
+
+    def claim(self, query: bytes, now: int, view: int = 0) -> bool:
+        """Whether the answer to a plain query is due to be renewed and nobody else has been told so."""
+        cdef QueryInfo q
+        cdef AnswerKey key
+        cdef uint8_t out[512]
+        if parse_query(<const uint8_t *>PyBytes_AS_STRING(query), PyBytes_GET_SIZE(query), &q) != 0:
+            return False
+        answers_prepare(&self.context, &q, view, &key)
+        return (answers_render_key(&self.context, &key, &q, now, out, sizeof(out), sizeof(out)) > 0
+                and answers_claim(&key))
+
+    def drop(self, name: bytes, rtype: int | None = None, *, subtree: bool = False) -> int:
+        """Forget answers to questions for `name`; returns how many.
+
+        With a type only the entries of class IN in view 0, by lookup; otherwise everything at the name, or in its
+        `subtree`, by a pass over the whole cache.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock of the cache.
+        """
+        cdef AnswerKey key
+        cdef bytes lowered = wire_name.lower(name)
+        cdef int marks, gone = 0
+        if rtype is None or subtree:
+            return self.table.sweep(1 << KIND_ANSWER, lowered, subtree=subtree)
+        for marks in range(4):
+            fill_key(&key, &self.table.view, <const uint8_t *>PyBytes_AS_STRING(lowered),
+                     <uint32_t>min(255, PyBytes_GET_SIZE(lowered)), rtype, C_IN, marks & 1, marks & 2, 0)
+            gone += table_drop(&self.table.view, key.hash, KIND_ANSWER, key.data, key.size) == 1
+        return gone
+
+    def clear(self) -> None:
+        """Forget all answers and keep the rest of the table.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock of the cache.
+        """
+        self.table.sweep(1 << KIND_ANSWER)

@@ -1,0 +1,72 @@
+# C door of the arena: the mapping, the ring of records in it, and locks that survive the death of their holder.
+# All of it is reached by offsets from `base`, so the mapping may lie at another address in every process.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from * nogil:
+    """
+    #ifndef RESOLVER_CACHE_ATOMICS
+    #define RESOLVER_CACHE_ATOMICS
+    #include <stdint.h>
+    static inline uint32_t atomic_get32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline uint64_t atomic_get64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void atomic_put32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline void atomic_put64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline void atomic_add64(int64_t *p, int64_t v) { __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+    static inline int atomic_swap32(uint32_t *p, uint32_t seen, uint32_t v) {
+        return __atomic_compare_exchange_n(p, &seen, v, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    }
+    static inline int atomic_swap64(uint64_t *p, uint64_t seen, uint64_t v) {
+        return __atomic_compare_exchange_n(p, &seen, v, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    }
+    static inline void fence_reads(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
+    static inline void fence_writes(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
+    static inline void prefetch_line(const void *p) { __builtin_prefetch(p, 0, 3); }
+    #endif
+    """
+    uint32_t atomic_get32(const uint32_t *p)
+    uint64_t atomic_get64(const uint64_t *p)
+    void atomic_put32(uint32_t *p, uint32_t v)
+    void atomic_put64(uint64_t *p, uint64_t v)
+    void atomic_add64(int64_t *p, int64_t v)
+    int atomic_swap32(uint32_t *p, uint32_t seen, uint32_t v)
+    int atomic_swap64(uint64_t *p, uint64_t seen, uint64_t v)
+    void fence_reads()
+    void fence_writes()
+    void prefetch_line(const void *p)
+
+cdef enum:
+    ARENA_UNIT = 8              # records start at multiples of this; offsets are counted in it
+    ARENA_PAGE = 4096
+    LOCK_CLEAN = 0              # taken
+    LOCK_INHERITED = 1          # taken from a dead process: what the lock protects may be half-written
+    LOCK_BUSY = -1              # not taken
+
+# The first page of the mapping. Positions of the ring only grow; a position modulo `ring_size` is a place. Each
+# changes by one aligned store, in an order that leaves the ring readable wherever its writer dies.
+ctypedef struct ArenaHeader:
+    uint64_t magic
+    uint64_t size               # bytes of the whole mapping
+    uint64_t root_offset        # where the table's own header stands
+    uint64_t root_size
+    uint64_t scratch_offset     # room for one record that is being carried over
+    uint64_t scratch_size
+    uint64_t ring_offset
+    uint64_t ring_size          # bytes, a multiple of ARENA_UNIT
+    uint64_t head               # position where the next record begins
+    uint64_t tail               # position of the oldest record
+    uint32_t lock               # holder's process id; 0 when free. Protects head, tail, scratch and growth
+
+cdef int lock_take(uint32_t *word) noexcept nogil
+cdef void lock_release(uint32_t *word) noexcept nogil
+
+cdef class Arena:
+    cdef uint8_t *base
+    cdef readonly uint64_t size
+    cdef readonly bint shared
+    cdef readonly bint fresh
+    cdef readonly bint alone
+    cdef int fd
+    cdef ArenaHeader *header
+    cdef int map_file(self, str path) except -1
+    cdef int settle(self) except -1

@@ -1,0 +1,243 @@
+"""Proofs of absence that were verified, in the order of their zone, so that they answer for names never asked (RFC 8198).
+
+An NSEC or NSEC3 record is found by the gap a name falls into, which no hash table can do; so each zone has its records
+sorted, by canonical name or by hash, and a lookup is one bisection. What a record proves is not decided here: the
+validation room asks the same questions of these records as of those that came in a reply. Only records whose signatures
+were checked may be added. Bounds: records of one zone and of all; the zone not used for the longest time leaves first.
+The index belongs to one process, unlike the table, because it is made of Python objects; what it forgets is asked again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from typing import Any
+
+from resolver import limits
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+__all__ = ["DenialIndex", "Proof", "ZoneProofs", "owner_hash"]
+
+LOOKS = limits.DENIAL_LOOKS.default
+
+
+class Proof:
+    """One record: `rrset` with its signatures, good until `expires` (int seconds, real time).
+
+    `reading` is what the validation room made of its rdata; it fills and uses that itself.
+    """
+
+    __slots__ = ("expires", "reading", "rrset")
+
+    def __init__(self, rrset: RRset, expires: int) -> None:
+        self.rrset = rrset
+        self.expires = expires
+        self.reading: Any = None
+
+    def aged(self, now: int) -> RRset:
+        """The set with the TTL that is left of it, in seconds."""
+        return self.rrset.with_ttl(max(self.expires - now, 0))
+
+
+class _Ring:
+    """Proofs in the order of their keys; the last one's gap goes on at the first."""
+
+    __slots__ = ("keys", "proofs")
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.proofs: dict[bytes, Proof] = {}
+
+    def put(self, key: bytes, proof: Proof) -> int:
+        """Add or replace; how many records more there are now."""
+        known = key in self.proofs
+        if known:
+            del self.proofs[key]  # to the end of the order of age
+        else:
+            at = bisect_left(self.keys, key)
+            self.keys.insert(at, key)
+        self.proofs[key] = proof
+        return 0 if known else 1
+
+    def remove(self, key: bytes) -> None:
+        del self.proofs[key]
+        del self.keys[bisect_left(self.keys, key)]
+
+    def before(self, key: bytes) -> tuple[bytes, Proof] | None:
+        """The record at `key` or the last one before it, around the end of the ring too."""
+        if not self.keys:
+            return None
+        found = self.keys[bisect_right(self.keys, key) - 1]
+        return found, self.proofs[found]
+
+
+class ZoneProofs:
+    """What is known of one zone: NSEC by name, NSEC3 by hash, and its SOA."""
+
+    __slots__ = ("_hashes", "_index", "_names", "_soa", "parameters", "zone")
+
+    def __init__(self, zone: bytes, index: DenialIndex) -> None:
+        self.zone = zone
+        self._index = index
+        self.parameters = b""
+        """NSEC3 iterations and salt, as they stand in the rdata; hashes of others do not compare."""
+        self._names = _Ring()
+        self._hashes = _Ring()
+        self._soa: Proof | None = None
+
+    def __len__(self) -> int:
+        return len(self._names.keys) + len(self._hashes.keys)
+
+    @property
+    def has_names(self) -> bool:
+        """Whether there is any NSEC."""
+        return bool(self._names.keys)
+
+    @property
+    def has_hashes(self) -> bool:
+        """Whether there is any NSEC3."""
+        return bool(self._hashes.keys)
+
+    def soa(self, now: int) -> RRset | None:
+        """The SOA with the TTL of a denial that is left of it (RFC 2308 section 5)."""
+        proof = self._soa
+        return None if proof is None or proof.expires <= now else proof.aged(now)
+
+    def at_or_before(self, name: bytes, now: int) -> Proof | None:
+        """The NSEC of `name` (lower case), or the one whose gap it could fall into."""
+        return self._fresh(self._names, names.canonical_key(name), now)
+
+    def at_or_before_hash(self, digest: bytes, now: int) -> Proof | None:
+        """The NSEC3 of `digest`, or the one whose gap it could fall into."""
+        return self._fresh(self._hashes, digest, now)
+
+    def _fresh(self, ring: _Ring, key: bytes, now: int) -> Proof | None:
+        for _ in range(LOOKS):
+            found = ring.before(key)
+            if found is None:
+                return None
+            if found[1].expires > now:
+                return found[1]
+            ring.remove(found[0])  # or it would hide a newer one whose gap is wider
+            self._index._count -= 1
+        return None
+
+
+class DenialIndex:
+    """The proofs of all zones. TTLs are bounded by `max_ttl` seconds and, once known, by the zone's negative TTL."""
+
+    def __init__(
+        self,
+        capacity: int = limits.DENIAL_RECORDS.default,
+        *,
+        per_zone: int = limits.DENIAL_RECORDS_PER_ZONE.default,
+        max_ttl: int = limits.CACHE_MAX_NEGATIVE_TTL.default,
+    ) -> None:
+        self._capacity = capacity
+        self._per_zone = per_zone
+        self._max_ttl = max_ttl
+        self._zones: OrderedDict[bytes, ZoneProofs] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, zone: bytes, rrset: RRset, now: int) -> None:
+        """Keep a verified NSEC or NSEC3 set of `zone` (lower case); sets of no use for other names are passed over."""
+        if len(rrset) != 1:
+            return
+        if rrset.rtype == c.NSEC:
+            owner = names.lower(rrset.name)
+            if rrset.rdata(0).startswith(b"\x01\0" + owner):
+                return  # a gap of nothing, made up for one question (RFC 4470, RFC 9824)
+            key, hashed = names.canonical_key(owner), False
+        else:
+            digest = owner_hash(rrset.name)
+            if digest is None:
+                return
+            key, hashed = digest, True
+        known = self._entry(zone)
+        if hashed:
+            rdata = rrset.rdata(0)
+            parameters = rdata[2 : 5 + rdata[4]]
+            if known.parameters != parameters:
+                self._count -= len(known._hashes.keys)
+                known._hashes = _Ring()
+                known.parameters = parameters
+        ttl = min(rrset.ttl, self._max_ttl)
+        if known._soa is not None:
+            ttl = min(ttl, known._soa.rrset.ttl)
+        if ttl <= 0:
+            return
+        ring = known._hashes if hashed else known._names
+        self._count += ring.put(key, Proof(rrset, now + ttl))
+        if len(ring.keys) > self._per_zone:
+            ring.remove(next(iter(ring.proofs)))
+            self._count -= 1
+        while self._count > self._capacity:
+            self._count -= len(self._zones.popitem(last=False)[1])
+
+    def add_soa(self, rrset: RRset, now: int) -> None:
+        """Keep the verified SOA of a denial; its TTL, or its MINIMUM when that is less, bounds the proofs (RFC 9077)."""
+        ttl = min(rrset.ttl, int.from_bytes(rrset.rdata(0)[-4:], "big"), self._max_ttl)
+        if ttl > 0:
+            known = self._zones.get(names.lower(rrset.name))
+            if known is not None:
+                known._soa = Proof(rrset.with_ttl(ttl), now + ttl)
+
+    def closest(self, name: bytes) -> ZoneProofs | None:
+        """The zone nearest above `name` (lower case), or at it, of which anything is known."""
+        zones = self._zones
+        if not zones:
+            return None
+        while True:
+            known = zones.get(name)
+            if known is not None:
+                zones.move_to_end(name)
+                return known
+            if len(name) == 1:
+                return None
+            name = name[name[0] + 1 :]
+
+    def forget(self, name: bytes, *, subtree: bool = False) -> int:
+        """Drop the zones that `name` lies in, since any of their records may speak about it; with `subtree` those
+        below it as well. Returns how many records."""
+        name = names.lower(name)
+        gone = [
+            zone for zone in self._zones
+            if names.is_subdomain(name, zone) or (subtree and names.is_subdomain(zone, name))
+        ]
+        before = self._count
+        for zone in gone:
+            self._count -= len(self._zones.pop(zone))
+        return before - self._count
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._zones.clear()
+        self._count = 0
+
+    def _entry(self, zone: bytes) -> ZoneProofs:
+        known = self._zones.get(zone)
+        if known is None:
+            known = self._zones[zone] = ZoneProofs(zone, self)
+        else:
+            self._zones.move_to_end(zone)
+        return known
+
+
+_BASE32HEX = {ord(char): value for value, char in enumerate("0123456789abcdefghijklmnopqrstuv")}
+
+
+def owner_hash(owner: bytes) -> bytes | None:
+    """The hash that the first label of an NSEC3 owner spells (RFC 5155 section 3), or None when it is not base32hex."""
+    value = 0
+    for char in owner[1 : 1 + owner[0]].lower():
+        digit = _BASE32HEX.get(char)
+        if digit is None:
+            return None
+        value = value << 5 | digit
+    bits = owner[0] * 5
+    return (value >> bits % 8).to_bytes(bits // 8, "big")

@@ -1,0 +1,196 @@
+# What stands where in the table, and how readers find it: without the GIL and without a lock.
+# A reader finds, copies what it wants, and asks `found_is_valid`; only then may it believe what it copied.
+
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from resolver.cache.arena cimport (
+    ARENA_UNIT, ArenaHeader, atomic_get32, atomic_get64, atomic_put32, fence_reads, fence_writes,
+)
+from resolver.wire.hash cimport siphash13
+
+cdef enum:
+    KIND_FILLER = 0             # the unused end of the ring before it wraps
+    KIND_ANSWER = 1
+    KIND_RRSET = 2
+    KIND_NEGATIVE = 3
+    KIND_FAILURE = 4
+    KINDS = 5
+
+cdef enum:
+    BUCKET_SLOTS = 7            # with the head of eight bytes one cache line
+    GROUP_BUCKETS = 64          # one page, one lock; an entry's second bucket lies in the same group
+    RECORD_HEAD = 16
+    KEY_LIMIT = 1024
+
+# What stands in the ring: head, key, value, padding. `sizes` holds the key's length and, in the upper four bits, the
+# bytes of padding; `units` the length of the whole, which never changes once the record exists.
+ctypedef struct Record:
+    uint16_t units
+    uint16_t sizes
+    uint8_t kind
+    uint8_t meta
+    uint16_t aux
+    uint32_t created            # seconds of the real-time clock
+    uint32_t ttl                # seconds
+
+# slots: bits 0-31 place in units plus one (0: free), 32-60 tag, 61 claimed by somebody who renews the entry (only for
+# this copy of it: a replacement is not claimed), 62 displaced, 63 referenced since the tail last came by.
+ctypedef struct Bucket:
+    uint32_t sequence           # odd while a writer is inside
+    uint16_t displaced          # entries whose first choice this is and that stand in their second
+    uint16_t hand
+    uint64_t slots[7]
+
+ctypedef struct TableHeader:
+    uint64_t magic
+    uint64_t k0
+    uint64_t k1
+    uint64_t state              # level in the upper 8 bits, groups already divided at this level below
+    uint64_t maximum_groups
+    uint64_t locks_offset       # one uint32 a group
+    uint64_t buckets_offset
+    int64_t entries[5]
+    int64_t stored[5]
+    int64_t evicted[5]
+    int64_t expired[5]
+    int64_t dropped[5]
+    int64_t carried             # entries that got another round
+    int64_t refused
+    int64_t busy
+    int64_t repaired            # groups or rings taken over from dead writers
+
+# What nogil code needs of a table, in this process. Counters here belong to this process alone.
+ctypedef struct TableView:
+    ArenaHeader *arena
+    TableHeader *head
+    uint8_t *ring
+    uint64_t ring_size
+    Bucket *buckets
+    uint32_t *locks
+    int64_t hits[5]
+    int64_t misses[5]
+
+ctypedef struct Found:
+    const uint8_t *value
+    uint32_t value_size
+    uint32_t created
+    uint32_t ttl
+    uint16_t aux
+    uint8_t meta
+    Bucket *bucket
+    uint32_t sequence
+    uint64_t *slot
+    uint64_t slot_value
+
+
+cdef enum:
+    LEVEL_MOST = 28             # the table's largest level: as many bits as a tag has, less one
+
+cdef int64_t clock_slack
+
+cdef inline int64_t remaining(int64_t now, uint32_t created, uint32_t ttl) noexcept nogil:
+    """Seconds an entry has left, never more than its TTL; zero or less when it has expired, so long ago.
+
+    The clock is believed: forward jumps expire. A clock set back makes entries come from the future; within the slack
+    they count as new, beyond it they have expired, so that none lives longer than its TTL and the slack.
+    """
+    cdef int64_t age = now - <int64_t>created
+    if age < 0:
+        if age < -clock_slack:
+            return INT64_MIN
+        age = 0
+    return <int64_t>ttl - age
+
+
+cdef inline uint64_t table_hash(const TableView *t, uint8_t kind, const uint8_t *key, uint32_t size) noexcept nogil:
+    return siphash13(t.head.k0, t.head.k1, key, size) ^ (<uint64_t>kind * 0x9E3779B97F4A7C15ULL)
+
+
+cdef inline bint found_is_valid(const Found *f) noexcept nogil:
+    """Whether everything read since `table_find` was read before any writer came."""
+    fence_reads()
+    return atomic_get32(&f.bucket.sequence) == f.sequence
+
+
+cdef extern from * nogil:
+    """
+    #define SLOT_PLACE 0xFFFFFFFFULL
+    #define SLOT_TAG 0x1FFFFFFFULL
+    #define SLOT_CLAIMED (1ULL << 61)
+    #define SLOT_DISPLACED (1ULL << 62)
+    #define SLOT_REFERENCED (1ULL << 63)
+    #define STATE_SPLIT ((1ULL << 56) - 1)
+    """
+    const uint64_t PLACE "SLOT_PLACE"
+    const uint64_t TAG "SLOT_TAG"
+    const uint64_t CLAIMED "SLOT_CLAIMED"
+    const uint64_t DISPLACED "SLOT_DISPLACED"
+    const uint64_t REFERENCED "SLOT_REFERENCED"
+    const uint64_t SPLIT_MASK "STATE_SPLIT"
+
+cdef enum:
+    LEVEL_SHIFT = 56
+
+
+# --- where things stand -------------------------------------------------------------------------------------------
+
+cdef inline uint64_t slot_tag(uint64_t h) noexcept nogil:
+    return (h >> 12) & TAG
+
+
+cdef inline uint32_t first_choice(uint64_t h) noexcept nogil:
+    return <uint32_t>(h & (GROUP_BUCKETS - 1))
+
+
+cdef inline uint32_t second_choice(uint64_t h) noexcept nogil:
+    return first_choice(h) ^ (<uint32_t>((h >> 6) & (GROUP_BUCKETS - 1)) | 1)
+
+
+cdef inline uint64_t group_number(uint64_t state, uint64_t h) noexcept nogil:
+    cdef uint64_t level = state >> LEVEL_SHIFT
+    cdef uint64_t tag = slot_tag(h)
+    cdef uint64_t group = tag & ((1ULL << level) - 1)
+    if group < (state & SPLIT_MASK):
+        group = tag & ((2ULL << level) - 1)
+    return group
+
+
+cdef inline Bucket *group_at(const TableView *t, uint64_t group) noexcept nogil:
+    return t.buckets + group * GROUP_BUCKETS
+
+
+cdef inline Record *record_at(const TableView *t, uint64_t place) noexcept nogil:
+    return <Record *>(t.ring + place * ARENA_UNIT)
+
+
+cdef inline uint64_t record_place(const TableView *t, const void *record) noexcept nogil:
+    return <uint64_t>(<const uint8_t *>record - t.ring) / ARENA_UNIT
+
+
+cdef inline uint32_t key_size_of(const Record *r) noexcept nogil:
+    return r.sizes & 0x0FFF
+
+
+cdef inline uint64_t hash_of(const TableView *t, const Record *r) noexcept nogil:
+    return table_hash(t, r.kind, <const uint8_t *>r + RECORD_HEAD, key_size_of(r))
+
+
+cdef inline void write_begin(Bucket *b) noexcept nogil:
+    atomic_put32(&b.sequence, b.sequence + 1)
+    fence_writes()
+
+
+cdef inline void write_end(Bucket *b) noexcept nogil:
+    atomic_put32(&b.sequence, b.sequence + 1)
+
+
+# --- readers ------------------------------------------------------------------------------------------------------
+
+cdef void table_prefetch(const TableView *t, uint64_t h) noexcept nogil
+cdef bint look_into(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
+                    Found *f) noexcept nogil
+cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
+                    Found *f) noexcept nogil
+cdef void table_touch(Found *f) noexcept nogil
+cdef bint table_claim(uint64_t *slot, uint64_t value) noexcept nogil
+cdef int read_turns

@@ -1,0 +1,115 @@
+"""Looking things up in the table, without the GIL and without a lock.
+
+The table is buckets of seven slots over the arena's ring, one table for answers, sets, denials and failures. A bucket's
+sequence number is odd while a writer is inside and differs afterwards, so a reader copies first and then asks whether it
+may believe the copy. Everything a reader sees may be torn: each offset and length is checked before it is used.
+The key is hashed with a seed, because owner names come from strangers. A key has two buckets in the same group of 64;
+the second is only looked at when the first has sent entries there, so most misses end after one line of memory.
+"""
+
+from libc.string cimport memcmp
+
+from resolver.cache.arena cimport atomic_swap64, prefetch_line
+
+from resolver import limits
+
+clock_slack = limits.CACHE_CLOCK_SLACK.default
+read_turns = limits.TABLE_READ_TURNS.default
+
+
+cdef void table_prefetch(const TableView *t, uint64_t h) noexcept nogil:
+    """Ask for the first-choice bucket's line; for batches, which hash every question before they look at any."""
+    prefetch_line(group_at(t, group_number(atomic_get64(&t.head.state), h)) + first_choice(h))
+
+
+cdef bint look_into(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
+                    Found *f) noexcept nogil:
+    """Find the key in one bucket. Everything may be torn: bounds are checked before each use."""
+    cdef uint64_t tag = slot_tag(h)
+    cdef uint64_t value, place
+    cdef uint64_t units = t.ring_size / ARENA_UNIT
+    cdef const Record *r
+    cdef uint32_t length, used
+    cdef int i
+    for i in range(BUCKET_SLOTS):
+        value = atomic_get64(&b.slots[i])
+        place = value & PLACE
+        if place == 0 or ((value >> 32) & TAG) != tag or place + RECORD_HEAD / ARENA_UNIT > units:
+            continue
+        place -= 1
+        r = record_at(t, place)
+        length = <uint32_t>r.units * ARENA_UNIT
+        used = r.sizes
+        if r.kind != kind or (used & 0x0FFF) != key_size or place + length / ARENA_UNIT > units:
+            continue
+        used = RECORD_HEAD + (used & 0x0FFF) + (used >> 12)
+        if used > length or memcmp(<const uint8_t *>r + RECORD_HEAD, key, key_size) != 0:
+            continue
+        f.value = <const uint8_t *>r + RECORD_HEAD + key_size
+        f.value_size = length - used
+        f.created = r.created
+        f.ttl = r.ttl
+        f.aux = r.aux
+        f.meta = r.meta
+        f.bucket = b
+        f.slot = &b.slots[i]
+        f.slot_value = value
+        return True
+    return False
+
+
+cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
+                    Found *f) noexcept nogil:
+    """1 and `f` filled, or 0. What `f` points to may change at once: copy it, then ask `found_is_valid`."""
+    cdef uint64_t state
+    cdef Bucket *group
+    cdef Bucket *b
+    cdef uint32_t sequence
+    cdef uint16_t displaced
+    cdef int _turn, side
+    cdef bint torn
+    for _turn in range(read_turns):
+        state = atomic_get64(&t.head.state)
+        group = group_at(t, group_number(state, h))
+        torn = False
+        for side in range(2):
+            b = group + (second_choice(h) if side else first_choice(h))
+            sequence = atomic_get32(&b.sequence)
+            if sequence & 1:
+                torn = True
+                break
+            displaced = b.displaced
+            if look_into(t, b, h, kind, key, key_size, f):
+                f.sequence = sequence
+                if found_is_valid(f):
+                    return 1
+                torn = True
+                break
+            f.bucket = b
+            f.sequence = sequence
+            if not found_is_valid(f):
+                torn = True
+                break
+            if displaced == 0:
+                break
+        if not torn and atomic_get64(&t.head.state) == state:
+            return 0
+    return 0
+
+
+cdef void table_touch(Found *f) noexcept nogil:
+    """Mark the entry as used, so that the tail carries it over once. Losing a race with a writer does no harm."""
+    if not f.slot_value & REFERENCED:
+        atomic_swap64(f.slot, f.slot_value, f.slot_value | REFERENCED)
+
+
+cdef bint table_claim(uint64_t *slot, uint64_t value) noexcept nogil:
+    """Mark the entry in `slot`, which held `value`, as being renewed: true for one caller of all processes."""
+    cdef int _turn
+    for _turn in range(2):                              # the reader itself may have marked the entry as used since
+        if value & CLAIMED:
+            return False
+        if atomic_swap64(slot, value, value | CLAIMED):
+            return True
+        value |= REFERENCED
+    return False

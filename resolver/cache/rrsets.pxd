@@ -1,0 +1,27 @@
+# C door of the RRset cache: its table, for rooms that look sets up from compiled code.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+
+from resolver.cache.lookup cimport Found
+from resolver.cache.table cimport Table
+from resolver.wire.rrset cimport RRset
+
+
+cdef class Negative:
+    cdef readonly int rcode
+    cdef readonly RRset soa
+    cdef readonly list proofs
+    cdef readonly int ttl
+    cdef readonly int verdict
+
+
+cdef class RRsetCache:
+    cdef readonly Table table
+    cdef readonly int64_t min_ttl
+    cdef readonly int64_t max_ttl
+    cdef readonly int64_t max_negative_ttl
+    cdef RRset find_set(self, bytes name, const uint8_t *key, uint32_t size, int64_t now, int min_trust, int64_t stale)
+    cdef bytes copy_value(self, uint8_t kind, const uint8_t *key, uint32_t size, int64_t now, int64_t stale, Found *f,
+                          int64_t *left)
+    cdef bint find_any(self, uint8_t kind, const uint8_t *key, uint32_t size, Found *f) noexcept
+    cdef void drop_denial(self, const uint8_t *key, uint32_t size, uint8_t verdict, int64_t now) noexcept

@@ -1,0 +1,475 @@
+"""What the resolver learned: RRsets by name and type, denials, and failures, each with its trust, verdict and age.
+
+Rules kept here, so that no caller can forget them: a fresh set of higher trust is never replaced by one of lower
+(RFC 2181 section 5.4.1); what the child says about its own NS set never outlives the delegation it came through (ghost
+domains, CVE-2012-1192), so a zone that its parent took away dies with the parent's TTL; TTLs are capped, denials more
+tightly (RFC 2308 section 5) and failures to five minutes (RFC 9520 section 3.2).
+A set is stored under its lower-cased owner; the spelling it was received with is not kept, a found set is spelled as it
+was asked for. Only class IN is kept: nothing else is resolved.
+Values are the packed rdata of `wire.rrset` followed by the packed signatures, `aux` being the length of the first.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from resolver.cache.arena cimport atomic_add64
+from resolver.cache.lookup cimport (
+    KIND_FAILURE, KIND_NEGATIVE, KIND_RRSET, Found, found_is_valid, read_turns, remaining, table_find, table_hash,
+    table_touch,
+)
+from resolver.cache.table cimport Table
+from resolver.cache.writers cimport PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_drop, table_put
+from resolver.wire.consts cimport C_IN, T_NS
+from resolver.wire.name cimport name_length, name_lower
+from resolver.wire.rrset cimport RRset, make_rrset, packed_count
+
+from collections.abc import Sequence
+
+from resolver import limits
+from resolver.cache.table import TableStatistics
+from resolver.verdict import Trust
+from resolver.wire import name as wire_name
+
+cdef enum:
+    KEY_SIZE = 257              # name and type
+    KINDS_HERE = (1 << KIND_RRSET) | (1 << KIND_NEGATIVE) | (1 << KIND_FAILURE)
+    NXDOMAIN = 3
+    SET_HEAD = 16               # type, class, TTL, trust, verdict, lengths (u16, u32) of a set inside a negative entry
+
+cdef int TRUST_GLUE = Trust.GLUE
+cdef int TRUST_CONFIGURED = Trust.CONFIGURED
+cdef int TRUST_ANSWER = Trust.NONAUTH_ANSWER
+cdef int64_t STALE_TTL = limits.CACHE_STALE_TTL.default
+cdef int MAX_SETS = limits.CACHE_ENTRY_RECORDS.default
+cdef int64_t MAX_FAILURE_TTL = limits.CACHE_FAILURE_TTL.maximum
+cdef int MAX_TEXT = limits.EDE_TEXT.default
+
+
+cdef inline uint32_t make_key(uint8_t *key, bytes name, uint16_t rtype) except 0:
+    """Lower-cased name and type.
+
+    Raises:
+        ValueError: `name` is not a name in wire form.
+    """
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(name)
+    if size > 255 or name_length(p, size) != size:
+        raise ValueError(f"not a name in wire form: {name!r}")
+    name_lower(key, p, size)
+    set_type(key + size, rtype)
+    return <uint32_t>size + 2
+
+
+cdef inline void set_type(uint8_t *p, uint16_t rtype) noexcept nogil:
+    p[0] = <uint8_t>(rtype >> 8)
+    p[1] = <uint8_t>rtype
+
+
+cdef inline bytes slice_bytes(const uint8_t *p, Py_ssize_t size):
+    return PyBytes_FromStringAndSize(<const char *>p, size)
+
+
+# ------------------------------------------------------------------------------------------------------- negative
+
+@cython.final
+cdef class Negative:
+    """A denial from the cache: `rcode` (NXDOMAIN or NOERROR), `soa` (or None) and `proofs` with their signatures,
+    `ttl` in seconds from now, and the `verdict` of the whole."""
+
+    def __init__(self, rcode: int, soa: RRset | None, proofs: list[RRset], ttl: int, verdict: int) -> None:
+        self.rcode = rcode
+        self.soa = soa
+        self.proofs = proofs
+        self.ttl = ttl
+        self.verdict = verdict
+
+    def __repr__(self) -> str:
+        return f"Negative(rcode={self.rcode}, ttl={self.ttl}, verdict={self.verdict}, proofs={len(self.proofs)})"
+
+
+cdef bytes pack_set(RRset rrset):
+    """Name, fixed head, rdata, signatures: a set that stands inside another entry."""
+    cdef uint32_t name_size = <uint32_t>PyBytes_GET_SIZE(rrset.name)
+    cdef uint32_t packed = <uint32_t>PyBytes_GET_SIZE(rrset.packed)
+    cdef uint32_t sigs = <uint32_t>PyBytes_GET_SIZE(rrset.packed_sigs)
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, name_size + SET_HEAD + packed + sigs)
+    cdef uint8_t *p = <uint8_t *>PyBytes_AS_STRING(out)
+    memcpy(p, PyBytes_AS_STRING(rrset.name), name_size)
+    p += name_size
+    memcpy(p, &rrset.rtype, 2)
+    memcpy(p + 2, &rrset.ttl, 4)
+    p[6] = rrset.trust
+    p[7] = rrset.verdict
+    memcpy(p + 8, &packed, 4)
+    memcpy(p + 12, &sigs, 4)
+    memcpy(p + SET_HEAD, PyBytes_AS_STRING(rrset.packed), packed)
+    memcpy(p + SET_HEAD + packed, PyBytes_AS_STRING(rrset.packed_sigs), sigs)
+    return out
+
+
+cdef list unpack_sets(bytes value, uint32_t age, uint32_t left):
+    """The sets of `pack_set` in a row, made `age` seconds older and no longer-lived than `left`."""
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(value)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
+    cdef Py_ssize_t at = 0, name_size
+    cdef uint16_t rtype
+    cdef uint32_t ttl, packed, sigs
+    cdef list sets = []
+    cdef bytes name, rdata, signatures
+    while at < size:
+        name_size = name_length(p + at, size - at)
+        if name_size < 0 or at + name_size + SET_HEAD > size:
+            return None
+        name = slice_bytes(p + at, name_size)
+        at += name_size
+        memcpy(&rtype, p + at, 2)
+        memcpy(&ttl, p + at + 2, 4)
+        memcpy(&packed, p + at + 8, 4)
+        memcpy(&sigs, p + at + 12, 4)
+        if at + SET_HEAD + <Py_ssize_t>packed + <Py_ssize_t>sigs > size:
+            return None
+        ttl = min(ttl - age if ttl > age else 0, left)
+        rdata = slice_bytes(p + at + SET_HEAD, packed)
+        signatures = slice_bytes(p + at + SET_HEAD + packed, sigs)
+        sets.append(make_rrset(name, rtype, C_IN, ttl, rdata,
+                               max(0, packed_count(p + at + SET_HEAD, packed)), signatures,
+                               max(0, packed_count(p + at + SET_HEAD + packed, sigs)), p[at + 6], p[at + 7]))
+        at += SET_HEAD + packed + sigs
+    return sets
+
+
+# ---------------------------------------------------------------------------------------------------------- cache
+
+@cython.final
+cdef class RRsetCache:
+    """RRsets, denials and failures in a table. TTLs are in seconds; `now` is the real-time clock's.
+
+    Raises:
+        ValueError: a TTL bound outside `limits.CACHE_MIN_TTL`, `CACHE_MAX_TTL`, `CACHE_MAX_NEGATIVE_TTL`.
+    """
+
+    def __cinit__(self, table: Table, *, min_ttl: int = 0, max_ttl: int = 86400, max_negative_ttl: int = 3600) -> None:
+        self.table = table
+        self.min_ttl = limits.CACHE_MIN_TTL.check(min_ttl, "min_ttl")
+        self.max_ttl = limits.CACHE_MAX_TTL.check(max_ttl, "max_ttl")
+        self.max_negative_ttl = limits.CACHE_MAX_NEGATIVE_TTL.check(max_negative_ttl, "max_negative_ttl")
+
+    def put(self, rrset: RRset, now: int) -> bool:
+        """Keep a set with its `trust` and `verdict`; False when it is not kept.
+
+        Not kept: a TTL of zero, another class than IN, an empty set, less trust than the fresh set that is there, more
+        bytes than the arena takes. A set that may answer clients also removes denials of itself that are not better
+        proved.
+
+        Raises:
+            ValueError: the owner is not a name in wire form.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, rrset.name, rrset.rtype)
+        cdef Piece pieces[2]
+        cdef int64_t ttl = min(max(<int64_t>rrset.ttl, self.min_ttl), self.max_ttl)
+        cdef Py_ssize_t packed = PyBytes_GET_SIZE(rrset.packed)
+        cdef int flags = PUT_RANKED
+        cdef int rc
+        if ttl <= 0 or rrset.rclass != C_IN or packed == 0 or packed > 65535 or rrset.trust > 15:
+            return False
+        if rrset.rtype == T_NS and TRUST_GLUE < rrset.trust < TRUST_CONFIGURED:
+            flags |= PUT_NOT_LONGER
+        pieces[0].data = PyBytes_AS_STRING(rrset.packed)
+        pieces[0].size = <uint32_t>packed
+        pieces[1].data = PyBytes_AS_STRING(rrset.packed_sigs)
+        pieces[1].size = <uint32_t>PyBytes_GET_SIZE(rrset.packed_sigs)
+        rc = table_put(&self.table.view, table_hash(&self.table.view, KIND_RRSET, key, size), KIND_RRSET, key, size,
+                       pieces, 2, now, <uint32_t>ttl, (rrset.trust & 15) | ((rrset.verdict & 3) << 4),
+                       <uint16_t>packed, flags)
+        if rc == PUT_STORED and rrset.trust >= TRUST_ANSWER:
+            self.drop_denial(key, size, rrset.verdict, now)
+            set_type(key + size - 2, 0)
+            self.drop_denial(key, size, rrset.verdict, now)
+        return rc == PUT_STORED
+
+    cdef void drop_denial(self, const uint8_t *key, uint32_t size, uint8_t verdict, int64_t now) noexcept:
+        cdef Found f
+        cdef uint64_t h = table_hash(&self.table.view, KIND_NEGATIVE, key, size)
+        if table_find(&self.table.view, h, KIND_NEGATIVE, key, size, &f) and (
+                (f.meta >> 4) <= verdict or remaining(now, f.created, f.ttl) <= 0):
+            table_drop(&self.table.view, h, KIND_NEGATIVE, key, size)
+
+    def find(self, name: bytes, rtype: int, now: int, *, min_trust: int = TRUST_GLUE, stale: int = 0) -> RRset | None:
+        """The set with its TTL reduced by its age, or None.
+
+        `stale` takes expired sets less than so many seconds after their end, with the TTL of RFC 8767 section 5.2.
+
+        Raises:
+            ValueError: `name` is not a name in wire form.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, name, rtype)
+        return self.find_set(name, key, size, now, min_trust, stale)
+
+    cdef RRset find_set(self, bytes name, const uint8_t *key, uint32_t size, int64_t now, int min_trust,
+                        int64_t stale):
+        cdef Found f
+        cdef int64_t left
+        cdef bytes packed, sigs
+        cdef int count, sig_count, _turn
+        cdef uint64_t h = table_hash(&self.table.view, KIND_RRSET, key, size)
+        for _turn in range(read_turns):
+            if not table_find(&self.table.view, h, KIND_RRSET, key, size, &f):
+                break
+            left = remaining(now, f.created, f.ttl)
+            if left <= 0 or (f.meta & 15) < min_trust or f.aux > f.value_size:
+                if left > -stale and (f.meta & 15) >= min_trust and f.aux <= f.value_size:
+                    left = STALE_TTL
+                elif found_is_valid(&f):
+                    break
+                else:
+                    continue
+            packed = slice_bytes(f.value, f.aux)
+            sigs = slice_bytes(f.value + f.aux, f.value_size - f.aux)
+            if not found_is_valid(&f):
+                continue
+            count = packed_count(<const uint8_t *>PyBytes_AS_STRING(packed), f.aux)
+            sig_count = packed_count(<const uint8_t *>PyBytes_AS_STRING(sigs), f.value_size - f.aux)
+            if count < 0 or sig_count < 0:
+                break                                   # only a damaged file can hold this
+            table_touch(&f)
+            atomic_add64(&self.table.view.hits[KIND_RRSET], 1)
+            return make_rrset(name, <uint16_t>((key[size - 2] << 8) | key[size - 1]), C_IN, <uint32_t>left, packed,
+                              count, sigs, sig_count, f.meta & 15, (f.meta >> 4) & 3)
+        atomic_add64(&self.table.view.misses[KIND_RRSET], 1)
+        return None
+
+    def closest_cut(self, name: bytes, now: int, *, for_ds: bool = False) -> tuple[bytes, RRset] | None:
+        """The deepest zone at or above `name` whose NS set is known, in lower case, and that set; None without any.
+
+        `for_ds` looks above `name` only, since a DS set lies with the parent (RFC 4035 section 3.1.4.1).
+
+        Raises:
+            ValueError: `name` is not a name in wire form.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, name, T_NS)
+        cdef uint32_t at = 0
+        cdef Found f
+        cdef bytes zone
+        cdef RRset found
+        if for_ds and key[0] != 0:
+            at = <uint32_t>key[0] + 1
+        while True:                                     # at most 128 steps: the key holds a checked name
+            if table_find(&self.table.view, table_hash(&self.table.view, KIND_RRSET, key + at, size - at), KIND_RRSET,
+                          key + at, size - at, &f):
+                zone = slice_bytes(key + at, size - at - 2)
+                found = self.find_set(zone, key + at, size - at, now, TRUST_GLUE, 0)
+                if found is not None:
+                    return zone, found
+            if key[at] == 0:
+                return None
+            at += <uint32_t>key[at] + 1
+
+    # ---------------------------------------------------------------------------------------------------- denials
+
+    def put_negative(self, name: bytes, rtype: int, *, soa: RRset | None, proofs: Sequence[RRset] = (), ttl: int,
+                     verdict: int, now: int) -> bool:
+        """Keep a denial: of the whole name with `rtype` 0 (NXDOMAIN), else of that type at it (NODATA).
+
+        `ttl` is what the SOA record says (the smaller of its TTL and its MINIMUM, RFC 2308 section 5); it is capped
+        here. False when nothing is kept: a TTL of zero, too many proofs, too many bytes.
+
+        Raises:
+            ValueError: `name` is not a name in wire form.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, name, rtype)
+        cdef Piece piece
+        cdef int64_t left = min(<int64_t>ttl, self.max_negative_ttl, self.max_ttl)
+        cdef bytes value
+        if left <= 0 or len(proofs) > MAX_SETS:
+            return False
+        value = b"".join([pack_set(one) for one in ([] if soa is None else [soa]) + list(proofs)])
+        piece.data = PyBytes_AS_STRING(value)
+        piece.size = <uint32_t>PyBytes_GET_SIZE(value)
+        return table_put(&self.table.view, table_hash(&self.table.view, KIND_NEGATIVE, key, size), KIND_NEGATIVE, key,
+                         size, &piece, 1, now, <uint32_t>left, (verdict & 3) << 4, soa is not None, 0) == PUT_STORED
+
+    def find_negative(self, name: bytes, rtype: int, now: int, *, stale: int = 0) -> Negative | None:
+        """The denial of this type at `name`, or of the whole name, or None; `stale` as in `find`.
+
+        Raises:
+            ValueError: `name` is not a name in wire form.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, name, rtype)
+        cdef Found f
+        cdef bytes value
+        cdef int64_t left = 0
+        cdef list sets
+        value = self.copy_value(KIND_NEGATIVE, key, size, now, stale, &f, &left)
+        if value is None and rtype != 0:
+            rtype = 0
+            set_type(key + size - 2, 0)
+            value = self.copy_value(KIND_NEGATIVE, key, size, now, stale, &f, &left)
+        if value is None:
+            atomic_add64(&self.table.view.misses[KIND_NEGATIVE], 1)
+            return None
+        if left <= 0:
+            left = STALE_TTL
+            sets = unpack_sets(value, 0, <uint32_t>left)
+        else:
+            sets = unpack_sets(value, f.ttl - <uint32_t>left, <uint32_t>left)
+        if sets is None or (f.aux and not sets):
+            return None
+        atomic_add64(&self.table.view.hits[KIND_NEGATIVE], 1)
+        return Negative(NXDOMAIN if rtype == 0 else 0, sets[0] if f.aux else None, sets[1:] if f.aux else sets, left,
+                        (f.meta >> 4) & 3)
+
+    # --------------------------------------------------------------------------------------------------- failures
+
+    def put_failure(self, name: bytes, rtype: int, *, ede: int, text: str, ttl: int, now: int, count: int = 1) -> bool:
+        """Remember that this question could not be answered, and why (RFC 9520). The TTL is capped at five minutes.
+
+        `count` says how often that happened in a row, this time included; see `failures`.
+
+        Raises:
+            ValueError: `name` is not a name in wire form.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, name, rtype)
+        cdef bytes value = text.encode("utf-8", "replace")[:MAX_TEXT]
+        cdef Piece piece
+        cdef int64_t left = min(<int64_t>ttl, MAX_FAILURE_TTL)
+        if left <= 0:
+            return False
+        piece.data = PyBytes_AS_STRING(value)
+        piece.size = <uint32_t>PyBytes_GET_SIZE(value)
+        return table_put(&self.table.view, table_hash(&self.table.view, KIND_FAILURE, key, size), KIND_FAILURE, key,
+                         size, &piece, 1, now, <uint32_t>left, <uint8_t>min(max(count, 0), 255), ede & 0xFFFF,
+                         0) == PUT_STORED
+
+    def find_failure(self, name: bytes, rtype: int, now: int) -> tuple[int, str, int] | None:
+        """Extended error, its text, and the seconds for which the question is not tried again; or None.
+
+        Raises:
+            ValueError: `name` is not a name in wire form.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, name, rtype)
+        cdef Found f
+        cdef bytes value
+        cdef int64_t left = 0
+        value = self.copy_value(KIND_FAILURE, key, size, now, 0, &f, &left)
+        if value is None:
+            atomic_add64(&self.table.view.misses[KIND_FAILURE], 1)
+            return None
+        atomic_add64(&self.table.view.hits[KIND_FAILURE], 1)
+        return f.aux, value.decode("utf-8", "ignore"), left
+
+    def failures(self, name: bytes, rtype: int, now: int) -> int:
+        """How often in a row this question has failed lately: 0 after a success or five minutes of peace.
+
+        Raises:
+            ValueError: `name` is not a name in wire form.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, name, rtype)
+        cdef Found f
+        cdef int count
+        cdef int64_t failed
+        if (not self.find_any(KIND_FAILURE, key, size, &f)
+                or remaining(now, f.created, f.ttl) <= -MAX_FAILURE_TTL):
+            return 0
+        count, failed = f.meta, f.created
+        if self.find_any(KIND_RRSET, key, size, &f) and (f.meta & 15) >= TRUST_ANSWER and f.created > failed:
+            return 0
+        if self.find_any(KIND_NEGATIVE, key, size, &f) and f.created > failed:
+            return 0
+        set_type(key + size - 2, 0)
+        if self.find_any(KIND_NEGATIVE, key, size, &f) and f.created > failed:
+            return 0
+        return count
+
+    def created(self, name: bytes, rtype: int, *, denied: bool = False) -> int:
+        """When the set was stored that stands here, fresh or expired, or with `denied` the denial; 0: there is none.
+
+        Seconds of the real-time clock. A denial of the whole name counts for each of its types.
+
+        Raises:
+            ValueError: `name` is not a name in wire form.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, name, rtype)
+        cdef Found f
+        cdef int64_t latest = 0
+        if not denied:
+            return f.created if self.find_any(KIND_RRSET, key, size, &f) else 0
+        if self.find_any(KIND_NEGATIVE, key, size, &f):
+            latest = f.created
+        set_type(key + size - 2, 0)
+        if self.find_any(KIND_NEGATIVE, key, size, &f):
+            latest = max(latest, <int64_t>f.created)
+        return latest
+
+    cdef bint find_any(self, uint8_t kind, const uint8_t *key, uint32_t size, Found *f) noexcept:
+        """Whether the table holds the entry, fresh or not; only the numbers in `f` may be used."""
+        return table_find(&self.table.view, table_hash(&self.table.view, kind, key, size), kind, key, size, f)
+
+    cdef bytes copy_value(self, uint8_t kind, const uint8_t *key, uint32_t size, int64_t now, int64_t stale, Found *f,
+                          int64_t *left):
+        """The value of an entry that is fresh or expired less than `stale` seconds ago, or None; fills `f`, `left`."""
+        cdef bytes value
+        cdef int _turn
+        cdef uint64_t h = table_hash(&self.table.view, kind, key, size)
+        for _turn in range(read_turns):
+            if not table_find(&self.table.view, h, kind, key, size, f):
+                return None
+            left[0] = remaining(now, f.created, f.ttl)
+            value = slice_bytes(f.value, f.value_size)
+            if found_is_valid(f):
+                if left[0] <= 0 and left[0] <= -stale:
+                    return None
+                table_touch(f)
+                return value
+        return None
+
+    # ----------------------------------------------------------------------------------------------------- removal
+
+    def drop(self, name: bytes, rtype: int | None = None) -> int:
+        """Forget what is known at `name`: one type with its denials, or everything there. Returns how many entries.
+
+        Raises:
+            ValueError: `name` is not a name in wire form.
+            BlockingIOError: a stopped process holds a lock of the cache.
+        """
+        cdef uint8_t key[KEY_SIZE]
+        cdef uint32_t size = make_key(key, name, rtype or 0)
+        cdef int gone = 0
+        cdef uint8_t kind
+        if rtype is None:
+            return self.table.sweep(KINDS_HERE, slice_bytes(key, size - 2))
+        for kind in (KIND_RRSET, KIND_NEGATIVE, KIND_FAILURE):
+            gone += table_drop(&self.table.view, table_hash(&self.table.view, kind, key, size), kind, key, size) == 1
+        set_type(key + size - 2, 0)
+        return gone + (table_drop(&self.table.view, table_hash(&self.table.view, KIND_NEGATIVE, key, size),
+                                  KIND_NEGATIVE, key, size) == 1)
+
+    def drop_subtree(self, name: bytes) -> int:
+        """Forget everything at and below `name`; a pass over the whole cache. Returns how many entries.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock of the cache.
+        """
+        return self.table.sweep(KINDS_HERE, wire_name.lower(name), subtree=True)
+
+    def clear(self) -> None:
+        """Forget all sets, denials and failures and keep the finished answers.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock of the cache.
+        """
+        self.table.sweep(KINDS_HERE)
+
+    def statistics(self) -> TableStatistics:
+        """The table's numbers; `rrset`, `negative` and `failure` are this cache's."""
+        return self.table.statistics()

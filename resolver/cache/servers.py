@@ -1,0 +1,219 @@
+"""What is known about each upstream address: how fast it answers, what it does not understand, whether it is alive.
+
+The numbers follow RFC 6298 (smoothed time, variation, doubled timeouts); choosing among servers by them is the
+iterator's job. Three rules stand here: the table is bounded and forgets the least recently noted address, since an
+attacker can name any number of them; a dead address is asked again with one query per interval, so that a network
+that comes back is noticed without a restart; and no fact lasts for ever, because servers get repaired.
+Times are seconds of one clock of the caller's choice that does not jump, such as the monotonic one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from resolver import limits
+from resolver.wire import name as wire_name
+
+__all__ = ["ServerInfo", "ServerStatistics", "ServerTable"]
+
+FIRST = limits.SERVER_TIMEOUT_FIRST.default / 1000
+LOWEST = limits.SERVER_TIMEOUT_MINIMUM.default / 1000
+HIGHEST = limits.SERVER_TIMEOUT_MAXIMUM.default / 1000
+DEAD = HIGHEST / 2
+PROBE_INTERVAL = limits.SERVER_PROBE_INTERVAL.default
+AGE = limits.SERVER_AGE.default
+LAME = limits.SERVER_LAME.default
+LAME_ZONES = limits.SERVER_LAME_ZONES.default
+EDNS_BROKEN = limits.SERVER_EDNS_BROKEN.default
+TCP_ONLY = limits.SERVER_TCP_ONLY.default
+
+
+class ServerInfo:
+    """Facts about one address. `srtt`, `rttvar` and `timeout` are seconds; `srtt` is None before the first reply."""
+
+    __slots__ = (
+        "backoff_until", "edns_broken_until", "edns_seen", "lame", "noted", "rttvar", "srtt", "tcp_until", "timeout",
+        "timeouts",
+    )
+
+    def __init__(self) -> None:
+        self.srtt: float | None = None
+        self.rttvar = 0.0
+        self.timeout = FIRST
+        self.timeouts = 0
+        """Timeouts in a row."""
+        self.backoff_until = 0.0
+        """A dead address is not asked before this time."""
+        self.edns_seen = False
+        """A reply with an OPT record came: timeouts are no sign of broken EDNS."""
+        self.edns_broken_until = 0.0
+        self.tcp_until = 0.0
+        self.lame: dict[bytes, float] | None = None
+        """Lame zones (lower case) and until when; None while there is none."""
+        self.noted = 0.0
+
+    @property
+    def dead(self) -> bool:
+        """Whether timeouts doubled so often that the address is only probed."""
+        return self.timeouts > 0 and self.timeout >= DEAD
+
+    def expected(self) -> float:
+        """Seconds a query is likely to take: what to order addresses by. Timeouts in a row count in full."""
+        if self.timeouts or self.srtt is None:
+            return self.timeout
+        return self.srtt
+
+    def __repr__(self) -> str:
+        srtt = "unknown" if self.srtt is None else f"{self.srtt * 1000:.1f} ms"
+        return f"ServerInfo(srtt={srtt}, timeout={self.timeout * 1000:.0f} ms, timeouts={self.timeouts})"
+
+
+class ServerStatistics(NamedTuple):
+    """How many addresses are known, how many of them count as dead, and how many were forgotten for room."""
+
+    addresses: int
+    dead: int
+    evicted: int
+
+
+class ServerTable:
+    """Facts by address (any hashable, such as `(address, port)`), at most `capacity` of them.
+
+    Raises:
+        ValueError: the capacity lies outside `limits.CACHE_SERVERS`.
+    """
+
+    def __init__(self, capacity: int = limits.CACHE_SERVERS.default) -> None:
+        self._capacity = limits.CACHE_SERVERS.check(capacity, "servers")
+        self._known: dict[Hashable, ServerInfo] = {}
+        self._evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, address: Hashable) -> ServerInfo | None:
+        """The facts, or None about a stranger."""
+        return self._known.get(address)
+
+    def get(self, address: Hashable) -> ServerInfo:
+        """The facts, or those assumed about a stranger (who does not become known by this)."""
+        return self._known.get(address) or ServerInfo()
+
+    def timeout(self, address: Hashable) -> float:
+        """Seconds to wait for this address before asking another."""
+        info = self._known.get(address)
+        return FIRST if info is None else info.timeout
+
+    def is_usable(self, address: Hashable, now: float) -> bool:
+        """Whether to ask this address. One query per interval is let through to a dead one; asking this takes it."""
+        info = self._known.get(address)
+        if info is None or not info.dead:
+            return True
+        if now < info.backoff_until:
+            return False
+        info.backoff_until = now + PROBE_INTERVAL
+        return True
+
+    # --- what queries taught --------------------------------------------------------------------------------------
+
+    def note_reply(self, address: Hashable, rtt: float, now: float, *, edns: bool = False) -> None:
+        """A reply came after `rtt` seconds, with an OPT record if `edns` (RFC 6298 section 2)."""
+        info = self._note(address, now)
+        rtt = max(0.0, rtt)
+        if info.srtt is None:
+            info.srtt = rtt
+            info.rttvar = rtt / 2
+        else:
+            info.rttvar += (abs(info.srtt - rtt) - info.rttvar) / 4
+            info.srtt += (rtt - info.srtt) / 8
+        info.timeout = min(max(info.srtt + 4 * info.rttvar, LOWEST), HIGHEST)
+        info.timeouts = 0
+        info.backoff_until = 0.0
+        if edns:
+            info.edns_seen = True
+            info.edns_broken_until = 0.0
+
+    def note_timeout(self, address: Hashable, now: float) -> None:
+        """No reply came in time: double the timeout (RFC 6298 section 5.5); at half the maximum the address is dead."""
+        info = self._note(address, now)
+        info.timeouts += 1
+        info.timeout = min(info.timeout * 2, HIGHEST)
+        if info.dead:
+            info.backoff_until = now + PROBE_INTERVAL
+
+    def note_lame(self, address: Hashable, zone: bytes, now: float) -> None:
+        """The server does not serve `zone`, though it should."""
+        info = self._note(address, now)
+        if info.lame is None:
+            info.lame = {}
+        zone = wire_name.lower(zone)
+        info.lame.pop(zone, None)
+        info.lame[zone] = now + LAME
+        if len(info.lame) > LAME_ZONES:
+            del info.lame[next(iter(info.lame))]
+
+    def note_edns_broken(self, address: Hashable, now: float) -> None:
+        """The server fails on EDNS; it is asked without for a while (RFC 6891 section 6.2.2)."""
+        self._note(address, now).edns_broken_until = now + EDNS_BROKEN
+
+    def note_tcp_only(self, address: Hashable, now: float) -> None:
+        """Replies that looked forged came from here; it is asked over TCP for a while."""
+        self._note(address, now).tcp_until = now + TCP_ONLY
+
+    # --- what follows from it -------------------------------------------------------------------------------------
+
+    def is_lame(self, address: Hashable, zone: bytes, now: float) -> bool:
+        """Whether the server was found lame for exactly this zone lately."""
+        info = self._known.get(address)
+        if info is None or info.lame is None:
+            return False
+        return info.lame.get(wire_name.lower(zone), now) > now
+
+    def is_edns_broken(self, address: Hashable, now: float) -> bool:
+        """Whether to leave OPT out of queries to this address."""
+        info = self._known.get(address)
+        return info is not None and info.edns_broken_until > now
+
+    def is_tcp_only(self, address: Hashable, now: float) -> bool:
+        """Whether to ask this address over TCP only."""
+        info = self._known.get(address)
+        return info is not None and info.tcp_until > now
+
+    def is_dead(self, address: Hashable) -> bool:
+        """Whether the address counts as dead; `is_usable` says whether it may be probed."""
+        info = self._known.get(address)
+        return info is not None and info.dead
+
+    # --- upkeep ---------------------------------------------------------------------------------------------------
+
+    def revive(self) -> None:
+        """Give every dead address a new start: routes changed, so old timeouts say nothing."""
+        for info in self._known.values():
+            if info.timeouts:
+                info.timeouts = 0
+                info.timeout = FIRST
+                info.backoff_until = 0.0
+
+    def clear(self) -> None:
+        """Forget all addresses."""
+        self._known.clear()
+
+    def statistics(self) -> ServerStatistics:
+        """Counts; looks at every address."""
+        return ServerStatistics(len(self._known), sum(info.dead for info in self._known.values()), self._evicted)
+
+    def _note(self, address: Hashable, now: float) -> ServerInfo:
+        """The address becomes the most recently noted; what was learned too long ago is forgotten."""
+        known = self._known
+        info = known.pop(address, None)
+        if info is None:
+            info = ServerInfo()
+            if len(known) >= self._capacity:
+                del known[next(iter(known))]
+                self._evicted += 1
+        elif now - info.noted > AGE:
+            info = ServerInfo()
+        info.noted = now
+        known[address] = info
+        return info

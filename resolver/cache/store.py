@@ -1,0 +1,99 @@
+"""The cache as the resolver holds it: one arena, one table in it, and the views of it that rooms use.
+
+Answers, record sets, denials and failures share the arena and its one byte limit; whatever is used least leaves first,
+whichever kind it is. Facts about servers are kept per process and are counted in addresses, not bytes.
+"""
+
+from __future__ import annotations
+
+from resolver import limits
+from resolver.cache.answers import AnswerCache
+from resolver.cache.arena import Arena
+from resolver.cache.denial import DenialIndex
+from resolver.cache.rrsets import RRsetCache
+from resolver.cache.servers import ServerTable
+from resolver.cache.table import Table
+
+__all__ = ["Store"]
+
+
+class Store:
+    """`table`, and over it `answers` and `rrsets`; beside it `servers` and `denials`. Make one with `create`."""
+
+    __slots__ = ("answers", "arena", "denials", "rrsets", "servers", "table")
+
+    def __init__(
+        self, arena: Arena, table: Table, answers: AnswerCache, rrsets: RRsetCache, servers: ServerTable
+    ) -> None:
+        self.arena = arena
+        self.table = table
+        self.answers = answers
+        self.rrsets = rrsets
+        self.servers = servers
+        self.denials = DenialIndex(max_ttl=rrsets.max_negative_ttl)
+
+    @classmethod
+    def create(
+        cls,
+        size_bytes: int = limits.CACHE_SIZE.default,
+        *,
+        seed: bytes,
+        shared: bool = False,
+        path: str | None = None,
+        min_ttl: int = limits.CACHE_MIN_TTL.default,
+        max_ttl: int = limits.CACHE_MAX_TTL.default,
+        max_negative_ttl: int = limits.CACHE_MAX_NEGATIVE_TTL.default,
+        payload: int = limits.EDNS_PAYLOAD.default,
+        servers: int = limits.CACHE_SERVERS.default,
+    ) -> Store:
+        """Map `size_bytes` of memory and lay the cache out in it.
+
+        `seed` is 16 random bytes, the same for all processes that share the memory. `shared` keeps one memory across
+        forks, `path` keeps it in a file (which then is shared too). TTLs are seconds, `payload` is the size announced
+        in OPT, `servers` a number of addresses.
+
+        Raises:
+            ValueError: a value outside its limit, or a seed of another length.
+            OSError: the memory or the file cannot be had.
+        """
+        arena = Arena(size_bytes, shared=shared, path=path)
+        table = Table(arena, seed)
+        return cls(
+            arena,
+            table,
+            AnswerCache(table, payload=payload),
+            RRsetCache(table, min_ttl=min_ttl, max_ttl=max_ttl, max_negative_ttl=max_negative_ttl),
+            ServerTable(servers),
+        )
+
+    def drop(self, name: bytes, *, subtree: bool = False) -> int:
+        """Forget sets, denials, failures and answers at `name`, or at and below it. Returns how many entries.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock of the cache.
+        """
+        sets = self.rrsets.drop_subtree(name) if subtree else self.rrsets.drop(name)
+        sets += self.denials.forget(name, subtree=subtree)
+        return sets + self.answers.drop(name, subtree=subtree)
+
+    def clear(self) -> None:
+        """Forget everything, facts about servers included.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock of the cache.
+        """
+        self.table.clear()
+        self.servers.clear()
+        self.denials.clear()
+
+    def statistics(self) -> dict[str, int]:
+        """Every counter of the cache under one flat name, such as `entries_answer` or `bytes_used`."""
+        found: dict[str, int] = {}
+        for field, value in self.table.statistics()._asdict().items():
+            if isinstance(value, dict):
+                found.update((f"{field}_{kind}", count) for kind, count in value.items())
+            else:
+                found[field] = value
+        found.update((f"servers_{field}", value) for field, value in self.servers.statistics()._asdict().items())
+        found["denials"] = len(self.denials)
+        return found

@@ -1,0 +1,303 @@
+"""The table of the cache as Python sees it; `lookup` reads it and `writers` change it.
+
+One table holds answers, sets, denials and failures, so that one byte limit and one rule of eviction serve them all. It
+lies wholly inside its arena; this object is one process's view of it, with that process's counters of hits.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from resolver.cache.arena cimport ARENA_PAGE, Arena, atomic_add64, atomic_get64
+from resolver.cache.damage cimport table_heal
+from resolver.cache.lookup cimport (
+    GROUP_BUCKETS, KEY_LIMIT, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Found, TableHeader, TableView, found_is_valid,
+    read_turns, remaining, table_find, table_hash, table_touch,
+)
+from resolver.cache.writers cimport (
+    PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Copied, Piece, table_clear, table_copy, table_drop, table_put,
+    table_stand_inside, table_sweep,
+)
+from resolver.wire.name cimport name_length
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+cdef uint64_t MAGIC = 0x5441424C45303032        # TABLE002: changes with the layout
+KIND_NAMES = ("filler", "answer", "rrset", "negative", "failure")
+
+
+class Entry(NamedTuple):
+    """A copy of one entry: the value, seconds left (zero or less: expired so long ago), age's base, marks."""
+
+    value: bytes
+    remaining: int
+    created: int
+    ttl: int
+    meta: int
+    aux: int
+
+
+class TableStatistics(NamedTuple):
+    """Counts since the arena was made; hits and misses are those of this process. Dictionaries are keyed by kind."""
+
+    entries: dict[str, int]
+    stored: dict[str, int]
+    evicted: dict[str, int]
+    expired: dict[str, int]
+    dropped: dict[str, int]
+    hits: dict[str, int]
+    misses: dict[str, int]
+    carried: int
+    refused: int
+    busy: int
+    repaired: int
+    groups: int
+    bytes_used: int
+    bytes_limit: int
+
+
+@cython.final
+cdef class Table:
+    """The one table of an arena. Processes that share the arena each have their own `Table` over it.
+
+    `seed` keys the hash: 16 random bytes, the same in all of them. A kept file is emptied when the seed differs.
+
+    Raises:
+        ValueError: the seed has another length.
+        BlockingIOError: other processes use the file with another seed.
+    """
+
+    def __cinit__(self, arena: Arena, seed: bytes) -> None:
+        cdef TableView *t = &self.view
+        cdef TableHeader wanted
+        cdef uint64_t room
+        if len(seed) != 16:
+            raise ValueError(f"seed: {len(seed)} bytes instead of 16")
+        self.arena = arena
+        memset(&wanted, 0, sizeof(wanted))
+        memcpy(&wanted.k0, PyBytes_AS_STRING(seed), 8)
+        memcpy(&wanted.k1, PyBytes_AS_STRING(seed) + 8, 8)
+        room = arena.header.root_size - 2 * ARENA_PAGE
+        wanted.magic = MAGIC
+        wanted.maximum_groups = room / (GROUP_BUCKETS * sizeof(Bucket) + sizeof(uint32_t))
+        wanted.locks_offset = arena.header.root_offset + ARENA_PAGE
+        wanted.buckets_offset = wanted.locks_offset + (
+            (wanted.maximum_groups * sizeof(uint32_t) + ARENA_PAGE - 1) / ARENA_PAGE * ARENA_PAGE)
+        memset(t, 0, sizeof(TableView))
+        t.arena = arena.header
+        t.ring = arena.base + arena.header.ring_offset
+        t.ring_size = arena.header.ring_size
+        t.head = <TableHeader *>(arena.base + arena.header.root_offset)
+        t.locks = <uint32_t *>(arena.base + wanted.locks_offset)
+        t.buckets = <Bucket *>(arena.base + wanted.buckets_offset)
+        if not is_same_table(t.head, &wanted):
+            if not arena.alone:
+                raise BlockingIOError("the arena is in use with another seed")
+            self.start_empty(&wanted)
+        elif arena.alone and table_heal(t) < 0:
+            self.start_empty(&wanted)
+        arena.settle()
+
+    cdef void start_empty(self, const TableHeader *wanted) noexcept:
+        self.view.head[0] = wanted[0]
+        memset(self.view.locks, 0, wanted.maximum_groups * sizeof(uint32_t))
+        memset(self.view.buckets, 0, GROUP_BUCKETS * sizeof(Bucket))
+        self.view.arena.lock = 0
+        self.view.arena.head = 0
+        self.view.arena.tail = 0
+
+    def put(self, kind: int, key: bytes, value: bytes, *, now: int, ttl: int, meta: int = 0, aux: int = 0,
+            ranked: bool = False, not_longer: bool = False) -> bool:
+        """Store an entry and say whether it stands. Nothing is stored for a TTL of zero or a value too large.
+
+        `ranked` keeps a fresh entry whose `meta & 15` is higher; `not_longer` keeps the replacement from outliving
+        the fresh entry it replaces.
+
+        Raises:
+            ValueError: no such kind.
+        """
+        cdef Piece piece
+        cdef uint64_t h
+        cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
+        cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(key)
+        cdef uint8_t c_kind = check_kind(kind)
+        if ttl <= 0:
+            return False
+        piece.data = PyBytes_AS_STRING(value)
+        piece.size = <uint32_t>PyBytes_GET_SIZE(value)
+        h = table_hash(&self.view, c_kind, k, size)
+        return table_put(&self.view, h, c_kind, k, size, &piece, 1, now, min(ttl, 0x7FFFFFFF), meta, aux,
+                         (PUT_RANKED if ranked else 0) | (PUT_NOT_LONGER if not_longer else 0)) == PUT_STORED
+
+    def find(self, kind: int, key: bytes, now: int) -> Entry | None:
+        """The entry, also when it has expired (then `remaining` is not above zero), or None.
+
+        Raises:
+            ValueError: no such kind.
+        """
+        cdef Found f
+        cdef bytes value
+        cdef int _turn
+        cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
+        cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(key)
+        cdef uint8_t c_kind = check_kind(kind)
+        cdef uint64_t h = table_hash(&self.view, c_kind, k, size)
+        for _turn in range(read_turns):
+            if not table_find(&self.view, h, c_kind, k, size, &f):
+                break
+            value = PyBytes_FromStringAndSize(<const char *>f.value, f.value_size)
+            if found_is_valid(&f):
+                table_touch(&f)
+                atomic_add64(&self.view.hits[c_kind], 1)
+                return Entry(value, remaining(now, f.created, f.ttl), f.created, f.ttl, f.meta, f.aux)
+        atomic_add64(&self.view.misses[c_kind], 1)
+        return None
+
+    def drop(self, kind: int, key: bytes) -> bool:
+        """Take one entry out; False when it was not there.
+
+        Raises:
+            ValueError: no such kind.
+        """
+        cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
+        cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(key)
+        cdef uint8_t c_kind = check_kind(kind)
+        return table_drop(&self.view, table_hash(&self.view, c_kind, k, size), c_kind, k, size) == 1
+
+    def sweep(self, kinds: int, name: bytes | None = None, *, subtree: bool = False) -> int:
+        """Drop entries of the kinds (a set of bits) that belong to a lower-case name, or all. Looks at every record.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock.
+        """
+        cdef int64_t gone
+        cdef const uint8_t *p = NULL
+        cdef uint32_t size = 0
+        cdef uint32_t c_kinds = kinds
+        cdef bint c_subtree = subtree
+        if name is not None:
+            p = <const uint8_t *>PyBytes_AS_STRING(name)
+            size = <uint32_t>PyBytes_GET_SIZE(name)
+        with nogil:
+            gone = table_sweep(&self.view, c_kinds, p, size, c_subtree)
+        if gone < 0:
+            raise BlockingIOError("a lock of the cache is held by a process that does not run")
+        return gone
+
+    def copy_out(self, kinds: int, *, now: int, stale: int = 0) -> Iterator[bytes]:
+        """All entries of the kinds (a set of bits) in blocks that `copy_in` takes, while the table stays in use.
+
+        Entries that expired are left out, unless less than `stale` seconds ago. Each block holds whole entries.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock.
+            MemoryError: there is no room for one block.
+        """
+        cdef uint64_t at = self.view.arena.tail
+        cdef uint64_t end = self.view.arena.head
+        cdef uint64_t room = 2 * (self.view.arena.scratch_size + sizeof(Copied))
+        cdef int64_t used
+        cdef int64_t c_now = now
+        cdef int64_t c_stale = stale
+        cdef uint32_t c_kinds = kinds
+        cdef uint8_t *block
+        cdef bytes copied
+        while at < end:
+            block = <uint8_t *>malloc(room)             # not kept while others run: a generator may be dropped
+            if block is NULL:
+                raise MemoryError("block of a copy of the cache")
+            with nogil:
+                used = table_copy(&self.view, c_kinds, &at, end, c_now, c_stale, block, room)
+            copied = PyBytes_FromStringAndSize(<const char *>block, used) if used > 0 else b""
+            free(block)
+            if used < 0:
+                raise BlockingIOError("a lock of the cache is held by a process that does not run")
+            if used:
+                yield copied
+
+    def copy_in(self, block: bytes, kinds: int, *, now: int, stale: int = 0) -> int:
+        """Take in what `copy_out` gave, with the ages the entries had; returns how many now stand here.
+
+        What is fresh here already stays. Skipped are entries of other kinds, whose key does not begin with a name,
+        and those expired by `stale` seconds or more.
+
+        Raises:
+            ValueError: the block is not made of whole entries; those before the fault are in.
+        """
+        cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(block)
+        cdef uint64_t size = PyBytes_GET_SIZE(block)
+        cdef uint64_t at = 0
+        cdef int64_t c_now = now
+        cdef int64_t c_stale = stale
+        cdef uint32_t c_kinds = kinds
+        cdef Copied head
+        cdef Found f
+        cdef Piece piece
+        cdef uint64_t h
+        cdef const uint8_t *key
+        cdef int taken = 0
+        while at < size:
+            if size - at < sizeof(Copied):
+                raise ValueError("an entry is cut off")
+            memcpy(&head, p + at, sizeof(Copied))
+            at += sizeof(Copied)
+            if size - at < <uint64_t>head.key_size + head.value_size:
+                raise ValueError("an entry is longer than the rest of its block")
+            key = p + at
+            at += <uint64_t>head.key_size + head.value_size
+            if (not 0 < head.kind < KINDS or not (c_kinds >> head.kind) & 1 or head.key_size > KEY_LIMIT
+                    or head.ttl == 0 or head.ttl > 0x7FFFFFFF or name_length(key, head.key_size) < 0
+                    or head.created > c_now or remaining(c_now, head.created, head.ttl) <= -c_stale):
+                continue
+            h = table_hash(&self.view, head.kind, key, head.key_size)
+            if (table_find(&self.view, h, head.kind, key, head.key_size, &f)
+                    and remaining(c_now, f.created, f.ttl) > 0):
+                continue
+            piece.data = key + head.key_size
+            piece.size = head.value_size
+            taken += table_put(&self.view, h, head.kind, key, head.key_size, &piece, 1, c_now, head.ttl, head.meta,
+                               head.aux, 0, <uint32_t>(c_now - head.created)) == PUT_STORED
+        return taken
+
+    def clear(self) -> None:
+        """Forget everything; costs one pass over the buckets.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock.
+        """
+        if table_clear(&self.view) < 0:
+            raise BlockingIOError("a lock of the cache is held by a process that does not run")
+
+    def statistics(self) -> TableStatistics:
+        """What the table holds and what happened to it."""
+        cdef TableHeader *h = self.view.head
+        cdef uint64_t state = atomic_get64(&h.state)
+        return TableStatistics(
+            by_kind(h.entries), by_kind(h.stored), by_kind(h.evicted), by_kind(h.expired), by_kind(h.dropped),
+            by_kind(self.view.hits), by_kind(self.view.misses), h.carried, h.refused, h.busy, h.repaired,
+            (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK), self.arena.ring_used, self.arena.ring_size,
+        )
+
+    def _hold_lock(self, key: bytes, kind: int) -> None:
+        """For tests: take the locks an insertion would hold and stand inside its bucket, as if killed right there."""
+        cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
+        table_stand_inside(
+            &self.view, table_hash(&self.view, check_kind(kind), k, <uint32_t>PyBytes_GET_SIZE(key)))
+
+
+cdef bint is_same_table(const TableHeader *a, const TableHeader *b) noexcept:
+    return (a.magic == b.magic and a.k0 == b.k0 and a.k1 == b.k1 and a.maximum_groups == b.maximum_groups
+            and a.locks_offset == b.locks_offset and a.buckets_offset == b.buckets_offset)
+
+
+cdef uint8_t check_kind(int kind) except 0:
+    if not 0 < kind < KINDS:
+        raise ValueError(f"kind {kind} is not one of 1..{KINDS - 1}")
+    return <uint8_t>kind
+
+
+cdef dict by_kind(const int64_t *counts):
+    return {KIND_NAMES[i]: max(0, counts[i]) for i in range(1, KINDS)}

@@ -1,0 +1,646 @@
+"""Changing the table: under locks that processes share, in steps that another process can go on from.
+
+A writer locks a group of 64 buckets (an entry's second bucket is inside the same group, so one lock is always enough)
+and takes the arena's lock first when it needs new room. Groups are divided one by one as entries come in, so a nearly
+empty cache touches little memory and no insertion ever pays for rehashing everything.
+Eviction happens inside the insertion that needs the room: the oldest record leaves, unless it has been used since it
+was written or carried over last; then it moves to the head, a bounded number of times per insertion.
+A writer may be killed anywhere: positions of the ring change after the bytes they speak of, a slot is the last thing to
+be written, and a group or ring inherited from a dead process has its half-written buckets emptied. Losing entries is
+always permitted, showing wrong ones never.
+"""
+
+from libc.string cimport memcmp, memcpy, memset
+
+from resolver.cache.arena cimport (
+    ARENA_UNIT, LOCK_BUSY, LOCK_INHERITED, atomic_add64, atomic_get64, atomic_put64, lock_release, lock_take,
+)
+from resolver.cache.lookup cimport (
+    BUCKET_SLOTS, CLAIMED, DISPLACED, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
+    REFERENCED, SPLIT_MASK, Bucket, Found, Record, TableView, first_choice, group_at, group_number, hash_of, key_size_of, look_into,
+    read_turns, record_at, remaining, second_choice, slot_tag, write_begin, write_end,
+)
+
+from resolver import limits
+
+cdef extern from * nogil:
+    """
+    static inline uint16_t table_count_down(uint16_t n) { return n ? (uint16_t)(n - 1) : 0; }
+    static inline uint16_t table_count_up(uint16_t n) { return n < 65535 ? (uint16_t)(n + 1) : n; }
+    """
+    uint16_t table_count_down(uint16_t n)
+    uint16_t table_count_up(uint16_t n)
+
+cdef int64_t LOAD_LOW = limits.TABLE_LOAD_LOW.default
+cdef int64_t LOAD_HIGH = limits.TABLE_LOAD_HIGH.default
+cdef int REPRIEVES = limits.TABLE_REPRIEVES.default
+cdef int SWEEP = limits.TABLE_SWEEP.default
+
+
+# ------------------------------------------------------------------------------------------------- locks, repairs
+
+cdef int lock_group(TableView *t, uint64_t group) noexcept nogil:
+    cdef int rc = lock_take(&t.locks[group])
+    if rc == LOCK_BUSY:
+        atomic_add64(&t.head.busy, 1)
+        return PUT_BUSY
+    if rc == LOCK_INHERITED:
+        repair_group(t, group)
+    return 0
+
+
+cdef void repair_group(TableView *t, uint64_t group) noexcept nogil:
+    """Empty the buckets in which the dead writer stood; what it had begun there is nobody's word."""
+    cdef Bucket *b = group_at(t, group)
+    cdef int i
+    for i in range(GROUP_BUCKETS):
+        if b[i].sequence & 1:
+            forget_bucket(t, &b[i])
+            write_end(&b[i])
+    atomic_add64(&t.head.repaired, 1)
+
+
+cdef void forget_bucket(TableView *t, Bucket *b) noexcept nogil:
+    cdef uint64_t place
+    cdef uint8_t kind
+    cdef int i
+    for i in range(BUCKET_SLOTS):
+        place = b.slots[i] & PLACE
+        if place != 0:
+            if place < t.ring_size / ARENA_UNIT:
+                kind = record_at(t, place - 1).kind
+                if kind < KINDS:
+                    atomic_add64(&t.head.entries[kind], -1)
+            atomic_put64(&b.slots[i], 0)
+    b.displaced = 0
+
+
+cdef int forget_everything(TableView *t) noexcept nogil:
+    """Empty all buckets and the ring. The arena's lock is held. PUT_BUSY when a group cannot be had."""
+    cdef uint64_t state = atomic_get64(&t.head.state)
+    cdef uint64_t groups = (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK)
+    cdef uint64_t g
+    cdef Bucket *b
+    cdef int i
+    for g in range(groups):
+        if lock_group(t, g) < 0:
+            return PUT_BUSY
+        b = group_at(t, g)
+        for i in range(GROUP_BUCKETS):
+            write_begin(&b[i])
+            forget_bucket(t, &b[i])
+            write_end(&b[i])
+        lock_release(&t.locks[g])
+    memset(&t.head.entries[0], 0, sizeof(t.head.entries))
+    atomic_put64(&t.arena.tail, t.arena.head)
+    return 0
+
+
+cdef int lock_arena(TableView *t) noexcept nogil:
+    """The ring's positions are sound wherever their writer died, so an inherited lock needs no repair here."""
+    cdef int rc = lock_take(&t.arena.lock)
+    if rc == LOCK_BUSY:
+        atomic_add64(&t.head.busy, 1)
+        return PUT_BUSY
+    if rc == LOCK_INHERITED:
+        atomic_add64(&t.head.repaired, 1)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------- inside a group lock
+
+cdef uint64_t *slot_of_key(const TableView *t, Bucket *group, uint64_t h, uint8_t kind, const uint8_t *key,
+                           uint32_t key_size, Bucket **where) noexcept nogil:
+    cdef Found f
+    where[0] = group + first_choice(h)
+    if look_into(t, where[0], h, kind, key, key_size, &f):
+        return f.slot
+    if where[0].displaced:
+        where[0] = group + second_choice(h)
+        if look_into(t, where[0], h, kind, key, key_size, &f):
+            return f.slot
+    return NULL
+
+
+cdef uint64_t *slot_of_place(Bucket *group, uint64_t h, uint64_t place, Bucket **where) noexcept nogil:
+    cdef int side, i
+    for side in range(2):
+        where[0] = group + (second_choice(h) if side else first_choice(h))
+        for i in range(BUCKET_SLOTS):
+            if (where[0].slots[i] & PLACE) == place + 1:
+                return &where[0].slots[i]
+    return NULL
+
+
+cdef inline void clear_slot(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_t *slot) noexcept nogil:
+    """Take an entry out of the table; its record stays in the ring as dead weight until the tail passes."""
+    cdef Bucket *first = group + first_choice(h)
+    cdef uint8_t kind = record_at(t, (slot[0] & PLACE) - 1).kind
+    if slot[0] & DISPLACED:
+        first.displaced = table_count_down(first.displaced)
+    write_begin(b)
+    atomic_put64(slot, 0)
+    write_end(b)
+    atomic_add64(&t.head.entries[kind % KINDS], -1)
+
+
+cdef uint64_t *make_way(TableView *t, Bucket *group, uint64_t h, Bucket **where) noexcept nogil:
+    """Both buckets are full: move one entry to its own other bucket, if there is room. Its old slot, or NULL.
+
+    A reader between the two buckets may miss the moved entry once; it cannot find a wrong one.
+    """
+    cdef int turn, i
+    cdef Bucket *b
+    cdef Bucket *other
+    cdef Bucket *first
+    cdef uint64_t *slot
+    cdef uint64_t moved, other_hash
+    for turn in range(2 * BUCKET_SLOTS):
+        b = group + (second_choice(h) if turn >= BUCKET_SLOTS else first_choice(h))
+        slot = &b.slots[turn % BUCKET_SLOTS]
+        other_hash = hash_of(t, record_at(t, (slot[0] & PLACE) - 1))
+        first = group + first_choice(other_hash)
+        other = group + second_choice(other_hash) if b == first else first
+        for i in range(BUCKET_SLOTS):
+            if other.slots[i] & PLACE != 0:
+                continue
+            moved = slot[0]
+            write_begin(other)
+            write_begin(b)
+            if b == first:
+                first.displaced = table_count_up(first.displaced)
+                moved |= DISPLACED
+            else:
+                first.displaced = table_count_down(first.displaced)
+                moved &= ~DISPLACED
+            atomic_put64(&other.slots[i], moved)
+            atomic_put64(slot, 0)
+            write_end(b)
+            write_end(other)
+            where[0] = b
+            return slot
+    return NULL
+
+
+cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, Bucket **where) noexcept nogil:
+    """A free slot, in the second bucket when the first is nearly full; else the one of an expired entry, else of one not used lately."""
+    cdef int side, i, turn
+    cdef int room[2]
+    cdef uint64_t *free[2]
+    cdef Bucket *b
+    cdef uint64_t *slot
+    cdef uint64_t *victim = NULL
+    cdef Bucket *victim_bucket = NULL
+    cdef Record *r
+    for side in range(2):
+        b = group + (second_choice(h) if side else first_choice(h))
+        room[side] = 0
+        free[side] = NULL
+        for i in range(BUCKET_SLOTS):
+            if b.slots[i] & PLACE == 0:
+                free[side] = &b.slots[i]
+                room[side] += 1
+        if side == 0 and room[0] > 1:
+            break                                       # most misses shall end after one line of memory
+    if room[0]:
+        side = 0 if room[0] > 1 or room[0] >= room[1] else 1
+    else:
+        side = 1
+    if room[side]:
+        where[0] = group + (second_choice(h) if side else first_choice(h))
+        return free[side]
+    slot = make_way(t, group, h, where)
+    if slot is not NULL:
+        return slot
+    for turn in range(2 * BUCKET_SLOTS):
+        b = group + (second_choice(h) if turn >= BUCKET_SLOTS else first_choice(h))
+        b.hand = (b.hand + 1) % BUCKET_SLOTS
+        slot = &b.slots[b.hand]
+        r = record_at(t, (slot[0] & PLACE) - 1)
+        if remaining(now, r.created, r.ttl) <= 0:
+            victim, victim_bucket = slot, b
+            break
+        if slot[0] & REFERENCED:
+            atomic_put64(slot, slot[0] & ~REFERENCED)
+        elif victim is NULL:
+            victim, victim_bucket = slot, b
+    if victim is NULL:
+        b = group + first_choice(h)
+        victim, victim_bucket = &b.slots[b.hand], b
+    r = record_at(t, (victim[0] & PLACE) - 1)
+    if remaining(now, r.created, r.ttl) <= 0:
+        atomic_add64(&t.head.expired[r.kind % KINDS], 1)
+    else:
+        atomic_add64(&t.head.evicted[r.kind % KINDS], 1)
+    clear_slot(t, group, hash_of(t, r), victim_bucket, victim)
+    where[0] = victim_bucket
+    return victim
+
+
+# ----------------------------------------------------------------------------------------- inside the arena's lock
+
+cdef int divide_group(TableView *t) noexcept nogil:
+    """Move half of the next group's entries to a new group. The state changes last, so readers of the old place that
+    found nothing look again."""
+    cdef uint64_t state = t.head.state
+    cdef uint64_t level = state >> LEVEL_SHIFT
+    cdef uint64_t old = state & SPLIT_MASK
+    cdef uint64_t new = old + (1ULL << level)
+    cdef Bucket *a
+    cdef Bucket *b
+    cdef int i, j
+    if new >= t.head.maximum_groups or lock_group(t, old) < 0:
+        return PUT_BUSY
+    a = group_at(t, old)
+    b = group_at(t, new)
+    # What a writer that died left in the new group does not count until the state changes. The old group's buckets are
+    # closed before that: from then on a record's only guard is the sequence of its new bucket.
+    for i in range(GROUP_BUCKETS):
+        memset(&b[i].slots[0], 0, sizeof(b[i].slots))
+        b[i].sequence = (b[i].sequence + 1) & ~<uint32_t>1
+        b[i].displaced = a[i].displaced
+        for j in range(BUCKET_SLOTS):
+            if a[i].slots[j] & PLACE != 0 and (a[i].slots[j] >> 32) & (1ULL << level):
+                b[i].slots[j] = a[i].slots[j]
+    t.locks[new] = 0
+    for i in range(GROUP_BUCKETS):
+        write_begin(&a[i])
+    state = (level << LEVEL_SHIFT) | (old + 1)
+    if old + 1 == 1ULL << level:
+        state = (level + 1) << LEVEL_SHIFT
+    atomic_put64(&t.head.state, state)
+    for i in range(GROUP_BUCKETS):
+        for j in range(BUCKET_SLOTS):
+            if a[i].slots[j] & PLACE != 0 and (a[i].slots[j] >> 32) & (1ULL << level):
+                atomic_put64(&a[i].slots[j], 0)
+        write_end(&a[i])
+    lock_release(&t.locks[old])
+    return 0
+
+
+cdef void grow(TableView *t) noexcept nogil:
+    """Divide groups so far as the number of entries asks: from the low mark on, all of them by the high mark."""
+    cdef uint64_t state, level
+    cdef int64_t total = 0
+    cdef int64_t load
+    cdef int i, _turn
+    for i in range(KINDS):
+        total += t.head.entries[i]
+    for _turn in range(4):
+        state = t.head.state
+        level = state >> LEVEL_SHIFT
+        load = total * 100 / (<int64_t>(1ULL << level) * GROUP_BUCKETS * BUCKET_SLOTS) - LOAD_LOW
+        if load <= 0 or <int64_t>(state & SPLIT_MASK) * (LOAD_HIGH - LOAD_LOW) >= load << level:
+            return
+        if divide_group(t) < 0:
+            return
+
+
+cdef inline void fill_to_end(TableView *t, uint64_t place, uint64_t size) noexcept nogil:
+    cdef Record *r = <Record *>(t.ring + place)
+    r.units = <uint16_t>(size / ARENA_UNIT)
+    r.sizes = 0
+    r.kind = KIND_FILLER
+    atomic_put64(&t.arena.head, t.arena.head + size)
+
+
+cdef int retire_oldest(TableView *t, int64_t now, int *reprieves) noexcept nogil:
+    """Advance the tail by one record: forget it, or carry it over to the head when it deserves that."""
+    cdef uint64_t place = t.arena.tail % t.ring_size
+    cdef Record *r = <Record *>(t.ring + place)
+    cdef uint64_t size = <uint64_t>r.units * ARENA_UNIT
+    cdef uint64_t h, group, target, gap
+    cdef uint64_t *slot
+    cdef Bucket *b = NULL
+    cdef Bucket *buckets
+    cdef bint alive
+    if size == 0 or place + size > t.ring_size or t.arena.tail + size > t.arena.head:
+        atomic_add64(&t.head.repaired, 1)               # only a damaged file can look like this
+        return forget_everything(t)
+    if r.kind == KIND_FILLER or r.kind >= KINDS or RECORD_HEAD + key_size_of(r) > size:
+        atomic_put64(&t.arena.tail, t.arena.tail + size)
+        return 0
+    h = hash_of(t, r)
+    group = group_number(t.head.state, h)
+    if lock_group(t, group) < 0:
+        return PUT_BUSY
+    buckets = group_at(t, group)
+    slot = slot_of_place(buckets, h, place / ARENA_UNIT, &b)
+    if slot is NULL:
+        atomic_put64(&t.arena.tail, t.arena.tail + size)
+        lock_release(&t.locks[group])
+        return 0
+    alive = remaining(now, r.created, r.ttl) > 0
+    target = t.arena.head % t.ring_size
+    gap = t.ring_size - target if target + size > t.ring_size else 0
+    if (not alive or not slot[0] & REFERENCED or reprieves[0] <= 0 or size > t.arena.scratch_size
+            or t.arena.head + gap - t.arena.tail > t.ring_size):
+        if alive:
+            atomic_add64(&t.head.evicted[r.kind], 1)
+        else:
+            atomic_add64(&t.head.expired[r.kind], 1)
+        clear_slot(t, buckets, h, b, slot)
+        atomic_put64(&t.arena.tail, t.arena.tail + size)
+        lock_release(&t.locks[group])
+        return 0
+    reprieves[0] -= 1
+    # Source and target may overlap, so the tail gives the bytes up before the head takes them: one copy in between.
+    write_begin(b)
+    memcpy(t.ring - t.arena.ring_offset + t.arena.scratch_offset, r, size)
+    atomic_put64(&t.arena.tail, t.arena.tail + size)
+    if gap:
+        fill_to_end(t, target, gap)
+        target = 0
+    memcpy(t.ring + target, t.ring - t.arena.ring_offset + t.arena.scratch_offset, size)
+    atomic_put64(&t.arena.head, t.arena.head + size)
+    atomic_put64(slot, (slot[0] & ~(PLACE | REFERENCED)) | (target / ARENA_UNIT + 1))
+    write_end(b)
+    lock_release(&t.locks[group])
+    atomic_add64(&t.head.carried, 1)
+    return 0
+
+
+cdef int make_room(TableView *t, uint64_t size, int64_t now, uint64_t *place) noexcept nogil:
+    """Retire old records until `size` bytes in one piece are free at the head. The limit is the ring itself."""
+    cdef int reprieves = REPRIEVES
+    cdef uint64_t _turn, target, gap
+    for _turn in range(2 * t.ring_size / ARENA_UNIT):
+        target = t.arena.head % t.ring_size
+        gap = t.ring_size - target if target + size > t.ring_size else 0
+        if t.arena.head + gap + size - t.arena.tail <= t.ring_size:
+            if gap:
+                fill_to_end(t, target, gap)
+                target = 0
+            place[0] = target
+            return 0
+        if retire_oldest(t, now, &reprieves) < 0:
+            return PUT_BUSY
+    return PUT_BUSY
+
+
+# -------------------------------------------------------------------------------------------------------- writers
+
+cdef inline void write_value(Record *r, uint32_t key_size, const Piece *pieces, int count, uint32_t value_size,
+                             int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux) noexcept nogil:
+    cdef uint8_t *at = <uint8_t *>r + RECORD_HEAD + key_size
+    cdef uint32_t padding = <uint32_t>r.units * ARENA_UNIT - RECORD_HEAD - key_size - value_size
+    cdef int i
+    r.sizes = <uint16_t>(key_size | (padding << 12))
+    r.meta = meta
+    r.aux = aux
+    r.created = <uint32_t>now
+    r.ttl = ttl
+    for i in range(count):
+        if pieces[i].size:
+            memcpy(at, pieces[i].data, pieces[i].size)
+            at += pieces[i].size
+
+
+cdef inline bint may_replace(const Record *r, int64_t now, uint32_t *ttl, uint8_t meta, int flags) noexcept nogil:
+    cdef int64_t left = remaining(now, r.created, r.ttl)
+    if left <= 0:
+        return True
+    if flags & PUT_RANKED and (r.meta & 15) > (meta & 15):
+        return False
+    if flags & PUT_NOT_LONGER and left < <int64_t>ttl[0]:
+        ttl[0] = <uint32_t>left
+    return True
+
+
+cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Piece *pieces,
+                   int count, int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux, int flags,
+                   uint32_t age=0) noexcept nogil:
+    """Store one entry whose value is the pieces in a row, as if `age` seconds ago. Returns a PUT_ code."""
+    cdef uint64_t value_size = 0
+    cdef uint64_t size, group, place = 0
+    cdef uint64_t *slot
+    cdef Bucket *b = NULL
+    cdef Bucket *buckets
+    cdef Record *r
+    cdef int i, rc
+    for i in range(count):
+        value_size += pieces[i].size
+    size = (RECORD_HEAD + key_size + value_size + ARENA_UNIT - 1) / ARENA_UNIT * ARENA_UNIT
+    if size > t.arena.scratch_size or key_size > KEY_LIMIT:
+        return PUT_TOO_LARGE
+
+    # Most writes renew an entry with one of the same size: in place, under the group's lock alone.
+    group = group_number(atomic_get64(&t.head.state), h)
+    if lock_group(t, group) < 0:
+        return PUT_BUSY
+    if group == group_number(atomic_get64(&t.head.state), h):
+        slot = slot_of_key(t, group_at(t, group), h, kind, key, key_size, &b)
+        if slot is not NULL:
+            r = record_at(t, (slot[0] & PLACE) - 1)
+            if not may_replace(r, now, &ttl, meta, flags):
+                lock_release(&t.locks[group])
+                atomic_add64(&t.head.refused, 1)
+                return PUT_REFUSED
+            if <uint64_t>r.units * ARENA_UNIT == size:
+                write_begin(b)
+                write_value(r, key_size, pieces, count, <uint32_t>value_size, now - age, ttl, meta, aux)
+                atomic_put64(slot, slot[0] & ~CLAIMED)
+                write_end(b)
+                lock_release(&t.locks[group])
+                atomic_add64(&t.head.stored[kind], 1)
+                return PUT_STORED
+    lock_release(&t.locks[group])
+
+    if lock_arena(t) < 0:
+        return PUT_BUSY
+    grow(t)
+    if make_room(t, size, now, &place) < 0:
+        lock_release(&t.arena.lock)
+        return PUT_BUSY
+    r = <Record *>(t.ring + place)
+    r.units = <uint16_t>(size / ARENA_UNIT)
+    r.kind = kind
+    memcpy(<uint8_t *>r + RECORD_HEAD, key, key_size)
+    write_value(r, key_size, pieces, count, <uint32_t>value_size, now - age, ttl, meta, aux)
+    atomic_put64(&t.arena.head, t.arena.head + size)
+
+    # The arena's lock stays held: without it the tail could pass the record before its slot stands.
+    group = group_number(t.head.state, h)
+    if lock_group(t, group) < 0:
+        lock_release(&t.arena.lock)
+        return PUT_BUSY
+    buckets = group_at(t, group)
+    rc = PUT_STORED
+    slot = slot_of_key(t, buckets, h, kind, key, key_size, &b)
+    if slot is not NULL:
+        if not may_replace(record_at(t, (slot[0] & PLACE) - 1), now, &r.ttl, meta, flags):
+            rc = PUT_REFUSED
+        else:
+            write_begin(b)
+            atomic_put64(slot, (slot[0] & ~(PLACE | CLAIMED)) | (place / ARENA_UNIT + 1))
+            write_end(b)
+    else:
+        slot = free_slot(t, buckets, h, now, &b)
+        write_begin(b)
+        place = (slot_tag(h) << 32) | (place / ARENA_UNIT + 1)
+        if b != buckets + first_choice(h):
+            buckets[first_choice(h)].displaced = table_count_up(buckets[first_choice(h)].displaced)
+            place |= DISPLACED
+        atomic_put64(slot, place)
+        write_end(b)
+        atomic_add64(&t.head.entries[kind], 1)
+    lock_release(&t.locks[group])
+    lock_release(&t.arena.lock)
+    if rc == PUT_STORED:
+        atomic_add64(&t.head.stored[kind], 1)
+    else:
+        atomic_add64(&t.head.refused, 1)
+    return rc
+
+
+cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size) noexcept nogil:
+    """1 when the entry was there and is gone, 0 when there was none, PUT_BUSY when its lock cannot be had."""
+    cdef uint64_t group
+    cdef uint64_t *slot
+    cdef Bucket *b = NULL
+    cdef int _turn
+    for _turn in range(read_turns):
+        group = group_number(atomic_get64(&t.head.state), h)
+        if lock_group(t, group) < 0:
+            return PUT_BUSY
+        if group != group_number(atomic_get64(&t.head.state), h):
+            lock_release(&t.locks[group])
+            continue
+        slot = slot_of_key(t, group_at(t, group), h, kind, key, key_size, &b)
+        if slot is not NULL:
+            clear_slot(t, group_at(t, group), h, b, slot)
+            atomic_add64(&t.head.dropped[kind], 1)
+        lock_release(&t.locks[group])
+        return slot is not NULL
+    return PUT_BUSY
+
+
+cdef bint key_lies_under(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
+                         bint subtree) noexcept nogil:
+    """Whether the name at the key's beginning is `name`, or with `subtree` ends in it at a label's border."""
+    cdef uint32_t at = 0
+    if not subtree:
+        return key_size >= name_size and memcmp(key, name, name_size) == 0
+    while at + name_size <= key_size:                   # at most 127 labels
+        if memcmp(key + at, name, name_size) == 0:
+            return True
+        if key[at] == 0:
+            return False
+        at += <uint32_t>key[at] + 1
+    return False
+
+
+cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size,
+                         bint subtree) noexcept nogil:
+    """Drop the entries of the kinds (bit set) whose key begins with `name` (NULL: all). Returns how many."""
+    cdef int64_t gone = 0
+    cdef uint64_t at = 0, end, size, h, group
+    cdef uint64_t *slot
+    cdef Bucket *b = NULL
+    cdef Record *r
+    cdef int _turn
+    if lock_arena(t) < 0:
+        return PUT_BUSY
+    end = t.arena.head                                  # what is written meanwhile is newer than the order to flush
+    lock_release(&t.arena.lock)
+    while at < end:
+        if lock_arena(t) < 0:
+            return PUT_BUSY
+        if at < t.arena.tail:
+            at = t.arena.tail
+        for _turn in range(SWEEP):
+            if at >= end:
+                break
+            r = <Record *>(t.ring + at % t.ring_size)
+            size = <uint64_t>r.units * ARENA_UNIT
+            if size == 0 or at + size > t.arena.head:
+                at = end
+                break
+            if (r.kind != KIND_FILLER and r.kind < KINDS and (kinds >> r.kind) & 1
+                    and RECORD_HEAD + key_size_of(r) <= size
+                    and (name is NULL or key_lies_under(<const uint8_t *>r + RECORD_HEAD, key_size_of(r), name,
+                                                        name_size, subtree))):
+                h = hash_of(t, r)
+                group = group_number(t.head.state, h)
+                if lock_group(t, group) == 0:
+                    slot = slot_of_place(group_at(t, group), h, (at % t.ring_size) / ARENA_UNIT, &b)
+                    if slot is not NULL:
+                        clear_slot(t, group_at(t, group), h, b, slot)
+                        atomic_add64(&t.head.dropped[r.kind], 1)
+                        gone += 1
+                    lock_release(&t.locks[group])
+            at += size
+        lock_release(&t.arena.lock)
+    return gone
+
+
+cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end, int64_t now, int64_t stale,
+                        uint8_t *out, uint64_t room) noexcept nogil:
+    """Copy entries from position `at` of the ring on to `out`, each as a `Copied` head, key and value; the bytes used.
+
+    Only entries of the kinds (bit set) that expired less than `stale` seconds ago or not yet. `at` is moved on; there is
+    no more when it has come to `end`, the ring's head when the walk began. An entry that the tail carries over meanwhile
+    may be copied twice. `room` must take the largest entry. Returns PUT_BUSY when the lock cannot be had.
+    """
+    cdef uint64_t used = 0
+    cdef uint64_t size, h, group, value_size
+    cdef uint64_t *slot
+    cdef Bucket *b = NULL
+    cdef Record *r
+    cdef Copied head
+    cdef int _turn
+    if lock_arena(t) < 0:
+        return PUT_BUSY
+    if at[0] < t.arena.tail:
+        at[0] = t.arena.tail
+    for _turn in range(SWEEP):
+        if at[0] >= end:
+            break
+        r = <Record *>(t.ring + at[0] % t.ring_size)
+        size = <uint64_t>r.units * ARENA_UNIT
+        if size == 0 or at[0] + size > t.arena.head or at[0] % t.ring_size + size > t.ring_size:
+            at[0] = end                                 # only a damaged file can look like this
+            break
+        if (r.kind != KIND_FILLER and r.kind < KINDS and (kinds >> r.kind) & 1
+                and RECORD_HEAD + key_size_of(r) + <uint64_t>(r.sizes >> 12) <= size
+                and remaining(now, r.created, r.ttl) > -stale):
+            value_size = size - RECORD_HEAD - key_size_of(r) - (r.sizes >> 12)
+            if used + sizeof(Copied) + key_size_of(r) + value_size > room:
+                break
+            h = hash_of(t, r)
+            group = group_number(t.head.state, h)
+            if lock_group(t, group) == 0:
+                slot = slot_of_place(group_at(t, group), h, (at[0] % t.ring_size) / ARENA_UNIT, &b)
+                if slot is not NULL:
+                    head.value_size = <uint32_t>value_size
+                    head.created = r.created
+                    head.ttl = r.ttl
+                    head.key_size = <uint16_t>key_size_of(r)
+                    head.aux = r.aux
+                    head.kind = r.kind
+                    head.meta = r.meta
+                    head.unused = 0
+                    memcpy(out + used, &head, sizeof(Copied))
+                    memcpy(out + used + sizeof(Copied), <const uint8_t *>r + RECORD_HEAD, head.key_size + value_size)
+                    used += sizeof(Copied) + head.key_size + value_size
+                lock_release(&t.locks[group])
+        at[0] += size
+    lock_release(&t.arena.lock)
+    return <int64_t>used
+
+
+cdef int table_clear(TableView *t) noexcept nogil:
+    """Forget everything; 0 or PUT_BUSY."""
+    cdef int rc
+    if lock_arena(t) < 0:
+        return PUT_BUSY
+    rc = forget_everything(t)
+    lock_release(&t.arena.lock)
+    return rc
+
+
+cdef void table_stand_inside(TableView *t, uint64_t h) noexcept nogil:
+    """For tests: take the locks an insertion would hold and stand inside its bucket, as if killed right there."""
+    cdef uint64_t group = group_number(atomic_get64(&t.head.state), h)
+    if lock_arena(t) == 0 and lock_group(t, group) == 0:
+        write_begin(group_at(t, group) + first_choice(h))

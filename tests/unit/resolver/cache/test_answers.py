@@ -1,0 +1,311 @@
+"""Finished answers: what the C renderer writes, read back with dnspython as the judge."""
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import pytest
+
+from resolver.cache import AnswerCache, Arena, Store, Table
+from resolver.wire import name as wire_name
+from resolver.wire.rrset import RRset
+
+NOW = 1_700_000_000
+EDE_STALE = b"\x00\x0f\x00\x02\x00\x03"
+
+
+@pytest.fixture
+def cache() -> AnswerCache:
+    return AnswerCache(Table(Arena(1 << 20), bytes(16)), payload=1232)
+
+
+def reply(text: str = "www.example.com.", rtype: str = "A", *records: tuple[str, int, str, str], flags: int = 0,
+          rcode: int = 0, section: str = "answer") -> bytes:
+    """A final reply without OPT, as the service hands it over."""
+    message = dns.message.make_response(dns.message.make_query(text, rtype), recursion_available=True)
+    message.flags |= flags
+    message.set_rcode(rcode)
+    for owner, ttl, kind, data in records or ((text, 300, "A", "192.0.2.1"),):
+        getattr(message, section).append(dns.rrset.from_text(owner, ttl, "IN", kind, data))
+    return message.to_wire()
+
+
+def query(text: str = "www.example.com.", rtype: str = "A", **options) -> bytes:
+    return dns.message.make_query(text, rtype, **options).to_wire()
+
+
+def put(cache: AnswerCache, packet: bytes, **options) -> bool:
+    return cache.put(packet, **{"do": False, "cd": False, "now": NOW, "ttl": 300, **options})
+
+
+def render(cache: AnswerCache, packet: bytes, now: int = NOW, limit: int = 1232, **options) -> dns.message.Message:
+    out = cache.render(packet, now, limit, **options)
+    assert out is not None
+    return dns.message.from_wire(out)
+
+
+# --- header, question, records ------------------------------------------------------------------------------------
+
+
+def test_the_reply_is_the_stored_one_with_the_askers_header(cache):
+    stored = reply("www.example.com.", "A", ("www.example.com.", 300, "CNAME", "host.example.net."),
+                   ("host.example.net.", 600, "A", "192.0.2.7"))
+    assert put(cache, stored)
+    asked = dns.message.make_query("www.example.com.", "A", id=0x1234)
+    found = render(cache, asked.to_wire())
+    expected = dns.message.from_wire(stored)
+    assert found.id == 0x1234
+    assert found.question == expected.question
+    assert found.answer == expected.answer
+    assert [rrset.ttl for rrset in found.answer] == [300, 600]
+    assert found.flags == dns.flags.QR | dns.flags.RD | dns.flags.RA
+    assert found.edns == -1
+
+
+@pytest.mark.parametrize("spelling", ["www.example.com.", "WWW.EXAMPLE.COM.", "wWw.eXaMpLe.CoM."])
+def test_the_askers_spelling_comes_back(cache, spelling):
+    assert put(cache, reply("Www.Example.Com."))
+    out = cache.render(query(spelling), NOW, 512)
+    assert out is not None
+    assert wire_name.from_text(spelling) == out[12 : 12 + 17]
+    found = dns.message.from_wire(out)
+    assert found.question[0].name.labels == dns.name.from_text(spelling).labels
+    assert found.answer[0].name.labels == dns.name.from_text(spelling).labels
+
+
+@pytest.mark.parametrize("rd", [True, False])
+@pytest.mark.parametrize("cd", [True, False])
+def test_rd_and_cd_come_from_the_query(cache, rd, cd):
+    assert put(cache, reply(), cd=cd)
+    flags = (dns.flags.RD if rd else 0) | (dns.flags.CD if cd else 0)
+    found = render(cache, query(flags=flags))
+    assert found.flags == dns.flags.QR | dns.flags.RA | flags
+
+
+def test_aa_of_the_stored_reply_is_not_shown(cache):
+    assert put(cache, reply(flags=dns.flags.AA))
+    assert not render(cache, query()).flags & dns.flags.AA
+
+
+@pytest.mark.parametrize(("stored", "ad", "do", "shown"), [
+    (True, False, False, False),
+    (True, True, False, True),
+    (True, False, True, True),
+    (True, True, True, True),
+    (False, True, True, False),
+])
+def test_ad_is_shown_to_those_who_understand_it(cache, stored, ad, do, shown):
+    """RFC 6840 sections 5.7 and 5.8."""
+    assert put(cache, reply(flags=dns.flags.AD if stored else 0), do=do)
+    asked = query(flags=dns.flags.RD | (dns.flags.AD if ad else 0), want_dnssec=do)
+    assert bool(render(cache, asked).flags & dns.flags.AD) is shown
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.NOERROR, dns.rcode.SERVFAIL, dns.rcode.NXDOMAIN])
+def test_rcode_and_authority_are_kept(cache, rcode):
+    soa = "a. b. 1 2 3 4 5"
+    assert put(cache, reply("nx.example.com.", "A", ("example.com.", 60, "SOA", soa), rcode=rcode, section="authority"))
+    found = render(cache, query("nx.example.com."))
+    assert found.rcode() == rcode
+    assert found.authority[0].rdtype == dns.rdatatype.SOA
+    assert found.answer == []
+
+
+def test_an_empty_reply(cache):
+    message = dns.message.make_response(dns.message.make_query(".", "A"))
+    assert put(cache, message.to_wire())
+    found = render(cache, query("."))
+    assert (found.answer, found.authority, found.additional) == ([], [], [])
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+def test_ttls_are_reduced_by_the_age(cache):
+    records = [("www.example.com.", 300, "CNAME", "a.example.com."), ("a.example.com.", 7, "A", "192.0.2.1")]
+    assert put(cache, reply("www.example.com.", "A", *records))
+    for age, expected in ((0, [300, 7]), (5, [295, 2]), (7, [293, 0]), (100, [200, 0]), (299, [1, 0])):
+        assert [rrset.ttl for rrset in render(cache, query(), NOW + age).answer] == expected
+    assert cache.render(query(), NOW + 300, 512) is None
+    assert cache.render(query(), NOW + 20 * 31_536_000, 512) is None
+
+
+def test_a_clock_set_back(cache):
+    assert put(cache, reply())
+    assert render(cache, query(), NOW - 30).answer[0].ttl == 300
+    assert cache.render(query(), NOW - 3600, 512) is None
+    assert cache.render(query(), NOW - 20 * 31_536_000, 512) is None
+
+
+def test_every_ttl_of_a_large_answer_is_reduced(cache):
+    message = dns.message.make_response(dns.message.make_query("www.example.com.", "TXT"))
+    for number in range(200):
+        message.answer.append(dns.rrset.from_text(f"n{number}.example.com.", 1000 + number, "IN", "TXT", "x" * 40))
+    assert put(cache, message.to_wire(), ttl=1000)
+    found = render(cache, query(rtype="TXT"), NOW + 999, 65535)
+    assert [rrset.ttl for rrset in found.answer] == [1 + number for number in range(200)]
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+
+def test_do_cd_type_and_view_are_kept_apart(cache):
+    number = 0
+    for do in (False, True):
+        for cd in (False, True):
+            for view in (0, 1, 1 << 63):
+                number += 1
+                assert put(cache, reply("www.example.com.", "A", ("www.example.com.", 300, "A", f"192.0.2.{number}")),
+                           do=do, cd=cd, view=view)
+    number = 0
+    for do in (False, True):
+        for cd in (False, True):
+            for view in (0, 1, 1 << 63):
+                number += 1
+                asked = query(flags=dns.flags.CD if cd else 0, want_dnssec=do)
+                assert render(cache, asked, view=view).answer[0][0].address == f"192.0.2.{number}"
+    assert cache.render(query(rtype="AAAA"), NOW, 512) is None
+    assert cache.render(query("ww.example.com."), NOW, 512) is None
+    assert cache.render(query(), NOW, 512, view=2) is None
+
+
+def test_edns_without_do_shares_the_plain_entry(cache):
+    assert put(cache, reply())
+    assert render(cache, query(use_edns=0)).edns == 0
+    assert cache.render(query(want_dnssec=True), NOW, 512) is None
+
+
+# --- EDNS and size ------------------------------------------------------------------------------------------------
+
+
+def test_opt_is_appended_with_the_stored_options(cache):
+    assert put(cache, reply(), options=EDE_STALE)
+    plain = render(cache, query())
+    assert plain.edns == -1
+    found = render(cache, query(use_edns=0, payload=4096))
+    assert (found.edns, found.payload, found.ednsflags) == (0, 1232, 0)
+    assert [option.to_wire() for option in found.options] == [EDE_STALE[4:]]
+    assert found.options[0].otype == dns.edns.EDE
+
+
+def test_the_do_bit_is_echoed(cache):
+    """RFC 3225 section 3."""
+    assert put(cache, reply(), do=True)
+    assert render(cache, query(want_dnssec=True)).ednsflags == dns.flags.DO
+
+
+def test_too_large_becomes_tc_without_records(cache):
+    records = [("www.example.com.", 300, "TXT", f'"{number:03d} {"x" * 60}"') for number in range(10)]
+    stored = reply("www.example.com.", "TXT", *records)
+    assert put(cache, stored, options=EDE_STALE)
+    bare = len(stored)
+    assert len(cache.render(query(rtype="TXT"), NOW, bare)) == bare
+    small = render(cache, query(rtype="TXT"), limit=bare - 1)
+    assert small.flags & dns.flags.TC
+    assert (small.answer, small.authority, small.additional) == ([], [], [])
+    assert small.question[0].name == dns.name.from_text("www.example.com.")
+
+    asked = query(rtype="TXT", use_edns=0)
+    whole = cache.render(asked, NOW, bare + 11 + len(EDE_STALE))
+    assert len(whole) == bare + 11 + len(EDE_STALE)
+    without_options = render(cache, asked, limit=bare + 11)
+    assert not without_options.flags & dns.flags.TC
+    assert without_options.options == ()
+    cut = render(cache, asked, limit=bare + 10)
+    assert cut.flags & dns.flags.TC
+    assert cut.edns == 0
+    assert [option.otype for option in cut.options] == [dns.edns.EDE]
+
+
+def test_no_room_for_the_question_is_pythons_affair(cache):
+    assert put(cache, reply())
+    for limit in (0, 11, 12, 32):
+        assert cache.render(query(), NOW, limit) is None
+
+
+def test_edns_version_one_is_pythons_affair(cache):
+    """BADVERS needs an extended RCODE, which no template has."""
+    assert put(cache, reply())
+    assert cache.render(query(use_edns=1), NOW, 512) is None
+
+
+def test_malformed_queries_are_not_answered(cache):
+    assert put(cache, reply())
+    whole = query()
+    for size in range(len(whole)):
+        assert cache.render(whole[:size], NOW, 512) is None
+    assert cache.render(reply(), NOW, 512) is None
+
+
+# --- what is not kept ---------------------------------------------------------------------------------------------
+
+
+def test_refused_packets(cache):
+    good = reply()
+    assert not put(cache, good, ttl=0)
+    assert not put(cache, query())
+    assert not put(cache, reply(flags=dns.flags.TC))
+    assert not put(cache, good + b"\0")
+    for size in range(len(good)):
+        assert not put(cache, good[:size])
+    with_opt = dns.message.make_response(dns.message.make_query("www.example.com.", "A", use_edns=0))
+    assert not put(cache, with_opt.to_wire())
+    assert not put(cache, good[:4] + b"\0\2" + good[6:])
+    assert cache.render(query(), NOW, 512) is None
+
+
+def test_too_large_for_the_arena():
+    cache = AnswerCache(Table(Arena(64 << 10), bytes(16)))
+    records = [("www.example.com.", 300, "TXT", f'"{number:03d} {"x" * 200}"') for number in range(60)]
+    assert not put(cache, reply("www.example.com.", "TXT", *records))
+
+
+def test_payload_is_checked():
+    with pytest.raises(ValueError, match="payload"):
+        AnswerCache(Table(Arena(64 << 10), bytes(16)), payload=100)
+
+
+# --- removal ------------------------------------------------------------------------------------------------------
+
+
+def test_drop_by_type_by_name_and_by_subtree(cache):
+    for owner in ("example.com.", "www.example.com.", "example.org."):
+        for kind, data in (("A", "192.0.2.1"), ("AAAA", "2001:db8::1")):
+            assert put(cache, reply(owner, kind, (owner, 300, kind, data)))
+    assert put(cache, reply("www.example.com."), do=True, cd=True)
+    assert cache.drop(wire_name.from_text("WWW.example.com."), 1) == 2
+    assert cache.render(query("www.example.com.", "AAAA"), NOW, 512)
+    assert cache.drop(wire_name.from_text("Example.org.")) == 2
+    assert cache.drop(wire_name.from_text("example.com."), subtree=True) == 3
+    assert put(cache, reply())
+    cache.clear()
+    assert cache.render(query(), NOW, 512) is None
+
+
+def test_an_address_answer_costs_little_memory():
+    """Goal: 90 to 120 bytes an answer, table included; the ring's part is counted here."""
+    table = Table(Arena(16 << 20), bytes(16))
+    cache = AnswerCache(table)
+    for number in range(1000):
+        text = f"host{number:04d}.zone.example."
+        assert put(cache, reply(text, "A", (text, 300, "A", "192.0.2.1")))
+    assert table.arena.ring_used / 1000 <= 80
+
+
+@pytest.mark.slow
+def test_memory_of_many_answers_with_their_sets():
+    """Goal: below 350 bytes a name, aim 150; ring and buckets together, for an answer and the set it came from."""
+    store = Store.create(64 << 20, seed=bytes(16))
+    count = 50_000
+    header = b"\0\1\x81\x80\0\1\0\1\0\0\0\0"
+    for number in range(count):
+        owner = wire_name.from_text(f"host{number}.zone{number % 997}.example.")
+        record = b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1"
+        assert store.answers.put(header + owner + b"\0\1\0\1" + record, do=False, cd=False, now=NOW, ttl=300)
+        assert store.rrsets.put(RRset(owner, 1, 300, [b"\xc0\0\2\1"], trust=6), NOW)
+    statistics = store.table.statistics()
+    assert min(statistics.entries["answer"], statistics.entries["rrset"]) >= count - 20
+    assert (statistics.bytes_used + statistics.groups * 4096) / count <= 175

@@ -1,0 +1,127 @@
+"""Facts about upstream addresses, under a clock that the test turns."""
+
+import pytest
+
+from resolver import limits
+from resolver.cache import ServerTable
+
+ADDRESS = ("192.0.2.1", 53)
+FIRST = limits.SERVER_TIMEOUT_FIRST.default / 1000
+HIGHEST = limits.SERVER_TIMEOUT_MAXIMUM.default / 1000
+INTERVAL = limits.SERVER_PROBE_INTERVAL.default
+
+
+def test_a_stranger():
+    table = ServerTable()
+    assert table.find(ADDRESS) is None
+    assert table.get(ADDRESS).srtt is None
+    assert table.timeout(ADDRESS) == table.get(ADDRESS).expected() == FIRST == 0.376
+    assert table.is_usable(ADDRESS, 0.0)
+    assert not table.is_dead(ADDRESS)
+    assert len(table) == 0
+
+
+def test_round_trips_are_smoothed_as_in_rfc_6298():
+    table = ServerTable()
+    table.note_reply(ADDRESS, 0.1, 1.0)
+    info = table.get(ADDRESS)
+    assert (info.srtt, info.rttvar) == (0.1, 0.05)
+    assert info.timeout == pytest.approx(0.3)
+    table.note_reply(ADDRESS, 0.2, 2.0)
+    assert info.rttvar == pytest.approx(0.75 * 0.05 + 0.25 * 0.1)
+    assert info.srtt == pytest.approx(0.875 * 0.1 + 0.125 * 0.2)
+    assert info.expected() == info.srtt
+    for _ in range(100):
+        table.note_reply(ADDRESS, 0.001, 3.0)
+    assert info.timeout == limits.SERVER_TIMEOUT_MINIMUM.default / 1000
+
+
+def test_timeouts_double_and_a_reply_ends_them():
+    table = ServerTable()
+    for expected in (0.752, 1.504, 3.008):
+        table.note_timeout(ADDRESS, 1.0)
+        assert table.timeout(ADDRESS) == pytest.approx(expected)
+        assert table.get(ADDRESS).expected() == table.timeout(ADDRESS)
+    assert not table.is_dead(ADDRESS)
+    table.note_reply(ADDRESS, 0.1, 2.0)
+    assert table.timeout(ADDRESS) == pytest.approx(0.3)
+    assert table.get(ADDRESS).timeouts == 0
+
+
+def test_a_dead_address_is_probed_once_per_interval_and_comes_back():
+    table = ServerTable()
+    for _ in range(20):
+        table.note_timeout(ADDRESS, 1.0)
+    assert table.timeout(ADDRESS) == HIGHEST
+    assert table.is_dead(ADDRESS)
+    assert not table.is_usable(ADDRESS, 1.0 + INTERVAL - 0.1)
+    assert table.is_usable(ADDRESS, 1.0 + INTERVAL)
+    assert not table.is_usable(ADDRESS, 1.0 + INTERVAL)
+    assert table.is_usable(ADDRESS, 1.0 + 2 * INTERVAL)
+    table.note_reply(ADDRESS, 0.02, 200.0)
+    assert table.is_usable(ADDRESS, 200.0)
+    assert not table.is_dead(ADDRESS)
+
+
+def test_revive_gives_every_address_a_new_start():
+    table = ServerTable()
+    for _ in range(20):
+        table.note_timeout(ADDRESS, 1.0)
+    table.revive()
+    assert table.is_usable(ADDRESS, 1.0)
+    assert table.timeout(ADDRESS) == FIRST
+
+
+def test_lame_per_zone_and_for_a_time():
+    table = ServerTable()
+    table.note_lame(ADDRESS, b"\7Example\0", 10.0)
+    assert table.is_lame(ADDRESS, b"\7eXAMPLE\0", 10.0 + limits.SERVER_LAME.default - 1)
+    assert not table.is_lame(ADDRESS, b"\7example\0", 10.0 + limits.SERVER_LAME.default)
+    assert not table.is_lame(ADDRESS, b"\3com\0", 10.0)
+    assert not table.is_lame(("192.0.2.2", 53), b"\7example\0", 10.0)
+
+
+def test_lame_zones_are_bounded():
+    table = ServerTable()
+    count = limits.SERVER_LAME_ZONES.default
+    for number in range(count + 1):
+        table.note_lame(ADDRESS, b"\4%04d\0" % number, 10.0)
+    assert len(table.get(ADDRESS).lame) == count
+    assert not table.is_lame(ADDRESS, b"\0040000\0", 10.0)
+    assert table.is_lame(ADDRESS, b"\4%04d\0" % count, 10.0)
+
+
+def test_edns_and_tcp_marks_end():
+    table = ServerTable()
+    table.note_edns_broken(ADDRESS, 10.0)
+    table.note_tcp_only(ADDRESS, 10.0)
+    assert table.is_edns_broken(ADDRESS, 11.0) and table.is_tcp_only(ADDRESS, 11.0)
+    assert not table.is_edns_broken(ADDRESS, 10.0 + limits.SERVER_EDNS_BROKEN.default)
+    assert not table.is_tcp_only(ADDRESS, 10.0 + limits.SERVER_TCP_ONLY.default)
+    table.note_reply(ADDRESS, 0.1, 12.0, edns=True)
+    assert not table.is_edns_broken(ADDRESS, 12.0)
+    assert table.get(ADDRESS).edns_seen
+
+
+def test_old_facts_are_forgotten():
+    table = ServerTable()
+    table.note_reply(ADDRESS, 5.0, 10.0)
+    table.note_reply(ADDRESS, 0.1, 10.0 + limits.SERVER_AGE.default + 1)
+    assert table.get(ADDRESS).srtt == 0.1
+
+
+def test_the_least_recently_noted_leaves():
+    capacity = limits.CACHE_SERVERS.minimum
+    table = ServerTable(capacity)
+    for number in range(capacity):
+        table.note_reply(number, 0.1, 1.0)
+    table.note_reply(0, 0.1, 2.0)
+    table.note_reply("new", 0.1, 3.0)
+    assert len(table) == capacity
+    assert table.find(0) and table.find("new")
+    assert table.find(1) is None
+    assert table.statistics() == (capacity, 0, 1)
+    table.clear()
+    assert len(table) == 0
+    with pytest.raises(ValueError, match="servers"):
+        ServerTable(0)
