@@ -1,0 +1,127 @@
+# Layout of the vocabulary of the pure rooms when effects.py is compiled as it stands: the classes become extension types, whose
+# attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
+# tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
+
+cdef class Failure:
+    cdef public object ede
+    cdef public object kind
+    cdef public object text
+
+
+cdef class Question:
+    cdef public object key
+    cdef public object qclass
+    cdef public object qname
+    cdef public object qtype
+
+
+cdef class Server:
+    cdef public object address
+    cdef public object key
+    cdef public object name
+    cdef public object port
+
+
+cdef class Ask:
+    cdef public object checking_disabled
+    cdef public object do
+    cdef public object edns_payload
+    cdef public object qname
+    cdef public object qtype
+    cdef public object randomise_case
+    cdef public object rd
+    cdef public object server
+    cdef public object tcp
+    cdef public object timeout
+
+
+cdef class Need:
+    cdef public object purpose
+    cdef public object question
+
+
+cdef class Verify:
+    cdef public object jobs
+
+
+cdef class Pause:
+    cdef public object seconds
+
+
+cdef class Reply:
+    cdef public object rtt
+    cdef public object server
+    cdef public object tcp
+    cdef public object view
+
+
+cdef class RawReply:
+    cdef public object aa
+    cdef public object alias
+    cdef public object answer
+    cdef public object denied
+    cdef public object name
+    cdef public object proofs
+    cdef public object qname
+    cdef public object qtype
+    cdef public object rcode
+    cdef public object server
+    cdef public object soa
+    cdef public object ttl
+    cdef public object zone
+
+
+cdef class Outcome:
+    cdef public object additional
+    cdef public object answer
+    cdef public object authoritative
+    cdef public object authority
+    cdef public object ede
+    cdef public object failure
+    cdef public object from_cache
+    cdef public object question
+    cdef public object rcode
+    cdef public object stale
+    cdef public object ttl
+    cdef public object verdict
+
+
+cdef class TraceStep:
+    cdef public object depth
+    cdef public object kind
+    cdef public object qname
+    cdef public object qtype
+    cdef public object rcode
+    cdef public object rtt
+    cdef public object server
+    cdef public object text
+    cdef public object zone
+
+
+cdef class Budget:
+    cdef public object deadline
+    cdef public object failure
+    cdef public object packets
+    cdef public object verifications
+
+
+cdef class Task:
+    cdef public object budget
+    cdef public object cd
+    cdef public object depth
+    cdef public object missed
+    cdef public object purpose
+    cdef public object question
+    cdef public object trace
+
+
+cdef class Context:
+    cdef public object monotonic
+    cdef public object now
+    cdef public object policy
+    cdef public object rng
+    cdef public object room
+    cdef public object settings
+    cdef public object store
+    cdef public object validation
+    cdef public object validator

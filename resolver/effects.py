@@ -1,0 +1,474 @@
+"""The whole vocabulary between the pure rooms and the driver: what a generator may ask for and what it gets back.
+
+`iterate`, `validate` and `resolve` are generators that yield `Ask`, `Need`, `Verify` or `Pause` and are resumed with
+the result; failures are values (`Failure`), never exceptions, because a server that does not answer is daily life
+and not a fault of the program. The classes have slots and a plain ``__init__``: one is made for each upstream packet,
+and a frozen dataclass costs eight times as much per step. What every step of one client query shares (`Budget`) and
+what all queries of a worker share (`Context`) stand here too, since both sides of the line hold them.
+"""
+
+from collections.abc import Generator, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+from resolver import limits
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+if TYPE_CHECKING:
+    from resolver.cache import Store
+    from resolver.settings import Settings
+    from resolver.wire.message import MessageView
+    from resolver.wire.rrset import RRset
+
+__all__ = [
+    "Ask",
+    "Budget",
+    "Context",
+    "Effect",
+    "Failure",
+    "FailureKind",
+    "LocalAnswers",
+    "Need",
+    "Outcome",
+    "Pause",
+    "Purpose",
+    "Question",
+    "RandomSource",
+    "RawReply",
+    "Reply",
+    "Server",
+    "Steps",
+    "Task",
+    "TraceStep",
+    "Verify",
+]
+
+T = TypeVar("T")
+
+
+class FailureKind(IntEnum):
+    """Why something was not obtained."""
+
+    TIMEOUT = 1
+    """No reply in time."""
+    NETWORK = 2
+    """The network or the peer refused: unreachable, connection reset, TLS failure."""
+    MALFORMED = 3
+    """Only replies that no parser takes."""
+    MISMATCH = 4
+    """A reply that fits but for the letter case of its question (0x20): the server folds case, or it is forged."""
+    RCODE = 5
+    """The servers answered with a response code that is no answer (SERVFAIL, REFUSED, ...)."""
+    LAME = 6
+    """The servers do not serve the zone that was delegated to them."""
+    UNREACHABLE = 7
+    """No server of the zone could be asked or none gave a usable reply."""
+    CYCLE = 8
+    """Waiting for the result would be waiting for oneself (TsuNAME)."""
+    BUDGET = 9
+    """The client query has used up its upstream packets, depth or restarts (NXNSAttack, CAMP)."""
+    DEADLINE = 10
+    """The client query has used up its time."""
+    BOGUS = 11
+    """DNSSEC validation failed."""
+    CACHED = 12
+    """It failed a moment ago and is not tried again yet (RFC 9520)."""
+    CANCELLED = 13
+    """Nobody waits for it any more."""
+    INTERNAL = 14
+    """A fault of this program."""
+
+
+class Failure:
+    """Something was not obtained: the kind, the Extended DNS Error code (RFC 8914) that tells it, and a sentence."""
+
+    __slots__ = ("ede", "kind", "text")
+
+    def __init__(self, kind: FailureKind, ede: int, text: str) -> None:
+        self.kind = kind
+        self.ede = ede
+        self.text = text
+
+    @property
+    def is_bogus(self) -> bool:
+        """DNSSEC validation failed."""
+        return self.kind is FailureKind.BOGUS
+
+    @property
+    def is_timeout(self) -> bool:
+        """Time ran out."""
+        return self.kind in (FailureKind.TIMEOUT, FailureKind.DEADLINE)
+
+    @property
+    def is_transient(self) -> bool:
+        """Trying again later may help."""
+        return self.kind not in (FailureKind.BOGUS, FailureKind.CYCLE, FailureKind.INTERNAL)
+
+    def __repr__(self) -> str:
+        return f"Failure({self.kind.name}, {c.ede_to_text(self.ede)}, {self.text!r})"
+
+
+class Question:
+    """A name, a type and a class. Two are equal when they differ only in letter case."""
+
+    __slots__ = ("key", "qclass", "qname", "qtype")
+
+    def __init__(self, qname: bytes, qtype: int, qclass: int = c.IN) -> None:
+        self.qname = qname
+        self.qtype = qtype
+        self.qclass = qclass
+        self.key = (names.lower(qname), qtype, qclass)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Question) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return f"Question({names.to_text(self.qname)} {c.class_to_text(self.qclass)} {c.type_to_text(self.qtype)})"
+
+
+class Server:
+    """One upstream address. `name` is the name-server name it was found by, for traces; `key` is for tables."""
+
+    __slots__ = ("address", "key", "name", "port")
+
+    def __init__(self, address: str, port: int, name: bytes | None = None) -> None:
+        self.address = address
+        self.port = port
+        self.name = name
+        self.key = (address, port)
+
+    def __repr__(self) -> str:
+        return f"Server({self.address}#{self.port})"
+
+
+class Purpose(IntEnum):
+    """Why one question leads to another."""
+
+    CLIENT = 0
+    ADDRESS = 1
+    """Address of a name server: unvalidated, used for nothing but sending packets."""
+    PRIMING = 2
+    """The current root servers (RFC 9609)."""
+    CHAIN = 3
+    """DS or DNSKEY for validation."""
+    PREFETCH = 4
+
+
+# --- effects ------------------------------------------------------------------------------------------------------
+
+
+class Ask:
+    """Send one question to one server; answered with `Reply` or `Failure`.
+
+    `timeout` is in seconds. `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; message id, source
+    port and the letter case itself are the exchange's business. `tcp` asks for a stream at once.
+    """
+
+    __slots__ = ("checking_disabled", "do", "edns_payload", "qname", "qtype", "randomise_case", "rd", "server", "tcp",
+                 "timeout")
+
+    def __init__(
+        self,
+        server: Server,
+        qname: bytes,
+        qtype: int,
+        *,
+        tcp: bool = False,
+        edns_payload: int | None = limits.EDNS_PAYLOAD.default,
+        do: bool = True,
+        rd: bool = False,
+        timeout: float,
+        checking_disabled: bool = False,
+        randomise_case: bool = True,
+    ) -> None:
+        self.server = server
+        self.qname = qname
+        self.qtype = qtype
+        self.tcp = tcp
+        self.edns_payload = edns_payload
+        self.do = do
+        self.rd = rd
+        self.timeout = timeout
+        self.checking_disabled = checking_disabled
+        self.randomise_case = randomise_case
+
+    def __repr__(self) -> str:
+        return f"Ask({self.server!r}, {names.to_text(self.qname)} {c.type_to_text(self.qtype)}, tcp={self.tcp})"
+
+
+class Need:
+    """The answer to another question, through cache and mesh; resumed with `Outcome` or `Failure`.
+
+    The sub-query shares the asking query's budget.
+    """
+
+    __slots__ = ("purpose", "question")
+
+    def __init__(self, question: Question, purpose: Purpose) -> None:
+        self.question = question
+        self.purpose = purpose
+
+    def __repr__(self) -> str:
+        return f"Need({self.question!r}, {self.purpose.name})"
+
+
+class Verify:
+    """Signature checks, resumed with ``list[bool]`` in the order of `jobs`; they may run in threads."""
+
+    __slots__ = ("jobs",)
+
+    def __init__(self, jobs: Sequence[Any]) -> None:
+        self.jobs = jobs
+
+
+class Pause:
+    """Let time pass; resumed with None."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+Effect: TypeAlias = Ask | Need | Verify | Pause
+Steps: TypeAlias = Generator[Effect, Any, T]
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+class Reply:
+    """A packet that belongs to an `Ask`: address, port, id, question and letter case were matched by the exchange.
+
+    `rtt` is in seconds. A truncated UDP reply is handed over as it is (``view.tc``).
+    """
+
+    __slots__ = ("rtt", "server", "tcp", "view")
+
+    def __init__(self, view: "MessageView", rtt: float, tcp: bool, server: Server) -> None:
+        self.view = view
+        self.rtt = rtt
+        self.tcp = tcp
+        self.server = server
+
+
+class RawReply:
+    """What one zone said about one name, scrubbed and not yet validated: the step between `iterate` and `validate`.
+
+    `answer` is the alias chain in order and, when the chain ends in data, the data. A CNAME without signatures that
+    follows the DNAME it was made from is synthesised here (RFC 6672 section 3.1). `alias` is the name that must be
+    asked next, None when the chain is complete. `name` is the last name of the chain: what `rcode`, `soa` and
+    `proofs` speak about. `denied` says that data does not exist (NODATA or NXDOMAIN). `zone` is the zone whose
+    servers were asked (lower case), `server` the one that answered, None when it came from the cache. `ttl` is
+    how long a denial may be kept, in seconds.
+    """
+
+    __slots__ = ("aa", "alias", "answer", "denied", "name", "proofs", "qname", "qtype", "rcode", "server", "soa", "ttl",
+                 "zone")
+
+    def __init__(self, qname: bytes, qtype: int) -> None:
+        self.qname = qname
+        self.qtype = qtype
+        self.name = qname
+        self.rcode = 0
+        self.answer: list[RRset] = []
+        self.soa: RRset | None = None
+        self.proofs: list[RRset] = []
+        self.alias: bytes | None = None
+        self.denied = False
+        self.aa = False
+        self.zone: bytes = names.ROOT
+        self.server: Server | None = None
+        self.ttl = 0
+
+    @property
+    def authority(self) -> "list[RRset]":
+        """SOA and proofs as they stand in an authority section."""
+        return self.proofs if self.soa is None else [self.soa, *self.proofs]
+
+
+class Outcome:
+    """What became of a question. RRsets carry their signatures; `ttl` is the least of what is shown, in seconds.
+
+    `stale` data has expired (RFC 8767); its ``ttl`` says how long the reply may be kept: 0 while better is being sought.
+    `authoritative` is for local zones alone, whose answers have AA set (RFC 6303 section 3).
+    """
+
+    __slots__ = ("additional", "answer", "authoritative", "authority", "ede", "failure", "from_cache", "question",
+                 "rcode", "stale", "ttl", "verdict")
+
+    def __init__(
+        self,
+        question: Question,
+        rcode: int,
+        answer: "list[RRset]",
+        authority: "list[RRset]",
+        verdict: int,
+        ttl: int,
+        *,
+        failure: Failure | None = None,
+        from_cache: bool = False,
+    ) -> None:
+        self.question = question
+        self.rcode = rcode
+        self.answer = answer
+        self.authority = authority
+        self.additional: list[RRset] = []
+        self.verdict = verdict
+        self.ede: list[tuple[int, str]] = []
+        self.ttl = ttl
+        self.failure = failure
+        self.from_cache = from_cache
+        self.stale = False
+        self.authoritative = False
+
+    def __repr__(self) -> str:
+        return (f"Outcome({self.question!r}, {c.rcode_to_text(self.rcode)}, answer={len(self.answer)}, "
+                f"verdict={self.verdict}, failure={self.failure!r})")
+
+
+class TraceStep:
+    """One step of a resolution and its reason, in the order in which they happened.
+
+    `kind` is a word (cache, cut, ask, reply, failure, need, alias, answer, validate); `text` says it to a person;
+    the other fields are set where they mean something. `rtt` is in seconds.
+    """
+
+    __slots__ = ("depth", "kind", "qname", "qtype", "rcode", "rtt", "server", "text", "zone")
+
+    def __init__(
+        self,
+        kind: str,
+        text: str,
+        *,
+        depth: int = 0,
+        zone: bytes | None = None,
+        server: Server | None = None,
+        qname: bytes | None = None,
+        qtype: int = 0,
+        rtt: float | None = None,
+        rcode: int | None = None,
+    ) -> None:
+        self.kind = kind
+        self.text = text
+        self.depth = depth
+        self.zone = zone
+        self.server = server
+        self.qname = qname
+        self.qtype = qtype
+        self.rtt = rtt
+        self.rcode = rcode
+
+    def __repr__(self) -> str:
+        return f"TraceStep({self.kind}: {self.text})"
+
+
+# --- what a query and a worker share ------------------------------------------------------------------------------
+
+
+class Budget:
+    """What one client query may still spend, sub-queries included. It only ever shrinks (CVE-2026-50045 is a reset).
+
+    `deadline` is in seconds of the monotonic clock; `failure` is set once and for all when something ran out.
+    """
+
+    __slots__ = ("deadline", "failure", "packets", "verifications")
+
+    def __init__(self, packets: int, deadline: float, verifications: int = limits.BUDGET_VERIFICATIONS.default) -> None:
+        self.packets = packets
+        self.verifications = verifications
+        self.deadline = deadline
+        self.failure: Failure | None = None
+
+    def take_packet(self) -> bool:
+        """Count one upstream packet; False when there are none left."""
+        if self.packets <= 0:
+            if self.failure is None:
+                self.failure = Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many upstream queries for one question")
+            return False
+        self.packets -= 1
+        return True
+
+    def take_verifications(self, count: int) -> bool:
+        """Count signature checks (KeyTrap, CVE-2023-50387); False when so many are not left."""
+        if count > self.verifications:
+            return False
+        self.verifications -= count
+        return True
+
+
+class Task:
+    """One question on its way: what `resolve` and the rooms below it know about who asked and why.
+
+    `missed` says that the cache and the policies were asked a moment ago and know nothing of it.
+    """
+
+    __slots__ = ("budget", "cd", "depth", "missed", "purpose", "question", "trace")
+
+    def __init__(
+        self,
+        question: Question,
+        budget: Budget,
+        *,
+        cd: bool = False,
+        depth: int = 0,
+        purpose: Purpose = Purpose.CLIENT,
+        trace: list[TraceStep] | None = None,
+        missed: bool = False,
+    ) -> None:
+        self.question = question
+        self.budget = budget
+        self.missed = missed
+        self.cd = cd
+        self.depth = depth
+        self.purpose = purpose
+        self.trace = trace
+
+    def note(self, kind: str, text: str, **fields: Any) -> None:
+        """Record a step. Callers check ``trace is not None`` first, so that nothing is formatted in vain."""
+        if self.trace is not None:
+            self.trace.append(TraceStep(kind, text, depth=self.depth, **fields))
+
+
+class RandomSource(Protocol):
+    """Unpredictable numbers from outside: the kernel's in the daemon, a seeded generator in tests."""
+
+    def bits(self, count: int, /) -> int: ...
+
+    def below(self, bound: int, /) -> int: ...
+
+
+class LocalAnswers(Protocol):
+    """What the policy room says about a question before anybody is asked."""
+
+    def answer(self, question: Question, /) -> Outcome | None: ...
+
+
+class Context:
+    """What all queries of one worker share. `now` and `monotonic` are set by the driver before it resumes anybody.
+
+    `now` is int seconds of the real-time clock (cache), `monotonic` float seconds (timers).
+    """
+
+    __slots__ = ("monotonic", "now", "policy", "rng", "room", "settings", "store", "validation",
+                 "validator")
+
+    def __init__(
+        self, store: "Store", settings: "Settings", rng: RandomSource, policy: LocalAnswers | None = None
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.rng = rng
+        self.policy = policy
+        self.now = 0
+        self.monotonic = 0.0
+        self.room: Any = None
+        """What `iterate` has prepared from the settings (its own class)."""
+        self.validation: Any = None
+        """The validation room's `Validator`: what it knows beforehand; None as `validator`."""
+        self.validator: Any = None
+        """``validate`` of the validation room, or None while nothing is to be validated."""

@@ -1,0 +1,86 @@
+"""Which server of a zone to ask next: a fast one, mostly, and a slower or unknown one now and then.
+
+Among the servers tried least so far in this step, those whose expected time lies within a band above the best share
+the questions at random (a forger must not know whom we ask), and one question in sixteen goes to any of them, so
+that a server that became faster is noticed. Servers known to be lame for the zone are left out; those that count as
+dead are asked once, when nobody else is left, which is also how they are found alive again; so are all addresses of
+a family that this host has no route for.
+"""
+
+from typing import TYPE_CHECKING
+
+from resolver import limits
+from resolver.effects import Context, Server
+
+if TYPE_CHECKING:
+    from resolver.iterate.cut import Cut
+
+__all__ = ["choose", "reason"]
+
+TRIES = limits.TRIES_PER_SERVER.default
+BAND = limits.SERVER_BAND.default / 1000
+UNKNOWN = limits.SERVER_UNKNOWN.default / 1000
+FOREVER = float("inf")
+EXPLORE = limits.SERVER_EXPLORE.default
+
+
+def choose(cut: "Cut", context: Context, tries: dict[tuple[str, int], int], avoid: frozenset[str]) -> Server | None:
+    """Pick the next server of `cut`; None when all are crossed off. `tries` counts what each was asked in this step."""
+    find = context.store.servers.find
+    now = context.monotonic
+    zone = cut.zone
+    without = context.room.unreachable_family(now)
+    best: list[tuple[float, Server]] = []
+    fewest = TRIES
+    fastest = FOREVER
+    for server in cut.servers:
+        key = server.key
+        done = tries.get(key, 0) if tries else 0
+        if done > fewest or done >= TRIES or (avoid and server.address in avoid):
+            continue
+        info = find(key)
+        if info is None:
+            expected = UNKNOWN
+        else:
+            if info.lame is not None and info.lame.get(zone, now) > now:
+                continue
+            timeouts = info.timeouts
+            expected = info.srtt if not timeouts and info.srtt is not None else info.timeout
+            if timeouts and info.dead:
+                # One try, and behind everybody who may be alive.
+                done += TRIES - 1
+                if done > fewest or done >= TRIES:
+                    continue
+        if without and (6 if ":" in server.address else 4) == without:
+            done += TRIES - 1
+            if done > fewest or done >= TRIES:
+                continue
+        if done < fewest:
+            fewest = done
+            fastest = expected
+            best = [(expected, server)]
+        else:
+            if expected < fastest:
+                fastest = expected
+            best.append((expected, server))
+    if len(best) <= 1:
+        return best[0][1] if best else None
+    below = context.rng.below
+    if below(EXPLORE) == 0:
+        return best[below(len(best))][1]
+    limit = fastest + BAND
+    near = [server for expected, server in best if expected <= limit]
+    return near[below(len(near))] if len(near) > 1 else near[0]
+
+
+def reason(server: Server, cut: "Cut", context: Context, tried: int) -> str:
+    """Why `server` was chosen, in words for a trace. `tried` is how often it was asked in this step before."""
+    info = context.store.servers.find(server.key)
+    if info is None:
+        why = "never asked before"
+    elif info.dead:
+        why = "counts as dead, but nobody else is left"
+    else:
+        why = f"expected in {info.expected() * 1000:.0f} ms"
+    again = f", try {tried + 1}" if tried else ""
+    return f"{why}, one of {len(cut.servers)}{again}"

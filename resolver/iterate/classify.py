@@ -1,0 +1,94 @@
+"""What a scrubbed reply means: answer, alias, referral, no data, no name, lame, broken.
+
+The rule: be as tolerant as the large resolvers are, because the servers of the world are as they are. An answer
+without AA is an answer when it contains what was asked, and so is an NS set of the zone itself when that was asked
+for; a recursive server found where an authoritative one was promised is used only when nobody better answers. What
+must never happen is the opposite: a referral sideways or upwards that leads in circles, or a denial by somebody
+who does not know the zone.
+"""
+
+from enum import IntEnum
+
+from resolver.iterate.scrub import Scrubbed
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.message import MessageView
+
+__all__ = ["Kind", "classify"]
+
+
+class Kind(IntEnum):
+    """The meaning of a reply."""
+
+    ANSWER = 1
+    ALIAS = 2
+    """The chain leads to a name that must be asked on its own."""
+    NODATA = 3
+    NXDOMAIN = 4
+    REFERRAL = 5
+    LAME = 6
+    """The server does not serve the zone."""
+    BROKEN = 7
+    """A response code that answers nothing, or a reply that contradicts itself."""
+    EMPTY = 8
+    """NOERROR with nothing in it: another server may know more; if none does, it counts as NODATA."""
+    TOO_LONG = 9
+    """A DNAME rewrote the name to more than 255 octets: YXDOMAIN (RFC 6672 section 2.2)."""
+
+
+def classify(view: MessageView, found: Scrubbed, qname: bytes, qtype: int, zone: bytes, *, recursive: bool) -> Kind:
+    """Say what the reply means. `recursive` is True when a recursive server was asked on purpose (a forwarder)."""
+    rcode = view.rcode
+    if found.too_long:
+        return Kind.TOO_LONG
+    if rcode == c.NXDOMAIN:
+        return _classify_nxdomain(found, qname, qtype, zone, recursive=recursive)
+    if rcode != c.NOERROR:
+        return Kind.BROKEN
+    if found.complete:
+        return Kind.ANSWER
+    if found.alias:
+        # The rest of the chain is denied only by a SOA that speaks about its last name (RFC 2308 section 2.2).
+        return Kind.NODATA if found.soa is not None and not _beyond(found, zone) else Kind.ALIAS
+    soa = found.soa
+    if soa is not None:
+        return Kind.BROKEN if _wrong_side(soa.name, qname, qtype) else Kind.NODATA
+    ns = found.ns
+    if ns is not None:
+        if names.equal(ns.name, zone):
+            if recursive:
+                return Kind.EMPTY
+            return Kind.EMPTY if view.aa else Kind.LAME
+        if recursive:
+            return Kind.EMPTY
+        # Asked for DS, the parent's servers must not send us to the child (RFC 4035 section 3.1.4.1).
+        return Kind.BROKEN if _wrong_side(ns.name, qname, qtype) else Kind.REFERRAL
+    if found.ns_elsewhere:
+        # With AA set the server has the zone, but not its wits about this type: no reason to avoid it for others.
+        return Kind.BROKEN if recursive or view.aa else Kind.LAME
+    if found.soa_above:
+        # A recursive server may well say so of a name outside the zone it was given for.
+        return Kind.NODATA if recursive else Kind.LAME
+    return Kind.EMPTY
+
+
+def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, zone: bytes, *, recursive: bool) -> Kind:
+    if found.complete:
+        return Kind.BROKEN
+    if found.alias:
+        return Kind.ALIAS if _beyond(found, zone) else Kind.NXDOMAIN
+    if found.soa is None and (found.soa_above or found.ns_elsewhere) and not recursive:
+        return Kind.LAME
+    if found.soa is not None and _wrong_side(found.soa.name, qname, qtype):
+        return Kind.BROKEN
+    return Kind.NXDOMAIN
+
+
+def _beyond(found: Scrubbed, zone: bytes) -> bool:
+    """The chain has left the zone: the server has no say about the last name."""
+    return not names.is_subdomain(found.name, zone)
+
+
+def _wrong_side(owner: bytes, qname: bytes, qtype: int) -> bool:
+    """A question for DS was answered by the child, which cannot know (RFC 4035 section 2.4)."""
+    return qtype == c.DS and len(qname) > 1 and names.equal(owner, qname)

@@ -1,0 +1,7 @@
+# Layout of what a walk shares when consult.py is compiled as it stands: the classes become extension types, whose
+# attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
+# tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
+
+cdef class Search:
+    cdef public object avoid
+    cdef public object missing

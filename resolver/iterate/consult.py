@@ -1,0 +1,248 @@
+"""Ask the servers of one zone one question, until one of them gives a usable reply or all are crossed off.
+
+Everything that real servers do to a resolver is met here: silence, truncation, dislike of EDNS, letter case that does
+not come back, REFUSED and SERVFAIL, lameness, and name servers whose addresses are not known yet. Each packet passes
+the one gate `Budget.take_packet`, because a path without a counter becomes an endless loop one day
+(CVE-2026-5950); name-server addresses are looked up one at a time and few in one step (NXNSAttack, CVE-2020-12662).
+"""
+
+from typing import TYPE_CHECKING
+
+from resolver import limits
+from resolver.effects import Ask, Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Server, Steps, Task
+from resolver.iterate.choose import choose, reason
+from resolver.iterate.classify import Kind, classify
+from resolver.iterate.cut import Atlas, Cut
+from resolver.iterate.scrub import Scrubbed, question_matches, scrub
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+if TYPE_CHECKING:
+    from resolver.effects import Reply
+
+__all__ = ["Search", "consult"]
+
+TRIES_PER_CUT = limits.TRIES_PER_CUT.default
+TRIES_PER_SERVER = limits.TRIES_PER_SERVER.default
+LOOKUPS = limits.ADDRESS_LOOKUPS.default
+MISSING = limits.MISSING_ADDRESSES.default
+EDNS_GIVE_UP = limits.EDNS_GIVE_UP.default
+FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST.default / 1000
+CROSSED_OFF = 1 << 20
+# UDP, then without EDNS, then without case or over TCP, then both: more changes of manner make no sense.
+MANNERS = 4
+ENDING = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED})
+NO_EDNS = frozenset({c.FORMERR, c.NOTIMP, c.BADVERS})
+
+
+class Search:
+    """What the steps of one walk share: addresses to avoid, and how many name servers had no address."""
+
+    __slots__ = ("avoid", "missing")
+
+    def __init__(self, avoid: frozenset[str]) -> None:
+        self.avoid = avoid
+        self.missing = 0
+
+
+def consult(
+    cut: Cut, qname: bytes, qtype: int, context: Context, task: Task, search: Search, *, probing: bool = False
+) -> Steps[Scrubbed | Failure]:
+    """Get a usable reply of the zone `cut` to (`qname`, `qtype`), or the reason why there is none.
+
+    `probing`: the question is a minimised one, so that an error means "ask the whole name" rather than "ask others".
+    """
+    zone = cut.zone
+    tries: dict[tuple[str, int], int] = {}
+    looked_up: set[bytes] | None = None
+    last: Failure | None = None
+    spare: Scrubbed | None = None
+    packets = 0
+    while packets < TRIES_PER_CUT:
+        server = choose(cut, context, tries, search.avoid)
+        if server is None:
+            if looked_up is None:
+                looked_up = set()
+            gained = yield from _look_up_addresses(cut, context, task, search, looked_up)
+            if isinstance(gained, Failure):
+                return gained
+            if not gained:
+                break
+            continue
+        packets += 1
+        key = server.key
+        result = yield from _converse(server, cut, qname, qtype, context, task, tries.get(key, 0))
+        if isinstance(result, Failure):
+            if result.kind in ENDING:
+                return result
+            last = result
+            tries[key] = tries.get(key, 0) + 1 if result.kind is FailureKind.TIMEOUT else CROSSED_OFF
+            continue
+        view = result.view
+        if not question_matches(view, qname, qtype):
+            last = Failure(FailureKind.MISMATCH, c.EDE_INVALID_DATA, f"{server.address} answers another question")
+            tries[key] = CROSSED_OFF
+            continue
+        found = scrub(view, qname, qtype, zone, signatures=context.validator is not None)
+        found.server = server
+        found.kind = kind = classify(view, found, qname, qtype, zone, recursive=cut.recursive)
+        if task.trace is not None:
+            task.note("reply", f"{kind.name.lower()} from {server.address}", zone=zone, server=server, qname=qname,
+                      qtype=qtype, rtt=result.rtt, rcode=view.rcode)
+        if kind is Kind.BROKEN:
+            last = _bad_code(view.rcode, server, zone)
+            if probing:
+                return last
+        elif kind is Kind.LAME:
+            last = Failure(FailureKind.LAME, c.EDE_NO_REACHABLE_AUTHORITY,
+                           f"{server.address} does not serve {names.to_text(zone)}")
+            if probing:
+                return last
+            context.store.servers.note_lame(key, zone, context.monotonic)
+        else:
+            if kind is not Kind.EMPTY and (view.aa or not view.ra or cut.recursive or kind is Kind.REFERRAL):
+                return found
+            # Nothing at all, or a recursive server's hearsay: only if nobody better is left.
+            if spare is None or spare.kind is Kind.EMPTY:
+                spare = found
+        tries[key] = CROSSED_OFF
+    if spare is not None:
+        return spare
+    if last is None:
+        return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
+                       f"no server of {names.to_text(zone)} has a usable address")
+    if last.kind in (FailureKind.TIMEOUT, FailureKind.NETWORK):
+        return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
+                       f"no server of {names.to_text(zone)} could be reached; {last.text}")
+    return last
+
+
+def _converse(
+    server: Server, cut: Cut, qname: bytes, qtype: int, context: Context, task: Task, earlier: int
+) -> "Steps[Reply | Failure]":
+    """One server, one question, in the manner it needs: with or without EDNS, over UDP or TCP."""
+    table = context.store.servers
+    atlas: Atlas = context.room
+    budget = task.budget
+    key = server.key
+    info = table.find(key)
+    now = context.monotonic
+    payload: int | None = atlas.payload
+    timeout = FIRST_TIMEOUT
+    tcp, case = atlas.tcp_only, atlas.randomise_case
+    if info is not None:
+        timeout = info.timeout
+        # Silence is no sign of broken EDNS in a server that was heard with it (RFC 6891 section 6.2.2).
+        if info.edns_broken_until > now or (earlier >= EDNS_GIVE_UP and not info.edns_seen):
+            payload = None
+        if info.tcp_until > now:
+            tcp = True
+    refused_edns = False
+    result: Reply | Failure
+    for _ in range(MANNERS):
+        if not budget.take_packet():
+            assert budget.failure is not None
+            return budget.failure
+        if task.trace is not None:
+            manner = f"{' over TCP' if tcp else ''}{'' if payload else ' without EDNS'}"
+            task.note("ask", f"ask {server.address}{manner}: {reason(server, cut, context, earlier)}",
+                      zone=cut.zone, server=server, qname=qname, qtype=qtype)
+        result = yield Ask(
+            server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
+            timeout=timeout, checking_disabled=cut.recursive and context.validator is not None,
+            randomise_case=case,
+        )
+        if isinstance(result, Failure):
+            if task.trace is not None:
+                task.note("failure", f"{server.address}: {result.text}", zone=cut.zone, server=server)
+            if result.kind is FailureKind.MISMATCH and not tcp:
+                # Case folded by the server, or a forger at work: over TCP it does not matter which.
+                tcp, case = True, False
+                table.note_tcp_only(key, context.monotonic)
+                continue
+            if result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
+                table.note_timeout(key, context.monotonic)
+                if result.kind is FailureKind.NETWORK and not tcp:
+                    atlas.note_unreachable(server.address, context.monotonic)
+            return result
+        view = result.view
+        atlas.note_reachable(server.address)
+        table.note_reply(key, result.rtt, context.monotonic, edns=view.edns is not None)
+        if view.tc:
+            if result.tcp:
+                return Failure(FailureKind.MALFORMED, c.EDE_INVALID_DATA, f"{server.address} truncates even over TCP")
+            tcp = True
+            continue
+        rcode = view.rcode
+        if rcode in NO_EDNS and payload is not None and (view.edns is None or rcode == c.BADVERS):
+            payload, refused_edns = None, True
+            continue
+        if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):
+            table.note_edns_broken(key, context.monotonic)
+        return result
+    return Failure(FailureKind.MALFORMED, c.EDE_NETWORK_ERROR, f"{server.address} gives no complete reply")
+
+
+def _bad_code(rcode: int, server: Server, zone: bytes) -> Failure:
+    if rcode in (c.NOERROR, c.NXDOMAIN):
+        return Failure(FailureKind.LAME, c.EDE_INVALID_DATA, f"{server.address} contradicts itself")
+    return Failure(FailureKind.RCODE, c.EDE_NO_REACHABLE_AUTHORITY,
+                   f"{server.address} answers {c.rcode_to_text(rcode)} for {names.to_text(zone)}")
+
+
+def _look_up_addresses(
+    cut: Cut, context: Context, task: Task, search: Search, looked_up: set[bytes]
+) -> Steps[bool | Failure]:
+    """Find one more name server's address: True when the cut has gained one.
+
+    Names without any address come first, then those whose glue lies outside the zone, since glue can be wrong
+    where the names' own zones are right.
+    """
+    atlas: Atlas = context.room
+    zone = cut.zone
+    candidates = [name for name in cut.missing if name not in looked_up]
+    if not candidates:
+        candidates = [name for name in cut.names if name not in looked_up and not names.is_subdomain(name, zone)]
+    while candidates:
+        if len(looked_up) >= LOOKUPS or search.missing >= MISSING:
+            break
+        name = candidates.pop(context.rng.below(len(candidates)))
+        looked_up.add(name)
+        gained = False
+        for rtype in atlas.types:
+            outcome = yield Need(Question(name, rtype), Purpose.ADDRESS)
+            if isinstance(outcome, Failure):
+                if task.trace is not None:
+                    task.note("failure", f"address of {names.to_text(name)}: {outcome.text}", zone=zone)
+                if outcome.kind in ENDING and task.budget.failure is not None:
+                    return task.budget.failure
+                break
+            gained = _add_addresses(cut, name, rtype, outcome, context) or gained
+            if gained:
+                break
+        if gained:
+            return True
+        search.missing += 1
+    # The last resort: what the parents say, where the children's own data leads nowhere.
+    gained = False
+    for name in cut.names:
+        for address in atlas.glue_of(name):
+            gained = cut.add_address(name, address, atlas.port) or gained
+    return gained
+
+
+def _add_addresses(cut: Cut, name: bytes, rtype: int, outcome: Outcome, context: Context) -> bool:
+    atlas: Atlas = context.room
+    gained = known = False
+    for rrset in outcome.answer:
+        if rrset.rtype != rtype:
+            continue
+        for rdata in rrset.rdatas():
+            text = atlas.address_of(rdata)
+            if text is not None:
+                known = True
+                gained = cut.add_address(name, text, atlas.port) or gained
+        cut.until = min(cut.until, context.now + rrset.ttl)
+    if known and name in cut.missing:
+        cut.missing.remove(name)
+    return gained

@@ -1,0 +1,278 @@
+"""The walk down the tree, as one generator: from the closest known cut to a scrubbed reply of the zone in charge.
+
+It reads as RFC 1034 section 5.3.3 does: find the best servers, ask them, and either there is an answer, or a better
+delegation, or the server is crossed off. All bounds of work are here or in `consult`: referrals, packets to one zone,
+addresses looked up in one step, and before each packet the one budget of the client query that nothing resets
+(NXNSAttack 2020, CAMP 2024). A delegation that came from the cache and does not work is fetched once more from its
+parent, since domains are sold and servers move while child and parent still disagree.
+"""
+
+from resolver import limits
+from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
+from resolver.iterate.classify import Kind
+from resolver.iterate.consult import Search, consult
+from resolver.iterate.cut import Atlas, Cut
+from resolver.iterate.minimise import PROBE_TYPE, labels_to_show
+from resolver.iterate.scrub import Scrubbed, glue_of
+from resolver.verdict import Trust
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+__all__ = ["iterate"]
+
+REFERRALS = limits.MAX_REFERRALS.default
+EMPTY_TTL = limits.EMPTY_REPLY_TTL.default
+# Nothing that another zone's servers could say would help against these.
+FINAL = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED})
+
+
+def iterate(
+    qname: bytes, qtype: int, context: Context, task: Task, *, avoid: frozenset[str] = frozenset()
+) -> Steps[RawReply | Failure]:
+    """Resolve (`qname`, `qtype`) as far as one zone can tell; aliases that leave it are the caller's.
+
+    `avoid` are addresses that gave bogus data before and are not asked again.
+    """
+    atlas: Atlas = context.room
+    target = names.lower(qname)
+    # DS lives at the parent (RFC 4035 section 3.1.4.1): its zone is found by the name above.
+    place = names.parent(target) if qtype == c.DS and len(target) > 1 else target
+    begin = _begin(place, context, task)
+    if begin is None:
+        begin = yield from _prime(place, context, task)
+    cut = begin
+    search = Search(avoid)
+    total = names.label_count(target)
+    minimising = atlas.minimising
+    known, probes, whole = cut.labels, 0, not minimising
+    if not cut.servers and task.purpose is Purpose.ADDRESS and _only_knows_itself(cut):
+        # A zone's own server without glue: only the parent can know its address, and only if asked for it.
+        upper = atlas.closest(target, context.now, above=cut.zone)
+        if upper is not None:
+            cut, known, whole = upper, upper.labels, True
+    asked_parent = False
+    failed_cut: Cut | None = None
+    for _ in range(REFERRALS):
+        shown = total if whole or cut.recursive else labels_to_show(known, total, probes)
+        probing = shown < total
+        if probing:
+            name, rtype = names.suffix(qname, shown), PROBE_TYPE
+            probes += 1
+            if _is_known(name, context):
+                known = shown
+                continue
+        else:
+            name, rtype = qname, qtype
+        found = yield from consult(cut, name, rtype, context, task, search, probing=probing)
+        if isinstance(found, Failure):
+            if found.kind in FINAL:
+                return found
+            if probing and found.kind is not FailureKind.UNREACHABLE:
+                # Many servers handle the whole name, but not a question they did not expect (RFC 9156 section 2.3).
+                whole = True
+                continue
+            if cut.configured:
+                if not cut.first:
+                    return found
+                begin = _begin(place, context, task, public=True)
+                cut = begin if begin is not None else (yield from _prime(place, context, task))
+            elif cut.learned and not asked_parent and len(cut.zone) > 1:
+                asked_parent, failed_cut = True, cut
+                cut = _above(cut, context, task)
+            else:
+                return found
+            known, whole = cut.labels, not minimising
+            continue
+        kind = found.kind
+        if kind is Kind.REFERRAL:
+            cut = _descend(found, cut, context, task)
+            known, whole = cut.labels, not minimising
+            if failed_cut is not None and cut.zone == failed_cut.zone:
+                if failed_cut.same_servers(cut):
+                    return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
+                                   f"no server of {names.to_text(cut.zone)} gives an answer")
+                failed_cut = None
+        elif probing:
+            if kind is Kind.NXDOMAIN or kind is Kind.TOO_LONG:
+                whole = True
+            else:
+                known = shown
+                if kind is Kind.NODATA and not found.alias:
+                    # A denial after an alias speaks of the alias's target (RFC 2308 section 2.2.1).
+                    _remember_empty(found, name, context)
+        else:
+            return _raw(found, qname, qtype, cut, context)
+    return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many referrals")
+
+
+# --- where to begin -----------------------------------------------------------------------------------------------
+
+
+def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) -> Cut | None:
+    """The closest cut for `place`, configured or known; None when not even the root's servers are known."""
+    atlas: Atlas = context.room
+    # The root's own servers are never a forwarder's affair.
+    configured = None if public or task.purpose is Purpose.PRIMING else atlas.configured_for(place)
+    if configured is not None and configured.recursive:
+        _note_cut(task, configured, "forward zone of the configuration")
+        return configured
+    cut = atlas.closest(place, context.now)
+    if configured is not None and (cut is None or cut.labels <= configured.labels):
+        _note_cut(task, configured, "stub zone of the configuration")
+        return configured
+    if cut is not None and task.trace is not None:
+        _note_cut(task, cut, "closest known delegation")
+    return cut
+
+
+def _only_knows_itself(cut: Cut) -> bool:
+    """Whether all name servers of a cut lie inside its own zone."""
+    zone = cut.zone
+    return all(names.is_subdomain(name, zone) for name in cut.missing)
+
+
+def _prime(place: bytes, context: Context, task: Task) -> Steps[Cut]:
+    """The root, after asking the servers of the hints for the current ones (RFC 9609)."""
+    atlas: Atlas = context.room
+    cut: Cut | None = None
+    if atlas.priming and task.purpose is not Purpose.PRIMING and len(place) > 1:
+        yield Need(Question(names.ROOT, c.NS), Purpose.PRIMING)
+        cut = atlas.closest(place, context.now)
+    if cut is None:
+        cut = atlas.from_hints()
+        _note_cut(task, cut, "root hints")
+    else:
+        _note_cut(task, cut, "closest delegation after priming")
+    return cut
+
+
+def _above(cut: Cut, context: Context, task: Task) -> Cut:
+    """The closest cut above one whose servers all failed, which is forgotten so that its parent is asked again."""
+    atlas: Atlas = context.room
+    atlas.forget(cut.zone)
+    context.store.rrsets.drop(cut.zone, c.NS)
+    upper = atlas.closest(cut.zone, context.now, above=cut.zone) or atlas.from_hints()
+    _note_cut(task, upper, f"the servers of {names.to_text(cut.zone)} failed: its parent is asked for others")
+    return upper
+
+
+def _note_cut(task: Task, cut: Cut, why: str) -> None:
+    if task.trace is not None:
+        task.note("cut", f"{names.to_text(cut.zone)} with {len(cut.servers)} addresses: {why}", zone=cut.zone)
+
+
+# --- what a reply leads to ----------------------------------------------------------------------------------------
+
+
+def _descend(found: Scrubbed, cut: Cut, context: Context, task: Task) -> Cut:
+    """Follow a referral: keep it in the cache as untrusted, and go on with its servers."""
+    atlas: Atlas = context.room
+    now = context.now
+    put = context.store.rrsets.put
+    ns = found.ns
+    assert ns is not None
+    zone = names.lower(ns.name)
+    glue = glue_of(found.view, ns, cut.zone, harden=atlas.harden_glue)
+    ns.trust = Trust.GLUE
+    put(ns, now)
+    for sets in glue.values():
+        for rrset in sets:
+            rrset.trust = Trust.GLUE
+            put(rrset, now)
+    signed = [rrset for rrset in found.ds if names.equal(rrset.name, zone)]
+    if signed:
+        # The parent is the one authority for DS, whatever the AA bit of a referral says (RFC 4035 section 2.4).
+        signed[0].trust = Trust.NONAUTH_ANSWER
+        put(signed[0], now)
+    elif found.proofs:
+        ttl = min(rrset.ttl for rrset in found.proofs)
+        context.store.rrsets.put_negative(zone, c.DS, soa=None, proofs=found.proofs, ttl=ttl, verdict=0, now=now)
+    below = atlas.from_rrset(ns, now, glue)
+    if task.trace is not None:
+        task.note("referral", f"{names.to_text(cut.zone)} refers to {names.to_text(zone)}: {len(below.servers)} "
+                  f"addresses, {len(below.missing)} name servers without", zone=zone)
+    return below
+
+
+def _is_known(name: bytes, context: Context) -> bool:
+    """Whether the cache shows that `name` exists, so that a probe for it can be saved."""
+    rrsets, now = context.store.rrsets, context.now
+    if rrsets.find(name, PROBE_TYPE, now, min_trust=Trust.NONAUTH_ANSWER) is not None:
+        return True
+    negative = rrsets.find_negative(name, PROBE_TYPE, now)
+    return negative is not None and negative.rcode == c.NOERROR
+
+
+def _remember_empty(found: Scrubbed, name: bytes, context: Context) -> None:
+    """A probe's NODATA saves the same probe for the next name below."""
+    soa = found.soa
+    if soa is not None:
+        context.store.rrsets.put_negative(
+            name, PROBE_TYPE, soa=soa, proofs=found.proofs, ttl=negative_ttl(soa), verdict=0, now=context.now
+        )
+
+
+def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: Cut, context: Context) -> RawReply:
+    """Shape a final reply for validation and store."""
+    view, kind = found.view, found.kind
+    raw = RawReply(qname, qtype)
+    raw.zone, raw.server, raw.aa = cut.zone, found.server, view.aa
+    raw.answer, raw.name = found.answer, found.name
+    trust = Trust.ANSWER if view.aa else Trust.NONAUTH_ANSWER
+    for rrset in raw.answer:
+        rrset.trust = trust
+        if rrset.rtype == c.CNAME:
+            # AA speaks for the first name of a chain only (RFC 2181 section 5.4.1).
+            trust = Trust.NONAUTH_ANSWER
+    if not cut.configured:
+        _clamp(raw.answer, cut, context)
+    if kind is Kind.ANSWER:
+        raw.proofs = found.proofs
+        if qtype == c.NS and len(cut.zone) == 1 and len(qname) == 1:
+            _keep_root_addresses(found, context)
+    elif kind is Kind.ALIAS:
+        raw.alias = found.name
+        raw.proofs = found.proofs
+    elif kind is Kind.TOO_LONG:
+        raw.rcode = c.YXDOMAIN
+        raw.proofs = found.proofs
+    else:
+        raw.rcode = c.NXDOMAIN if kind is Kind.NXDOMAIN else c.NOERROR
+        raw.denied = True
+        raw.soa, raw.proofs = found.soa, found.proofs
+        raw.ttl = EMPTY_TTL if raw.soa is None else negative_ttl(raw.soa)
+        if raw.soa is not None and raw.soa.ttl > raw.ttl:
+            raw.soa = raw.soa.with_ttl(raw.ttl)
+        authority_trust = Trust.AUTHORITY if view.aa else Trust.NONAUTH_AUTHORITY
+        for rrset in raw.authority:
+            rrset.trust = authority_trust
+    return raw
+
+
+def negative_ttl(soa: RRset) -> int:
+    """How long a denial may be kept: the lesser of the SOA's TTL and its MINIMUM field (RFC 2308 section 5)."""
+    return min(soa.ttl, int.from_bytes(soa.rdata(0)[-4:], "big"))
+
+
+def _clamp(answer: list[RRset], cut: Cut, context: Context) -> None:
+    """Never let the child say that its delegation lives longer than the parent did (ghost domains, CVE-2012-1192).
+
+    That holds for its NS set and, as much, for the addresses of its name servers (CVE-2022-30698).
+    """
+    left = max(cut.expires - context.now, 0)
+    for position, rrset in enumerate(answer):
+        if rrset.ttl > left and (
+            (rrset.rtype == c.NS and names.equal(rrset.name, cut.zone))
+            or (rrset.rtype in (c.A, c.AAAA) and names.lower(rrset.name) in cut.names)
+        ):
+            answer[position] = rrset.with_ttl(left)
+
+
+def _keep_root_addresses(found: Scrubbed, context: Context) -> None:
+    """A priming reply brings the root servers' addresses; they are glue as any other (RFC 9609 section 4.2)."""
+    ns = found.answer[0]
+    for sets in glue_of(found.view, ns, names.ROOT, harden=True).values():
+        for rrset in sets:
+            rrset.trust = Trust.GLUE
+            context.store.rrsets.put(rrset, context.now)

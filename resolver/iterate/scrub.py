@@ -1,0 +1,218 @@
+"""What of a reply may be believed: the records on the chain from the question, inside the zone whose server spoke.
+
+Everything else in the packet is as if it had not been sent, because a server, or a forger who guesses one id, could
+otherwise put names of others into the cache (Kashpureff 1997, Kaminsky 2008, MaginotDNS 2023, CVE-2025-40778).
+The rules: answer records only along the alias chain that starts at the question, never past the zone's border;
+in authority one SOA, the proofs and at most one referral, all inside the zone; in additional nothing but addresses of
+that referral's name servers. The exchange has matched id, address, port and letter case before; the question is
+compared here once more, because a stream can deliver the reply to another question of ours.
+"""
+
+from typing import TYPE_CHECKING
+
+from resolver import limits
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+if TYPE_CHECKING:
+    from resolver.effects import Server
+    from resolver.iterate.classify import Kind
+
+__all__ = ["Scrubbed", "glue_of", "question_matches", "scrub"]
+
+ALIAS_STEPS = limits.MAX_ALIASES.default
+NAME_SERVERS = limits.MAX_NAME_SERVERS.default
+# Replies without a question section are permitted for these: the server could not or would not read the question.
+UNREAD = frozenset({c.FORMERR, c.NOTIMP, c.REFUSED, c.SERVFAIL, c.BADVERS})
+
+
+class Scrubbed:
+    """The believable part of one reply. `kind`, what it means, and `server`, who sent it, the asker fills in."""
+
+    __slots__ = ("alias", "answer", "complete", "ds", "kind", "name", "ns", "ns_elsewhere", "proofs", "server", "soa",
+                 "soa_above", "too_long", "view")
+
+    kind: "Kind"
+    server: "Server"
+
+    def __init__(self, view: MessageView, qname: bytes) -> None:
+        self.view = view
+        self.answer: list[RRset] = []
+        self.name = qname
+        """Where the chain ended."""
+        self.complete = False
+        """The chain ended in data of the type asked for."""
+        self.alias = False
+        """At least one alias was followed."""
+        self.too_long = False
+        """A DNAME made a name of more than 255 octets (RFC 6672 section 2.3)."""
+        self.soa: RRset | None = None
+        self.soa_above = False
+        """There was a SOA of a zone above ours: the server does not know that the zone was delegated to it."""
+        self.ns: RRset | None = None
+        """NS of a zone below ours on the way to the name, or of our zone itself."""
+        self.ns_elsewhere = False
+        """There was an NS set of a zone above or beside ours: a referral to nowhere, the sign of a lame server."""
+        self.ds: list[RRset] = []
+        self.proofs: list[RRset] = []
+
+
+def question_matches(view: MessageView, qname: bytes, qtype: int) -> bool:
+    """Whether the reply is one to our question (or one that honestly could not repeat it)."""
+    if view.question_count == 1:
+        return view.qtype == qtype and view.qname is not None and names.equal(view.qname, qname)
+    return view.question_count == 0 and view.rcode in UNREAD
+
+
+def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes, *, signatures: bool = True) -> Scrubbed:
+    """Pick the believable records out of `view`, the reply of a server of `zone` to (`qname`, `qtype`).
+
+    `signatures`: somebody is going to look at them, so that it is worth looking for stray ones.
+    """
+    found = Scrubbed(view, qname)
+    answer = view.answer
+    if answer:
+        _follow(found, answer, qname, qtype, zone)
+        if signatures:
+            for position, rrset in enumerate(found.answer):
+                if not rrset.sig_len:
+                    stray = _stray_signatures(view, rrset)
+                    if stray:
+                        found.answer[position] = rrset.with_sigs(stray)
+    authority = view.authority
+    if authority:
+        _authority(found, authority, zone)
+    return found
+
+
+def glue_of(view: MessageView, ns: RRset, zone: bytes, *, harden: bool) -> dict[bytes, list[RRset]]:
+    """Addresses that the reply gives for the name servers of the referral `ns`, by lower-cased name.
+
+    With `harden` only for names inside `zone`, the zone of the server that spoke: it has no say about others.
+    """
+    wanted = {names.lower(target) for target in ns.targets()[:NAME_SERVERS]}
+    found: dict[bytes, list[RRset]] = {}
+    for rrset in view.additional:
+        if rrset.rtype in (c.A, c.AAAA) and rrset.rclass == c.IN:
+            owner = names.lower(rrset.name)
+            if owner in wanted and (not harden or names.is_subdomain(owner, zone)):
+                found.setdefault(owner, []).append(rrset)
+    return found
+
+
+# --- answer section -----------------------------------------------------------------------------------------------
+
+
+def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone: bytes) -> None:
+    """Walk the alias chain through `answer` as far as our zone reaches."""
+    if qtype in (c.ANY, c.RRSIG):
+        _everything(found, answer, qname, qtype)
+        return
+    first = answer[0]
+    if first.rtype == qtype and len(answer) == 1 and first.rclass == c.IN and names.equal(first.name, qname):
+        found.answer.append(first if first.name == qname else first.with_name(qname))
+        found.complete = True
+        return
+    sets: dict[tuple[bytes, int], RRset] = {}
+    dnames: list[RRset] = []
+    for one in answer:
+        if one.rclass == c.IN:
+            sets[one.key] = one
+            if one.rtype == c.DNAME:
+                dnames.append(one)
+    name = qname
+    rrset: RRset | None
+    for _ in range(ALIAS_STEPS + 1):
+        lowered = names.lower(name)
+        # A DNAME goes before whatever else the reply says about a name below it: nothing else can stand there.
+        target = _through_dname(found, dnames, name, lowered, zone) if dnames else None
+        if target is not None and qtype == c.CNAME:
+            found.complete = True
+            break
+        if target is None:
+            if found.too_long:
+                break
+            rrset = sets.pop((lowered, qtype), None)
+            if rrset is not None:
+                found.answer.append(rrset if rrset.name == name else rrset.with_name(name))
+                found.complete = True
+                break
+            if qtype == c.CNAME:
+                break
+            rrset = sets.pop((lowered, c.CNAME), None)
+            if rrset is None:
+                break
+            found.answer.append(rrset if rrset.name == name else rrset.with_name(name))
+            target = rrset.targets()[0]
+        name = target
+        found.alias = True
+        if not names.is_subdomain(name, zone):
+            break
+    found.name = name
+
+
+def _through_dname(found: Scrubbed, dnames: list[RRset], name: bytes, lowered: bytes, zone: bytes) -> bytes | None:
+    """Rewrite `name` by a DNAME of an ancestor, adding it and the CNAME it stands for; None when none applies."""
+    for rrset in dnames:
+        owner = names.lower(rrset.name)
+        if owner != lowered and names.is_subdomain(lowered, owner) and names.is_subdomain(owner, zone):
+            if rrset not in found.answer:
+                found.answer.append(rrset)
+            target = names.replace_suffix(name, owner, rrset.targets()[0])
+            if target is None:
+                found.too_long = True
+                return None
+            # RFC 6672 section 3.1: the synthesised CNAME has the TTL of the DNAME.
+            found.answer.append(RRset(name, c.CNAME, rrset.ttl, [target]))
+            return target
+    return None
+
+
+def _everything(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int) -> None:
+    """ANY and RRSIG have no set of their own: take what stands at the name (RFC 8482, RFC 4035 section 3.1.1)."""
+    for rrset in answer:
+        if rrset.rclass == c.IN and names.equal(rrset.name, qname):
+            if qtype == c.ANY or rrset.rtype == c.RRSIG:
+                found.answer.append(rrset)
+            elif rrset.sigs():
+                found.answer.append(RRset(qname, c.RRSIG, rrset.ttl, rrset.sigs()))
+    found.complete = bool(found.answer)
+
+
+def _stray_signatures(view: MessageView, rrset: RRset) -> list[bytes]:
+    """Signatures of `rrset` that a server put into another section. A signature proves itself wherever it stands."""
+    found: list[bytes] = []
+    for section in (view.authority, view.additional):
+        for other in section:
+            if other.rtype == c.RRSIG and names.equal(other.name, rrset.name):
+                found += [rdata for rdata in other.rdatas() if int.from_bytes(rdata[:2], "big") == rrset.rtype]
+    return found
+
+
+# --- authority section --------------------------------------------------------------------------------------------
+
+
+def _authority(found: Scrubbed, authority: list[RRset], zone: bytes) -> None:
+    name = found.name
+    for rrset in authority:
+        if rrset.rclass != c.IN:
+            continue
+        rtype = rrset.rtype
+        owner = rrset.name
+        if rtype == c.NS:
+            if not names.is_subdomain(name, owner) or not names.is_subdomain(owner, zone):
+                found.ns_elsewhere = True
+            elif found.ns is None:
+                found.ns = rrset
+        elif not names.is_subdomain(owner, zone):
+            if rtype == c.SOA and names.is_subdomain(zone, owner):
+                found.soa_above = True
+        elif rtype == c.SOA:
+            if found.soa is None and names.is_subdomain(name, owner):
+                found.soa = rrset
+        elif rtype in (c.NSEC, c.NSEC3):
+            found.proofs.append(rrset)
+        elif rtype == c.DS:
+            found.ds.append(rrset)

@@ -1,0 +1,611 @@
+"""The driver: one job per question, joiners, sub-jobs, cycles, budgets and deadlines; no coroutine, no clock.
+
+It resumes the generators of `resolve` with what they asked for and is the only place that knows all running questions.
+The rules: equal questions are asked once (RebirthDay 2025 needs many outstanding copies of one); a wait that would
+close a circle is refused; a sub-query spends its asker's budget; a fault of the program costs one question
+(SERVFAIL and a full log record), never the worker. Callbacks, because a task per query costs more than all the
+mesh's work, and because a test can then turn the whole by hand in virtual time. Time is read once for each entry
+from outside.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
+
+from resolver import limits
+from resolver.effects import (
+    Ask,
+    Budget,
+    Context,
+    Effect,
+    Failure,
+    FailureKind,
+    LocalAnswers,
+    Need,
+    Outcome,
+    Pause,
+    Purpose,
+    Question,
+    RandomSource,
+    Reply,
+    Steps,
+    Task,
+    TraceStep,
+    Verify,
+)
+from resolver.iterate import Atlas
+from resolver.iterate.forward import configured_cuts
+from resolver.resolve import VALIDATION_ERRORS, failure_outcome, find_outcome, find_stale, load_validator, resolve
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+if TYPE_CHECKING:
+    from resolver.cache import Store
+    from resolver.settings import Settings
+
+__all__ = ["Clock", "Crypto", "Exchange", "Handle", "Mesh", "Ticket"]
+
+log = logging.getLogger(__name__)
+
+DEPTH = limits.MAX_DEPTH.default
+GRAIN = limits.EXPIRY_GRAIN.default / 1000
+PREFETCH_JOBS = limits.PREFETCH_JOBS.default
+PREFETCH_RATE = limits.PREFETCH_RATE.default
+UNVALIDATED = frozenset({Purpose.ADDRESS, Purpose.PRIMING})
+# Failures that stale data must not paper over: our own, and our end.
+UNEXCUSED = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
+WORN_OUT = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED})
+
+Key = tuple[tuple[bytes, int, int], bool]
+
+
+class Handle(Protocol):
+    """Something under way that can be given up."""
+
+    def cancel(self) -> object: ...
+
+
+class Exchange(Protocol):
+    """Performs an `Ask`. `on_reply` is called exactly once unless cancelled, and never from inside `start`."""
+
+    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], None], /) -> Handle: ...
+
+
+class Crypto(Protocol):
+    """Performs a `Verify`, in place (then `on_done` is called inside) or in threads."""
+
+    def verify(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], None], /) -> object: ...
+
+
+class Clock(Protocol):
+    """Real time in whole seconds for the cache, monotonic time in seconds for timers."""
+
+    def time(self) -> int: ...
+
+    def monotonic(self) -> float: ...
+
+
+class Ticket:
+    """One submitted question. `done` is True once its callback was called or it was cancelled."""
+
+    __slots__ = ("_job", "_on_done", "done")
+
+    def __init__(self, on_done: Callable[[Outcome], None]) -> None:
+        self._on_done = on_done
+        self._job: _Job | None = None
+        self.done = False
+
+
+class Mesh:
+    """Runs questions to their outcome."""
+
+    def __init__(
+        self,
+        *,
+        exchange: Exchange,
+        crypto: Crypto | None,
+        clock: Clock,
+        rng: RandomSource,
+        store: "Store",
+        settings: "Settings",
+        policy: LocalAnswers | None = None,
+        own_addresses: Sequence[str] = (),
+        capacity: int = limits.JOBS.default,
+    ) -> None:
+        self._exchange = exchange
+        self._crypto = crypto
+        self._clock = clock
+        self._deadline = settings.iteration.deadline
+        self._packets = settings.iteration.max_packets
+        self._capacity = capacity
+        self._context = Context(store, settings, rng, policy)
+        self._atlas = Atlas(store, settings, own=own_addresses, configured=configured_cuts(settings))
+        self._context.room = self._atlas
+        self._context.validator = load_validator(self._context)
+        self._jobs: dict[Key, _Job] = {}
+        self._ready: deque[tuple[_Job, Any]] = deque()
+        self._draining = False
+        self._timers: list[tuple[float, int, _Job]] = []
+        self._order = count()
+        self._slots: dict[int, set[_Job]] = {}
+        self._slot_heap: list[int] = []
+        # RFC 8767: whoever has waited too long gets stale data. First come, first served: all wait equally long.
+        cache = settings.cache
+        self._serve_stale = cache.serve_stale > 0
+        self._patience = cache.serve_stale_timeout
+        self._stale_ttl = cache.serve_stale_ttl
+        self._impatient: deque[tuple[float, _Job]] = deque()
+        self._renewing = 0
+        self._renewed_in = (0, 0)
+        self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream": 0, "failures": 0,
+                        "cycles": 0, "expired": 0, "refused": 0, "faults": 0, "stale": 0, "prefetched": 0,
+                        "prefetch_refused": 0}
+
+    # --- from outside ---------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        question: Question,
+        *,
+        cd: bool = False,
+        on_done: Callable[[Outcome], None],
+        trace: list[TraceStep] | None = None,
+    ) -> Ticket:
+        """Resolve `question`; `on_done` is called with the outcome, at once when the cache has it.
+
+        `cd` asks for data without validation (the CD bit). With `trace` every step is appended there and no other
+        query's work is joined, so that the whole story is told.
+        """
+        self._look_at_clock()
+        counts = self._counts
+        counts["submitted"] += 1
+        ticket = Ticket(on_done)
+        key = (question.key, cd)
+        job = self._jobs.get(key) if trace is None else None
+        if job is not None and job.task.purpose is not Purpose.PREFETCH:
+            self._join(job, ticket)
+            return ticket
+        outcome = find_outcome(question, self._context, cd=cd)
+        if not isinstance(outcome, bool):
+            counts["from_cache"] += 1
+            if outcome.failure is not None:
+                outcome = self._stale_instead(question, outcome.failure, cd) or outcome
+            if trace is not None:
+                trace.append(TraceStep("cache", "answered from the cache or by policy", qname=question.qname,
+                                       qtype=question.qtype, rcode=outcome.rcode))
+            self._deliver(ticket, outcome)
+            return ticket
+        if len(self._jobs) >= self._capacity:
+            counts["refused"] += 1
+            failure = Failure(FailureKind.BUDGET, c.EDE_NOT_READY, "too many questions are being resolved")
+            self._deliver(ticket, self._stale_instead(question, failure, cd) or failure_outcome(question, failure))
+            return ticket
+        if job is not None:
+            self._join(job, ticket)
+            return ticket
+        budget = Budget(self._packets, self._context.monotonic + self._deadline)
+        job = self._start(key, Task(question, budget, cd=cd, trace=trace, missed=not outcome))
+        job.tickets.append(ticket)
+        ticket._job = job
+        if self._serve_stale:
+            self._be_patient(job)
+        self._drain()
+        return ticket
+
+    def refresh(self, question: Question, *, cd: bool = False, on_done: Callable[[Outcome], None]) -> bool:
+        """Ask anew for something the cache still has, so that it never runs out; whether that is being done.
+
+        Not done when it is being asked for already, or when as many answers are renewed as may be.
+        """
+        self._look_at_clock()
+        key = (question.key, cd)
+        second = int(self._context.monotonic)
+        count = self._renewed_in[1] if self._renewed_in[0] == second else 0
+        if key in self._jobs:
+            return False
+        if self._renewing >= PREFETCH_JOBS or count >= PREFETCH_RATE or len(self._jobs) >= self._capacity:
+            self._counts["prefetch_refused"] += 1
+            return False
+        self._renewed_in = (second, count + 1)
+        self._renewing += 1
+        self._counts["prefetched"] += 1
+
+        def done(outcome: Outcome) -> None:
+            self._renewing -= 1
+            on_done(outcome)
+
+        budget = Budget(self._packets, self._context.monotonic + self._deadline)
+        job = self._start(key, Task(question, budget, cd=cd, purpose=Purpose.PREFETCH))
+        ticket = Ticket(done)
+        job.tickets.append(ticket)
+        ticket._job = job
+        self._drain()
+        return True
+
+    def peek(self, question: Question, *, cd: bool = False) -> Outcome | None:
+        """The outcome when policy or the cache has it whole, a remembered failure included; nobody is asked."""
+        self._look_at_clock()
+        outcome = find_outcome(question, self._context, cd=cd)
+        if isinstance(outcome, bool):
+            return None
+        if outcome.failure is not None:
+            return self._stale_instead(question, outcome.failure, cd) or outcome
+        return outcome
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give a question up: its callback is not called any more, and its work ends when nobody else waits for it."""
+        if ticket.done:
+            return
+        ticket.done = True
+        job = ticket._job
+        if job is not None:
+            job.tickets.remove(ticket)
+            self._abandon(job)
+
+    def tick(self, now: float) -> float | None:
+        """Let what is due at `now` (monotonic seconds) happen; returns when to call again, None for not at all."""
+        self._look_at_clock()
+        self._context.monotonic = max(now, self._context.monotonic)
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            job = heappop(timers)[2]
+            if not job.finished and job.pausing:
+                job.pausing = False
+                self._ready.append((job, None))
+        heap = self._slot_heap
+        while heap and (heap[0] + 1) * GRAIN <= now:
+            for job in list(self._slots.pop(heappop(heap), ())):
+                self._expire(job)
+        impatient = self._impatient
+        while impatient and impatient[0][0] <= now:
+            self._serve_early(impatient.popleft()[1])
+        self._drain()
+        while impatient and impatient[0][1].finished:
+            impatient.popleft()
+        while heap and not self._slots.get(heap[0]):
+            self._slots.pop(heappop(heap), None)
+        while timers and timers[0][2].finished:
+            heappop(timers)
+        due = (heap[0] + 1) * GRAIN if heap else None
+        if timers and (due is None or timers[0][0] < due):
+            due = timers[0][0]
+        if impatient and (due is None or impatient[0][0] < due):
+            due = impatient[0][0]
+        return due
+
+    def close(self) -> None:
+        """End all work; everybody who waits gets a failure."""
+        failure = Failure(FailureKind.CANCELLED, c.EDE_NOT_READY, "the resolver is closing")
+        running = [job for members in self._slots.values() for job in members]
+        for job in running:
+            if job.handle is not None:
+                job.handle.cancel()
+                job.handle = None
+            job.child = None
+            job.parents.clear()
+        for job in running:
+            job.steps.close()
+            self._finish(job, failure_outcome(job.task.question, failure))
+        self._ready.clear()
+        self._timers.clear()
+        self._impatient.clear()
+
+    def forget(self, name: bytes | None = None, *, subtree: bool = False) -> None:
+        """Drop the delegations kept ready: all, those of `name`, or those at and below it. Goes with a cache flush."""
+        if name is None:
+            self._atlas.clear()
+        elif subtree:
+            self._atlas.forget_below(name)
+        else:
+            self._atlas.forget(names.lower(name))
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start, and ``running``, the questions under way now."""
+        return {**self._counts, "running": len(self._jobs)}
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    def _look_at_clock(self) -> None:
+        self._context.now = self._clock.time()
+        self._context.monotonic = self._clock.monotonic()
+
+    def _start(self, key: Key, task: Task) -> "_Job":
+        job = _Job(self, key, task, resolve(task, self._context))
+        if key not in self._jobs:
+            self._jobs[key] = job
+        self._counts["jobs"] += 1
+        slot = int(task.budget.deadline / GRAIN)
+        members = self._slots.get(slot)
+        if members is None:
+            members = self._slots[slot] = set()
+            heappush(self._slot_heap, slot)
+        members.add(job)
+        job.slot = slot
+        self._ready.append((job, None))
+        return job
+
+    def _drain(self) -> None:
+        """Resume everybody who has something to be resumed with. Never recursive: what comes up meanwhile queues."""
+        if self._draining:
+            return
+        self._draining = True
+        ready = self._ready
+        try:
+            while ready:
+                job, value = ready.popleft()
+                if not job.finished:
+                    self._run(job, value)
+        finally:
+            self._draining = False
+
+    def _run(self, job: "_Job", value: Any) -> None:
+        """Resume one generator and do what it asks for, as long as that is there at once."""
+        try:
+            while True:
+                effect: Effect = job.steps.send(value)
+                spent = job.task.budget.failure
+                if spent is not None and spent.kind is FailureKind.DEADLINE:
+                    # Nothing more is begun; a signature nobody looked at is not a good one.
+                    value = [False] * len(effect.jobs) if isinstance(effect, Verify) else spent
+                elif isinstance(effect, Ask):
+                    self._counts["upstream"] += 1
+                    job.handle = self._exchange.start(effect, job.on_reply)
+                    return
+                elif isinstance(effect, Need):
+                    value = self._need(job, effect)
+                    if value is None:
+                        return
+                elif isinstance(effect, Verify):
+                    if self._crypto is None:
+                        raise RuntimeError("signatures are to be verified, but the mesh was made without a Crypto")
+                    job.verifying = True
+                    self._crypto.verify(effect.jobs, job.on_verified)
+                    return
+                elif isinstance(effect, Pause):
+                    job.pausing = True
+                    heappush(self._timers, (self._context.monotonic + effect.seconds, next(self._order), job))
+                    return
+                else:
+                    raise TypeError(f"{effect!r} is no effect")
+        except StopIteration as stop:
+            self._finish(job, stop.value)
+        except Exception:  # a fault in a job must cost this job only, and is logged in full
+            self._counts["faults"] += 1
+            log.exception("fault while resolving %r", job.task.question)
+            job.verifying = job.pausing = False
+            failure = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
+            self._finish(job, failure_outcome(job.task.question, failure))
+
+    def _need(self, job: "_Job", need: Need) -> Outcome | Failure | None:
+        """The result of a sub-query when it is there at once; None when `job` now waits for it."""
+        task = job.task
+        cd = task.cd or need.purpose in UNVALIDATED
+        key = (need.question.key, cd)
+        child = self._jobs.get(key)
+        if child is not None and child.task.purpose is Purpose.PREFETCH:
+            known = find_outcome(need.question, self._context, cd=cd, client=False)
+            if not isinstance(known, bool):
+                return known.failure or known
+        if child is None:
+            outcome = find_outcome(need.question, self._context, cd=cd, client=False)
+            if not isinstance(outcome, bool):
+                return outcome.failure or outcome
+            if task.depth >= DEPTH:
+                return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many questions within questions")
+            depth, purpose = task.depth + 1, need.purpose
+            inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=purpose, trace=task.trace,
+                         missed=not outcome)
+            child = self._start(key, inner)
+        elif child is job or self._waits_for(child, job):
+            self._counts["cycles"] += 1
+            return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the question waits for its own answer")
+        else:
+            self._counts["joined"] += 1
+        child.parents.append(job)
+        job.child = child
+        job.need = need
+        if task.trace is not None:
+            task.note("need", f"{need.purpose.name.lower()}: {names.to_text(need.question.qname)} "
+                      f"{c.type_to_text(need.question.qtype)}", qname=need.question.qname, qtype=need.question.qtype)
+        return None
+
+    @staticmethod
+    def _waits_for(waiter: "_Job", job: "_Job") -> bool:
+        """Whether `waiter`, directly or not, waits for `job`. Each job waits for at most one other: a chain to walk."""
+        step = waiter.child
+        while step is not None:
+            if step is job:
+                return True
+            step = step.child
+        return False
+
+    def _finish(self, job: "_Job", outcome: Outcome) -> None:
+        job.finished = True
+        if self._jobs.get(job.key) is job:
+            del self._jobs[job.key]
+        members = self._slots.get(job.slot)
+        if members is not None:
+            members.discard(job)
+        failure = outcome.failure
+        if failure is not None:
+            self._counts["failures"] += 1
+        for parent in job.parents:
+            parent.child = None
+            if failure is None:
+                self._ready.append((parent, outcome))
+            elif failure.kind in WORN_OUT and job.task.budget is not parent.task.budget:
+                # Somebody else's budget ran out, not ours: begin again with our own.
+                again = self._need(parent, parent.need) if parent.need is not None else failure
+                if again is not None:
+                    self._ready.append((parent, again))
+            else:
+                self._ready.append((parent, failure))
+        job.parents.clear()
+        if failure is not None and job.tickets:
+            outcome = self._stale_instead(job.task.question, failure, job.task.cd) or outcome
+        self._deliver_all(job, outcome)
+
+    def _deliver_all(self, job: "_Job", outcome: Outcome) -> None:
+        tickets, job.tickets = job.tickets, []
+        for ticket in tickets:
+            self._deliver(ticket, outcome)
+
+    def _deliver(self, ticket: Ticket, outcome: Outcome) -> None:
+        ticket.done = True
+        try:
+            ticket._on_done(outcome)
+        except Exception:  # one listener's fault must not cost the others their answer
+            self._counts["faults"] += 1
+            log.exception("fault in the receiver of %r", outcome)
+
+    # --- stale data (RFC 8767) ------------------------------------------------------------------------------------
+
+    def _join(self, job: "_Job", ticket: Ticket) -> None:
+        """Let `ticket` wait for `job` as well, or take what those got who waited too long."""
+        self._counts["joined"] += 1
+        if job.stale is not None:
+            self._counts["stale"] += 1
+            self._deliver(ticket, job.stale)
+            return
+        first = not job.tickets
+        job.tickets.append(ticket)
+        ticket._job = job
+        if first and self._serve_stale:
+            self._be_patient(job)
+
+    def _be_patient(self, job: "_Job") -> None:
+        """Begin to count how long the clients of `job` wait."""
+        if self._patience:
+            self._impatient.append((self._context.monotonic + self._patience, job))
+        else:
+            self._serve_early(job)
+
+    def _serve_early(self, job: "_Job") -> None:
+        """Give those who wait for `job` what was true a while ago, if anything was; the job goes on."""
+        if job.finished or not job.tickets:
+            return
+        task = job.task
+        outcome = find_stale(task.question, self._context, cd=task.cd)
+        if outcome is None:
+            return
+        if task.trace is not None:
+            task.note("stale", "answered with expired data while the search goes on", qname=task.question.qname,
+                      qtype=task.question.qtype, rcode=outcome.rcode)
+        if outcome.stale:
+            self._counts["stale"] += len(job.tickets)
+            job.stale = outcome
+        self._deliver_all(job, outcome)
+
+    def _stale_instead(self, question: Question, failure: Failure, cd: bool) -> Outcome | None:
+        """What may be shown instead of `failure`: nothing where validation failed, since that is no outage."""
+        if not self._serve_stale or failure.kind in UNEXCUSED or failure.ede in VALIDATION_ERRORS:
+            return None
+        if question.qclass != c.IN:
+            return None
+        outcome = find_stale(question, self._context, cd=cd)
+        if outcome is not None and outcome.stale:
+            self._counts["stale"] += 1
+            outcome.ede.append((failure.ede, failure.text))
+            known = self._context.store.rrsets.find_failure(question.qname, question.qtype, self._context.now)
+            if known is not None:
+                # Until then nobody is asked again, so the finished answer may be kept.
+                outcome.ttl = min(known[2], self._stale_ttl)
+        return outcome
+
+    # --- ends that come early -------------------------------------------------------------------------------------
+
+    def _stop(self, job: "_Job") -> None:
+        """Let go of whatever `job` waits for."""
+        if job.handle is not None:
+            job.handle.cancel()
+            job.handle = None
+        job.pausing = False
+        child = job.child
+        if child is not None:
+            job.child = None
+            child.parents.remove(job)
+            self._abandon(child)
+
+    def _abandon(self, job: "_Job") -> None:
+        """End `job` when nobody waits for it any more."""
+        while not job.finished and not job.tickets and not job.parents:
+            job.finished = True
+            if self._jobs.get(job.key) is job:
+                del self._jobs[job.key]
+            members = self._slots.get(job.slot)
+            if members is not None:
+                members.discard(job)
+            if job.handle is not None:
+                job.handle.cancel()
+                job.handle = None
+            job.steps.close()
+            child = job.child
+            if child is None:
+                return
+            job.child = None
+            child.parents.remove(job)
+            job = child
+
+    def _expire(self, job: "_Job") -> None:
+        """The deadline of `job` has come: whatever it waits for is answered with that, and it draws its conclusions."""
+        if job.finished:
+            return
+        self._counts["expired"] += 1
+        budget = job.task.budget
+        if budget.failure is None:
+            budget.failure = Failure(FailureKind.DEADLINE, c.EDE_NO_REACHABLE_AUTHORITY, "no answer in time")
+        child = job.child
+        if child is not None and child.task.budget is budget:
+            # It expires with us and hands its conclusion up.
+            return
+        if job.handle is None and child is None and not job.pausing:
+            # About to be resumed, or waiting for checks that are being made: it notices at its next step.
+            return
+        self._stop(job)
+        self._ready.append((job, budget.failure))
+
+
+class _Job:
+    """One running question: its generator, who waits for it and what it waits for (one thing at a time)."""
+
+    __slots__ = ("child", "finished", "handle", "key", "mesh", "need", "parents", "pausing", "slot", "stale", "steps",
+                 "task", "tickets", "verifying")
+
+    def __init__(self, mesh: Mesh, key: Key, task: Task, steps: Steps[Outcome]) -> None:
+        self.mesh = mesh
+        self.key = key
+        self.task = task
+        self.steps = steps
+        self.tickets: list[Ticket] = []
+        self.parents: list[_Job] = []
+        self.child: _Job | None = None
+        self.need: Need | None = None
+        self.handle: Handle | None = None
+        self.stale: Outcome | None = None
+        self.verifying = False
+        self.pausing = False
+        self.finished = False
+        self.slot = 0
+
+    def on_reply(self, result: Reply | Failure) -> None:
+        """The exchange has a result."""
+        if self.finished or self.handle is None:
+            return
+        self.handle = None
+        self._resume(result)
+
+    def on_verified(self, results: list[bool]) -> None:
+        """The signatures are checked."""
+        if self.finished or not self.verifying:
+            return
+        self.verifying = False
+        self._resume(results)
+
+    def _resume(self, value: Any) -> None:
+        mesh = self.mesh
+        mesh._look_at_clock()
+        mesh._ready.append((self, value))
+        mesh._drain()

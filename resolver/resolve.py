@@ -1,0 +1,521 @@
+"""The story of a query, as one generator: cache, walk, validation, one more try when bogus, aliases, store, outcome.
+
+Each line of the story is a call into one room; what a zone said arrives as a `RawReply`, from the cache or from
+`iterate`, so that both go the same way from there. Two gates stand here and nowhere else: what may be kept (`_store`)
+and what may be shown to somebody who wants validation (`_leg`): data whose verdict is not known is validated first,
+also when it lay in the cache (CVE-2019-10190, CVE-2018-1000002 were paths around such a gate). Aliases are followed
+here, name by name, counted, and never twice through the same name.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from resolver import limits
+from resolver.effects import Context, Failure, FailureKind, Outcome, Purpose, Question, RawReply, Steps, Task
+from resolver.iterate import iterate
+from resolver.verdict import Trust, Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+if TYPE_CHECKING:
+    from resolver.cache import Store
+
+__all__ = ["find_outcome", "find_stale", "load_validator", "resolve"]
+
+ALIASES = limits.MAX_ALIASES.default
+ALIAS_PROBES = limits.ALIAS_PROBES.default
+# Under this reserved type (RFC 6895 section 3.1) the proof of an expanded wildcard is kept beside the set.
+WILDCARD_PROOF = 65535
+# Where the label count of the first packed RRSIG stands: length, type covered, algorithm (RFC 4034 section 3.1).
+RRSIG_LABELS = 5
+# Failures that say something about this query's circumstances and nothing about the name: never remembered.
+PASSING = frozenset({FailureKind.CYCLE, FailureKind.CANCELLED, FailureKind.CACHED, FailureKind.INTERNAL})
+# Those that a sub-query owes to whoever started it: remembered only for what a client asked itself.
+INHERITED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
+# More would change nothing: the longest time is reached long before.
+DOUBLINGS = 15
+# Extended errors that come from validation: a client that set CD is not told of them, it wants the data.
+VALIDATION_ERRORS = frozenset({
+    c.EDE_DNSSEC_INDETERMINATE, c.EDE_DNSSEC_BOGUS, c.EDE_SIGNATURE_EXPIRED, c.EDE_SIGNATURE_NOT_YET_VALID,
+    c.EDE_DNSKEY_MISSING, c.EDE_RRSIGS_MISSING, c.EDE_NO_ZONE_KEY_BIT_SET, c.EDE_NSEC_MISSING,
+    c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID, c.EDE_UNSUPPORTED_NSEC3_ITERATIONS,
+})
+
+
+def resolve(task: Task, context: Context) -> Steps[Outcome]:
+    """Answer ``task.question``; failures are outcomes with rcode SERVFAIL and `Outcome.failure` set."""
+    question = task.question
+    qtype = question.qtype
+    name = question.qname
+    story = _Story()
+    leg: Leg | RawReply | Failure | None
+    while True:
+        if task.missed:
+            task.missed, leg = False, None
+        else:
+            local = _local(name, question, context)
+            if local is not None:
+                return story.close_with(question, local)
+            leg = None
+            if task.purpose is not Purpose.PREFETCH:  # that one wants to know what comes after what the cache holds
+                leg = find_reply(name, qtype, context, cd=task.cd, client=task.purpose is Purpose.CLIENT)
+        if leg is None or isinstance(leg, RawReply):
+            leg = yield from _leg(name, qtype, leg, context, task)
+        if isinstance(leg, Failure):
+            return _failed(task, context, leg, name)
+        raw, verdict, reason = leg
+        if not story.add(raw, verdict, reason, from_cache=raw.server is None):
+            outcome = _failed(task, context, Failure(FailureKind.LAME, c.EDE_INVALID_DATA, "the aliases form a loop"))
+            outcome.answer = story.answer  # RFC 1034 section 3.6.2: signalled as an error, with what was found
+            return outcome
+        if raw.alias is None or qtype == c.CNAME or (qtype == c.DS and task.purpose is Purpose.CHAIN):
+            return story.outcome(question, raw, None if task.cd else context.validation)
+        if len(story.seen) > ALIASES:
+            return _failed(task, context, Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many aliases"))
+        name = raw.alias
+        if task.trace is not None:
+            task.note("alias", f"on to {names.to_text(name)}", qname=name, qtype=qtype)
+
+
+def find_outcome(question: Question, context: Context, *, cd: bool, client: bool = True) -> Outcome | bool:
+    """The whole outcome from policies and cache, when no step of it needs anything else.
+
+    Otherwise True when they know something to begin with, False when they know nothing.
+    """
+    name, qtype = question.qname, question.qtype
+    local = _local(name, question, context)
+    if local is not None:
+        return local
+    if question.qclass != c.IN:
+        # Only one class has a tree (CVE-2026-5946); nothing below here looks at the class any more.
+        return failure_outcome(question, Failure(FailureKind.RCODE, c.EDE_NOT_SUPPORTED, "only class IN is resolved"))
+    leg = find_reply(name, qtype, context, cd=cd, client=client)
+    if leg is None:
+        return False
+    story = _Story()
+    while True:
+        if leg is None or isinstance(leg, RawReply):
+            return True
+        if isinstance(leg, Failure):
+            return failure_outcome(question, leg)
+        raw, verdict, reason = leg
+        if not story.add(raw, verdict, reason, from_cache=True) or len(story.seen) > ALIASES:
+            return True
+        if raw.alias is None or qtype == c.CNAME or (qtype == c.DS and not client):
+            return story.outcome(question, raw, None if cd else context.validation)
+        name = raw.alias
+        local = _local(name, question, context)
+        if local is not None:
+            return story.close_with(question, local)
+        leg = find_reply(name, qtype, context, cd=cd, client=client)
+
+
+def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
+    """What the operator's policies say about a name of the chain; an alias may lead into a local zone."""
+    if context.policy is None:
+        return None
+    return context.policy.answer(question if name is question.qname else Question(name, question.qtype))
+
+
+def load_validator(context: Context) -> Any:
+    """The validator when the settings ask for validation, else None; the library behind it is loaded only then."""
+    if not context.settings.dnssec.active:
+        return None
+    from resolver.validate import create
+
+    validator = context.validation = create(context.settings)
+    return None if validator is None else validator.validate
+
+
+# --- one name of the chain ----------------------------------------------------------------------------------------
+
+Leg = tuple[RawReply, int, tuple[int, str] | None]
+"""What was said about one name, its verdict, and an extended error to show with it."""
+
+
+def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task) -> Steps[Leg | Failure]:
+    """Get and validate what the zone in charge says about `name`. `known` is cached data nobody has validated yet."""
+    avoid: frozenset[str] = frozenset()
+    bogus: Failure | None = None
+    raw: RawReply | Failure
+    # Bogus data from one server is no proof that the others have none better (RFC 4035 section 4.7, RFC 6840 5.9).
+    # What the cache held does not count as a server's word.
+    for _ in range(2 if known is None else 3):
+        if known is not None:
+            raw, known = known, None
+        else:
+            raw = yield from iterate(name, qtype, context, task, avoid=avoid)
+        if isinstance(raw, Failure):
+            # Nobody else to ask: then what is wrong is that the data was bogus.
+            return bogus if bogus is not None and raw.kind is not FailureKind.DEADLINE else raw
+        if context.validator is None or task.cd:
+            _store(raw, Verdict.INDETERMINATE, context)
+            return raw, Verdict.INDETERMINATE, None
+        verdict, ede, reason = yield from context.validator(Question(name, qtype), raw, context, task)
+        if task.trace is not None:
+            task.note("validate", f"{Verdict(verdict).name.lower()}: {reason}", qname=name, qtype=qtype, zone=raw.zone)
+        if verdict != Verdict.BOGUS and verdict != Verdict.INDETERMINATE:
+            _store(raw, verdict, context)
+            return raw, verdict, (ede, reason) if ede else None
+        bogus = Failure(FailureKind.BOGUS, ede or c.EDE_DNSSEC_BOGUS, reason)
+        first = _first_alias(raw)
+        if first is not None:
+            # One bad member spoils a chain; its first alias may be good, and the rest is then asked for by itself.
+            verdict, ede, reason = yield from context.validator(Question(name, qtype), first, context, task)
+            if verdict == Verdict.SECURE or verdict == Verdict.INSECURE:
+                _store(first, verdict, context)
+                return first, verdict, (ede, reason) if ede else None
+        if raw.server is not None:
+            avoid |= {raw.server.address}
+        else:
+            _drop(raw, context)
+    assert bogus is not None
+    return bogus
+
+
+def _first_alias(raw: RawReply) -> RawReply | None:
+    """The chain of `raw` cut after its first alias; None when there is no more than that."""
+    answer = raw.answer
+    length = 2 if answer and answer[0].rtype == c.DNAME else 1
+    if len(answer) <= length or answer[length - 1].rtype != c.CNAME:
+        return None
+    first = RawReply(raw.qname, raw.qtype)
+    first.answer = answer[:length]
+    first.name = first.alias = answer[length - 1].targets()[0]
+    first.zone, first.server, first.aa, first.proofs = raw.zone, raw.server, raw.aa, raw.proofs
+    return first
+
+
+def find_reply(name: bytes, qtype: int, context: Context, *, cd: bool, client: bool) -> Leg | RawReply | Failure | None:
+    """What the cache holds for one name: usable, still to be validated (a bare `RawReply`), failed, or nothing."""
+    rrsets, now = context.store.rrsets, context.now
+    raw: RawReply | None = None
+    verdict = int(Verdict.INDETERMINATE)
+    rrset = rrsets.find(name, qtype, now, min_trust=Trust.NONAUTH_ANSWER)
+    if rrset is not None:
+        raw = RawReply(name, qtype)
+        raw.answer.append(rrset)
+        verdict = rrset.verdict
+        if _comes_from_wildcard(rrset):
+            proof = rrsets.find_negative(name, WILDCARD_PROOF, now)
+            if proof is not None:
+                raw.proofs = list(proof.proofs)
+            elif verdict == Verdict.SECURE and not cd:
+                return None  # who wants to validate it himself needs the proof that nothing closer exists
+    else:
+        negative = rrsets.find_negative(name, qtype, now)
+        # The proof that came with a referral has no SOA: enough for validation, too little for a client (RFC 2308 3).
+        if negative is not None and (negative.soa is not None or not client):
+            raw = RawReply(name, qtype)
+            raw.denied, raw.rcode, raw.ttl = True, negative.rcode, negative.ttl
+            raw.soa, raw.proofs = negative.soa, list(negative.proofs)
+            verdict = negative.verdict
+        elif qtype != c.CNAME:
+            raw = _find_alias(name, qtype, context)
+            if raw is not None:
+                verdict = raw.answer[0].verdict
+    if raw is None:
+        failed = rrsets.find_failure(name, qtype, now)
+        if failed is None or (cd and failed[0] in VALIDATION_ERRORS):
+            return None if cd else _foreknown(name, qtype, context, client=client)
+        kind = FailureKind.BOGUS if failed[0] in VALIDATION_ERRORS else FailureKind.CACHED
+        return Failure(kind, failed[0], failed[1])
+    if context.validator is None or cd:
+        return raw, verdict, None
+    if verdict == Verdict.SECURE or verdict == Verdict.INSECURE:
+        return raw, verdict, None
+    return raw
+
+
+def _foreknown(name: bytes, qtype: int, context: Context, *, client: bool) -> Leg | None:
+    """What verified denials of other names prove about this one (RFC 8198)."""
+    validation = context.validation
+    if validation is None or validation.foreknowledge is None:
+        return None
+    found = validation.foreknowledge.answer(name, qtype, context, with_soa=client)
+    return None if found is None else (*found, None)
+
+
+def _find_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
+    """A cached CNAME of the name, or a cached DNAME of an ancestor (RFC 6672).
+
+    A DNAME speaks for a whole subtree, so one that nobody could forge is needed: without validation the servers
+    are asked for each name.
+    """
+    rrsets, now = context.store.rrsets, context.now
+    # DS is the parent's, who need not know the alias that the child's server gave (RFC 4035 section 2.4).
+    rrset = rrsets.find(name, c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER) if qtype != c.DS else None
+    if rrset is not None:
+        raw = RawReply(name, qtype)
+        raw.answer.append(rrset)
+        raw.alias = raw.name = rrset.targets()[0]
+        return raw
+    if context.validator is None:
+        return None
+    owner = name
+    for _ in range(ALIAS_PROBES):
+        owner = owner[owner[0] + 1 :]
+        if len(owner) <= 1:
+            break
+        rrset = rrsets.find(owner, c.DNAME, now, min_trust=Trust.VALIDATED)
+        if rrset is not None:
+            raw = RawReply(name, qtype)
+            raw.answer.append(rrset)
+            target = names.replace_suffix(name, owner, rrset.targets()[0])
+            if target is None:
+                raw.rcode = c.YXDOMAIN
+            else:
+                raw.answer.append(RRset(name, c.CNAME, rrset.ttl, [target], verdict=rrset.verdict))
+                raw.alias = raw.name = target
+            return raw
+    return None
+
+
+# --- what may be kept ---------------------------------------------------------------------------------------------
+
+
+def _store(raw: RawReply, verdict: int, context: Context) -> None:
+    """Keep what was learned. Bogus data never comes here."""
+    if raw.server is None and verdict == Verdict.INDETERMINATE:
+        return
+    store: Store = context.store
+    rrsets, now = store.rrsets, context.now
+    cache = context.settings.cache
+    lowest, highest = cache.min_ttl, cache.max_ttl
+    after_dname = False
+    raw.ttl = min(raw.ttl, cache.max_negative_ttl)
+    for position, rrset in enumerate(raw.answer):
+        if not lowest <= rrset.ttl <= highest:
+            # What the first client sees is what the cache will say to the second.
+            raw.answer[position] = rrset = rrset.with_ttl(min(max(rrset.ttl, lowest), highest))
+        if rrset.verdict == Verdict.SECURE:
+            rrset.trust = Trust.VALIDATED
+        rtype = rrset.rtype
+        if rtype == c.CNAME and after_dname and not rrset.sig_len:
+            after_dname = False
+            continue
+        after_dname = rtype == c.DNAME
+        if raw.qtype == c.ANY or rtype == c.RRSIG:
+            continue
+        rrsets.put(rrset, now)
+        if raw.proofs and _comes_from_wildcard(rrset):
+            _store_wildcard(rrset, raw.proofs, context)
+        if rtype == c.NS:
+            context.room.forget(names.lower(rrset.name))
+    if raw.denied:
+        rrsets.put_negative(
+            raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype, soa=raw.soa, proofs=raw.proofs, ttl=raw.ttl,
+            verdict=verdict, now=now,
+        )
+
+
+def _comes_from_wildcard(rrset: RRset) -> bool:
+    """Whether the signatures say that a wildcard was expanded: they count fewer labels (RFC 4035 section 5.3.4)."""
+    if not rrset.sig_len:
+        return False
+    name = rrset.name
+    return rrset.packed_sigs[RRSIG_LABELS] < names.label_count(name) - (name[:2] == b"\x01*")
+
+
+def _store_wildcard(rrset: RRset, proofs: list[RRset], context: Context) -> None:
+    """Keep what an expanded wildcard needs besides itself: its proof, and the set under the wildcard's own name."""
+    rrsets, now = context.store.rrsets, context.now
+    ttl = min(proof.ttl for proof in proofs)
+    rrsets.put_negative(
+        rrset.name, WILDCARD_PROOF, soa=None, proofs=proofs, ttl=ttl, verdict=rrset.verdict, now=now
+    )
+    if rrset.verdict == Verdict.SECURE:
+        encloser = names.suffix(rrset.name, rrset.packed_sigs[RRSIG_LABELS])
+        rrsets.put(rrset.with_name(names.wildcard(encloser)), now)
+
+
+def _drop(raw: RawReply, context: Context) -> None:
+    """Cached data turned out bogus: make room for a fresh copy."""
+    rrsets = context.store.rrsets
+    for rrset in raw.answer:
+        rrsets.drop(rrset.name, rrset.rtype)
+    if raw.denied:
+        rrsets.drop(raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype)
+
+
+# --- outcomes -----------------------------------------------------------------------------------------------------
+
+
+class _Story:
+    """The outcome as it grows from leg to leg."""
+
+    __slots__ = ("answer", "authority", "ede", "from_cache", "legs", "seen", "ttl", "verdict")
+
+    def __init__(self) -> None:
+        self.answer: list[RRset] = []
+        self.authority: list[RRset] = []
+        self.ede: list[tuple[int, str]] = []
+        self.seen: set[bytes] = set()
+        self.from_cache = True
+        self.legs = 0
+        self.verdict = int(Verdict.SECURE)
+        self.ttl = -1
+
+    def add(self, raw: RawReply, verdict: int, reason: tuple[int, str] | None, *, from_cache: bool) -> bool:
+        """Append one leg; False when an alias leads back to where the chain has been."""
+        self.legs += 1
+        self.verdict = min(self.verdict, verdict)
+        self.from_cache = self.from_cache and from_cache
+        if reason is not None:
+            self.ede.append(reason)
+        for rrset in raw.answer:
+            if rrset.rtype == c.CNAME:
+                owner = names.lower(rrset.name)
+                if owner in self.seen and raw.qtype != c.CNAME:
+                    return False
+                self.seen.add(owner)
+                if names.lower(rrset.targets()[0]) == owner and raw.qtype != c.CNAME:
+                    self.answer.append(rrset)
+                    return False
+            self.answer.append(rrset)
+            self.ttl = rrset.ttl if self.ttl < 0 else min(self.ttl, rrset.ttl)
+        self.authority.extend(raw.authority)
+        if raw.denied:
+            self.ttl = raw.ttl if self.ttl < 0 else min(self.ttl, raw.ttl)
+        return True
+
+    def outcome(self, question: Question, raw: RawReply, validation: Any) -> Outcome:
+        if self.verdict == Verdict.SECURE and validation is not None:
+            forbidden = validation.sentinel.forbids(question)
+            if forbidden is not None:
+                return failure_outcome(question, Failure(FailureKind.BOGUS, c.EDE_OTHER, forbidden))
+        outcome = Outcome(question, raw.rcode, self.answer, self.authority, self.verdict, max(self.ttl, 0),
+                          from_cache=self.from_cache)
+        outcome.ede = self.ede
+        return outcome
+
+    def close_with(self, question: Question, local: Outcome) -> Outcome:
+        """End the chain with an answer of the operator's own."""
+        if not self.legs:
+            return local
+        outcome = Outcome(question, local.rcode, self.answer + local.answer, self.authority + local.authority,
+                          Verdict.INSECURE, min(max(self.ttl, 0), local.ttl), from_cache=self.from_cache)
+        outcome.ede = self.ede + local.ede
+        return outcome
+
+
+def failure_outcome(question: Question, failure: Failure) -> Outcome:
+    """SERVFAIL with its reason."""
+    verdict = Verdict.BOGUS if failure.kind is FailureKind.BOGUS else Verdict.INDETERMINATE
+    outcome = Outcome(question, c.SERVFAIL, [], [], verdict, 0, failure=failure)
+    outcome.ede.append((failure.ede, failure.text))
+    return outcome
+
+
+def _failed(task: Task, context: Context, failure: Failure, name: bytes | None = None) -> Outcome:
+    """Remember a failure for some seconds (RFC 9520), so that a broken zone costs one walk and not one per client.
+
+    `name` is the name at fault, when aliases led there: it fails whoever asks for it.
+    """
+    question = task.question
+    kind = failure.kind
+    if task.trace is not None:
+        task.note("failure", failure.text, qname=question.qname, qtype=question.qtype)
+    # Who renews an answer early has time to spare: while it lasts, nobody shall suffer from the attempt.
+    if kind not in PASSING and task.purpose is not Purpose.PREFETCH and (
+        kind not in INHERITED or task.purpose is Purpose.CLIENT
+    ):
+        _remember_failure(question.qname, question.qtype, failure, context)
+        if name is not None and name is not question.qname and kind not in INHERITED:
+            _remember_failure(name, question.qtype, failure, context)
+    return failure_outcome(question, failure)
+
+
+def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Context) -> None:
+    """Keep a failure, twice as long each time it repeats itself (RFC 9520 section 3.2).
+
+    Repeated ones are spread over the last quarter of their time, so that what failed together is not retried together.
+    """
+    cache, rrsets = context.settings.cache, context.store.rrsets
+    count = rrsets.failures(name, qtype, context.now)
+    first = cache.bogus_ttl if failure.kind is FailureKind.BOGUS else cache.failure_ttl
+    ttl = min(first << min(count, DOUBLINGS), max(first, cache.failure_max_ttl))
+    if count:
+        ttl -= context.rng.below(ttl // 4 + 1)
+    rrsets.put_failure(
+        name, qtype, ede=failure.ede, text=failure.text, ttl=ttl, now=context.now, count=min(count + 1, DOUBLINGS)
+    )
+
+
+# --- stale answers ------------------------------------------------------------------------------------------------
+
+
+def find_stale(question: Question, context: Context, *, cd: bool) -> Outcome | None:
+    """What was true a while ago, when nobody says what is true now (RFC 8767); None without any such.
+
+    Only data that passed validation or needed none, unless `cd` or nothing is validated anyway; it is never called
+    secure, since nobody vouches for it any more. Its TTLs are the ones for stale data, ``ttl`` is 0: whoever knows that
+    nothing better will come soon may keep it.
+    """
+    cache = context.settings.cache
+    name, qtype = question.qname, question.qtype
+    story = _Story()
+    stale = False
+    while True:
+        if story.legs:
+            local = _local(name, question, context)
+            if local is not None:
+                outcome = story.close_with(question, local)
+                break
+        leg = find_reply(name, qtype, context, cd=cd, client=True)
+        if not isinstance(leg, tuple):
+            leg = _find_stale_reply(name, qtype, context, cd=cd)
+            if leg is None:
+                return None
+            stale = True
+        raw, verdict, reason = leg
+        if not story.add(raw, verdict, reason, from_cache=True) or len(story.seen) > ALIASES:
+            return None
+        if raw.alias is None or qtype == c.CNAME:
+            outcome = story.outcome(question, raw, context)
+            break
+        name = raw.alias
+    if outcome.failure is not None:
+        return None
+    if stale:
+        outcome.stale = True
+        outcome.verdict = min(outcome.verdict, Verdict.INSECURE)
+        outcome.ttl = 0
+        code = c.EDE_STALE_NXDOMAIN_ANSWER if outcome.rcode == c.NXDOMAIN else c.EDE_STALE_ANSWER
+        outcome.ede = [(code, f"not older than {cache.serve_stale} seconds"), *outcome.ede]
+    return outcome
+
+
+def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool) -> Leg | None:
+    """The last thing that was said about one name, if it may still be shown."""
+    rrsets, now = context.store.rrsets, context.now
+    longest, ttl = context.settings.cache.serve_stale, context.settings.cache.serve_stale_ttl
+    data, alias = rrsets.created(name, qtype), rrsets.created(name, c.CNAME)
+    denial = rrsets.created(name, qtype, denied=True)
+    latest = max(data, alias, denial)
+    if not latest:
+        return None
+    raw = RawReply(name, qtype)
+    if latest == data or latest == alias:
+        rrset = rrsets.find(
+            name, qtype if latest == data else c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER, stale=longest
+        )
+        if rrset is None:
+            return None
+        verdict = rrset.verdict
+        raw.answer.append(rrset.with_ttl(ttl))
+        if latest != data:
+            raw.alias = raw.name = rrset.targets()[0]
+        elif _comes_from_wildcard(rrset):
+            proof = rrsets.find_negative(name, WILDCARD_PROOF, now, stale=longest)
+            raw.proofs = [] if proof is None else [one.with_ttl(ttl) for one in proof.proofs]
+    else:
+        negative = rrsets.find_negative(name, qtype, now, stale=longest)
+        if negative is None or negative.soa is None:
+            return None
+        verdict = negative.verdict
+        raw.denied, raw.rcode, raw.ttl = True, negative.rcode, ttl
+        raw.soa, raw.proofs = negative.soa.with_ttl(ttl), [one.with_ttl(ttl) for one in negative.proofs]
+    if context.validator is not None and not cd and verdict != Verdict.SECURE and verdict != Verdict.INSECURE:
+        return None
+    return raw, verdict, None

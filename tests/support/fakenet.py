@@ -1,0 +1,232 @@
+"""A network in virtual time: delay, loss, reordering, truncation and forged packets, without a socket or a clock.
+
+It implements the exchange and the clock that `resolver.mesh` wants, so that thousands of resolutions a second run in
+one thread and each run is the same as the last. Real packets go both ways: the query is built, a host (bytes in,
+bytes out) answers it, and the reply must match in id, question and letter case before the resolver sees it.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+
+from resolver.effects import Ask, Failure, FailureKind, Reply
+from resolver.mesh import Mesh
+from resolver.wire import WireError
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+
+Host = Callable[[bytes, bool], bytes | None]
+START = 1_700_000_000
+HEADER = 12
+
+
+@dataclass(slots=True)
+class Link:
+    """How packets to one address travel. Times in seconds, probabilities from 0 to 1."""
+
+    delay: float = 0.01
+    jitter: float = 0.0
+    loss: float = 0.0
+    truncate_above: int = 65535
+    """UDP replies longer than this arrive without records and with TC."""
+    dead_tcp: bool = False
+    unreachable: bool = False
+    """There is no route: the query fails at once."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """One query as the server saw it, for assertions."""
+
+    at: float
+    address: str
+    qname: str
+    qtype: int
+    tcp: bool
+    edns: int | None
+    rd: bool
+    do: bool
+
+
+class SeededRandom:
+    """The numbers of a run: unpredictable enough for the code, the same every time for the test."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self._random = random.Random(seed)
+
+    def bits(self, count: int) -> int:
+        return self._random.getrandbits(count) if count else 0
+
+    def below(self, bound: int) -> int:
+        return self._random.randrange(bound)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A query under way; the exchange's handle."""
+
+    ask: Ask
+    on_reply: Callable[[Reply | Failure], None]
+    query: bytes
+    sent: float
+    over: bool = False
+
+    def cancel(self) -> None:
+        self.over = True
+
+
+@dataclass
+class FakeNet:
+    """Hosts by address, and the time. Addresses without a host are unreachable silence."""
+
+    hosts: dict[str, Host] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        self.now = 1000.0
+        self.shift = 0
+        self.log: list[Asked] = []
+        self.forge: Callable[[Ask, bytes], list[tuple[float, bytes]]] | None = None
+        """Packets that an attacker sends for a query: (delay in seconds, packet). He has not seen the query."""
+        self.cancelled = 0
+        self.ignored = 0
+        self._random = random.Random(self.seed)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+
+    # --- clock ---
+
+    def time(self) -> int:
+        return START + self.shift + int(self.now)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    # --- exchange ---
+
+    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], None]) -> _Pending:
+        """Send `ask`; what comes of it happens when `run` gets there."""
+        qname = names.randomise_case(ask.qname, self._random.getrandbits(256)) if ask.randomise_case else ask.qname
+        flags = (c.RD if ask.rd else 0) | (c.CD if ask.checking_disabled else 0)
+        query = make_query(self._random.getrandbits(16), qname, ask.qtype, flags=flags, edns_payload=ask.edns_payload,
+                           do=ask.do)
+        pending = _Pending(ask, on_reply, query, self.now)
+        address = ask.server.address
+        self.log.append(Asked(self.now, address, names.to_text(names.lower(ask.qname)), ask.qtype, ask.tcp,
+                              ask.edns_payload, ask.rd, ask.do))
+        link = self.links.get(address, Link())
+        host = self.hosts.get(address)
+        travel = link.delay + link.jitter * self._random.random()
+        if link.unreachable:
+            failure = Failure(FailureKind.NETWORK, c.EDE_NETWORK_ERROR, "network is unreachable")
+            self._at(0.0, lambda: None if pending.over else self._finish(pending, failure))
+            return pending
+        if host is not None and self._random.random() >= link.loss and not (ask.tcp and link.dead_tcp):
+            reply = host(query, ask.tcp)
+            if reply is not None:
+                if not ask.tcp and len(reply) > link.truncate_above:
+                    reply = _truncated(reply)
+                self._at(travel, lambda: self._arrive(pending, reply))
+        if self.forge is not None and not ask.tcp:
+            for delay, packet in self.forge(ask, query):
+                self._at(delay, lambda packet=packet: self._arrive(pending, packet))
+        self._at(ask.timeout, lambda: self._give_up(pending))
+        return pending
+
+    def _at(self, delay: float, event: Callable[[], None]) -> None:
+        heappush(self._events, (self.now + delay, next(self._order), event))
+
+    def _arrive(self, pending: _Pending, packet: bytes) -> None:
+        if pending.over:
+            return
+        sent = MessageView.parse(pending.query)
+        try:
+            view = MessageView.parse(packet)
+        except WireError:
+            self.ignored += 1
+            return
+        if view.id != sent.id or not view.qr:
+            self.ignored += 1
+            return
+        if view.question_count:
+            if view.qtype != sent.qtype or not names.equal(view.qname or b"\0", sent.qname or b"\0"):
+                self.ignored += 1
+                return
+            if view.qname != sent.qname:
+                self._finish(pending, Failure(FailureKind.MISMATCH, c.EDE_OTHER, "letter case differs"))
+                return
+        ask = pending.ask
+        if view.question_count:
+            # What is compressed against the question shall have the asker's spelling again.
+            view = MessageView.parse(packet[:HEADER] + ask.qname + packet[HEADER + len(ask.qname) :])
+        self._finish(pending, Reply(view, self.now - pending.sent, ask.tcp, ask.server))
+
+    def _give_up(self, pending: _Pending) -> None:
+        if not pending.over:
+            self._finish(pending, Failure(FailureKind.TIMEOUT, c.EDE_NO_REACHABLE_AUTHORITY, "no reply in time"))
+
+    def _finish(self, pending: _Pending, result: Reply | Failure) -> None:
+        pending.over = True
+        pending.on_reply(result)
+
+    # --- turning it ---
+
+    def run(self, mesh: Mesh, *, seconds: float = 60.0, until: Callable[[], bool] | None = None) -> None:
+        """Let time pass until nothing is left to happen, `until` holds, or `seconds` are over."""
+        end = self.now + seconds
+        while until is None or not until():
+            due = mesh.tick(self.now)
+            if until is not None and until():
+                return
+            upcoming = self._events[0][0] if self._events else None
+            if due is not None and (upcoming is None or due < upcoming):
+                if due > end:
+                    break
+                self.now = max(self.now, due)
+                continue
+            if upcoming is None:
+                return
+            if upcoming > end:
+                break
+            self.now = max(self.now, upcoming)
+            heappop(self._events)[2]()
+        else:
+            return
+        self.now = end
+
+    def sleep(self, mesh: Mesh, seconds: float) -> None:
+        """Let `seconds` pass, with all that happens in them."""
+        end = self.now + seconds
+        self.run(mesh, seconds=seconds)
+        self.now = max(self.now, end)
+
+    # --- asking afterwards ---
+
+    def asked(self, address: str | None = None, qname: str | None = None, qtype: int | None = None) -> list[Asked]:
+        """The queries that servers saw, optionally only some."""
+        return [entry for entry in self.log
+                if address in (None, entry.address) and qname in (None, entry.qname) and qtype in (None, entry.qtype)]
+
+
+def hosts_from(authorities: Mapping[str, object]) -> dict[str, Host]:
+    """Hosts out of objects with ``answer(packet, *, tcp)``."""
+    return {address: _host(authority) for address, authority in authorities.items()}
+
+
+def _host(authority: object) -> Host:
+    answer = authority.answer  # type: ignore[attr-defined]
+    return lambda packet, tcp: answer(packet, tcp=tcp)
+
+
+def _truncated(reply: bytes) -> bytes:
+    """Header with TC and the question, nothing else."""
+    end = HEADER
+    while reply[end]:
+        end += reply[end] + 1
+    flags = int.from_bytes(reply[2:4], "big") | c.TC
+    return reply[:2] + flags.to_bytes(2, "big") + b"\0\1" + bytes(6) + reply[HEADER : end + 5]

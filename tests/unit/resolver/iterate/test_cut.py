@@ -1,0 +1,198 @@
+"""Delegations, the addresses that may be asked, forward and stub tables, and the choice among servers."""
+
+import pytest
+from support.fakenet import SeededRandom
+
+from resolver.cache import Store
+from resolver.effects import Context
+from resolver.iterate.choose import choose
+from resolver.iterate.cut import Atlas, Cut
+from resolver.iterate.forward import configured_cuts
+from resolver.settings import ForwardZone, IterationSettings, RootServer, Settings, StubZone
+from resolver.verdict import Trust
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+NOW = 1_700_000_000
+ZONE = names.from_text("example.com.")
+
+
+def make(own=(), settings=None, **iteration):
+    settings = settings or Settings(iteration=IterationSettings(**iteration),
+                                    root_hints=(RootServer("a.root.", ("198.41.0.4", "2001:db8::4")),))
+    store = Store.create(1 << 20, seed=bytes(16))
+    atlas = Atlas(store, settings, own=own, configured=configured_cuts(settings))
+    context = Context(store, settings, SeededRandom(3))
+    context.room = atlas
+    return atlas, store, context
+
+
+def ns_set(zone, *targets, ttl=3600):
+    return RRset(names.from_text(zone), c.NS, ttl, [names.from_text(t) for t in targets], trust=Trust.GLUE)
+
+
+def test_what_may_be_asked():
+    atlas, _, _ = make(own=("192.0.2.53", "2001:db8::53"), do_not_query=("10.0.0.0/8", "2001:db8:bad::/48"))
+    for text in ("192.0.2.1", "2001:db8::1", "8.8.8.8"):
+        assert atlas.permits(text), text
+    for text in ("0.0.0.0", "0.1.2.3", "::", "224.0.0.1", "ff02::1", "127.0.0.1", "::1", "255.255.255.255",
+                 "192.0.2.53", "2001:db8::53", "10.1.2.3", "2001:db8:bad::1", "::ffff:192.0.2.1"):
+        assert not atlas.permits(text), text
+
+
+def test_families_can_be_switched_off():
+    assert not make(do_ip6=False)[0].permits("2001:db8::1")
+    assert not make(do_ip4=False)[0].permits("192.0.2.1")
+    assert make(do_ip4=False)[0].types == (c.AAAA,)
+
+
+def test_addresses_of_a_wrong_length_are_none():
+    atlas, _, _ = make()
+    assert atlas.address_of(b"\1\2\3") is None
+    assert atlas.address_of(bytes([192, 0, 2, 1])) == "192.0.2.1"
+    assert atlas.address_of(bytes([127, 0, 0, 1])) is None
+
+
+def test_the_deepest_known_cut_is_found_and_expires():
+    atlas, store, _ = make()
+    store.rrsets.put(ns_set("com.", "a.gtld.com.", ttl=1000), NOW)
+    store.rrsets.put(ns_set("example.com.", "ns1.example.com.", ttl=100), NOW)
+    deep = names.from_text("a.b.www.example.com.")
+    assert atlas.closest(deep, NOW).zone == ZONE
+    assert atlas.closest(deep, NOW + 50).zone == ZONE
+    assert atlas.closest(deep, NOW + 101).zone == names.from_text("com.")
+    assert atlas.closest(deep, NOW + 1001) is None
+    assert atlas.closest(ZONE, NOW, above=ZONE).zone == names.from_text("com.")
+    assert atlas.closest(names.ROOT, NOW, above=names.ROOT) is None
+
+
+def test_a_deeper_cut_learned_elsewhere_is_noticed():
+    atlas, store, _ = make()
+    store.rrsets.put(ns_set("com.", "a.gtld.com."), NOW)
+    assert atlas.closest(names.from_text("www.example.com."), NOW).zone == names.from_text("com.")
+    store.rrsets.put(ns_set("example.com.", "ns1.example.com."), NOW)
+    assert atlas.closest(names.from_text("www.example.com."), NOW).zone == ZONE
+
+
+def test_servers_come_from_glue_or_from_the_cache_and_the_rest_is_missing():
+    atlas, store, _ = make()
+    ns = ns_set("example.com.", "ns1.example.com.", "ns2.example.com.", "NS3.example.net.")
+    ns1, ns2 = names.from_text("ns1.example.com."), names.from_text("ns2.example.com.")
+    glue = {ns1: [RRset(ns1, c.A, 50, [bytes([192, 0, 2, 1])])]}
+    store.rrsets.put(RRset(ns2, c.A, 60, [bytes([192, 0, 2, 2])], trust=Trust.GLUE), NOW)
+    cut = atlas.from_rrset(ns, NOW, glue)
+    assert [server.address for server in cut.servers] == ["192.0.2.1", "192.0.2.2"]
+    assert cut.missing == [names.from_text("ns3.example.net.")]
+    assert (cut.expires, cut.until) == (NOW + 3600, NOW + 50)
+
+
+def test_no_more_than_thirteen_name_servers_are_used():
+    atlas, _, _ = make()
+    cut = atlas.from_rrset(ns_set("example.com.", *(f"ns{n}.example.net." for n in range(100))), NOW, {})
+    assert len(cut.missing) == 13
+
+
+def test_the_roots_servers_are_reached_by_the_hints():
+    atlas, _, _ = make()
+    cut = atlas.from_rrset(ns_set(".", "a.root.", "b.root."), NOW, {})
+    assert [server.address for server in cut.servers] == ["198.41.0.4", "2001:db8::4"]
+    assert cut.missing == [names.from_text("b.root.")]
+
+
+def test_delegations_kept_ready_are_bounded():
+    atlas, _, _ = make()
+    for number in range(5000):
+        atlas.from_rrset(ns_set(f"z{number}.", "ns.example.net."), NOW, {})
+    assert len(atlas._delegations) == 4096
+    atlas.forget_below(names.ROOT)
+    assert not atlas._delegations
+
+
+def test_configured_zones():
+    settings = Settings(
+        forward=(ForwardZone("Corp.Example.", ("10.0.0.1", "10.0.0.2:5353"), True),
+                 ForwardZone("off.corp.example.", ())),
+        stub=(StubZone("stub.example.", ("10.0.0.3",), ("ns.Example.net.",)),),
+    )
+    atlas, _, _ = make(settings=settings)
+    cut = atlas.configured_for(names.from_text("a.b.corp.example."))
+    assert [server.key for server in cut.servers] == [("10.0.0.1", 53), ("10.0.0.2", 5353)]
+    assert cut.recursive and cut.first and cut.configured
+    assert atlas.configured_for(names.from_text("x.off.corp.example.")) is None
+    assert atlas.configured_for(names.from_text("example.")) is None
+    stub = atlas.configured_for(names.from_text("stub.example."))
+    assert not stub.recursive
+    assert stub.missing == [names.from_text("ns.example.net.")]
+
+
+# --- choosing -----------------------------------------------------------------------------------------------------
+
+
+def three():
+    cut = Cut(ZONE, NOW + 1000)
+    for last in (1, 2, 3):
+        cut.add_address(None, f"192.0.2.{last}", 53)
+    return cut
+
+
+def counts(cut, context, times=400, tries=None, avoid=frozenset()):
+    seen = {server.address[-1]: 0 for server in cut.servers}
+    for _ in range(times):
+        server = choose(cut, context, tries or {}, avoid)
+        if server is not None:
+            seen[server.address[-1]] += 1
+    return seen
+
+
+def test_an_address_is_added_once():
+    cut = three()
+    assert not cut.add_address(None, "192.0.2.1", 53)
+    assert cut.add_address(None, "192.0.2.1", 54)
+
+
+def test_strangers_share():
+    _, _, context = make()
+    assert min(counts(three(), context).values()) > 80
+
+
+def test_the_fast_are_preferred_and_the_slow_not_forgotten():
+    _, store, context = make()
+    for last, rtt in ((1, 0.01), (2, 0.02), (3, 0.5)):
+        for _ in range(5):
+            store.servers.note_reply((f"192.0.2.{last}", 53), rtt, 0.0)
+    seen = counts(three(), context)
+    assert seen["1"] > 100 and seen["2"] > 100
+    assert 0 < seen["3"] < 40
+
+
+def test_lame_and_avoided_servers_are_left_out():
+    _, store, context = make()
+    store.servers.note_lame(("192.0.2.1", 53), ZONE, 0.0)
+    seen = counts(three(), context, avoid=frozenset({"192.0.2.2"}))
+    assert seen == {"1": 0, "2": 0, "3": 400}
+
+
+def test_those_tried_least_come_first_and_tries_end():
+    _, _, context = make()
+    tries = {("192.0.2.1", 53): 1, ("192.0.2.2", 53): 2}
+    assert counts(three(), context, tries=tries) == {"1": 0, "2": 0, "3": 400}
+    assert choose(three(), context, {(f"192.0.2.{last}", 53): 4 for last in (1, 2, 3)}, frozenset()) is None
+
+
+def test_the_dead_are_asked_once_when_nobody_else_is_left():
+    _, store, context = make()
+    for _ in range(6):
+        store.servers.note_timeout(("192.0.2.1", 53), 0.0)
+    assert store.servers.is_dead(("192.0.2.1", 53))
+    assert counts(three(), context)["1"] == 0
+    tries = {("192.0.2.2", 53): 4, ("192.0.2.3", 53): 4}
+    assert choose(three(), context, tries, frozenset()).address == "192.0.2.1"
+    tries["192.0.2.1", 53] = 1
+    assert choose(three(), context, tries, frozenset()) is None
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1", "127.0.0.1", "::1"])
+def test_configured_addresses_are_the_operators_word(text):
+    cuts = configured_cuts(Settings(forward=(ForwardZone(".", (text,)),)))
+    assert cuts[names.ROOT].servers[0].address == text

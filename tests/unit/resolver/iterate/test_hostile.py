@@ -1,0 +1,319 @@
+"""What attackers and broken zones do to a resolver, each by its name, and what must not come of it.
+
+The servers here are scripts that answer with more, or with other things, than they were asked for.
+"""
+
+from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, ROOT_ADDRESS, addresses, build, reply, scripted, standard
+
+from resolver.effects import FailureKind
+from resolver.verdict import Trust
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.message import MessageView
+
+VICTIM = names.from_text("www.victim.com.")
+
+
+def world_with(script, **more):
+    """The standard world with `script` as both servers of example.com."""
+    m = build(**more)
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
+    return m
+
+
+def known(m, name, rtype=c.A):
+    return m.store.rrsets.find(names.from_text(name), rtype, m.net.time(), min_trust=Trust.NONE)
+
+
+# --- poison in replies --------------------------------------------------------------------------------------------
+
+
+def test_extra_records_in_answers_are_dropped():
+    # Kashpureff 1997, Kaminsky 2008: every section full of things that were not asked for.
+    def script(qname, qtype, packet):
+        return reply(
+            packet,
+            [f"{qname} 60 A 192.0.2.80", "www.victim.com. 60 A 6.6.6.6", "other.example.com. 60 A 6.6.6.6"],
+            ["victim.com. 60 NS ns.evil.com.", "com. 60 NS ns.evil.com.", "example.com. 60 NS ns.evil.com."],
+            ["ns.evil.com. 60 A 6.6.6.6", "a.gtld.com. 60 A 6.6.6.6", "ns1.example.com. 60 A 6.6.6.6"],
+        )
+
+    m = world_with(script)
+    outcome = m.ask("www.example.com.")
+    assert addresses(outcome) == ["192.0.2.80"]
+    assert len(outcome.answer) == 1
+    for name in ("www.victim.com.", "other.example.com.", "ns.evil.com."):
+        assert known(m, name) is None
+    assert known(m, "victim.com.", c.NS) is None
+    assert known(m, "a.gtld.com.").rdata(0) == bytes([192, 5, 6, 30])
+    assert known(m, "ns1.example.com.").rdata(0) == bytes([192, 0, 2, 1])
+    assert names.from_text("ns.evil.com.") not in known(m, "example.com.", c.NS).targets()
+    assert names.from_text("ns.evil.com.") not in known(m, "com.", c.NS).targets()
+
+
+def test_glue_for_names_outside_the_referring_zone_is_ignored():
+    def script(qname, qtype, packet):
+        return reply(packet, (), ["sub.example.com. 60 NS www.victim.net."], ["www.victim.net. 60 A 6.6.6.6"], flags=0)
+
+    m = world_with(script)
+    m.ask("x.sub.example.com.")
+    assert known(m, "www.victim.net.") is None
+    assert not m.net.asked("6.6.6.6")
+    soft = world_with(script, harden_glue=False)
+    soft.ask("x.sub.example.com.")
+    assert soft.net.asked("6.6.6.6")
+
+
+def test_glue_for_names_that_are_no_name_servers_of_the_referral_is_ignored():
+    def script(qname, qtype, packet):
+        return reply(packet, (), ["sub.example.com. 60 NS ns.sub.example.com."],
+                     ["ns.sub.example.com. 60 A 192.0.2.3", "www.example.com. 60 A 6.6.6.6"], flags=0)
+
+    m = world_with(script)
+    m.ask("x.sub.example.com.")
+    assert m.net.asked("192.0.2.3")
+    assert known(m, "www.example.com.") is None
+
+
+def test_glue_pointing_to_nowhere_sensible_is_not_asked():
+    # CVE-2026-50251: 0.0.0.0 makes a resolver ask itself.
+    def script(qname, qtype, packet):
+        return reply(packet, (), [f"sub.example.com. 60 NS ns{n}.sub.example.com." for n in range(1)],
+                     ["ns0.sub.example.com. 60 A 0.0.0.0", "ns0.sub.example.com. 60 AAAA ::",
+                      "ns0.sub.example.com. 60 AAAA ff02::1"], flags=0)
+
+    m = world_with(script)
+    assert m.ask("x.sub.example.com.").rcode == c.SERVFAIL
+    assert {entry.address for entry in m.net.log} <= {ROOT_ADDRESS, "192.5.6.30", "192.0.2.1", "192.0.2.2"}
+
+
+def test_a_referral_sideways_or_upwards_is_not_followed():
+    for owner in ("victim.com.", "com.", "."):
+        def script(qname, qtype, packet, owner=owner):
+            return reply(packet, (), [f"{owner} 60 NS ns.evil.net."], ["ns.evil.net. 60 A 6.6.6.6"], flags=0)
+
+        m = world_with(script)
+        assert m.ask("www.example.com.").rcode == c.SERVFAIL
+        assert not m.net.asked("6.6.6.6")
+
+
+def test_cname_targets_in_other_zones_are_asked_of_their_own_servers():
+    def script(qname, qtype, packet):
+        return reply(packet, [f"{qname} 60 CNAME www.example.net.", "www.example.net. 60 A 6.6.6.6"])
+
+    net = NET_ZONE + "example 60 IN NS ns.example\nns.example 60 IN A 192.0.2.77\n"
+    zone = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 192.0.2.77\nwww 60 IN A 192.0.2.78\n"
+    m = build(standard(a192_5_6_31=[("net.", net)], a192_0_2_77=[("example.net.", zone)]))
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
+    outcome = m.ask("www.example.com.")
+    assert addresses(outcome) == ["192.0.2.78"]
+    assert [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.A]
+
+
+def test_a_denial_by_a_server_that_only_knows_the_parent_is_lameness():
+    def script(qname, qtype, packet):
+        return reply(packet, (), ["com. 900 SOA a.gtld.com. n.com. 1 2 3 4 5"], rcode=c.NXDOMAIN)
+
+    m = world_with(script)
+    outcome = m.ask("www.example.com.")
+    assert outcome.rcode == c.SERVFAIL
+    assert outcome.failure.kind is FailureKind.LAME
+
+
+def test_forged_packets_that_miss_the_id_are_ignored():
+    m = build()
+
+    def forge(ask, query):
+        packets = []
+        for number in range(50):
+            guess = bytes([number, 255 - number]) + query[2:]
+            packets.append((0.001, reply(guess, ["www.example.com. 86400 A 6.6.6.6"])))
+        return packets
+
+    m.net.forge = forge
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert m.net.ignored > 100
+
+
+def test_a_forger_who_knows_the_id_but_not_the_letters_forces_tcp():
+    m = build()
+
+    def forge(ask, query):
+        sent = MessageView.parse(query)
+        lowered = query[:12] + names.lower(sent.qname) + query[12 + len(sent.qname):]
+        return [(0.001, reply(lowered, [f"{names.to_text(ask.qname)} 86400 A 6.6.6.6"]))]
+
+    m.net.forge = forge
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert any(entry.tcp for entry in m.net.log)
+
+
+def test_a_reply_to_another_question_is_not_believed():
+    m = build()
+    host = m.net.hosts["192.0.2.1"]
+
+    def other(packet, tcp):
+        return host(packet[:12] + b"\3foo" + packet[12 + 4 :], tcp) if b"\3www" in packet.lower() else host(packet, tcp)
+
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = other
+    assert m.ask("www.example.com.").rcode == c.SERVFAIL
+
+
+# --- work without an end ------------------------------------------------------------------------------------------
+
+
+def test_nxnsattack_a_referral_to_hundreds_of_unresolvable_servers_costs_little():
+    def script(qname, qtype, packet):
+        label = qname.split(".")[0]
+        return reply(packet, (), [f"{qname} 60 NS ns{n}.{label}.victim.net." for n in range(100)], flags=0)
+
+    net = NET_ZONE + "victim 60 IN NS ns.victim\nns.victim 60 IN A 192.0.2.99\n"
+    victim = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 192.0.2.99\n"
+    m = build(standard(a192_5_6_31=[("net.", net)], a192_0_2_99=[("victim.net.", victim)]))
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
+    outcome = m.ask("attack.example.com.")
+    assert outcome.rcode == c.SERVFAIL
+    # Five names of two types, and a probe each: the attacker's packet is multiplied by little.
+    assert len(m.net.asked("192.0.2.99")) <= 15
+    assert len(m.net.log) < 30
+
+
+def test_one_budget_bounds_everything_that_a_query_leads_to():
+    # Each referral leads to servers that exist but refer on to new ones, for ever (iDNS, CVE-2014-8500).
+    def script(qname, qtype, packet):
+        labels = qname.count(".")
+        return reply(packet, (), [f"{qname} 60 NS ns{n}.x{labels}.{qname}" for n in range(13)],
+                     [f"ns{n}.x{labels}.{qname} 60 A 192.0.2.{n % 2 + 1}" for n in range(13)], flags=0)
+
+    m = world_with(script, max_packets=50)
+    outcome = m.ask(".".join("abcdefghijklmnopqrstuvwxyz") + ".example.com.")
+    assert outcome.rcode == c.SERVFAIL
+    assert len(m.net.log) <= 50
+
+
+def test_the_budget_is_shared_with_sub_queries_and_never_reset():
+    # A CNAME chain through zones whose servers need addresses that need addresses (CAMP 2024).
+    def script(qname, qtype, packet):
+        number = sum(map(ord, qname)) % 97
+        if qname.startswith("c"):
+            return reply(packet, [f"{qname} 0 CNAME c{number}x{len(qname)}.{qname}"])
+        return reply(packet, (), [f"{qname} 0 NS n{k}.c{number}.{qname}" for k in range(13)], flags=0)
+
+    m = world_with(script, max_packets=40)
+    assert m.ask("start.example.com.").rcode == c.SERVFAIL
+    assert len(m.net.log) <= 40
+
+
+def test_tsuname_servers_that_need_each_other_are_a_circle_and_no_work():
+    com = COM_ZONE + "one 7200 IN NS ns.two.net.\n"
+    net = NET_ZONE + "two 7200 IN NS ns.one.com.\n"
+    m = build(standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", net)]))
+    outcome = m.ask("www.one.com.")
+    assert outcome.rcode == c.SERVFAIL
+    assert m.mesh.statistics()["cycles"] >= 1
+    assert len(m.net.log) < 12
+    before = len(m.net.log)
+    for number in range(10):
+        assert m.ask(f"w{number}.one.com.").rcode == c.SERVFAIL
+    assert len(m.net.log) - before <= 10
+
+
+def test_a_zone_whose_only_server_lies_below_it_without_glue_fails_at_once():
+    com = COM_ZONE + "self 7200 IN NS ns.self.com.\n"
+
+    m = build(standard(a192_5_6_30=[("com.", com)]))
+    outcome = m.ask("www.self.com.")
+    assert outcome.rcode == c.SERVFAIL
+    assert len(m.net.log) < 10
+
+
+def test_non_responsive_delegation_is_given_up_after_some_packets():
+    def script(qname, qtype, packet):
+        return reply(packet, (), [f"sub.example.com. 60 NS ns{n}.sub.example.com." for n in range(40)],
+                     [f"ns{n}.sub.example.com. 60 A 203.0.113.{n}" for n in range(40)], flags=0)
+
+    m = world_with(script)
+    assert m.ask("x.sub.example.com.").rcode == c.SERVFAIL
+    assert len([entry for entry in m.net.log if entry.address.startswith("203.0.113.")]) <= 24
+
+
+def test_alias_loops_end():
+    def script(qname, qtype, packet):
+        others = {"a.example.com.": "b.example.com.", "b.example.com.": "a.example.com."}
+        target = others.get(qname, "self.example.com.")
+        return reply(packet, [f"{qname} 60 CNAME {target}"])
+
+    m = world_with(script)
+    for name in ("a.example.com.", "self.example.com."):
+        outcome = m.ask(name)
+        assert outcome.rcode == c.SERVFAIL
+        assert len(m.net.log) < 10
+
+
+def test_alias_chains_end():
+    def script(qname, qtype, packet):
+        number = int(qname.split(".")[0][1:])
+        return reply(packet, [f"{qname} 60 CNAME c{number + 1}.example.com."])
+
+    m = world_with(script)
+    assert m.ask("c0.example.com.").rcode == c.SERVFAIL
+    assert len(m.net.log) < 20
+
+
+def test_a_long_but_honest_alias_chain_is_followed():
+    zone = EXAMPLE_ZONE + "".join(f"c{n} 60 IN CNAME c{n + 1}\n" for n in range(9)) + "c9 60 IN A 192.0.2.99\n"
+    m = build(standard(a192_0_2_1=[("example.com.", zone)], a192_0_2_2=[("example.com.", zone)]))
+    outcome = m.ask("c0.example.com.")
+    assert addresses(outcome) == ["192.0.2.99"]
+    assert len(outcome.answer) == 10
+
+
+# --- odd, but alive -----------------------------------------------------------------------------------------------
+
+
+def test_an_answer_without_aa_is_an_answer():
+    m = world_with(lambda qname, qtype, packet: reply(packet, [f"{qname} 60 A 192.0.2.80"], flags=0))
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+
+
+def test_hearsay_of_a_recursive_server_is_used_only_when_nobody_better_is_left():
+    m = build()
+    honest = m.net.hosts["192.0.2.2"]
+    m.net.hosts["192.0.2.1"] = scripted(lambda q, t, packet: reply(packet, [f"{q} 60 A 192.0.2.66"], flags=c.RA))
+    for number in range(6):
+        assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+    assert m.net.asked("192.0.2.1")
+    m.net.hosts["192.0.2.2"] = m.net.hosts["192.0.2.1"]
+    assert addresses(m.ask("y.example.com.")) == ["192.0.2.66"]
+    assert honest is not None
+
+
+def test_an_empty_reply_counts_as_no_data_when_all_say_so():
+    m = world_with(lambda qname, qtype, packet: reply(packet))
+    outcome = m.ask("www.example.com.")
+    assert (outcome.rcode, outcome.answer) == (c.NOERROR, [])
+    assert len(m.net.asked("192.0.2.1")) == len(m.net.asked("192.0.2.2")) == 1
+
+
+def test_a_referral_to_the_zone_itself_is_lame_and_the_other_server_is_asked():
+    m = build(seed=2)
+    m.net.hosts["192.0.2.1"] = scripted(
+        lambda qname, qtype, packet: reply(packet, (), ["example.com. 60 NS ns1.example.com."], flags=0))
+    for number in range(6):
+        assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+    assert len(m.net.asked("192.0.2.1")) == 1
+
+
+def test_a_ds_question_answered_by_the_child_is_asked_of_others():
+    def script(qname, qtype, packet):
+        if qtype == c.DS:
+            return reply(packet, (), [f"{qname} 60 SOA n.{qname} n.{qname} 1 2 3 4 5"])
+        return reply(packet, (), [f"{qname} 60 NS ns.{qname}"], [f"ns.{qname} 60 A 192.0.2.3"], flags=0)
+
+    m = build()
+    m.net.hosts["192.0.2.1"] = scripted(script)
+    m.net.hosts["192.0.2.2"] = scripted(lambda q, t, packet: reply(
+        packet, (), ["example.com. 60 SOA ns1.example.com. n.example.com. 1 2 3 4 5"]))
+    outcome = m.ask("sub.example.com.", "DS")
+    assert outcome.rcode == c.NOERROR
+    assert outcome.authority[0].name == names.from_text("example.com.")

@@ -1,0 +1,520 @@
+"""The walk down the tree in a mini-Internet: which packets are sent to whom, and what comes out.
+
+Each test names the zones, asks, and looks both at the outcome and at the queries that the servers saw.
+"""
+
+from support.fakenet import Link
+from support.minet import (
+    COM_ZONE,
+    EXAMPLE_ZONE,
+    NET_ZONE,
+    ROOT_ADDRESS,
+    ROOT_ZONE,
+    addresses,
+    build,
+    reply,
+    scripted,
+    standard,
+)
+
+from resolver.effects import FailureKind, TraceStep
+from resolver.playground.authority import EdnsFault, Quirks
+from resolver.settings import ForwardZone, Settings, StubZone, replace
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+
+def unvalidated(**fields):
+    base = Settings()
+    return replace(base, dnssec=replace(base.dnssec, trust_anchors=()), **fields)
+
+
+# --- the plain way ------------------------------------------------------------------------------------------------
+
+
+def test_resolution_from_the_root_takes_priming_and_one_query_per_zone():
+    m = build()
+    outcome = m.ask("www.example.com.")
+    assert outcome.rcode == c.NOERROR
+    assert addresses(outcome) == ["192.0.2.80"]
+    assert outcome.ttl == 300
+    assert [(a.address, a.qname, a.qtype) for a in m.net.log[:3]] == [
+        (ROOT_ADDRESS, ".", c.NS), (ROOT_ADDRESS, "com.", c.A), ("192.5.6.30", "example.com.", c.A),
+    ]
+    assert len(m.net.log) == 4
+    assert all(a.do and a.edns == 1232 and not a.rd for a in m.net.log)
+
+
+def test_a_new_name_in_a_known_zone_costs_one_query():
+    m = build()
+    m.ask("www.example.com.")
+    before = len(m.net.log)
+    assert addresses(m.ask("ns1.example.com.")) == ["192.0.2.1"]
+    assert len(m.net.log) == before + 1
+
+
+def test_second_ask_is_answered_from_the_cache_with_a_reduced_ttl():
+    m = build()
+    m.ask("www.example.com.")
+    before = len(m.net.log)
+    m.net.sleep(m.mesh, 100)
+    outcome = m.ask("www.example.com.")
+    assert outcome.from_cache
+    assert 198 <= outcome.ttl <= 200
+    assert len(m.net.log) == before
+
+
+def test_priming_can_be_switched_off():
+    m = build(priming=False)
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert not m.net.asked(qtype=c.NS)
+
+
+def test_a_failed_priming_leaves_the_hints_to_work_with():
+    # This root answers the priming question with REFUSED only.
+    m = build()
+    host = m.net.hosts[ROOT_ADDRESS]
+    other = build(standard(a198_41_0_4=[(".", ROOT_ZONE)]), quirks={ROOT_ADDRESS: Quirks(rcode=c.REFUSED)})
+    refusing = other.net.hosts[ROOT_ADDRESS]
+    m.net.hosts[ROOT_ADDRESS] = lambda packet, tcp: (refusing if packet[12:13] == b"\0" else host)(packet, tcp)
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+
+
+def test_no_such_name_and_no_such_data_are_told_apart_and_kept():
+    m = build()
+    gone = m.ask("nope.example.com.")
+    assert (gone.rcode, gone.answer, gone.ttl) == (c.NXDOMAIN, [], 300)
+    assert [rrset.rtype for rrset in gone.authority] == [c.SOA]
+    empty = m.ask("www.example.com.", "MX")
+    assert (empty.rcode, empty.answer) == (c.NOERROR, [])
+    before = len(m.net.log)
+    assert m.ask("nope.example.com.", "TXT").rcode == c.NXDOMAIN
+    assert m.ask("www.example.com.", "MX").from_cache
+    assert len(m.net.log) == before
+
+
+def test_a_denial_is_kept_no_longer_than_the_soa_minimum():
+    m = build()
+    m.ask("nope.example.com.")
+    m.net.sleep(m.mesh, 301)
+    before = len(m.net.log)
+    assert m.ask("nope.example.com.").rcode == c.NXDOMAIN
+    assert len(m.net.log) == before + 1
+
+
+def test_only_a_and_aaaa_of_permitted_families_are_asked_for():
+    com = COM_ZONE + "\nother 7200 IN NS ns.other.net.\n"
+    net = NET_ZONE + "\nother 7200 IN NS ns.other\nns.other 7200 IN A 192.0.2.9\nns.other 7200 IN AAAA 2001:db8::9\n"
+    other = "@ 60 IN SOA ns.other.net. n 1 2 3 4 5\n@ 60 IN NS ns.other.net.\n@ 60 IN A 192.0.2.99\n"
+    host = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 192.0.2.9\nns 60 IN AAAA 2001:db8::9\n"
+    servers = [("other.com.", other), ("other.net.", host)]
+    population = standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", net)], a192_0_2_9=servers)
+    population["2001:db8::9"] = servers
+    m = build(population, do_ip6=False)
+    assert addresses(m.ask("other.com.")) == ["192.0.2.99"]
+    assert not m.net.asked("2001:db8::9")
+    assert not m.net.asked(qtype=c.AAAA)
+
+
+# --- delegations without addresses --------------------------------------------------------------------------------
+
+
+def glueless_world(**more):
+    com = COM_ZONE + "\nother 7200 IN NS ns.other.net.\n"
+    net = NET_ZONE + "\nother 7200 IN NS ns.other\nns.other 7200 IN A 192.0.2.9\n"
+    other_com = "@ 60 IN SOA ns.other.net. n 1 2 3 4 5\n@ 60 IN NS ns.other.net.\nwww 60 IN A 192.0.2.90\n"
+    other_net = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 192.0.2.9\n"
+    return standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", net)],
+                    a192_0_2_9=[("other.com.", other_com), ("other.net.", other_net)], **more)
+
+
+def test_a_name_server_without_glue_is_looked_up():
+    m = build(glueless_world())
+    trace: list[TraceStep] = []
+    assert addresses(m.ask("www.other.com.", trace=trace)) == ["192.0.2.90"]
+    assert m.net.asked("192.0.2.9", "ns.other.net.", c.A)
+    assert any(step.kind == "need" and "ns.other.net." in step.text for step in trace)
+
+
+def test_a_chain_of_zones_that_need_each_other_ends_at_the_depth_limit():
+    # z0.com needs ns.z1.com which needs ns.z2.com ...: none has glue, and the last has no server at all.
+    com = COM_ZONE + "".join(f"z{i} 7200 IN NS ns.z{i + 1}.com.\n" for i in range(40))
+    m = build(standard(a192_5_6_30=[("com.", com)]))
+    outcome = m.ask("www.z0.com.")
+    assert outcome.rcode == c.SERVFAIL
+    assert len(m.net.log) < 20
+
+
+# --- server behaviour ---------------------------------------------------------------------------------------------
+
+
+def test_truncation_leads_to_tcp():
+    m = build(quirks={"192.0.2.1": Quirks(truncate=True), "192.0.2.2": Quirks(truncate=True)})
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    last = m.net.log[-2:]
+    assert [entry.tcp for entry in last] == [False, True]
+    assert last[0].address == last[1].address
+
+
+def test_a_server_without_tcp_is_given_up_for_another():
+    m = build(quirks={"192.0.2.1": Quirks(truncate=True, drop_tcp=True)}, seed=3)
+    for number in range(6):
+        m.ask(f"x{number}.example.com.")
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert m.net.asked("192.0.2.1")
+
+
+def test_tcp_only_sends_nothing_over_udp():
+    m = build(tcp_only=True)
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert all(entry.tcp for entry in m.net.log)
+
+
+def test_formerr_for_edns_is_answered_with_a_plain_query_and_remembered():
+    for fault in (EdnsFault.FORMERR, EdnsFault.NOTIMP):
+        quirks = Quirks(edns=fault)
+        m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
+        assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+        first, second = m.net.log[-2:]
+        assert (first.edns, second.edns, first.address) == (1232, None, second.address)
+        m.ask("ns1.example.com.")
+        m.ask("ns2.example.com.")
+        again = [entry for entry in m.net.log[-4:] if entry.address == first.address]
+        assert again[-1].edns is None
+
+
+def test_silence_to_edns_is_answered_with_a_plain_query():
+    quirks = Quirks(edns=EdnsFault.DROP)
+    m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert m.net.log[-1].edns is None
+
+
+def test_a_server_that_folds_case_is_asked_over_tcp():
+    quirks = Quirks(lower_case=True)
+    m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert m.net.log[-1].tcp
+
+
+def test_a_dead_server_is_left_for_a_living_one_and_avoided_afterwards():
+    m = build(links={"192.0.2.1": Link(loss=1.0)})
+    for number in range(30):
+        assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+    dead, alive = len(m.net.asked("192.0.2.1")), len(m.net.asked("192.0.2.2"))
+    assert alive >= 30
+    assert dead <= 4
+
+
+def test_dead_servers_fail_quickly_and_the_failure_is_kept():
+    m = build(links={"192.0.2.1": Link(loss=1.0), "192.0.2.2": Link(loss=1.0)})
+    begin = m.net.now
+    outcome = m.ask("www.example.com.")
+    assert outcome.rcode == c.SERVFAIL
+    assert outcome.failure is not None
+    assert outcome.ede[0][0] == c.EDE_NO_REACHABLE_AUTHORITY
+    assert m.net.now - begin < 8.5
+    before = len(m.net.log)
+    again = m.ask("www.example.com.")
+    assert again.failure.kind is FailureKind.CACHED
+    assert len(m.net.log) == before
+
+
+def test_packet_loss_is_overcome():
+    links = {address: Link(loss=0.3, jitter=0.02) for address in standard()}
+    m = build(links=links, seed=6)
+    for number in range(20):
+        assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+
+
+def test_the_faster_server_gets_most_questions():
+    m = build(links={"192.0.2.1": Link(delay=0.2), "192.0.2.2": Link(delay=0.01)})
+    for number in range(60):
+        m.ask(f"x{number}.example.com.")
+    assert len(m.net.asked("192.0.2.2")) > 4 * len(m.net.asked("192.0.2.1"))
+    assert m.net.asked("192.0.2.1")
+
+
+def test_servers_that_refuse_are_skipped():
+    for rcode in (c.REFUSED, c.SERVFAIL, c.NOTIMP):
+        m = build(quirks={"192.0.2.1": Quirks(rcode=rcode)}, seed=2)
+        for number in range(5):
+            assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+
+
+def test_when_all_servers_refuse_the_outcome_says_so():
+    quirks = Quirks(rcode=c.REFUSED)
+    m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
+    outcome = m.ask("www.example.com.")
+    assert outcome.rcode == c.SERVFAIL
+    assert outcome.failure.kind is FailureKind.RCODE
+    assert "REFUSED" in outcome.failure.text
+
+
+def test_a_lame_server_that_refers_upwards_is_left_and_remembered():
+    m = build(quirks={"192.0.2.1": Quirks(upward=True)}, seed=4)
+    for number in range(12):
+        assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+    assert len(m.net.asked("192.0.2.1")) <= 1
+    lame = m.store.servers.is_lame(("192.0.2.1", 53), names.from_text("example.com."), m.net.now)
+    assert lame == bool(m.net.asked("192.0.2.1"))
+
+
+def test_loopback_servers_are_asked_only_when_permitted():
+    zone = ("@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 127.0.0.10\nwww 60 IN A 192.0.2.7\n")
+    com = COM_ZONE + "local 60 IN NS ns.local\nns.local 60 IN A 127.0.0.10\n"
+    population = standard(a192_5_6_30=[("com.", com)], a127_0_0_10=[("local.com.", zone)])
+    m = build(population)
+    assert m.ask("www.local.com.").rcode == c.SERVFAIL
+    assert not m.net.asked("127.0.0.10")
+    assert addresses(build(population, do_not_query_localhost=False).ask("www.local.com.")) == ["192.0.2.7"]
+
+
+def test_addresses_of_ones_own_and_forbidden_ones_are_never_asked():
+    own = build(own=("192.0.2.1", "192.0.2.2"))
+    assert own.ask("www.example.com.").rcode == c.SERVFAIL
+    assert not own.net.asked("192.0.2.1") and not own.net.asked("192.0.2.2")
+    forbidden = build(do_not_query=("192.0.2.0/24",))
+    assert forbidden.ask("www.example.com.").rcode == c.SERVFAIL
+    assert not forbidden.net.asked("192.0.2.1")
+
+
+def test_a_host_without_ipv6_soon_stops_trying_it():
+    population = standard()
+    zone = EXAMPLE_ZONE + "".join(f"ns{n} 7200 IN AAAA 2001:db8::{n}\n" for n in (1, 2))
+    com = COM_ZONE + "".join(f"ns{n}.example 7200 IN AAAA 2001:db8::{n}\n" for n in (1, 2))
+    com += "".join(f"z{n} 7200 IN NS ns1.example\n" for n in range(40))
+    population["192.5.6.30"] = [("com.", com)]
+    for address in ("192.0.2.1", "192.0.2.2"):
+        population[address] = [("example.com.", zone)]
+    down = {f"2001:db8::{n}": Link(unreachable=True) for n in (1, 2)}
+    m = build(population, links=down)
+    for number in range(100):
+        assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+        m.store.servers.clear()
+    assert 0 < len(m.net.asked("2001:db8::1")) + len(m.net.asked("2001:db8::2")) <= 4
+    m.net.sleep(m.mesh, 61)
+    m.net.links.clear()
+    m.net.hosts["2001:db8::1"] = m.net.hosts["2001:db8::2"] = m.net.hosts["192.0.2.1"]
+    before = len(m.net.log)
+    for number in range(20):
+        m.ask(f"y{number}.example.com.")
+        m.store.servers.clear()
+    assert any(":" in entry.address for entry in m.net.log[before:])
+
+
+# --- QNAME minimisation -------------------------------------------------------------------------------------------
+
+
+def test_servers_see_no_more_labels_than_they_need():
+    m = build()
+    assert addresses(m.ask("deep.sub.tree.example.com.")) == ["192.0.2.81"]
+    seen = [(entry.qname, entry.qtype) for entry in m.net.log[1:]]
+    assert seen == [("com.", c.A), ("example.com.", c.A), ("tree.example.com.", c.A), ("sub.tree.example.com.", c.A),
+                    ("deep.sub.tree.example.com.", c.A)]
+
+
+def test_minimisation_off_shows_the_whole_name_to_all():
+    m = build(qname_minimisation=False)
+    assert addresses(m.ask("deep.sub.tree.example.com.")) == ["192.0.2.81"]
+    assert {entry.qname for entry in m.net.log[1:]} == {"deep.sub.tree.example.com."}
+    assert len(m.net.log) == 4
+
+
+def test_the_type_is_hidden_until_the_last_step():
+    m = build()
+    m.ask("deep.sub.tree.example.com.", "TXT")
+    assert [entry.qtype for entry in m.net.log[1:]] == [c.A, c.A, c.A, c.A, c.TXT]
+
+
+def test_a_server_that_denies_empty_names_is_asked_for_the_whole():
+    quirks = Quirks(blind_to_empty=True)
+    m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
+    assert addresses(m.ask("deep.sub.tree.example.com.")) == ["192.0.2.81"]
+    assert [entry.qname for entry in m.net.log[-2:]] == ["tree.example.com.", "deep.sub.tree.example.com."]
+
+
+def test_many_labels_do_not_mean_many_queries():
+    m = build()
+    m.ask(".".join(["a"] * 60) + ".example.com.")
+    assert len(m.net.log) <= 12
+
+
+def test_a_probe_known_from_the_cache_is_saved():
+    m = build()
+    m.ask("deep.sub.tree.example.com.")
+    before = len(m.net.log)
+    assert m.ask("else.sub.tree.example.com.").rcode == c.NXDOMAIN
+    assert [entry.qname for entry in m.net.log[before:]] == ["else.sub.tree.example.com."]
+
+
+# --- parent and child ---------------------------------------------------------------------------------------------
+
+
+def test_a_question_for_ds_goes_to_the_parent():
+    m = build()
+    m.ask("www.example.com.")
+    outcome = m.ask("example.com.", "DS")
+    assert (outcome.rcode, outcome.answer) == (c.NOERROR, [])
+    assert m.net.asked(qtype=c.DS)[0].address == "192.5.6.30"
+    assert m.ask("com.", "DS").rcode == c.NOERROR
+    assert m.net.asked(qname="com.", qtype=c.DS)[0].address == ROOT_ADDRESS
+
+
+def test_a_question_for_ns_is_answered_by_the_child():
+    m = build()
+    outcome = m.ask("example.com.", "NS")
+    assert len(outcome.answer[0]) == 2
+    assert m.net.log[-1].address in ("192.0.2.1", "192.0.2.2")
+
+
+def test_glue_never_answers_a_client():
+    m = build()
+    m.ask("www.example.com.")
+    before = len(m.net.log)
+    m.ask("ns1.example.com.")
+    assert m.net.log[before].address in ("192.0.2.1", "192.0.2.2")
+
+
+def test_a_moved_zone_is_found_again_through_its_parent():
+    m = build()
+    m.ask("example.com.", "NS")
+    moved = EXAMPLE_ZONE.replace("192.0.2.80", "192.0.2.88")
+    com = COM_ZONE.replace("192.0.2.1", "192.0.2.11").replace("192.0.2.2", "192.0.2.12").replace(
+        "ns1.example", "new1.example").replace("ns2.example", "new2.example")
+    after = build(standard(a192_5_6_30=[("com.", com)], a192_0_2_11=[("example.com.", moved)],
+                           a192_0_2_12=[("example.com.", moved)]))
+    m.net.hosts.update(after.net.hosts)
+    m.net.hosts.pop("192.0.2.1")
+    m.net.hosts.pop("192.0.2.2")
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.88"]
+
+
+def test_ghost_domain_the_child_cannot_prolong_its_delegation():
+    child = EXAMPLE_ZONE.replace("7200 IN NS", "500000 IN NS").replace("7200 IN A", "500000 IN A")
+    m = build(standard(a192_0_2_1=[("example.com.", child)], a192_0_2_2=[("example.com.", child)]))
+    m.ask("www.example.com.")
+    m.net.sleep(m.mesh, 3600)
+    assert m.ask("example.com.", "NS").ttl <= 3600
+    assert m.ask("ns1.example.com.").ttl <= 3600
+    m.net.sleep(m.mesh, 3000)
+    m.ask("example.com.", "NS")
+    m.store.rrsets.drop(names.from_text("example.com."), c.NS)
+    m.net.sleep(m.mesh, 700)
+    # The parent has taken the delegation away meanwhile.
+    gone = COM_ZONE.split("example 7200")[0]
+    m.net.hosts["192.5.6.30"] = build(standard(a192_5_6_30=[("com.", gone)])).net.hosts["192.5.6.30"]
+    assert m.ask("x.example.com.").rcode == c.NXDOMAIN
+
+
+# --- forward and stub ---------------------------------------------------------------------------------------------
+
+
+FORWARDED = """
+@ 60 IN SOA ns n 1 2 3 4 5
+@ 60 IN NS ns
+ns 60 IN A 10.0.0.53
+host 60 IN A 10.1.1.1
+c 60 IN CNAME host
+"""
+
+
+def test_a_forward_zone_is_asked_with_rd_and_without_minimisation():
+    settings = unvalidated(forward=(ForwardZone("corp.example.", ("10.0.0.53",)),))
+    m = build(standard(a10_0_0_53=[("corp.example.", FORWARDED)]), settings=settings)
+    assert addresses(m.ask("c.corp.example.")) == ["10.1.1.1"]
+    assert [(entry.address, entry.qname, entry.rd) for entry in m.net.log] == [("10.0.0.53", "c.corp.example.", True)]
+
+
+def test_a_forwarder_is_believed_only_inside_its_zone():
+    zone = FORWARDED + "out 60 IN CNAME www.example.com.\n"
+    evil = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns.corp.example.\nwww 60 IN A 6.6.6.6\n"
+    settings = unvalidated(forward=(ForwardZone("corp.example.", ("10.0.0.53",)),))
+    m = build(standard(a10_0_0_53=[("corp.example.", zone), ("example.com.", evil)]), settings=settings)
+    assert addresses(m.ask("out.corp.example.")) == ["192.0.2.80"]
+
+
+def test_forward_first_falls_back_to_the_tree():
+    for first in (True, False):
+        settings = unvalidated(forward=(ForwardZone("example.com.", ("10.0.0.53",), first),))
+        m = build(settings=settings)
+        outcome = m.ask("www.example.com.")
+        assert addresses(outcome) == (["192.0.2.80"] if first else [])
+        assert outcome.rcode == (c.NOERROR if first else c.SERVFAIL)
+
+
+def test_a_forwarder_for_everything_leaves_other_servers_alone():
+    settings = unvalidated(forward=(ForwardZone(".", ("10.0.0.53",)),))
+    m = build(standard(a10_0_0_53=[("example.com.", EXAMPLE_ZONE)]), settings=settings)
+    assert addresses(m.ask("alias.example.com.")) == ["192.0.2.80"]
+    assert {entry.address for entry in m.net.log} == {"10.0.0.53"}
+
+
+def test_a_stub_zone_replaces_the_delegation_and_is_asked_without_rd():
+    zone = EXAMPLE_ZONE.replace("192.0.2.80", "10.2.2.2")
+    settings = unvalidated(stub=(StubZone("example.com.", ("10.0.0.54",)),))
+    m = build(standard(a10_0_0_54=[("example.com.", zone)]), settings=settings)
+    assert addresses(m.ask("www.example.com.")) == ["10.2.2.2"]
+    assert [(entry.address, entry.rd) for entry in m.net.log] == [("10.0.0.54", False)]
+
+
+def test_a_stub_zone_by_name_looks_its_server_up():
+    zone = EXAMPLE_ZONE.replace("192.0.2.80", "10.2.2.2")
+    settings = unvalidated(stub=(StubZone("corp.example.", (), ("ns1.example.com.",)),))
+    corp = "@ 60 IN SOA ns1.example.com. n 1 2 3 4 5\n@ 60 IN NS ns1.example.com.\nwww 60 IN A 10.3.3.3\n"
+    m = build(standard(a192_0_2_1=[("example.com.", zone), ("corp.example.", corp)]), settings=settings)
+    assert addresses(m.ask("www.corp.example.")) == ["10.3.3.3"]
+
+
+def test_stub_first_falls_back_to_the_delegation():
+    for first in (True, False):
+        settings = unvalidated(stub=(StubZone("example.com.", ("10.0.0.54",), (), first),))
+        outcome = build(settings=settings).ask("www.example.com.")
+        assert addresses(outcome) == (["192.0.2.80"] if first else [])
+
+
+def test_an_entry_without_servers_switches_a_wider_forwarder_off():
+    settings = unvalidated(forward=(ForwardZone(".", ("10.0.0.53",)), ForwardZone("example.com.", ())))
+    m = build(standard(a10_0_0_53=[("net.", NET_ZONE)]), settings=settings)
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert not m.net.asked("10.0.0.53")
+
+
+def test_the_parent_is_asked_for_the_address_of_a_zones_own_server_without_glue():
+    m = build()
+    real = m.net.hosts["192.5.6.30"]
+
+    def com(qname, qtype, packet):
+        if qname == "ns.bare.com." and qtype == c.A:
+            return reply(packet, ["ns.bare.com. 60 A 192.0.2.44"], flags=0)
+        if qname.endswith("bare.com."):
+            return reply(packet, (), ["bare.com. 60 NS ns.bare.com."], flags=0)
+        return real(packet, True)
+
+    m.net.hosts["192.5.6.30"] = scripted(com)
+    m.net.hosts["192.0.2.44"] = scripted(lambda q, t, packet: reply(packet, [f"{q} 60 A 192.0.2.45"]))
+    assert addresses(m.ask("www.bare.com.")) == ["192.0.2.45"]
+
+
+def test_a_reply_that_is_truncated_over_tcp_as_well_is_no_reply():
+    m = build()
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(
+        lambda q, t, packet: reply(packet, [f"{q} 60 A 192.0.2.45"], flags=c.AA | c.TC))
+    assert m.ask("www.example.com.").rcode == c.SERVFAIL
+
+
+def test_the_soa_of_a_denial_is_shown_with_the_time_the_denial_holds():
+    outcome = build().ask("nope.example.com.")
+    assert (outcome.ttl, outcome.authority[0].ttl) == (300, 300)
+
+
+def test_glue_of_the_parent_is_the_last_resort():
+    # The child says that its server moved to where nothing works; the parent still knows the right address.
+    net = NET_ZONE + "other 7200 IN NS ns.other\nns.other 7200 IN A 192.0.2.9\n"
+    com = COM_ZONE + "other 7200 IN NS ns.other.net.\n"
+    other_net = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 203.0.113.1\n"
+    other_com = "@ 60 IN SOA ns.other.net. n 1 2 3 4 5\n@ 60 IN NS ns.other.net.\nwww 60 IN A 192.0.2.90\n"
+    m = build(standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", net)],
+                       a192_0_2_9=[("other.com.", other_com), ("other.net.", other_net)]))
+    assert addresses(m.ask("ns.other.net.")) == ["203.0.113.1"]
+    assert addresses(m.ask("www.other.com.")) == ["192.0.2.90"]

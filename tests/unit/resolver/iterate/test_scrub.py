@@ -1,0 +1,155 @@
+"""Which records of a reply are believed, set by set, without a network around it."""
+
+import pytest
+from support.minet import reply
+
+from resolver.iterate.classify import Kind, classify
+from resolver.iterate.scrub import glue_of, question_matches, scrub
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+
+ZONE = names.from_text("example.com.")
+WWW = names.from_text("www.example.com.")
+
+
+def view(answer=(), authority=(), additional=(), *, qname=WWW, qtype=c.A, **more):
+    return MessageView.parse(reply(make_query(7, qname, qtype), answer, authority, additional, **more))
+
+
+def shown(sets):
+    return [(names.to_text(rrset.name), c.type_to_text(rrset.rtype)) for rrset in sets]
+
+
+def kind_of(packet, *, qname=WWW, qtype=c.A, zone=ZONE, recursive=False):
+    return classify(packet, scrub(packet, qname, qtype, zone), qname, qtype, zone, recursive=recursive)
+
+
+# --- the question -------------------------------------------------------------------------------------------------
+
+
+def test_the_question_must_be_ours():
+    packet = view(["www.example.com. 60 A 192.0.2.1"])
+    assert question_matches(packet, WWW, c.A)
+    assert question_matches(packet, names.from_text("WWW.example.com."), c.A)
+    assert not question_matches(packet, WWW, c.AAAA)
+    assert not question_matches(packet, ZONE, c.A)
+
+
+@pytest.mark.parametrize(
+    ("rcode", "fine"), [(c.FORMERR, True), (c.REFUSED, True), (c.NOERROR, False), (c.NXDOMAIN, False)]
+)
+def test_a_reply_without_question_is_permitted_for_errors_only(rcode, fine):
+    bare = MessageView.parse(b"\0\7" + (0x8000 | rcode).to_bytes(2, "big") + bytes(8))
+    assert question_matches(bare, WWW, c.A) is fine
+
+
+# --- answer -------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_chain_is_taken_in_its_order():
+    packet = view([
+        "b.example.com. 60 A 192.0.2.1", "www.example.com. 60 CNAME a.example.com.", "x.example.com. 60 A 6.6.6.6",
+        "a.example.com. 60 CNAME b.example.com.",
+    ])
+    found = scrub(packet, WWW, c.A, ZONE)
+    assert shown(found.answer) == [("www.example.com.", "CNAME"), ("a.example.com.", "CNAME"), ("b.example.com.", "A")]
+    assert found.complete
+    assert found.name == names.from_text("b.example.com.")
+
+
+def test_the_chain_ends_where_the_zone_ends():
+    packet = view(["www.example.com. 60 CNAME www.other.com.", "www.other.com. 60 A 6.6.6.6"])
+    found = scrub(packet, WWW, c.A, ZONE)
+    assert shown(found.answer) == [("www.example.com.", "CNAME")]
+    assert not found.complete
+    assert kind_of(packet) is Kind.ALIAS
+    assert scrub(packet, WWW, c.A, names.from_text("com.")).complete
+
+
+def test_other_classes_are_not_looked_at():
+    packet = reply(make_query(7, WWW, c.A), ["www.example.com. 60 A 192.0.2.1"])
+    chaos = packet[:-4 - 2 - 4 - 2 - 11] + b"\0\3" + packet[-4 - 4 - 2 - 11:]
+    parsed = MessageView.parse(chaos)
+    assert parsed.answer[0].rclass == c.CH
+    assert scrub(parsed, WWW, c.A, ZONE).answer == []
+
+
+def test_a_loop_inside_one_reply_ends():
+    packet = view(["www.example.com. 60 CNAME a.example.com.", "a.example.com. 60 CNAME www.example.com."])
+    found = scrub(packet, WWW, c.A, ZONE)
+    assert len(found.answer) == 2
+    assert not found.complete
+
+
+def test_rrsig_questions_are_answered_from_signatures():
+    signature = "A 8 3 60 20300101000000 20200101000000 1 example.com. AAAA"
+    packet = view(["www.example.com. 60 A 192.0.2.1", f"www.example.com. 60 RRSIG {signature}"], qtype=c.RRSIG)
+    found = scrub(packet, WWW, c.RRSIG, ZONE)
+    assert shown(found.answer) == [("www.example.com.", "RRSIG")]
+
+
+# --- authority and additional -------------------------------------------------------------------------------------
+
+
+def test_a_referral_and_its_glue():
+    packet = view((), ["sub.example.com. 60 NS ns.sub.example.com.", "sub.example.com. 60 NS ns.example.net."],
+                  ["ns.sub.example.com. 60 A 192.0.2.5", "ns.example.net. 60 A 6.6.6.6",
+                   "www.example.com. 60 A 6.6.6.6"],
+                  qname=names.from_text("a.sub.example.com."), flags=0)
+    found = scrub(packet, names.from_text("a.sub.example.com."), c.A, ZONE)
+    assert found.ns is not None
+    assert set(glue_of(packet, found.ns, ZONE, harden=True)) == {names.from_text("ns.sub.example.com.")}
+    assert set(glue_of(packet, found.ns, ZONE, harden=False)) == {
+        names.from_text("ns.sub.example.com."), names.from_text("ns.example.net.")}
+    assert kind_of(packet, qname=names.from_text("a.sub.example.com.")) is Kind.REFERRAL
+
+
+SOA = "60 SOA ns.example.com. n.example.com. 1 2 3 4 5"
+
+
+@pytest.mark.parametrize(
+    ("answer", "authority", "more", "kind"),
+    [
+        (["www.example.com. 60 A 192.0.2.1"], [], {}, Kind.ANSWER),
+        (["www.example.com. 60 A 192.0.2.1"], [], {"flags": 0}, Kind.ANSWER),
+        (["www.example.com. 60 A 192.0.2.1"], ["com. 60 NS x.com."], {}, Kind.ANSWER),
+        ([], [f"example.com. {SOA}"], {}, Kind.NODATA),
+        ([], [f"example.com. {SOA}"], {"flags": 0}, Kind.NODATA),
+        ([], [f"example.com. {SOA}"], {"rcode": c.NXDOMAIN}, Kind.NXDOMAIN),
+        ([], [], {"rcode": c.NXDOMAIN}, Kind.NXDOMAIN),
+        ([], [f"com. {SOA}"], {"rcode": c.NXDOMAIN}, Kind.LAME),
+        ([], [f"com. {SOA}"], {}, Kind.LAME),
+        ([], [], {}, Kind.EMPTY),
+        ([], ["example.com. 60 NS ns.example.com."], {}, Kind.EMPTY),
+        ([], ["example.com. 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
+        ([], [". 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
+        ([], ["other.com. 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
+        ([], ["www.example.com. 60 NS ns.example.com."], {"flags": 0}, Kind.REFERRAL),
+        ([], [], {"rcode": c.SERVFAIL}, Kind.BROKEN),
+        ([], [], {"rcode": c.REFUSED}, Kind.BROKEN),
+        (["www.example.com. 60 A 192.0.2.1"], [], {"rcode": c.NXDOMAIN}, Kind.BROKEN),
+        (["www.example.com. 60 CNAME a.example.com."], [], {}, Kind.ALIAS),
+        (["www.example.com. 60 CNAME a.example.com."], [f"example.com. {SOA}"], {}, Kind.NODATA),
+        (["www.example.com. 60 CNAME a.example.com."], [f"example.com. {SOA}"], {"rcode": c.NXDOMAIN}, Kind.NXDOMAIN),
+        (["www.example.com. 60 CNAME a.other.com."], [f"other.com. {SOA}"], {"rcode": c.NXDOMAIN}, Kind.ALIAS),
+    ],
+)
+def test_the_meaning_of_a_reply(answer, authority, more, kind):
+    assert kind_of(view(answer, authority, **more)) is kind
+
+
+def test_a_recursive_server_asked_on_purpose_does_not_refer():
+    packet = view((), ["www.example.com. 60 NS ns.example.com."], flags=c.RA)
+    assert kind_of(packet, recursive=True) is Kind.EMPTY
+
+
+def test_ds_is_the_parents_affair():
+    sub = names.from_text("sub.example.com.")
+    child = view((), [f"sub.example.com. {SOA}"], qname=sub, qtype=c.DS)
+    assert kind_of(child, qname=sub, qtype=c.DS) is Kind.BROKEN
+    parent = view((), [f"example.com. {SOA}"], qname=sub, qtype=c.DS)
+    assert kind_of(parent, qname=sub, qtype=c.DS) is Kind.NODATA
+    referral = view((), ["sub.example.com. 60 NS ns.sub.example.com."], qname=sub, qtype=c.DS, flags=0)
+    assert kind_of(referral, qname=sub, qtype=c.DS) is Kind.BROKEN

@@ -1,0 +1,114 @@
+"""The vocabulary: equality of questions, budgets that only shrink, errors, and layouts that agree with their slots."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import resolver
+from resolver.effects import Budget, Failure, FailureKind, Outcome, Question, RawReply, Server, Task
+from resolver.errors import Bogus, NoData, NoName, ResolveTimeout, ServerFailure, error_from_outcome
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+ROOM = Path(resolver.__file__).parent
+NAME = names.from_text("www.example.com.")
+
+
+def test_questions_are_equal_without_regard_to_case():
+    one, two = Question(NAME, c.A), Question(names.from_text("WWW.Example.COM."), c.A)
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one.qname != two.qname
+    assert one != Question(NAME, c.AAAA)
+    assert one != Question(NAME, c.A, c.CH)
+    assert one != "www.example.com."
+
+
+def test_a_budget_only_shrinks_and_tells_why():
+    budget = Budget(2, 10.0, verifications=5)
+    assert budget.take_packet() and budget.take_packet()
+    assert budget.failure is None
+    assert not budget.take_packet()
+    assert budget.failure.kind is FailureKind.BUDGET
+    assert budget.packets == 0
+    assert budget.take_verifications(3)
+    assert not budget.take_verifications(3)
+    assert budget.take_verifications(2)
+    assert budget.verifications == 0
+
+
+def test_failures_know_what_they_are():
+    assert Failure(FailureKind.BOGUS, 6, "x").is_bogus
+    assert not Failure(FailureKind.BOGUS, 6, "x").is_transient
+    assert Failure(FailureKind.DEADLINE, 22, "x").is_timeout
+    assert Failure(FailureKind.UNREACHABLE, 22, "x").is_transient
+
+
+def test_a_task_without_a_trace_notes_nothing():
+    task = Task(Question(NAME, c.A), Budget(1, 1.0))
+    task.note("ask", "nobody listens")
+    assert task.trace is None
+    task.trace = []
+    task.depth = 2
+    task.note("ask", "somebody does", rtt=0.5)
+    assert (task.trace[0].depth, task.trace[0].rtt) == (2, 0.5)
+
+
+def test_authority_is_soa_and_proofs():
+    raw = RawReply(NAME, c.A)
+    assert raw.authority == []
+    raw.soa = RRset(NAME, c.SOA, 1, [bytes(22)])
+    raw.proofs = [RRset(NAME, c.NSEC, 1, [b"\0\0\1\x40"])]
+    assert [rrset.rtype for rrset in raw.authority] == [c.SOA, c.NSEC]
+
+
+def test_a_server_has_a_key_for_tables():
+    assert Server("192.0.2.1", 53).key == ("192.0.2.1", 53)
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+def outcome(rcode=c.NOERROR, answer=(), failure=None):
+    return Outcome(Question(NAME, c.A), rcode, list(answer), [], 0, 60, failure=failure)
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "predicate"),
+    [
+        (outcome(c.NXDOMAIN), NoName, "is_missing"),
+        (outcome(), NoData, "is_missing"),
+        (outcome(answer=[RRset(NAME, c.CNAME, 1, [b"\1x\0"])]), NoData, "is_missing"),
+        (outcome(c.SERVFAIL, failure=Failure(FailureKind.BOGUS, 6, "x")), Bogus, "is_bogus"),
+        (outcome(c.SERVFAIL, failure=Failure(FailureKind.DEADLINE, 22, "x")), ResolveTimeout, "is_timeout"),
+        (outcome(c.SERVFAIL, failure=Failure(FailureKind.UNREACHABLE, 22, "x")), ServerFailure, "is_transient"),
+        (outcome(c.YXDOMAIN), ServerFailure, ""),
+    ],
+)
+def test_outcomes_as_errors(what, kind, predicate):
+    error = error_from_outcome(what)
+    assert type(error) is kind
+    assert "www.example.com. A" in str(error)
+    for name in ("is_missing", "is_bogus", "is_timeout"):
+        assert getattr(error, name) is (name == predicate)
+    assert isinstance(error, TimeoutError) is (kind is ResolveTimeout)
+
+
+def test_an_answer_is_no_error():
+    assert error_from_outcome(outcome(answer=[RRset(NAME, c.A, 1, [bytes(4)])])) is None
+
+
+# --- layouts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["effects", "mesh", "resolve", "iterate.scrub", "iterate.consult", "iterate.cut"])
+def test_compiled_layouts_have_the_attributes_of_the_slots(module):
+    text = ROOM.joinpath(*module.split(".")).with_suffix(".pxd").read_text(encoding="utf-8")
+    layouts = re.findall(r"^cdef class (\w+):\n((?:    cdef public object \w+\n)+)", text, re.M)
+    assert layouts
+    room = importlib.import_module(f"resolver.{module}")
+    for name, body in layouts:
+        assert set(re.findall(r"object (\w+)", body)) == set(getattr(room, name).__slots__), name

@@ -1,0 +1,468 @@
+"""The driver: joining, cycles, deadlines, cancelling, faults, budgets, verification and counters, in virtual time.
+
+Where the whole resolver would only be in the way, a job's generator is replaced by a small one of the test's own.
+"""
+
+import logging
+
+import pytest
+from support.fakenet import Link
+from support.minet import COM_ZONE, NET_ZONE, addresses, build, standard
+
+from resolver import mesh as mesh_module
+from resolver.effects import (
+    Ask,
+    Failure,
+    FailureKind,
+    Need,
+    Outcome,
+    Pause,
+    Purpose,
+    Question,
+    Server,
+    TraceStep,
+    Verify,
+)
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+
+def question(text, rtype=c.A):
+    return Question(names.from_text(text), rtype)
+
+
+def outcome_for(asked, failure=None):
+    return Outcome(asked, c.SERVFAIL if failure else c.NOERROR, [], [], 0, 60, failure=failure)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """A mesh whose jobs run what is put into the returned table, by name as text."""
+    table = {}
+
+    def fake_resolve(task, context):
+        return table[names.to_text(task.question.qname)](task, context)
+
+    monkeypatch.setattr(mesh_module, "resolve", fake_resolve)
+    m = build(priming=False)
+    m.table = table
+    return m
+
+
+# --- joining ------------------------------------------------------------------------------------------------------
+
+
+def test_equal_questions_are_asked_once():
+    m = build()
+    tickets = [m.start(name) for name in ("www.example.com.", "WWW.example.COM.", "www.example.com.")]
+    m.net.run(m.mesh)
+    assert [addresses(found[0]) for _, found in tickets] == [["192.0.2.80"]] * 3
+    assert len(m.net.asked(qname="www.example.com.")) == 1
+    assert m.mesh.statistics()["joined"] >= 2
+
+
+def test_cd_is_another_question():
+    m = build()
+    m.start("www.example.com.")
+    m.start("www.example.com.", cd=True)
+    m.net.run(m.mesh)
+    assert len(m.net.asked(qname="www.example.com.")) == 2
+
+
+def test_sub_queries_are_joined_as_well():
+    m = build()
+    found = [m.start(f"x{n}.example.com.")[1] for n in range(10)]
+    m.net.run(m.mesh)
+    assert all(outcomes[0].rcode == c.NXDOMAIN for outcomes in found)
+    assert len(m.net.asked(qname=".", qtype=c.NS)) == 1
+
+
+def test_a_traced_question_joins_nobody_and_tells_the_whole_story():
+    m = build()
+    m.start("www.example.com.")
+    trace: list[TraceStep] = []
+    m.ask("www.example.com.", trace=trace)
+    kinds = [step.kind for step in trace]
+    assert {"cut", "ask", "reply", "referral"} <= set(kinds)
+    asks = [step for step in trace if step.kind == "ask"]
+    replies = [step for step in trace if step.kind == "reply"]
+    assert asks[-1].server.address in ("192.0.2.1", "192.0.2.2")
+    assert replies[-1].rtt == pytest.approx(0.01)
+    assert replies[-1].rcode == c.NOERROR
+    again: list[TraceStep] = []
+    m.ask("www.example.com.", trace=again)
+    assert [step.kind for step in again] == ["cache"]
+
+
+# --- ends ---------------------------------------------------------------------------------------------------------
+
+
+def test_cancelling_the_only_one_ends_the_work():
+    m = build()
+    ticket, found = m.start("www.example.com.")
+    m.net.run(m.mesh, seconds=0.005)
+    m.mesh.cancel(ticket)
+    assert ticket.done
+    assert m.mesh.statistics()["running"] == 0
+    m.net.run(m.mesh)
+    assert found == []
+    assert len(m.net.log) == 1
+
+
+def test_cancelling_one_of_two_does_not_disturb_the_other():
+    m = build()
+    first, gone = m.start("www.example.com.")
+    _, found = m.start("www.example.com.")
+    m.net.run(m.mesh, seconds=0.005)
+    m.mesh.cancel(first)
+    m.mesh.cancel(first)
+    m.net.run(m.mesh)
+    assert gone == []
+    assert addresses(found[0]) == ["192.0.2.80"]
+
+
+def test_cancelling_after_the_end_does_nothing():
+    m = build()
+    ticket, found = m.start("www.example.com.")
+    m.net.run(m.mesh)
+    m.mesh.cancel(ticket)
+    assert len(found) == 1
+
+
+def test_the_deadline_holds_whatever_servers_do():
+    links = {address: Link(delay=0.3) for address in standard()}
+    links["192.5.6.30"] = Link(loss=1.0)
+    m = build(links=links, deadline=2.0)
+    begin = m.net.now
+    outcome = m.ask("www.example.com.")
+    assert outcome.failure.kind is FailureKind.DEADLINE
+    assert outcome.rcode == c.SERVFAIL
+    assert 1.9 <= m.net.now - begin <= 2.1
+    assert m.mesh.statistics()["running"] == 0
+    assert m.mesh.statistics()["expired"] >= 1
+
+
+def test_the_deadline_reaches_through_sub_queries():
+    com = COM_ZONE + "other 7200 IN NS ns.other.net.\n"
+    m = build(standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", NET_ZONE)]), deadline=2.0,
+              links={"192.5.6.31": Link(loss=1.0)})
+    begin = m.net.now
+    assert m.ask("www.other.com.").failure.kind is FailureKind.DEADLINE
+    assert m.net.now - begin <= 2.1
+    assert m.mesh.statistics()["running"] == 0
+
+
+def test_tick_tells_when_to_come_back():
+    m = build(deadline=2.0)
+    assert m.mesh.tick(m.net.now) is None
+    m.start("www.example.com.")
+    due = m.mesh.tick(m.net.now)
+    assert due == pytest.approx(m.net.now + 2.0, abs=0.03)
+    m.net.run(m.mesh)
+    assert m.mesh.tick(m.net.now) is None
+
+
+def test_close_answers_everybody():
+    m = build()
+    _, found = m.start("www.example.com.")
+    _, other = m.start("x.example.com.")
+    m.mesh.close()
+    assert [outcomes[0].failure.kind for outcomes in (found, other)] == [FailureKind.CANCELLED] * 2
+    assert m.mesh.statistics()["running"] == 0
+    m.net.run(m.mesh)
+
+
+def test_too_many_questions_are_refused_at_once(scripted):
+    def wait(task, context):
+        yield Pause(1.0)
+        return outcome_for(task.question)
+
+    m = scripted
+    m.mesh._capacity = 2
+    found = []
+    for name in ("a.", "b.", "c."):
+        m.table[name] = wait
+        found.append(m.start(name)[1])
+    assert found[2][0].failure.kind is FailureKind.BUDGET
+    m.net.run(m.mesh)
+    assert found[0][0].failure is None and found[1][0].failure is None
+
+
+# --- faults -------------------------------------------------------------------------------------------------------
+
+
+def test_a_fault_costs_its_own_question_only(scripted, caplog):
+    m = scripted
+
+    def broken(task, context):
+        yield Pause(0.1)
+        raise ZeroDivisionError("a bug")
+
+    def fine(task, context):
+        yield Pause(0.2)
+        return outcome_for(task.question)
+
+    m.table.update({"bad.": broken, "good.": fine})
+    _, bad = m.start("bad.")
+    _, good = m.start("good.")
+    with caplog.at_level(logging.ERROR):
+        m.net.run(m.mesh)
+    assert bad[0].failure.kind is FailureKind.INTERNAL
+    assert (bad[0].rcode, bad[0].ede[0][0]) == (c.SERVFAIL, c.EDE_OTHER)
+    assert good[0].failure is None
+    assert "ZeroDivisionError" in caplog.text
+    assert m.mesh.statistics()["faults"] == 1
+
+
+def test_a_fault_in_a_receiver_does_not_cost_the_others_their_answer(scripted, caplog):
+    m = scripted
+
+    def job(task, context):
+        yield Pause(0.1)
+        return outcome_for(task.question)
+
+    m.table["x."] = job
+
+    def bad_receiver(outcome):
+        raise RuntimeError("receiver")
+
+    m.mesh.submit(question("x."), on_done=bad_receiver)
+    _, found = m.start("x.")
+    m.net.run(m.mesh)
+    assert len(found) == 1
+    assert "receiver" in caplog.text
+
+
+def test_something_that_is_no_effect_is_a_fault(scripted, caplog):
+    m = scripted
+
+    def job(task, context):
+        yield "nonsense"
+
+    m.table["x."] = job
+    assert m.ask("x.").failure.kind is FailureKind.INTERNAL
+    assert "nonsense" in caplog.text
+
+
+# --- effects ------------------------------------------------------------------------------------------------------
+
+
+def test_need_gives_the_outcome_of_another_question(scripted):
+    m = scripted
+    seen = []
+
+    def inner(task, context):
+        yield Pause(0.5)
+        seen.append((task.depth, task.purpose, task.cd))
+        return outcome_for(task.question)
+
+    def outer(task, context):
+        result = yield Need(question("inner."), Purpose.ADDRESS)
+        seen.append(result.question.key[0])
+        result = yield Need(question("inner."), Purpose.CHAIN)
+        return outcome_for(task.question)
+
+    m.table.update({"inner.": inner, "outer.": outer})
+    m.ask("outer.")
+    assert seen == [(1, Purpose.ADDRESS, True), names.from_text("inner."), (1, Purpose.CHAIN, False)]
+
+
+def test_a_need_that_closes_a_circle_is_refused(scripted):
+    m = scripted
+    results = []
+
+    def waits_for(other):
+        def job(task, context):
+            result = yield Need(question(other), Purpose.CHAIN)
+            results.append(result)
+            return outcome_for(task.question, result if isinstance(result, Failure) else None)
+        return job
+
+    m.table.update({"a.": waits_for("b."), "b.": waits_for("c."), "c.": waits_for("a."), "self.": waits_for("self.")})
+    assert m.ask("a.").failure.kind is FailureKind.CYCLE
+    assert m.ask("self.").failure.kind is FailureKind.CYCLE
+    assert m.mesh.statistics()["cycles"] == 2
+
+
+def test_two_that_wait_for_the_same_third_are_no_circle(scripted):
+    m = scripted
+
+    def third(task, context):
+        yield Pause(1)
+        return outcome_for(task.question)
+
+    def waits(task, context):
+        result = yield Need(question("third."), Purpose.CHAIN)
+        assert isinstance(result, Outcome)
+        return outcome_for(task.question)
+
+    m.table.update({"third.": third, "a.": waits, "b.": waits})
+    found = [m.start(name)[1] for name in ("a.", "b.")]
+    m.net.run(m.mesh)
+    assert all(outcomes[0].failure is None for outcomes in found)
+    assert m.mesh.statistics()["jobs"] == 3
+
+
+def test_depth_is_bounded(scripted):
+    m = scripted
+
+    class Endless(dict):
+        def __missing__(self, name):
+            def job(task, context):
+                result = yield Need(question("x" + names.to_text(task.question.qname)), Purpose.CHAIN)
+                return outcome_for(task.question, result)
+            return job
+
+    m.table = Endless()
+    mesh_module.resolve = lambda task, context: m.table[names.to_text(task.question.qname)](task, context)
+    assert m.ask("x.").failure.kind is FailureKind.BUDGET
+    assert m.mesh.statistics()["jobs"] == mesh_module.DEPTH + 1
+
+
+def test_somebody_elses_exhausted_budget_does_not_fail_us(scripted):
+    m = scripted
+    spent = []
+
+    def shared(task, context):
+        yield Pause(1.0)
+        if not spent:
+            spent.append(task.budget)
+            return outcome_for(task.question, Failure(FailureKind.BUDGET, 0, "spent"))
+        assert task.budget is not spent[0]
+        return outcome_for(task.question)
+
+    def first(task, context):
+        result = yield Need(question("shared."), Purpose.CHAIN)
+        return outcome_for(task.question, result if isinstance(result, Failure) else None)
+
+    m.table.update({"shared.": shared, "a.": first, "b.": first})
+    found = [m.start(name)[1] for name in ("a.", "b.")]
+    m.net.run(m.mesh)
+    assert found[0][0].failure.kind is FailureKind.BUDGET
+    assert found[1][0].failure is None
+
+
+class Crypto:
+    """Says yes to even numbers, at once or when told."""
+
+    def __init__(self, later=False):
+        self.later = later
+        self.waiting = []
+
+    def verify(self, jobs, on_done):
+        results = [job % 2 == 0 for job in jobs]
+        if self.later:
+            self.waiting.append((on_done, results))
+        else:
+            on_done(results)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_verify_is_carried_out_by_crypto(scripted, later):
+    m = scripted
+    m.mesh._crypto = crypto = Crypto(later)
+    seen = []
+
+    def job(task, context):
+        seen.append((yield Verify((1, 2, 4))))
+        return outcome_for(task.question)
+
+    m.table["x."] = job
+    _, found = m.start("x.")
+    for on_done, results in crypto.waiting:
+        on_done(results)
+        on_done(results)
+    assert seen == [[False, True, True]]
+    assert len(found) == 1
+
+
+def test_checks_under_way_at_the_deadline_are_waited_for_and_no_others_begun(scripted):
+    m = scripted
+    m.mesh._crypto = crypto = Crypto(later=True)
+    seen = []
+
+    def job(task, context):
+        seen.append((yield Verify((2,))))
+        seen.append((yield Verify((2, 4))))
+        seen.append((yield Pause(1.0)))
+        return outcome_for(task.question, task.budget.failure)
+
+    m.table["x."] = job
+    _, found = m.start("x.")
+    m.net.sleep(m.mesh, 30.0)
+    assert found == []
+    on_done, results = crypto.waiting.pop()
+    on_done(results)
+    assert seen[:2] == [[True], [False, False]]
+    assert seen[2].kind is found[0].failure.kind is FailureKind.DEADLINE
+    assert crypto.waiting == []
+
+
+def test_pause_takes_its_time(scripted):
+    m = scripted
+
+    def job(task, context):
+        yield Pause(1.5)
+        return outcome_for(task.question)
+
+    m.table["x."] = job
+    begin = m.net.now
+    m.ask("x.")
+    assert m.net.now - begin == pytest.approx(1.5, abs=0.001)
+
+
+def test_late_replies_of_a_cancelled_ask_are_not_delivered(scripted):
+    m = scripted
+    started = []
+    m.mesh._exchange = exchange = type("Held", (), {})()
+
+    class Handle:
+        cancelled = False
+
+        def cancel(self):
+            self.cancelled = True
+
+    def start(ask, on_reply):
+        handle = Handle()
+        started.append((handle, on_reply))
+        return handle
+
+    exchange.start = start
+
+    def job(task, context):
+        result = yield Ask(Server("192.0.2.1", 53), names.ROOT, c.NS, timeout=1.0)
+        return outcome_for(task.question, result)
+
+    m.table["x."] = job
+    ticket, found = m.start("x.")
+    m.mesh.cancel(ticket)
+    handle, on_reply = started[0]
+    assert handle.cancelled
+    on_reply(Failure(FailureKind.TIMEOUT, 0, "late"))
+    assert found == []
+
+
+def test_own_policy_answers_first():
+    m = build()
+    local = Outcome(question("localhost."), c.NOERROR, [], [], 0, 0)
+
+    class Policy:
+        def answer(self, asked):
+            return local if asked.key[0] == names.from_text("localhost.") else None
+
+    m.mesh._context.policy = Policy()
+    assert m.ask("localhost.") is local
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert not m.net.asked(qname="localhost.")
+
+
+def test_forget_makes_the_delegation_be_read_anew():
+    m = build()
+    m.ask("www.example.com.")
+    zone = names.from_text("example.com.")
+    atlas = m.mesh._context.room
+    for forget in (lambda: m.mesh.forget(), lambda: m.mesh.forget(zone), lambda: m.mesh.forget(zone, subtree=True)):
+        assert atlas.closest(zone, m.net.time()) is atlas.closest(zone, m.net.time())
+        before = atlas.closest(zone, m.net.time())
+        forget()
+        assert atlas.closest(zone, m.net.time()) is not before

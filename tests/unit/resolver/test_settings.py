@@ -1,0 +1,128 @@
+"""Settings: defaults lie within their limits, every field explains itself, and wrong values are named."""
+
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+from resolver import limits
+from resolver.settings import (
+    CacheSettings,
+    DnssecSettings,
+    ForwardZone,
+    HostEntry,
+    IterationSettings,
+    LogSettings,
+    PolicySettings,
+    RootServer,
+    ServerSettings,
+    Settings,
+    StubZone,
+    describe,
+    parse_endpoint,
+)
+
+
+def test_defaults_serve_only_this_host_without_privilege_and_validate():
+    settings = Settings()
+    assert settings.server.endpoints == (("127.0.0.1", 5335), ("::1", 5335))
+    assert settings.policy.allow == ("127.0.0.0/8", "::1/128")
+    assert settings.dnssec.active
+    assert settings.iteration.upstream_port == 53
+    assert len(settings.root_hints) == 13
+    assert settings.iteration.max_packets == limits.MAX_PACKETS.default == 200
+
+
+def test_every_setting_has_a_sentence():
+    for knob in describe(Settings()):
+        assert len(knob.doc) > 20 and knob.doc.endswith("."), knob.path
+
+
+def test_paths_are_unique_and_cover_every_field():
+    paths = [knob.path for knob in describe(Settings())]
+    assert len(paths) == len(set(paths))
+    expected = 0
+    for item in fields(Settings()):
+        value = getattr(Settings(), item.name)
+        expected += len(fields(value)) if is_dataclass(value) else 1
+    assert len(paths) == expected
+
+
+def test_values_are_frozen_and_equal_by_content():
+    assert Settings() == Settings()
+    with pytest.raises(AttributeError):
+        Settings().cache.size = 1
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("192.0.2.1", ("192.0.2.1", 53)),
+        ("192.0.2.1:5353", ("192.0.2.1", 5353)),
+        ("192.0.2.1@5353", ("192.0.2.1", 5353)),
+        ("2001:db8::1", ("2001:db8::1", 53)),
+        ("2001:db8::1@99", ("2001:db8::1", 99)),
+        ("[2001:db8::1]", ("2001:db8::1", 53)),
+        ("[2001:db8::1]:99", ("2001:db8::1", 99)),
+        ("[::]:0", ("::", 0)),
+    ],
+)
+def test_endpoints(text, found):
+    assert parse_endpoint(text, 53, "x") == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "localhost:53",
+        "192.0.2.1:",
+        "192.0.2.1:x",
+        "192.0.2.1:65536",
+        "192.0.2.256",
+        "[::1]x",
+        "[::1",
+        "::1:",
+        "1.2.3.4:٣",
+    ],
+)
+def test_wrong_endpoints_name_their_place(text):
+    with pytest.raises(ValueError, match=r"^here: "):
+        parse_endpoint(text, 53, "here")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: ServerSettings(workers=0), "server.workers"),
+        (lambda: ServerSettings(listen=("x",)), "server.listen"),
+        (lambda: ServerSettings(tcp_idle_timeout=0.0), "server.tcp_idle_timeout"),
+        (lambda: ServerSettings(overflow="maybe"), "server.overflow"),
+        (lambda: CacheSettings(size=1), "cache.size"),
+        (lambda: CacheSettings(min_ttl=100, max_ttl=10), "cache.min_ttl"),
+        (lambda: IterationSettings(deadline=0.1), "iteration.deadline"),
+        (lambda: IterationSettings(source_v4="::1"), "iteration.source_v4"),
+        (lambda: IterationSettings(source_v6="x"), "iteration.source_v6"),
+        (lambda: IterationSettings(do_not_query=("10.0.0.0/99",)), "iteration.do_not_query"),
+        (lambda: IterationSettings(do_ip4=False, do_ip6=False), "iteration.do_ip4"),
+        (lambda: DnssecSettings(trust_anchors=(". A 1",)), "dnssec.trust_anchors"),
+        (lambda: PolicySettings(allow=("all",)), "policy.allow"),
+        (lambda: PolicySettings(hosts=(HostEntry("a", ("b",)),)), "policy.hosts"),
+        (lambda: LogSettings(level="loud"), "log.level"),
+        (lambda: ForwardZone("a.", ("b",)), "forward a."),
+        (lambda: StubZone("a.", ("b",)), "stub a."),
+        (lambda: Settings(root_hints=()), "root_hints"),
+        (lambda: Settings(root_hints=(RootServer("a.", ("b",)),)), "root_hints a."),
+    ],
+)
+def test_wrong_values_name_the_setting(make, name):
+    with pytest.raises(ValueError, match=f"^{name}"):
+        make()
+
+
+def test_hints_may_be_empty_when_everything_is_forwarded():
+    assert Settings(root_hints=(), forward=(ForwardZone(".", ("192.0.2.1",)),)).root_hints == ()
+
+
+def test_validation_is_off_without_anchors_or_by_choice():
+    assert not DnssecSettings(trust_anchors=()).active
+    assert not DnssecSettings(enabled=False).active
