@@ -1,0 +1,239 @@
+"""Answers from proofs already held: NXDOMAIN, "no data" and wildcards for names never asked (RFC 8198, RFC 8020).
+
+Rule: nothing is concluded here that the same records in a reply would not have proved, so the questions are put to
+`nsec` and `nsec3`, only the records come from the index of verified ones. Four borders are kept that a reply does not
+have: never past a forward or stub zone of the configuration (CVE-2026-44687), never below a negative anchor or past a
+nearer anchor, opt-out spans never deny a name (RFC 5155 section 6), and few hashes, since this runs before anybody has
+been asked (CVE-2023-50868). Random-subdomain floods against signed zones end here.
+"""
+
+from resolver import limits
+from resolver.cache.denial import Proof, ZoneProofs
+from resolver.effects import Context, RawReply
+from resolver.validate import nsec, nsec3
+from resolver.validate.anchors import Anchors
+from resolver.validate.chain import charge_of
+from resolver.verdict import Trust, Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+__all__ = ["Foreknowledge"]
+
+ANCESTORS = limits.ALIAS_PROBES.default
+HASHES = limits.NSEC3_HASHES_AHEAD.default
+UNPROVABLE = frozenset({c.ANY, c.RRSIG, c.NSEC3})
+"""Types that no bitmap speaks about."""
+
+
+class _Held(nsec3.Prover):
+    """A prover whose records come from the index; `used` are those that the proof needed."""
+
+    def __init__(self, held: ZoneProofs, now: int) -> None:
+        salt = held.parameters[3:]
+        iterations = int.from_bytes(held.parameters[:2], "big")
+        super().__init__([], zone=held.zone, iterations=iterations, salt=salt, hashes=HASHES)
+        self._held = held
+        self._now = now
+        self.used: dict[bytes, Proof] = {}
+
+    def _record(self, digest: bytes) -> tuple[Proof, nsec3.Nsec3] | None:
+        proof = self._held.at_or_before_hash(digest, self._now)
+        if proof is None:
+            return None
+        record = proof.reading
+        if record is None:
+            record = proof.reading = nsec3.parse(proof.rrset.name, proof.rrset.rdata(0), self.zone)
+        return None if record is None else (proof, record)
+
+    def matching(self, name: bytes) -> nsec3.Nsec3 | None:
+        """The record of `name`, or None."""
+        digest = self.digest(name)
+        found = self._record(digest)
+        if found is None or found[1].owner_hash != digest:
+            return None
+        self.used[digest] = found[0]
+        return found[1]
+
+    def covering(self, name: bytes) -> nsec3.Nsec3 | None:
+        """A record whose span holds the hash of `name`, or None."""
+        digest = self.digest(name)
+        found = self._record(digest)
+        if found is None or not found[1].covers(digest):
+            return None
+        self.used[found[1].owner_hash] = found[0]
+        return found[1]
+
+
+class Foreknowledge:
+    """Answers questions from verified denials. One for each validator."""
+
+    def __init__(self, anchors: Anchors, *, nsec3_iterations: int) -> None:
+        self._anchors = anchors
+        self._nsec3_iterations = nsec3_iterations
+
+    def answer(self, qname: bytes, qtype: int, context: Context, *, with_soa: bool) -> tuple[RawReply, Verdict] | None:
+        """A reply to (`qname`, `qtype`) with its verdict, or None. `with_soa`: a denial is of use only with its SOA.
+
+        Insecure is only this: that a delegation inside an opt-out span has no DS (RFC 5155 section 8.6).
+        """
+        if qtype in UNPROVABLE:
+            return None
+        name = names.lower(qname)
+        place = charge_of(name, qtype)
+        anchor = self._anchors.closest(place)
+        if anchor is None:
+            return None
+        configured = context.room.configured_for(place)
+        border = anchor.zone if configured is None or len(configured.zone) < len(anchor.zone) else configured.zone
+        held = context.store.denials.closest(place)
+        if held is not None and len(held.zone) >= len(border):
+            raw = self._by_names(name, qname, qtype, held, context) if held.has_names else None
+            if raw is None and held.has_hashes:
+                raw = self._by_hashes(name, qname, qtype, held, context)
+            if raw is not None and self._finish(raw, held, context, with_soa=with_soa):
+                return raw, Verdict.SECURE
+            if qtype == c.DS and held.has_hashes and not with_soa:
+                raw = self._opted_out(name, qname, held, context)
+                if raw is not None and self._finish(raw, held, context, with_soa=False):
+                    return raw, Verdict.INSECURE
+        raw = self._below_nothing(name, qname, qtype, border, context)
+        return None if raw is None else (raw, Verdict.SECURE)
+
+    # --- NSEC ---------------------------------------------------------------------------------------------------
+
+    def _by_names(self, name: bytes, qname: bytes, qtype: int, held: ZoneProofs, context: Context) -> RawReply | None:
+        now = context.now
+        found = _read(held, name, now)
+        if found is None:
+            return None
+        proof, record = found
+        raw = RawReply(qname, qtype)
+        raw.proofs = [proof.aged(now)]
+        if record.owner == name:
+            return _denied(raw, c.NOERROR) if nsec.proves_no_data([record], name, qtype) else None
+        if not record.covers(name):
+            return None
+        if nsec.proves_no_data([record], name, qtype):
+            return _denied(raw, c.NOERROR)  # an empty non-terminal
+        encloser = nsec.closest_encloser(record, name)
+        star = names.wildcard(encloser)
+        second = _read(held, star, now)
+        if second is None:
+            return None
+        at_star = second[1]
+        if second[0] is not proof:
+            raw.proofs.append(second[0].aged(now))
+        if nsec.proves_no_name([record, at_star], name):
+            return _denied(raw, c.NXDOMAIN)
+        if nsec.proves_no_data([record, at_star], name, qtype):
+            return _denied(raw, c.NOERROR)
+        if at_star.owner == star and nsec.proves_no_wildcard_shadow([record], name, encloser):
+            del raw.proofs[1:]
+            return _expand(raw, star, context)
+        return None
+
+    # --- NSEC3 --------------------------------------------------------------------------------------------------
+
+    def _by_hashes(self, name: bytes, qname: bytes, qtype: int, held: ZoneProofs, context: Context) -> RawReply | None:
+        prover = _Held(held, context.now)
+        if prover.iterations > self._nsec3_iterations:
+            return None
+        raw = RawReply(qname, qtype)
+        try:
+            if prover.matching(name) is not None:
+                proved, opt_out = prover.no_data(name, qtype)
+                return _denied(raw, c.NOERROR, prover, context.now) if proved and not opt_out else None
+            found = prover.closest_encloser(name)
+            if found is None or found[1].opt_out:
+                return None
+            star = names.wildcard(found[0])
+            if prover.matching(star) is not None:
+                if prover.no_data(name, qtype)[0]:
+                    return _denied(raw, c.NOERROR, prover, context.now)
+                # A reply from a wildcard carries only the proof that nothing closer exists (RFC 5155 section 7.2.6).
+                raw.proofs = [prover.used[found[1].owner_hash].aged(context.now)]
+                return _expand(raw, star, context)
+            if prover.no_name(name)[0]:
+                return _denied(raw, c.NXDOMAIN, prover, context.now)
+        except nsec3.TooManyHashes:
+            return None
+        return None
+
+    def _opted_out(self, name: bytes, qname: bytes, held: ZoneProofs, context: Context) -> RawReply | None:
+        prover = _Held(held, context.now)
+        if prover.iterations > self._nsec3_iterations:
+            return None
+        try:
+            proved, opt_out = prover.no_data(name, c.DS)
+        except nsec3.TooManyHashes:
+            return None
+        return _denied(RawReply(qname, c.DS), c.NOERROR, prover, context.now) if proved and opt_out else None
+
+    # --- NXDOMAIN cut -------------------------------------------------------------------------------------------
+
+    def _below_nothing(
+        self, name: bytes, qname: bytes, qtype: int, border: bytes, context: Context
+    ) -> RawReply | None:
+        """What a secure NXDOMAIN of an ancestor says about everything below it (RFC 8020)."""
+        rrsets, now = context.store.rrsets, context.now
+        above = name
+        for _ in range(ANCESTORS):
+            if len(above) <= len(border) or len(above) == 1:
+                break
+            above = above[above[0] + 1 :]
+            negative = rrsets.find_negative(above, 0, now)
+            if negative is not None and negative.verdict == Verdict.SECURE and negative.soa is not None:
+                raw = _denied(RawReply(qname, qtype), c.NXDOMAIN)
+                raw.soa, raw.proofs, raw.ttl = negative.soa, list(negative.proofs), negative.ttl
+                return raw
+        return None
+
+    @staticmethod
+    def _finish(raw: RawReply, held: ZoneProofs, context: Context, *, with_soa: bool) -> bool:
+        """Give a reply its zone, SOA and TTL; False when something is missing."""
+        raw.zone = held.zone
+        ttl = min(rrset.ttl for rrset in raw.proofs)
+        if raw.denied:
+            raw.soa = held.soa(context.now)
+            if raw.soa is None:
+                if with_soa:
+                    return False
+            else:
+                ttl = min(ttl, raw.soa.ttl)
+                raw.soa = raw.soa.with_ttl(ttl)
+            raw.proofs = [rrset.with_ttl(ttl) for rrset in raw.proofs]
+        elif raw.answer[0].ttl > ttl:
+            raw.answer[0] = raw.answer[0].with_ttl(ttl)
+        raw.ttl = ttl
+        return True
+
+
+def _denied(raw: RawReply, rcode: int, prover: _Held | None = None, now: int = 0) -> RawReply:
+    raw.denied, raw.rcode = True, rcode
+    if prover is not None:
+        raw.proofs = [proof.aged(now) for proof in prover.used.values()]
+    return raw
+
+
+def _expand(raw: RawReply, star: bytes, context: Context) -> RawReply | None:
+    """The answer that the wildcard `star` gives, when the cache holds its set."""
+    find = context.store.rrsets.find
+    for rtype in (raw.qtype, c.CNAME):
+        rrset: RRset | None = find(star, rtype, context.now, min_trust=Trust.VALIDATED)
+        if rrset is not None and rrset.verdict == Verdict.SECURE:
+            raw.answer.append(rrset.with_name(raw.qname))
+            if rtype == c.CNAME and raw.qtype != c.CNAME:
+                raw.alias = raw.name = rrset.targets()[0]
+            return raw
+    return None
+
+
+def _read(held: ZoneProofs, name: bytes, now: int) -> tuple[Proof, nsec.Nsec] | None:
+    proof = held.at_or_before(name, now)
+    if proof is None:
+        return None
+    record = proof.reading
+    if record is None:
+        record = proof.reading = nsec.parse(proof.rrset.name, proof.rrset.rdata(0), held.zone)
+    return None if record is None else (proof, record)

@@ -1,0 +1,392 @@
+"""The chain of trust: which keys may sign a zone, and where the signed part of the tree ends (RFC 4035 section 5).
+
+Bottom up where there are signatures: the signer named by an RRSIG is asked for its DNSKEY set, that for its DS set, and
+so on to an anchor; each step is a `Need`, so that it comes from the cache, is shared with other queries and spends the
+same budget. Top down only where signatures are missing: the DS of each name from the anchor towards the zone, until one
+is proved absent at a delegation. Rule: "no keys" never means "insecure" unless a proof says so.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from resolver import limits
+from resolver.effects import Context, Failure, Need, Outcome, Purpose, Question, Steps, Task, Verify
+from resolver.validate import nsec3
+from resolver.validate.anchors import Anchor, Anchors
+from resolver.validate.records import (
+    DS_DIGESTS,
+    Dnskey,
+    Ds,
+    Rrsig,
+    bitmap_has,
+    ds_matches,
+    name_end,
+    parse_dnskey,
+    parse_ds,
+    parse_rrsig,
+    serial_before,
+    signed_data,
+    signer_labels,
+)
+from resolver.validate.verify import ALGORITHMS, SHA1_ALGORITHMS, SignatureJob
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+__all__ = ["INSECURE", "SECURE", "Chain", "Finding", "charge_of"]
+
+
+class Finding:
+    """A verdict with its reason: the Extended DNS Error (-1: none) and a sentence for people."""
+
+    __slots__ = ("ede", "keys", "signature", "text", "verdict")
+
+    def __init__(
+        self,
+        verdict: Verdict,
+        ede: int = -1,
+        text: str = "",
+        *,
+        keys: Sequence[Dnskey] = (),
+        signature: Rrsig | None = None,
+    ) -> None:
+        self.verdict = verdict
+        self.ede = ede
+        self.text = text
+        self.keys = keys
+        self.signature = signature
+
+
+SECURE = Finding(Verdict.SECURE)
+INSECURE = Finding(Verdict.INSECURE)
+
+
+def _bogus(ede: int, text: str) -> Finding:
+    return Finding(Verdict.BOGUS, ede, text)
+
+
+def _show(name: bytes, rtype: int) -> str:
+    return f"{names.to_text(name)} {c.type_to_text(rtype)}"
+
+
+class Chain:
+    """Keys and zone states for one validator; holds nothing but its anchors and parsed keys of recent zones."""
+
+    def __init__(self, anchors: Anchors, *, sha1: bool) -> None:
+        self.anchors = anchors
+        self.algorithms = ALGORITHMS if sha1 else ALGORITHMS - SHA1_ALGORITHMS
+        self._parsed: OrderedDict[bytes, tuple[Dnskey, ...]] = OrderedDict()
+
+    # --- one RRset ------------------------------------------------------------------------------------------------
+
+    def rrset(self, task: Task, ctx: Context, rrset: RRset, question: Question) -> Steps[Finding]:
+        """What is to be believed of one RRset with its signatures, found while asking for `question`.
+
+        Which server it came from does not count: servers of a parent often hold the child as well, and a zone above the
+        anchor has no say below it.
+        """
+        asked_parent = question.qtype == c.DS and names.equal(rrset.name, question.qname)
+        place = charge_of(rrset.name, c.DS if asked_parent else rrset.rtype)
+        anchor = self.anchors.closest(place)
+        if anchor is None:
+            return INSECURE
+        sigs = (
+            [s for s in map(parse_rrsig, rrset.sigs()) if s is not None and s.covered == rrset.rtype]
+            if rrset.sig_len
+            else []
+        )
+        if not sigs:
+            state = yield from self.zone_state(task, ctx, place)
+            if state.verdict is Verdict.SECURE:
+                return _bogus(
+                    c.EDE_RRSIGS_MISSING, f"{_show(rrset.name, rrset.rtype)} has no signature in a signed zone"
+                )
+            return state
+        reason: Finding | None = None
+        for signer in dict.fromkeys(s.signer for s in sigs):
+            # A signer above the anchor is nobody: its zone may well be unsigned, and that must not make this set so.
+            if not names.is_subdomain(signer, anchor.zone) or not _may_sign(signer, rrset, question):
+                reason = reason or _bogus(
+                    c.EDE_DNSSEC_BOGUS,
+                    f"{_show(rrset.name, rrset.rtype)} is signed by "
+                    f"{names.to_text(signer)}, which is not in charge of it",
+                )
+                continue
+            found = yield from self.keys(task, ctx, signer)
+            if found.verdict is not Verdict.SECURE:
+                if found.verdict is Verdict.INSECURE:
+                    return found
+                reason = reason or found
+                continue
+            found = yield from self._check(task, ctx, rrset, [s for s in sigs if s.signer == signer], found.keys)
+            if found.verdict is Verdict.SECURE:
+                return found
+            reason = found
+        assert reason is not None
+        return reason
+
+    def _check(
+        self, task: Task, ctx: Context, rrset: RRset, sigs: list[Rrsig], keys: Sequence[Dnskey]
+    ) -> Steps[Finding]:
+        """Check the signatures of one signer until one is right."""
+        reason: Finding | None = None
+        what = _show(rrset.name, rrset.rtype)
+        tried = 0
+        for sig in sigs:
+            fault = self._fault(sig, rrset, ctx.now)
+            if fault is not None:
+                reason = reason or fault
+                continue
+            if sig.algorithm not in self.algorithms:
+                reason = reason or _bogus(
+                    c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, f"{what}: signature of algorithm {sig.algorithm}"
+                )
+                continue
+            candidates = [k for k in keys if k.tag == sig.tag and k.algorithm == sig.algorithm and k.usable]
+            if not candidates:
+                reason = reason or _bogus(
+                    c.EDE_DNSKEY_MISSING,
+                    f"{what}: no key {sig.tag} of algorithm {sig.algorithm} at {names.to_text(sig.signer)}",
+                )
+                continue
+            # KeyTrap (CVE-2023-50387): colliding tags and many signatures multiply, so both factors are capped.
+            for key in candidates[: limits.KEYS_PER_TAG.default]:
+                if tried >= limits.CHECKS_PER_RRSET.default or not task.budget.take_verifications(1):
+                    return _bogus(c.EDE_DNSSEC_BOGUS, f"{what}: too many signatures to check")
+                tried += 1
+                good = yield Verify((SignatureJob(key.algorithm, key.key, sig.signature, signed_data(rrset, sig)),))
+                if good[0]:
+                    return Finding(Verdict.SECURE, signature=sig, keys=(key,))
+                reason = _bogus(
+                    c.EDE_DNSSEC_BOGUS,
+                    f"{what}: the signature by key {key.tag} of {names.to_text(sig.signer)} is wrong",
+                )
+        assert reason is not None
+        return reason
+
+    @staticmethod
+    def _fault(sig: Rrsig, rrset: RRset, now: int) -> Finding | None:
+        """What is wrong with a signature before any cryptography (RFC 4035 section 5.3.1)."""
+        what = _show(rrset.name, rrset.rtype)
+        # More labels than the owner, or fewer than the signer: forging wildcards across zones (CVE-2026-44690 and kin).
+        if sig.labels > signer_labels(rrset.name) or sig.labels < names.label_count(sig.signer):
+            return _bogus(c.EDE_DNSSEC_BOGUS, f"{what}: the signature states an impossible number of labels")
+        now32 = now & 0xFFFFFFFF
+        if serial_before(sig.expiration, sig.inception):
+            return _bogus(c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID, f"{what}: the signature expires before it begins")
+        if serial_before(sig.expiration, now32):
+            return _bogus(
+                c.EDE_SIGNATURE_EXPIRED, f"{what}: the signature expired {now32 - sig.expiration & 0xFFFFFFFF} s ago"
+            )
+        if serial_before(now32, sig.inception):
+            return _bogus(
+                c.EDE_SIGNATURE_NOT_YET_VALID,
+                f"{what}: the signature becomes valid in {sig.inception - now32 & 0xFFFFFFFF} s",
+            )
+        return None
+
+    # --- keys of a zone -------------------------------------------------------------------------------------------
+
+    def keys(self, task: Task, ctx: Context, zone: bytes) -> Steps[Finding]:
+        """The validated keys of `zone` (lower case): SECURE with keys, INSECURE, or BOGUS with the reason."""
+        if self.anchors.closest(zone) is None:
+            return INSECURE
+        known = ctx.store.rrsets.find(zone, c.DNSKEY, ctx.now, min_trust=0)
+        if known is not None and known.verdict == Verdict.SECURE:
+            return Finding(Verdict.SECURE, keys=self._keys_of(known))
+        outcome = yield Need(Question(zone, c.DNSKEY), Purpose.CHAIN)
+        failure = outcome if isinstance(outcome, Failure) else outcome.failure
+        if failure is not None:
+            return _bogus(
+                failure.ede if failure.ede > 0 else c.EDE_DNSKEY_MISSING,
+                f"no keys of {names.to_text(zone)}: {failure.text}",
+            )
+        if outcome.verdict == Verdict.INSECURE:
+            return INSECURE
+        if outcome.verdict != Verdict.SECURE:
+            return _bogus(c.EDE_DNSSEC_INDETERMINATE, f"the keys of {names.to_text(zone)} could not be validated")
+        for rrset in outcome.answer:
+            if rrset.rtype == c.DNSKEY and names.equal(rrset.name, zone):
+                return Finding(Verdict.SECURE, keys=self._keys_of(rrset))
+        # The name is no zone with keys; whether that is legal is the affair of whoever is in charge of it.
+        state = yield from self.zone_state(task, ctx, zone)
+        if state.verdict is Verdict.SECURE:
+            return _bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} signs but has no keys")
+        return state
+
+    def _keys_of(self, rrset: RRset) -> tuple[Dnskey, ...]:
+        slot = rrset.packed
+        known = self._parsed.get(slot)
+        if known is None:
+            known = tuple(k for k in map(parse_dnskey, rrset.rdatas()) if k is not None)
+            self._parsed[slot] = known
+            if len(self._parsed) > limits.PARSED_KEY_SETS.default:
+                self._parsed.popitem(last=False)
+        return known
+
+    def dnskey(self, task: Task, ctx: Context, rrset: RRset) -> Steps[Finding]:
+        """Validate a DNSKEY set itself: by the anchor of its name, or by the DS set of the parent."""
+        zone = names.lower(rrset.name)
+        anchor = self.anchors.get(zone)
+        if anchor is None:
+            found = yield from self._ds_of(task, ctx, zone)
+            if isinstance(found, Finding):
+                if found.verdict is Verdict.SECURE:
+                    # No cut is here: whoever publishes keys at a name inside of a zone made them himself.
+                    return _bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} has keys but is no zone of its own")
+                return found
+            anchor = Anchor(zone)
+            anchor.ds = found
+        usable = [d for d in anchor.ds if d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS]
+        trusted = [k for k in anchor.keys if k.algorithm in self.algorithms]
+        if not usable and not trusted:
+            # RFC 4035 section 5.2: with nothing we understand, the zone is as if unsigned.
+            return Finding(
+                Verdict.INSECURE,
+                c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM,
+                f"{names.to_text(zone)} is signed only with algorithms or digests that are not supported",
+            )
+        if any(d.digest_type != 1 for d in usable):
+            usable = [d for d in usable if d.digest_type != 1]  # RFC 4509 section 3
+        keys = self._keys_of(rrset)
+        entry: list[Dnskey] = []
+        missed = 0
+        for key in keys:
+            if any(key.rdata == t.rdata for t in trusted):
+                entry.append(key)
+                continue
+            for ds in usable:
+                if ds.tag != key.tag or ds.algorithm != key.algorithm:
+                    continue
+                if ds_matches(ds, zone, key):
+                    entry.append(key)
+                    break
+                missed += 1
+                if missed > limits.DS_MISMATCHES.default:
+                    return _bogus(
+                        c.EDE_DNSSEC_BOGUS, f"{names.to_text(zone)}: too many keys that no DS record matches"
+                    )
+        if not entry:
+            return _bogus(c.EDE_DNSKEY_MISSING, f"no key of {names.to_text(zone)} matches a DS record or anchor")
+        if not any(k.usable for k in entry):
+            return _bogus(
+                c.EDE_NO_ZONE_KEY_BIT_SET, f"the key of {names.to_text(zone)} that the DS record names may not sign"
+            )
+        sigs = [
+            s
+            for s in map(parse_rrsig, rrset.sigs())
+            if s is not None and s.covered == c.DNSKEY and s.signer == zone and any(k.tag == s.tag for k in entry)
+        ]
+        if not sigs:
+            return _bogus(
+                c.EDE_RRSIGS_MISSING, f"the keys of {names.to_text(zone)} are not signed by the one that is trusted"
+            )
+        return (yield from self._check(task, ctx, rrset, sigs, entry))
+
+    def _ds_of(self, task: Task, ctx: Context, zone: bytes) -> Steps["list[Ds] | Finding"]:
+        """The validated DS set of `zone`, or the finding that stands in its place."""
+        if self.anchors.closest(zone) is None:
+            return INSECURE
+        known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
+        if known is None or known.verdict != Verdict.SECURE:
+            outcome = yield Need(Question(zone, c.DS), Purpose.CHAIN)
+            state = self._ds_outcome(zone, outcome)
+            if state is not None:
+                return state
+            known = next(r for r in outcome.answer if r.rtype == c.DS)
+        return [d for d in map(parse_ds, known.rdatas()) if d is not None]
+
+    def _ds_outcome(self, zone: bytes, outcome: Outcome | Failure) -> Finding | None:
+        """What a DS answer says when it is not a validated DS set; None when it is one."""
+        failure = outcome if isinstance(outcome, Failure) else outcome.failure
+        if failure is not None:
+            return _bogus(
+                failure.ede if failure.ede > 0 else c.EDE_DNSSEC_INDETERMINATE,
+                f"no DS of {names.to_text(zone)}: {failure.text}",
+            )
+        assert isinstance(outcome, Outcome)
+        if outcome.verdict == Verdict.INSECURE:
+            return INSECURE
+        if outcome.verdict != Verdict.SECURE:
+            return _bogus(c.EDE_DNSSEC_INDETERMINATE, f"the DS of {names.to_text(zone)} could not be validated")
+        if any(r.rtype == c.DS and names.equal(r.name, zone) for r in outcome.answer):
+            return None
+        if _is_delegation(outcome, zone):
+            return INSECURE
+        return SECURE  # no cut here, or no such name: the parent zone goes on
+
+    # --- zones without signatures ---------------------------------------------------------------------------------
+
+    def zone_state(self, task: Task, ctx: Context, zone: bytes) -> Steps[Finding]:
+        """Whether data at `zone` must be signed: SECURE (it must), INSECURE (proved), or BOGUS with the reason.
+
+        `zone` (lower case) may be any name; each name from the anchor down to it is asked for its DS set.
+        """
+        anchor = self.anchors.closest(zone)
+        if anchor is None:
+            return INSECURE
+        for count in range(names.label_count(anchor.zone) + 1, names.label_count(zone) + 1):
+            cut = names.suffix(zone, count)
+            known = ctx.store.rrsets.find(cut, c.DS, ctx.now, min_trust=0)
+            if known is not None and known.verdict == Verdict.SECURE:
+                if not self._understood(known):
+                    return INSECURE
+                continue
+            outcome = yield Need(Question(cut, c.DS), Purpose.CHAIN)
+            state = self._ds_outcome(cut, outcome)
+            if state is None:
+                if not self._understood(next(r for r in outcome.answer if r.rtype == c.DS)):
+                    return INSECURE
+            elif state.verdict is not Verdict.SECURE:
+                return state
+            elif outcome.rcode == c.NXDOMAIN:
+                return SECURE
+        if zone == anchor.zone and not self._anchor_understood(anchor):
+            return INSECURE
+        return SECURE
+
+    def _understood(self, rrset: RRset) -> bool:
+        return any(
+            d is not None and d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS
+            for d in map(parse_ds, rrset.rdatas())
+        )
+
+    def _anchor_understood(self, anchor: Anchor) -> bool:
+        return any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in anchor.ds) or any(
+            k.algorithm in self.algorithms for k in anchor.keys
+        )
+
+
+def charge_of(name: bytes, rtype: int) -> bytes:
+    """The name (lower case) whose zone is in charge of a set: a DS set, and its absence, are the parent's."""
+    name = names.lower(name)
+    return names.parent(name) if rtype == c.DS and name != names.ROOT else name
+
+
+def _may_sign(signer: bytes, rrset: RRset, question: Question) -> bool:
+    if not names.is_subdomain(rrset.name, signer):
+        return False
+    # RFC 4035 section 5.2: a DS set, and its absence, are the parent's to sign. A child that denies its own DS
+    # would also send the validator in a circle.
+    if rrset.rtype == c.DS:
+        return signer == names.ROOT or not names.equal(rrset.name, signer)
+    return question.qtype != c.DS or signer == names.ROOT or not names.equal(question.qname, signer)
+
+
+def _is_delegation(outcome: Outcome, zone: bytes) -> bool:
+    """Whether a validated denial of DS shows that `zone` is a zone cut: NS without SOA in the record of its name."""
+    hashed = []
+    for rrset in outcome.authority:
+        if rrset.rtype == c.NSEC and names.equal(rrset.name, zone):
+            rdata = rrset.rdata(0)
+            bitmap = rdata[name_end(rdata, 0) :]
+            return bitmap_has(bitmap, c.NS) and not bitmap_has(bitmap, c.SOA)
+        if rrset.rtype == c.NSEC3:
+            record = nsec3.parse(rrset.name, rrset.rdata(0), names.lower(names.parent(rrset.name)))
+            if record is not None:
+                hashed.append(record)
+    if not hashed:
+        return False
+    match = nsec3.Prover.of(hashed).matching(zone)
+    return match is not None and match.has(c.NS) and not match.has(c.SOA)

@@ -1,0 +1,180 @@
+"""Proofs of absence by hashed names (RFC 5155, RFC 9276).
+
+The records given here have been verified already. Hashing is the attack surface (CVE-2023-50868): each proof memoises
+its hashes, their number is bounded, and more iterations than the limit make the zone count as insecure, never as proof.
+Opt-out is carried out of each proof, since it turns "does not exist" into "is not signed".
+"""
+
+import hashlib
+import struct
+from typing import NamedTuple
+
+from resolver import limits
+from resolver.cache.denial import owner_hash
+from resolver.validate.records import bitmap_has
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+__all__ = ["Nsec3", "Prover", "TooManyHashes", "parse"]
+
+SHA1 = 1
+OPT_OUT = 1
+
+
+class TooManyHashes(Exception):
+    """The proof would cost more hashes than the limit."""
+
+
+class Nsec3(NamedTuple):
+    """One verified NSEC3 record."""
+
+    owner_hash: bytes
+    next_hash: bytes
+    flags: int
+    iterations: int
+    salt: bytes
+    bitmap: bytes
+    zone: bytes
+
+    def has(self, rtype: int) -> bool:
+        """Whether the bitmap names the type."""
+        return bitmap_has(self.bitmap, rtype)
+
+    @property
+    def opt_out(self) -> bool:
+        """Whether unsigned delegations may hide in its span (RFC 5155 section 6)."""
+        return bool(self.flags & OPT_OUT)
+
+    def covers(self, digest: bytes) -> bool:
+        """Whether `digest` lies strictly between this hash and the next, around the end of the ring too."""
+        if self.owner_hash < self.next_hash:
+            return self.owner_hash < digest < self.next_hash
+        return digest > self.owner_hash or digest < self.next_hash
+
+
+def parse(owner: bytes, rdata: bytes, zone: bytes) -> Nsec3 | None:
+    """Read one; None for unknown hash algorithms or flags (RFC 5155 section 8.1, 8.2) and owners not directly below
+    the zone's apex (CVE-2026-10723)."""
+    if len(rdata) < 6:
+        return None
+    algorithm, flags, iterations, salt_length = struct.unpack_from("!BBHB", rdata)
+    if algorithm != SHA1 or flags & ~OPT_OUT or salt_length > limits.NSEC3_SALT.default:
+        return None
+    at = 5 + salt_length
+    salt = rdata[5:at]
+    if at >= len(rdata):
+        return None
+    length = rdata[at]
+    next_hash = rdata[at + 1 : at + 1 + length]
+    if len(next_hash) != length or names.lower(names.parent(owner)) != zone:
+        return None
+    hashed = owner_hash(owner)
+    if hashed is None or len(hashed) != length:
+        return None
+    return Nsec3(hashed, next_hash, flags, iterations, salt, rdata[at + 1 + length :], zone)
+
+
+class Prover:
+    """The NSEC3 records of one reply, of one zone and one set of parameters, with the hashes already computed."""
+
+    def __init__(
+        self,
+        records: list[Nsec3],
+        *,
+        zone: bytes,
+        iterations: int,
+        salt: bytes,
+        hashes: int = limits.NSEC3_HASHES.default,
+    ) -> None:
+        self.zone = zone
+        self.iterations = iterations
+        self.salt = salt
+        self._hashes = hashes
+        # RFC 5155 section 8.2: all must carry the same parameters; those that differ prove nothing.
+        self.records = [r for r in records if (r.zone, r.iterations, r.salt) == (zone, iterations, salt)]
+        self._memo: dict[bytes, bytes] = {}
+
+    @classmethod
+    def of(cls, records: list[Nsec3]) -> "Prover":
+        """A prover with the zone and parameters of the first of `records`."""
+        first = records[0]
+        return cls(records, zone=first.zone, iterations=first.iterations, salt=first.salt)
+
+    def digest(self, name: bytes) -> bytes:
+        """Hash of a lower-case name (RFC 5155 section 5).
+
+        Raises:
+            TooManyHashes: the reply has used up its hashes.
+        """
+        known = self._memo.get(name)
+        if known is None:
+            if len(self._memo) >= self._hashes:
+                raise TooManyHashes
+            known = hashlib.sha1(name + self.salt, usedforsecurity=False).digest()
+            for _ in range(self.iterations):
+                known = hashlib.sha1(known + self.salt, usedforsecurity=False).digest()
+            self._memo[name] = known
+        return known
+
+    def matching(self, name: bytes) -> Nsec3 | None:
+        """The record of `name`, or None."""
+        digest = self.digest(name)
+        return next((r for r in self.records if r.owner_hash == digest), None)
+
+    def covering(self, name: bytes) -> Nsec3 | None:
+        """A record whose span holds the hash of `name`, or None."""
+        digest = self.digest(name)
+        return next((r for r in self.records if r.covers(digest)), None)
+
+    def closest_encloser(self, qname: bytes) -> tuple[bytes, Nsec3] | None:
+        """The closest encloser and the record that covers the next closer name (RFC 5155 section 8.3); None when
+        there is no such proof."""
+        labels = names.label_count(qname)
+        apex = names.label_count(self.zone)
+        for count in range(labels - 1, apex - 1, -1):
+            candidate = names.suffix(qname, count)
+            match = self.matching(candidate)
+            if match is None:
+                continue
+            # A delegation or DNAME as encloser would speak for names that are not its own.
+            if match.has(c.DNAME) or (match.has(c.NS) and not match.has(c.SOA)):
+                return None
+            cover = self.covering(names.suffix(qname, count + 1))
+            return None if cover is None else (candidate, cover)
+        return None
+
+    def no_name(self, qname: bytes) -> tuple[bool, bool]:
+        """NXDOMAIN (RFC 5155 section 8.4): (proved, by opt-out)."""
+        found = self.closest_encloser(qname)
+        if found is None:
+            return False, False
+        encloser, cover = found
+        if self.covering(names.wildcard(encloser)) is None:
+            return False, False
+        return True, cover.opt_out
+
+    def no_data(self, qname: bytes, qtype: int) -> tuple[bool, bool]:
+        """NODATA (RFC 5155 sections 8.5 to 8.7): (proved, by opt-out)."""
+        match = self.matching(qname)
+        if match is not None:
+            return self._lacks(match, qtype, qname), False
+        found = self.closest_encloser(qname)
+        if found is None:
+            return False, False
+        encloser, cover = found
+        star = self.matching(names.wildcard(encloser))
+        if star is not None:
+            return self._lacks(star, qtype, names.wildcard(encloser)), cover.opt_out
+        return cover.opt_out, cover.opt_out
+
+    def _lacks(self, record: Nsec3, qtype: int, qname: bytes) -> bool:
+        if record.has(qtype) or record.has(c.CNAME):
+            return False
+        if qtype == c.DS:
+            return qname == names.ROOT or not record.has(c.SOA)
+        return not (record.has(c.NS) and not record.has(c.SOA))
+
+    def no_wildcard_shadow(self, qname: bytes, encloser: bytes) -> tuple[bool, bool]:
+        """A positive answer from ``*.encloser`` (RFC 5155 section 8.8): (proved, by opt-out)."""
+        cover = self.covering(names.suffix(qname, names.label_count(encloser) + 1))
+        return (False, False) if cover is None else (True, cover.opt_out)

@@ -1,0 +1,45 @@
+"""The root key sentinel (RFC 8509): questions by which a user can find out which root keys this resolver trusts.
+
+A name that begins with ``root-key-sentinel-is-ta-NNNNN`` or ``-not-ta-`` is resolved as any other; only when its answer
+is secure, and says the wrong thing about key tag NNNNN, does SERVFAIL take the answer's place. Length and type are
+looked at first, since this stands in the way of every secure answer.
+"""
+
+from resolver.effects import Question
+from resolver.validate.anchors import Anchors
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+__all__ = ["Sentinel"]
+
+IS = b"root-key-sentinel-is-ta-"
+NOT = b"root-key-sentinel-not-ta-"
+DIGITS = 5
+
+
+class Sentinel:
+    """Knows the tags of the root's trust anchors."""
+
+    def __init__(self, anchors: Anchors) -> None:
+        root = anchors.get(names.ROOT)
+        self.tags: frozenset[int] = frozenset()
+        if root is not None:
+            self.tags = frozenset([ds.tag for ds in root.ds] + [key.tag for key in root.keys])
+
+    def forbids(self, question: Question) -> str | None:
+        """Why a secure answer to `question` must be withheld, or None (RFC 8509 section 2.2)."""
+        length = question.qname[0]
+        if length != len(IS) + DIGITS and length != len(NOT) + DIGITS:
+            return None
+        if question.qtype not in (c.A, c.AAAA) or not self.tags:
+            return None
+        label = question.qname[1 : 1 + length].lower()
+        digits = label[-DIGITS:]
+        if not digits.isdigit():
+            return None
+        trusted = int(digits) in self.tags
+        if label[:-DIGITS] == IS and not trusted:
+            return f"root key sentinel: key tag {int(digits)} is no trust anchor"
+        if label[:-DIGITS] == NOT and trusted:
+            return f"root key sentinel: key tag {int(digits)} is a trust anchor"
+        return None

@@ -1,0 +1,310 @@
+"""From one raw reply to a verdict: positive answers, wildcards, alias chains and denials (RFC 4035 section 5).
+
+A generator that yields `Need` and `Verify` and returns verdict and reason. Rule: a reply is worth the least of its
+parts, and a part without proof is bogus unless the chain of trust proves its zone insecure. Each RRset leaves with its
+own verdict and with its TTL cut to what its signature allows, so that the cache never holds it longer.
+"""
+
+from resolver import limits
+from resolver.effects import Context, Question, RawReply, Steps, Task
+from resolver.settings import Settings
+from resolver.validate import nsec, nsec3
+from resolver.validate.aggressive import Foreknowledge
+from resolver.validate.anchors import Anchors
+from resolver.validate.chain import INSECURE, SECURE, Chain, Finding, charge_of
+from resolver.validate.records import Rrsig, signer_labels
+from resolver.validate.sentinel import Sentinel
+from resolver.verdict import Trust, Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+__all__ = ["Validator", "create"]
+
+
+class _Denials:
+    """The verified NSEC and NSEC3 records of a reply."""
+
+    def __init__(self) -> None:
+        self.nsec: list[nsec.Nsec] = []
+        self.nsec3: list[nsec3.Nsec3] = []
+        self.sets: list[tuple[RRset, bytes]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.sets)
+
+    def add(self, rrset: RRset, signature: Rrsig) -> None:
+        # A denial that was itself expanded from a wildcard proves nothing (CVE-2017-15105).
+        if signature.labels != signer_labels(rrset.name):
+            return
+        self.sets.append((rrset, signature.signer))
+        for rdata in rrset.rdatas():
+            if rrset.rtype == c.NSEC:
+                plain = nsec.parse(rrset.name, rdata, signature.signer)
+                if plain is not None:
+                    self.nsec.append(plain)
+            else:
+                hashed = nsec3.parse(rrset.name, rdata, signature.signer)
+                if hashed is not None:
+                    self.nsec3.append(hashed)
+
+
+class Validator:
+    """Validates replies by the anchors of one configuration."""
+
+    def __init__(
+        self,
+        anchors: Anchors,
+        *,
+        sha1: bool = True,
+        nsec3_iterations: int = limits.NSEC3_ITERATIONS.default,
+        aggressive: bool = True,
+    ) -> None:
+        self.nsec3_iterations = nsec3_iterations
+        self.anchors = anchors
+        self.chain = Chain(anchors, sha1=sha1)
+        self.sentinel = Sentinel(anchors)
+        self.foreknowledge = Foreknowledge(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
+
+    def validate(
+        self, question: Question, raw: RawReply, context: Context, task: Task
+    ) -> Steps[tuple[Verdict, int, str]]:
+        """Judge one scrubbed reply: its verdict, the Extended DNS Error (0: none) and a sentence.
+
+        Each set of `raw` leaves with its verdict, and with a TTL that its signature allows.
+        """
+        found = yield from self._judge(question, raw, context, task)
+        return found.verdict, max(found.ede, 0), found.text
+
+    def _judge(self, question: Question, raw: RawReply, context: Context, task: Task) -> Steps[Finding]:
+        chain = self.chain
+        worst = SECURE
+        wildcards: list[tuple[bytes, bytes]] = []
+        dnames: list[RRset] = []
+        for at, rrset in enumerate(raw.answer):
+            if rrset.rtype == c.CNAME and self._synthesised(rrset, dnames):
+                rrset.verdict = min(r.verdict for r in dnames)
+                continue
+            if rrset.rtype == c.RRSIG:
+                found = INSECURE  # signatures are not signed (RFC 4035 section 2.2)
+            elif rrset.rtype == c.DNSKEY and question.qtype == c.DNSKEY and rrset.sig_len:
+                found = yield from chain.dnskey(task, context, rrset)
+            else:
+                found = yield from chain.rrset(task, context, rrset, question)
+            worst = _worse(worst, found)
+            if found.verdict is Verdict.BOGUS:
+                return found
+            rrset = raw.answer[at] = _stamp(rrset, found, context.now)
+            signature = found.signature
+            if signature is not None and signature.labels < signer_labels(rrset.name):
+                if rrset.rtype == c.DNAME:
+                    # What a wildcard would make of a whole subtree has no defined meaning (RFC 4592 section 4.4).
+                    return Finding(
+                        Verdict.BOGUS, c.EDE_DNSSEC_BOGUS, f"{names.to_text(rrset.name)} DNAME comes from a wildcard"
+                    )
+                owner = names.lower(rrset.name)
+                wildcards.append((owner, names.suffix(owner, signature.labels)))
+            if rrset.rtype == c.DNAME:
+                dnames.append(rrset)
+        if not raw.denied and not wildcards:
+            if raw.alias is not None and raw.proofs:
+                # An alias into a delegation of the same zone often brings the proof that no DS is there.
+                yield from self._denials(task, context, raw, question)
+            if raw.rcode == c.YXDOMAIN:
+                return _worse(worst, INSECURE)  # the DNAME is proved, the response code is not
+            return worst
+        if raw.denied and self.anchors.closest(charge_of(raw.name, question.qtype)) is None:
+            for rrset in raw.authority:
+                rrset.verdict = Verdict.INSECURE
+            return _worse(worst, INSECURE)
+        denials, found = yield from self._denials(task, context, raw, question)
+        if found.verdict is Verdict.BOGUS and not denials:
+            return (yield from self._unless_unsigned(task, context, raw, question, found, worst))
+        try:
+            for owner, encloser in wildcards:
+                worst = _worse(worst, self._no_shadow(denials, owner, encloser))
+            if not raw.denied:
+                return worst
+            found = self._denial(denials, raw, question.qtype)
+        except nsec3.TooManyHashes:
+            return Finding(Verdict.BOGUS, c.EDE_DNSSEC_BOGUS, "the proof of absence needs too many NSEC3 hashes")
+        if found.verdict is Verdict.BOGUS:
+            return (yield from self._unless_unsigned(task, context, raw, question, found, worst))
+        if raw.soa is not None:
+            soa = yield from chain.rrset(task, context, raw.soa, question)
+            if soa.verdict is Verdict.BOGUS:
+                return soa
+            found = _worse(found, soa)
+            raw.soa = _stamp(raw.soa, soa, context.now)
+            self._learn(context, denials, raw.soa)
+        return _worse(worst, found)
+
+    def _unless_unsigned(
+        self, task: Task, context: Context, raw: RawReply, question: Question, reason: Finding, worst: Finding
+    ) -> Steps[Finding]:
+        """A denial without a valid proof is bogus, for `reason`, unless the name lies where nothing is signed."""
+        if raw.denied:
+            state = yield from self.chain.zone_state(task, context, charge_of(raw.name, question.qtype))
+            if state.verdict is Verdict.INSECURE:
+                for rrset in raw.authority:
+                    rrset.verdict = Verdict.INSECURE
+                return _worse(worst, state)
+            if state.verdict is Verdict.BOGUS:
+                return state
+        return reason
+
+    # --- the answer section ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _synthesised(cname: RRset, dnames: list[RRset]) -> bool:
+        """Whether an unsigned CNAME is what a DNAME before it says (RFC 6672 section 5.3.1)."""
+        if cname.sigs():
+            return False
+        for dname in dnames:
+            if dname.rtype == c.DNAME and names.is_subdomain(cname.name, dname.name):
+                target = names.replace_suffix(cname.name, dname.name, dname.targets()[0])
+                if target is not None and names.equal(target, cname.targets()[0]):
+                    return True
+        return False
+
+    # --- denials --------------------------------------------------------------------------------------------------
+
+    def _denials(
+        self, task: Task, context: Context, raw: RawReply, question: Question
+    ) -> Steps[tuple[_Denials, Finding]]:
+        """Verify the proofs of `raw`: what is left to prove with, and, when that is nothing, the reason.
+
+        Only what is secure proves anything: a record of an unsigned zone beside or below the name is anybody's to forge.
+        """
+        denials = _Denials()
+        if len(raw.proofs) > limits.DENIAL_RRSETS.default:
+            return denials, Finding(Verdict.BOGUS, c.EDE_DNSSEC_BOGUS, "too many records of denial")
+        reason: Finding | None = None
+        kept = []
+        for rrset in raw.proofs:
+            if not rrset.sig_len:
+                continue
+            found = yield from self.chain.rrset(task, context, rrset, question)
+            if found.verdict is Verdict.SECURE and found.signature is not None:
+                rrset = _stamp(rrset, found, context.now)
+                kept.append(rrset)
+                denials.add(rrset, found.signature)
+            elif reason is None and found.verdict is Verdict.BOGUS:
+                reason = found  # a wrong record proves nothing; whether the others suffice is seen later
+        if denials:
+            raw.proofs = kept
+            self._learn(context, denials, None)
+            return denials, SECURE
+        if reason is None:
+            text = f"the denial of {names.to_text(raw.name)} carries no proof"
+            reason = Finding(Verdict.BOGUS, c.EDE_NSEC_MISSING, text)
+        return denials, reason
+
+    @staticmethod
+    def _learn(context: Context, denials: _Denials, soa: RRset | None) -> None:
+        """Keep what was proved for names that nobody has asked for yet (RFC 8198)."""
+        index = context.store.denials
+        if index is None:
+            return
+        if soa is not None:
+            if soa.verdict == Verdict.SECURE:
+                index.add_soa(soa, context.now)
+            return
+        for rrset, zone in denials.sets:
+            index.add(zone, rrset, context.now)
+
+    def _prover(self, denials: _Denials, name: bytes, qtype: int) -> tuple[nsec3.Prover | None, Finding | None]:
+        """What the NSEC3 records prove with, or the finding that their zone asks for too much work."""
+        place = charge_of(name, qtype)
+        zones = {r.zone for r in denials.nsec3 if names.is_subdomain(place, r.zone)}
+        if not zones:
+            return None, None
+        # Records of a zone beside the name say nothing, not even by their iterations (CVE-2026-10723).
+        zone = max(zones, key=len)
+        prover = nsec3.Prover.of([r for r in denials.nsec3 if r.zone == zone])
+        if prover.iterations > self.nsec3_iterations:  # RFC 9276 section 3.2
+            return None, Finding(
+                Verdict.INSECURE,
+                c.EDE_UNSUPPORTED_NSEC3_ITERATIONS,
+                f"{names.to_text(prover.zone)} asks for {prover.iterations} NSEC3 iterations",
+            )
+        return prover, None
+
+    def _denial(self, denials: _Denials, raw: RawReply, qtype: int) -> Finding:
+        """Judge the proof that the last name of `raw`, or its `qtype`, does not exist.
+
+        A name proved to exist without data makes NOERROR of an NXDOMAIN: some servers deny empty non-terminals so.
+        """
+        final = names.lower(raw.name)
+        no_name = raw.rcode == c.NXDOMAIN
+        if no_name and nsec.proves_no_name(denials.nsec, final):
+            return SECURE
+        if nsec.proves_no_data(denials.nsec, final, qtype):
+            raw.rcode = c.NOERROR
+            return SECURE
+        prover, costly = self._prover(denials, final, qtype)
+        if costly is not None:
+            return costly
+        if prover is not None:
+            proved, opt_out = prover.no_name(final) if no_name else (False, False)
+            if not proved:
+                proved, opt_out = prover.no_data(final, qtype)
+                if no_name and opt_out:
+                    proved = False  # "not signed" is no proof for "does not exist", and the wildcard is still open
+                elif proved:
+                    raw.rcode = c.NOERROR
+            if proved:
+                return INSECURE if opt_out else SECURE
+        word = "does not exist" if no_name else "has no data"
+        text = f"nothing proves that {names.to_text(final)} {c.type_to_text(qtype)} {word}"
+        return Finding(Verdict.BOGUS, c.EDE_NSEC_MISSING, text)
+
+    def _no_shadow(self, denials: _Denials, owner: bytes, encloser: bytes) -> Finding:
+        """Judge the proof that no closer name stands between a wildcard and the name it answered for."""
+        if nsec.proves_no_wildcard_shadow(denials.nsec, owner, encloser):
+            return SECURE
+        prover, costly = self._prover(denials, owner, 0)
+        if costly is not None:
+            return costly
+        if prover is not None:
+            proved, opt_out = prover.no_wildcard_shadow(owner, encloser)
+            if proved:
+                return INSECURE if opt_out else SECURE
+        return Finding(
+            Verdict.BOGUS,
+            c.EDE_NSEC_MISSING,
+            f"nothing proves that *.{names.to_text(encloser)} may answer for {names.to_text(owner)}",
+        )
+
+
+def _worse(a: Finding, b: Finding) -> Finding:
+    return b if b.verdict < a.verdict else a
+
+
+def _stamp(rrset: RRset, found: Finding, now: int) -> RRset:
+    """Give a set its verdict and, when it was verified, the TTL its signature allows (RFC 4035 section 5.3.3)."""
+    signature = found.signature
+    if signature is not None:
+        ttl = min(rrset.ttl, signature.original_ttl, (signature.expiration - now) & 0xFFFFFFFF)
+        if ttl < rrset.ttl:
+            rrset = rrset.with_ttl(ttl)
+        rrset.trust = Trust.VALIDATED
+    rrset.verdict = found.verdict
+    return rrset
+
+
+def create(settings: Settings) -> Validator | None:
+    """The validator of a configuration; None when nothing is to be validated.
+
+    Raises:
+        ValueError: a trust anchor or a name cannot be read.
+    """
+    if not settings.dnssec.active:
+        return None
+    anchors = Anchors(settings.dnssec.trust_anchors, settings.dnssec.negative_anchors)
+    return Validator(
+        anchors,
+        sha1=settings.dnssec.sha1,
+        nsec3_iterations=settings.dnssec.nsec3_iterations,
+        aggressive=settings.cache.aggressive_nsec,
+    )
