@@ -14,8 +14,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
-cdef extern from "<sys/random.h>" nogil:
-    ssize_t getrandom(void *buf, size_t buflen, unsigned int flags)
+from resolver.net.libc cimport getrandom
 
 cdef unsigned int fork_generation = 1
 

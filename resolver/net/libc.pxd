@@ -1,4 +1,4 @@
-# Socket calls of the upstream side: datagrams in batches, and the error queue that tells whose packet failed.
+# Every C declaration of this room: datagrams in batches, the error queue that tells whose packet failed, randomness.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from posix.types cimport suseconds_t, time_t
 
@@ -75,3 +75,6 @@ cdef extern from "<linux/errqueue.h>" nogil:
     int SO_EE_ORIGIN_LOCAL
     int SO_EE_ORIGIN_ICMP
     int SO_EE_ORIGIN_ICMP6
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *buf, size_t buflen, unsigned int flags)

@@ -1,0 +1,57 @@
+# C door of fastpath: one function that answers a message or says who must look at it.
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from resolver.policy.access cimport access_table
+
+cdef enum:
+    FAST_DROP = 0
+    FAST_PYTHON = -1
+    FAST_REASONS = 64           # malformed packets are counted by the parser's reason, up to this many
+
+cdef struct FastCounters:
+    uint64_t received
+    uint64_t hits
+    uint64_t truncated
+    uint64_t passed             # to Python: misses
+    uint64_t due                # to Python: answers near their end, one query for each
+    uint64_t unusual            # to Python: well-formed, but not plain queries
+    uint64_t refused
+    uint64_t denied             # clients that get no answer at all
+    uint64_t dropped            # no header to answer to, or a response
+    uint64_t format_errors      # answered FORMERR
+    uint64_t malformed[64]
+
+# What the fast path knows: a plain structure, so that code without the GIL touches no Python object.
+cdef struct FastState:
+    void *answers               # what answers_render takes
+    const access_table *access
+    size_t largest_reply
+    bint pass_without_rd
+    bint prefetch               # an answer near its end goes to Python once, to be renewed
+    uint64_t view
+    FastCounters counters
+
+cdef class FastPath:
+    cdef FastState state
+    cdef object answer_cache
+    cdef object access_owner
+    cdef uint8_t *buffer
+
+cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
+                     int64_t now, uint8_t *out, size_t capacity, bint stream) noexcept nogil
+
+
+cdef class ClientQuery:
+    cdef readonly uint16_t id
+    cdef readonly uint16_t flags
+    cdef readonly uint16_t qtype
+    cdef readonly uint16_t qclass
+    cdef readonly uint16_t payload
+    cdef readonly uint16_t question_end
+    cdef readonly uint8_t edns_version
+    cdef readonly bint has_edns
+    cdef readonly bint do
+    cdef readonly bytes qname
+    cdef readonly bytes options
+    cdef readonly bytes wire

@@ -1,0 +1,51 @@
+from collections.abc import Sequence
+from typing import Any, final
+
+from resolver.cache.answers import AnswerCache
+from resolver.policy.access import AccessTable
+
+@final
+class FastPath:
+    def __init__(
+        self,
+        answers: AnswerCache,
+        access: AccessTable | None = None,
+        *,
+        largest_reply: int = ...,
+        pass_without_rd: bool = True,
+        view: int = 0,
+        prefetch: bool = False,
+    ) -> None: ...
+    def answer(
+        self, data: bytes, peer: Sequence[Any] | None = None, now: int | None = None, stream: bool = False
+    ) -> bytes | None: ...
+    def answer_frames(self, frames: list[bytes], now: int | None = None) -> tuple[bytes, list[bytes], int]: ...
+    def access_of(self, address: str) -> int: ...
+    def cached(self, query: ClientQuery, now: int, limit: int, options: bytes = b"") -> bytes | None: ...
+    def statistics(self) -> dict[str, Any]: ...
+
+@final
+class ClientQuery:
+    id: int
+    flags: int
+    qtype: int
+    qclass: int
+    payload: int
+    question_end: int
+    edns_version: int
+    has_edns: bool
+    do: bool
+    qname: bytes
+    options: bytes
+    wire: bytes
+    @property
+    def rd(self) -> bool: ...
+    @property
+    def ad(self) -> bool: ...
+    @property
+    def cd(self) -> bool: ...
+
+def read_query(data: bytes) -> ClientQuery | int: ...
+def finish(
+    query: ClientQuery, packet: bytes, limit: int, payload: int, options: bytes = b"", ext_rcode: int = 0
+) -> bytes: ...

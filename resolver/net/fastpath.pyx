@@ -1,0 +1,362 @@
+"""The path of a cached answer: parse, access, find, render, all in C and without the GIL.
+
+Rule: what is not a plain query with an answer at hand goes to Python (`Service`), so that everything unusual has one
+home; only three short replies are made here besides answers, FORMERR, REFUSED and silence, because those are what a
+flood consists of. The same function serves datagrams in batches and TCP messages one by one. The GIL is never taken
+here; counters belong to the loop that calls, so they need no lock.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from resolver import limits
+
+from resolver.cache.answers cimport (AnswerCache, AnswerContext, AnswerKey, answers_claim, answers_prepare,
+                                     answers_render_key)
+from resolver.net.ambient cimport realtime_seconds
+from resolver.net.libc cimport sockaddr_storage
+from resolver.net.peers cimport fill_sockaddr
+from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, access_lookup, access_table
+from resolver.wire.message cimport QueryInfo, parse_query
+
+cdef enum:
+    HEADER = 12
+    OPT_SIZE = 11
+    SMALLEST_PAYLOAD = 512
+    LARGEST_MESSAGE = 65535
+    FLAG_QR_HIGH = 0x80
+    FLAG_RD_HIGH = 0x01
+    FLAG_TC_HIGH = 0x02
+    FLAG_AD_LOW = 0x20
+    OPCODE_HIGH = 0x78
+    RCODE_FORMERR = 1
+    RCODE_REFUSED = 5
+    OPTION_EDE = 15
+    EDE_PROHIBITED = 18
+    PROHIBITED_SIZE = 6         # an extended error without text, as an option
+    # Room for the replies of one read of a stream: several of the largest kind.
+    STREAM_BUFFER = 262144
+
+
+cdef inline int short_reply(const uint8_t *data, size_t keep, int rcode, uint8_t *out, size_t capacity,
+                            QueryInfo *query) noexcept nogil:
+    """Header and the first `keep` bytes of `data` as an error reply; OPT when the query had one.
+
+    REFUSED is said only to those who may not ask, so recursion is not available to them, and OPT tells them why
+    (EDE 18, RFC 8914 section 4.19).
+    """
+    cdef size_t size = keep
+    if keep > capacity or keep < HEADER:
+        return FAST_DROP
+    memcpy(out, data, keep)
+    out[2] = FLAG_QR_HIGH | (data[2] & (OPCODE_HIGH | FLAG_RD_HIGH))
+    out[3] = (0 if rcode == RCODE_REFUSED else 0x80) | (data[3] & 0x10) | rcode
+    memset(out + 4, 0, 8)
+    if keep > HEADER:
+        out[5] = 1
+    if query is not NULL and query.has_edns and size + OPT_SIZE + PROHIBITED_SIZE <= capacity:
+        memset(out + size, 0, OPT_SIZE + PROHIBITED_SIZE)
+        out[size + 2] = 41
+        out[size + 3] = SMALLEST_PAYLOAD >> 8
+        out[size + 7] = 0x80 if query.do_bit else 0
+        out[size + 10] = PROHIBITED_SIZE
+        out[size + 12] = OPTION_EDE
+        out[size + 14] = 2
+        out[size + 16] = EDE_PROHIBITED
+        out[11] = 1
+        size += OPT_SIZE + PROHIBITED_SIZE
+    return <int>size
+
+
+cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
+                     int64_t now, uint8_t *out, size_t capacity, bint stream) noexcept nogil:
+    """>0: bytes of reply in `out`; FAST_DROP: say nothing; FAST_PYTHON: `Service` must look.
+
+    `peer` NULL means that access was granted before (streams: when they were accepted).
+    """
+    cdef QueryInfo query
+    cdef AnswerKey key
+    cdef const AnswerContext *context = <const AnswerContext *>state.answers
+    cdef int code, access = ACCESS_ALLOW
+    cdef size_t limit
+    state.counters.received += 1
+    if peer is not NULL and state.access is not NULL:
+        access = access_lookup(state.access, peer, peer_size)
+        if access == ACCESS_DROP:
+            state.counters.denied += 1
+            return FAST_DROP
+    code = parse_query(data, size, &query)
+    if code < 0:
+        if -code < FAST_REASONS:
+            state.counters.malformed[-code] += 1
+        if size < HEADER or data[2] & FLAG_QR_HIGH:
+            state.counters.dropped += 1
+            return FAST_DROP
+        if access != ACCESS_ALLOW:
+            state.counters.refused += 1
+            return short_reply(data, HEADER, RCODE_REFUSED, out, capacity, NULL)
+        state.counters.format_errors += 1
+        return short_reply(data, HEADER, RCODE_FORMERR, out, capacity, NULL)
+    if code > 0:
+        if access != ACCESS_ALLOW:
+            state.counters.refused += 1
+            return short_reply(data, HEADER, RCODE_REFUSED, out, capacity, NULL)
+        state.counters.unusual += 1
+        return FAST_PYTHON
+    if access != ACCESS_ALLOW:
+        state.counters.refused += 1
+        return short_reply(data, query.question_end, RCODE_REFUSED, out, capacity, &query)
+    if query.unusual or (state.pass_without_rd and not data[2] & FLAG_RD_HIGH):
+        state.counters.unusual += 1
+        return FAST_PYTHON
+    if stream:
+        limit = LARGEST_MESSAGE
+    else:
+        limit = SMALLEST_PAYLOAD
+        if query.has_edns and query.payload > limit:
+            limit = min(<size_t>query.payload, state.largest_reply)
+    answers_prepare(context, &query, state.view, &key)
+    code = answers_render_key(context, &key, &query, now, out, capacity, limit)
+    if code > 0:
+        if key.due and state.prefetch and data[2] & FLAG_RD_HIGH and answers_claim(&key):
+            state.counters.due += 1
+            return FAST_PYTHON
+        state.counters.hits += 1
+        if out[2] & 0x02:
+            state.counters.truncated += 1
+        return code
+    state.counters.passed += 1
+    return FAST_PYTHON
+
+
+@cython.final
+cdef class FastPath:
+    """What `fast_answer` needs to know, and what it counts.
+
+    `largest_reply` bounds UDP replies in bytes; with `pass_without_rd` queries without RD are left to Python. With
+    `prefetch` one query for each answer in the last tenth of its TTL is left to Python, which renews it.
+    """
+
+    def __cinit__(self):
+        self.buffer = <uint8_t *>malloc(STREAM_BUFFER)
+        if self.buffer is NULL:
+            raise MemoryError("buffer of the fast path")
+        memset(&self.state, 0, sizeof(self.state))
+
+    def __init__(self, AnswerCache answers, AccessTable access=None, *,
+                 int largest_reply=limits.EDNS_PAYLOAD.default, bint pass_without_rd=True, int view=0,
+                 bint prefetch=False):
+        self.answer_cache = answers
+        self.state.answers = answers.handle()
+        self.access_owner = access
+        self.state.access = &access.table if access is not None else NULL
+        self.state.largest_reply = limits.EDNS_PAYLOAD.check(largest_reply, "largest_reply")
+        self.state.pass_without_rd = pass_without_rd
+        self.state.view = view
+        self.state.prefetch = prefetch
+
+    def __dealloc__(self):
+        free(self.buffer)
+
+    def answer(self, bytes data, peer=None, now=None, bint stream=False):
+        """One message, from Python: the reply, b"" for silence, or None when `Service` must look.
+
+        `peer` is (address, port, ...) or None when access was granted before; `now` are seconds of the real-time
+        clock, None asks it.
+        """
+        cdef sockaddr_storage name
+        cdef size_t name_size = 0
+        cdef int code
+        cdef int64_t seconds = realtime_seconds() if now is None else now
+        if peer is not None:
+            name_size = fill_sockaddr(&name, peer[0])
+        code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data),
+                           &name if peer is not None else NULL, name_size, seconds, self.buffer, LARGEST_MESSAGE,
+                           stream)
+        if code < 0:
+            return None
+        return (<char *>self.buffer)[:code]
+
+    def answer_frames(self, list frames, now=None):
+        """The messages of one read of a stream: (replies with their length prefixes, messages for `Service`, dropped).
+
+        `dropped` counts messages that get no reply at all; `now` is as in `answer`.
+        """
+        cdef list missed = []
+        cdef bytes frame
+        cdef bytes earlier = b""
+        cdef Py_ssize_t used = 0
+        cdef int code, dropped = 0
+        cdef int64_t seconds = realtime_seconds() if now is None else now
+        for frame in frames:
+            if STREAM_BUFFER - used < LARGEST_MESSAGE + 2:
+                earlier += (<char *>self.buffer)[:used]
+                used = 0
+            code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), NULL, 0,
+                               seconds, self.buffer + used + 2, LARGEST_MESSAGE, True)
+            if code > 0:
+                self.buffer[used] = code >> 8
+                self.buffer[used + 1] = code & 0xff
+                used += code + 2
+            elif code < 0:
+                missed.append(frame)
+            else:
+                dropped += 1
+        if earlier:
+            return earlier + (<char *>self.buffer)[:used], missed, dropped
+        return (<char *>self.buffer)[:used], missed, dropped
+
+    def access_of(self, str address not None):
+        """What the policy says about a client: ALLOW, REFUSE or DROP of `resolver.policy`."""
+        cdef sockaddr_storage name
+        cdef size_t size
+        if self.state.access is NULL:
+            return ACCESS_ALLOW
+        size = fill_sockaddr(&name, address)
+        return access_lookup(self.state.access, &name, size)
+
+    def cached(self, ClientQuery query not None, int64_t now, Py_ssize_t limit, bytes options=b""):
+        """The cached reply to a query that only its RD bit or its EDNS options kept off the fast path, or None.
+
+        `now` are seconds of the real-time clock, `limit` is what the client takes in bytes; `options` are appended to
+        the reply's OPT record.
+        """
+        cdef QueryInfo info
+        cdef AnswerKey key
+        cdef const AnswerContext *context = <const AnswerContext *>self.state.answers
+        cdef int size
+        cdef uint8_t *opt
+        cdef Py_ssize_t extra = PyBytes_GET_SIZE(options)
+        if parse_query(<const uint8_t *>PyBytes_AS_STRING(query.wire), PyBytes_GET_SIZE(query.wire), &info) != 0:
+            return None
+        answers_prepare(context, &info, self.state.view, &key)
+        size = answers_render_key(context, &key, &info, now, self.buffer, LARGEST_MESSAGE, limit - extra)
+        if size <= 0:
+            return None
+        if extra and key.opt_at:
+            opt = self.buffer + key.opt_at
+            extra += (<Py_ssize_t>opt[9] << 8) | opt[10]
+            opt[9] = extra >> 8
+            opt[10] = extra & 0xff
+            return (<char *>self.buffer)[:size] + options
+        return (<char *>self.buffer)[:size]
+
+    def statistics(self):
+        """Counters since the start, by name; ``malformed`` maps the parser's reason codes to counts."""
+        cdef int i
+        found = {
+            "received": self.state.counters.received,
+            "hits": self.state.counters.hits,
+            "truncated": self.state.counters.truncated,
+            "passed": self.state.counters.passed,
+            "due": self.state.counters.due,
+            "unusual": self.state.counters.unusual,
+            "refused": self.state.counters.refused,
+            "denied": self.state.counters.denied,
+            "dropped": self.state.counters.dropped,
+            "format_errors": self.state.counters.format_errors,
+            "malformed": {
+                -i: self.state.counters.malformed[i] for i in range(FAST_REASONS) if self.state.counters.malformed[i]
+            },
+        }
+        return found
+
+
+@cython.final
+@cython.freelist(64)
+cdef class ClientQuery:
+    """A plain query as `Service` needs it: numbers, the name, and the EDNS options as bytes."""
+
+    @property
+    def rd(self):
+        """Recursion desired."""
+        return (self.flags & 0x0100) != 0
+
+    @property
+    def ad(self):
+        """The client understands AD (RFC 6840 section 5.7)."""
+        return (self.flags & 0x0020) != 0
+
+    @property
+    def cd(self):
+        """Checking disabled."""
+        return (self.flags & 0x0010) != 0
+
+
+def read_query(bytes data):
+    """The query in `data` when it is a plain one; else the parser's code: 1 unusual, below 0 malformed."""
+    cdef QueryInfo info
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef size_t size = PyBytes_GET_SIZE(data)
+    cdef int code = parse_query(p, size, &info)
+    cdef ClientQuery query
+    if code != 0:
+        return code
+    query = ClientQuery.__new__(ClientQuery)
+    query.id = info.id
+    query.flags = info.flags
+    query.qtype = info.qtype
+    query.qclass = info.qclass
+    query.payload = info.payload
+    query.question_end = info.question_end
+    query.has_edns = info.has_edns
+    query.edns_version = info.edns_version
+    query.do = info.has_edns and info.do_bit
+    query.qname = PyBytes_FromStringAndSize(<const char *>info.qname, info.qname_len)
+    query.wire = data
+    # A plain query holds nothing but the question and OPT, whose options begin after its eleven fixed octets.
+    query.options = data[info.question_end + OPT_SIZE:] if info.has_edns else b""
+    return query
+
+
+def finish(ClientQuery query not None, bytes packet not None, Py_ssize_t limit, int payload, bytes options=b"",
+           int ext_rcode=0):
+    """Make a composed `packet` (no OPT, AD as it is for everybody) the reply to `query`, of at most `limit` bytes.
+
+    AD stays for clients that understand it; OPT follows when the query had one, announcing `payload` bytes and carrying
+    `options`; what does not fit becomes TC=1 without records (RFC 2181 section 9), the options being given up first.
+    """
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(packet), extra = PyBytes_GET_SIZE(options)
+    cdef Py_ssize_t opt_size = OPT_SIZE + extra if query.has_edns else 0
+    cdef const uint8_t *source = <const uint8_t *>PyBytes_AS_STRING(packet)
+    cdef uint8_t *out
+    cdef bytes reply
+    cdef bint cut = False
+    cdef int additional
+    if size < HEADER or size < query.question_end:
+        raise ValueError("a composed reply has a header and the question")
+    if size + opt_size > limit:
+        if opt_size and size + OPT_SIZE <= limit:
+            extra = 0
+        else:
+            cut = True
+            size = query.question_end
+            if opt_size and size + opt_size > limit:
+                extra = 0
+        opt_size = OPT_SIZE + extra if query.has_edns else 0
+    reply = PyBytes_FromStringAndSize(NULL, size + opt_size)
+    out = <uint8_t *>PyBytes_AS_STRING(reply)
+    memcpy(out, source, size)
+    if out[3] & FLAG_AD_LOW and not (query.do or query.flags & FLAG_AD_LOW):
+        out[3] &= ~FLAG_AD_LOW
+    if cut:
+        out[2] |= FLAG_TC_HIGH
+        memset(out + 6, 0, 6)
+    if opt_size:
+        additional = ((<int>out[10] << 8) | out[11]) + 1
+        out[10] = additional >> 8
+        out[11] = additional & 0xff
+        out += size
+        memset(out, 0, OPT_SIZE)
+        out[2] = 41
+        out[3] = payload >> 8
+        out[4] = payload & 0xff
+        out[5] = ext_rcode
+        out[7] = 0x80 if query.do else 0
+        out[9] = extra >> 8
+        out[10] = extra & 0xff
+        memcpy(out + OPT_SIZE, PyBytes_AS_STRING(options), extra)
+    return reply

@@ -1,0 +1,148 @@
+"""The query as it is sent upstream, and the one function that decides whether a packet is its reply.
+
+Rule: id, QR, opcode, and the question byte for byte (in the letter case that was sent) all match, or it never happened
+(RFC 5452 section 9.1, and 0x20). Kept apart from the sockets so that forgeries can be tried without any, and shared by
+UDP and TCP so that no transport is laxer than the other. A reply without a question is taken only when its rcode says
+that the server could not or would not read it (TuDoor, 2024: header-only replies made resolvers give up early).
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint16_t
+from libc.string cimport memcmp, memcpy
+
+from resolver.net.ambient cimport Entropy
+
+cdef enum:
+    HEADER = 12
+    OPT_SIZE = 11
+    LONGEST_NAME = 255
+    RCODE_FORMERR = 1
+    RCODE_SERVFAIL = 2
+    RCODE_NOTIMP = 4
+    RCODE_REFUSED = 5
+
+
+cdef inline void put16(uint8_t *p, uint16_t value) noexcept nogil:
+    p[0] = value >> 8
+    p[1] = value & 0xff
+
+
+cdef inline uint8_t lower(uint8_t octet) noexcept nogil:
+    return octet | 0x20 if 65 <= octet <= 90 else octet
+
+
+cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t flags, int payload, bint do_bit,
+                        Entropy case_bits):
+    """One question of class IN; `payload` below 0 means without EDNS, `case_bits` None means the name as it is."""
+    cdef Py_ssize_t name_size = PyBytes_GET_SIZE(qname)
+    cdef Py_ssize_t size = HEADER + name_size + 4 + (OPT_SIZE if payload >= 0 else 0)
+    cdef bytes packet
+    cdef uint8_t *p
+    cdef uint8_t *name
+    cdef uint8_t bits[32]
+    cdef Py_ssize_t i
+    if not 1 <= name_size <= LONGEST_NAME:
+        raise ValueError(f"a name of {name_size} octets cannot be asked")
+    packet = PyBytes_FromStringAndSize(NULL, size)
+    p = <uint8_t *>PyBytes_AS_STRING(packet)
+    put16(p, identity)
+    put16(p + 2, flags)
+    put16(p + 4, 1)
+    put16(p + 6, 0)
+    put16(p + 8, 0)
+    put16(p + 10, 1 if payload >= 0 else 0)
+    name = p + HEADER
+    memcpy(name, PyBytes_AS_STRING(qname), name_size)
+    if case_bits is not None:
+        case_bits.fill(bits, 32)
+        for i in range(name_size):
+            # Length octets stay below 64, so whatever looks like a letter is one.
+            if 97 <= (name[i] | 0x20) <= 122 and name[i] >= 65:
+                name[i] = (name[i] | 0x20) ^ (0x20 if bits[i >> 3] >> (i & 7) & 1 else 0)
+    p = name + name_size
+    put16(p, qtype)
+    put16(p + 2, 1)
+    if payload >= 0:
+        p += 4
+        p[0] = 0
+        put16(p + 1, 41)
+        put16(p + 3, <uint16_t>payload)
+        p[5] = 0
+        p[6] = 0
+        put16(p + 7, 0x8000 if do_bit else 0)
+        put16(p + 9, 0)
+    return packet
+
+
+cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data, size_t size) noexcept nogil:
+    """A `Match` code. `sent` is a packet of `encode_query`, `data` whatever came back."""
+    cdef size_t end = HEADER, i
+    cdef uint8_t rcode
+    cdef bint same_but_case = True
+    if size < HEADER:
+        return MATCH_SHORT
+    if data[0] != sent[0] or data[1] != sent[1]:
+        return MATCH_WRONG_ID
+    if not data[2] & 0x80 or (data[2] >> 3) & 0xf != (sent[2] >> 3) & 0xf:
+        return MATCH_NOT_REPLY
+    if data[4] == 0 and data[5] == 0:
+        rcode = data[3] & 0xf
+        if (rcode == RCODE_FORMERR or rcode == RCODE_SERVFAIL or rcode == RCODE_NOTIMP or rcode == RCODE_REFUSED) \
+                and data[6] == 0 and data[7] == 0 and data[8] == 0 and data[9] == 0:
+            return MATCH_REPLY
+        return MATCH_WRONG_QUESTION
+    if data[4] != 0 or data[5] != 1:
+        return MATCH_WRONG_QUESTION
+    while end < sent_size and sent[end] != 0:
+        end += <size_t>sent[end] + 1
+    end += 5
+    if end > sent_size or size < end:
+        return MATCH_WRONG_QUESTION
+    if memcmp(data + HEADER, sent + HEADER, end - HEADER) == 0:
+        return MATCH_REPLY
+    for i in range(HEADER, end):
+        if lower(data[i]) != lower(sent[i]):
+            same_but_case = False
+            break
+    return MATCH_WRONG_CASE if same_but_case else MATCH_WRONG_QUESTION
+
+
+def make_packet(bytes qname, int qtype, int identity, *, int flags=0, payload=None, bint do=False,
+                Entropy case_bits=None):
+    """The query for `qname` and `qtype` in class IN; `payload` None leaves EDNS out.
+
+    Raises:
+        ValueError: `qname` is empty or longer than 255 octets.
+    """
+    return encode_query(qname, qtype, identity, flags, -1 if payload is None else payload, do, case_bits)
+
+
+def is_reply(bytes sent, bytes data):
+    """Whether `data` is a reply to the packet `sent`, letter case included."""
+    return match_reply(<const uint8_t *>PyBytes_AS_STRING(sent), PyBytes_GET_SIZE(sent),
+                       <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) == MATCH_REPLY
+
+
+def explain_match(bytes sent, bytes data):
+    """`is_reply` in a word: reply, short, query, id, question or case."""
+    cdef int code = match_reply(<const uint8_t *>PyBytes_AS_STRING(sent), PyBytes_GET_SIZE(sent),
+                                <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    return ("reply", "short", "query", "id", "question", "case")[code]
+
+
+def truncated_stub(bytes data):
+    """Header and question of a truncated reply whose records broke off in the middle, or None when TC is not set.
+
+    Some servers cut at the last octet that fits; then TC is all there is to learn, and TCP is asked next.
+    """
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t end = HEADER
+    if size < HEADER or not p[2] & 0x02 or p[4] != 0 or p[5] != 1:
+        return None
+    while end < size and 0 < p[end] < 64:
+        end += p[end] + 1
+    if end + 5 > size or p[end] != 0:
+        return None
+    end += 5
+    return data[:6] + b"\0\0\0\0\0\0" + data[HEADER:end]

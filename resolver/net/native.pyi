@@ -1,0 +1,3 @@
+from resolver.net.fastpath import FastPath
+
+def attach(fast: FastPath, transport: object) -> bool: ...

@@ -1,0 +1,25 @@
+"""Where the fast path meets corenet's datagram transport: its native handler, installed by `attach`.
+
+Kept apart from `fastpath`, which knows no transport and is tested without one. The handler gets a datagram and the
+time at which its batch was read, and says how long the reply is that it wrote; the transport sends the replies of a
+batch together and hands what is left over to Python as one list.
+"""
+
+from corenet.transports.datagram cimport Datagram, DatagramTransport
+from resolver.net.fastpath cimport FastPath, FastState, fast_answer
+
+cdef enum:
+    NANOSECONDS = 1000000000
+
+
+cdef int on_datagram(void *context, const Datagram *inp, Datagram *out) noexcept nogil:
+    return fast_answer(<FastState *>context, inp.data, inp.length, inp.peer, inp.peer_length,
+                       inp.now_ns // NANOSECONDS, out.data, out.capacity, False)
+
+
+def attach(FastPath fast not None, transport):
+    """Let `fast` answer the datagrams of `transport`; False when it is not a transport of our own loop."""
+    if not isinstance(transport, DatagramTransport):
+        return False
+    (<DatagramTransport>transport).set_native_handler(on_datagram, &fast.state, fast)
+    return True

@@ -1,0 +1,9 @@
+import socket
+from typing import final
+
+from resolver.net.ambient import Entropy
+
+@final
+class PeerAddress: ...
+
+def open_socket(family: int, source: str, entropy: Entropy, connect_to: PeerAddress | None = None) -> socket.socket: ...

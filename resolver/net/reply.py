@@ -1,0 +1,106 @@
+"""From an `Outcome` to the packet a client gets: which records are shown, which flags are set, what fits.
+
+Rule: this is the one gate of "may be sent". Bogus data leaves it only for clients that asked not to check (CD); AD is
+set only for secure data and for clients that understand it (RFC 6840 sections 5.7 and 5.8); signatures and denial
+proofs are shown only to those who asked for them (RFC 4035 section 3.2.1). The packet is composed once, complete and
+without OPT, because that is the form in which the answer cache keeps it; what depends on the client comes after, in
+`fastpath.finish`.
+"""
+
+from collections.abc import Sequence
+
+from resolver import limits
+from resolver.effects import Outcome
+from resolver.net.fastpath import ClientQuery
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire.build import Builder
+from resolver.wire.edns import encode_ede, options_to_wire
+from resolver.wire.rrset import RRset
+
+__all__ = ["any_record", "compose", "error_reply", "extended_errors"]
+
+HEADER_SIZE = 12
+LARGEST = 65_535
+
+_KEPT_FLAGS = 0x7800 | c.RD | c.CD      # opcode, RD and CD go back as they came (RFC 1035 4.1.1, RFC 4035 3.2.2)
+_DNSSEC_TYPES = frozenset({c.RRSIG, c.NSEC, c.NSEC3})
+_EDE_TEXT = limits.EDE_TEXT.default
+_EDES = limits.REPLY_EDES.default
+
+
+def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
+    """The whole reply without OPT, as the answer cache wants it: AD says secure, whoever asks."""
+    rcode = outcome.rcode
+    bogus = outcome.verdict == Verdict.BOGUS and not query.flags & c.CD
+    if bogus:
+        rcode = c.SERVFAIL
+    flags = c.QR | c.RA | (query.flags & _KEPT_FLAGS) | (rcode & 0xF)
+    if outcome.verdict == Verdict.SECURE and not query.flags & c.CD and outcome.failure is None:
+        flags |= c.AD
+    builder = Builder(LARGEST)
+    builder.start(query.id, flags, query.qname, query.qtype, query.qclass)
+    if bogus or outcome.failure is not None:
+        return builder.finish()
+    do = query.do
+    for rrset in outcome.answer:
+        if not builder.add(c.ANSWER, rrset, sigs=do):
+            builder.truncate()
+            return builder.finish()
+    if outcome.authority:
+        _add_authority(builder, query, outcome, minimal)
+    if outcome.additional and not minimal:
+        for rrset in outcome.additional:
+            if not builder.add(c.ADDITIONAL, rrset, sigs=do):
+                break
+    return builder.finish()
+
+
+def _add_authority(builder: Builder, query: ClientQuery, outcome: Outcome, minimal: bool) -> None:
+    do = query.do
+    positive = bool(outcome.answer) and outcome.answer[-1].rtype != c.CNAME
+    for rrset in outcome.authority:
+        rtype = rrset.rtype
+        if rtype in _DNSSEC_TYPES:
+            shown = do
+        elif rtype == c.SOA:
+            shown = not positive or not minimal
+        else:
+            shown = not minimal
+        if shown and not builder.add(c.AUTHORITY, rrset, sigs=do):
+            builder.truncate()
+            return
+
+
+def extended_errors(edes: Sequence[tuple[int, str]]) -> bytes:
+    """EDNS options that carry `edes` (RFC 8914): each code once, not too many, sentences not too long."""
+    if not edes:
+        return b""
+    found: dict[int, str] = {}
+    for code, sentence in edes:
+        if code not in found and len(found) < _EDES:
+            found[code] = sentence
+    return options_to_wire([(c.OPTION_EDE, encode_ede(code, _shorten(words))) for code, words in found.items()])
+
+
+def _shorten(words: str) -> str:
+    return words.encode("utf-8", "replace")[:_EDE_TEXT].decode("utf-8", "ignore")
+
+
+def error_reply(wire: bytes, rcode: int, question_end: int = HEADER_SIZE, *, served: bool = True) -> bytes:
+    """A reply of header and, up to `question_end`, question of the query `wire`, without EDNS.
+
+    `served` False says that recursion is not available to this client.
+    """
+    return b"%b%c%c\0%c\0\0\0\0\0\0%b" % (
+        wire[:2],
+        0x80 | (wire[2] & 0x79),
+        (0x80 if served else 0) | (wire[3] & 0x10) | rcode,
+        1 if question_end > HEADER_SIZE else 0,
+        wire[HEADER_SIZE:question_end],
+    )
+
+
+def any_record(qname: bytes) -> RRset:
+    """What type ANY gets: one small record that says why (RFC 8482 section 4.2)."""
+    return RRset(qname, c.HINFO, limits.ANY_TTL.default, [b"\x07RFC8482\x00"])

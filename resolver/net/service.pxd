@@ -1,0 +1,45 @@
+# Layout of waiting queries and of the service when service.py is compiled as it stands: the classes become extension
+# types, whose attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads
+# this file. tests/unit/resolver/net/test_service.py holds the names here against those there.
+
+cdef class PendingQuery:
+    cdef public object arrived
+    cdef public object host
+    cdef public object key
+    cdef public object peer
+    cdef public object query
+    cdef public object service
+    cdef public object sink
+    cdef public object ticket
+
+
+cdef class Service:
+    cdef public object _answers
+    cdef public object _cache_only
+    cdef public object _clock
+    cdef public object _discard
+    cdef public object _drop_overflow
+    cdef public object _failures
+    cdef public object _fast
+    cdef public object _identity
+    cdef public object _limit
+    cdef public object _limit_per_client
+    cdef public object _mesh
+    cdef public object _minimal
+    cdef public object _minimal_any
+    cdef public object _payload
+    cdef public object _pending
+    cdef public object _per_client
+    cdef public object _plan
+    cdef public object _prefetch
+    cdef public object _submitted
+    cdef public object _waiting
+    cdef public object denied
+    cdef public object discarded
+    cdef public object failed
+    cdef public object joined
+    cdef public object malformed
+    cdef public object overflowed
+    cdef public object queries
+    cdef public object refused
+    cdef public object replies

@@ -1,0 +1,415 @@
+"""A client's query from packet to packet: admit it, answer it at once or give it to the mesh, and send the reply.
+
+Rule: every query that the fast path does not answer comes here, whatever carried it, and every reply leaves through
+`reply.compose`, so UDP, TCP and what follows them cannot differ in what they permit. Work that waits is bounded in all
+and for each client address (DNSBomb, CVE-2024-33655), and a question that is repeated while it waits costs one look in
+a dictionary. One object is made for each waiting query and no task, future or timer.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from resolver.effects import Outcome, Question
+from resolver.net.ambient import Clock
+from resolver.net.complaint import Complaint
+from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
+from resolver.net.reply import any_record, compose, error_reply, extended_errors
+from resolver.policy import ALLOW, DROP, Plan
+from resolver.settings import Settings
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.edns import encode_keepalive, options_from_wire, options_to_wire
+from resolver.wire.errors import WireError
+from resolver.wire.message import MessageView
+
+if TYPE_CHECKING:
+    from resolver.cache import Store
+    from resolver.mesh import Mesh
+
+__all__ = ["PendingQuery", "Service", "Sink"]
+
+logger = logging.getLogger(__name__)
+
+LARGEST = 65_535
+SMALLEST_PAYLOAD = 512
+HEADER_SIZE = 12
+
+_LAST_DATA_TYPE = 127       # RFC 6895 section 3.1
+_MEANINGLESS_TYPES = frozenset({0, c.OPT})
+
+
+class Sink(Protocol):
+    """Where replies go: a UDP socket, or one TCP connection."""
+
+    @property
+    def stream(self) -> bool:
+        """Whether replies of any size may be sent."""
+        ...
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds an idle connection is kept (streams)."""
+        ...
+
+    def send(self, packet: bytes, peer: tuple[Any, ...]) -> None: ...
+
+    def skip(self) -> None:
+        """A query gets no reply."""
+        ...
+
+    def forget(self, pending: "PendingQuery") -> None:
+        """`pending` no longer waits (streams only: they keep what waits on them)."""
+        ...
+
+
+class PendingQuery:
+    """A client's query while the mesh works on it."""
+
+    __slots__ = ("arrived", "host", "key", "peer", "query", "service", "sink", "ticket")
+
+    def __init__(self, service: "Service", query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> None:
+        self.service = service
+        self.query = query
+        self.peer = peer
+        self.host: str = peer[0]
+        self.sink = sink
+        self.ticket: Any = None
+        self.arrived = 0.0
+        self.key: tuple[tuple[Any, ...], bytes] | None = None
+
+    def done(self, outcome: Outcome) -> None:
+        """What `Mesh` calls."""
+        self.service.finished(self, outcome)
+
+
+class Service:
+    """Answers queries of clients. `submitted` is called after each question given to the mesh."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        mesh: "Mesh",
+        store: "Store",
+        plan: Plan,
+        fast: FastPath,
+        clock: Clock,
+        submitted: Callable[[], object] | None = None,
+    ) -> None:
+        server = settings.server
+        self._mesh = mesh
+        self._answers = store.answers
+        self._plan = plan
+        self._fast = fast
+        self._clock = clock
+        self._submitted = submitted
+        self._minimal = server.minimal_responses
+        self._minimal_any = server.minimal_any
+        self._payload = server.udp_payload
+        self._prefetch = settings.cache.prefetch
+        self._cache_only = server.without_recursion == "cache"
+        self._drop_overflow = server.overflow == "drop"
+        self._discard = server.discard_timeout
+        self._limit = server.pending_queries
+        self._limit_per_client = server.pending_per_client
+        self._identity = server.identity.encode()
+        self._pending: dict[tuple[tuple[Any, ...], bytes], PendingQuery] = {}
+        self._per_client: dict[str, int] = {}
+        self._waiting = 0
+        self._failures = Complaint(logger, settings.log.interval)
+        self.queries = 0
+        self.replies = 0
+        self.joined = 0
+        self.refused = 0
+        self.denied = 0
+        self.overflowed = 0
+        self.discarded = 0
+        self.failed = 0
+        self.malformed = 0
+
+    # --- a query comes in ----------------------------------------------------------------------------------------
+
+    def handle(self, data: bytes, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
+        """Answer `data` of `peer` through `sink`; a query that has to wait is returned and can be given to `forget`."""
+        self.queries += 1
+        access = self._fast.access_of(peer[0])
+        if access != ALLOW:
+            self._turn_away(data, peer, sink, access)
+            return None
+        query = read_query(data)
+        if not isinstance(query, ClientQuery):
+            self._unusual(data, peer, sink, query)
+            return None
+        if query.edns_version:
+            self._reply_empty(query, peer, sink, c.NOERROR, ext_rcode=c.BADVERS >> 4)
+            return None
+        qtype = query.qtype
+        if query.qclass != c.IN or qtype > _LAST_DATA_TYPE or qtype in _MEANINGLESS_TYPES:
+            return self._special(query, peer, sink)
+        if not query.flags & c.RD:
+            self._without_recursion(query, peer, sink)
+            return None
+        if query.options and self._from_cache(query, peer, sink):
+            return None
+        return self._submit(query, peer, sink)
+
+    def _submit(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
+        pending = PendingQuery(self, query, peer, sink)
+        if not sink.stream:
+            # A client that repeats itself waits for the reply under way (same address, port, id and question).
+            key = (peer, query.wire)
+            if key in self._pending:
+                self.joined += 1
+                return None
+            pending.key = key
+        host = pending.host
+        count = self._per_client.get(host, 0)
+        if self._waiting >= self._limit or count >= self._limit_per_client:
+            self._overflow(query, peer, sink)
+            return None
+        if pending.key is not None:
+            self._pending[pending.key] = pending
+        self._per_client[host] = count + 1
+        self._waiting += 1
+        if self._discard:
+            pending.arrived = self._clock.monotonic()
+        question = Question(query.qname, query.qtype)
+        ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done)
+        if ticket.done:
+            return None
+        pending.ticket = ticket
+        if self._submitted is not None:
+            self._submitted()
+        return pending
+
+    def finished(self, pending: PendingQuery, outcome: Outcome) -> None:
+        """The mesh has an outcome: remember the reply for the fast path and send it."""
+        self._release(pending)
+        query = pending.query
+        if outcome.failure is not None:
+            self._note_failure(query, outcome)
+        packet = compose(query, outcome, minimal=self._minimal)
+        edes = extended_errors(outcome.ede)
+        if outcome.ttl > 0 and not (self._prefetch and outcome.from_cache and self._renew(query, outcome)):
+            self._remember(query, packet, outcome.ttl, edes)
+        sink = pending.sink
+        if self._discard and not sink.stream and self._clock.monotonic() - pending.arrived > self._discard:
+            self.discarded += 1
+            sink.skip()
+            return
+        self._send(query, packet, pending.peer, sink, edes)
+
+    def _renew(self, query: ClientQuery, outcome: Outcome) -> bool:
+        """Begin to renew the finished answer to `query` when the fast path has left it here for that.
+
+        False when there is no such answer, or when the cache has a newer one than it: then that is to be remembered.
+        """
+        left = self._answers.claimed(query.wire, self._clock.time())
+        if not left or outcome.ttl > left + 1 or outcome.stale:
+            return False
+        begun = self._mesh.refresh(
+            Question(query.qname, query.qtype), cd=bool(query.flags & c.CD), on_done=partial(self._renewed, query)
+        )
+        if begun and self._submitted is not None:
+            self._submitted()
+        return True
+
+    def _renewed(self, query: ClientQuery, outcome: Outcome) -> None:
+        """An answer was asked for again before its end; a failure leaves the old one to live out its time."""
+        if outcome.failure is None and outcome.ttl > 0 and not outcome.from_cache:
+            packet = compose(query, outcome, minimal=self._minimal)
+            self._remember(query, packet, outcome.ttl, extended_errors(outcome.ede))
+
+    def forget(self, pending: PendingQuery) -> None:
+        """Nobody waits for this reply any more; a second call does nothing."""
+        if pending.ticket is not None:
+            ticket = pending.ticket
+            self._release(pending)
+            self._mesh.cancel(ticket)
+
+    @property
+    def waiting(self) -> int:
+        """Queries the mesh works on."""
+        return self._waiting
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start, by name."""
+        return {
+            "queries": self.queries,
+            "replies": self.replies,
+            "joined": self.joined,
+            "refused": self.refused,
+            "denied": self.denied,
+            "overflowed": self.overflowed,
+            "discarded": self.discarded,
+            "failed": self.failed,
+            "malformed": self.malformed,
+            "waiting": self._waiting,
+        }
+
+    # --- replies -------------------------------------------------------------------------------------------------
+
+    def _release(self, pending: PendingQuery) -> None:
+        pending.ticket = None
+        if pending.key is not None:
+            del self._pending[pending.key]
+        else:
+            pending.sink.forget(pending)
+        self._waiting -= 1
+        count = self._per_client[pending.host] - 1
+        if count:
+            self._per_client[pending.host] = count
+        else:
+            del self._per_client[pending.host]
+
+    def _remember(self, query: ClientQuery, packet: bytes, ttl: int, options: bytes) -> None:
+        """Keep a composed reply for the fast path."""
+        self._answers.put(packet, do=query.do, cd=bool(query.flags & c.CD), now=self._clock.time(), ttl=ttl,
+                          options=options)
+
+    def _send(
+        self, query: ClientQuery, packet: bytes, peer: tuple[Any, ...], sink: Sink, options: bytes, ext_rcode: int = 0
+    ) -> None:
+        if query.options:
+            options = self._own_options(query, sink) + options
+        self.replies += 1
+        limit = self._client_limit(query, sink)
+        sink.send(finish(query, packet, limit, self._payload, options, ext_rcode), peer)
+
+    def _client_limit(self, query: ClientQuery, sink: Sink) -> int:
+        """Bytes that the client takes in one reply (RFC 6891 section 6.2.3)."""
+        if sink.stream:
+            return LARGEST
+        if query.has_edns:
+            return max(SMALLEST_PAYLOAD, min(query.payload, self._payload))
+        return SMALLEST_PAYLOAD
+
+    def _own_options(self, query: ClientQuery, sink: Sink) -> bytes:
+        """Options that the client's own ask for: NSID (RFC 5001) and the TCP keepalive (RFC 7828)."""
+        found: dict[int, bytes] = {}
+        for code, _value in options_from_wire(query.options):
+            if code == c.OPTION_NSID and self._identity:
+                found[code] = self._identity
+            elif code == c.OPTION_KEEPALIVE and sink.stream:
+                found[code] = encode_keepalive(sink.idle_timeout)
+        return options_to_wire(found.items()) if found else b""
+
+    def _reply_empty(
+        self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink, rcode: int, *, options: bytes = b"",
+        ext_rcode: int = 0,
+    ) -> None:
+        packet = error_reply(query.wire, rcode, query.question_end)
+        self._send(query, packet, peer, sink, options, ext_rcode)
+
+    def _turn_away(self, data: bytes, peer: tuple[Any, ...], sink: Sink, access: int) -> None:
+        if access == DROP or len(data) < HEADER_SIZE or data[2] & 0x80:
+            self.denied += 1
+            sink.skip()
+            return
+        self.refused += 1
+        query = read_query(data)
+        if isinstance(query, ClientQuery):
+            packet = error_reply(data, c.REFUSED, query.question_end, served=False)
+            self._send(query, packet, peer, sink, extended_errors([(c.EDE_PROHIBITED, "")]))
+        else:
+            sink.send(error_reply(data, c.REFUSED, served=False), peer)
+
+    def _unusual(self, data: bytes, peer: tuple[Any, ...], sink: Sink, code: int) -> None:
+        """Not a plain query: say what is wrong with it, where there is a header to answer to."""
+        if len(data) < HEADER_SIZE or data[2] & 0x80:
+            self.malformed += 1
+            sink.skip()
+            return
+        rcode = c.FORMERR
+        question_end = HEADER_SIZE
+        if code > 0:
+            if data[2] & 0x78:
+                rcode = c.NOTIMP
+            else:
+                try:
+                    view = MessageView.parse(data)
+                except WireError:
+                    pass
+                else:
+                    if view.question_count == 1 and view.qname is not None:
+                        question_end = HEADER_SIZE + len(view.qname) + 4
+                        # A zone transfer is well-formed with an SOA in its authority section (RFC 1995 section 3).
+                        if view.qtype in (c.AXFR, c.IXFR):
+                            rcode = c.REFUSED
+        if rcode == c.FORMERR:
+            self.malformed += 1
+        elif rcode == c.REFUSED:
+            self.refused += 1
+        self.replies += 1
+        sink.send(error_reply(data, rcode, question_end), peer)
+
+    def _special(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
+        """Other classes, ANY, and types that are not data."""
+        qtype = query.qtype
+        if qtype in _MEANINGLESS_TYPES:
+            self.malformed += 1
+            self._reply_empty(query, peer, sink, c.FORMERR)
+            return None
+        question = Question(query.qname, qtype, query.qclass)
+        if query.qclass == c.IN and (qtype == c.ANY or not _LAST_DATA_TYPE < qtype < c.ANY):
+            if not query.flags & c.RD:
+                self._without_recursion(query, peer, sink)
+                return None
+            if qtype != c.ANY or not self._minimal_any:
+                return self._submit(query, peer, sink)
+            record = any_record(query.qname)
+            outcome = self._plan.answer(question) or Outcome(
+                question, c.NOERROR, [record], [], Verdict.INSECURE, record.ttl
+            )
+        else:
+            outcome = self._plan.answer(question) or Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
+        if outcome.rcode == c.REFUSED:
+            self.refused += 1
+        packet = compose(query, outcome, minimal=self._minimal)
+        edes = extended_errors(outcome.ede)
+        if outcome.ttl > 0 and query.qclass == c.IN:
+            self._remember(query, packet, outcome.ttl, edes)
+        self._send(query, packet, peer, sink, edes)
+        return None
+
+    def _without_recursion(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> None:
+        """RD is clear: what is in the cache, if strangers may look into it, else REFUSED (RFC 1035 section 4.1.1)."""
+        if self._cache_only:
+            if self._from_cache(query, peer, sink):
+                return
+            outcome = self._mesh.peek(Question(query.qname, query.qtype), cd=bool(query.flags & c.CD))
+            if outcome is not None:
+                packet = compose(query, outcome, minimal=self._minimal)
+                self._send(query, packet, peer, sink, extended_errors(outcome.ede))
+                return
+        self.refused += 1
+        self._reply_empty(query, peer, sink, c.REFUSED, options=extended_errors([(c.EDE_NOT_AUTHORITATIVE, "")]))
+
+    def _from_cache(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
+        """Answer a query that only its options or its RD bit kept off the fast path."""
+        options = self._own_options(query, sink) if query.options else b""
+        packet = self._fast.cached(query, self._clock.time(), self._client_limit(query, sink), options)
+        if packet is None:
+            return False
+        self.replies += 1
+        sink.send(packet, peer)
+        return True
+
+    def _overflow(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> None:
+        self.overflowed += 1
+        if self._drop_overflow and not sink.stream:
+            sink.skip()
+            return
+        self._reply_empty(query, peer, sink, c.SERVFAIL, options=extended_errors([(c.EDE_OTHER, "too many queries")]))
+
+    def _note_failure(self, query: ClientQuery, outcome: Outcome) -> None:
+        self.failed += 1
+        failure = outcome.failure
+        assert failure is not None
+        self._failures.say(
+            "SERVFAIL for %s %s: %s (%s)", names.to_text(query.qname), c.type_to_text(query.qtype), failure.text,
+            failure.kind.name,
+        )

@@ -1,0 +1,412 @@
+"""Questions to name servers over TCP: connections that are kept, shared and pipelined (RFC 7766 section 6.2).
+
+Rule: a query on TCP is matched as strictly as one on UDP (`match.is_reply`), its timeout covers connecting, and every
+connection belongs to one server, is limited in number, and is closed soon after its last use. A connection that the
+server closed while it was idle is a race, not a failure: what was sent on it is sent once more on a new one.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from corenet.core.framer import FrameError, LengthFramer
+from resolver import limits
+from resolver.effects import Ask, Failure, FailureKind, Reply
+from resolver.net.ambient import Entropy
+from resolver.net.complaint import Complaint
+from resolver.net.match import is_reply, make_packet, truncated_stub
+from resolver.net.udp_upstream import EDES
+from resolver.wire import consts as c
+from resolver.wire.errors import WireError
+from resolver.wire.message import MessageView
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    OnReply: TypeAlias = Callable[[Reply | Failure], object]
+
+__all__ = ["StreamAsk", "StreamUpstream"]
+
+logger = logging.getLogger(__name__)
+
+LONGEST_MESSAGE = 65_535
+
+# Errors that tell of this machine and not of the server.
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN})
+
+
+class StreamAsk:
+    """One ask on its way; what `StreamUpstream.start` returns."""
+
+    __slots__ = ("ask", "connection", "identity", "on_reply", "owner", "packet", "retried", "server", "started",
+                 "timer")
+
+    def __init__(self, owner: "StreamUpstream", ask: Ask, on_reply: "OnReply", server: "_ServerLine") -> None:
+        self.owner = owner
+        self.ask = ask
+        self.on_reply: OnReply | None = on_reply
+        self.server = server
+        self.connection: _Connection | None = None
+        self.identity = 0
+        self.packet = b""
+        self.retried = False
+        self.started = time.monotonic()
+        self.timer: asyncio.TimerHandle | asyncio.Handle | None = None
+
+    def cancel(self) -> None:
+        """Forget the ask: its callback will not be called. A second call does nothing."""
+        self.on_reply = None
+        self.release()
+
+    def release(self) -> None:
+        """Give back timer, id and place."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.forget(self)
+        elif self in self.server.waiting:
+            self.server.waiting.remove(self)
+
+    def finish(self, result: Reply | Failure) -> None:
+        """Call back, once."""
+        self.release()
+        on_reply, self.on_reply = self.on_reply, None
+        if on_reply is not None:
+            on_reply(result)
+
+    def fail(self, kind: FailureKind, text: str) -> None:
+        """Call back with a failure, once."""
+        self.finish(Failure(kind, EDES[kind], text))
+
+
+class _ServerLine:
+    """The connections to one server and the asks that found no place on them."""
+
+    __slots__ = ("connections", "key", "waiting")
+
+    def __init__(self, key: tuple[str, int]) -> None:
+        self.key = key
+        self.connections: list[_Connection] = []
+        self.waiting: deque[StreamAsk] = deque()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: pending asks by id, replies in any order."""
+
+    def __init__(self, owner: "StreamUpstream", server: _ServerLine) -> None:
+        self.owner = owner
+        self.server = server
+        self.pending: dict[int, StreamAsk] = {}
+        self.transport: asyncio.Transport | None = None
+        self.framer = LengthFramer(2, max_frame=LONGEST_MESSAGE)
+        self.closing = False
+        self.served = 0
+        self.idle_timer: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    # --- asks --------------------------------------------------------------------------------------------------
+
+    def take(self, entry: StreamAsk) -> None:
+        """Send `entry` here, now or as soon as the connection stands."""
+        ask = entry.ask
+        identity = self.owner.entropy.bits(16)
+        while identity in self.pending:
+            identity = self.owner.entropy.bits(16)
+        flags = (c.RD if ask.rd else 0) | (c.CD if ask.checking_disabled else 0)
+        entry.identity = identity
+        entry.packet = make_packet(ask.qname, ask.qtype, identity, flags=flags, payload=ask.edns_payload, do=ask.do)
+        entry.connection = self
+        self.pending[identity] = entry
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+            self.idle_timer = None
+        if self.transport is not None:
+            self.send(entry)
+
+    def send(self, entry: StreamAsk) -> None:
+        assert self.transport is not None
+        self.owner.sent += 1
+        self.transport.write(len(entry.packet).to_bytes(2, "big") + entry.packet)
+
+    def forget(self, entry: StreamAsk) -> None:
+        del self.pending[entry.identity]
+        if self.pending:
+            return
+        if self.closing or self.transport is None or not self.owner.idle_seconds:
+            self.close()
+        elif self.idle_timer is None:
+            self.idle_timer = self.owner.loop.call_later(self.owner.idle_seconds, self.close)
+
+    def close(self) -> None:
+        """End the connection; what still waits on it is told by `connection_lost` or by `abandon`."""
+        self.closing = True
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+            self.idle_timer = None
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.task is not None:
+            self.task.cancel()
+        self.owner.drop(self)
+
+    def abandon(self, text: str) -> None:
+        """The connection is gone: send what it carried once more, or fail it."""
+        self.closing = True
+        self.owner.drop(self)
+        entries = list(self.pending.values())
+        for entry in entries:
+            entry.connection = None
+        self.pending.clear()
+        for entry in entries:
+            if self.served and not entry.retried:
+                entry.retried = True
+                self.owner.place(entry)
+            else:
+                entry.fail(FailureKind.NETWORK, text)
+
+    # --- asyncio.Protocol ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        if self.closing:
+            self.transport.abort()
+            return
+        for entry in self.pending.values():
+            self.send(entry)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self.framer.feed(data)
+        except FrameError as error:
+            self.abandon(f"the server sent rubbish: {error}")
+            self.close()
+            return
+        for frame in frames:
+            self.receive(bytes(frame))
+        if self.owner.after_batch is not None:
+            self.owner.after_batch()
+
+    def receive(self, message: bytes) -> None:
+        owner = self.owner
+        entry = self.pending.get(int.from_bytes(message[:2], "big")) if len(message) >= 12 else None
+        if entry is None or not is_reply(entry.packet, message):
+            owner.near_misses += 1
+            return
+        self.served += 1
+        try:
+            view = MessageView.parse(message)
+        except WireError as error:
+            stub = truncated_stub(message)
+            if stub is None:
+                owner.malformed += 1
+                entry.fail(FailureKind.MALFORMED, f"malformed reply: {error.reason}")
+                return
+            view = MessageView.parse(stub)
+        owner.replies += 1
+        entry.finish(Reply(view, time.monotonic() - entry.started, True, entry.ask.server))
+        owner.feed_waiting(self.server)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+            self.idle_timer = None
+        self.transport = None
+        self.abandon("connection closed by the server" if exc is None else f"connection lost: {exc}")
+        if self.owner.after_batch is not None:
+            self.owner.after_batch()
+
+
+class StreamUpstream:
+    """All outgoing TCP connections.
+
+    `source_v4` and `source_v6` are outgoing addresses, empty for the kernel's choice. `after_batch` is called after
+    whatever may have called back.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        entropy: Entropy,
+        source_v4: str = "",
+        source_v6: str = "",
+        connections: int = limits.STREAM_UPSTREAMS.default,
+        per_server: int = limits.STREAM_UPSTREAMS_PER_SERVER.default,
+        pipeline: int = limits.STREAM_UPSTREAM_PIPELINE.default,
+        idle_seconds: float = limits.STREAM_UPSTREAM_IDLE.default,
+        after_batch: Callable[[], object] | None = None,
+    ) -> None:
+        self.loop = loop
+        self.entropy = entropy
+        self.after_batch = after_batch
+        self.idle_seconds = idle_seconds
+        self._source_v4 = source_v4
+        self._source_v6 = source_v6
+        self._limit = limits.STREAM_UPSTREAMS.check(connections, "connections")
+        self._per_server = limits.STREAM_UPSTREAMS_PER_SERVER.check(per_server, "per_server")
+        self._pipeline = limits.STREAM_UPSTREAM_PIPELINE.check(pipeline, "pipeline")
+        self._lines: dict[tuple[str, int], _ServerLine] = {}
+        self._open: dict[_Connection, None] = {}
+        self._complaint = Complaint(logger)
+        self._closed = False
+        self.sent = 0
+        self.replies = 0
+        self.timeouts = 0
+        self.near_misses = 0
+        self.malformed = 0
+        self.network_errors = 0
+        self.opened = 0
+
+    def start(self, ask: Ask, on_reply: "OnReply", timeout: float | None = None) -> StreamAsk:
+        """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call.
+
+        `timeout` in seconds stands in for that of the ask when part of it is used up.
+        """
+        key = (ask.server.address, ask.server.port)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _ServerLine(key)
+        entry = StreamAsk(self, ask, on_reply, line)
+        if self._closed:
+            self._fail_soon(entry, "the upstream is closed")
+            return entry
+        entry.timer = self.loop.call_later(ask.timeout if timeout is None else timeout, self._timed_out, entry)
+        self.place(entry)
+        return entry
+
+    def place(self, entry: StreamAsk) -> None:
+        """Give `entry` a connection: the least used, a new one while that is busy, or a place in the queue."""
+        line = entry.server
+        best: _Connection | None = None
+        for connection in line.connections:
+            if not connection.closing and (best is None or len(connection.pending) < len(best.pending)):
+                best = connection
+        if (best is None or best.pending) and len(line.connections) < self._per_server and self._make_room():
+            best = self._connect(line)
+        if best is not None and len(best.pending) < self._pipeline:
+            best.take(entry)
+        elif best is not None and len(line.waiting) < limits.STREAM_UPSTREAM_WAITING.default:
+            line.waiting.append(entry)
+        else:
+            self._fail_soon(entry, "too many outgoing connections")
+
+    def feed_waiting(self, line: _ServerLine) -> None:
+        """Place what waited for a connection to `line`."""
+        while line.waiting:
+            free = [x for x in line.connections if not x.closing and len(x.pending) < self._pipeline]
+            if not free:
+                return
+            min(free, key=lambda x: len(x.pending)).take(line.waiting.popleft())
+
+    def drop(self, connection: _Connection) -> None:
+        """Take a connection that ended out of the books; its line ends with it when nobody waits."""
+        self._open.pop(connection, None)
+        line = connection.server
+        if connection in line.connections:
+            line.connections.remove(connection)
+        if not line.connections:
+            waiting, line.waiting = line.waiting, deque()
+            for entry in waiting:
+                self.place(entry)
+        if not line.connections and not line.waiting:
+            self._lines.pop(line.key, None)
+
+    def close(self) -> None:
+        """Close every connection. Asks on their way are forgotten without a callback."""
+        self._closed = True
+        for line in list(self._lines.values()):
+            for entry in list(line.waiting):
+                entry.cancel()
+            for connection in list(line.connections):
+                for entry in list(connection.pending.values()):
+                    entry.cancel()
+                connection.close()
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that stand or are being made."""
+        return len(self._open)
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start, by name."""
+        return {
+            "sent": self.sent,
+            "replies": self.replies,
+            "timeouts": self.timeouts,
+            "near_misses": self.near_misses,
+            "malformed": self.malformed,
+            "network_errors": self.network_errors,
+            "opened": self.opened,
+        }
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> bool:
+        if len(self._open) < self._limit:
+            return True
+        for connection in self._open:
+            if not connection.pending:
+                connection.close()
+                return True
+        self._complaint.say("all %d outgoing TCP connections are busy", self._limit)
+        return False
+
+    def _connect(self, line: _ServerLine) -> _Connection:
+        connection = _Connection(self, line)
+        line.connections.append(connection)
+        self._lines[line.key] = line
+        self._open[connection] = None
+        self.opened += 1
+        connection.task = self.loop.create_task(self._open_connection(connection))
+        return connection
+
+    async def _open_connection(self, connection: _Connection) -> None:
+        address, port = connection.server.key
+        source = self._source_v6 if ":" in address else self._source_v4
+        try:
+            await self.loop.create_connection(
+                lambda: connection, address, port, local_addr=(source, 0) if source else None
+            )
+        except OSError as error:
+            self.network_errors += 1
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
+            if error.errno in OURS:
+                self._complaint.say("cannot open a connection to %s port %d: %s", address, port, reason)
+            connection.abandon(f"cannot connect over TCP: {reason}")
+            if self.after_batch is not None:
+                self.after_batch()
+        finally:
+            connection.task = None
+
+    def _timed_out(self, entry: StreamAsk) -> None:
+        self.timeouts += 1
+        entry.timer = None
+        connection = entry.connection
+        if connection is not None:
+            # Silent for so long: whatever else waits on it may still come, but nothing new is sent there.
+            connection.closing = True
+        entry.fail(FailureKind.TIMEOUT, "no reply over TCP")
+        if self.after_batch is not None:
+            self.after_batch()
+
+    def _fail_soon(self, entry: StreamAsk, text: str) -> None:
+        self.network_errors += 1
+        if entry.timer is not None:
+            entry.timer.cancel()
+        entry.timer = self.loop.call_soon(self._refused, entry, text)
+
+    def _refused(self, entry: StreamAsk, text: str) -> None:
+        entry.timer = None
+        entry.fail(FailureKind.NETWORK, text)
+        if self.after_batch is not None:
+            self.after_batch()

@@ -1,0 +1,174 @@
+"""A UDP socket that clients ask: hits are answered by the native handler, misses arrive here as a list.
+
+Rule: no work per packet in Python but for misses. On corenet's loop the fast path runs inside the transport, without
+the GIL, for a whole batch of datagrams; on any other loop the same function is called once a datagram, so behaviour
+does not depend on the loop, only speed does. Path MTU discovery is off (IP_PMTUDISC_OMIT): forged ICMP must not make
+our replies fragments, which others could then complete.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from resolver import limits
+from resolver.net.complaint import Complaint
+from resolver.net.fastpath import FastPath
+from resolver.net.native import attach
+from resolver.net.service import PendingQuery, Service
+
+__all__ = ["UdpListener", "open_udp_socket"]
+
+logger = logging.getLogger(__name__)
+
+# Numbers of <linux/in.h> and <linux/in6.h> that the socket module does not name in every Python version.
+IP_MTU_DISCOVER = 10
+IPV6_MTU_DISCOVER = 23
+IP_PMTUDISC_OMIT = 5
+
+
+def open_udp_socket(address: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A bound, non-blocking socket for `UdpListener`.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        prepare_udp_socket(sock)
+        sock.bind((address, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def prepare_udp_socket(sock: socket.socket) -> None:
+    """Set what every listening socket needs, also one that somebody else has bound."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, limits.SERVER_BUFFER.default)
+
+
+class UdpListener(asyncio.DatagramProtocol):
+    """One UDP socket served. It is also the sink of its replies."""
+
+    stream = False
+    idle_timeout = 0.0
+
+    def __init__(self, service: Service, fast: FastPath, *, native: bool = True) -> None:
+        """`native` False answers each datagram in Python also on corenet's loop, for comparison."""
+        self._service = service
+        self._fast = fast
+        self._native = native
+        self._attached = False
+        self._transport: asyncio.DatagramTransport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._send_many: Callable[[list[tuple[bytes, tuple[Any, ...]]]], None] | None = None
+        self._replies: list[tuple[bytes, tuple[Any, ...]]] = []
+        self._complaint = Complaint(logger)
+        self.errors = 0
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve `sock`, which is bound and non-blocking and now belongs to the listener."""
+        prepare_udp_socket(sock)
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
+
+    def switch(self, service: Service, fast: FastPath) -> None:
+        """Give new queries to `service` and `fast`; those under way are still answered through this socket."""
+        self._service = service
+        self._fast = fast
+        if self._transport is not None:
+            self._attached = self._native and attach(fast, self._transport)
+
+    def close(self) -> None:
+        """Stop serving. Replies still under way are not sent."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    @property
+    def native(self) -> bool:
+        """Whether hits are answered inside the transport."""
+        return self._attached
+
+    @property
+    def address(self) -> tuple[Any, ...]:
+        """Where the socket is bound: (address, port, ...)."""
+        assert self._transport is not None
+        return cast("tuple[Any, ...]", self._transport.get_extra_info("sockname"))
+
+    # --- asyncio.DatagramProtocol ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+        self._loop = asyncio.get_running_loop()
+        self._send_many = getattr(transport, "send_many", None)
+        self._attached = self._native and attach(self._fast, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if exc is not None:
+            logger.error("a UDP socket was lost: %s", exc)
+
+    def datagrams_received(self, datagrams: list[tuple[bytes, tuple[Any, ...]]]) -> None:
+        """A batch from corenet's loop: what the native handler left over, or everything when there is none."""
+        if not self._attached:
+            for data, peer in datagrams:
+                self.datagram_received(data, peer)
+            return
+        handle = self._service.handle
+        for data, peer in datagrams:
+            handle(data, peer, self)
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        reply = None if self._attached else self._fast.answer(data, addr)
+        if reply is None:
+            self._service.handle(data, addr, self)
+        elif reply and self._transport is not None:
+            self._transport.sendto(reply, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        # ICMP about a client that left, or a full send buffer: UDP owes nobody a reply, but it is counted.
+        self.errors += 1
+        self._complaint.say("a reply could not be sent: %s", exc)
+
+    def _flush(self) -> None:
+        replies, self._replies = self._replies, []
+        transport = self._transport
+        if transport is None:
+            return
+        if self._send_many is not None:
+            self._send_many(replies)
+            return
+        for packet, peer in replies:
+            transport.sendto(packet, peer)
+
+    # --- Sink ----------------------------------------------------------------------------------------------------
+
+    def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
+        """Send a reply of `Service`, together with the others of this turn of the loop.
+
+        One call for all of them also wakes the client's side once: on a busy machine that is most of what a send costs.
+        """
+        if self._transport is None or self._loop is None:
+            return
+        replies = self._replies
+        if not replies:
+            self._loop.call_soon(self._flush)
+        replies.append((packet, peer))
+
+    def skip(self) -> None:
+        """Silence needs no work on UDP."""
+
+    def forget(self, pending: PendingQuery) -> None:
+        """Nothing is kept here for a query that waits."""

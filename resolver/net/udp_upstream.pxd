@@ -1,0 +1,95 @@
+# C door of udp_upstream; nothing outside `net` needs it, the declarations stand here for the compiler.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+
+from resolver.net.ambient cimport Entropy
+from resolver.net.libc cimport iovec, mmsghdr, sockaddr_storage
+from resolver.net.peers cimport PeerAddress
+
+
+cdef class OutgoingPort:
+    cdef object sock
+    cdef object on_readable
+    cdef dict pending            # id -> UdpAsk
+    cdef double born
+    cdef int fd
+    cdef int family
+    cdef int uses
+    cdef bint retired
+
+
+cdef class UdpAsk:
+    cdef UdpUpstream owner
+    cdef OutgoingPort port
+    cdef PeerAddress peer
+    cdef object ask
+    cdef object on_reply
+    cdef object handoff          # what carries on over TCP, once this ask moved there
+    cdef object soon             # handle of a failure that is on its way
+    cdef bytes packet
+    cdef double sent_at
+    cdef int64_t due             # tick at which it times out
+    cdef int near_misses
+    cdef bint malformed_seen
+    cdef uint16_t identity
+    cdef bint done
+
+
+cdef class UdpUpstream:
+    cdef object loop
+    cdef object source_v4
+    cdef object source_v6
+    cdef object over_stream
+    cdef object log
+    cdef public object after_batch
+    cdef Entropy entropy
+    cdef list ports_v4
+    cdef list ports_v6
+    cdef dict peers
+    cdef set open_ports
+    cdef list wheel
+    cdef object timer
+    cdef object bound_turn
+    cdef object bound_flush
+    cdef list unsent
+    cdef int64_t armed
+    cdef int64_t turned
+    cdef int outstanding
+    cdef bint fresh_ports
+    cdef bint randomise_case
+    cdef bint closed
+    cdef int port_uses
+    cdef double port_age
+    cdef int near_miss_limit
+    cdef uint8_t *buffers
+    cdef mmsghdr *messages
+    cdef iovec *vectors
+    cdef sockaddr_storage *names
+    cdef int batch
+    cdef size_t capacity
+    cdef int rounds
+    cdef readonly uint64_t sent
+    cdef readonly uint64_t replies
+    cdef readonly uint64_t timeouts
+    cdef readonly uint64_t near_misses
+    cdef readonly uint64_t strays
+    cdef readonly uint64_t malformed
+    cdef readonly uint64_t network_errors
+    cdef readonly uint64_t moved_to_stream
+    cdef readonly uint64_t ports_opened
+
+    cdef PeerAddress peer_of(self, str address, int port)
+    cdef OutgoingPort choose_port(self, PeerAddress peer)
+    cdef OutgoingPort open_port(self, int family, PeerAddress connect_to)
+    cdef int release(self, UdpAsk ask) except -1
+    cdef int close_port(self, OutgoingPort port) except -1
+    cdef int transmit(self, UdpAsk ask) except -1
+    cdef int drain(self, OutgoingPort port) except -1
+    cdef int drain_errors(self, OutgoingPort port) except -1
+    cdef int receive(self, OutgoingPort port, const uint8_t *data, size_t size, const sockaddr_storage *source,
+                     double now) except -1
+    cdef int near_miss(self, OutgoingPort port, const sockaddr_storage *source) except -1
+    cdef int move_to_stream(self, UdpAsk ask) except -1
+    cdef int deliver(self, UdpAsk ask, object result) except -1
+    cdef int fail(self, UdpAsk ask, object kind, str text) except -1
+    cdef int schedule(self, UdpAsk ask, double seconds) except -1
+    cdef int arm(self, int64_t tick) except -1

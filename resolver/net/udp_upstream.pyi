@@ -1,0 +1,54 @@
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, final
+
+from resolver.effects import Ask, Failure, FailureKind, Reply
+from resolver.net.ambient import Entropy
+
+EDES: dict[FailureKind, int]
+
+class _Handle(Protocol):
+    def cancel(self) -> Any: ...
+
+@final
+class OutgoingPort: ...
+
+@final
+class UdpAsk:
+    def cancel(self) -> None: ...
+
+@final
+class UdpUpstream:
+    after_batch: Callable[[], object] | None
+    sent: int
+    replies: int
+    timeouts: int
+    near_misses: int
+    strays: int
+    malformed: int
+    network_errors: int
+    moved_to_stream: int
+    ports_opened: int
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        entropy: Entropy,
+        source_v4: str = "",
+        source_v6: str = "",
+        fresh_ports: bool = False,
+        randomise_case: bool = True,
+        ports: int = ...,
+        port_uses: int = ...,
+        port_age: float = ...,
+        near_miss_limit: int = ...,
+        over_stream: Callable[[Ask, float, Callable[[Reply | Failure], object]], _Handle] | None = None,
+        after_batch: Callable[[], object] | None = None,
+    ) -> None: ...
+    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> UdpAsk: ...
+    def close(self) -> None: ...
+    @property
+    def pending(self) -> int: ...
+    @property
+    def open_port_numbers(self) -> list[int]: ...
+    def statistics(self) -> dict[str, int]: ...

@@ -1,0 +1,617 @@
+"""Questions to name servers over UDP: ports, ids, letter case, matching, timeouts; no wrong reply gets past.
+
+Rule: one ask costs one system call out and its share of one in; it has no task, no future and no timer of its own,
+because a datagram endpoint and a task per query cost twenty times as much as pooled sockets with callbacks. The pool
+holds unconnected sockets on random ports of the whole range; each is given up after some hundred uses or some seconds,
+so that a guesser faces ports x ids x letter case. Strict mode takes a fresh connected socket for every query.
+Refusals by ICMP are believed only when the packet they quote is one of ours, waiting, sent to that server.
+"""
+
+import errno as errno_module
+import logging
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.errno cimport (EACCES, EAGAIN, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOBUFS,
+                         ENOPROTOOPT, EPROTO, errno)
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memset
+
+from resolver import limits
+from resolver.effects import Failure, FailureKind, Reply
+from resolver.wire import consts as c
+from resolver.wire.errors import WireError
+from resolver.wire.message import MessageView
+
+from resolver.net.ambient cimport Entropy, monotonic_now
+from resolver.net.libc cimport (AF_INET, CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_RECVERR, IPPROTO_IP,
+                                IPPROTO_IPV6, IPV6_RECVERR, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_TRUNC,
+                                SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_LOCAL, cmsghdr, iovec, mmsghdr,
+                                msghdr, recvmmsg, recvmsg, sendto, sock_extended_err, sockaddr, sockaddr_storage,
+                                socklen_t)
+from resolver.net.match cimport MATCH_REPLY, MATCH_WRONG_CASE, encode_query, match_reply
+from resolver.net.peers cimport PeerAddress, parse_peer
+
+from resolver.net.complaint import Complaint
+from resolver.net.match import truncated_stub
+from resolver.net.peers import open_socket
+
+logger = logging.getLogger("resolver.net.udp_upstream")
+
+parse_message = MessageView.parse
+
+# What each kind of failure is called in an extended error (RFC 8914).
+EDES = {
+    FailureKind.TIMEOUT: c.EDE_NO_REACHABLE_AUTHORITY,
+    FailureKind.NETWORK: c.EDE_NETWORK_ERROR,
+    FailureKind.MALFORMED: c.EDE_INVALID_DATA,
+    FailureKind.MISMATCH: c.EDE_INVALID_DATA,
+}
+
+cdef enum:
+    # The timeout wheel: 1024 slots of 10 ms. Longer waits go round again.
+    SLOTS = 1024
+    FLAG_RD = 0x0100
+    FLAG_CD = 0x0010
+    ERROR_ROUNDS = 64
+
+cdef double TICK = 0.01
+cdef int64_t NEVER = 0x7fffffffffffffff
+
+
+@cython.final
+cdef class OutgoingPort:
+    """One socket and the asks that wait on it."""
+
+
+@cython.final
+@cython.freelist(256)
+cdef class UdpAsk:
+    """One ask on its way; what `start` returns."""
+
+    def cancel(self):
+        """Forget the ask: its callback will not be called. A second call does nothing."""
+        if self.handoff is not None:
+            self.handoff.cancel()
+            self.handoff = None
+        if self.soon is not None:
+            self.soon.cancel()
+            self.soon = None
+        if not self.done:
+            self.owner.release(self)
+        self.on_reply = None
+
+    def _fail_soon(self, text):
+        self.soon = None
+        if self.on_reply is not None:
+            self.owner.deliver(self, Failure(FailureKind.NETWORK, c.EDE_NETWORK_ERROR, text))
+            if self.owner.after_batch is not None:
+                self.owner.after_batch()
+
+    def _stream_done(self, result):
+        self.handoff = None
+        if self.on_reply is not None:
+            self.owner.deliver(self, result)
+
+
+@cython.final
+cdef class UdpUpstream:
+    """The pool of outgoing ports and everything that waits on it.
+
+    `over_stream(ask, seconds, on_reply)` carries an ask on over TCP and returns a handle with ``cancel()``; None means
+    that such an ask fails. `after_batch()` is called once after each batch of replies or timeouts.
+    """
+
+    def __cinit__(self):
+        self.buffers = NULL
+        self.messages = NULL
+        self.vectors = NULL
+        self.names = NULL
+
+    def __init__(self, loop, *, Entropy entropy, str source_v4="", str source_v6="", bint fresh_ports=False,
+                 bint randomise_case=True, int ports=limits.UDP_PORTS.default,
+                 int port_uses=limits.UDP_PORT_USES.default, double port_age=limits.UDP_PORT_AGE.default,
+                 int near_miss_limit=limits.UDP_NEAR_MISSES.default, over_stream=None, after_batch=None):
+        cdef int i
+        self.loop = loop
+        self.entropy = entropy
+        self.source_v4 = source_v4 or "0.0.0.0"
+        self.source_v6 = source_v6 or "::"
+        self.fresh_ports = fresh_ports
+        self.randomise_case = randomise_case
+        self.port_uses = port_uses
+        self.port_age = port_age
+        self.near_miss_limit = near_miss_limit
+        self.over_stream = over_stream
+        self.after_batch = after_batch
+        self.log = Complaint(logger)
+        self.ports_v4 = [None] * limits.UDP_PORTS.check(ports, "ports")
+        self.ports_v6 = [None] * ports
+        self.peers = {}
+        self.open_ports = set()
+        self.wheel = [set() for _ in range(SLOTS)]
+        self.timer = None
+        self.bound_turn = self._turn
+        self.bound_flush = self._flush
+        self.unsent = []
+        self.armed = NEVER
+        self.turned = <int64_t>(monotonic_now() / TICK)
+        self.batch = limits.UDP_BATCH.default
+        self.capacity = limits.UDP_RECEIVE.default
+        self.rounds = limits.UDP_ROUNDS.default
+        self.buffers = <uint8_t *>calloc(self.batch, self.capacity)
+        self.messages = <mmsghdr *>calloc(self.batch, sizeof(mmsghdr))
+        self.vectors = <iovec *>calloc(self.batch, sizeof(iovec))
+        self.names = <sockaddr_storage *>calloc(self.batch, sizeof(sockaddr_storage))
+        if self.buffers is NULL or self.messages is NULL or self.vectors is NULL or self.names is NULL:
+            raise MemoryError("buffers of the UDP upstream")
+        for i in range(self.batch):
+            self.vectors[i].iov_base = self.buffers + i * self.capacity
+            self.vectors[i].iov_len = self.capacity
+            self.messages[i].msg_hdr.msg_iov = &self.vectors[i]
+            self.messages[i].msg_hdr.msg_iovlen = 1
+            self.messages[i].msg_hdr.msg_name = &self.names[i]
+
+    def __dealloc__(self):
+        free(self.buffers)
+        free(self.messages)
+        free(self.vectors)
+        free(self.names)
+
+    # --- the life of an ask ------------------------------------------------------------------------------------
+
+    def start(self, ask, on_reply):
+        """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call.
+
+        Returns an object with ``cancel()``.
+
+        Raises:
+            ValueError: the name is no name.
+        """
+        cdef UdpAsk entry = UdpAsk.__new__(UdpAsk)
+        cdef OutgoingPort port
+        cdef uint16_t identity
+        cdef int flags = 0, payload
+        cdef object server = ask.server
+        cdef object edns_payload = ask.edns_payload
+        entry.owner = self
+        entry.ask = ask
+        entry.on_reply = on_reply
+        if self.closed:
+            return self._refuse(entry, "the upstream is closed")
+        try:
+            entry.peer = self.peer_of(server.address, server.port)
+            port = self.choose_port(entry.peer)
+        except ValueError as error:
+            return self._refuse(entry, str(error))
+        except OSError as error:
+            return self._refuse(entry, f"no outgoing port: {error.strerror or error}")
+        if port is None:
+            return self._refuse(entry, "all outgoing ports are full")
+        identity = self.entropy.take16()
+        while identity in port.pending:
+            identity = self.entropy.take16()
+        if ask.rd:
+            flags |= FLAG_RD
+        if ask.checking_disabled:
+            flags |= FLAG_CD
+        payload = -1 if edns_payload is None else min(<int>edns_payload, <int>self.capacity)
+        entry.packet = encode_query(ask.qname, ask.qtype, identity, flags, payload, ask.do,
+                                    self.entropy if self.randomise_case and ask.randomise_case else None)
+        entry.identity = identity
+        entry.port = port
+        port.pending[identity] = entry
+        port.uses += 1
+        self.outstanding += 1
+        self.schedule(entry, ask.timeout)
+        # Packets of one turn leave together, one straight after the other: each that leaves alone wakes the other side
+        # anew, and on a busy machine that costs more than the packet.
+        if not self.unsent:
+            self.loop.call_soon(self.bound_flush)
+        self.unsent.append(entry)
+        return entry
+
+    def _refuse(self, UdpAsk entry, str text):
+        entry.done = True
+        self.network_errors += 1
+        entry.soon = self.loop.call_soon(entry._fail_soon, text)
+        return entry
+
+    def _flush(self):
+        """Send what was started since the last call."""
+        cdef list unsent = self.unsent
+        cdef UdpAsk ask
+        if not unsent:
+            return
+        self.unsent = []
+        for entry in unsent:
+            ask = <UdpAsk>entry
+            if not ask.done:
+                self.transmit(ask)
+
+    cdef int transmit(self, UdpAsk ask) except -1:
+        """Hand the packet to the kernel. A full buffer counts as a lost packet: the timeout answers for it."""
+        cdef OutgoingPort port = ask.port
+        cdef ssize_t rc
+        cdef int attempt, code = 0
+        cdef const sockaddr *peer = <const sockaddr *>&ask.peer.storage
+        cdef socklen_t peer_size = ask.peer.size
+        if self.fresh_ports:
+            peer = NULL
+            peer_size = 0
+        ask.sent_at = monotonic_now()
+        for attempt in range(3):
+            rc = sendto(port.fd, PyBytes_AS_STRING(ask.packet), PyBytes_GET_SIZE(ask.packet),
+                        MSG_DONTWAIT | MSG_NOSIGNAL, peer, peer_size)
+            if rc >= 0:
+                self.sent += 1
+                return 0
+            code = errno
+            if code == EAGAIN or code == ENOBUFS:
+                return 0
+            # With IP_RECVERR a call may report the fate of an earlier packet; that one is dealt with apart.
+            if code != EINTR:
+                self.loop.call_soon(self._errors_soon, port)
+        self.release(ask)
+        self._refuse(ask, f"cannot send: {errno_module.errorcode.get(code, code)}")
+        return 0
+
+    def _errors_soon(self, OutgoingPort port):
+        if port.fd >= 0:
+            self.drain_errors(port)
+
+    cdef int release(self, UdpAsk ask) except -1:
+        """Give back id, wheel entry and, when it was the last of a retired port, the port."""
+        cdef OutgoingPort port = ask.port
+        if ask.done:
+            return 0
+        ask.done = True
+        self.outstanding -= 1
+        (<set>self.wheel[ask.due % SLOTS]).discard(ask)
+        ask.port = None
+        del port.pending[ask.identity]
+        if port.retired and not port.pending:
+            self.close_port(port)
+        return 0
+
+    cdef int deliver(self, UdpAsk ask, object result) except -1:
+        on_reply = ask.on_reply
+        ask.on_reply = None
+        try:
+            on_reply(result)
+        except Exception as error:  # noqa: BLE001 - a fault in one query must not cost the batch behind it
+            self.loop.call_exception_handler({"message": "an upstream reply was not handled", "exception": error})
+        return 0
+
+    cdef int fail(self, UdpAsk ask, object kind, str text) except -1:
+        self.release(ask)
+        if ask.on_reply is not None:
+            self.deliver(ask, Failure(kind, EDES[kind], text))
+        return 0
+
+    # --- ports -------------------------------------------------------------------------------------------------
+
+    cdef PeerAddress peer_of(self, str address, int port):
+        cdef PeerAddress peer = self.peers.get((address, port))
+        if peer is None:
+            peer = parse_peer(address, port)
+            if len(self.peers) >= limits.UPSTREAM_ADDRESSES.default:
+                self.peers.clear()
+            self.peers[(address, port)] = peer
+        return peer
+
+    cdef OutgoingPort choose_port(self, PeerAddress peer):
+        """A port for one more query to `peer`; None when every one is full.
+
+        Raises OSError when none is open and none can be opened.
+        """
+        cdef list ports = self.ports_v4 if peer.family == AF_INET else self.ports_v6
+        cdef OutgoingPort port
+        cdef Py_ssize_t index, i, count = len(ports)
+        if self.fresh_ports:
+            port = self.open_port(peer.family, peer)
+            port.retired = True
+            return port
+        index = self.entropy.take32() % <uint32_t>count
+        port = ports[index]
+        if port is not None and (port.uses >= self.port_uses or monotonic_now() - port.born > self.port_age):
+            port.retired = True
+            ports[index] = None
+            if not port.pending:
+                self.close_port(port)
+            port = None
+        if port is None:
+            try:
+                port = self.open_port(peer.family, None)
+                ports[index] = port
+            except OSError:
+                if not any(ports):
+                    raise
+        if port is None or len(port.pending) >= limits.UDP_PORT_PENDING.default:
+            for i in range(count):
+                port = ports[(index + i) % count]
+                if port is not None and len(port.pending) < limits.UDP_PORT_PENDING.default:
+                    return port
+            return None
+        return port
+
+    cdef OutgoingPort open_port(self, int family, PeerAddress connect_to):
+        """A socket bound to a random port of the whole range; connected in strict mode."""
+        cdef OutgoingPort port
+        source = self.source_v4 if family == AF_INET else self.source_v6
+        try:
+            sock = open_socket(family, source, self.entropy, connect_to)
+        except OSError as error:
+            self.log.say("cannot open an outgoing port: %s", error.strerror)
+            raise
+        port = OutgoingPort.__new__(OutgoingPort)
+        port.sock = sock
+        port.fd = sock.fileno()
+        port.family = family
+        port.pending = {}
+        port.born = monotonic_now()
+        self.loop.add_reader(port.fd, self._readable, port)
+        self.open_ports.add(port)
+        self.ports_opened += 1
+        return port
+
+    cdef int close_port(self, OutgoingPort port) except -1:
+        if port.fd < 0:
+            return 0
+        self.loop.remove_reader(port.fd)
+        self.open_ports.discard(port)
+        port.fd = -1
+        port.sock.close()
+        return 0
+
+    # --- what comes back ---------------------------------------------------------------------------------------
+
+    def _readable(self, OutgoingPort port):
+        self.drain(port)
+        if self.after_batch is not None:
+            self.after_batch()
+
+    cdef int drain(self, OutgoingPort port) except -1:
+        cdef int got, i, turn
+        cdef double now
+        for turn in range(self.rounds):
+            if port.fd < 0:
+                return 0
+            for i in range(self.batch):
+                self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
+                self.messages[i].msg_hdr.msg_flags = 0
+            got = recvmmsg(port.fd, self.messages, self.batch, MSG_DONTWAIT, NULL)
+            if got < 0:
+                if errno == EAGAIN:
+                    # Readable without data: the wake-up was for the error queue.
+                    self.drain_errors(port)
+                    return 0
+                if errno != EINTR:
+                    self.drain_errors(port)
+                continue
+            now = monotonic_now()
+            for i in range(got):
+                if port.fd < 0:
+                    return 0
+                if self.messages[i].msg_hdr.msg_flags & MSG_TRUNC:
+                    self.malformed += 1
+                    continue
+                self.receive(port, self.buffers + i * self.capacity, self.messages[i].msg_len, &self.names[i], now)
+            if got < self.batch:
+                return 0
+        return 0
+
+    cdef int receive(self, OutgoingPort port, const uint8_t *data, size_t size, const sockaddr_storage *source,
+                     double now) except -1:
+        cdef UdpAsk ask
+        cdef int code
+        cdef bytes packet
+        cdef object found
+        if size < 12:
+            return self.near_miss(port, source)
+        found = port.pending.get((<int>data[0] << 8) | data[1])
+        if found is None:
+            return self.near_miss(port, source)
+        ask = <UdpAsk>found
+        if not ask.peer.matches(source):
+            return self.near_miss(port, source)
+        code = match_reply(<const uint8_t *>PyBytes_AS_STRING(ask.packet), PyBytes_GET_SIZE(ask.packet), data, size)
+        if code != MATCH_REPLY:
+            if code == MATCH_WRONG_CASE:
+                # A server that folds letter case would never be heard: whoever asked decides what to do about it.
+                self.near_misses += 1
+                return self.fail(ask, FailureKind.MISMATCH, "the reply does not keep the letter case of the question")
+            return self.near_miss(port, source)
+        packet = PyBytes_FromStringAndSize(<const char *>data, size)
+        try:
+            view = parse_message(packet)
+        except WireError:
+            packet = truncated_stub(packet)
+            if packet is None:
+                # A reply that cannot be read never happened (TuDoor); the right one may still come.
+                self.malformed += 1
+                ask.malformed_seen = True
+                return 0
+            view = parse_message(packet)
+        self.replies += 1
+        self.release(ask)
+        return self.deliver(ask, Reply(view, now - ask.sent_at, False, ask.ask.server))
+
+    cdef int near_miss(self, OutgoingPort port, const sockaddr_storage *source) except -1:
+        """A packet that matches nothing. Asks to that server take note; one with many leaves for TCP."""
+        cdef UdpAsk ask
+        cdef bint known = False
+        for found in list(port.pending.values()):
+            ask = <UdpAsk>found
+            if not ask.done and ask.peer.matches(source):
+                known = True
+                ask.near_misses += 1
+                if ask.near_misses >= self.near_miss_limit:
+                    self.move_to_stream(ask)
+        if known:
+            self.near_misses += 1
+        else:
+            self.strays += 1
+        return 0
+
+    cdef int move_to_stream(self, UdpAsk ask) except -1:
+        cdef double left = ask.ask.timeout - (monotonic_now() - ask.sent_at)
+        self.release(ask)
+        self.moved_to_stream += 1
+        if self.over_stream is None:
+            return self.fail(ask, FailureKind.MALFORMED, "too many replies that did not match")
+        ask.handoff = self.over_stream(ask.ask, max(left, TICK), ask._stream_done)
+        return 0
+
+    cdef int drain_errors(self, OutgoingPort port) except -1:
+        """Read what the kernel says about packets that went nowhere; fail the asks they belong to."""
+        cdef msghdr message
+        cdef iovec vector
+        cdef sockaddr_storage name
+        cdef cmsghdr *control
+        cdef sock_extended_err *report
+        cdef uint8_t quoted[512]
+        cdef uint8_t ancillary[512]
+        cdef ssize_t size
+        cdef int turn, code
+        cdef UdpAsk ask
+        for turn in range(ERROR_ROUNDS):
+            if port.fd < 0:
+                return 0
+            memset(&message, 0, sizeof(message))
+            memset(&name, 0, sizeof(name))
+            vector.iov_base = quoted
+            vector.iov_len = sizeof(quoted)
+            message.msg_name = &name
+            message.msg_namelen = sizeof(name)
+            message.msg_iov = &vector
+            message.msg_iovlen = 1
+            message.msg_control = ancillary
+            message.msg_controllen = sizeof(ancillary)
+            size = recvmsg(port.fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT)
+            if size < 0:
+                if errno == EINTR:
+                    continue
+                return 0
+            code = 0
+            control = CMSG_FIRSTHDR(&message)
+            while control is not NULL:
+                if (control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_RECVERR) or \
+                        (control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IPV6_RECVERR):
+                    report = <sock_extended_err *>CMSG_DATA(control)
+                    if report.ee_origin in (SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6):
+                        code = report.ee_errno
+                control = CMSG_NXTHDR(&message, control)
+            if code not in (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENETDOWN, EACCES, ENOPROTOOPT, EPROTO):
+                continue
+            # Routers may quote as little as eight octets; what does not name our query is nobody's error.
+            if size < 12:
+                continue
+            found = port.pending.get((<int>quoted[0] << 8) | quoted[1])
+            if found is None:
+                continue
+            ask = <UdpAsk>found
+            if not ask.peer.matches(&name) or size > PyBytes_GET_SIZE(ask.packet) \
+                    or memcmp(quoted, PyBytes_AS_STRING(ask.packet), size) != 0:
+                continue
+            self.network_errors += 1
+            self.fail(ask, FailureKind.NETWORK, error_text(code))
+        return 0
+
+    # --- timeouts ----------------------------------------------------------------------------------------------
+
+    cdef int schedule(self, UdpAsk ask, double seconds) except -1:
+        cdef int64_t now = <int64_t>(monotonic_now() / TICK)
+        if self.timer is None:
+            self.turned = now
+        ask.due = now + 1 + <int64_t>(max(seconds, 0.0) / TICK)
+        (<set>self.wheel[ask.due % SLOTS]).add(ask)
+        if ask.due < self.armed:
+            self.arm(ask.due)
+        return 0
+
+    cdef int arm(self, int64_t tick) except -1:
+        cdef double delay
+        if self.timer is not None:
+            self.timer.cancel()
+        delay = tick * TICK - monotonic_now()
+        self.armed = tick
+        self.timer = self.loop.call_later(max(delay, 0.0), self.bound_turn)
+        return 0
+
+    def _turn(self):
+        """Time out what is due, then arm the timer for the next slot that holds anything."""
+        cdef int64_t now = <int64_t>(monotonic_now() / TICK)
+        cdef int64_t tick, stop
+        cdef UdpAsk ask
+        cdef set slot
+        self.timer = None
+        self.armed = NEVER
+        stop = min(now, self.turned + SLOTS)
+        tick = self.turned
+        while tick <= stop:
+            slot = <set>self.wheel[tick % SLOTS]
+            if slot:
+                for entry in list(slot):
+                    ask = <UdpAsk>entry
+                    if ask.due <= now and not ask.done:
+                        self.timeouts += 1
+                        if ask.malformed_seen:
+                            self.fail(ask, FailureKind.MALFORMED, "only malformed replies")
+                        else:
+                            self.fail(ask, FailureKind.TIMEOUT, "no reply")
+            tick += 1
+        self.turned = now
+        if self.outstanding:
+            for tick in range(now, now + SLOTS):
+                if self.wheel[tick % SLOTS]:
+                    if max(tick, now + 1) < self.armed:
+                        self.arm(max(tick, now + 1))
+                    break
+        if self.after_batch is not None:
+            self.after_batch()
+
+    # --- end and inspection --------------------------------------------------------------------------------------
+
+    def close(self):
+        """Close every port. Asks on their way are forgotten without a callback."""
+        cdef OutgoingPort port
+        self.closed = True
+        for port in list(self.open_ports):
+            for ask in list(port.pending.values()):
+                (<UdpAsk>ask).cancel()
+            self.close_port(port)
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    @property
+    def pending(self):
+        """Asks that wait for a reply."""
+        return self.outstanding
+
+    @property
+    def open_port_numbers(self):
+        """Port numbers in use, retired ones included that still wait for a reply."""
+        return sorted((<OutgoingPort>port).sock.getsockname()[1] for port in self.open_ports)
+
+    def statistics(self):
+        """Counters since the start, by name."""
+        return {
+            "sent": self.sent,
+            "replies": self.replies,
+            "timeouts": self.timeouts,
+            "near_misses": self.near_misses,
+            "strays": self.strays,
+            "malformed": self.malformed,
+            "network_errors": self.network_errors,
+            "moved_to_stream": self.moved_to_stream,
+            "ports_opened": self.ports_opened,
+        }
+
+
+cdef str error_text(int code):
+    name = errno_module.errorcode.get(code, str(code))
+    return {"ECONNREFUSED": "connection refused", "EHOSTUNREACH": "host unreachable",
+            "ENETUNREACH": "network unreachable"}.get(name, name)

@@ -1,0 +1,87 @@
+"""Performs an `Ask`: the one `Exchange` of a running resolver, which `Mesh` knows only by its method ``start``.
+
+Rule: an ask is one question to one server over one transport; which server and transport come next is decided by
+`iterate`, with the single exception of an ask under forgery, which goes on over TCP by itself because the asker could
+not know. UDP carries nearly everything, so `start` is a comparison and a call.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from resolver.effects import Ask, Failure, Reply
+from resolver.net.ambient import Entropy
+from resolver.net.stream_upstream import StreamAsk, StreamUpstream
+from resolver.net.udp_upstream import UdpUpstream
+from resolver.settings import IterationSettings
+
+__all__ = ["Cancellable", "Upstream"]
+
+
+class Cancellable(Protocol):
+    """What `Upstream.start` returns."""
+
+    def cancel(self) -> None: ...
+
+
+class Upstream:
+    """UDP and TCP towards name servers.
+
+    `after_batch` is called once after each batch of callbacks, so that the driver may look at its timers.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: IterationSettings,
+        *,
+        entropy: Entropy | None = None,
+        after_batch: Callable[[], object] | None = None,
+    ) -> None:
+        entropy = entropy or Entropy()
+        self.stream = StreamUpstream(
+            loop,
+            entropy=entropy,
+            source_v4=settings.source_v4,
+            source_v6=settings.source_v6,
+            after_batch=after_batch,
+        )
+        self.udp = UdpUpstream(
+            loop,
+            entropy=entropy,
+            source_v4=settings.source_v4,
+            source_v6=settings.source_v6,
+            fresh_ports=settings.fresh_ports,
+            randomise_case=settings.case_randomisation,
+            over_stream=self._over_stream,
+            after_batch=after_batch,
+        )
+
+    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> Cancellable:
+        """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call.
+
+        Raises:
+            ValueError: the name is no name.
+        """
+        if ask.tcp:
+            return self.stream.start(ask, on_reply)
+        return self.udp.start(ask, on_reply)
+
+    def set_after_batch(self, after_batch: Callable[[], object] | None) -> None:
+        """Set what is called once after each batch of callbacks."""
+        self.stream.after_batch = after_batch
+        self.udp.after_batch = after_batch
+
+    def close(self) -> None:
+        """Close all sockets. Asks on their way are forgotten without a callback."""
+        self.udp.close()
+        self.stream.close()
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start: ``udp_...`` and ``tcp_...``."""
+        found = {f"udp_{name}": value for name, value in self.udp.statistics().items()}
+        found.update((f"tcp_{name}", value) for name, value in self.stream.statistics().items())
+        return found
+
+    def _over_stream(self, ask: Ask, seconds: float, on_reply: Callable[[Reply | Failure], object]) -> StreamAsk:
+        return self.stream.start(ask, on_reply, seconds)

@@ -1,0 +1,123 @@
+"""The timer of the mesh and the place where signatures are checked."""
+
+import asyncio
+import threading
+
+import pytest
+
+from resolver.net.ambient import Clock
+from resolver.net.driver import Crypto, MeshDriver
+
+
+class FakeMesh:
+    def __init__(self, *deadlines: float | None) -> None:
+        self.deadlines = list(deadlines)
+        self.ticks: list[float] = []
+        self.empty = asyncio.Event()
+
+    def tick(self, now: float) -> float | None:
+        self.ticks.append(now)
+        if not self.deadlines:
+            self.empty.set()
+            return None
+        offset = self.deadlines.pop(0)
+        return None if offset is None else now + offset
+
+
+def test_timer_follows_the_mesh_until_there_is_nothing_left() -> None:
+    async def body() -> None:
+        mesh = FakeMesh(0.01, 0.01, 0.0)
+        driver = MeshDriver(asyncio.get_running_loop(), mesh, Clock())
+        driver.poke()
+        async with asyncio.timeout(5):
+            await mesh.empty.wait()
+        assert len(mesh.ticks) == 4
+        assert mesh.ticks == sorted(mesh.ticks)
+        assert mesh.ticks[1] - mesh.ticks[0] >= 0.009
+        driver.close()
+
+    asyncio.run(body())
+
+
+def test_one_timer_whatever_the_number_of_pokes() -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        mesh = FakeMesh(*[1000.0] * 50)
+        driver = MeshDriver(loop, mesh, Clock())
+        armed = []
+        real = loop.call_later
+        loop.call_later = lambda *a: armed.append(a) or real(*a)  # type: ignore[method-assign, assignment, func-returns-value]
+        for _ in range(50):
+            driver.poke()
+        assert len(armed) == 1
+        driver.close()
+
+    asyncio.run(body())
+
+
+def test_an_earlier_deadline_moves_the_timer_forward() -> None:
+    async def body() -> None:
+        mesh = FakeMesh(1000.0, 0.005)
+        driver = MeshDriver(asyncio.get_running_loop(), mesh, Clock())
+        driver.poke()
+        driver.poke()
+        async with asyncio.timeout(5):
+            await mesh.empty.wait()
+        driver.close()
+
+    asyncio.run(body())
+
+
+def test_closed_driver_arms_nothing() -> None:
+    async def body() -> None:
+        mesh = FakeMesh(0.0, 0.0)
+        driver = MeshDriver(asyncio.get_running_loop(), mesh, Clock())
+        driver.close()
+        driver.poke()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert len(mesh.ticks) == 1
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 40])
+def test_results_come_in_the_order_of_the_jobs(count: int) -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        threads = set()
+        batches = []
+
+        def check(job: int) -> bool:
+            threads.add(threading.current_thread())
+            return job % 3 == 0
+
+        crypto = Crypto(loop, check, in_place=2, after_batch=lambda: batches.append(1))
+        done: asyncio.Future[list[bool]] = loop.create_future()
+        crypto.verify(range(count), done.set_result)
+        assert done.done() == (count <= 2)
+        async with asyncio.timeout(5):
+            assert await done == [n % 3 == 0 for n in range(count)]
+        assert crypto.checks == count
+        assert (threading.main_thread() in threads) == (0 < count <= 2)
+        assert len(batches) == (count > 2)
+        crypto.close()
+
+    asyncio.run(body())
+
+
+def test_closed_crypto_calls_nobody_back() -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        release = threading.Event()
+        crypto = Crypto(loop, lambda _: release.wait(5), in_place=0, threads=1)
+        results: list[list[bool]] = []
+        crypto.verify([1, 2], results.append)
+        crypto.verify([3], results.append)
+        release.set()
+        crypto.close()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert results == []
+
+    asyncio.run(body())

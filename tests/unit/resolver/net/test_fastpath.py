@@ -1,0 +1,208 @@
+"""The C path alone: who is answered there, who is handed on, what malformed packets get, and streams of messages."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.service_parts import CLIENT, NOW, QNAME, Parts, address, positive, query
+
+from resolver.net.fastpath import ClientQuery, FastPath, read_query
+from resolver.policy import AccessTable
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.edns import options_to_wire
+from resolver.wire.message import MessageView
+
+STRANGER = ("192.0.2.1", 53)
+
+
+@pytest.fixture
+def parts() -> Parts:
+    """A service whose cache knows one address."""
+    parts = Parts()
+    parts.answer(query(), positive())
+    return parts
+
+
+def test_hit_miss_and_expiry(parts: Parts) -> None:
+    fast = parts.fast
+    reply = fast.answer(query(identity=9), CLIENT, NOW + 100)
+    assert reply is not None
+    view = MessageView.parse(reply)
+    assert (view.id, view.answer[0].ttl, view.answer[0].rdatas()) == (9, 200, address().rdatas())
+    assert fast.answer(query(c.AAAA), CLIENT, NOW) is None
+    assert fast.answer(query(), CLIENT, NOW + 300) is None
+    statistics = fast.statistics()
+    assert (statistics["received"], statistics["hits"], statistics["passed"]) == (3, 1, 2)
+
+
+@pytest.mark.parametrize("peer", [CLIENT, ("::1", 5, 0, 0), ("::ffff:127.0.0.1", 5, 0, 0)])
+def test_friends_of_every_family_are_answered(parts: Parts, peer: tuple[object, ...]) -> None:
+    assert parts.fast.answer(query(), peer, NOW) is not None
+
+
+@pytest.mark.parametrize("peer", [
+    STRANGER, ("2001:db8::1", 5, 0, 0), ("127.0.0.1.", 5), ("", 0), ("fe80::1%1", 5, 0, 1),
+])
+def test_strangers_are_refused_or_ignored_whatever_is_cached(parts: Parts, peer: tuple[object, ...]) -> None:
+    reply = parts.fast.answer(query(), peer, NOW)
+    assert reply is not None
+    if reply:
+        view = MessageView.parse(reply)
+        assert (view.rcode, view.qname, view.answer, view.rd) == (c.REFUSED, QNAME, [], True)
+        assert view.edns is not None
+    statistics = parts.fast.statistics()
+    assert statistics["hits"] == 0
+    assert statistics["refused"] + statistics["denied"] == 1
+
+
+def test_refused_reply_tells_why_and_is_hardly_larger_than_the_query(parts: Parts) -> None:
+    for packet in (query(), query(edns_payload=None), query(do=True, options=[(c.OPTION_COOKIE, bytes(8))])):
+        reply = parts.fast.answer(packet, STRANGER, NOW)
+        assert reply is not None
+        assert len(reply) <= len(packet) + 6
+        view = MessageView.parse(reply)
+        assert (view.rcode, view.ra) == (c.REFUSED, False)
+        assert view.edns is None or view.edns.get(c.OPTION_EDE) == c.EDE_PROHIBITED.to_bytes(2, "big")
+
+
+def test_dropped_clients_get_nothing_for_anything() -> None:
+    parts = Parts()
+    fast = FastPath(parts.store.answers, AccessTable((), (), ("0.0.0.0/0",)))
+    for packet in (query(), b"", b"junk" * 9, query(flags=2 << 11)):
+        assert fast.answer(packet, CLIENT, NOW) == b""
+    assert fast.statistics()["denied"] == 4
+
+
+@pytest.mark.parametrize("packet", [b"", b"\0" * 11, query(flags=0x8000 | c.RD)])
+def test_no_reply_to_fragments_and_responses(parts: Parts, packet: bytes) -> None:
+    assert parts.fast.answer(packet, CLIENT, NOW) == b""
+    statistics = parts.fast.statistics()
+    assert (statistics["dropped"], sum(statistics["malformed"].values())) == (1, 1)
+
+
+@pytest.mark.parametrize("packet", [query()[:-1], query()[:20], query() + b"x", query()[:12] + b"\xc0\x0c\0\1\0\1"])
+def test_malformed_queries_get_a_bare_format_error(parts: Parts, packet: bytes) -> None:
+    reply = parts.fast.answer(packet, CLIENT, NOW)
+    assert reply is not None
+    assert len(reply) == 12
+    view = MessageView.parse(reply)
+    assert (view.rcode, view.id, view.question_count, view.rd, view.ra) == (c.FORMERR, 77, 0, True, True)
+    statistics = parts.fast.statistics()
+    assert statistics["format_errors"] == 1
+    assert sum(statistics["malformed"].values()) == 1
+
+
+@pytest.mark.parametrize("packet", [
+    query(flags=0), query(qclass=c.CH), query(flags=c.RD | 4 << 11), query(options=[(c.OPTION_NSID, b"")]),
+])
+def test_unusual_queries_are_left_to_the_service(parts: Parts, packet: bytes) -> None:
+    assert parts.fast.answer(packet, CLIENT, NOW) is None
+    assert parts.fast.statistics()["unusual"] == 1
+
+
+def test_cookies_do_not_keep_a_query_off_the_fast_path(parts: Parts) -> None:
+    assert parts.fast.answer(query(options=[(c.OPTION_COOKIE, bytes(8))]), CLIENT, NOW) is not None
+
+
+def test_views_do_not_share_answers(parts: Parts) -> None:
+    other = FastPath(parts.store.answers, parts.plan.access, view=7)
+    assert other.answer(query(), CLIENT, NOW) is None
+
+
+def test_reply_is_cut_to_what_the_client_takes() -> None:
+    parts = Parts()
+    parts.answer(query(edns_payload=None), positive(address(count=100)))
+    reply = parts.fast.answer(query(edns_payload=None), CLIENT, NOW)
+    assert reply is not None
+    assert len(reply) <= 512
+    assert MessageView.parse(reply).tc
+    assert parts.fast.statistics()["truncated"] == 1
+
+
+def test_stream_messages_in_one_go(parts: Parts) -> None:
+    frames = [query(identity=1), query(c.MX, identity=2), query(identity=3), query()[:-1], b"short", query(flags=0)]
+    replies, missed, dropped = parts.fast.answer_frames(frames, NOW)
+    assert missed == [frames[1], frames[5]]
+    assert dropped == 1
+    views = []
+    while replies:
+        size = int.from_bytes(replies[:2], "big")
+        views.append(MessageView.parse(replies[2:2 + size]))
+        replies = replies[2 + size:]
+    assert [(view.id, view.rcode) for view in views] == [(1, c.NOERROR), (3, c.NOERROR), (77, c.FORMERR)]
+
+
+def test_stream_replies_larger_than_the_buffer() -> None:
+    parts = Parts()
+    packet = query(c.TXT, edns_payload=None)
+    text = positive(address(count=100))
+    big = type(text.answer[0])(QNAME, c.TXT, 300, [bytes([255]) + bytes([n]) * 255 for n in range(230)])
+    text.answer[:] = [big]
+    parts.answer(packet, text)
+    replies, missed, dropped = parts.fast.answer_frames([packet] * 9, NOW)
+    assert (missed, dropped) == ([], 0)
+    count = 0
+    while replies:
+        size = int.from_bytes(replies[:2], "big")
+        assert len(MessageView.parse(replies[2:2 + size]).answer[0]) == 230
+        replies = replies[2 + size:]
+        count += 1
+    assert count == 9
+
+
+def test_query_is_read_once_for_the_service() -> None:
+    found = read_query(query(c.MX, do=True, flags=c.RD | c.CD, edns_payload=1400, options=[(c.OPTION_NSID, b"ab")]))
+    assert isinstance(found, ClientQuery)
+    assert (found.id, found.qname, found.qtype, found.qclass) == (77, QNAME, c.MX, c.IN)
+    assert (found.rd, found.cd, found.ad, found.do, found.has_edns) == (True, True, False, True, True)
+    assert (found.payload, found.edns_version) == (1400, 0)
+    assert found.options == options_to_wire([(c.OPTION_NSID, b"ab")])
+    assert found.question_end == 12 + len(QNAME) + 4
+    plain = read_query(query(edns_payload=None))
+    assert isinstance(plain, ClientQuery)
+    assert (plain.has_edns, plain.do, plain.options) == (False, False, b"")
+    assert read_query(b"") < 0  # type: ignore[operator]
+    assert read_query(query(flags=4 << 11)) == 1
+
+
+def test_cached_reply_with_options_of_our_own(parts: Parts) -> None:
+    packet = query(options=[(c.OPTION_NSID, b"")])
+    found = read_query(packet)
+    assert isinstance(found, ClientQuery)
+    own = options_to_wire([(c.OPTION_NSID, b"me")])
+    reply = parts.fast.cached(found, NOW, 1232, own)
+    assert reply is not None
+    view = MessageView.parse(reply)
+    assert view.edns is not None
+    assert (view.edns.get(c.OPTION_NSID), len(view.answer)) == (b"me", 1)
+    other = read_query(query(c.MX))
+    assert isinstance(other, ClientQuery)
+    assert parts.fast.cached(other, NOW, 1232) is None
+    small = parts.fast.cached(found, NOW, len(reply) - 1, own)
+    assert small is not None
+    assert MessageView.parse(small).tc
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_get_a_header_back_or_silence_or_python(data: bytes) -> None:
+    parts = _SHARED
+    reply = parts.fast.answer(data, CLIENT, NOW)
+    if reply:
+        assert reply[:2] == data[:2]
+        assert reply[2] & 0x80
+        MessageView.parse(reply)
+
+
+@given(st.integers(0, len(query()) - 1), st.integers(0, 255), st.sampled_from([CLIENT, STRANGER]))
+def test_any_octet_of_a_query_may_be_wrong(where: int, octet: int, peer: tuple[str, int]) -> None:
+    packet = bytearray(query())
+    packet[where] = octet
+    reply = _SHARED.fast.answer(bytes(packet), peer, NOW)
+    if reply:
+        view = MessageView.parse(reply)
+        assert view.qr
+        assert view.qname is None or names.lower(view.qname) != b""
+
+
+_SHARED = Parts()
+_SHARED.answer(query(), positive())

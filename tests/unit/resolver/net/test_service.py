@@ -1,0 +1,503 @@
+"""A client's query through the real service, with a mesh turned by hand: what is asked, shown, kept and refused."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.service_parts import CLIENT, QNAME, Parts, Sink, address, failed, positive, query, signature
+
+import resolver
+from resolver.effects import FailureKind, Outcome, Question
+from resolver.net.service import PendingQuery
+from resolver.settings import DnssecSettings, PolicySettings, Settings, replace
+from resolver.verdict import Trust, Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.edns import parse_ede, parse_keepalive
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+SOA = RRset(names.from_text("example.com."), c.SOA, 60, [names.from_text("ns.example.com.") + names.ROOT + bytes(20)],
+            sigs=[signature(c.SOA)])
+NSEC = RRset(names.from_text("a.example.com."), c.NSEC, 60, [names.from_text("z.example.com.") + b"\0\x01\x40"],
+             sigs=[signature(c.NSEC)])
+NS = RRset(names.from_text("example.com."), c.NS, 60, [names.from_text("ns.example.com.")])
+
+
+def denial(rcode: int = c.NXDOMAIN, verdict: Verdict = Verdict.SECURE) -> Outcome:
+    return Outcome(Question(QNAME, c.A), rcode, [], [SOA, NSEC], verdict, 60)
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------
+
+
+def test_answer_has_the_askers_id_name_and_flags() -> None:
+    parts = Parts()
+    qname = names.from_text("wWw.eXample.com.")
+    view = parts.answer(query(qname=qname, identity=4711), positive())
+    assert (view.id, view.qname, view.qtype) == (4711, qname, c.A)
+    assert (view.qr, view.rd, view.ra) == (True, True, True)
+    assert (view.aa, view.tc, view.ad, view.cd) == (False, False, False, False)
+    assert view.rcode == c.NOERROR
+    assert [x.rtype for x in view.answer] == [c.A]
+    assert view.edns is not None
+    assert view.edns.payload == 1232
+    assert parts.submitted == 1
+    assert parts.service.waiting == 0
+
+
+def test_no_edns_in_the_reply_without_edns_in_the_query() -> None:
+    assert Parts().answer(query(edns_payload=None), positive()).edns is None
+
+
+@pytest.mark.parametrize(("flags", "do", "verdict", "shown"), [
+    (c.RD, False, Verdict.SECURE, False),
+    (c.RD | c.AD, False, Verdict.SECURE, True),
+    (c.RD, True, Verdict.SECURE, True),
+    (c.RD | c.CD, True, Verdict.SECURE, False),
+    (c.RD | c.AD, True, Verdict.INSECURE, False),
+    (c.RD | c.AD, True, Verdict.INDETERMINATE, False),
+])
+def test_ad_bit(flags: int, do: bool, verdict: Verdict, shown: bool) -> None:
+    view = Parts().answer(query(flags=flags, do=do), positive(verdict=verdict))
+    assert view.ad is shown
+    assert view.cd is bool(flags & c.CD)
+
+
+def test_signatures_only_with_do() -> None:
+    parts = Parts()
+    assert parts.answer(query(do=True), positive(verdict=Verdict.SECURE)).answer[0].sig_len == 1
+    assert parts.answer(query(do=False), positive(verdict=Verdict.SECURE)).answer[0].sig_len == 0
+
+
+def test_cd_is_handed_to_the_mesh() -> None:
+    parts = Parts()
+    parts.ask(query(flags=c.RD | c.CD))
+    parts.ask(query(flags=c.RD))
+    assert [ticket.cd for ticket in parts.mesh.tickets] == [True, False]
+
+
+@pytest.mark.parametrize("do", [False, True])
+def test_denial_shows_soa_and_proofs_to_those_who_ask(do: bool) -> None:
+    view = Parts().answer(query(do=do), denial())
+    assert view.rcode == c.NXDOMAIN
+    assert [x.rtype for x in view.authority] == ([c.SOA, c.NSEC] if do else [c.SOA])
+    assert [x.sig_len for x in view.authority] == ([1, 1] if do else [0])
+
+
+def test_minimal_responses_leave_out_what_nobody_asked_for() -> None:
+    outcome = positive(verdict=Verdict.SECURE, authority=(NS, NSEC))
+    assert [x.rtype for x in Parts().answer(query(do=True), outcome).authority] == [c.NSEC]
+    assert [x.rtype for x in Parts(minimal_responses=False).answer(query(do=True), outcome).authority] == [c.NS, c.NSEC]
+
+
+def test_bogus_data_never_leaves_without_cd() -> None:
+    parts = Parts()
+    view = parts.answer(query(), positive(verdict=Verdict.BOGUS))
+    assert (view.rcode, view.answer) == (c.SERVFAIL, [])
+    view = parts.answer(query(flags=c.RD | c.CD), positive(verdict=Verdict.BOGUS))
+    assert (view.rcode, len(view.answer), view.ad) == (c.NOERROR, 1, False)
+
+
+def test_failure_is_servfail_with_its_reason_and_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    parts = Parts()
+    for n in range(5):
+        view = parts.answer(query(identity=n), failed())
+    assert view.rcode == c.SERVFAIL
+    assert view.edns is not None
+    option = view.edns.get(c.OPTION_EDE)
+    assert option is not None
+    assert parse_ede(option) == (c.EDE_NO_REACHABLE_AUTHORITY, "nobody answered")
+    assert [r.levelno for r in caplog.records] == [logging.WARNING]
+    assert "www.example.com. A: nobody answered" in caplog.text
+    assert parts.service.failed == 5
+
+
+def test_failure_without_edns_is_plain() -> None:
+    view = Parts().answer(query(edns_payload=None), failed())
+    assert (view.rcode, view.edns, view.answer) == (c.SERVFAIL, None, [])
+
+
+def test_extended_errors_are_bounded_and_unique() -> None:
+    outcome = failed()
+    outcome.ede.clear()
+    outcome.ede += [(n % 9, "x" * 5000) for n in range(40)]
+    view = Parts().answer(query(), outcome)
+    assert view.edns is not None
+    options = [value for code, value in view.edns.options if code == c.OPTION_EDE]
+    assert len(options) == 4
+    assert max(len(value) for value in options) <= 202
+
+
+def test_answer_larger_than_the_client_takes_is_truncated() -> None:
+    parts = Parts()
+    big = positive(address(count=100))
+    for payload, limit in ((None, 512), (4096, 1232), (100, 512)):
+        packet = query(edns_payload=payload)
+        view = parts.answer(packet, big)
+        assert (view.tc, view.answer) == (True, [])
+        assert len(view.wire) <= limit
+    view = parts.answer(query(edns_payload=4096), big, sink=Sink(stream=True))
+    assert (view.tc, len(view.answer[0])) == (False, 100)
+
+
+def test_larger_payload_by_setting() -> None:
+    view = Parts(udp_payload=4096).answer(query(edns_payload=4096), positive(address(count=100)))
+    assert (view.tc, len(view.answer[0])) == (False, 100)
+
+
+# --- the fast path afterwards -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", [positive(), positive(verdict=Verdict.SECURE), denial(), failed()])
+@pytest.mark.parametrize("options", [{}, {"do": True}, {"edns_payload": None}, {"flags": c.RD | c.AD},
+                                     {"flags": c.RD | c.CD}])
+def test_second_answer_comes_from_the_fast_path_and_is_the_same(outcome: Outcome, options: dict[str, Any]) -> None:
+    parts = Parts()
+    packet = query(**options)
+    assert parts.fast.answer(packet, CLIENT, parts.clock.real) is None
+    first = parts.answer(packet, outcome)
+    assert parts.fast.answer(packet, CLIENT, parts.clock.real) == first.wire
+
+
+def test_answers_without_a_ttl_are_not_kept() -> None:
+    parts = Parts()
+    parts.answer(query(), positive(address(ttl=0)))
+    assert parts.fast.answer(query(), CLIENT, parts.clock.real) is None
+
+
+def test_truncated_answer_is_kept_whole() -> None:
+    parts = Parts()
+    parts.answer(query(edns_payload=None), positive(address(count=100)))
+    whole = parts.fast.answer(query(edns_payload=None), None, parts.clock.real, stream=True)
+    assert whole is not None
+    assert len(MessageView.parse(whole).answer[0]) == 100
+
+
+# --- what is not resolved -----------------------------------------------------------------------------------------
+
+
+def reply_of(packet: bytes, parts: Parts | None = None, **server: Any) -> MessageView:
+    parts = parts or Parts(**server)
+    parts.ask(packet)
+    assert parts.mesh.tickets == []
+    return parts.sink.last
+
+
+@pytest.mark.parametrize("opcode", [1, 2, 4, 5, 6, 15])
+def test_other_opcodes_are_not_implemented(opcode: int) -> None:
+    view = reply_of(query(flags=c.RD | opcode << 11))
+    assert (view.rcode, view.opcode, view.id) == (c.NOTIMP, opcode, 77)
+
+
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_question_count_other_than_one_is_a_format_error(count: int) -> None:
+    packet = query(edns_payload=None)
+    packet = packet[:4] + count.to_bytes(2, "big") + packet[6:] + packet[12:] * (count - 1 if count else 0)
+    assert reply_of(packet).rcode == c.FORMERR
+
+
+def test_unknown_edns_version_is_badvers() -> None:
+    packet = bytearray(query())
+    packet[-5] = 1
+    view = reply_of(bytes(packet))
+    assert view.rcode == c.BADVERS
+    assert view.edns is not None
+    assert view.edns.version == 0
+    assert view.qname == QNAME
+
+
+@pytest.mark.parametrize("qtype", [c.AXFR, c.IXFR, c.TSIG, c.TKEY, c.MAILB, c.MAILA])
+def test_transfers_and_meta_types_are_refused(qtype: int) -> None:
+    assert reply_of(query(qtype)).rcode == c.REFUSED
+
+
+def test_ixfr_with_its_soa_is_refused() -> None:
+    packet = query(c.IXFR, edns_payload=None)
+    soa = b"\xc0\x0c\0\x06\0\x01" + bytes(4) + b"\0\x16\0\0" + bytes(20)
+    view = reply_of(packet[:8] + b"\0\x01" + packet[10:] + soa)
+    assert (view.rcode, view.qname) == (c.REFUSED, QNAME)
+
+
+@pytest.mark.parametrize("qtype", [0, c.OPT])
+def test_types_that_mean_nothing_are_format_errors(qtype: int) -> None:
+    assert reply_of(query(qtype)).rcode == c.FORMERR
+
+
+@pytest.mark.parametrize("qclass", [c.HS, c.CLASS_ANY, 2, 4711])
+def test_other_classes_are_refused(qclass: int) -> None:
+    assert reply_of(query(qclass=qclass)).rcode == c.REFUSED
+
+
+def test_chaos_names_by_setting() -> None:
+    chaos = {"qname": names.from_text("version.bind."), "qtype": c.TXT, "qclass": c.CH}
+    assert reply_of(query(**chaos)).rcode == c.REFUSED
+    view = reply_of(query(**chaos), version="1.2")
+    assert (view.rcode, view.answer[0].rdatas(), view.answer[0].rclass) == (c.NOERROR, [b"\x031.2"], c.CH)
+    view = reply_of(query(qname=names.from_text("id.server."), qtype=c.TXT, qclass=c.CH), identity="here")
+    assert view.answer[0].rdatas() == [b"\x04here"]
+
+
+def test_any_gets_one_small_record() -> None:
+    parts = Parts()
+    view = reply_of(query(c.ANY), parts)
+    assert [(x.rtype, x.rdatas()) for x in view.answer] == [(c.HINFO, [b"\x07RFC8482\x00"])]
+    assert parts.fast.answer(query(c.ANY), CLIENT, parts.clock.real) == view.wire
+
+
+def test_any_is_resolved_by_setting() -> None:
+    parts = Parts(minimal_any=False)
+    parts.ask(query(c.ANY))
+    assert parts.mesh.tickets[0].question.qtype == c.ANY
+
+
+@pytest.mark.parametrize("packet", [b"", b"\0" * 11, bytes(query())[:2] + b"\x80" + bytes(query())[3:]])
+def test_what_cannot_be_answered_is_dropped(packet: bytes) -> None:
+    parts = Parts()
+    parts.ask(packet)
+    assert parts.sink.packets == [None]
+    assert parts.service.malformed == 1
+
+
+@pytest.mark.parametrize("packet", [query()[:-1], query() + b"\0", query()[:15], query(edns_payload=None)[:12]])
+def test_what_cannot_be_read_is_a_format_error(packet: bytes) -> None:
+    view = reply_of(packet)
+    assert (view.rcode, view.id, view.qr) == (c.FORMERR, 77, True)
+
+
+# --- who may ask --------------------------------------------------------------------------------------------------
+
+
+def guarded(**policy: Any) -> Parts:
+    return Parts(replace(Settings(), policy=PolicySettings(**policy)))
+
+
+def test_strangers_are_refused_with_a_reason() -> None:
+    parts = Parts()
+    parts.ask(query(), peer=("192.0.2.1", 5))
+    view = parts.sink.last
+    assert (view.rcode, view.qname, view.ra) == (c.REFUSED, QNAME, False)
+    assert view.edns is not None
+    assert parse_ede(view.edns.get(c.OPTION_EDE) or b"\0\0")[0] == c.EDE_PROHIBITED
+    parts.ask(query(flags=4 << 11), peer=("192.0.2.1", 5))
+    assert parts.sink.last.rcode == c.REFUSED
+    assert parts.mesh.tickets == []
+    assert parts.service.refused == 2
+
+
+def test_unwelcome_clients_get_silence() -> None:
+    parts = guarded(drop=("127.0.0.0/8",), allow=())
+    for packet in (query(), query(flags=4 << 11), b"junk"):
+        parts.ask(packet)
+    assert parts.sink.packets == [None] * 3
+    assert parts.service.denied == 3
+
+
+def test_local_names_need_no_mesh_of_their_own() -> None:
+    view = reply_of(query(c.ANY, qname=names.from_text("localhost.")))
+    assert view.rcode == c.NOERROR
+    assert c.HINFO not in [x.rtype for x in view.answer]
+
+
+# --- without recursion --------------------------------------------------------------------------------------------
+
+
+def test_rd_clear_is_refused_even_when_the_answer_is_known() -> None:
+    parts = Parts()
+    parts.answer(query(), positive())
+    packet = query(flags=0)
+    assert parts.fast.answer(packet, CLIENT, parts.clock.real) is None
+    view = reply_of(packet, parts)
+    assert (view.rcode, view.rd) == (c.REFUSED, False)
+
+
+def test_rd_clear_from_cache_by_setting() -> None:
+    parts = Parts(without_recursion="cache")
+    assert reply_of(query(flags=0), parts).rcode == c.REFUSED
+    parts.answer(query(), positive())
+    packet = query(flags=0)
+    reply = parts.fast.answer(packet, CLIENT, parts.clock.real)
+    assert reply is not None
+    assert not MessageView.parse(reply).rd
+    assert parts.mesh.tickets == []
+
+
+@pytest.mark.parametrize(("verdict", "flags", "rcode"), [
+    (Verdict.SECURE, 0, c.NOERROR),
+    (Verdict.INSECURE, 0, c.NOERROR),
+    (Verdict.INDETERMINATE, 0, c.REFUSED),
+    (Verdict.INDETERMINATE, c.CD, c.NOERROR),
+])
+def test_sets_in_the_cache_answer_without_recursion_when_they_may(verdict: Verdict, flags: int, rcode: int) -> None:
+    parts = Parts(without_recursion="cache")
+    rrset = address()
+    rrset.trust = Trust.ANSWER
+    rrset.verdict = verdict
+    parts.store.rrsets.put(rrset, parts.clock.real)
+    assert reply_of(query(flags=flags), parts).rcode == rcode
+
+
+def test_indeterminate_sets_are_shown_when_nothing_is_validated() -> None:
+    parts = Parts(replace(Settings(), dnssec=DnssecSettings(enabled=False)), without_recursion="cache")
+    rrset = address()
+    rrset.trust = Trust.ANSWER
+    parts.store.rrsets.put(rrset, parts.clock.real)
+    assert reply_of(query(flags=0), parts).rcode == c.NOERROR
+
+
+def test_glue_is_never_an_answer() -> None:
+    parts = Parts(without_recursion="cache")
+    rrset = address()
+    rrset.trust = Trust.GLUE
+    rrset.verdict = Verdict.INSECURE
+    parts.store.rrsets.put(rrset, parts.clock.real)
+    assert reply_of(query(flags=0), parts).rcode == c.REFUSED
+
+
+def test_denial_in_the_cache_answers_without_recursion() -> None:
+    parts = Parts(without_recursion="cache")
+    parts.store.rrsets.put_negative(names.lower(QNAME), 0, soa=SOA, proofs=[NSEC], ttl=60, verdict=Verdict.SECURE,
+                                    now=parts.clock.real)
+    view = reply_of(query(flags=0, do=True), parts)
+    assert (view.rcode, [x.rtype for x in view.authority]) == (c.NXDOMAIN, [c.SOA, c.NSEC])
+
+
+def test_failure_in_the_cache_is_told_without_recursion() -> None:
+    parts = Parts(without_recursion="cache")
+    parts.store.rrsets.put_failure(names.lower(QNAME), c.A, ede=c.EDE_DNSSEC_BOGUS, text="x", ttl=5,
+                                   now=parts.clock.real)
+    assert reply_of(query(flags=0), parts).rcode == c.SERVFAIL
+    assert reply_of(query(flags=c.CD), parts).rcode == c.REFUSED
+
+
+# --- EDNS options -------------------------------------------------------------------------------------------------
+
+
+def test_name_server_identifier_when_asked_for() -> None:
+    packet = query(options=[(c.OPTION_NSID, b"")])
+    parts = Parts(identity="worker-1")
+    view = parts.answer(packet, positive())
+    assert view.edns is not None
+    assert view.edns.get(c.OPTION_NSID) == b"worker-1"
+    # Again, now from the cache, with the same option and without the mesh.
+    parts.ask(packet)
+    assert parts.mesh.tickets == []
+    assert parts.sink.packets[-1] == view.wire
+    assert Parts().answer(packet, positive()).edns.get(c.OPTION_NSID) is None  # type: ignore[union-attr]
+
+
+def test_keepalive_on_streams_only() -> None:
+    packet = query(options=[(c.OPTION_KEEPALIVE, b"")])
+    view = Parts().answer(packet, positive(), sink=Sink(stream=True))
+    assert view.edns is not None
+    assert parse_keepalive(view.edns.get(c.OPTION_KEEPALIVE) or b"") == pytest.approx(10.0)
+    view = Parts().answer(packet, positive())
+    assert view.edns is not None
+    assert view.edns.options == []
+
+
+def test_unknown_options_are_ignored() -> None:
+    view = Parts().answer(query(options=[(65_001, b"x" * 20), (c.OPTION_PADDING, bytes(30))]), positive())
+    assert (view.rcode, len(view.answer)) == (c.NOERROR, 1)
+
+
+# --- bounds -------------------------------------------------------------------------------------------------------
+
+
+def test_repeated_question_waits_for_the_reply_under_way() -> None:
+    parts = Parts()
+    for _ in range(4):
+        parts.ask(query())
+    parts.ask(query(identity=78))
+    parts.ask(query(), peer=("127.0.0.1", 40_001))
+    assert len(parts.mesh.tickets) == 3
+    assert parts.service.joined == 3
+    parts.mesh.finish(positive())
+    assert len(parts.sink.packets) == 1
+    parts.ask(query())
+    assert len(parts.mesh.tickets) == 3
+
+
+@pytest.mark.parametrize(("overflow", "expected"), [("servfail", c.SERVFAIL), ("drop", None)])
+def test_too_many_waiting_queries(overflow: str, expected: int | None) -> None:
+    parts = Parts(pending_queries=16, overflow=overflow)
+    for n in range(20):
+        parts.ask(query(identity=n))
+    assert parts.service.waiting == 16
+    assert parts.service.overflowed == 4
+    got = [None if packet is None else MessageView.parse(packet).rcode for packet in parts.sink.packets]
+    assert got == [expected] * 4
+    for _ in range(16):
+        parts.mesh.finish(positive())
+    assert parts.service.waiting == 0
+    parts.ask(query())
+    assert parts.service.waiting == 1
+
+
+def test_dnsbomb_one_client_cannot_take_every_place() -> None:
+    parts = Parts(pending_per_client=3)
+    for n in range(5):
+        parts.ask(query(identity=n))
+        parts.ask(query(identity=n), peer=("127.0.0.2", 9))
+    assert parts.service.waiting == 6
+    assert parts.service.overflowed == 4
+
+
+def test_dnsbomb_answers_that_come_too_late_are_not_sent() -> None:
+    parts = Parts(discard_timeout=1.9)
+    parts.ask(query())
+    parts.ask(query(), sink=(stream := Sink(stream=True)))
+    parts.clock.mono += 2.0
+    parts.mesh.finish(positive())
+    parts.mesh.finish(positive())
+    assert parts.sink.packets == [None]
+    assert stream.last.rcode == c.NOERROR
+    assert parts.service.discarded == 1
+    # It was resolved all the same, so the client's next try is a hit.
+    assert parts.fast.answer(query(), CLIENT, parts.clock.real) is not None
+
+
+def test_forgotten_query_is_cancelled_once() -> None:
+    parts = Parts()
+    sink = Sink(stream=True)
+    pending = parts.ask(query(), sink=sink)
+    assert pending is not None
+    parts.service.forget(pending)
+    parts.service.forget(pending)
+    assert len(parts.mesh.cancelled) == 1
+    assert parts.service.waiting == 0
+    assert sink.forgotten == [pending]
+    assert sink.packets == []
+
+
+def test_outcome_at_once_leaves_nothing_behind() -> None:
+    parts = Parts()
+    parts.mesh.instant = positive()
+    assert parts.ask(query()) is None
+    assert parts.sink.last.rcode == c.NOERROR
+    assert parts.service.waiting == 0
+    assert parts.submitted == 0
+    assert parts.service.statistics()["replies"] == 1
+
+
+def test_cancelled_kind_is_servfail_too() -> None:
+    assert Parts().answer(query(), failed(FailureKind.CANCELLED, c.EDE_NOT_READY, 0)).rcode == c.SERVFAIL
+
+
+# --- compilation --------------------------------------------------------------------------------------------------
+
+
+def test_layout_file_names_what_the_classes_have() -> None:
+    parts = Parts()
+    pending = parts.ask(query())
+    layout: dict[str, set[str]] = {}
+    for line in (Path(resolver.__file__).parent / "net" / "service.pxd").read_text().splitlines():
+        if line.startswith("cdef class "):
+            names_of_class = layout.setdefault(line.removeprefix("cdef class ").rstrip(":"), set())
+        elif line.startswith("    cdef public object "):
+            names_of_class.add(line.rpartition(" ")[2])
+    assert layout["PendingQuery"] == set(PendingQuery.__slots__)
+    state = vars(parts.service) if hasattr(parts.service, "__dict__") else layout["Service"]
+    assert layout["Service"] == set(state)
+    assert all(hasattr(pending, name) for name in layout["PendingQuery"])

@@ -1,0 +1,326 @@
+"""Asks over TCP against scripted servers: reuse, pipelining, order, limits, and connections that end badly."""
+
+import asyncio
+import errno
+from collections.abc import Callable, Coroutine
+
+import pytest
+from support.upstream_peers import Collector, StreamPeer, ask_for, echo, open_descriptors
+
+from resolver.effects import Failure, FailureKind, Reply
+from resolver.net.ambient import Entropy
+from resolver.net.stream_upstream import StreamUpstream
+from resolver.net.upstream import Upstream
+from resolver.settings import IterationSettings
+
+SHORT = 0.05
+
+
+def play(body: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run one test body; every descriptor it opened must be gone afterwards."""
+    async def checked() -> None:
+        before = open_descriptors()
+        await body()
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert open_descriptors() == before
+
+    asyncio.run(checked())
+
+
+def make(**options: object) -> StreamUpstream:
+    return StreamUpstream(asyncio.get_running_loop(), entropy=Entropy(), **options)  # type: ignore[arg-type]
+
+
+def test_one_connection_serves_query_after_query() -> None:
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(), Collector()
+        for n in range(5):
+            ask = ask_for(peer.port, tcp=True)
+            upstream.start(ask, got)
+            assert len(got.results) == n
+            reply = (await got.wait(n + 1))[n]
+            assert isinstance(reply, Reply)
+            assert reply.tcp
+            assert reply.server is ask.server
+        assert [len(queries) for queries in peer.connections] == [5]
+        assert upstream.connection_count == 1
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_pipelined_replies_may_come_in_any_order() -> None:
+    async def body() -> None:
+        held: list[bytes] = []
+
+        def backwards(query: bytes) -> list[bytes]:
+            held.append(query)
+            return [echo(x)[0] for x in reversed(held)] if len(held) == 20 else []
+
+        peer, upstream = await StreamPeer.start(backwards), make(per_server=1)
+        results: dict[int, object] = {}
+        got = Collector()
+        for n in range(20):
+            def keep(result: object, n: int = n) -> None:
+                results[n] = result
+                got(result)  # type: ignore[arg-type]
+
+            upstream.start(ask_for(peer.port), keep)
+        await got.wait(20)
+        assert all(isinstance(x, Reply) for x in results.values())
+        assert list(results) == list(reversed(range(20)))
+        assert len(peer.connections) == 1
+        assert len({query[:2] for query in held}) == 20
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_a_busy_server_gets_more_connections_but_not_many() -> None:
+    async def body() -> None:
+        peer = await StreamPeer.start(lambda _: [])
+        upstream, got = make(per_server=2, pipeline=3), Collector()
+        handles = [upstream.start(ask_for(peer.port), got) for _ in range(10)]
+        assert upstream.connection_count == 2
+        for handle in handles:
+            handle.cancel()
+        assert got.results == []
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_waiting_queries_are_sent_as_places_become_free() -> None:
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(per_server=1, pipeline=2), Collector()
+        for _ in range(30):
+            upstream.start(ask_for(peer.port), got)
+        assert all(isinstance(x, Reply) for x in await got.wait(30))
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_wrong_replies_are_passed_over() -> None:
+    async def body() -> None:
+        def script(query: bytes) -> list[bytes]:
+            [right] = echo(query)
+            return [bytes([right[0] ^ 1]) + right[1:], right[:13] + bytes([right[13] ^ 2]) + right[14:], b"\0", right]
+
+        peer, upstream, got = await StreamPeer.start(script), make(), Collector()
+        upstream.start(ask_for(peer.port), got)
+        assert isinstance((await got.wait())[0], Reply)
+        assert upstream.near_misses == 3
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_malformed_reply_is_a_failure() -> None:
+    async def body() -> None:
+        peer = await StreamPeer.start(lambda query: [echo(query)[0][:7] + b"\x05" + echo(query)[0][8:]])
+        upstream, got = make(), Collector()
+        upstream.start(ask_for(peer.port), got)
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.MALFORMED
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_silence_is_a_timeout_and_the_connection_is_not_used_again() -> None:
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(lambda _: []), make(), Collector()
+        upstream.start(ask_for(peer.port, timeout=SHORT), got)
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.TIMEOUT
+        assert upstream.connection_count == 0
+        peer.script = echo
+        upstream.start(ask_for(peer.port), got)
+        assert isinstance((await got.wait(2))[1], Reply)
+        assert len(peer.connections) == 2
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_closed_port_is_a_network_failure() -> None:
+    async def body() -> None:
+        peer = await StreamPeer.start()
+        await peer.close()
+        upstream, got = make(), Collector()
+        upstream.start(ask_for(peer.port), got)
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.NETWORK
+        assert "refused" in failure.text
+        assert upstream.connection_count == 0
+        upstream.close()
+
+    play(body)
+
+
+def test_connection_closed_while_idle_is_made_anew() -> None:
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(), Collector()
+        upstream.start(ask_for(peer.port), got)
+        await got.wait()
+        # The server ends the connection at the moment in which the next query is sent.
+        peer.script = lambda _: (peer.writers[0].close(), setattr(peer, "script", echo), [])[2]
+        upstream.start(ask_for(peer.port), got)
+        assert isinstance((await got.wait(2))[1], Reply)
+        assert len(peer.connections) == 2
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_server_that_always_hangs_up_is_a_failure() -> None:
+    async def body() -> None:
+        peer = await StreamPeer.start(lambda _: (peer.writers[-1].close(), [])[1])
+        upstream, got = make(), Collector()
+        upstream.start(ask_for(peer.port), got)
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.NETWORK
+        assert "closed by the server" in failure.text
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_idle_connections_are_closed() -> None:
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(idle_seconds=0), Collector()
+        upstream.start(ask_for(peer.port), got)
+        await got.wait()
+        assert upstream.connection_count == 0
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
+    async def body() -> None:
+        first, second = await StreamPeer.start(), await StreamPeer.start(lambda _: [])
+        upstream, got = make(connections=1), Collector()
+        upstream.start(ask_for(first.port), got)
+        await got.wait()
+        held = upstream.start(ask_for(second.port), got)
+        assert upstream.connection_count == 1
+        upstream.start(ask_for(first.port), got)
+        failure = (await got.wait(2))[1]
+        assert isinstance(failure, Failure)
+        assert "too many" in failure.text
+        held.cancel()
+        upstream.close()
+        await first.close()
+        await second.close()
+
+    play(body)
+
+
+def test_no_descriptors_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "create_connection", refuse)
+        upstream, got = make(), Collector()
+        for n in range(5):
+            upstream.start(ask_for(53), got)
+            failure = (await got.wait(n + 1))[n]
+            assert isinstance(failure, Failure)
+            assert failure.kind is FailureKind.NETWORK
+            assert "too many open files" in failure.text
+        upstream.close()
+
+    play(body)
+    assert len(caplog.records) == 1
+
+
+def test_source_address() -> None:
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(source_v4="127.0.0.9"), Collector()
+        upstream.start(ask_for(peer.port), got)
+        await got.wait()
+        assert peer.writers[0].get_extra_info("peername")[0] == "127.0.0.9"
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_close_forgets_what_is_under_way() -> None:
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(lambda _: []), make(), Collector()
+        for _ in range(3):
+            upstream.start(ask_for(peer.port), got)
+        upstream.close()
+        upstream.start(ask_for(peer.port), got)
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert "closed" in failure.text
+        assert len(got.results) == 1
+        await peer.close()
+
+    play(body)
+
+
+def test_the_facade_sends_each_ask_over_its_transport() -> None:
+    async def body() -> None:
+        peer = await StreamPeer.start()
+        upstream = Upstream(asyncio.get_running_loop(), IterationSettings())
+        got, batches = Collector(), Collector()
+        upstream.set_after_batch(lambda: batches(None))  # type: ignore[arg-type]
+        upstream.start(ask_for(peer.port, tcp=True), got)
+        upstream.start(ask_for(peer.port), got)
+        results = await got.wait(2)
+        await batches.wait(2)
+        assert {type(x) for x in results} == {Reply, Failure}
+        statistics = upstream.statistics()
+        assert (statistics["tcp_replies"], statistics["udp_network_errors"]) == (1, 1)
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_ask_under_forgery_goes_on_over_tcp() -> None:
+    async def body() -> None:
+        stream = await StreamPeer.start()
+        loop = asyncio.get_running_loop()
+
+        class Forger(asyncio.DatagramProtocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                self.transport = transport
+
+            def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+                for n in range(64):
+                    self.transport.sendto(bytes([data[0] ^ 0xFF, n]) + data[2:], addr)  # type: ignore[attr-defined]
+
+        transport, _ = await loop.create_datagram_endpoint(Forger, local_addr=("127.0.0.1", stream.port))
+        upstream, got = Upstream(loop, IterationSettings()), Collector()
+        upstream.start(ask_for(stream.port), got)
+        [reply] = await got.wait()
+        assert isinstance(reply, Reply)
+        assert reply.tcp
+        upstream.close()
+        transport.close()
+        await stream.close()
+
+    play(body)
