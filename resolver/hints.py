@@ -8,8 +8,10 @@ line. Nothing here opens a file; text comes in, tuples go out.
 import base64
 import binascii
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
-__all__ = ["ROOT_ANCHORS", "ROOT_KEYS", "ROOT_SERVERS", "check_anchor", "parse_anchors", "parse_hints"]
+__all__ = ["ALGORITHMS", "ROOT_ANCHORS", "ROOT_KEYS", "ROOT_SERVERS", "check_anchor", "parse_anchors", "parse_hints"]
 
 ROOT_SERVERS: tuple[tuple[str, tuple[str, str]], ...] = (
     ("a.root-servers.net.", ("198.41.0.4", "2001:503:ba3e::2:30")),
@@ -45,6 +47,28 @@ ROOT_KEYS: tuple[str, ...] = (
     "R7K2vaF18UYH9Z9GNUUeayffKC73PYc=",
 )
 """The same two keys as DNSKEY records; their tags and digests match `ROOT_ANCHORS` (a test computes them)."""
+
+
+ALGORITHMS: Mapping[str, int] = MappingProxyType(
+    {
+        "RSAMD5": 1,
+        "DSA": 3,
+        "RSASHA1": 5,
+        "DSA-NSEC3-SHA1": 6,
+        "NSEC3DSA": 6,
+        "RSASHA1-NSEC3-SHA1": 7,
+        "NSEC3RSASHA1": 7,
+        "RSASHA256": 8,
+        "RSASHA512": 10,
+        "ECC-GOST": 12,
+        "ECCGOST": 12,
+        "ECDSAP256SHA256": 13,
+        "ECDSAP384SHA384": 14,
+        "ED25519": 15,
+        "ED448": 16,
+    }
+)
+"""Mnemonics that RFC 4034 appendix A.1 permits in the place of an algorithm's number, as registered since."""
 
 
 def _records(text: str) -> list[tuple[int, list[str]]]:
@@ -119,7 +143,9 @@ def check_anchor(text: str, where: str) -> None:
         _, rtype, rdata = _typed(text.split(";", 1)[0].replace("(", " ").replace(")", " ").split())
         if rtype not in ("DS", "DNSKEY"):
             raise ValueError(f"{rtype} is neither DS nor DNSKEY")
-        if len(rdata) < 4 or not all(part.isdigit() for part in rdata[:3]):
+        named = 1 if rtype == "DS" else 2  # the field that may be a mnemonic
+        numbers = [part for index, part in enumerate(rdata[:3]) if index != named or part.upper() not in ALGORITHMS]
+        if len(rdata) < 4 or not all(part.isascii() and part.isdigit() for part in numbers):
             raise ValueError(f"{rtype} needs three numbers and then its data")
         if rtype == "DS":
             binascii.unhexlify("".join(rdata[3:]))
@@ -130,14 +156,20 @@ def check_anchor(text: str, where: str) -> None:
 
 
 def parse_anchors(text: str) -> tuple[str, ...]:
-    """Read a file of DS and DNSKEY records in zone file form; other records in it are left out (`dig` output is usable).
+    """Read a file of DS and DNSKEY records in zone file form, such as the output of `dig`; other records are left out.
 
     Raises:
         ValueError: with the line of a record that is wrong, or when there is none.
     """
     found = []
     for number, tokens in _records(text):
-        if any(token.upper() in ("DS", "DNSKEY") for token in tokens[1:4]):
+        if tokens[0].startswith("$"):
+            continue
+        try:
+            _, rtype, _ = _typed(tokens)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if rtype in ("DS", "DNSKEY"):
             line = " ".join(tokens)
             check_anchor(line, f"line {number}")
             found.append(line)

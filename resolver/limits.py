@@ -46,7 +46,7 @@ RRSET_BYTES = Limit(
 )
 COMPRESSION_HOPS = Limit(
     126, 16, 126, "pointers",
-    "a name has at most 127 labels (RFC 1035 section 3.1) and each pointer should save one; longer chains only burn time",
+    "a name has at most 127 labels (RFC 1035 section 3.1) and each pointer saves one; longer chains only burn time",
 )
 COMPRESSION_ENTRIES = Limit(
     96, 16, 96, "names",
@@ -56,18 +56,168 @@ EDNS_OPTIONS = Limit(
     64, 8, 1024, "options",
     "options in one OPT record that are looked at; a client sends one to four",
 )
-EDE_TEXT = Limit(
+EDNS_ERROR_TEXT = Limit(
     256, 0, 1024, "bytes",
     "EXTRA-TEXT of one extended error (RFC 8914 section 2), so that errors do not amplify",
 )
 
 # --- cache --------------------------------------------------------------------------------------------------------
 
+ARENA_BYTES = Limit(
+    64 << 20, 64 << 10, 32 << 30, "bytes",
+    "one mapping; above 32 GiB an offset in units of eight bytes no longer fits the 32 bits it has in a table slot",
+)
+ARENA_TABLE_SHARE = Limit(
+    8, 4, 64, "parts",
+    "one part in so many is reserved for buckets; an entry needs 12 bytes there and at least 48 in the ring",
+)
+ARENA_ENTRY_SHARE = Limit(
+    8, 4, 1024, "parts", "no entry is larger than one part in so many of the ring, so that one cannot push out all others"
+)
+ARENA_LOCK_SPINS = Limit(128, 0, 100_000, "turns", "waiting for a writer on another core: its work is under a microsecond")
+ARENA_LOCK_YIELDS = Limit(256, 0, 100_000, "turns", "waiting for a writer that lost its core")
+ARENA_LOCK_NAPS = Limit(
+    100, 1, 100_000, "naps of 0.1 ms", "then the entry is not stored: a stopped worker may slow the others, never block them"
+)
+TABLE_READ_TURNS = Limit(
+    64, 1, 100_000, "turns", "a reader that meets writers this often calls it a miss; a dead writer may have left the mark"
+)
+TABLE_LOAD_LOW = Limit(
+    66, 10, 90, "percent", "slots of an undivided group in use when the table begins to divide its groups one by one"
+)
+TABLE_LOAD_HIGH = Limit(90, 20, 95, "percent", "slots of an undivided group in use when the last of them is divided")
+TABLE_REPRIEVES = Limit(
+    32, 0, 4096, "entries", "recently used entries one insertion may carry over before it evicts whatever comes next"
+)
+TABLE_SWEEP = Limit(2048, 1, 1 << 20, "entries", "looked at per hold of the lock when a subtree is flushed")
+CACHE_CLOCK_SLACK = Limit(
+    60, 0, 3600, "seconds", "an entry stored further in the future than this was left by a clock set back: it has expired"
+)
+CACHE_STALE_TTL = Limit(30, 0, 300, "seconds", "RFC 8767 section 5.2: the TTL that stale records are given")
+PREFETCH_SHARE = Limit(10, 1, 50, "percent", "an answer asked for in this last part of its TTL is renewed (as Unbound does)")
+PREFETCH_TTL = Limit(10, 2, 3600, "seconds", "answers with shorter TTLs are not renewed early: they would be all the time")
+CACHE_ENTRY_RECORDS = Limit(64, 1, 1024, "sets", "sets kept with one negative entry; a proof needs at most eight")
+DENIAL_RECORDS = Limit(
+    16_384, 16, 1 << 22, "records", "verified NSEC and NSEC3 kept in order for names not asked yet (RFC 8198), some 1.5 KiB each"
+)
+DENIAL_RECORDS_PER_ZONE = Limit(4096, 8, 1 << 20, "records", "of these, how many may be of one zone: anybody can sign a large one")
+DENIAL_LOOKS = Limit(4, 1, 64, "records", "expired ones removed while one gap is looked for")
+SERVER_TIMEOUT_FIRST = Limit(376, 50, 5000, "milliseconds", "timeout towards an address never asked; most answer in 100 ms")
+SERVER_TIMEOUT_MINIMUM = Limit(50, 1, 1000, "milliseconds", "lowest timeout: a fast server may be slow once")
+SERVER_TIMEOUT_MAXIMUM = Limit(
+    12_000, 1000, 120_000, "milliseconds", "doubling stops here; from half of it on an address counts as dead"
+)
+SERVER_PROBE_INTERVAL = Limit(
+    60, 1, 3600, "seconds", "a dead address is tried again with one query each such time (a network that came back)"
+)
+SERVER_AGE = Limit(900, 1, 86_400, "seconds", "facts about an address not asked for so long are forgotten (RFC 6298 5.7)")
+SERVER_LAME = Limit(900, 1, 86_400, "seconds", "how long a server counts as lame for a zone")
+SERVER_LAME_ZONES = Limit(32, 1, 1024, "zones", "lame zones kept of one address; an attacker can name many")
+SERVER_EDNS_BROKEN = Limit(3600, 1, 86_400, "seconds", "how long a server is asked without EDNS, then with it again")
+SERVER_TCP_ONLY = Limit(300, 1, 86_400, "seconds", "how long an address that sent forged-looking replies is asked by TCP")
+
 # --- iterate, resolve, mesh ---------------------------------------------------------------------------------------
+
+MAX_REFERRALS = Limit(
+    64, 16, 130, "referrals",
+    "delegations followed for one name; ip6.arpa has the longest honest chains, attackers endless ones (CVE-2014-8500)",
+)
+MAX_ALIASES = Limit(12, 4, 16, "names", "CNAME and DNAME steps of one answer; Unbound restarts 11 times, Knot 13")
+MAX_DEPTH = Limit(10, 4, 32, "sub-queries", "a query needing a query ...: zones can depend on ever more zones")
+MAX_NAME_SERVERS = Limit(
+    13, 4, 32, "names",
+    "name servers of one zone that are used; the root has 13, NXNSAttack has hundreds",
+)
+MAX_ADDRESSES = Limit(
+    26, 4, 128, "addresses",
+    "addresses of one zone's servers that are used: 13 names of two families",
+)
+ADDRESS_LOOKUPS = Limit(
+    5, 1, 16, "lookups",
+    "addresses of name servers looked up for one step of one query (NXNSAttack)",
+)
+MISSING_ADDRESSES = Limit(
+    5, 1, 16, "lookups",
+    "name servers of one query that turn out to have no address before it is given up (NXNSAttack)",
+)
+TRIES_PER_SERVER = Limit(
+    4, 1, 8, "packets",
+    "sent to one address for one question; later ones without EDNS, if never heard",
+)
+TRIES_PER_CUT = Limit(
+    24, 4, 100, "packets",
+    "sent to the servers of one zone for one question (non-responsive delegation, CVE-2022-3204)",
+)
+EDNS_GIVE_UP = Limit(2, 1, 8, "packets", "timeouts with EDNS after which a server never heard from is asked without it")
+SERVER_BAND = Limit(
+    50, 0, 1000, "milliseconds",
+    "servers that much slower than the best get a share as well: a guesser must not know whom we ask",
+)
+SERVER_UNKNOWN = Limit(
+    100, 1, 5000, "milliseconds",
+    "what an address never asked counts as when the fastest is chosen: better than a slow one",
+)
+SERVER_EXPLORE = Limit(
+    16, 2, 1000, "queries",
+    "one in so many goes to any server at all, so that a better one is noticed",
+)
+FAMILY_FAILURES = Limit(
+    4, 1, 100, "failures", "unreachable addresses of one family in a row after which the host counts as without it",
+)
+FAMILY_PAUSE = Limit(60, 1, 3600, "seconds", "a family without network is asked last for so long: routes come back")
+MINIMISE_STEPS = Limit(10, 2, 127, "queries", "RFC 9156 section 2.3 MAX_MINIMISE_COUNT")
+MINIMISE_ONE_LABEL = Limit(
+    4, 1, 127, "queries",
+    "RFC 9156 section 2.3 MINIMISE_ONE_LAB: first steps add one label each",
+)
+EMPTY_REPLY_TTL = Limit(
+    5, 0, 300, "seconds",
+    "a denial without SOA is remembered so long: RFC 2308 section 5 says not to",
+)
+BUDGET_VERIFICATIONS = Limit(
+    64, 8, 1024, "checks",
+    "signature checks one client query may cost (KeyTrap, CVE-2023-50387)",
+)
+ALIAS_PROBES = Limit(16, 1, 127, "names", "ancestors of a name looked up in the cache for a DNAME")
+EXPIRY_GRAIN = Limit(
+    10, 1, 1000, "milliseconds",
+    "width of a slot of the mesh's deadline wheel: deadlines need no more",
+)
+JOBS = Limit(
+    20_000, 100, 1_000_000, "questions",
+    "resolved at the same time; more are refused at once, since each holds some KiB",
+)
+PREFETCH_JOBS = Limit(64, 1, 10_000, "questions", "answers renewed early at the same time: clients who wait come first")
+PREFETCH_RATE = Limit(
+    200, 1, 100_000, "questions a second",
+    "answers renewed early: a cache that was filled in one burst must not be asked for again in one",
+)
+DELEGATIONS = Limit(
+    4096, 64, 1 << 20, "zones",
+    "delegations with their servers kept ready in a worker, on top of the cache they came from",
+)
 
 # --- validate -----------------------------------------------------------------------------------------------------
 
+RSA_BYTES = Limit(256, 64, 512, "bytes", "modulus sizes that are checked: below 512 bits no security, above 4096 only cost (RFC 3110)")
+VERIFY_KEYS = Limit(4_096, 16, 1_000_000, "keys", "loaded public keys kept; loading one costs a third of a P-256 check")
+PARSED_KEY_SETS = Limit(4_096, 16, 1_000_000, "zones", "DNSKEY sets kept in parsed form")
+KEYS_PER_TAG = Limit(2, 1, 16, "keys", "keys of one tag and algorithm tried for a signature (KeyTrap, CVE-2023-50387)")
+CHECKS_PER_RRSET = Limit(8, 1, 64, "checks", "signature checks for one RRset (KeyTrap, CVE-2023-50387)")
+DS_MISMATCHES = Limit(4, 1, 64, "keys", "keys whose tag fits a DS record but whose digest does not, before giving up (KeyTrap)")
+DENIAL_RRSETS = Limit(16, 4, 64, "RRsets", "NSEC, NSEC3 and SOA sets of one reply that are verified")
+NSEC3_ITERATIONS = Limit(50, 0, 500, "iterations", "above, the zone counts as insecure (RFC 9276 section 3.2, CVE-2023-50868)")
+NSEC3_HASHES = Limit(40, 8, 512, "hashes", "names hashed for one reply (CVE-2023-50868)")
+NSEC3_HASHES_AHEAD = Limit(
+    8, 2, 128, "hashes", "names hashed to answer from proofs already held; beyond, the servers are asked (CVE-2023-50868)"
+)
+NSEC3_SALT = Limit(64, 8, 255, "bytes", "longer salts make each hash cost a second block (CVE-2023-50868)")
+
 # --- policy -------------------------------------------------------------------------------------------------------
+
+LOCAL_TTL = Limit(3600, 0, 86400, "seconds", "of local data without one; settings may change any time")
+LOCAL_NEGATIVE_TTL = Limit(10800, 0, 86400, "seconds", "RFC 6303 3: SOA of the built-in empty zones")
+CHAOS_TEXT = Limit(255, 1, 255, "bytes", "RFC 1035 3.3: one character string")
 
 # --- net ----------------------------------------------------------------------------------------------------------
 
@@ -93,6 +243,7 @@ STREAM_UPSTREAM_WAITING = Limit(256, 1, 10_000, "queries", "waiting for a free p
 STREAM_UPSTREAM_IDLE = Limit(5, 0, 300, "seconds", "an unused outgoing connection is closed (RFC 7766 6.2.3)")
 PENDING_QUERIES = Limit(5000, 16, 1_000_000, "queries", "client queries waiting for an answer, in all")
 PENDING_PER_CLIENT = Limit(1000, 1, 1_000_000, "queries", "client queries waiting of one address (DNSBomb, CVE-2024-33655)")
+DISCARD_TIMEOUT = Limit(0, 0, 60_000, "milliseconds", "DNSBomb (CVE-2024-33655): answers hoarded upstream leave in one pulse")
 REPLY_EDES = Limit(4, 0, 16, "options", "extended errors in one reply (RFC 8914)")
 EDE_TEXT = Limit(200, 0, 1000, "bytes", "text of one extended error; the reply must still fit a small payload")
 ANY_TTL = Limit(3789, 0, 86_400, "seconds", "time to live of the answer to ANY (RFC 8482 section 4.2)")
@@ -101,12 +252,19 @@ STREAM_MESSAGE = Limit(5, 1, 600, "seconds", "a begun message must be complete, 
 STREAM_WRITE_HIGH = Limit(128 << 10, 4096, 16 << 20, "bytes", "unsent replies of a connection before reading pauses")
 STREAM_BACKLOG = Limit(512, 1, 65_535, "connections", "accept queue of a listening socket")
 CRYPTO_THREADS = Limit(2, 1, 64, "threads", "signature checks that run beside the loop")
-CRYPTO_IN_PLACE = Limit(2, 0, 64, "checks", "this many are done at once; handing over to a thread costs more")
+CRYPTO_IN_PLACE = Limit(4, 0, 64, "checks", "this many are done at once; handing over to a thread costs more")
 
 # --- daemon and tools ---------------------------------------------------------------------------------------------
 
-PLAYGROUND_UDP_PAYLOAD = Limit(1232, 512, 4096, "bytes", "what simulated servers send over UDP: no fragments (DNS flag day 2020)")
-PLAYGROUND_ALIAS_STEPS = Limit(16, 1, 64, "aliases", "aliases one simulated server follows in its own zones, as BIND does")
+PLAYGROUND_UDP_PAYLOAD = Limit(1232, 512, 4096, "bytes", "what simulated servers send over UDP: never a fragment")
+DIG_TIMEOUT = Limit(5, 0, 600, "seconds", "rdig waits this long per attempt, as dig does")
+DIG_ATTEMPTS = Limit(3, 1, 10, "attempts", "rdig sends a datagram this often, as dig does")
+PLAYGROUND_CERTIFICATE_DAYS = Limit(7, 1, 90, "days", "a throw-away authority should not outlive what it was made for")
+PLAYGROUND_WEB_PORT = Limit(8443, 1, 65535, "port", "for HTTPS where the process may not bind port 443")
+PLAYGROUND_PORT = Limit(5300, 1, 65535, "port", "where simulated servers listen: above 1024, no privileges needed")
+PLAYGROUND_TCP_IDLE = Limit(30, 1, 3600, "seconds", "an unused connection to a simulated server ends (RFC 7766 6.2.3)")
+PLAYGROUND_TCP_QUERIES = Limit(1000, 1, 100000, "queries", "one connection to a simulated server carries no more")
+PLAYGROUND_ALIAS_STEPS = Limit(16, 1, 64, "aliases", "a simulated server follows this many in its own zones")
 
 WORKERS = Limit(1, 1, 64, "processes", "one loop each; more than the cores only costs memory")
 CACHE_SIZE = Limit(64 << 20, 1 << 20, 1 << 40, "bytes", "one arena holds answers, sets and proofs; full means eviction")
@@ -115,16 +273,66 @@ CACHE_MAX_TTL = Limit(86400, 1, 604800, "seconds", "RFC 8767 4: longer promises 
 CACHE_MAX_NEGATIVE_TTL = Limit(3600, 0, 86400, "seconds", "RFC 2308 5: one to three hours work well")
 CACHE_BOGUS_TTL = Limit(60, 1, 300, "seconds", "RFC 9520 3.2: failed validation is remembered, at most five minutes")
 CACHE_FAILURE_TTL = Limit(5, 1, 300, "seconds", "RFC 9520 3.2: a failed resolution is remembered, at most five minutes")
-CACHE_SERVERS = Limit(20000, 100, 10_000_000, "addresses", "facts kept about upstream addresses; an attacker names many")
+CACHE_FAILURE_MAX_TTL = Limit(
+    300, 1, 300, "seconds", "RFC 9520 3.2: repeated failures are remembered ever longer, up to this"
+)
+SERVE_STALE = Limit(0, 0, 604800, "seconds", "RFC 8767 5: one to three days bridge an outage; longer shows what is long gone")
+STALE_TIMEOUT = Limit(1800, 0, 30000, "milliseconds", "RFC 8767 5: client response timer, below what clients wait for")
+CACHE_SERVERS = Limit(
+    20000, 100, 10_000_000, "addresses", "facts kept about upstream addresses; an attacker names many"
+)
 UPSTREAM_PORT = Limit(53, 1, 65535, "port", "RFC 1035 4.2; another one only where name servers are imitated")
 EDNS_PAYLOAD = Limit(1232, 512, 65535, "bytes", "RFC 9715: fits every IPv6 path, so nothing is ever a fragment")
 MAX_PACKETS = Limit(200, 10, 10000, "packets", "NXNSAttack, CAMP: one client query never costs more upstream queries")
-DEADLINE = Limit(8000, 500, 60000, "milliseconds", "clients give up after five to ten seconds; later answers help nobody")
-TCP_IDLE_TIMEOUT = Limit(10000, 100, 600000, "milliseconds", "RFC 7766 6.2.3: a few seconds; idle ones hold descriptors")
+DEADLINE = Limit(
+    8000, 500, 60000, "milliseconds", "clients give up after five to ten seconds; later answers help nobody"
+)
+TCP_IDLE_TIMEOUT = Limit(
+    10000, 100, 600000, "milliseconds", "RFC 7766 6.2.3: a few seconds; idle ones hold descriptors"
+)
 TCP_CONNECTIONS = Limit(1000, 1, 100000, "connections", "each is a descriptor and some KiB of memory")
 TCP_CONNECTIONS_PER_CLIENT = Limit(100, 1, 100000, "connections", "RFC 7766 6.2.2: one client must not take them all")
-TCP_PIPELINE = Limit(100, 1, 10000, "queries", "RFC 7766 6.2.1.1: unanswered queries on one connection before reading stops")
-LOG_INTERVAL = Limit(10, 0, 3600, "seconds", "the same complaint at most once in this time: a broken upstream must not fill a disk")
+TCP_PIPELINE = Limit(
+    100, 1, 10000, "queries", "RFC 7766 6.2.1.1: unanswered queries on one connection before reading stops"
+)
+LOG_INTERVAL = Limit(
+    10, 0, 3600, "seconds", "the same complaint at most once in this time: a broken upstream must not fill a disk"
+)
+UNPRIVILEGED_PORT = Limit(5335, 1024, 65535, "port", "what the daemon listens on when nothing is configured")
+WORKER_RESTARTS = Limit(
+    5, 1, 100, "restarts", "a worker that dies more often within WORKER_RESTART_WINDOW will not recover by itself"
+)
+WORKER_RESTART_WINDOW = Limit(60, 1, 3600, "seconds", "see WORKER_RESTARTS")
+WORKER_RESTART_DELAY = Limit(200, 0, 60000, "milliseconds", "pause before a dead worker is started anew")
+STOP_GRACE = Limit(
+    700, 0, 60000, "milliseconds", "workers still running after this time are killed: stopping takes less than a second"
+)
+PROBE = Limit(
+    1500, 100, 60000, "milliseconds", "how long a first start waits for the root servers before it plays instead"
+)
+PROBE_SERVERS = Limit(4, 1, 13, "servers", "root servers asked by a first start")
+GC_YOUNG = Limit(
+    100_000, 700, 10_000_000, "objects", "queries leave no cyclic garbage; looking for it costs 3 to 4 % of a cold one"
+)
+GC_MIDDLE = Limit(50, 1, 10000, "collections", "of the young before the middle generation, see GC_YOUNG")
+GC_OLD = Limit(100, 1, 10000, "collections", "of the middle before the old generation, see GC_YOUNG")
+LOG_MEMORY = Limit(1000, 1, 1000000, "messages", "how many different warnings are remembered to leave out repetitions")
+PORT_ATTEMPTS = Limit(16, 1, 1000, "attempts", "port 0: the one the kernel gives for UDP may be taken for TCP")
+RETIRE_LOOK = Limit(
+    100, 1, 60000, "milliseconds", "how often a replaced configuration is asked whether somebody still waits for it"
+)
+DRAIN = Limit(300, 0, 60000, "milliseconds", "on stopping, answers on their way get this long")
+LABEL_TEXT = Limit(63, 1, 63, "bytes", "RFC 1035 2.3.4")
+SYSTEM_FILE_SIZE = Limit(16 << 20, 1, 1 << 30, "bytes", "/etc/hosts with a block list has some MiB; more is a mistake")
+SYSTEM_FILE_INTERVAL = Limit(
+    1, 0, 3600, "seconds", "how late a change of /etc/hosts or /etc/resolv.conf may be noticed"
+)
+HOSTS_NAMES = Limit(1_000_000, 1, 10_000_000, "names", "a block list as hosts file has some hundred thousand")
+RESOLV_SERVERS = Limit(8, 1, 64, "addresses", "libc takes three; more do not hurt")
+RESOLV_SEARCH = Limit(32, 1, 256, "names", "each one can cost a query for a name that does not exist")
+RESOLV_NDOTS = Limit(1, 0, 15, "dots", "resolv.conf(5)")
+RESOLV_TIMEOUT = Limit(5, 1, 30, "seconds", "resolv.conf(5)")
+RESOLV_ATTEMPTS = Limit(2, 1, 5, "attempts", "resolv.conf(5)")
 CONFIG_FILE_SIZE = Limit(16 << 20, 1, 1 << 30, "bytes", "a wrong path such as /dev/zero must not fill the memory")
 
 

@@ -6,7 +6,7 @@ wire room; who needs wire form converts once, at start. A field is made by `knob
 ``resolverd --print-config`` and of docs/resolverd.md, so there is no second place that could disagree.
 """
 
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple, TypeVar
 
@@ -60,7 +60,9 @@ def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:
     """
     host, port = text, str(default_port)
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise ValueError(f"{where}: {text!r} has no closing bracket")
         if rest.startswith((":", "@")):
             port = rest[1:]
         elif rest:
@@ -112,8 +114,10 @@ class HostEntry(NamedTuple):
 class ForwardZone:
     """Names below `zone` are asked of other recursive resolvers instead of being resolved from the root."""
 
-    zone: str = knob(".", "The zone whose names are forwarded; \".\" forwards everything.")
-    addresses: tuple[str, ...] = knob((), "Recursive resolvers to ask, tried by speed; a port other than 53 follows a colon.")
+    zone: str = knob(".", 'The zone whose names are forwarded; "." forwards everything.')
+    addresses: tuple[str, ...] = knob(
+        (), "Recursive resolvers to ask, tried by speed; a port other than 53 follows a colon."
+    )
     first: bool = knob(False, "Resolve from the root when all of them fail, instead of answering SERVFAIL.")
 
     def __post_init__(self) -> None:
@@ -149,34 +153,73 @@ class ServerSettings:
     udp_payload: int = knob(
         limits.EDNS_PAYLOAD.default,
         "Largest UDP reply sent and the size announced to clients (RFC 6891 6.2.5; 1232 never fragments, RFC 9715).",
-        kind="bytes", limit=limits.EDNS_PAYLOAD,
+        kind="bytes",
+        limit=limits.EDNS_PAYLOAD,
     )
     minimal_responses: bool = knob(
-        True, "Leave out authority and additional records that the client does not need: smaller replies, less to forge."
+        True,
+        "Leave out authority and additional records that the client does not need: smaller replies, less to forge.",
     )
     tcp_idle_timeout: float = knob(
-        limits.TCP_IDLE_TIMEOUT.default / 1000, "A silent TCP connection is closed after this time (RFC 7766 6.2.3).",
-        kind="seconds", limit=limits.TCP_IDLE_TIMEOUT, scale=1000,
+        limits.TCP_IDLE_TIMEOUT.default / 1000,
+        "A silent TCP connection is closed after this time (RFC 7766 6.2.3).",
+        kind="seconds",
+        limit=limits.TCP_IDLE_TIMEOUT,
+        scale=1000,
     )
     tcp_connections: int = knob(
-        limits.TCP_CONNECTIONS.default, "Open TCP connections of all clients together, in each worker.",
+        limits.TCP_CONNECTIONS.default,
+        "Open TCP connections of all clients together, in each worker.",
         limit=limits.TCP_CONNECTIONS,
     )
     tcp_connections_per_client: int = knob(
-        limits.TCP_CONNECTIONS_PER_CLIENT.default, "Open TCP connections of one client address (RFC 7766 6.2.2).",
+        limits.TCP_CONNECTIONS_PER_CLIENT.default,
+        "Open TCP connections of one client address (RFC 7766 6.2.2).",
         limit=limits.TCP_CONNECTIONS_PER_CLIENT,
     )
     tcp_pipeline: int = knob(
-        limits.TCP_PIPELINE.default, "Unanswered queries on one connection before reading from it pauses (RFC 7766 6.2.1.1).",
+        limits.TCP_PIPELINE.default,
+        "Unanswered queries on one connection before reading from it pauses (RFC 7766 6.2.1.1).",
         limit=limits.TCP_PIPELINE,
     )
-    identity: str = knob("", "Answer to id.server and hostname.bind in class CH (RFC 4892) and NSID (RFC 5001); empty: refused.")
+    pending_queries: int = knob(
+        limits.PENDING_QUERIES.default,
+        "Client queries that may wait for an answer at once, in each worker.",
+        limit=limits.PENDING_QUERIES,
+    )
+    pending_per_client: int = knob(
+        limits.PENDING_PER_CLIENT.default,
+        "Of these, how many may be of one client address (DNSBomb, CVE-2024-33655).",
+        limit=limits.PENDING_PER_CLIENT,
+    )
+    overflow: str = knob(
+        "servfail", 'What a query beyond these numbers gets: "servfail", so that the client asks elsewhere, or "drop".'
+    )
+    discard_timeout: float = knob(
+        0.0,
+        "An answer that comes later than this over UDP is not sent (DNSBomb, CVE-2024-33655); 0 sends every answer.",
+        kind="seconds",
+        limit=limits.DISCARD_TIMEOUT,
+        scale=1000,
+    )
+    without_recursion: str = knob(
+        "refuse", 'A query that does not desire recursion (RD=0): "refuse" it, or answer from the "cache" only.'
+    )
+    minimal_any: bool = knob(
+        True, "Answer type ANY with one small synthetic record (RFC 8482) instead of resolving it."
+    )
+    identity: str = knob(
+        "", "Answer to id.server and hostname.bind in class CH (RFC 4892) and NSID (RFC 5001); empty: refused."
+    )
     version: str = knob("", "Answer to version.server and version.bind in class CH; empty: refused.")
 
     def __post_init__(self) -> None:
         _check_limits(self, "server")
         for text in self.listen:
             parse_endpoint(text, 53, "server.listen")
+        for name, words in (("overflow", ("servfail", "drop")), ("without_recursion", ("refuse", "cache"))):
+            if getattr(self, name) not in words:
+                raise ValueError(f"server.{name}: {getattr(self, name)!r} is not one of {', '.join(words)}")
 
     @property
     def endpoints(self) -> tuple[tuple[str, int], ...]:
@@ -189,31 +232,80 @@ class CacheSettings:
     """What is remembered, how much of it and for how long."""
 
     size: int = knob(
-        limits.CACHE_SIZE.default, "Memory of the cache; answers, record sets and proofs share it.",
-        kind="bytes", limit=limits.CACHE_SIZE,
+        limits.CACHE_SIZE.default,
+        "Memory of the cache; answers, record sets and proofs share it.",
+        kind="bytes",
+        limit=limits.CACHE_SIZE,
     )
     min_ttl: int = knob(
-        limits.CACHE_MIN_TTL.default, "Shorter TTLs are raised to this; 0 keeps what the zone's owner said (RFC 1035 3.2.1).",
-        kind="seconds", limit=limits.CACHE_MIN_TTL,
+        limits.CACHE_MIN_TTL.default,
+        "Shorter TTLs are raised to this; 0 keeps what the zone's owner said (RFC 1035 3.2.1).",
+        kind="seconds",
+        limit=limits.CACHE_MIN_TTL,
     )
     max_ttl: int = knob(
-        limits.CACHE_MAX_TTL.default, "Longer TTLs are lowered to this (RFC 8767 4).",
-        kind="seconds", limit=limits.CACHE_MAX_TTL,
+        limits.CACHE_MAX_TTL.default,
+        "Longer TTLs are lowered to this (RFC 8767 4).",
+        kind="seconds",
+        limit=limits.CACHE_MAX_TTL,
     )
     max_negative_ttl: int = knob(
-        limits.CACHE_MAX_NEGATIVE_TTL.default, "\"No such name\" and \"no such data\" are kept at most this long (RFC 2308 5).",
-        kind="seconds", limit=limits.CACHE_MAX_NEGATIVE_TTL,
+        limits.CACHE_MAX_NEGATIVE_TTL.default,
+        '"No such name" and "no such data" are kept at most this long (RFC 2308 5).',
+        kind="seconds",
+        limit=limits.CACHE_MAX_NEGATIVE_TTL,
     )
     bogus_ttl: int = knob(
-        limits.CACHE_BOGUS_TTL.default, "Data that failed validation is not tried again for this time (RFC 4035 4.7).",
-        kind="seconds", limit=limits.CACHE_BOGUS_TTL,
+        limits.CACHE_BOGUS_TTL.default,
+        "Data that failed validation is not tried again for this time (RFC 4035 4.7).",
+        kind="seconds",
+        limit=limits.CACHE_BOGUS_TTL,
     )
     failure_ttl: int = knob(
-        limits.CACHE_FAILURE_TTL.default, "A resolution that failed is not tried again for this time (RFC 9520 3.2).",
-        kind="seconds", limit=limits.CACHE_FAILURE_TTL,
+        limits.CACHE_FAILURE_TTL.default,
+        "A resolution that failed is not tried again for this time (RFC 9520 3.2).",
+        kind="seconds",
+        limit=limits.CACHE_FAILURE_TTL,
+    )
+    failure_max_ttl: int = knob(
+        limits.CACHE_FAILURE_MAX_TTL.default,
+        "Each time a resolution fails again that time doubles, up to this (RFC 9520 3.2).",
+        kind="seconds",
+        limit=limits.CACHE_FAILURE_MAX_TTL,
+    )
+    serve_stale: int = knob(
+        limits.SERVE_STALE.default,
+        "When nobody can be asked, answer with data that expired not longer ago than this (RFC 8767); 0 never does."
+        ' "1 d" is a good choice for a resolver in service. Never data that failed validation.',
+        kind="seconds",
+        limit=limits.SERVE_STALE,
+    )
+    serve_stale_timeout: float = knob(
+        limits.STALE_TIMEOUT.default / 1000,
+        "A client that has waited this long gets such data while the search goes on (RFC 8767 5); 0 gives it at once.",
+        kind="seconds",
+        limit=limits.STALE_TIMEOUT,
+        scale=1000,
+    )
+    serve_stale_ttl: int = knob(
+        limits.CACHE_STALE_TTL.default,
+        "TTL of such data in replies (RFC 8767 5.2).",
+        kind="seconds",
+        limit=limits.CACHE_STALE_TTL,
+    )
+    prefetch: bool = knob(
+        True,
+        "Renew an answer that is asked for in the last tenth of its TTL before it ends, so that popular names never"
+        " have to be waited for.",
+    )
+    aggressive_nsec: bool = knob(
+        True,
+        "Answer from verified denials for names not asked before (RFC 8198): random names below a signed zone cost"
+        " nothing.",
     )
     servers: int = knob(
-        limits.CACHE_SERVERS.default, "Upstream addresses whose speed and peculiarities are remembered, in each worker.",
+        limits.CACHE_SERVERS.default,
+        "Upstream addresses whose speed and peculiarities are remembered, in each worker.",
         limit=limits.CACHE_SERVERS,
     )
 
@@ -229,7 +321,8 @@ class IterationSettings:
 
     qname_minimisation: bool = knob(True, "Show each server only the labels it needs (RFC 9156).")
     harden_glue: bool = knob(
-        True, "Believe addresses in a referral only for names below the zone that gave it (RFC 5452 6, cache poisoning)."
+        True,
+        "Believe addresses in a referral only for names below the zone that gave it (RFC 5452 6, cache poisoning).",
     )
     case_randomisation: bool = knob(
         True, "Mix upper and lower case in questions and demand the same back: more bits against spoofing (0x20)."
@@ -243,20 +336,32 @@ class IterationSettings:
     do_not_query: tuple[str, ...] = knob((), "Further address prefixes that are never asked.")
     priming: bool = knob(True, "Ask a root server for the current root servers when first needed (RFC 9609).")
     edns_payload: int = knob(
-        limits.EDNS_PAYLOAD.default, "UDP reply size announced to name servers (RFC 6891 6.2.5, RFC 9715).",
-        kind="bytes", limit=limits.EDNS_PAYLOAD,
+        limits.EDNS_PAYLOAD.default,
+        "UDP reply size announced to name servers (RFC 6891 6.2.5, RFC 9715).",
+        kind="bytes",
+        limit=limits.EDNS_PAYLOAD,
     )
     max_packets: int = knob(
-        limits.MAX_PACKETS.default, "Upstream queries that one client query may cause, with all it needs (NXNSAttack, CAMP).",
+        limits.MAX_PACKETS.default,
+        "Upstream queries that one client query may cause, with all it needs (NXNSAttack, CAMP).",
         limit=limits.MAX_PACKETS,
     )
     deadline: float = knob(
-        limits.DEADLINE.default / 1000, "A client query is answered SERVFAIL after this time, come what may.",
-        kind="seconds", limit=limits.DEADLINE, scale=1000,
+        limits.DEADLINE.default / 1000,
+        "A client query is answered SERVFAIL after this time, come what may.",
+        kind="seconds",
+        limit=limits.DEADLINE,
+        scale=1000,
     )
     upstream_port: int = knob(
-        limits.UPSTREAM_PORT.default, "Port of name servers; anything but 53 is for rooms where they are imitated.",
+        limits.UPSTREAM_PORT.default,
+        "Port of name servers; anything but 53 is for rooms where they are imitated.",
         limit=limits.UPSTREAM_PORT,
+    )
+    fresh_ports: bool = knob(
+        False,
+        "A new connected socket and port for every upstream query, instead of a pool of random ports, at five times the"
+        " cost.",
     )
     source_v4: str = knob("", "Source address of IPv4 queries; empty: the kernel's choice.")
     source_v6: str = knob("", "Source address of IPv6 queries; empty: the kernel's choice.")
@@ -278,11 +383,13 @@ class IterationSettings:
 class DnssecSettings:
     """What is validated, and from which keys."""
 
-    enabled: bool = knob(True, "Validate answers (RFC 4035); off: nothing is marked secure, nothing is refused as bogus.")
+    enabled: bool = knob(
+        True, "Validate answers (RFC 4035); off: nothing is marked secure, nothing is refused as bogus."
+    )
     trust_anchors: tuple[str, ...] = knob(
         hints.ROOT_ANCHORS,
-        "DS or DNSKEY records in text form, several for one name permitted, any name (RFC 4035 5); an empty list means no"
-        " validation. The default is the two root keys, tags 20326 and 38696.",
+        "DS or DNSKEY records in text form, several for one name permitted, any name (RFC 4035 5); an empty list means"
+        " no validation. The default is the two root keys, tags 20326 and 38696.",
     )
     negative_anchors: tuple[str, ...] = knob(
         (), "Zones at and below which nothing is validated, for operators with a broken zone to reach (RFC 7646)."
@@ -291,7 +398,13 @@ class DnssecSettings:
         True, "Accept signatures of algorithms 5 and 7 (RSA with SHA-1, RFC 9905); off: such zones count as insecure."
     )
 
+    nsec3_iterations: int = knob(
+        limits.NSEC3_ITERATIONS.default,
+        "NSEC3 hash iterations that are still followed; a zone that asks for more counts as insecure (RFC 9276 3.2).",
+    )
+
     def __post_init__(self) -> None:
+        limits.NSEC3_ITERATIONS.check(self.nsec3_iterations, "dnssec.nsec3_iterations")
         for text in self.trust_anchors:
             hints.check_anchor(text, "dnssec.trust_anchors")
 
@@ -315,13 +428,16 @@ class PolicySettings:
     )
     drop: tuple[str, ...] = knob((), "Client prefixes that get no answer at all.")
     special_names: bool = knob(
-        True, "Answer localhost, invalid, onion and the reverse zones of private addresses here (RFC 6761, RFC 6303, RFC 7686)."
+        True,
+        "Answer localhost, invalid, onion and the reverse zones of private addresses here (RFC 6761, RFC 6303,"
+        " RFC 7686).",
     )
     hosts: tuple[HostEntry, ...] = knob((), "Names and addresses answered from here, forward and reverse.")
     hosts_files: tuple[str, ...] = knob((), "Files in the form of /etc/hosts, answered likewise.")
     local_zones: tuple[str, ...] = knob(
         (),
-        "Zones answered here: \"zone kind\", the kind being static, nodata, nxdomain, refuse, drop, redirect or transparent.",
+        'Zones answered here: "zone kind", the kind being static, nodata, nxdomain, refuse, redirect, transparent or'
+        " resolve.",
     )
     local_data: tuple[str, ...] = knob((), "Records of local zones, in the text form of zone files.")
 
@@ -341,8 +457,10 @@ class LogSettings:
 
     level: str = knob("info", "Least important message shown: debug, info, warning or error.")
     interval: float = knob(
-        float(limits.LOG_INTERVAL.default), "The same complaint is repeated at most once in this time, with a count.",
-        kind="seconds", limit=limits.LOG_INTERVAL,
+        float(limits.LOG_INTERVAL.default),
+        "The same complaint is repeated at most once in this time, with a count.",
+        kind="seconds",
+        limit=limits.LOG_INTERVAL,
     )
 
     def __post_init__(self) -> None:
@@ -355,12 +473,22 @@ class LogSettings:
 class Settings:
     """Everything that can be set. Two equal values behave the same; a reload replaces the whole."""
 
-    server: ServerSettings = knob(ServerSettings(), "Where and how clients are served.")
-    cache: CacheSettings = knob(CacheSettings(), "What is remembered, how much of it and for how long.")
-    iteration: IterationSettings = knob(IterationSettings(), "How the tree is walked and how servers are asked.")
-    dnssec: DnssecSettings = knob(DnssecSettings(), "What is validated, and from which keys.")
-    policy: PolicySettings = knob(PolicySettings(), "Who may ask, and what is answered without asking anybody.")
-    log: LogSettings = knob(LogSettings(), "What the daemon says on standard error.")
+    server: ServerSettings = field(
+        default_factory=ServerSettings, metadata={"doc": "Where and how clients are served."}
+    )
+    cache: CacheSettings = field(
+        default_factory=CacheSettings, metadata={"doc": "What is remembered, how much of it and for how long."}
+    )
+    iteration: IterationSettings = field(
+        default_factory=IterationSettings, metadata={"doc": "How the tree is walked and how servers are asked."}
+    )
+    dnssec: DnssecSettings = field(
+        default_factory=DnssecSettings, metadata={"doc": "What is validated, and from which keys."}
+    )
+    policy: PolicySettings = field(
+        default_factory=PolicySettings, metadata={"doc": "Who may ask, and what is answered without asking anybody."}
+    )
+    log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What the daemon says on standard error."})
     root_hints: tuple[RootServer, ...] = knob(
         tuple(RootServer(name, addresses) for name, addresses in hints.ROOT_SERVERS),
         "Root servers to begin with (RFC 9609); a list given here replaces the built-in one.",
@@ -369,10 +497,17 @@ class Settings:
     stub: tuple[StubZone, ...] = knob((), "Zones asked of given authoritative servers.")
 
     def __post_init__(self) -> None:
-        if not self.root_hints:
-            raise ValueError("root_hints: the list is empty, so nothing could be resolved")
+        if not self.root_hints and "." not in self.configured_zones:
+            raise ValueError(
+                "root_hints: the list is empty and no forward zone takes its place; nothing could be resolved"
+            )
         for name, addresses in self.root_hints:
             _check_addresses(tuple(addresses), f"root_hints {name}")
+
+    @property
+    def configured_zones(self) -> tuple[str, ...]:
+        """Names of the forward and stub zones."""
+        return (*(zone.zone for zone in self.forward), *(zone.zone for zone in self.stub))
 
 
 class Knob(NamedTuple):
@@ -392,9 +527,7 @@ def describe(settings: Settings) -> list[Knob]:
     def walk(value: Any, prefix: str) -> None:
         for item in fields(value):
             inner = getattr(value, item.name)
-            if item.default is MISSING:
-                raise TypeError(f"{prefix}{item.name} was not declared with knob()")
-            if hasattr(inner, "__dataclass_fields__"):
+            if is_dataclass(inner):
                 walk(inner, f"{prefix}{item.name}.")
             else:
                 meta = item.metadata

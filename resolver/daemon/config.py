@@ -26,7 +26,10 @@ KeyPath = tuple[str | int, ...]
 
 FILE_KEYS: dict[KeyPath, str] = {
     ("root-hints-file",): "File of root servers in zone file form (named.root); takes the place of root-hints.",
-    ("dnssec", "trust-anchors-file"): "File of DS or DNSKEY records in zone file form; takes the place of trust-anchors.",
+    (
+        "dnssec",
+        "trust-anchors-file",
+    ): "File of DS or DNSKEY records in zone file form; takes the place of trust-anchors.",
 }
 """Keys whose value is a file's name and whose content goes into a setting."""
 
@@ -112,10 +115,10 @@ class _Reader:
 
     source: str
     directory: Path
-    lines: Mapping[KeyPath, int]
+    lines: "LineMap"
     problems: list[Problem]
 
-    def __init__(self, source: str, directory: Path, lines: Mapping[KeyPath, int]) -> None:
+    def __init__(self, source: str, directory: Path, lines: "LineMap") -> None:
         self.source, self.directory, self.lines, self.problems = source, directory, lines, []
 
     def line(self, path: KeyPath) -> int:
@@ -131,10 +134,10 @@ class _Reader:
         if not isinstance(tree, dict):
             self.complain(path, f"expected a table, got {_kind_of(tree)}")
             return None
+        started = len(self.problems)
         known = {item.name.replace("_", "-"): item for item in fields(kind)}
         annotations = get_type_hints(kind)
         values: dict[str, Any] = {}
-        before = len(self.problems)
         for key, value in tree.items():
             where = (*path, key)
             if where in FILE_KEYS:
@@ -144,34 +147,27 @@ class _Reader:
                 self.complain(where, "unknown key" + _suggest(key, [*known, *extra]))
             else:
                 item = known[key]
-                values[item.name] = self.value(annotations[item.name], value, where, item.metadata.get("kind", ""))
-        if len(self.problems) > before:
-            return None
+                before = len(self.problems)
+                found = self.value(annotations[item.name], value, where, item.metadata.get("kind", ""))
+                if len(self.problems) == before:
+                    values[item.name] = found
         try:
-            return kind(**values)
+            made = kind(**values)
         except ValueError as error:
             self.refused(path, known, str(error))
-            return None
+        return made if len(self.problems) == started else None
 
     def refused(self, path: KeyPath, known: Iterable[str], message: str) -> None:
-        """Report what a class itself refused; its message begins with the setting's name, which gives the line."""
+        """Report what a class itself refused: its message begins with the setting's name and quotes the wrong value."""
         name, _, rest = message.partition(": ")
-        key = name.rpartition(".")[2].replace("_", "-")
-        if key in known and rest:
-            where = (*path, key)
-            quoted = re.match(r"'([^']*)'", rest)
-            for candidate, line in self.lines.items():      # the element of a list that the message quotes, if any
-                if quoted and candidate[:-1] == where and self.elements.get(candidate) == quoted[1]:
-                    self.problems.append(Problem(_text(candidate), line, rest))
-                    return
-            self.complain(where, rest)
-        else:
-            self.complain(path, message)
-
-    @property
-    def elements(self) -> Mapping[KeyPath, str]:
-        """Text of list elements by path, for `refused`."""
-        return getattr(self.lines, "elements", {})
+        parts = [part.replace("_", "-") for part in name.split(" ")[0].split(".")]
+        where = next(((*path, part) for part in parts if part in known), path)
+        quoted = re.match(r"'([^']*)'", rest)
+        for candidate, text in self.lines.elements.items():
+            if quoted and text == quoted[1] and candidate[: len(where)] == where:
+                where = candidate
+                break
+        self.complain(where, rest if where != path else message)
 
     def value(self, annotation: Any, value: Any, path: KeyPath, kind: str) -> Any:
         if is_dataclass(annotation):
@@ -179,8 +175,10 @@ class _Reader:
         if get_origin(annotation) is tuple:
             inner = get_args(annotation)[0]
             if inner is HostEntry and isinstance(value, dict):
-                return tuple(HostEntry(name, self.leaf(tuple[str, ...], _listed(given), (*path, name)))
-                             for name, given in value.items())
+                return tuple(
+                    HostEntry(name, self.leaf(tuple[str, ...], _listed(given), (*path, name)))
+                    for name, given in value.items()
+                )
             if is_dataclass(inner) or inner in (RootServer, HostEntry):
                 if not isinstance(value, list):
                     self.complain(path, f"expected an array of tables, got {_kind_of(value)}")
@@ -272,13 +270,35 @@ def _suggest(key: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else f"; known here: {', '.join(sorted(known))}"
 
 
-SIZES = types.MappingProxyType({
-    "": 1, "b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
-    "k": 1 << 10, "m": 1 << 20, "g": 1 << 30,
-})
-DURATIONS = types.MappingProxyType({
-    "": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0,
-})
+SIZES = types.MappingProxyType(
+    {
+        "": 1,
+        "b": 1,
+        "kb": 1000,
+        "mb": 10**6,
+        "gb": 10**9,
+        "kib": 1 << 10,
+        "mib": 1 << 20,
+        "gib": 1 << 30,
+        "tib": 1 << 40,
+        "k": 1 << 10,
+        "m": 1 << 20,
+        "g": 1 << 30,
+    }
+)
+DURATIONS = types.MappingProxyType(
+    {
+        "": 1.0,
+        "ms": 0.001,
+        "s": 1.0,
+        "sec": 1.0,
+        "m": 60.0,
+        "min": 60.0,
+        "h": 3600.0,
+        "d": 86400.0,
+        "w": 604800.0,
+    }
+)
 
 
 def parse_size(text: str) -> int:
@@ -299,14 +319,21 @@ def parse_duration(text: str) -> float:
     return _measure(text, DURATIONS, 'a time such as "90 s" or "1 d"')
 
 
+_PART = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*")
+
+
 def _measure(text: str, units: Mapping[str, float], wanted: str) -> float:
+    """The sum of parts such as ``1h 30m``; a number alone stands for the smallest unit and has no company."""
     total = 0.0
-    if not re.fullmatch(r"\s*(\d{1,15}(\.\d{1,9})?\s*[A-Za-z]{0,3}\s*)+", text) or len(text) > 100:
-        raise ValueError(f"{text[:40]!r} is not {wanted}")
-    for number, unit in re.findall(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text):
-        if unit.lower() not in units:
-            raise ValueError(f"{text!r}: unknown unit {unit!r}; known: {', '.join(u for u in units if u)}")
-        total += float(number) * units[unit.lower()]
+    position = 0
+    while position < len(text) or not position:
+        part = _PART.match(text, position)
+        if part is None or (not part[2] and part.end() - part.start() < len(text)):
+            raise ValueError(f"{text[:40]!r} is not {wanted}")
+        if part[2].lower() not in units:
+            raise ValueError(f"{text[:40]!r} is not {wanted}: units are {', '.join(filter(None, units))}")
+        total += float(part[1]) * units[part[2].lower()]
+        position = part.end()
     return total
 
 
@@ -321,7 +348,9 @@ class LineMap(dict[KeyPath, int]):
         self.elements: dict[KeyPath, str] = {}
 
 
-_STRING = re.compile(r'"""(?:[^\\]|\\.)*?"{3,5}(?!")|\'\'\'.*?\'{3,5}(?!\')|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'', re.DOTALL)
+_STRING = re.compile(
+    r'"""(?:[^\\]|\\.)*?"{3,5}(?!")|\'\'\'.*?\'{3,5}(?!\')|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'', re.DOTALL
+)
 _SPACE = re.compile(r"(?:\s|#[^\n]*)*")
 _BLANK = re.compile(r"[ \t]*")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -405,7 +434,7 @@ class _Scanner:
             path = (*path, part)
             self.lines.setdefault(path, line)
         self.skip(_BLANK)
-        self.position += 1                                  # the equals sign
+        self.position += 1  # the equals sign
         self.value(path)
 
     def value(self, path: KeyPath) -> str:
@@ -457,9 +486,9 @@ def find_lines(text: str) -> LineMap:
 def render(settings: Settings) -> str:
     """Write `settings` as a TOML file in which each key has its sentence and its default above it."""
     top: list[str] = ["# Configuration of resolverd. Every key is shown with the value in force.", ""]
-    for path, doc in FILE_KEYS.items():
-        if len(path) == 1:
-            top += [*_comment(doc), f'# {path[0]} = ""', ""]
+    for where, sentence in FILE_KEYS.items():
+        if len(where) == 1:
+            top += [*_comment(sentence), f'# {where[0]} = ""', ""]
     section = ""
     body: list[str] = []
     tail: list[str] = []
@@ -504,19 +533,23 @@ def _literal(value: Any, kind: str = "") -> str:
         if sum(map(len, inner)) < 90:
             return f"[{', '.join(inner)}]"
         return "[\n" + "".join(f"    {one},\n" for one in inner) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
 
 
 def _quoted(text: str) -> str:
     escaped = "".join(
-        f"\\{char}" if char in '"\\' else char if char.isprintable() else f"\\u{ord(char):04x}" for char in text
+        f"\\{char}" if char in '"\\' else char if char.isprintable() else f"\\U{ord(char):08x}" for char in text
     )
     return f'"{escaped}"'
 
 
-def _tables(key: str, entries: Iterable[Any]) -> list[str]:
+def _tables(key: str, entries: Any) -> list[str]:
     lines: list[str] = []
     for entry in entries:
-        pairs = entry._asdict() if hasattr(entry, "_asdict") else {f.name: getattr(entry, f.name) for f in fields(entry)}
+        pairs = (
+            entry._asdict() if hasattr(entry, "_asdict") else {f.name: getattr(entry, f.name) for f in fields(entry)}
+        )
         lines += [f"[[{key}]]", *(f"{name.replace('_', '-')} = {_literal(value)}" for name, value in pairs.items())]
     return lines or [f"# [[{key}]]"]

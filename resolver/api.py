@@ -1,0 +1,406 @@
+"""The library: a validating recursive resolver inside the caller's own event loop.
+
+`Resolver` joins what the other rooms are: settings, store, policies, mesh and the exchange with name servers. It works
+on any asyncio loop that can watch descriptors and is fastest on corenet's. An answer is a value, also when it says
+that there is none; `Answer.raise_for_failure` is for those who want exceptions. Nothing is opened before the context
+is entered, and leaving it closes every socket.
+"""
+
+import asyncio
+import ipaddress
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from resolver.cache import Store
+from resolver.effects import Outcome, Question, TraceStep
+from resolver.errors import ResolveTimeout, error_from_outcome
+from resolver.mesh import Mesh
+from resolver.net.ambient import Clock, Entropy
+from resolver.net.driver import Crypto, MeshDriver
+from resolver.net.upstream import Upstream
+from resolver.policy import Plan
+from resolver.settings import HostEntry, Settings
+from resolver.system import read_hosts_files
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+__all__ = ["Answer", "ExtendedError", "Resolver", "ResolverStatistics", "Trace", "make_store", "to_wire"]
+
+_SEED_SIZE = 16
+
+
+class ExtendedError(NamedTuple):
+    """An Extended DNS Error (RFC 8914): its code and the sentence that came with it."""
+
+    code: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{c.ede_to_text(self.code)}: {self.text}" if self.text else c.ede_to_text(self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a question.
+
+    Iterating gives the data as text, aliases left out::
+
+        async with Resolver() as resolver:
+            for address in await resolver.resolve("example.org", "AAAA"):
+                print(address)
+    """
+
+    question: Question
+    rcode: int
+    verdict: Verdict
+    rrsets: tuple[RRset, ...]
+    ttl: int
+    ede: tuple[ExtendedError, ...]
+    stale: bool
+    outcome: Outcome = field(repr=False, compare=False)
+
+    @property
+    def secure(self) -> bool:
+        """Whether DNSSEC proved the answer."""
+        return self.verdict is Verdict.SECURE
+
+    @property
+    def rcode_text(self) -> str:
+        """The response code as its mnemonic."""
+        return c.rcode_to_text(self.rcode)
+
+    @property
+    def rrset(self) -> RRset | None:
+        """The set of the type that was asked for, at the end of all aliases; None when there is none."""
+        for rrset in reversed(self.rrsets):
+            if rrset.rtype == self.question.qtype:
+                return rrset
+        return None
+
+    @property
+    def canonical_name(self) -> str:
+        """Where the aliases lead, as text with a final dot."""
+        rrset = self.rrset
+        return names.to_text(self.question.qname if rrset is None else rrset.name)
+
+    def __iter__(self) -> Iterator[str]:
+        rrset = self.rrset
+        return iter(()) if rrset is None else (_rdata_text(rrset.rtype, rdata) for rdata in rrset.rdatas())
+
+    def __len__(self) -> int:
+        rrset = self.rrset
+        return 0 if rrset is None else len(rrset)
+
+    def raise_for_failure(self) -> Self:
+        """Return the answer itself when it has data.
+
+        Raises:
+            NoName: the name does not exist.
+            NoData: it has no data of this type.
+            Bogus: DNSSEC validation failed.
+            ResolveTimeout: time ran out.
+            ServerFailure: anything else that is no answer.
+        """
+        error = error_from_outcome(self.outcome)
+        if error is not None:
+            raise error
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Every step of a resolution and its reason; as text, one line a step."""
+
+    steps: tuple[TraceStep, ...]
+    answer: Answer
+
+    def __iter__(self) -> Iterator[TraceStep]:
+        return iter(self.steps)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{'  ' * step.depth}{step.kind}: {step.text}" for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverStatistics:
+    """Counters since the resolver was opened, by room."""
+
+    cache: dict[str, int]
+    mesh: dict[str, int]
+    upstream: dict[str, int]
+
+
+class Resolver:
+    """A recursive resolver on the running event loop. An asynchronous context manager.
+
+    `store` shares a cache between resolvers of one process; `hosts` are answered as if they stood in the settings.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, store: Store | None = None, hosts: Iterable[HostEntry] = ()
+    ) -> None:
+        """Take `settings` and read the hosts files they name; nothing else is opened yet.
+
+        Raises:
+            ValueError: naming the setting that is wrong.
+        """
+        self.settings = settings or Settings()
+        self.policy = Plan(self.settings, (*read_hosts_files(self.settings.policy.hosts_files), *hosts))
+        self._given_store = store
+        self._running: _Running | None = None
+
+    # --- opening and closing --------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self.open(asyncio.get_running_loop())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make the store, the mesh and its timer on `loop`; sockets are opened when first needed.
+
+        Raises:
+            RuntimeError: when it is open already.
+            OSError: when the cache's memory cannot be had.
+        """
+        if self._running is not None:
+            raise RuntimeError("this resolver is open already")
+        self._running = _Running(loop, self.settings, self.policy, self._given_store or make_store(self.settings))
+
+    def close(self) -> None:
+        """Close every socket; questions on their way are answered with a failure. Does nothing the second time."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+    @property
+    def _open(self) -> "_Running":
+        if self._running is None:
+            raise RuntimeError("the resolver is not open; use it as 'async with Resolver() as resolver:'")
+        return self._running
+
+    @property
+    def mesh(self) -> Mesh:
+        """The driver, for listeners that serve clients with it."""
+        return self._open.mesh
+
+    @property
+    def store(self) -> Store:
+        """The cache."""
+        return self._open.store
+
+    @property
+    def upstream(self) -> Upstream:
+        """The exchange with name servers."""
+        return self._open.upstream
+
+    @property
+    def clock(self) -> Clock:
+        """The clocks that the mesh goes by."""
+        return self._open.clock
+
+    def poke(self) -> None:
+        """Let the mesh look at its timers; to be called after questions were submitted to it directly."""
+        self._open.driver.poke()
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    async def resolve(
+        self, name: str, rdtype: str | int = "A", *, validate: bool = True, timeout: float | None = None
+    ) -> Answer:
+        """Resolve `name`; at most `timeout` seconds and at most the deadline of the settings.
+
+        With `validate` off, data that fails DNSSEC is returned as well (the CD bit of RFC 4035 section 3.2.2).
+
+        Raises:
+            ValueError: `name` is no name or `rdtype` no type.
+            ResolveTimeout: `timeout` is over.
+        """
+        return await self._ask(_question(name, rdtype), validate, timeout, None)
+
+    async def addresses(self, host: str, *, timeout: float | None = None) -> list[IPv4Address | IPv6Address]:
+        """Find the addresses of `host`, IPv6 first; a literal is its own address.
+
+        Raises:
+            ResolveError: when there is none; `NoName` and `NoData` only when both types say so.
+        """
+        with suppress(ValueError):
+            return [ipaddress.ip_address(host)]
+        both = await asyncio.gather(
+            self.resolve(host, "AAAA", timeout=timeout), self.resolve(host, "A", timeout=timeout)
+        )
+        found = [ipaddress.ip_address(text) for answer in both for text in answer]
+        if not found:
+            errors = [error for answer in both if (error := error_from_outcome(answer.outcome)) is not None]
+            raise next((error for error in errors if not error.is_missing), errors[-1])
+        return found
+
+    async def explain(
+        self, name: str, rdtype: str | int = "A", *, validate: bool = True, timeout: float | None = None
+    ) -> Trace:
+        """Resolve `name` and tell every step and its reason.
+
+        Raises:
+            ValueError: `name` is no name or `rdtype` no type.
+            ResolveTimeout: `timeout` is over.
+        """
+        steps: list[TraceStep] = []
+        answer = await self._ask(_question(name, rdtype), validate, timeout, steps)
+        return Trace(tuple(steps), answer)
+
+    async def _ask(
+        self, question: Question, validate: bool, timeout: float | None, steps: list[TraceStep] | None
+    ) -> Answer:
+        running = self._open
+        done: asyncio.Future[Outcome] = running.loop.create_future()
+
+        def on_done(outcome: Outcome) -> None:
+            if not done.done():
+                done.set_result(outcome)
+
+        ticket = running.mesh.submit(question, cd=not validate, on_done=on_done, trace=steps)
+        running.driver.poke()
+        try:
+            async with asyncio.timeout(timeout):
+                outcome = await done
+        except TimeoutError:
+            shown = f"{names.to_text(question.qname)} {c.type_to_text(question.qtype)}"
+            raise ResolveTimeout(
+                f"{shown}: no answer in {timeout:g} seconds", question=question, rcode=c.SERVFAIL
+            ) from None
+        finally:
+            if not done.done() or done.cancelled():
+                running.mesh.cancel(ticket)
+        return _answer(outcome)
+
+    # --- looking after it -----------------------------------------------------------------------------------------
+
+    def flush(self, name: str, *, subtree: bool = False) -> int:
+        """Forget what is cached for `name`, or for it and everything below; returns how many entries went.
+
+        Raises:
+            ValueError: `name` is no name.
+        """
+        wire = names.lower(to_wire(name))
+        running = self._open
+        running.mesh.forget(wire, subtree=subtree)
+        return running.store.drop(wire, subtree=subtree)
+
+    def statistics(self) -> ResolverStatistics:
+        """Counters since the resolver was opened."""
+        running = self._open
+        return ResolverStatistics(running.store.statistics(), running.mesh.statistics(), running.upstream.statistics())
+
+
+class _Running:
+    """What exists between open and close: the rooms, joined, on one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, policy: Plan, store: Store) -> None:
+        self.loop = loop
+        self.store = store
+        self.clock = Clock()
+        entropy = Entropy()
+        self.upstream = Upstream(loop, settings.iteration, entropy=entropy)
+        self.crypto = Crypto(loop, _check_signature)
+        self.mesh = Mesh(
+            exchange=self.upstream,
+            crypto=self.crypto,
+            clock=self.clock,
+            rng=entropy,
+            store=store,
+            settings=settings,
+            policy=policy,
+            own_addresses=_own_addresses(settings),
+        )
+        self.driver = MeshDriver(loop, self.mesh, self.clock)
+        self.upstream.set_after_batch(self.driver.poke)
+        self.crypto.after_batch = self.driver.poke
+
+    def close(self) -> None:
+        self.mesh.close()
+        self.driver.close()
+        self.upstream.close()
+        self.crypto.close()
+
+
+def _check_signature(job: Any) -> bool:
+    """One signature check; the library behind it is loaded with the first one."""
+    from resolver.validate.verify import check
+
+    return check(job)
+
+
+def _own_addresses(settings: Settings) -> list[str]:
+    """Addresses this resolver is served on, which it must never ask itself."""
+    port = settings.iteration.upstream_port
+    return [address for address, own_port in settings.server.endpoints if own_port == port]
+
+
+def make_store(settings: Settings, *, shared: bool = False) -> Store:
+    """An empty cache of the size that `settings` want; `shared` ones survive a fork and are common to all workers.
+
+    Raises:
+        OSError: when the memory cannot be had.
+    """
+    want = settings.cache
+    return Store.create(
+        want.size,
+        seed=secrets.token_bytes(_SEED_SIZE),
+        shared=shared,
+        min_ttl=want.min_ttl,
+        max_ttl=want.max_ttl,
+        max_negative_ttl=want.max_negative_ttl,
+        payload=settings.server.udp_payload,
+        servers=want.servers,
+    )
+
+
+def to_wire(name: str) -> bytes:
+    """Turn a name into wire form: without final dot it counts as complete, beyond ASCII it goes through IDNA 2008.
+
+    Raises:
+        ValueError: when it is no name.
+    """
+    if not name:
+        raise ValueError("the name is empty; the root is written '.'")
+    if not name.isascii():
+        import idna
+
+        name = idna.encode(name, uts46=True).decode("ascii")
+    return names.from_text(name if name.endswith(".") else name + ".")
+
+
+def _question(name: str, rdtype: str | int) -> Question:
+    return Question(to_wire(name), rdtype if isinstance(rdtype, int) else c.type_from_text(rdtype))
+
+
+def _answer(outcome: Outcome) -> Answer:
+    return Answer(
+        outcome.question,
+        outcome.rcode,
+        Verdict(outcome.verdict),
+        tuple(outcome.answer),
+        outcome.ttl,
+        tuple(ExtendedError(code, text) for code, text in outcome.ede),
+        outcome.stale,
+        outcome,
+    )
+
+
+def _rdata_text(rtype: int, rdata: bytes) -> str:
+    if rtype in (c.A, c.AAAA):
+        return str(ipaddress.ip_address(rdata))
+    from resolver.wire import present
+
+    return present.rdata_to_text(rtype, rdata)

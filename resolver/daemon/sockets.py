@@ -1,0 +1,130 @@
+"""The sockets that clients are served on: opened once, by the process that may, and handed to the workers.
+
+A port that cannot be had is the commonest failure of a first start, so every such error says which address it was,
+what stands in the way and what to do about it. Workers share a port by SO_REUSEPORT, each with sockets of its own that
+the supervisor keeps open; a restarted worker therefore finds its queue where the dead one left it.
+"""
+
+import errno
+import socket
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Self
+
+from resolver import limits
+from resolver.net.stream_listener import open_stream_socket
+from resolver.net.udp_listener import open_udp_socket
+
+__all__ = ["Endpoint", "ListenError", "close_all", "open_endpoints"]
+
+_IPV6_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+
+
+class ListenError(OSError):
+    """An address that cannot be served; the text says why and how to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address and port with its two sockets; `wanted` is the port that was asked for, which may be 0."""
+
+    address: str
+    port: int
+    wanted: int
+    udp: socket.socket
+    tcp: socket.socket
+
+    def duplicate(self) -> Self:
+        """The same sockets under other descriptors, so that two owners may close them independently."""
+        return type(self)(self.address, self.port, self.wanted, self.udp.dup(), self.tcp.dup())
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self.udp.close()
+        self.tcp.close()
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def open_endpoints(
+    wanted: tuple[tuple[str, int], ...], *, shares: int = 1, lenient: bool = False
+) -> list[list[Endpoint]]:
+    """Open UDP and TCP sockets on every address, `shares` times over.
+
+    With `lenient`, IPv6 addresses that the host does not have are left out as long as something remains.
+
+    Raises:
+        ListenError: when an address cannot be had; nothing stays open then.
+    """
+    found: list[list[Endpoint]] = [[] for _ in range(shares)]
+    with ExitStack() as undo:
+        for address, port in wanted:
+            try:
+                if shares > 1:  # sharing is only for our own workers: fail when another one is there
+                    _open(address, port, reuse_port=False).close()
+                for share in found:
+                    endpoint = _open(address, port, reuse_port=shares > 1)
+                    undo.callback(endpoint.close)
+                    share.append(endpoint)
+            except ListenError as error:
+                if not (lenient and ":" in address and error.errno in _IPV6_ABSENT):
+                    raise
+        if not found[0]:
+            raise ListenError(errno.EADDRNOTAVAIL, "none of the addresses to listen on can be had")
+        undo.pop_all()
+    return found
+
+
+def close_all(shares: list[list[Endpoint]]) -> None:
+    """Close every socket of `open_endpoints`."""
+    for share in shares:
+        for endpoint in share:
+            endpoint.close()
+
+
+def _open(address: str, port: int, *, reuse_port: bool) -> Endpoint:
+    """Open both sockets of one address; port 0 takes one that is free for both."""
+    for attempt in range(1, limits.PORT_ATTEMPTS.default + 1):
+        udp = _bind(address, port, socket.SOCK_DGRAM, reuse_port)
+        chosen = port or udp.getsockname()[1]
+        try:
+            return Endpoint(address, chosen, port, udp, _bind(address, chosen, socket.SOCK_STREAM, reuse_port))
+        except ListenError as error:
+            udp.close()
+            if port or error.errno != errno.EADDRINUSE or attempt == limits.PORT_ATTEMPTS.default:
+                raise
+        except BaseException:
+            udp.close()
+            raise
+    raise AssertionError("the last attempt returned or raised")
+
+
+def _bind(address: str, port: int, kind: socket.SocketKind, reuse_port: bool) -> socket.socket:
+    opener = open_udp_socket if kind == socket.SOCK_DGRAM else open_stream_socket
+    try:
+        return opener(address, port, reuse_port=reuse_port)
+    except OSError as error:
+        raise ListenError(error.errno, _explain(address, port, kind, error)) from None
+
+
+def _explain(address: str, port: int, kind: socket.SocketKind, error: OSError) -> str:
+    transport, option = ("UDP", "-lunp") if kind == socket.SOCK_DGRAM else ("TCP", "-ltnp")
+    text = f"cannot listen on {address} port {port} ({transport}): {error.strerror}. "
+    if error.errno == errno.EADDRINUSE:
+        return text + (
+            f"Another program serves it (ss {option} 'sport = :{port}' shows which); stop that one, or choose another"
+            " port with --port or server.listen."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return text + (
+            "Ports below 1024 need a privilege: start as root or with CAP_NET_BIND_SERVICE (under systemd:"
+            " AmbientCapabilities=CAP_NET_BIND_SERVICE), lower net.ipv4.ip_unprivileged_port_start, or choose a higher"
+            f" port, for instance --port {limits.UNPRIVILEGED_PORT.default}."
+        )
+    if error.errno in _IPV6_ABSENT:
+        return text + "This host has no such address; 'ip address' lists those it has."
+    if error.errno == errno.EMFILE:
+        return text + "Too many open files: raise the limit (ulimit -n, LimitNOFILE= under systemd)."
+    return text + f"The system said {errno.errorcode.get(error.errno or 0, '?')} on {sys.platform}."

@@ -1,0 +1,168 @@
+"""Several workers: one process that forks them, restarts the dead and passes signals on; it serves nobody itself.
+
+The memory of the cache is mapped before the fork, so every worker profits from every miss; the sockets are opened
+before it too, one set for each worker, and stay open here, so a worker that dies loses no query that waits in its
+queue. The supervisor has no event loop: it waits for signals, which is all that ever happens to it. Each worker holds
+the reading end of a pipe whose writing end only the supervisor has, and leaves when that end is gone.
+"""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+
+from resolver import limits
+from resolver.api import make_store
+from resolver.daemon import worker
+from resolver.daemon.sockets import Endpoint
+from resolver.settings import Settings, replace
+
+__all__ = ["run"]
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD})
+
+
+def run(
+    settings: Settings, shares: list[list[Endpoint]], *, reload: Callable[[], Settings], options: worker.Options
+) -> int:
+    """Keep one worker for each of `shares` alive until a signal ends it; the exit status of the daemon.
+
+    Raises:
+        OSError: when the cache's memory or a process cannot be had.
+    """
+    return _Supervisor(settings, shares, reload, options).run()
+
+
+class _Supervisor:
+    def __init__(
+        self, settings: Settings, shares: list[list[Endpoint]], reload: Callable[[], Settings], options: worker.Options
+    ) -> None:
+        self.settings = settings
+        self.shares = shares
+        self.reload = reload
+        self.options = options
+        self.store = make_store(settings, shared=True)
+        self.children: dict[int, int] = {}
+        self.deaths: deque[float] = deque(maxlen=limits.WORKER_RESTARTS.default + 1)
+        self.lifeline = os.pipe()
+
+    def run(self) -> int:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        gc.collect()
+        gc.freeze()  # the children share these pages as long as nobody writes to them
+        try:
+            for number in range(len(self.shares)):
+                self.start(number)
+            return self.watch()
+        finally:
+            self.stop()
+            os.close(self.lifeline[0])
+            os.close(self.lifeline[1])
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def start(self, number: int) -> None:
+        """Fork worker `number`."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            self.children[pid] = number
+            return
+        status = 1
+        try:
+            status = self.be_worker(number)
+        finally:
+            sys.stderr.flush()
+            os._exit(status)  # nothing of the parent's may be unwound in a child
+
+    def be_worker(self, number: int) -> int:
+        """Run in the child: only this worker's sockets stay open."""
+        os.close(self.lifeline[1])
+        for other, share in enumerate(self.shares):
+            if other != number:
+                for endpoint in share:
+                    endpoint.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        try:
+            return worker.run(
+                self.settings,
+                self.shares[number],
+                reload=self.reload,
+                store=self.store,
+                lifeline=self.lifeline[0],
+                options=replace(
+                    self.options, number=number, show_first_answer=self.options.show_first_answer and not number
+                ),
+            )
+        except OSError as error:
+            logger.error("worker %d: %s", number, error.strerror or error)
+            return 1
+
+    def watch(self) -> int:
+        """Handle signals until one of them, or a worker that keeps dying, ends the service."""
+        while True:
+            caught = signal.sigwaitinfo(SIGNALS).si_signo
+            if caught in (signal.SIGTERM, signal.SIGINT):
+                logger.info("stopping on %s", signal.Signals(caught).name)
+                return 0
+            if caught == signal.SIGHUP:
+                self.on_reload()
+            elif caught == signal.SIGUSR1:
+                for pid in self.children:
+                    os.kill(pid, signal.SIGUSR1)
+            elif not self.on_deaths():
+                return 1
+
+    def on_reload(self) -> None:
+        """Look at the configuration here, once, so that a wrong one is not complained about by every worker."""
+        try:
+            settings = self.reload()
+            worker.make_plan(settings)
+        except ValueError as error:
+            worker.report_bad_reload(error)
+            return
+        self.settings = worker.keep_what_needs_restart(self.settings, settings, several=True)
+        for pid in self.children:
+            os.kill(pid, signal.SIGHUP)
+
+    def on_deaths(self) -> bool:
+        """Restart workers that have died; False when they die too often."""
+        for pid, number in list(self.children.items()):
+            gone, status = os.waitpid(pid, os.WNOHANG)
+            if not gone:
+                continue
+            del self.children[pid]
+            code = os.waitstatus_to_exitcode(status)
+            why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+            self.deaths.append(time.monotonic())
+            if len(self.deaths) > limits.WORKER_RESTARTS.default and (
+                self.deaths[-1] - self.deaths[0] < limits.WORKER_RESTART_WINDOW.default
+            ):
+                logger.error("worker %d ended (%s); workers die too often, giving up", number, why)
+                return False
+            logger.error("worker %d ended (%s); starting it again", number, why)
+            time.sleep(limits.WORKER_RESTART_DELAY.default / 1000)
+            self.start(number)
+        return True
+
+    def stop(self) -> None:
+        """End all workers: politely, then not."""
+        for pid in self.children:
+            os.kill(pid, signal.SIGTERM)
+        until = time.monotonic() + limits.STOP_GRACE.default / 1000
+        while self.children and (left := until - time.monotonic()) > 0:
+            signal.sigtimedwait({signal.SIGCHLD}, left)
+            for pid in list(self.children):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    del self.children[pid]
+        for pid, number in self.children.items():
+            logger.warning("worker %d does not stop; killed", number)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self.children.clear()

@@ -1,0 +1,376 @@
+"""One worker: one loop, the listeners of its sockets, and the resolver behind them; started, reloaded and stopped here.
+
+A reload builds the new resolver completely before anything of the old one is touched, then the listeners are switched:
+queries that wait finish where they began, and a configuration that is wrong changes nothing. The store is kept, unless
+what was concluded under the old rules (validation, local names, forwarding) must not outlive them.
+"""
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import corenet
+from resolver import limits
+from resolver.api import Resolver, make_store
+from resolver.cache import Store
+from resolver.daemon import first, log, sockets
+from resolver.daemon.sockets import Endpoint
+from resolver.net.fastpath import FastPath
+from resolver.net.service import Service
+from resolver.net.stream_listener import StreamListener
+from resolver.net.udp_listener import UdpListener
+from resolver.policy import Plan
+from resolver.settings import Settings, replace
+from resolver.system import read_hosts_files
+
+__all__ = [
+    "Options",
+    "Reload",
+    "keep_what_needs_restart",
+    "make_plan",
+    "raise_descriptor_limit",
+    "report_bad_reload",
+    "run",
+]
+
+logger = logging.getLogger(__name__)
+
+Reload = Callable[[], Settings]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks of a worker beyond the settings.
+
+    `configured` says that there is a configuration file; `number` counts the workers from 0.
+    """
+
+    playground: bool = False
+    show_first_answer: bool = False
+    configured: bool = False
+    number: int = 0
+
+
+def run(
+    settings: Settings,
+    endpoints: list[Endpoint],
+    *,
+    reload: Reload,
+    options: Options,
+    store: Store | None = None,
+    lifeline: int | None = None,
+) -> int:
+    """Serve until a signal ends it; the exit status. When the descriptor `lifeline` ends, the parent is gone.
+
+    Raises:
+        ValueError: a setting is wrong.
+        OSError: memory, a descriptor or the playground's port cannot be had.
+    """
+    worker = _Worker(settings, endpoints, reload, options, store, lifeline)
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        return runner.run(worker.main())
+
+
+# --- settings that come from files beside the configuration -------------------------------------------------------
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Compile the policies of `settings`.
+
+    Raises:
+        ValueError: a setting is wrong, or a file it names cannot be read.
+    """
+    return Plan(settings, read_hosts_files(settings.policy.hosts_files))
+
+
+def keep_what_needs_restart(old: Settings, new: Settings, *, several: bool) -> Settings:
+    """Take over from `old` what a running process cannot change, and say so."""
+    server = new.server
+    kept = []
+    if server.workers != old.server.workers:
+        kept.append("server.workers")
+        server = replace(server, workers=old.server.workers)
+    if several and server.listen != old.server.listen:
+        kept.append("server.listen")
+        server = replace(server, listen=old.server.listen)
+    cache = new.cache
+    if cache != old.cache:
+        kept.append("cache")
+        cache = old.cache
+    if kept:
+        logger.warning("reload: %s changed in the file; that takes effect after a restart", " and ".join(kept))
+    return replace(new, server=server, cache=cache)
+
+
+def report_bad_reload(error: ValueError) -> None:
+    """Say what is wrong with a new configuration, and that the old one goes on."""
+    for line in str(error).splitlines():
+        logger.error("reload: %s", line)
+    logger.error("reload: the configuration is wrong; the old one stays in force")
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as the system grants: connections and upstream sockets need one each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+# --- the worker ---------------------------------------------------------------------------------------------------
+
+
+class _Generation:
+    """What one settings value brings to life behind the listeners."""
+
+    def __init__(self, settings: Settings, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.resolver = Resolver(settings, store=store)
+        self.resolver.open(loop)
+        plan = self.resolver.policy
+        server = settings.server
+        self.fast = FastPath(
+            store.answers,
+            plan.access,
+            largest_reply=server.udp_payload,
+            pass_without_rd=server.without_recursion != "cache",
+            prefetch=settings.cache.prefetch,
+        )
+        self.service = Service(
+            settings,
+            mesh=self.resolver.mesh,
+            store=store,
+            plan=plan,
+            fast=self.fast,
+            clock=self.resolver.clock,
+            submitted=self.resolver.poke,
+        )
+
+
+class _Listeners:
+    """Both listeners of one endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.udp: UdpListener | None = None
+        self.tcp: StreamListener | None = None
+
+    async def start(self, generation: _Generation) -> None:
+        service, fast = generation.service, generation.fast
+        own = self.endpoint.duplicate()
+        self.udp = UdpListener(service, fast)
+        self.tcp = StreamListener(service, fast, generation.resolver.policy.access, generation.settings.server)
+        await self.udp.start(own.udp)
+        await self.tcp.start(own.tcp)
+
+    def switch(self, generation: _Generation) -> None:
+        if self.udp is not None and self.tcp is not None:
+            self.udp.switch(generation.service, generation.fast)
+            self.tcp.switch(
+                generation.service, generation.fast, generation.resolver.policy.access, generation.settings.server
+            )
+
+    def close(self) -> None:
+        if self.udp is not None:
+            self.udp.close()
+        if self.tcp is not None:
+            self.tcp.close()
+
+
+class _Worker:
+    def __init__(
+        self,
+        settings: Settings,
+        endpoints: list[Endpoint],
+        reload: Reload,
+        options: Options,
+        store: Store | None,
+        lifeline: int | None,
+    ) -> None:
+        self.given = settings
+        self.endpoints = endpoints
+        self.reload = reload
+        self.options = options
+        self.store = store or make_store(settings)
+        self.lifeline = lifeline
+        self.listeners: list[_Listeners] = []
+        self.adapt: Callable[[Settings], Settings] = lambda given: given
+        self.retired: set[asyncio.Task[None]] = set()
+        self.reloading: asyncio.Task[None] | None = None
+
+    async def main(self) -> int:
+        loop = asyncio.get_running_loop()
+        self.loop = loop
+        self.stopping: asyncio.Future[str] = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.on_stop, signal.Signals(number).name)
+        loop.add_signal_handler(signal.SIGHUP, self.on_reload)
+        loop.add_signal_handler(signal.SIGUSR1, self.on_report)
+        if self.lifeline is not None:
+            loop.add_reader(self.lifeline, self.on_stop, "the end of its supervisor")
+        async with AsyncExitStack() as stack:
+            playing = self.options.playground
+            if self.options.show_first_answer and not playing and not self.options.configured:
+                playing = not await first.roots_answer(self.given)
+                print(
+                    "The Internet's root servers cannot be reached; a simulated Internet takes their place."
+                    if playing
+                    else "The Internet's root servers answer and are used.",
+                    flush=True,
+                )
+            if playing:
+                await self.enter_playground(stack)
+            self.current = _Generation(self.adapt(self.given), self.store, loop)
+            for endpoint in self.endpoints:
+                listeners = _Listeners(endpoint)
+                self.listeners.append(listeners)
+                await listeners.start(self.current)
+            gc.collect()
+            gc.set_threshold(limits.GC_YOUNG.default, limits.GC_MIDDLE.default, limits.GC_OLD.default)
+            gc.freeze()  # what exists now lives to the end; the collector need not look at it again
+            self.announce()
+            if self.options.show_first_answer:
+                shown = "www.example.playground." if playing else "www.iana.org."
+                await first.show_first_answer(self.endpoints[0], shown, self.given.iteration.deadline)
+            reason = await self.stopping
+            logger.info("stopping on %s", reason)
+            await self.drain()
+        return 0
+
+    # --- beginning ------------------------------------------------------------------------------------------------
+
+    async def enter_playground(self, stack: AsyncExitStack) -> None:
+        """Start the simulated Internet in this process and make the settings lead there."""
+        from resolver import playground
+
+        world = await stack.enter_async_context(await playground.start(port=0))
+        self.adapt = world.settings
+        logger.info("the playground's servers are on port %d of their loopback addresses", world.port)
+
+    def announce(self) -> None:
+        settings = self.current.settings
+        where = ", ".join(str(endpoint) for endpoint in self.endpoints)
+        logger.info("serving %s, UDP and TCP", where)
+        dnssec = settings.dnssec
+        if not dnssec.active:
+            why = "dnssec.enabled is off" if not dnssec.enabled else "there are no trust anchors"
+            logger.warning("answers are not validated: %s", why)
+
+    # --- signals --------------------------------------------------------------------------------------------------
+
+    def on_stop(self, reason: str) -> None:
+        if not self.stopping.done():
+            self.stopping.set_result(reason)
+
+    def on_report(self) -> None:
+        """Write every counter that is not zero to the log."""
+        generation = self.current
+        groups: dict[str, dict[str, Any]] = {
+            "service": generation.service.statistics(),
+            "fast": generation.fast.statistics(),
+            "mesh": generation.resolver.mesh.statistics(),
+            "upstream": generation.resolver.upstream.statistics(),
+            "cache": self.store.statistics(),
+        }
+        for group, counters in groups.items():
+            shown = " ".join(f"{name}={value}" for name, value in counters.items() if value)
+            logger.info("statistics of %s: %s", group, shown or "nothing yet")
+
+    def on_reload(self) -> None:
+        if self.reloading is None or self.reloading.done():
+            self.reloading = self.loop.create_task(self.do_reload())
+
+    async def do_reload(self) -> None:
+        """Read the configuration again and switch to it, or keep the old one and say why."""
+        several = self.lifeline is not None
+        try:
+            given = self.reload()
+            given = keep_what_needs_restart(self.given, given, several=several)
+            opened = [] if several else self.open_new(given)
+            generation = _Generation(self.adapt(given), self.store, self.loop)
+        except ValueError as error:
+            report_bad_reload(error)
+            return
+        except OSError as error:
+            logger.error("reload: %s; the old configuration stays in force", error.strerror or error)
+            return
+        old, self.current = self.current, generation
+        if outdated(old.settings, generation.settings):
+            self.store.clear()
+        wanted = set(given.server.endpoints)
+        for listeners in list(self.listeners):
+            endpoint = listeners.endpoint
+            if several or (endpoint.address, endpoint.wanted) in wanted:
+                listeners.switch(generation)
+            else:
+                self.listeners.remove(listeners)
+                self.endpoints.remove(endpoint)
+                listeners.close()
+                endpoint.close()
+        for endpoint in opened:
+            listeners = _Listeners(endpoint)
+            self.listeners.append(listeners)
+            self.endpoints.append(endpoint)
+            await listeners.start(generation)
+        self.given = given
+        log.set_up(given.log)
+        task = self.loop.create_task(retire(old))
+        self.retired.add(task)
+        task.add_done_callback(self.retired.discard)
+        logger.info("reload: the new configuration is in force")
+
+    def open_new(self, given: Settings) -> list[Endpoint]:
+        """Sockets for addresses that are not served yet.
+
+        Raises:
+            ListenError: one of them cannot be had.
+        """
+        served = {(endpoint.address, endpoint.wanted) for endpoint in self.endpoints}
+        new = tuple(endpoint for endpoint in given.server.endpoints if endpoint not in served)
+        return sockets.open_endpoints(new)[0] if new else []
+
+    # --- end ------------------------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Give answers under way a moment, then close everything."""
+        if self.reloading is not None:
+            self.reloading.cancel()
+        for task in self.retired:
+            task.cancel()
+        until = self.loop.time() + limits.DRAIN.default / 1000
+        while self.current.service.waiting and self.loop.time() < until:
+            await asyncio.sleep(limits.DRAIN.default / 10000)
+        for listeners in self.listeners:
+            listeners.close()
+        self.current.resolver.close()
+        if self.lifeline is not None:
+            self.loop.remove_reader(self.lifeline)
+
+
+async def retire(generation: _Generation) -> None:
+    """Close what a reload has replaced as soon as nobody waits for it any more."""
+    deadline = generation.settings.iteration.deadline
+    waited = 0.0
+    step = limits.RETIRE_LOOK.default / 1000
+    try:
+        while generation.service.waiting and waited < deadline:
+            await asyncio.sleep(step)
+            waited += step
+    finally:
+        generation.resolver.close()
+
+
+def outdated(old: Settings, new: Settings) -> bool:
+    """Whether answers kept under `old` may differ from those that `new` would give."""
+    return (
+        any(
+            getattr(old, part) != getattr(new, part)
+            for part in ("dnssec", "policy", "forward", "stub", "root_hints", "iteration")
+        )
+        or old.server.minimal_responses != new.server.minimal_responses
+    )

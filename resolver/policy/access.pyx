@@ -1,0 +1,134 @@
+"""Who may ask: prefix lists compiled into sorted, disjoint ranges that are searched without the GIL.
+
+Rule: the longest prefix that holds the client's address decides; on equal prefixes drop wins over refuse and refuse
+over allow; what no prefix holds is refused. A prefix tree would be walked bit by bit; since the lists change only when
+settings are loaded, they are flattened once and a lookup is a binary search over a few cache lines. IPv4 clients seen
+through an IPv6 socket (::ffff:0:0/96) are judged as IPv4, otherwise a list could be walked around.
+"""
+
+import ipaddress
+
+cimport cython
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from resolver.policy.ranges import flatten, read_prefixes
+
+DROP = ACCESS_DROP
+REFUSE = ACCESS_REFUSE
+ALLOW = ACCESS_ALLOW
+
+cdef enum:
+    FAMILY_INET = 2             # address families as the Linux kernel numbers them, <bits/socket.h>
+    FAMILY_INET6 = 10
+    INET_SIZE = 8               # bytes of a sockaddr up to the end of the address
+    INET6_SIZE = 24
+
+
+cdef inline uint64_t _big_endian(const uint8_t *bytes, size_t count) noexcept nogil:
+    cdef uint64_t value = 0
+    cdef size_t index
+    for index in range(count):
+        value = (value << 8) | bytes[index]
+    return value
+
+
+cdef int _lookup4(const access_table *table, uint32_t address) noexcept nogil:
+    cdef size_t low = 0, high = table.count4, middle
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if table.start4[middle] <= address:
+            low = middle
+        else:
+            high = middle
+    return table.verdict4[low]
+
+
+cdef int _lookup6(const access_table *table, uint64_t upper, uint64_t lower) noexcept nogil:
+    cdef size_t low = 0, high = table.count6, middle
+    cdef uint64_t start
+    while high - low > 1:
+        middle = (low + high) >> 1
+        start = table.start6[2 * middle]
+        if start < upper or (start == upper and table.start6[2 * middle + 1] <= lower):
+            low = middle
+        else:
+            high = middle
+    return table.verdict6[low]
+
+
+cdef int _lookup_bytes6(const access_table *table, const uint8_t *address) noexcept nogil:
+    cdef uint64_t upper = _big_endian(address, 8)
+    cdef uint64_t lower = _big_endian(address + 8, 8)
+    if upper == 0 and (lower >> 32) == 0xFFFF:
+        return _lookup4(table, <uint32_t>lower)
+    return _lookup6(table, upper, lower)
+
+
+cdef int access_lookup(const access_table *table, const void *peer, size_t length) noexcept nogil:
+    cdef const uint8_t *bytes = <const uint8_t *>peer
+    cdef uint16_t family
+    if length < INET_SIZE:
+        return ACCESS_DROP
+    memcpy(&family, bytes, sizeof(family))
+    if family == FAMILY_INET:
+        return _lookup4(table, <uint32_t>_big_endian(bytes + 4, 4))
+    if family == FAMILY_INET6 and length >= INET6_SIZE:
+        return _lookup_bytes6(table, bytes + 8)
+    return ACCESS_DROP
+
+
+@cython.final
+cdef class AccessTable:
+    """A compiled access list; immutable, so it may be read by any thread while it is alive."""
+
+    def __cinit__(self, allow=(), refuse=(), drop=()):
+        found = [read_prefixes(texts, decision)
+                 for texts, decision in ((drop, ACCESS_DROP), (refuse, ACCESS_REFUSE), (allow, ACCESS_ALLOW))]
+        ranges4 = flatten([one for lists in found for one in lists[4]], 32, ACCESS_REFUSE)
+        ranges6 = flatten([one for lists in found for one in lists[6]], 128, ACCESS_REFUSE)
+        cdef size_t count4 = len(ranges4)
+        cdef size_t count6 = len(ranges6)
+        cdef size_t index
+        self.memory = malloc(count6 * 16 + count4 * 4 + count6 + count4)
+        if self.memory == NULL:
+            raise MemoryError("access table")
+        cdef uint64_t *start6 = <uint64_t *>self.memory
+        cdef uint32_t *start4 = <uint32_t *>(start6 + 2 * count6)
+        cdef uint8_t *verdict6 = <uint8_t *>(start4 + count4)
+        cdef uint8_t *verdict4 = verdict6 + count6
+        for index in range(count4):
+            start4[index] = ranges4[index][0]
+            verdict4[index] = ranges4[index][1]
+        for index in range(count6):
+            start6[2 * index] = ranges6[index][0] >> 64
+            start6[2 * index + 1] = ranges6[index][0] & 0xFFFFFFFFFFFFFFFF
+            verdict6[index] = ranges6[index][1]
+        self.table = access_table(count4, start4, verdict4, count6, start6, verdict6)
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    def lookup(self, str address):
+        """Decide about a client by the text of its address: `DROP`, `REFUSE` or `ALLOW`.
+
+        Raises:
+            ValueError: when `address` is not an IP address.
+        """
+        parsed = ipaddress.ip_address(address)
+        packed = parsed.packed
+        cdef const uint8_t *bytes = packed
+        if parsed.version == 4:
+            return _lookup4(&self.table, <uint32_t>_big_endian(bytes, 4))
+        return _lookup_bytes6(&self.table, bytes)
+
+    def lookup_sockaddr(self, bytes sockaddr):
+        """Decide by the bytes of a struct sockaddr, exactly as the fast path does."""
+        cdef const uint8_t *bytes_ = sockaddr
+        return access_lookup(&self.table, bytes_, len(sockaddr))
+
+    @property
+    def ranges(self):
+        """Number of disjoint ranges, IPv4 and IPv6."""
+        return self.table.count4, self.table.count6

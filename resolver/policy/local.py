@@ -1,0 +1,273 @@
+"""Names answered here without asking anybody: special-use names, hosts entries, local zones and their data.
+
+Rule: the most specific zone decides, and a zone that the settings want resolved (forwarded, stub, with a trust anchor)
+wins over a local one as specific, so that a site can send 10.in-addr.arpa. to its own servers. The built-in zones are
+empty, as RFC 6303 wants them, with an SOA for negative caching; they keep questions that have no answer anywhere off
+the public servers. Nothing answered here is marked secure.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from enum import Enum
+
+from resolver import limits
+from resolver.effects import Outcome, Question
+from resolver.settings import HostEntry, PolicySettings
+from resolver.verdict import Trust, Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+__all__ = ["Kind", "LocalZones", "special_zones"]
+
+
+class Kind(Enum):
+    """How a local zone answers for names below it that have no data."""
+
+    STATIC = "static"
+    """No such name, or no data of this type (the rest of the tree below does not exist)."""
+    NODATA = "nodata"
+    """Every name exists and has nothing."""
+    NXDOMAIN = "nxdomain"
+    """No name exists, whatever data there is."""
+    REFUSE = "refuse"
+    """REFUSED."""
+    REDIRECT = "redirect"
+    """Every name has the data of the zone itself."""
+    TRANSPARENT = "transparent"
+    """Names with data are answered, all others are resolved as usual."""
+    RESOLVE = "resolve"
+    """Everything is resolved as usual, whatever zone is built in at this name or above."""
+    LOOPBACK = "loopback"
+    """Every name is this host (RFC 6761 section 6.3); only built in."""
+
+
+_PRIVATE_REVERSE = (
+    # RFC 6303 sections 4.1 to 4.4, RFC 7793
+    *(
+        f"{prefix}.in-addr.arpa."
+        for prefix in (
+            "0",
+            "127",
+            "10",
+            *(f"{n}.172" for n in range(16, 32)),
+            "168.192",
+            "254.169",
+            "2.0.192",
+            "100.51.198",
+            "113.0.203",
+            "255.255.255.255",
+            *(f"{n}.100" for n in range(64, 128)),
+        )
+    ),
+    # RFC 6303 sections 4.5 to 4.7: unspecified and loopback address, unique local, link local, documentation
+    "0." * 32 + "ip6.arpa.",
+    "1." + "0." * 31 + "ip6.arpa.",
+    "d.f.ip6.arpa.",
+    *(f"{digit}.e.f.ip6.arpa." for digit in "89ab"),
+    "8.b.d.0.1.0.0.2.ip6.arpa.",
+)
+_ABSENT = (
+    "invalid.",  # RFC 6761 section 6.4
+    "test.",  # RFC 6761 section 6.2
+    "onion.",  # RFC 7686: names of another system, which must not leak into this one
+    "alt.",  # RFC 9476, likewise
+    "home.arpa.",  # RFC 8375
+    "resolver.arpa.",  # RFC 9462 section 8: designated resolvers that this one does not announce
+    "service.arpa.",  # RFC 9665
+)
+
+
+def special_zones() -> Iterator[tuple[str, Kind]]:
+    """The built-in zones: RFC 6761, RFC 6303 and those after them that resolvers have to know."""
+    yield "localhost.", Kind.LOOPBACK
+    for zone in (*_ABSENT, *_PRIVATE_REVERSE):
+        yield zone, Kind.STATIC
+
+
+class _Zone:
+    __slots__ = ("apex", "built_in", "kind", "soa")
+
+    def __init__(self, apex: bytes, kind: Kind, built_in: bool) -> None:
+        self.apex = apex
+        self.kind = kind
+        self.built_in = built_in
+        self.soa: RRset | None = None
+
+
+class LocalZones:
+    """All local zones and data, compiled once from settings. `find` is called for every question, so it is a few
+    dictionary look-ups when there is nothing to find.
+    """
+
+    def __init__(self, settings: PolicySettings, exempt: Iterable[str] = (), hosts: Iterable[HostEntry] = ()) -> None:
+        """Compile `settings`; `exempt` are zones that are resolved after all, `hosts` the content of hosts files.
+
+        Raises:
+            ValueError: naming the setting that is wrong.
+        """
+        self._zones: dict[bytes, _Zone] = {}
+        self._data: dict[bytes, dict[int, RRset]] = {}
+        self._nodes: set[bytes] = set()
+        self._exempt = {names.lower(_name(zone, "zone")) for zone in exempt}
+        self._exempt.discard(names.ROOT)
+        if settings.special_names:
+            for zone, kind in special_zones():
+                self._add_zone(names.from_text(zone), kind, built_in=True)
+            loopback = names.reverse_address("127.0.0.1")
+            self._add_data(loopback, c.PTR, [names.from_text("localhost.")])
+            self._add_data(names.reverse_address("::1"), c.PTR, [names.from_text("localhost.")])
+        for text in settings.local_zones:
+            zone_text, _, kind_text = text.strip().partition(" ")
+            try:
+                kind = Kind(kind_text.strip() or "static")
+            except ValueError:
+                kind = Kind.LOOPBACK
+            if kind is Kind.LOOPBACK:
+                known = ", ".join(one.value for one in Kind if one is not Kind.LOOPBACK)
+                raise ValueError(f"policy.local_zones: {text!r}: unknown kind; known: {known}")
+            apex = _name(zone_text, "policy.local_zones")
+            if kind is Kind.RESOLVE:
+                self._exempt.add(names.lower(apex))
+            else:
+                self._add_zone(apex, kind, built_in=False)
+        for text in settings.local_data:
+            self._add_record(text)
+        for entry in (*settings.hosts, *hosts):
+            self._add_host(entry)
+
+    # --- looking up -----------------------------------------------------------------------------------------------
+
+    def find(self, question: Question) -> Outcome | None:
+        """Answer `question` if its name is answered here; None means that it is resolved as usual.
+
+        An answer may be an alias (CNAME) that leads elsewhere; following it is the caller's business.
+        """
+        key: bytes = question.key[0]
+        position = 0
+        zone: _Zone | None = None
+        while True:
+            rest = key[position:] if position else key
+            if rest in self._exempt:
+                break
+            zone = self._zones.get(rest)
+            if zone is not None or rest == names.ROOT:
+                break
+            position += key[position] + 1
+        if zone is None:
+            return self._from_data(question, key) if key in self._data else None
+        if zone.built_in and question.qtype == c.DS and key == zone.apex and key.endswith(b"\x04arpa\x00"):
+            return None  # the parent's record; only it proves that the zone is unsigned
+        return self._from_zone(question, key, zone)
+
+    def _from_data(self, question: Question, key: bytes, zone: _Zone | None = None) -> Outcome:
+        """Answer from the data at `key`, which exists."""
+        held = self._data[key]
+        if question.qtype == c.ANY:
+            return _answered(question, [rrset.with_name(question.qname) for rrset in held.values()][:1])  # RFC 8482
+        rrset = held.get(question.qtype) or held.get(c.CNAME)
+        if rrset is None:
+            return _negative(question, c.NOERROR, zone)
+        return _answered(question, [rrset.with_name(question.qname)])
+
+    def _from_zone(self, question: Question, key: bytes, zone: _Zone) -> Outcome | None:
+        kind = zone.kind
+        if kind is Kind.REFUSE:
+            return Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
+        if kind is Kind.NXDOMAIN:
+            return _negative(question, c.NXDOMAIN, zone)
+        if key in self._data:
+            return self._from_data(question, key, zone)
+        if kind is Kind.TRANSPARENT:
+            return None
+        if kind is Kind.REDIRECT:
+            return (
+                self._from_data(question, zone.apex, zone)
+                if zone.apex in self._data
+                else _negative(question, c.NOERROR, zone)
+            )
+        if kind is Kind.LOOPBACK:
+            if question.qtype in (c.A, c.AAAA):
+                rdata = _packed("127.0.0.1" if question.qtype == c.A else "::1")
+                return _answered(question, [_rrset(question.qname, question.qtype, [rdata])])
+            return _negative(question, c.NOERROR, zone)
+        if key == zone.apex:
+            if question.qtype == c.SOA and zone.soa is not None:
+                return _answered(question, [zone.soa])
+            if question.qtype == c.NS:
+                return _answered(question, [_rrset(question.qname, c.NS, [zone.apex])])  # RFC 6303 section 3
+        exists = kind is Kind.NODATA or key == zone.apex or key in self._nodes
+        return _negative(question, c.NOERROR if exists else c.NXDOMAIN, zone)
+
+    # --- building -------------------------------------------------------------------------------------------------
+
+    def _add_zone(self, apex: bytes, kind: Kind, *, built_in: bool) -> None:
+        apex = names.lower(apex)
+        zone = self._zones[apex] = _Zone(apex, kind, built_in)
+        if kind not in (Kind.TRANSPARENT, Kind.REFUSE):
+            zone.soa = _soa(apex)
+
+    def _add_data(self, owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL.default) -> None:
+        key = names.lower(owner)
+        held = self._data.setdefault(key, {})
+        before = held[rtype].rdatas() if rtype in held else []
+        held[rtype] = _rrset(owner, rtype, [*before, *(one for one in rdatas if one not in before)], ttl)
+        node = key
+        while node != names.ROOT and node not in self._nodes:
+            self._nodes.add(node)
+            node = names.parent(node)
+
+    def _add_record(self, text: str) -> None:
+        """Add one record in the text form of zone files."""
+        from resolver.wire import present
+
+        try:
+            found = present.zone_from_text(f"$TTL {limits.LOCAL_TTL.default}\n{text}\n", names.ROOT)
+        except ValueError as error:
+            raise ValueError(f"policy.local_data: {text!r}: {error}") from None
+        for rrset in found:
+            self._add_data(rrset.name, rrset.rtype, rrset.rdatas(), rrset.ttl)
+
+    def _add_host(self, entry: HostEntry) -> None:
+        owner = _name(entry.name, "policy.hosts")
+        for address in entry.addresses:
+            version = ipaddress.ip_address(address).version
+            self._add_data(owner, c.A if version == 4 else c.AAAA, [_packed(address)])
+            reverse = names.reverse_address(address)
+            if c.PTR not in self._data.get(names.lower(reverse), {}):  # the first name of an address names it
+                self._add_data(reverse, c.PTR, [owner])
+
+
+def _name(text: str, where: str) -> bytes:
+    try:
+        return names.from_text(text if text.endswith(".") else text + ".")
+    except ValueError as error:
+        raise ValueError(f"{where}: {text!r} is not a name: {error}") from None
+
+
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed
+
+
+def _rrset(owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL.default) -> RRset:
+    return RRset(owner, rtype, ttl, rdatas, trust=Trust.CONFIGURED, verdict=Verdict.INDETERMINATE)
+
+
+def _soa(apex: bytes) -> RRset:
+    """The SOA that RFC 6303 section 3 gives for an empty zone."""
+    timers = (1, 3600, 1200, 604800, limits.LOCAL_NEGATIVE_TTL.default)
+    rdata = apex + names.from_text("nobody.invalid.") + b"".join(value.to_bytes(4, "big") for value in timers)
+    return _rrset(apex, c.SOA, [rdata], limits.LOCAL_NEGATIVE_TTL.default)
+
+
+def _answered(question: Question, answer: list[RRset]) -> Outcome:
+    outcome = Outcome(question, c.NOERROR, answer, [], Verdict.INDETERMINATE, min(rrset.ttl for rrset in answer))
+    outcome.authoritative = True
+    return outcome
+
+
+def _negative(question: Question, rcode: int, zone: _Zone | None) -> Outcome:
+    soa = [] if zone is None or zone.soa is None else [zone.soa]
+    outcome = Outcome(question, rcode, [], soa, Verdict.INDETERMINATE, limits.LOCAL_NEGATIVE_TTL.default)
+    outcome.authoritative = True
+    return outcome

@@ -1,0 +1,216 @@
+"""What the host says about names: /etc/resolv.conf and /etc/hosts, read, and read again when they change.
+
+Rule: both files are written by other programs while we look at them, so a parser here never raises on content: a line
+that makes no sense is left out, as every libc does it. A change is noticed by the file's identity, size and
+modification time, looked at no more than once a second, because a stat for every name would be the dearest part of a
+cached answer.
+"""
+
+import ipaddress
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from resolver import limits
+from resolver.settings import HostEntry
+
+__all__ = [
+    "Hosts",
+    "ResolvConf",
+    "Watched",
+    "hosts_file",
+    "parse_hosts",
+    "parse_resolv_conf",
+    "read_hosts_files",
+    "resolv_conf",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    """Content of resolv.conf(5). `timeout` is in seconds; `search` names end with a dot."""
+
+    nameservers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    ndots: int = limits.RESOLV_NDOTS.default
+    timeout: int = limits.RESOLV_TIMEOUT.default
+    attempts: int = limits.RESOLV_ATTEMPTS.default
+    rotate: bool = False
+    use_tcp: bool = False
+    trust_ad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """Content of hosts(5): names in lower case without final dot, addresses in canonical text, in the file's order."""
+
+    by_name: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    by_address: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def entries(self) -> tuple[HostEntry, ...]:
+        """The same as the entries that settings hold."""
+        return tuple(HostEntry(name, addresses) for name, addresses in self.by_name.items())
+
+
+def _lines(data: bytes, comments: str) -> Iterator[list[str]]:
+    """Words of each line, comments gone; bytes that are not ASCII become U+FFFD and so match no name."""
+    text = data[: limits.SYSTEM_FILE_SIZE.default].decode("ascii", "replace")
+    for line in text.split("\n"):
+        for mark in comments:
+            line = line.partition(mark)[0]
+        words = line.split()
+        if words:
+            yield words
+
+
+def _clamped(text: str, limit: limits.Limit, otherwise: int) -> int:
+    """A number of the options line; out of range means the nearest bound, as resolv.conf(5) has it."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        return otherwise
+    return min(max(int(text), limit.minimum), limit.maximum)
+
+
+def _address(text: str) -> str | None:
+    """Canonical form of an address; a zone (``fe80::1%eth0``) is kept."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+def _is_name(text: str) -> bool:
+    labels = text.removesuffix(".").split(".")
+    return len(text) <= 254 and all(0 < len(label) <= 63 for label in labels) and "\ufffd" not in text
+
+
+def parse_resolv_conf(data: bytes) -> ResolvConf:
+    """Read resolv.conf(5); what makes no sense is left out."""
+    nameservers: list[str] = []
+    search: tuple[str, ...] = ()
+    numbers = {"ndots": limits.RESOLV_NDOTS, "timeout": limits.RESOLV_TIMEOUT, "attempts": limits.RESOLV_ATTEMPTS}
+    values = {name: limit.default for name, limit in numbers.items()}
+    flags: set[str] = set()
+    for word, *rest in _lines(data, "#;"):
+        if word == "nameserver" and rest and len(nameservers) < limits.RESOLV_SERVERS.default:
+            address = _address(rest[0])
+            if address is not None and address not in nameservers:
+                nameservers.append(address)
+        elif word in ("search", "domain"):  # the last of the two wins, resolv.conf(5)
+            given = rest if word == "search" else rest[:1]
+            names = [name.lower().removesuffix(".") + "." for name in given if _is_name(name)]
+            search = tuple(dict.fromkeys(names))[: limits.RESOLV_SEARCH.default]
+        elif word == "options":
+            for option in rest:
+                name, _, value = option.partition(":")
+                if name in numbers:
+                    values[name] = _clamped(value, numbers[name], values[name])
+                else:
+                    flags.add(name)
+    return ResolvConf(
+        tuple(nameservers),
+        search,
+        values["ndots"],
+        values["timeout"],
+        values["attempts"],
+        "rotate" in flags,
+        "use-vc" in flags,
+        "trust-ad" in flags,
+    )
+
+
+def parse_hosts(data: bytes) -> Hosts:
+    """Read hosts(5); lines whose first word is no address are left out."""
+    by_name: dict[str, list[str]] = {}
+    by_address: dict[str, list[str]] = {}
+    for first, *names in _lines(data, "#"):
+        address = _address(first)
+        if address is None:
+            continue
+        for name in names:
+            if not _is_name(name) or len(by_name) >= limits.HOSTS_NAMES.default:
+                continue
+            key = name.lower().removesuffix(".")
+            for table, index, value in ((by_name, key, address), (by_address, address, key)):
+                held = table.setdefault(index, [])
+                if value not in held:
+                    held.append(value)
+    return Hosts(
+        {name: tuple(held) for name, held in by_name.items()}, {one: tuple(held) for one, held in by_address.items()}
+    )
+
+
+def read_hosts_files(names: Iterable[str]) -> tuple[HostEntry, ...]:
+    """Entries of all files named, which unlike the host's own have to exist.
+
+    Raises:
+        ValueError: one of them cannot be read.
+    """
+    found: list[HostEntry] = []
+    for name in names:
+        try:
+            with Path(name).open("rb") as file:
+                data = file.read(limits.SYSTEM_FILE_SIZE.default)
+        except OSError as error:
+            raise ValueError(f"policy.hosts_files: cannot read {name!r}: {error.strerror}") from None
+        found += parse_hosts(data).entries()
+    return tuple(found)
+
+
+class Watched(Generic[T]):
+    """A file and what its content means, read again when it has changed. A file that is missing reads as empty."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        parse: Callable[[bytes], T],
+        *,
+        interval: float = float(limits.SYSTEM_FILE_INTERVAL.default),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = Path(path)
+        self._parse = parse
+        self._interval = interval
+        self._clock = clock
+        self._next_look = float("-inf")
+        self._seen: tuple[int, ...] | None = (-1,)
+        self._value: T | None = None
+
+    def get(self) -> T:
+        """The content as of now, give or take the interval."""
+        now = self._clock()
+        if self._value is None or now >= self._next_look:
+            self._next_look = now + self._interval
+            seen = self._look()
+            if self._value is None or seen != self._seen:
+                self._value = self._parse(self._read())
+                self._seen = seen
+        return self._value
+
+    def _look(self) -> tuple[int, ...] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _read(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                return file.read(limits.SYSTEM_FILE_SIZE.default)
+        except OSError:
+            return b""  # missing or unreadable: the same as empty, resolv.conf(5)
+
+
+def resolv_conf(path: str | Path = "/etc/resolv.conf") -> Watched[ResolvConf]:
+    """The host's resolver configuration."""
+    return Watched(path, parse_resolv_conf)
+
+
+def hosts_file(path: str | Path = "/etc/hosts") -> Watched[Hosts]:
+    """The host's table of names."""
+    return Watched(path, parse_hosts)

@@ -1,0 +1,126 @@
+"""The command line of rdig: what dig's users type is understood, and what cannot be is told in words.
+
+A lone word is the name; of several words, types and classes are recognised wherever they stand.
+"""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resolver.cli.grammar import Request, UsageError, parse
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+
+def understood(line: str) -> Request:
+    return parse(line.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "qname", "qtype", "qclass"),
+    [
+        ("example.com", "example.com.", c.A, c.IN),
+        ("example.com.", "example.com.", c.A, c.IN),
+        ("example.com AAAA", "example.com.", c.AAAA, c.IN),
+        ("mx example.com", "example.com.", c.MX, c.IN),
+        ("example.com type65280", "example.com.", 65280, c.IN),
+        ("version.bind CH txt @::1", "version.bind.", c.TXT, c.CH),
+        ("mx", "mx.", c.A, c.IN),
+        ("a a", "a.", c.A, c.IN),
+        ("ns mx", "ns.", c.MX, c.IN),
+        ("", ".", c.NS, c.IN),
+        (". SOA", ".", c.SOA, c.IN),
+        ("-q mx -t txt", "mx.", c.TXT, c.IN),
+        ("example.com -t 'x'".replace("'x'", "NS"), "example.com.", c.NS, c.IN),
+        ("-x 192.0.2.1", "1.2.0.192.in-addr.arpa.", c.PTR, c.IN),
+        ("-x 192.0.2.1 txt", "1.2.0.192.in-addr.arpa.", c.TXT, c.IN),
+        ("bücher.example", "xn--bcher-kva.example.", c.A, c.IN),
+    ],
+)
+def test_questions(line: str, qname: str, qtype: int, qclass: int) -> None:
+    request = understood(line)
+    assert (names.to_text(request.qname), request.qtype, request.qclass) == (qname, qtype, qclass)
+
+
+def test_reverse_of_ipv6() -> None:
+    assert names.to_text(understood("-x 2001:db8::1").qname) == "1." + "0." * 23 + "8.b.d.0.1.0.0.2.ip6.arpa."
+
+
+@pytest.mark.parametrize(
+    ("word", "server", "port"),
+    [
+        ("@192.0.2.1", "192.0.2.1", 53),
+        ("@192.0.2.1:5300", "192.0.2.1", 5300),
+        ("@2001:db8::1", "2001:db8::1", 53),
+        ("@[2001:db8::1]:5300", "2001:db8::1", 5300),
+        ("@[2001:db8::1]", "2001:db8::1", 53),
+        ("@ns.example", "ns.example", 53),
+    ],
+)
+def test_servers(word: str, server: str, port: int) -> None:
+    request = understood(f"x {word}")
+    assert (request.server, request.port) == (server, port)
+    assert understood(f"x {word} -p 99").port == 99
+
+
+def test_options() -> None:
+    request = understood("x @::1 +short +tcp +dnssec +cd +noedns +norec +nsid +bufsize=4096 +timeout=0.5")
+    assert request.short and request.tcp and request.dnssec and request.cd and request.nsid
+    assert not request.edns and not request.rec
+    assert (request.bufsize, request.timeout) == (4096, 0.5)
+    assert not understood("x +trace +notrace").trace
+    assert understood("x @::1 +vc +do +cdflag") == understood("x @::1 +tcp +dnssec +cd")
+    assert understood("x --playground --config file +json").playground
+    assert understood("--help").help and understood("-h").help and understood("--version").version
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("x +nonsense", "unknown option +nonsense"),
+        ("x +short=1", "+short takes no value"),
+        ("x +bufsize", "+bufsize needs a number"),
+        ("x +bufsize=12", "bufsize must be a number from 512 to 65535, not '12'"),
+        ("x +bufsize=many", "not 'many'"),
+        ("x +timeout=0", "not '0'"),
+        ("x +timeout=nan", "not 'nan'"),
+        ("x +timeout=9999", "not '9999'"),
+        ("x y", "'y' is neither a type nor a class"),
+        ("-x 192.0.2.1 y", "'y' is neither a type nor a class"),
+        ("-x nowhere", "-x needs an address, not 'nowhere'"),
+        ("-x 192.0.2.1 -q y", "both give the name"),
+        ("x -p", "-p needs a value"),
+        ("x -p 0", "port must be a number from 1 to 65535"),
+        ("x @::1 -p 65536", "port must be"),
+        ("x @", "@ needs a server"),
+        ("x @[::1]5", "after ] only :PORT"),
+        ("x @192.0.2.1:dns", "port must be"),
+        ("x -t nonsense", "unknown type 'nonsense'"),
+        ("x -c nonsense", "unknown class 'nonsense'"),
+        ("x --nonsense", "unknown option --nonsense"),
+        ("a..b", "'a..b' is no domain name"),
+        ("x" * 64, "is no domain name"),
+        ("x +tcp", "name one with @SERVER"),
+        ("x @::1 +trace", "leave @SERVER away"),
+        ("x @::1 --playground", "leave @SERVER away"),
+        ("x +short +json", "exclude each other"),
+        ("x CH", "class IN only"),
+    ],
+)
+def test_errors_say_which_word_is_wrong(line: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        understood(line)
+    assert words in str(caught.value)
+
+
+@given(
+    st.lists(
+        st.one_of(st.text(max_size=12), st.sampled_from(["+", "@", "-", "-x", "-p", "+no", "@[", "A", "+bufsize="])),
+        max_size=6,
+    )
+)
+def test_any_words_are_understood_or_refused(words: list[str]) -> None:
+    with suppress(UsageError):
+        assert names.is_valid(parse(words).qname)

@@ -1,0 +1,333 @@
+"""resolverd as a process: what it says and returns, how it serves, reloads and stops. Ports are the kernel's choice."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from resolver import limits
+from resolver.daemon import first
+from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
+from resolver.daemon.sockets import open_endpoints
+from resolver.settings import IterationSettings, RootServer, Settings
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+
+ROOT = Path(__file__).parents[4]
+COMMAND = [sys.executable, "-m", "resolver.daemon"]
+QUIET = "[dnssec]\ntrust-anchors = []\n"
+
+
+@contextmanager
+def daemon(*arguments):
+    """A running resolverd; its log lines so far are in `.seen`, and `.wait_for` reads on until a pattern matches."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=ROOT
+    )
+    process.seen = []
+    alarm = threading.Timer(30, process.kill)  # a daemon that says nothing must not stop the test run
+    alarm.start()
+
+    def wait_for(pattern):
+        for line in process.stdout:
+            process.seen.append(line)
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"{pattern!r} never came:\n{''.join(process.seen)}")
+
+    process.wait_for = wait_for
+    try:
+        yield process
+    finally:
+        alarm.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def serving_port(process):
+    """The port that the log names."""
+    return int(process.wait_for(r"serving 127\.0\.0\.1:(\d+)")[1])
+
+
+def ask(port, name, rtype=c.A, *, tcp=False, rclass=c.IN):
+    """One question over UDP or TCP."""
+    query = make_query(7, names.from_text(name), rtype, qclass=rclass)
+    if tcp:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as stream:
+            stream.sendall(len(query).to_bytes(2, "big") + query)
+            reply = stream.recv(65535)
+            while len(reply) < 2 or len(reply) < 2 + int.from_bytes(reply[:2], "big"):
+                reply += stream.recv(65535)
+        return MessageView.parse(reply[2:])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.sendto(query, ("127.0.0.1", port))
+        return MessageView.parse(sock.recv(65535))
+
+
+def free_port():
+    """A port that is free for both transports."""
+    [[endpoint]] = open_endpoints((("127.0.0.1", 0),))
+    endpoint.close()
+    return endpoint.port
+
+
+# --- only looking -------------------------------------------------------------------------------------------------
+
+
+def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
+    path = tmp_path / "good.toml"
+    path.write_text("[cache]\nsize = '8 MiB'\n")
+    assert main(["--check", "--config", str(path)]) == EXIT_OK
+    assert capsys.readouterr().out == f"{path}: configuration is good\n"
+    assert main(["--check"]) == EXIT_OK
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[cache]\n\nsizze = 1\n", ':3: cache.sizze: unknown key; did you mean "size"?'),
+        ("[cache]\nsize = true\n", ":2: cache.size: expected int, got bool"),
+        ("[dnssec]\nnegative-anchors = ['a..b']\n", "resolverd: "),
+        ("[policy]\nhosts-files = ['/none']\n", "policy.hosts_files: cannot read '/none'"),
+        ("[policy]\nlocal-zones = ['a. odd']\n", "policy.local_zones: 'a. odd': unknown kind"),
+        ("[[forward]]\nzone = 'a..b'\naddresses = ['192.0.2.1']\n", "'a..b' is not a name"),
+    ],
+)
+def test_check_names_what_is_wrong(tmp_path, capsys, text, expected):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    assert main(["--check", "-c", str(path)]) == EXIT_CONFIG
+    said = capsys.readouterr()
+    assert expected in said.err and said.out == ""
+
+
+def test_print_config_shows_what_is_in_force(tmp_path, capsys):
+    path = tmp_path / "a.toml"
+    path.write_text("[cache]\nsize = '8 MiB'\n")
+    assert (
+        main(["-c", str(path), "--print-config", "--port", "5353", "--workers", "2", "--log-level", "debug"]) == EXIT_OK
+    )
+    text = capsys.readouterr().out
+    for line in ('size = "8 MiB"', 'listen = ["127.0.0.1:5353", "[::1]:5353"]', "workers = 2", 'level = "debug"'):
+        assert line in text.splitlines()
+    assert main(["--listen", "192.0.2.1", "--listen", "[::1]:9", "--print-config"]) == EXIT_OK
+    assert 'listen = ["192.0.2.1", "[::1]:9"]' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--port", "70000"], ["--listen", "here"], ["--workers", "0"], ["-c", "/none"]])
+def test_wrong_options_are_wrong_configuration(capsys, arguments):
+    assert main([*arguments, "--check"]) == EXIT_CONFIG
+    assert capsys.readouterr().err.startswith("resolverd: ")
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--port", "x"]])
+def test_wrong_command_line(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == EXIT_CONFIG
+    assert "usage: resolverd" in capsys.readouterr().err
+
+
+# --- serving ------------------------------------------------------------------------------------------------------
+
+
+def test_a_life(tmp_path):
+    config = tmp_path / "resolverd.toml"
+    base = f'{QUIET}[server]\nlisten = ["127.0.0.1:0"]\nidentity = "tested"\n'
+    config.write_text(base + '[policy.hosts]\n"box.lan" = "192.0.2.1"\n')
+    with daemon("-c", str(config)) as process:
+        port = serving_port(process)
+        process.wait_for("answers are not validated: there are no trust anchors")
+        for tcp in (False, True):
+            assert ask(port, "box.lan.", tcp=tcp).answer[0].rdatas() == [b"\xc0\0\2\1"]
+        assert ask(port, "x.invalid.").rcode == c.NXDOMAIN
+        assert ask(port, "id.server.", c.TXT, rclass=c.CH).answer[0].rdatas() == [b"\6tested"]
+
+        config.write_text(base + '[policy.hosts]\n"box.lan" = "192.0.2.2"\n')
+        process.send_signal(signal.SIGHUP)
+        process.wait_for("reload: the new configuration is in force")
+        for tcp in (False, True):
+            assert ask(port, "box.lan.", tcp=tcp).answer[0].rdatas() == [b"\xc0\0\2\2"]
+
+        config.write_text(base + "[cache]\nsizze = 3\n")
+        process.send_signal(signal.SIGHUP)
+        process.wait_for("cache.sizze: unknown key; did you mean")
+        process.wait_for("the old one stays in force")
+        assert ask(port, "box.lan.").answer[0].rdatas() == [b"\xc0\0\2\2"]
+
+        config.write_text(base + "[cache]\nsize = '1 MiB'\n")
+        process.send_signal(signal.SIGHUP)
+        process.wait_for("reload: cache changed in the file; that takes effect after a restart")
+        process.wait_for("in force")
+        assert ask(port, "localhost.").rcode == c.NOERROR
+
+        process.send_signal(signal.SIGUSR1)
+        process.wait_for(r"statistics of service: .*queries=\d")
+        process.wait_for(r"statistics of cache: ")
+
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == EXIT_OK
+        assert time.monotonic() - begun < 1
+        process.wait_for("stopping on SIGTERM")
+
+
+def test_a_reload_may_move_to_another_port(tmp_path):
+    config = tmp_path / "resolverd.toml"
+    first, second = free_port(), free_port()
+    config.write_text(f'{QUIET}[server]\nlisten = ["127.0.0.1:{first}"]\n')
+    with daemon("-c", str(config)) as process:
+        assert serving_port(process) == first
+        config.write_text(f'{QUIET}[server]\nlisten = ["127.0.0.1:{second}"]\n')
+        process.send_signal(signal.SIGHUP)
+        process.wait_for("in force")
+        assert ask(second, "localhost.").rcode == c.NOERROR
+        assert ask(second, "localhost.", tcp=True).rcode == c.NOERROR
+        with pytest.raises(ConnectionRefusedError):
+            ask(first, "localhost.", tcp=True)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", first))
+            config.write_text(f'{QUIET}[server]\nlisten = ["127.0.0.1:{first}"]\n')
+            process.send_signal(signal.SIGHUP)
+            process.wait_for("Address already in use.*the old configuration stays in force")
+        assert ask(second, "localhost.").rcode == c.NOERROR
+
+
+@pytest.mark.slow
+def test_several_workers_share_the_port_and_are_restarted(tmp_path):
+    config = tmp_path / "resolverd.toml"
+    port = free_port()
+    config.write_text(f'{QUIET}[server]\nlisten = ["127.0.0.1:{port}"]\nworkers = 2\n')
+    with daemon("-c", str(config)) as process:
+        pids = {int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2)}
+        assert len(pids) == 2 and process.pid not in pids
+        assert all(ask(port, "localhost.").rcode == c.NOERROR for _ in range(10))
+        os.kill(min(pids), signal.SIGKILL)
+        process.wait_for(r"ended \(signal SIGKILL\); starting it again")
+        again = int(process.wait_for(r"pid=(\d+) .*serving")[1])
+        assert again not in pids
+        assert all(ask(port, "localhost.").rcode == c.NOERROR for _ in range(10))
+        process.send_signal(signal.SIGHUP)
+        for _ in range(2):
+            process.wait_for("in force")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == EXIT_OK
+        for pid in {*pids, again}:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+
+def test_workers_leave_when_their_supervisor_is_gone(tmp_path):
+    port = free_port()
+    with daemon("--listen", f"127.0.0.1:{port}", "--workers", "2") as process:
+        pids = [int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2)]
+        process.kill()
+        for _ in pids:
+            process.wait_for("stopping on the end of its supervisor")
+
+
+@pytest.mark.slow
+def test_workers_that_keep_dying_end_the_service():
+    port = free_port()
+    with daemon("--listen", f"127.0.0.1:{port}", "--workers", "2") as process:
+        for _ in range(limits.WORKER_RESTARTS.default + 1):
+            os.kill(int(process.wait_for(r"pid=(\d+) .*serving")[1]), signal.SIGKILL)
+        process.wait_for("workers die too often, giving up")
+        assert process.wait(timeout=10) == EXIT_FAILED
+
+
+@pytest.mark.slow
+def test_a_taken_port_is_explained():
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for workers in ("1", "2"):
+            with daemon("--listen", f"127.0.0.1:{port}", "--workers", workers) as process:
+                said = process.wait_for("cannot listen")[0] and process.seen[-1]
+                assert f"127.0.0.1 port {port} (TCP): Address already in use" in said
+                assert f"ss -ltnp 'sport = :{port}'" in said and "--port" in said
+                assert process.wait(timeout=10) == EXIT_FAILED
+
+
+def test_the_playground_gives_a_first_answer_without_a_network():
+    with daemon("--playground", "--show-first-answer", "--listen", "127.0.0.1:0", "--workers", "2") as process:
+        process.wait_for("server.workers is taken as 1")
+        port = serving_port(process)
+        process.wait_for(r"^www\.example\.playground\. 3600 IN A 127\.20\.80\.1")
+        process.wait_for(rf"^;; Query time: \d+ ms, server 127\.0\.0\.1:{port}")
+        process.wait_for(f"^Ask for more: dig @127.0.0.1 -p {port} www.example.playground")
+        assert ask(port, "www.example.playground.").answer[0].rdatas() == [bytes([127, 20, 80, 1])]
+
+
+@pytest.fixture
+def root_server():
+    """A loopback socket that answers as a root server would, or not at all."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        yield sock
+
+
+def probing(sock, answer):
+    """`first.roots_answer` with hints that lead to `sock`."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def reply():
+            query, peer = sock.recvfrom(512)
+            sock.sendto(b"rubbish", peer)
+            sock.sendto(query[:2] + b"\x84" + query[3:], peer)
+
+        if answer:
+            loop.add_reader(sock, reply)
+        iteration = IterationSettings(upstream_port=sock.getsockname()[1])
+        settings = Settings(iteration=iteration, root_hints=(RootServer("k.", ("127.0.0.1",)),))
+        try:
+            return await first.roots_answer(settings)
+        finally:
+            loop.remove_reader(sock)
+
+    return asyncio.run(main())
+
+
+def test_root_servers_that_answer_are_noticed(root_server):
+    assert probing(root_server, True) is True
+
+
+def test_silent_root_servers_are_noticed(root_server, monkeypatch):
+    monkeypatch.setattr(limits, "PROBE", limits.Limit(20, 1, 100, "milliseconds", "a test does not wait"))
+    assert probing(root_server, False) is False
+
+
+def test_where_no_packet_can_be_sent_nothing_is_waited_for():
+    begun = time.monotonic()
+    unreachable = asyncio.run(first.ask([("255.255.255.255", 53)], ".", c.NS, 30.0))
+    assert unreachable is None
+    assert time.monotonic() - begun < 5
+
+
+def test_starting_does_not_load_what_only_queries_need():
+    code = (
+        "import sys\n"
+        "from resolver.daemon import worker, supervisor, sockets, log, config\n"
+        "from resolver.daemon.main import main\n"
+        "print([name for name in ('dns', 'cryptography', 'prometheus_client', 'idna') if name in sys.modules])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

@@ -1,0 +1,85 @@
+"""Listening sockets: opened in pairs, shared or not at all, with an explanation when they cannot be had."""
+
+import errno
+import socket
+
+import pytest
+
+from resolver.daemon import sockets
+from resolver.daemon.sockets import ListenError, close_all, open_endpoints
+
+
+def test_both_transports_get_the_same_port():
+    shares = open_endpoints((("127.0.0.1", 0),))
+    try:
+        [[endpoint]] = shares
+        assert endpoint.udp.getsockname() == endpoint.tcp.getsockname() == ("127.0.0.1", endpoint.port)
+        assert str(endpoint) == f"127.0.0.1:{endpoint.port}"
+        assert not endpoint.udp.getblocking() and not endpoint.udp.get_inheritable()
+        other = endpoint.duplicate()
+        endpoint.close()
+        assert other.udp.getsockname()[1] == endpoint.port
+        other.close()
+    finally:
+        close_all(shares)
+
+
+def test_shares_have_sockets_of_their_own_on_one_port():
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shares = open_endpoints((("127.0.0.1", port),), shares=3)
+    try:
+        assert len({share[0].udp.fileno() for share in shares}) == 3
+        assert {share[0].port for share in shares} == {port}
+        with pytest.raises(ListenError):
+            open_endpoints((("127.0.0.1", port),), shares=2)
+    finally:
+        close_all(shares)
+
+
+def test_nothing_stays_open_when_one_address_fails():
+    [[first]] = open_endpoints((("127.0.0.1", 0),))
+    first.close()
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1 port 53000 \(UDP\)"):
+        open_endpoints((("127.0.0.1", first.port), ("192.0.2.1", 53000)))
+    close_all(open_endpoints((("127.0.0.1", first.port),)))
+
+
+def test_missing_ipv6_is_forgiven_only_when_asked_to(monkeypatch):
+    def refuse(address, port, *, reuse_port):
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    real = sockets.open_udp_socket
+    monkeypatch.setattr(
+        sockets, "open_udp_socket", lambda a, p, **kw: refuse(a, p, **kw) if ":" in a else real(a, p, **kw)
+    )
+    shares = open_endpoints((("127.0.0.1", 0), ("::1", 53001)), lenient=True)
+    assert len(shares[0]) == 1
+    close_all(shares)
+    with pytest.raises(ListenError, match="no such address"):
+        open_endpoints((("127.0.0.1", 0), ("::1", 53001)))
+    with pytest.raises(ListenError, match="none of the addresses"):
+        open_endpoints((("::1", 53001),), lenient=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EADDRINUSE, "ss -lunp 'sport = :53'"),
+        (errno.EACCES, "CAP_NET_BIND_SERVICE"),
+        (errno.EPERM, "--port 5335"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENOBUFS, "ENOBUFS"),
+    ],
+)
+def test_each_reason_has_its_remedy(monkeypatch, number, words):
+    def refuse(address, port, *, reuse_port):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(sockets, "open_udp_socket", refuse)
+    with pytest.raises(ListenError) as caught:
+        open_endpoints((("127.0.0.1", 53),))
+    assert caught.value.errno == number
+    assert words in caught.value.strerror
+    assert caught.value.strerror.startswith("cannot listen on 127.0.0.1 port 53 (UDP): no. ")

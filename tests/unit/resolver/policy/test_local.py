@@ -1,0 +1,245 @@
+"""Names answered without asking anybody: special-use names, hosts, local zones; and those that must not be."""
+
+import pytest
+
+from resolver.effects import Question
+from resolver.policy import Plan
+from resolver.policy.local import special_zones
+from resolver.settings import (
+    DnssecSettings,
+    ForwardZone,
+    HostEntry,
+    PolicySettings,
+    ServerSettings,
+    Settings,
+    StubZone,
+)
+from resolver.verdict import Trust, Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+
+def ask(settings, name, rtype=c.A, rclass=c.IN, hosts=()):
+    return Plan(settings, hosts).answer(Question(names.from_text(name), rtype, rclass))
+
+
+def data(outcome):
+    return [(rrset.rtype, rrset.rdatas()) for rrset in outcome.answer]
+
+
+DEFAULT = Settings()
+
+
+def local(*zones, records=(), hosts=()):
+    return Settings(policy=PolicySettings(local_zones=zones, local_data=records, hosts=hosts))
+
+
+@pytest.mark.parametrize("name", ["example.", ".", "arpa.", "in-addr.arpa.", "8.8.8.8.in-addr.arpa.", "com.", "local."])
+@pytest.mark.parametrize("rtype", [c.A, c.DS, c.SOA, c.ANY])
+def test_ordinary_names_are_resolved(name, rtype):
+    assert ask(DEFAULT, name, rtype) is None
+
+
+@pytest.mark.parametrize("name", ["localhost.", "LocalHost.", "a.b.localhost."])
+def test_localhost_is_this_host_whatever_stands_before_it(name):
+    assert data(ask(DEFAULT, name, c.A)) == [(c.A, [b"\x7f\0\0\1"])]
+    assert data(ask(DEFAULT, name, c.AAAA)) == [(c.AAAA, [bytes(15) + b"\1"])]
+    other = ask(DEFAULT, name, c.MX)
+    assert (other.rcode, other.answer, [rrset.rtype for rrset in other.authority]) == (c.NOERROR, [], [c.SOA])
+
+
+def test_the_answer_has_the_spelling_of_the_question_and_is_never_secure():
+    outcome = ask(DEFAULT, "WwW.LocalHost.")
+    assert outcome.answer[0].name == names.from_text("WwW.LocalHost.")
+    assert outcome.verdict == Verdict.INDETERMINATE
+    assert outcome.authoritative and ask(DEFAULT, "x.invalid.").authoritative, "RFC 6303 section 3"
+    assert outcome.answer[0].trust == Trust.CONFIGURED
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.invalid.",
+        "x.test.",
+        "foo.onion.",
+        "b.alt.",
+        "h.home.arpa.",
+        "_dns.resolver.arpa.",
+        "9.10.in-addr.arpa.",
+        "1.16.172.in-addr.arpa.",
+        "1.31.172.in-addr.arpa.",
+        "1.64.100.in-addr.arpa.",
+        "a.d.f.ip6.arpa.",
+    ],
+)
+def test_special_names_do_not_exist(name):
+    outcome = ask(DEFAULT, name, c.TXT)
+    assert outcome.rcode == c.NXDOMAIN
+    [soa] = outcome.authority
+    assert soa.rtype == c.SOA and names.is_subdomain(names.from_text(name), soa.name)
+
+
+@pytest.mark.parametrize(
+    "name", ["1.15.172.in-addr.arpa.", "1.32.172.in-addr.arpa.", "1.63.100.in-addr.arpa.", "e.f.ip6.arpa."]
+)
+def test_neighbours_of_private_reverse_zones_are_resolved(name):
+    assert ask(DEFAULT, name, c.PTR) is None
+
+
+def test_empty_zones_have_what_rfc_6303_wants_at_their_apex():
+    apex = names.from_text("10.in-addr.arpa.")
+    assert data(ask(DEFAULT, "10.in-addr.arpa.", c.NS)) == [(c.NS, [apex])]
+    [soa] = ask(DEFAULT, "10.in-addr.arpa.", c.SOA).answer
+    assert soa.rdata(0).startswith(apex)
+    assert ask(DEFAULT, "10.in-addr.arpa.", c.A).rcode == c.NOERROR
+
+
+def test_ds_of_a_reverse_zone_belongs_to_the_parent():
+    assert ask(DEFAULT, "10.in-addr.arpa.", c.DS) is None
+    assert ask(DEFAULT, "1.10.in-addr.arpa.", c.DS).rcode == c.NXDOMAIN
+    assert ask(DEFAULT, "onion.", c.DS).rcode == c.NOERROR
+
+
+def test_loopback_addresses_have_a_name():
+    for address in ("127.0.0.1", "::1"):
+        reverse = names.to_text(names.reverse_address(address))
+        assert data(ask(DEFAULT, reverse, c.PTR)) == [(c.PTR, [names.from_text("localhost.")])]
+
+
+def test_special_names_can_be_switched_off():
+    off = Settings(policy=PolicySettings(special_names=False))
+    assert all(ask(off, zone) is None for zone, _ in special_zones())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(forward=(ForwardZone("10.IN-ADDR.arpa.", ("192.0.2.1",)),)),
+        Settings(stub=(StubZone("10.in-addr.arpa", ("192.0.2.1",)),)),
+        Settings(dnssec=DnssecSettings(trust_anchors=("10.in-addr.arpa. DS 1 13 2 ab",))),
+    ],
+)
+def test_what_the_settings_want_resolved_is_not_answered_here(settings):
+    assert ask(settings, "1.10.in-addr.arpa.", c.PTR) is None
+    assert ask(settings, "10.in-addr.arpa.", c.SOA) is None
+    assert ask(settings, "1.168.192.in-addr.arpa.", c.PTR).rcode == c.NXDOMAIN
+
+
+def test_forwarding_everything_keeps_special_names_here():
+    settings = Settings(forward=(ForwardZone(".", ("192.0.2.1",)),))
+    assert ask(settings, "x.onion.").rcode == c.NXDOMAIN
+
+
+def test_hosts_are_answered_forward_and_reverse():
+    settings = local(hosts=(HostEntry("Printer.lan", ("10.0.0.5", "fd00::5")), HostEntry("other.lan", ("10.0.0.5",))))
+    assert data(ask(settings, "printer.LAN.")) == [(c.A, [b"\n\0\0\5"])]
+    assert len(ask(settings, "printer.lan.", c.AAAA).answer) == 1
+    missing = ask(settings, "printer.lan.", c.MX)
+    assert (missing.rcode, missing.answer) == (c.NOERROR, [])
+    reverse = names.to_text(names.reverse_address("10.0.0.5"))
+    assert data(ask(settings, reverse, c.PTR)) == [(c.PTR, [names.from_text("Printer.lan.")])]
+    assert ask(settings, "lan.") is None
+    assert ask(settings, "sub.printer.lan.") is None
+
+
+def test_hosts_from_a_file_are_merged():
+    outcome = ask(
+        local(hosts=(HostEntry("a.", ("10.0.0.1",)),)), "a.", hosts=(HostEntry("a.", ("10.0.0.2", "10.0.0.1")),)
+    )
+    assert data(outcome) == [(c.A, [b"\n\0\0\1", b"\n\0\0\2"])]
+
+
+ZONE_RECORDS = ("www.corp. 60 IN A 192.0.2.1", 'a.b.corp. IN TXT "x"', "alias.corp. CNAME www.example.")
+
+
+def test_static_zone():
+    settings = local("corp. static", records=ZONE_RECORDS)
+    outcome = ask(settings, "www.corp.")
+    assert (data(outcome), outcome.ttl) == ([(c.A, [b"\xc0\0\2\1"])], 60)
+    assert ask(settings, "www.corp.", c.AAAA).rcode == c.NOERROR
+    assert ask(settings, "none.corp.").rcode == c.NXDOMAIN
+    assert ask(settings, "b.corp.").rcode == c.NOERROR, "an empty non-terminal exists"
+    assert ask(settings, "corp.").rcode == c.NOERROR
+    assert data(ask(settings, "alias.corp.")) == [(c.CNAME, [names.from_text("www.example.")])]
+    assert ask(settings, "xcorp.") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "unknown"),
+    [
+        ("nodata", c.NOERROR, c.NOERROR),
+        ("nxdomain", c.NXDOMAIN, c.NXDOMAIN),
+        ("refuse", c.REFUSED, c.REFUSED),
+        ("static", c.NOERROR, c.NXDOMAIN),
+        ("", c.NOERROR, c.NXDOMAIN),
+        ("transparent", c.NOERROR, None),
+    ],
+)
+def test_kinds_of_zones(kind, known, unknown):
+    settings = local(f"corp. {kind}", records=ZONE_RECORDS)
+    assert ask(settings, "www.corp.").rcode == known
+    outcome = ask(settings, "none.corp.")
+    assert (outcome and outcome.rcode) == unknown
+
+
+def test_a_zone_may_be_resolved_below_one_that_is_not():
+    settings = local("corp. static", "out.corp. resolve", "10.in-addr.arpa. resolve")
+    assert ask(settings, "x.corp.").rcode == c.NXDOMAIN
+    assert ask(settings, "x.out.corp.") is None
+    assert ask(settings, "1.10.in-addr.arpa.", c.PTR) is None
+
+
+def test_redirect_gives_every_name_the_data_of_the_apex():
+    settings = local("block. redirect", records=("block. 30 A 192.0.2.9",))
+    outcome = ask(settings, "any.thing.block.")
+    assert data(outcome) == [(c.A, [b"\xc0\0\2\x09"])]
+    assert outcome.answer[0].name == names.from_text("any.thing.block.")
+    assert ask(settings, "x.block.", c.AAAA).rcode == c.NOERROR
+    assert ask(local("empty. redirect"), "x.empty.").rcode == c.NOERROR
+
+
+def test_the_most_specific_zone_decides():
+    settings = local("corp. nxdomain", "ok.corp. transparent")
+    assert ask(settings, "a.corp.").rcode == c.NXDOMAIN
+    assert ask(settings, "a.ok.corp.") is None
+
+
+@pytest.mark.parametrize(
+    ("zones", "records", "words"),
+    [
+        (("a. loopback",), (), "unknown kind"),
+        (("a. typo",), (), "unknown kind"),
+        (("a..b static",), (), "is not a name"),
+        ((), ("a. A 1.2.3",), "local_data"),
+    ],
+)
+def test_wrong_zones_and_records_are_named(zones, records, words):
+    with pytest.raises(ValueError, match=words):
+        Plan(local(*zones, records=records))
+
+
+def test_any_is_answered_with_one_set():
+    outcome = ask(local(hosts=(HostEntry("a.", ("10.0.0.1", "fd00::1")),)), "a.", c.ANY)
+    assert len(outcome.answer) == 1
+
+
+@pytest.mark.parametrize("rtype", [c.AXFR, c.IXFR, c.TSIG, c.TKEY, c.OPT, 128])
+def test_types_that_are_no_data_are_refused(rtype):
+    assert ask(DEFAULT, "example.", rtype).rcode == c.REFUSED
+
+
+def test_class_chaos_names_the_server_only_when_it_has_a_name():
+    named = Settings(server=ServerSettings(identity="one", version="2"))
+    for name, text in [
+        ("id.server.", b"\3one"),
+        ("HOSTNAME.bind.", b"\3one"),
+        ("version.server.", b"\0012"),
+        ("version.bind.", b"\0012"),
+    ]:
+        outcome = ask(named, name, c.TXT, c.CH)
+        assert data(outcome) == [(c.TXT, [text])]
+        assert outcome.answer[0].rclass == c.CH
+        assert ask(DEFAULT, name, c.TXT, c.CH).rcode == c.REFUSED
+    assert ask(named, "id.server.", c.A, c.CH).answer == []
+    assert ask(named, "example.", c.TXT, c.CH).rcode == c.REFUSED
+    assert ask(named, "id.server.", c.TXT, 4).rcode == c.REFUSED
