@@ -221,7 +221,7 @@ class Authority:
         delegation = lookup.rrsets[0]
         draft.add(c.AUTHORITY, delegation)
         below = zone.nodes[lookup.node]
-        if dnssec and c.DS in below:
+        if dnssec and zone.signed and c.DS in below:
             draft.add(c.AUTHORITY, below[c.DS])
         for host in delegation.targets():
             if names.is_subdomain(host, zone.origin):

@@ -73,8 +73,8 @@ class Denial:
 
     def _nsec3(self, lookup: Lookup, qname: bytes) -> list[RRset | None]:
         if lookup.kind is Kind.NXDOMAIN:
-            return [*self._encloser_proof(lookup.closest_encloser, qname),
-                    self._hash_covering(names.wildcard(lookup.closest_encloser))]
+            encloser = self._provable(lookup.closest_encloser)
+            return [*self._encloser_proof(encloser, qname), self._hash_covering(names.wildcard(encloser))]
         if lookup.kind is Kind.REFERRAL:
             if c.DS in self._zone.nodes[lookup.node]:
                 return []
@@ -88,14 +88,15 @@ class Denial:
         return []
 
     def _match_or_opt_out(self, owner: bytes) -> list[RRset | None]:
-        """The record of `owner`, or, when opt-out left it out, the closest provable encloser (RFC 5155 7.2.4, 7.2.7)."""
+        """The record of `owner`, or, where opt-out left it out, the closest encloser (RFC 5155 7.2.4, 7.2.7)."""
         match = self._hash_matching(owner)
-        if match is not None:
-            return [match]
-        encloser = owner
+        return self._encloser_proof(self._provable(owner), owner) if match is None else [match]
+
+    def _provable(self, encloser: bytes) -> bytes:
+        """`encloser`, or the nearest name above it that opt-out has left in the chain (RFC 5155 section 7.2.1)."""
         while encloser != self._zone.origin and self._hash_matching(encloser) is None:
             encloser = names.parent(encloser)
-        return self._encloser_proof(encloser, owner)
+        return encloser
 
     def _encloser_proof(self, encloser: bytes, qname: bytes) -> list[RRset | None]:
         """RFC 5155 section 7.2.1: a match for the closest encloser and a cover for the next closer name."""

@@ -40,7 +40,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """The end of one search in a zone. `node` is the lower-case owner of `rrsets`: a wildcard, cut or DNAME owner too."""
+    """The end of one search in a zone. `node` is the lower-case owner of `rrsets`, also of a wildcard, cut or DNAME."""
 
     kind: Kind
     node: bytes
@@ -120,7 +120,7 @@ class Zone:
         return "\n".join(lines) + "\n"
 
     def negative_soa(self) -> RRset:
-        """The SOA as it stands in negative answers: its TTL is the smaller of its own and MINIMUM (RFC 2308 section 3)."""
+        """The SOA of negative answers: its TTL is the smaller of its own and MINIMUM (RFC 2308 section 3)."""
         minimum = int.from_bytes(self.soa.rdata(0)[-4:], "big")
         return self.soa.with_ttl(min(self.soa.ttl, minimum))
 
@@ -208,5 +208,7 @@ class Zone:
                     continue
             node = self.nodes.get(owner, {})
             if rtype not in node:
-                raise ZoneError(f"{names.to_text(owner)} has a signature over {c.type_to_text(rtype)}, which is missing")
+                raise ZoneError(
+                    f"{names.to_text(owner)} has a signature over {c.type_to_text(rtype)}, which is missing"
+                )
             node[rtype] = node[rtype].with_sigs([*node[rtype].sigs(), *rdatas])

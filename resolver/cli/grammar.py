@@ -1,0 +1,248 @@
+"""The command line of `rdig`: dig's grammar in one table and one pass, with errors that say which word is wrong.
+
+The rule kept here: a pure function from words to `Request`, no I/O. Words may come in any order, as dig permits; a
+lone word is always the name, so that ``rdig mx`` asks about a name called mx, and of several words those that are a
+type or a class are taken as such.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import idna
+
+from resolver.limits import DIG_TIMEOUT, EDNS_PAYLOAD, UPSTREAM_PORT
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+__all__ = ["HELP", "Request", "UsageError", "parse"]
+
+HELP = """\
+usage: rdig NAME [TYPE] [CLASS] [@SERVER[:PORT]] [+OPTION ...]
+
+Ask the DNS. With @SERVER that server is asked once; without, rdig resolves by itself from the root.
+
+  @SERVER[:PORT]   an address or a host name; IPv6 with a port as @[2001:db8::1]:53
+  -p PORT          the server's port (default 53)
+  -x ADDRESS       the name of an address: reverse lookup
+  -t TYPE, -c CLASS, -q NAME   when a word could be mistaken for another
+
+  +trace           every step on the way and its reason
+  +short           only the data
+  +json            one JSON object, for programs
+  +tcp             use TCP at once
+  +dnssec          show signatures (and ask the server for them)
+  +cd              do not validate
+  +norec           ask the server not to resolve on our behalf
+  +nsid            ask the server who it is
+  +noedns          no EDNS
+  +bufsize=N       the largest UDP reply to permit, 512 to 65535 (default 1232)
+  +timeout=S       seconds: for each of three attempts with @SERVER (default 5), for the whole otherwise
+  +no...           turns an option off
+
+  --config FILE    root hints and settings from a resolverd configuration
+  --playground     resolve within the simulated Internet, without any network
+  --help, --version
+
+exit code: 0 records were found; 1 there are none (NXDOMAIN, or no such type); 2 usage;
+           3 the answer is a failure (SERVFAIL, REFUSED, bogus, ...); 4 no usable reply; 10 internal error
+"""
+
+
+class UsageError(ValueError):
+    """A word of the command line that cannot be understood."""
+
+
+@dataclass(slots=True)
+class Request:
+    """What was asked for. `timeout` is in seconds, None is the default; `server` None means: resolve without help."""
+
+    qname: bytes = names.ROOT
+    qtype: int = c.A
+    qclass: int = c.IN
+    server: str | None = None
+    port: int = UPSTREAM_PORT.default
+    trace: bool = False
+    short: bool = False
+    json: bool = False
+    tcp: bool = False
+    dnssec: bool = False
+    cd: bool = False
+    rec: bool = True
+    nsid: bool = False
+    edns: bool = True
+    bufsize: int = EDNS_PAYLOAD.default
+    timeout: float | None = None
+    config: str | None = None
+    playground: bool = False
+    help: bool = False
+    version: bool = False
+
+
+SWITCHES = ("trace", "short", "json", "tcp", "dnssec", "cd", "rec", "nsid", "edns")
+NUMBERS = {"bufsize": EDNS_PAYLOAD, "timeout": DIG_TIMEOUT}
+OTHER_NAMES = {"cdflag": "cd", "vc": "tcp", "recurse": "rec", "do": "dnssec"}
+DASHES_WITH_VALUE = ("-p", "-x", "-t", "-c", "-q", "--config")
+
+
+def parse(words: Sequence[str]) -> Request:
+    """Understand `words`, the command line without the program's name.
+
+    Raises:
+        UsageError: with a sentence for the person who typed it.
+    """
+    request = Request()
+    bare: list[str] = []
+    given: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("@"):
+            _server(request, word[1:])
+        elif word.startswith("+"):
+            _plus(request, word[1:])
+        elif word in DASHES_WITH_VALUE:
+            value = next(rest, None)
+            if value is None:
+                raise UsageError(f"{word} needs a value")
+            given[word] = value
+        elif word in ("--playground", "--help", "--version"):
+            setattr(request, word[2:], True)
+        elif word == "-h":
+            request.help = True
+        elif word.startswith("-") and len(word) > 1:
+            raise UsageError(f"unknown option {word}")
+        else:
+            bare.append(word)
+    _question(request, bare, given)
+    if "-p" in given:
+        request.port = _number(given["-p"], "port", UPSTREAM_PORT.minimum, UPSTREAM_PORT.maximum)
+    request.config = given.get("--config")
+    if request.server is None and (request.tcp or not request.edns or not request.rec or request.nsid):
+        raise UsageError("+tcp, +noedns, +norec and +nsid say how to ask a server: name one with @SERVER")
+    if request.server is None and request.qclass != c.IN:
+        raise UsageError("resolving without help works in class IN only: name a server with @SERVER")
+    if request.server is not None and (request.trace or request.playground or request.config):
+        raise UsageError("+trace, --playground and --config are for resolving without help: leave @SERVER away")
+    if request.short and request.json:
+        raise UsageError("+short and +json exclude each other")
+    return request
+
+
+# --- the parts of a command line --------------------------------------------------------------------------------------
+
+
+def _server(request: Request, text: str) -> None:
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, tail = text[1:].partition("]")
+        if tail and not tail.startswith(":"):
+            raise UsageError(f"@{text}: after ] only :PORT may follow")
+        port = tail[1:]
+    elif text.count(":") == 1:
+        host, port = text.split(":")
+    if not host:
+        raise UsageError("@ needs a server: @192.0.2.1, @192.0.2.1:5300 or @[2001:db8::1]:5300")
+    if port:
+        request.port = _number(port, "port", UPSTREAM_PORT.minimum, UPSTREAM_PORT.maximum)
+    request.server = host
+
+
+def _plus(request: Request, text: str) -> None:
+    key, equals, value = text.partition("=")
+    wanted = True
+    if key not in NUMBERS and key not in SWITCHES and key not in OTHER_NAMES and key.startswith("no"):
+        key, wanted = key[2:], False
+    key = OTHER_NAMES.get(key, key)
+    if key in NUMBERS:
+        limit = NUMBERS[key]
+        if not (equals and wanted):
+            raise UsageError(f"+{key} needs a number: +{key}={limit.default}")
+        if key == "timeout":
+            request.timeout = _seconds(value, limit.minimum, limit.maximum)
+        else:
+            setattr(request, key, _number(value, key, limit.minimum, limit.maximum))
+    elif key in SWITCHES:
+        if equals:
+            raise UsageError(f"+{key} takes no value")
+        setattr(request, key, wanted)
+    else:
+        raise UsageError(f"unknown option +{text}")
+
+
+def _question(request: Request, bare: list[str], given: dict[str, str]) -> None:
+    if "-x" in given:
+        if "-q" in given:
+            raise UsageError("-x and -q both give the name")
+        try:
+            address = str(ipaddress.ip_address(given["-x"]))
+        except ValueError:
+            raise UsageError(f"-x needs an address, not {given['-x']!r}")
+        request.qname, request.qtype = names.reverse_address(address), c.PTR
+    elif "-q" in given:
+        request.qname = _name(given["-q"])
+    has_name = "-x" in given or "-q" in given
+    others = [word for word in bare if _type(word) is None and _class(word) is None]
+    if not has_name and not others and bare:
+        others = [bare[0]]
+    if len(others) > (not has_name):
+        raise UsageError(f"{others[-1]!r} is neither a type nor a class, and there is a name already")
+    if others:
+        request.qname = _name(others[0])
+        bare.remove(others[0])
+    elif not has_name:
+        request.qtype = c.NS  # as dig: nothing at all asks for the root's servers
+    for word in bare:
+        rtype = _type(word)
+        if rtype is not None:
+            request.qtype = rtype
+        else:
+            request.qclass = _class(word) or c.IN
+    if "-t" in given:
+        rtype = _type(given["-t"])
+        if rtype is None:
+            raise UsageError(f"unknown type {given['-t']!r}")
+        request.qtype = rtype
+    if "-c" in given:
+        rclass = _class(given["-c"])
+        if rclass is None:
+            raise UsageError(f"unknown class {given['-c']!r}")
+        request.qclass = rclass
+
+
+def _name(text: str) -> bytes:
+    try:
+        if not text.isascii():
+            text = idna.encode(text, uts46=True).decode("ascii")
+        return names.from_text(text)
+    except ValueError as error:  # idna's and wire's errors are both kinds of it
+        raise UsageError(f"{text!r} is no domain name: {error}")
+
+
+def _type(word: str) -> int | None:
+    try:
+        return c.type_from_text(word)
+    except ValueError:
+        return None
+
+
+def _class(word: str) -> int | None:
+    try:
+        return c.class_from_text(word)
+    except ValueError:
+        return None
+
+
+def _number(text: str, what: str, minimum: int, maximum: int) -> int:
+    if text.isascii() and text.isdecimal() and minimum <= int(text) <= maximum:
+        return int(text)
+    raise UsageError(f"{what} must be a number from {minimum} to {maximum}, not {text!r}")
+
+
+def _seconds(text: str, minimum: int, maximum: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0 < value and value <= maximum:
+        return value
+    raise UsageError(f"timeout must be seconds above 0 and up to {maximum}, not {text!r}")

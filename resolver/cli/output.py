@@ -1,0 +1,204 @@
+"""What `rdig` prints: the long form in the manner of dig, the short form, and JSON for programs.
+
+The rule kept here: functions from values to text, no I/O; equal values give equal text, columns are aligned within a
+section, so a person can read it and a test can compare it. Times and sizes appear on the last line only, which is
+where dig has them and where a comparison may cut.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from resolver.effects import TraceStep
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import present
+from resolver.wire.rrset import RRset
+
+__all__ = ["EdnsReport", "Report", "ede_sentence", "long_text", "short_text", "to_json", "trace_text"]
+
+FLAG_WORDS = ((c.QR, "qr"), (c.AA, "aa"), (c.TC, "tc"), (c.RD, "rd"), (c.RA, "ra"), (c.AD, "ad"), (c.CD, "cd"))
+SECTIONS = ((c.ANSWER, "ANSWER"), (c.AUTHORITY, "AUTHORITY"), (c.ADDITIONAL, "ADDITIONAL"))
+KIND_WIDTH = 8
+COLUMN_LIMIT = 40  # an owner name longer than this does not push the columns of the others away
+
+
+@dataclass(frozen=True, slots=True)
+class EdnsReport:
+    """The OPT record of a reply. `options` are (code, value) without the Extended DNS Errors."""
+
+    version: int
+    payload: int
+    do: bool
+    options: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One answered question, whoever answered it: a server that was asked, or this program by iteration."""
+
+    qname: bytes
+    qtype: int
+    qclass: int
+    rcode: int
+    flags: int
+    sections: dict[int, Sequence[RRset]]
+    source: str
+    """Who answered, for people: an address with port and transport, or "iteration"."""
+    milliseconds: float
+    octets: int | None = None
+    message_id: int | None = None
+    edns: EdnsReport | None = None
+    ede: Sequence[tuple[int, str]] = ()
+    verdict: str | None = None
+    notes: Sequence[str] = field(default_factory=tuple)
+    """Sentences worth saying: a retry over TCP, a reply that was ignored."""
+
+
+def long_text(report: Report, *, signatures: bool = True) -> str:
+    """The whole answer in the manner of dig."""
+    number = "" if report.message_id is None else f", id: {report.message_id}"
+    lines = [f";; status: {c.rcode_to_text(report.rcode)}{number}"]
+    words = [word for mask, word in FLAG_WORDS if report.flags & mask]
+    counts = ", ".join(
+        f"{title.lower()} {sum(len(rrset) for rrset in report.sections.get(section, ()))}"
+        for section, title in SECTIONS
+    )
+    flags = f"flags: {' '.join(words)}; " if words else ""
+    lines.append(f";; {flags}records: {counts}")
+    if report.verdict is not None:
+        lines.append(f";; dnssec: {report.verdict}")
+    if report.edns is not None:
+        lines.append(_edns_line(report.edns))
+    lines += [f";; EDE: {ede_sentence(code, text)}" for code, text in report.ede]
+    lines += [f";; note: {note}" for note in report.notes]
+    lines += ["", ";; QUESTION", f";{_question(report)}"]
+    for section, title in SECTIONS:
+        rows = list(_rows(report.sections.get(section, ()), signatures=signatures))
+        if rows:
+            lines += ["", f";; {title}", *_aligned(rows)]
+    size = "" if report.octets is None else f", {report.octets} octets"
+    lines += ["", f";; from {report.source} in {_milliseconds(report.milliseconds)}{size}"]
+    return "\n".join(lines) + "\n"
+
+
+def short_text(report: Report) -> str:
+    """The data of the answer section, one record a line, aliases included, as ``dig +short`` has it."""
+    return "".join(f"{row[4]}\n" for row in _rows(report.sections.get(c.ANSWER, ()), signatures=False))
+
+
+def trace_text(steps: Iterable[TraceStep]) -> str:
+    """Every step of a resolution, numbered and indented by how deep the question is that it serves."""
+    lines = [";; TRACE"]
+    for number, step in enumerate(steps, 1):
+        lines.append(f"{number:>4}  {'  ' * step.depth}{step.kind:<{KIND_WIDTH}}  {step.text}{_details(step)}")
+    return "\n".join(lines) + "\n\n"
+
+
+def to_json(report: Report, *, signatures: bool = True, steps: Iterable[TraceStep] | None = None) -> str:
+    """One JSON object on one line, keys in a fixed order; numbers are numbers, names have their final dot."""
+    value: dict[str, object] = {
+        "question": {
+            "name": names.to_text(report.qname),
+            "class": c.class_to_text(report.qclass),
+            "type": c.type_to_text(report.qtype),
+        },
+        "status": c.rcode_to_text(report.rcode),
+        "flags": [word for mask, word in FLAG_WORDS if report.flags & mask],
+        "dnssec": report.verdict,
+        "ede": [{"code": code, "name": c.ede_to_text(code), "text": text} for code, text in report.ede],
+    }
+    for section, title in SECTIONS:
+        value[title.lower()] = [
+            {"name": owner, "ttl": int(ttl), "class": rclass, "type": rtype, "data": data}
+            for owner, ttl, rclass, rtype, data in _rows(report.sections.get(section, ()), signatures=signatures)
+        ]
+    value["edns"] = (
+        None
+        if report.edns is None
+        else {
+            "version": report.edns.version,
+            "payload": report.edns.payload,
+            "do": report.edns.do,
+            "options": [{"code": code, "data": data.hex()} for code, data in report.edns.options],
+        }
+    )
+    value["notes"] = list(report.notes)
+    value["source"] = report.source
+    value["milliseconds"] = round(report.milliseconds, 2)
+    value["octets"] = report.octets
+    if steps is not None:
+        value["trace"] = [_step(step) for step in steps]
+    return json.dumps(value, ensure_ascii=False)
+
+
+def ede_sentence(code: int, text: str) -> str:
+    """An Extended DNS Error in words: ``No Reachable Authority (22): "all servers timed out"``."""
+    return f"{c.ede_to_text(code)} ({code})" + (f": {text}" if text else "")
+
+
+# --- helpers --------------------------------------------------------------------------------------------------------
+
+
+def _milliseconds(value: float) -> str:
+    """A time for people: a neighbour's tenth of a millisecond should not read as nothing."""
+    return f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
+
+
+def _details(step: TraceStep) -> str:
+    """What the text of a step leaves open: the question as it was put (QNAME minimisation), server name and time."""
+    parts = []
+    if step.kind == "ask" and step.qname is not None:
+        parts.append(f"{names.to_text(step.qname)} {c.type_to_text(step.qtype)}")
+    if step.kind == "ask" and step.server is not None and step.server.name is not None:
+        parts.append(f"known as {names.to_text(step.server.name)}")
+    if step.rcode is not None:
+        parts.append(c.rcode_to_text(step.rcode))
+    if step.rtt is not None:
+        parts.append(_milliseconds(step.rtt * 1000))
+    return f"  [{', '.join(parts)}]" if parts else ""
+
+
+def _step(step: TraceStep) -> dict[str, object]:
+    server = step.server
+    return {
+        "kind": step.kind,
+        "depth": step.depth,
+        "text": step.text,
+        "zone": None if step.zone is None else names.to_text(step.zone),
+        "name": None if step.qname is None else names.to_text(step.qname),
+        "type": c.type_to_text(step.qtype) if step.qtype else None,
+        "server": None if server is None else server.address,
+        "server_name": None if server is None or server.name is None else names.to_text(server.name),
+        "rcode": None if step.rcode is None else c.rcode_to_text(step.rcode),
+        "milliseconds": None if step.rtt is None else round(step.rtt * 1000, 2),
+    }
+
+
+def _question(report: Report) -> str:
+    return f"{names.to_text(report.qname)} {c.class_to_text(report.qclass)} {c.type_to_text(report.qtype)}"
+
+
+def _edns_line(edns: EdnsReport) -> str:
+    parts = [f"version {edns.version}", f"payload {edns.payload}", *(("do",) if edns.do else ())]
+    for code, data in edns.options:
+        shown = data.decode("ascii") if code == c.OPTION_NSID and data.isascii() else data.hex()
+        parts.append(f"{c.option_to_text(code)} {shown}")
+    return f";; edns: {', '.join(parts)}"
+
+
+def _rows(rrsets: Iterable[RRset], *, signatures: bool) -> Iterable[tuple[str, str, str, str, str]]:
+    for rrset in rrsets:
+        owner, ttl, rclass = names.to_text(rrset.name), str(rrset.ttl), c.class_to_text(rrset.rclass)
+        for rdata in rrset.rdatas():
+            yield owner, ttl, rclass, c.type_to_text(rrset.rtype), present.rdata_to_text(rrset.rtype, rdata)
+        for rdata in rrset.sigs() if signatures else ():
+            yield owner, ttl, rclass, "RRSIG", present.rdata_to_text(c.RRSIG, rdata)
+
+
+def _aligned(rows: Sequence[tuple[str, str, str, str, str]]) -> list[str]:
+    widths = [max((len(row[i]) for row in rows if len(row[i]) <= COLUMN_LIMIT), default=COLUMN_LIMIT) for i in range(4)]
+    return [
+        f"{owner:<{widths[0]}}  {ttl:>{widths[1]}}  {rclass:<{widths[2]}}  {rtype:<{widths[3]}}  {data}"
+        for owner, ttl, rclass, rtype, data in rows
+    ]

@@ -1,0 +1,150 @@
+"""One question to one server, carefully: what `rdig @server` does between the command line and the printed answer.
+
+The rule kept here: a reply counts only when it comes from the address that was asked and carries the id and the
+question that were sent (RFC 5452 section 4); anything else is named in the report and waited past. A truncated reply
+is asked again over TCP. The query is built by the caller, so this file knows nothing of options.
+"""
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, field
+
+from resolver.limits import DIG_ATTEMPTS
+from resolver.wire import WireError
+from resolver.wire import name as names
+from resolver.wire.message import MessageView
+
+__all__ = ["Exchange", "NoReplyError", "exchange"]
+
+LENGTH_SIZE = 2  # RFC 1035 section 4.2.2
+
+
+class NoReplyError(OSError):
+    """Nothing usable came back; the message says what happened instead."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A reply and how it came. `milliseconds` counts from the first packet of the attempt that succeeded."""
+
+    view: MessageView
+    octets: int
+    transport: str
+    milliseconds: float
+    notes: list[str] = field(default_factory=list)
+
+
+async def exchange(packet: bytes, host: str, port: int, *, tcp: bool, timeout: float) -> Exchange:
+    """Send `packet` to `host` and wait `timeout` seconds for each of a few attempts.
+
+    Raises:
+        NoReplyError: when no attempt brought a reply that belongs to the question.
+    """
+    query = MessageView.parse(packet)
+    notes: list[str] = []
+    if not tcp:
+        result = await _over_udp(packet, query, host, port, timeout, notes)
+        if not result.view.tc:
+            return result
+        notes.append("the reply over UDP was truncated, asked again over TCP")
+    return await _over_tcp(packet, query, host, port, timeout, notes)
+
+
+def mismatch(query: MessageView, data: bytes) -> tuple[MessageView | None, str]:
+    """The parsed reply when `data` answers `query`, else None and the reason."""
+    try:
+        view = MessageView.parse(data)
+    except WireError as error:
+        return None, f"ignored {len(data)} octets that are no message: {error.reason}"
+    if not view.qr:
+        return None, "ignored a message that is no response"
+    if view.id != query.id:
+        return None, f"ignored a reply with id {view.id} instead of {query.id}"
+    if view.qname is None:
+        # Servers that cannot read a query may leave its question out, but only to complain (RFC 1035 section 4.1.1).
+        return (view, "") if view.rcode else (None, "ignored a reply without a question")
+    if query.qname is None or not names.equal(view.qname, query.qname) or view.qtype != query.qtype:
+        return None, f"ignored a reply to another question: {names.to_text(view.qname)}"
+    return view, ""
+
+
+# --- transports -------------------------------------------------------------------------------------------------------
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """Collects what comes back on a connected socket; the kernel drops what other addresses send."""
+
+    def __init__(self) -> None:
+        self.arrived: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.arrived.put_nowait(data)
+
+    def error_received(self, exc: Exception) -> None:
+        self.arrived.put_nowait(exc if isinstance(exc, OSError) else OSError(str(exc)))
+
+
+async def _over_udp(
+    packet: bytes, query: MessageView, host: str, port: int, timeout: float, notes: list[str]
+) -> Exchange:
+    loop = asyncio.get_running_loop()
+    try:
+        transport, protocol = await loop.create_datagram_endpoint(_Datagrams, remote_addr=(host, port))
+    except OSError as error:
+        raise NoReplyError(f"cannot send to {host} port {port}: {_words(error)}")
+    try:
+        for _ in range(DIG_ATTEMPTS.default):
+            began = time.monotonic()
+            transport.sendto(packet)
+            try:
+                async with asyncio.timeout(timeout):
+                    while True:
+                        data = await protocol.arrived.get()
+                        if isinstance(data, OSError):
+                            raise NoReplyError(f"{host} port {port} over UDP: {_words(data)}")
+                        view, reason = mismatch(query, data)
+                        if view is not None:
+                            return Exchange(view, len(data), "udp", (time.monotonic() - began) * 1000, notes)
+                        notes.append(reason)
+            except TimeoutError:
+                notes.append(f"no reply over UDP within {timeout:g} s")
+    finally:
+        transport.close()
+    raise NoReplyError(_failure(host, port, notes))
+
+
+async def _over_tcp(
+    packet: bytes, query: MessageView, host: str, port: int, timeout: float, notes: list[str]
+) -> Exchange:
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(len(packet).to_bytes(LENGTH_SIZE, "big") + packet)
+                size = int.from_bytes(await reader.readexactly(LENGTH_SIZE), "big")
+                data = await reader.readexactly(size)
+            finally:
+                writer.close()
+    except TimeoutError:
+        raise NoReplyError(f"no reply from {host} port {port} over TCP within {timeout:g} s")
+    except asyncio.IncompleteReadError:
+        raise NoReplyError(f"{host} port {port} closed the TCP connection before its reply was complete")
+    except OSError as error:
+        raise NoReplyError(f"{host} port {port} over TCP: {_words(error)}")
+    view, reason = mismatch(query, data)
+    if view is None:
+        raise NoReplyError(f"{host} port {port} over TCP: {reason}")
+    return Exchange(view, len(data), "tcp", (time.monotonic() - began) * 1000, notes)
+
+
+def _words(error: OSError) -> str:
+    """The system's words for an error; asyncio replaces them by the address, which is known already."""
+    if error.errno is None or error.errno <= 0:  # name lookups fail with negative numbers of their own
+        return str(error.strerror or error)
+    return os.strerror(error.errno)
+
+
+def _failure(host: str, port: int, notes: list[str]) -> str:
+    return f"no reply from {host} port {port}: " + "; ".join(dict.fromkeys(notes))

@@ -1,0 +1,25 @@
+"""A complete small Internet in one process: root, top-level domains and some sixty zones, healthy and broken ones.
+
+`World` is the whole of it as pure functions from packet to packet, for tests in virtual time; `start` puts it on
+loopback addresses for `resolverd --playground`, `rdig --playground` and integration tests. What is special about
+which name stands in atlas.py, and every such name is explained by a TXT record below about.playground.
+"""
+
+from resolver.playground.authority import Authority, EdnsFault, Quirks
+from resolver.playground.serve import RunningWorld, start
+from resolver.playground.world import Server, World
+from resolver.playground.zones import Kind, Lookup, Zone, ZoneError
+
+__all__ = [
+    "Authority",
+    "EdnsFault",
+    "Kind",
+    "Lookup",
+    "Quirks",
+    "RunningWorld",
+    "Server",
+    "World",
+    "Zone",
+    "ZoneError",
+    "start",
+]

@@ -1,0 +1,230 @@
+"""The simulated Internet on real sockets: every server of a world on its own loopback address, UDP and TCP.
+
+The rule kept here: no DNS in this file, only carrying; each packet goes through `Authority.answer`, whose quirks say
+how long a reply waits. One port serves all addresses, and it is a high one by default, so that the world needs no
+privileges; resolvers reach it by their ordinary setting for the port of authorities.
+"""
+
+import asyncio
+import dataclasses
+import socket
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from resolver.limits import PLAYGROUND_PORT, PLAYGROUND_TCP_IDLE, PLAYGROUND_TCP_QUERIES
+from resolver.playground.atlas import WEB_ADDRESS, WEB_HOST
+from resolver.playground.authority import Authority
+from resolver.playground.world import World
+from resolver.settings import RootServer, Settings
+from resolver.wire import name as names
+
+if TYPE_CHECKING:
+    from resolver.playground.https import WebServer
+
+__all__ = ["RunningWorld", "start"]
+
+LENGTH_SIZE = 2  # RFC 1035 section 4.2.2
+PORT_ATTEMPTS = 16
+
+
+class RunningWorld:
+    """A world that is being served. An asynchronous context manager; leaving it frees every port."""
+
+    def __init__(
+        self,
+        world: World,
+        port: int,
+        transports: list[asyncio.DatagramTransport],
+        servers: list[asyncio.Server],
+        streams: set[asyncio.Transport],
+    ) -> None:
+        self.world = world
+        self.port = port
+        self._transports = transports
+        self._servers = servers
+        self._streams = streams
+        self.web: WebServer | None = None
+
+    @property
+    def root_hints(self) -> list[tuple[bytes, list[str]]]:
+        """(name in wire form, addresses) of every root server."""
+        return self.world.root_hints
+
+    @property
+    def addresses(self) -> list[str]:
+        """Every address that is listened on."""
+        return list(self.world.authorities)
+
+    def settings(self, base: Settings) -> Settings:
+        """`base` changed so far that a resolver with it lives in this world: its roots, its port, no real anchors."""
+        roots = tuple(RootServer(names.to_text(name), tuple(addresses)) for name, addresses in self.root_hints)
+        iteration = dataclasses.replace(
+            base.iteration, upstream_port=self.port, do_not_query_localhost=False, do_ip6=False
+        )
+        dnssec = dataclasses.replace(base.dnssec, trust_anchors=())
+        return dataclasses.replace(base, root_hints=roots, iteration=iteration, dnssec=dnssec, forward=(), stub=())
+
+    async def close(self) -> None:
+        """Stop listening and drop open connections; does nothing the second time."""
+        for transport in self._transports:
+            transport.close()
+        for server in self._servers:
+            server.close()
+        for stream in list(self._streams):
+            stream.abort()
+        for server in self._servers:
+            await server.wait_closed()
+        self._transports, self._servers = [], []
+        if self.web is not None:
+            await self.web.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+async def start(
+    world: World | None = None,
+    *,
+    port: int = PLAYGROUND_PORT.default,
+    web: bool = False,
+    web_port: int | None = None,
+    ca: Path | None = None,
+) -> RunningWorld:
+    """Serve `world` (the playground by default) on the running loop; port 0 takes one that is free everywhere.
+
+    `web` starts the HTTPS site as well, on port 443 or the next best, or on `web_port`; `ca` names the file that gets
+    the certificate to trust.
+
+    Raises:
+        OSError: naming the address and port that cannot be had.
+    """
+    running = await _start_somewhere(world or World(), port)
+    if web:
+        try:
+            # Only here, because TLS and certificates are dear to import and most runs have no use for them.
+            from resolver.playground.https import start_web
+
+            running.web = await start_web(WEB_HOST, WEB_ADDRESS, port=web_port, ca=ca)
+        except BaseException:
+            await running.close()
+            raise
+    return running
+
+
+async def _start_somewhere(world: World, port: int) -> RunningWorld:
+    for attempt in range(PORT_ATTEMPTS):
+        chosen = port or _free_port(next(iter(world.authorities)))
+        try:
+            return await _start_at(world, chosen)
+        except OSError:
+            if port or attempt == PORT_ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returned or raised")
+
+
+def _free_port(address: str) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+async def _start_at(world: World, port: int) -> RunningWorld:
+    loop = asyncio.get_running_loop()
+    running = RunningWorld(world, port, [], [], set())
+    try:
+        for address, authority in world.authorities.items():
+            try:
+                transport, _ = await loop.create_datagram_endpoint(
+                    partial(_Datagrams, authority), local_addr=(address, port)
+                )
+                running._transports.append(transport)
+                server = await loop.create_server(partial(_Stream, authority, running._streams), address, port)
+                running._servers.append(server)
+            except OSError as error:
+                raise OSError(error.errno, f"cannot serve the playground at {address} port {port}: {error.strerror}")
+    except BaseException:
+        await running.close()
+        raise
+    return running
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """One UDP socket of one simulated server."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self._loop = asyncio.get_running_loop()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.DatagramTransport = transport  # type: ignore[assignment]
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        reply = self._authority.answer(data, source=addr[0])
+        if reply is None:
+            return
+        delay = self._authority.quirks.delay
+        if delay:
+            self._loop.call_later(delay, self._send, reply, addr)
+        else:
+            self._send(reply, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        """An asker that went away before its answer came (ICMP) concerns nobody."""
+
+    def _send(self, reply: bytes, addr: tuple[str, int]) -> None:
+        if not self._transport.is_closing():
+            self._transport.sendto(reply, addr)
+
+
+class _Stream(asyncio.Protocol):
+    """One TCP connection to one simulated server: queries may be pipelined, answers keep their order (RFC 7766)."""
+
+    def __init__(self, authority: Authority, streams: set[asyncio.Transport]) -> None:
+        self._authority = authority
+        self._streams = streams
+        self._buffer = bytearray()
+        self._answered = 0
+        self._loop = asyncio.get_running_loop()
+        self._idle: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._streams.add(self._transport)
+        self._source = transport.get_extra_info("peername")[0]
+        self._idle = self._loop.call_later(PLAYGROUND_TCP_IDLE.default, self._transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._streams.discard(self._transport)
+        if self._idle is not None:
+            self._idle.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= LENGTH_SIZE:
+            end = LENGTH_SIZE + int.from_bytes(self._buffer[:LENGTH_SIZE], "big")
+            if len(self._buffer) < end:
+                return
+            packet = bytes(self._buffer[LENGTH_SIZE:end])
+            del self._buffer[:end]
+            self._answered += 1
+            reply = self._authority.answer(packet, tcp=True, source=self._source)
+            if reply is None or self._answered > PLAYGROUND_TCP_QUERIES.default:
+                self._transport.close()
+                return
+            framed = len(reply).to_bytes(LENGTH_SIZE, "big") + reply
+            delay = self._authority.quirks.delay
+            if delay:
+                self._loop.call_later(delay, self._send, framed)
+            else:
+                self._send(framed)
+
+    def _send(self, framed: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(framed)

@@ -1,0 +1,148 @@
+"""The simulated Internet put together: zones with their delegations and glue, and one authority per server address.
+
+The rule kept here: everything a careless hand could get wrong (SOA, NS, glue, the parent's side of a cut) is derived
+from the tables of atlas.py, so a contradiction in the world is one that a table asks for. Building is pure and takes
+some milliseconds; binding the servers to sockets is serve.py's, writing them out for real servers export.py's.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from resolver.playground import atlas
+from resolver.playground.authority import Authority
+from resolver.playground.zones import Zone
+from resolver.wire import name as names
+
+__all__ = ["Server", "World"]
+
+ZONE_TTL = 3600
+SOA_NUMBERS = "2026010100 7200 900 1209600 300"
+ABOUT_ZONE = "about.playground."
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One simulated name server: `zones` are the origins it serves, in the order of the tables."""
+
+    name: str
+    address: str
+    listening: bool
+    zones: tuple[str, ...]
+    refuses: tuple[str, ...]
+    """Origins whose NS set names this server although it does not serve them."""
+    authority: Authority = field(repr=False)
+
+
+class World:
+    """A complete small Internet: `World()` is the playground, other tables make other worlds for tests."""
+
+    def __init__(
+        self,
+        zones: Mapping[str, atlas.ZoneSpec] = atlas.ZONES,
+        servers: Mapping[str, atlas.ServerSpec] = atlas.SERVERS,
+        specials: Iterable[atlas.Special] = atlas.SPECIALS,
+    ) -> None:
+        """Build every zone and server.
+
+        Raises:
+            ZoneError: when a table holds something that is no zone.
+            ValueError: when a zone names a server that no table has, or when the root zone is missing.
+        """
+        if "." not in zones:
+            raise ValueError("a world needs a root zone")
+        self.specials = tuple(specials)
+        self._wires = {origin: names.lower(names.from_text(origin)) for origin in zones}
+        texts = _Texts(zones, servers, self._wires, self.specials)
+        self.zones: dict[str, Zone] = {origin: Zone.from_text(origin, texts.text(origin)) for origin in zones}
+        self.servers: dict[str, Server] = {}
+        for name, spec in servers.items():
+            served = tuple(origin for origin, zone in zones.items() if name in zone.servers)
+            refused = tuple(origin for origin, zone in zones.items() if name in zone.lame)
+            identity = name.rstrip(".").encode()
+            known = (*served, ".") if spec.quirks.upward else served  # only who knows the root can refer to it
+            authority = Authority((self.zones[o] for o in known), quirks=spec.quirks, server_id=identity)
+            self.servers[name] = Server(name, spec.address, spec.listening, served, refused, authority)
+        self.authorities: dict[str, Authority] = {
+            server.address: server.authority for server in self.servers.values() if server.listening
+        }
+        self.root_hints: list[tuple[bytes, list[str]]] = [
+            (names.from_text(name), [servers[name].address]) for name in zones["."].servers
+        ]
+
+    def answer(self, address: str, packet: bytes, *, tcp: bool = False, source: str | None = None) -> bytes | None:
+        """What comes back from `address`; None when nothing does, also because nobody listens there."""
+        authority = self.authorities.get(address)
+        return None if authority is None else authority.answer(packet, tcp=tcp, source=source)
+
+    def delay(self, address: str) -> float:
+        """Seconds that the server at `address` takes for a reply."""
+        authority = self.authorities.get(address)
+        return 0.0 if authority is None else authority.quirks.delay
+
+    def hints_text(self) -> str:
+        """The root hints in the form of a master file, as every resolver reads them."""
+        lines = []
+        for wire, addresses in self.root_hints:
+            host = names.to_text(wire)
+            lines.append(f".\t3600000\tNS\t{host}")
+            lines += [f"{host}\t3600000\tA\t{address}" for address in addresses]
+        return "\n".join(lines) + "\n"
+
+
+class _Texts:
+    """Master-file text of every zone of a world, with what follows from the tables added."""
+
+    def __init__(
+        self,
+        zones: Mapping[str, atlas.ZoneSpec],
+        servers: Mapping[str, atlas.ServerSpec],
+        wires: Mapping[str, bytes],
+        specials: tuple[atlas.Special, ...],
+    ) -> None:
+        self._zones = zones
+        self._wires = wires
+        self._by_wire = {wire: origin for origin, wire in wires.items()}
+        for origin, spec in zones.items():
+            unknown = {*spec.servers, *spec.lame} - servers.keys()
+            if unknown:
+                raise ValueError(f"zone {origin} names servers that do not exist: {', '.join(sorted(unknown))}")
+        # An ordered set of lines per zone: two delegations may need the same glue.
+        self._extra: dict[str, dict[str, None]] = {origin: {} for origin in zones}
+        for name, server in servers.items():
+            self._extra[self._home(name)][f"{name} A {server.address}"] = None
+        for origin in zones:
+            if origin != ".":
+                self._delegate(origin, servers)
+        if ABOUT_ZONE in zones:
+            for special in specials:
+                owner = special.qname.removesuffix("playground.") or special.qname
+                line = f'{owner}{ABOUT_ZONE} TXT "{special.about} ({special.qtype}: {special.rcode})"'
+                self._extra[ABOUT_ZONE][line] = None
+
+    def text(self, origin: str) -> str:
+        spec = self._zones[origin]
+        below = "" if origin == "." else origin
+        lines = [f"$TTL {ZONE_TTL}", f"@ SOA {spec.servers[0]} hostmaster.{below} {SOA_NUMBERS}"]
+        lines += [f"@ NS {server}" for server in (*spec.servers, *spec.lame)]
+        lines += [f'@ TXT "{spec.about}"', spec.text, *self._extra[origin]]
+        return "\n".join(lines) + "\n"
+
+    def _home(self, name: str, *, proper: bool = False) -> str:
+        """The origin of the zone that `name` lies in; with `proper`, of the zone above that apex."""
+        wire = names.lower(names.from_text(name))
+        for depth in range(names.label_count(wire) - proper, -1, -1):
+            origin = self._by_wire.get(names.suffix(wire, depth))
+            if origin is not None:
+                return origin
+        raise ValueError(f"no zone holds {name}")
+
+    def _delegate(self, child: str, servers: Mapping[str, atlas.ServerSpec]) -> None:
+        parent = self._home(child, proper=True)
+        spec = self._zones[child]
+        lines = self._extra[parent]
+        for name in (*spec.servers, *spec.lame):
+            if name in spec.unlisted:
+                continue
+            lines[f"{child} NS {name}"] = None
+            if servers[name].glue and names.is_subdomain(names.from_text(name), self._wires[parent]):
+                lines[f"{name} A {servers[name].address}"] = None
