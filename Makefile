@@ -22,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 5335
 FUZZ_RUNS ?= 1000000
-SOURCES := $(shell find corenet resolver -name '*.pyx' -o -name '*.pxd' -o -name '*.h' 2>/dev/null)
+SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
 .PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz scenarios wheel annotate docs clean help build
 .DEFAULT_GOAL := help
@@ -65,7 +65,7 @@ test-sanitize: $(VENV)/.installed
 
 lint: build
 	$(BIN)/ruff check .
-	$(BIN)/cython-lint corenet resolver
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint corenet resolver
 	$(BIN)/mypy
 	$(BIN)/codespell README.md docs corenet resolver tests benchmarks
 

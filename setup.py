@@ -7,6 +7,7 @@ CORENET_DEBUG=1                      bounds, None and overflow checks, live-obje
 CORENET_SANITIZE=address,undefined   the sanitizers named, with the debug checks
 CORENET_ANNOTATE=1                   the yellow page beside every generated C file
 CORENET_MODULES=resolver.wire.*      build only modules matching these comma-separated patterns
+CORENET_PURE=1                       leave the pure rooms of COMPILED as Python, for debugging and coverage
 """
 
 import fnmatch
@@ -25,8 +26,20 @@ JOBS = len(os.sched_getaffinity(0))
 FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 
 
-def extensions() -> list[Extension]:
-    """Every ``.pyx`` under the two packages as an extension of its own dotted name."""
+# Pure Python that is compiled as it stands (docs/adr/0008): what a cold query runs through. Their ``.pxd`` files turn
+# the classes with slots into extension types. They keep Python's own semantics, so the release directives do not apply.
+COMPILED = [] if os.environ.get("CORENET_PURE", "1") == "1" else [
+    "resolver/effects.py", "resolver/mesh.py", "resolver/resolve.py", "resolver/cache/servers.py",
+    "resolver/iterate/choose.py", "resolver/iterate/classify.py", "resolver/iterate/consult.py",
+    "resolver/iterate/cut.py", "resolver/iterate/iterate.py", "resolver/iterate/minimise.py",
+    "resolver/iterate/scrub.py", "resolver/net/service.py", "resolver/net/reply.py", "resolver/policy/local.py",
+    "resolver/policy/plan.py", "resolver/validate/chain.py", "resolver/validate/nsec.py", "resolver/validate/nsec3.py",
+    "resolver/validate/records.py", "resolver/validate/validate.py",
+]
+
+
+def extensions(paths: list[Path]) -> list[Extension]:
+    """Each path as an extension of its own dotted name."""
     compile_args = ["-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unused-variable",
                     "-Wno-unused-but-set-variable", "-Wno-maybe-uninitialized", "-Wno-unreachable-code"]
     link_args: list[str] = []
@@ -36,16 +49,33 @@ def extensions() -> list[Extension]:
         compile_args += [flag, "-fno-sanitize-recover=all"]
         link_args += [flag]
     found = []
-    for package in ("corenet", "resolver"):
-        for path in sorted((ROOT / package).rglob("*.pyx")):
-            relative = path.relative_to(ROOT)
-            name = ".".join(relative.with_suffix("").parts)
-            if PATTERNS and not any(fnmatch.fnmatch(name, p) for p in PATTERNS):
-                continue
-            found.append(Extension(name, [str(relative)], extra_compile_args=compile_args,
-                                   extra_link_args=link_args,
-                                   define_macros=[("CORENET_DEBUG", "1" if DEBUG else "0"), ("_GNU_SOURCE", None)]))
+    for path in paths:
+        name = ".".join(path.with_suffix("").parts)
+        if PATTERNS and not any(fnmatch.fnmatch(name, p) for p in PATTERNS):
+            continue
+        found.append(Extension(name, [str(path)], extra_compile_args=compile_args, extra_link_args=link_args,
+                               define_macros=[("CORENET_DEBUG", "1" if DEBUG else "0"), ("_GNU_SOURCE", None)]))
     return found
+
+
+def cythonized() -> list[Extension]:
+    """All extensions, translated to C where that is out of date."""
+    common = {"build_dir": f"build/cython-{FLAVOUR}", "nthreads": JOBS,
+              "annotate": os.environ.get("CORENET_ANNOTATE") == "1"}
+    everywhere = {"language_level": 3, "binding": True, "embedsignature": True, "embedsignature.format": "python"}
+    pyx = [p.relative_to(ROOT) for package in ("corenet", "resolver") for p in sorted((ROOT / package).rglob("*.pyx"))]
+    native = extensions(pyx)
+    pure = extensions([Path(p) for p in COMPILED])
+    modules: list[Extension] = []
+    if native:
+        modules += cythonize(native, compiler_directives={
+            **everywhere, "boundscheck": DEBUG, "wraparound": DEBUG, "nonecheck": DEBUG, "initializedcheck": DEBUG,
+            "cdivision": True}, **common)
+    if pure:
+        modules += cythonize(pure, compiler_directives={
+            **everywhere, "boundscheck": True, "wraparound": True, "cdivision": False, "initializedcheck": True,
+            "annotation_typing": False}, **common)
+    return modules
 
 
 class ParallelBuildExt(build_ext):
@@ -58,24 +88,4 @@ class ParallelBuildExt(build_ext):
         self.build_temp = os.path.join(self.build_temp, FLAVOUR)
 
 
-setup(
-    ext_modules=cythonize(
-        extensions(),
-        build_dir=f"build/cython-{FLAVOUR}",
-        nthreads=JOBS,
-        annotate=os.environ.get("CORENET_ANNOTATE") == "1",
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": DEBUG,
-            "wraparound": DEBUG,
-            "nonecheck": DEBUG,
-            "initializedcheck": DEBUG,
-            "overflowcheck": False,
-            "cdivision": True,
-            "binding": True,
-            "embedsignature": True,
-            "embedsignature.format": "python",
-        },
-    ) if extensions() else [],
-    cmdclass={"build_ext": ParallelBuildExt},
-)
+setup(ext_modules=cythonized(), cmdclass={"build_ext": ParallelBuildExt})

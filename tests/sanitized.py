@@ -21,7 +21,7 @@ def main() -> int:
         path = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
         runtime.append(path)
     env = {**os.environ, "LD_PRELOAD": " ".join(runtime), "PYTHONMALLOC": "malloc", "PYTHONPATH": lib,
-           "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1",
+           "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:abort_on_error=1:allocator_may_return_null=1",
            "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
     python = sys.executable
     commands = [

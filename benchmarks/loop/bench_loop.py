@@ -1,7 +1,7 @@
 """The loop against asyncio and uvloop: call_soon, TCP echo and UDP echo of 1 KiB."""
 
 import pytest
-from loop import servers
+import loop_servers as servers
 
 from ratio import Contender
 
@@ -30,7 +30,7 @@ def call_soon(loop_name: str) -> Contender:
         loop.run_forever()
 
     contender = Contender(loop_name, run)
-    contender.loop = loop
+    contender.loop = loop  # closed by the test
     return contender
 
 

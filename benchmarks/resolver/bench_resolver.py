@@ -1,0 +1,134 @@
+"""The resolver: reading packets, the walk from the root with an empty cache, and answers from the cache.
+
+The bases are dnspython (what a Python program would use to read packets) and a system Unbound (what an operator would
+run). The cold walk goes through mesh, iterate, cache and wire in virtual time, without sockets; its base is dnspython
+doing no more than parsing the very same replies, which is what a resolver built on it could not avoid.
+"""
+
+import dns.message
+import pytest
+from resolver_servers import hits, has_unbound, resolverd, unbound
+from support.fakenet import FakeNet, SeededRandom
+
+from ratio import Contender
+from resolver.cache import Store
+from resolver.effects import Question
+from resolver.mesh import Mesh
+from resolver.playground.authority import Authority
+from resolver.playground.zones import Zone
+from resolver.settings import DnssecSettings, IterationSettings, RootServer, Settings
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.consts import A
+from resolver.wire.message import MessageView, inspect_query
+
+ZONES = {
+    "198.41.0.4": (".", "@ 900 SOA a.root. h.root. 1 2 3 4 300\n@ 900 NS a.root.\na.root. 900 A 198.41.0.4\n"
+                        "com. 900 NS a.gtld.com.\na.gtld.com. 900 A 192.5.6.30\n"),
+    "192.5.6.30": ("com.", "@ 900 SOA a.gtld h 1 2 3 4 300\n@ 900 NS a.gtld\na.gtld 900 A 192.5.6.30\n"
+                           "example 900 NS ns1.example\nexample 900 NS ns2.example\nns1.example 900 A 192.0.2.1\n"
+                           "ns2.example 900 A 192.0.2.2\n"),
+    "192.0.2.1": ("example.com.", "@ 900 SOA ns1 h 1 2 3 4 300\n@ 900 NS ns1\n@ 900 NS ns2\nns1 900 A 192.0.2.1\n"
+                                  "ns2 900 A 192.0.2.2\nwww 300 A 192.0.2.80\n"),
+}
+ZONES["192.0.2.2"] = ZONES["192.0.2.1"]
+
+
+class Recorded:
+    """Servers whose replies are made once and then only replayed with the asked id and spelling."""
+
+    def __init__(self) -> None:
+        self.replies: dict[tuple[str, bytes], bytes] = {}
+        self.seen: list[bytes] = []
+        self.authorities = {address: Authority([Zone.from_text(origin, text)]) for address, (origin, text) in ZONES.items()}
+
+    def host(self, address: str):
+        def answer(packet: bytes, tcp: bool) -> bytes | None:
+            end = packet.index(0, 12)
+            key = (address, packet[12 : end + 5].lower())
+            known = self.replies.get(key)
+            if known is None:
+                known = self.replies[key] = self.authorities[address].answer(packet, tcp=tcp)
+                self.seen.append(known)
+            return packet[:2] + known[2:12] + packet[12:end] + known[end:]
+
+        return answer
+
+
+def walk(recorded: Recorded) -> None:
+    """Resolve one name from the root with everything new."""
+    net = FakeNet({address: recorded.host(address) for address in ZONES})
+    settings = Settings(root_hints=(RootServer("a.root.", ("198.41.0.4",)),), dnssec=DnssecSettings(enabled=False),
+                        iteration=IterationSettings(priming=False, do_ip6=False))
+    store = Store.create(1 << 20, seed=bytes(16))
+    mesh = Mesh(exchange=net, crypto=net, clock=net, rng=SeededRandom(1), store=store, settings=settings)
+    done: list = []
+    mesh.submit(Question(names.from_text("www.example.com."), A), on_done=done.append)
+    net.run(mesh)
+    assert done
+    assert done[0].rcode == 0
+    assert done[0].answer
+
+
+@pytest.mark.short
+def test_parse_query(pair) -> None:
+    query = make_query(4711, names.from_text("www.example.com."), A, do=True)
+    assert inspect_query(query)[0] == 0
+
+    def ours(count: int) -> None:
+        for _ in range(count):
+            inspect_query(query)
+
+    def base(count: int) -> None:
+        for _ in range(count):
+            dns.message.from_wire(query)
+
+    pair("parse_query/dnspython", Contender("wire", ours), Contender("dnspython", base))
+
+
+@pytest.mark.short
+def test_parse_referral(pair) -> None:
+    recorded = Recorded()
+    walk(recorded)
+    packet = max(recorded.seen, key=len)
+
+    def ours(count: int) -> None:
+        for _ in range(count):
+            view = MessageView.parse(packet)
+            assert view.answer is not view.authority
+            assert view.additional is not None
+
+    def base(count: int) -> None:
+        for _ in range(count):
+            dns.message.from_wire(packet)
+
+    pair("parse_referral/dnspython", Contender("wire", ours), Contender("dnspython", base))
+
+
+@pytest.mark.short
+def test_cold_walk(pair) -> None:
+    recorded = Recorded()
+    walk(recorded)
+
+    def ours(count: int) -> None:
+        for _ in range(count):
+            walk(recorded)
+
+    def base(count: int) -> None:
+        for _ in range(count):
+            for packet in recorded.seen:
+                dns.message.from_wire(packet)
+
+    pair("cold_walk/dnspython", Contender("resolver", ours), Contender("dnspython", base))
+
+
+@pytest.mark.short
+@pytest.mark.skipif(not has_unbound(), reason="Unbound is not installed (Debian package unbound)")
+def test_hit_udp(pair) -> None:
+    with (
+        resolverd() as (pid, port),
+        unbound(port) as (base_pid, base_port),
+        hits("resolverd", pid, port) as ours,
+        hits("unbound", base_pid, base_port) as base,
+    ):
+        pair("hit_udp/unbound", ours, base)

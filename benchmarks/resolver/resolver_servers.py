@@ -1,0 +1,134 @@
+"""A resolver in a process of its own, with a warm cache, and a client that asks it the same names over and over.
+
+Both contenders get the same client and the same names. The base is a system Unbound that learned its answers from our
+daemon, which in turn learned them from the playground; what is measured is the answer from the cache alone.
+"""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ratio import Contender, cpu_of
+
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.consts import A
+
+DEPTH = 16
+NAMES = ("www.example.playground.", "example.playground.")
+START_SECONDS = 20.0
+
+
+def free_port() -> int:
+    """A port that was free a moment ago on UDP and TCP."""
+    with socket.socket() as stream:
+        stream.bind(("127.0.0.1", 0))
+        return stream.getsockname()[1]
+
+
+def ask(port: int, query: bytes, timeout: float = 1.0) -> bytes | None:
+    """One question; None when nothing comes in time."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(timeout)
+        sock.connect(("127.0.0.1", port))
+        try:
+            sock.send(query)
+            return sock.recv(4096)
+        except OSError:
+            return None
+
+
+def wait_for_answer(process: subprocess.Popen, port: int, query: bytes) -> None:
+    """Until the server gives an answer with records.
+
+    Raises:
+        RuntimeError: it ended, or said nothing useful for `START_SECONDS`.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args[0]} ended with status {process.returncode}")
+        reply = ask(port, query)
+        if reply is not None and reply[3] & 15 == 0 and reply[7] > 0:
+            return
+    raise RuntimeError(f"{process.args[0]} does not answer")
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[int]:
+    """The pid of a server that answers on `port`."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for text in NAMES:
+            wait_for_answer(process, port, make_query(1, names.from_text(text), A))
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def resolverd() -> Iterator[tuple[int, int]]:
+    """(pid, port) of our daemon in the playground."""
+    port = free_port()
+    command = [sys.executable, "-m", "resolver.daemon", "--playground", "--listen", f"127.0.0.1:{port}"]
+    with running(command, port) as pid:
+        yield pid, port
+
+
+@contextlib.contextmanager
+def unbound(upstream: int) -> Iterator[tuple[int, int]]:
+    """(pid, port) of an Unbound that forwards to `upstream` and caches."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="bench-unbound-") as folder:
+        config = Path(folder) / "unbound.conf"
+        config.write_text(f"""server:
+  directory: "{folder}"
+  chroot: ""
+  username: ""
+  pidfile: ""
+  use-syslog: no
+  verbosity: 0
+  interface: 127.0.0.1@{port}
+  port: {port}
+  num-threads: 1
+  do-not-query-localhost: no
+  module-config: "iterator"
+  access-control: 127.0.0.0/8 allow
+remote-control:
+  control-enable: no
+forward-zone:
+  name: "."
+  forward-addr: 127.0.0.1@{upstream}
+""")
+        with running(["unbound", "-d", "-c", str(config)], port) as pid:
+            yield pid, port
+
+
+def has_unbound() -> bool:
+    """Whether the base of the field comparison is installed."""
+    return shutil.which("unbound") is not None
+
+
+@contextlib.contextmanager
+def hits(name: str, pid: int, port: int) -> Iterator[Contender]:
+    """A contender: one operation is one cached answer over UDP, `DEPTH` under way at a time."""
+    queries = [make_query(n, names.from_text(NAMES[n % len(NAMES)]), A) for n in range(DEPTH)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.connect(("127.0.0.1", port))
+
+        def run(count: int) -> None:
+            for _ in range(max(1, count // DEPTH)):
+                for query in queries:
+                    sock.send(query)
+                for _ in queries:
+                    sock.recv(4096)
+
+        yield Contender(name, run, cpu_of(pid))

@@ -1,0 +1,50 @@
+"""A whole resolution in which every server answers with arbitrary records.
+
+Whatever servers say, the question gets exactly one outcome, no job dies of a fault of ours, the packet budget holds,
+nothing is sent to an address that must not be asked, and nothing outside the asked names' own tree enters the cache.
+"""
+
+from support.fakenet import FakeNet
+from support.minet import ROOT_ADDRESS, build
+
+from resolver.verdict import Trust
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+PACKETS = 30
+FORBIDDEN = ("127.", "0.", "::", "ff", "22")
+VICTIM = names.from_text("www.victim.test.")
+SERVERS = (ROOT_ADDRESS, "192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1")
+QUESTIONS = ((b"www.example.com.", "A"), (b"a.b.example.com.", "TXT"), (b"example.com.", "DS"), (b"x.", "ANY"))
+
+
+def run(data: bytes) -> None:
+    """One input: which question, flags, record counts, then records as they stand in a packet."""
+    if len(data) < 6:
+        return
+    choice, flags, answers, authority, additional, _ = data[:6]
+    body = data[6:]
+    counts = b"".join(number.to_bytes(2, "big") for number in (1, answers & 7, authority & 7, additional & 7))
+
+    def host(packet: bytes, tcp: bool) -> bytes:
+        end = 12
+        while packet[end]:
+            end += packet[end] + 1
+        word = c.QR | flags & 15
+        word |= (c.AA if flags & 16 else 0) | (c.TC if flags & 32 else 0) | (c.RA if flags & 64 else 0)
+        return packet[:2] + word.to_bytes(2, "big") + counts + packet[12 : end + 5] + body
+
+    m = build({}, max_packets=PACKETS, priming=bool(choice & 8), qname_minimisation=not choice & 16)
+    net: FakeNet = m.net
+    net.hosts.update(dict.fromkeys(SERVERS, host))
+    qname, rtype = QUESTIONS[choice & 3]
+    outcome = m.ask(qname.decode(), rtype)
+    assert outcome.rcode in (c.NOERROR, c.NXDOMAIN, c.SERVFAIL, c.YXDOMAIN)
+    counters = m.mesh.statistics()
+    assert counters["faults"] == 0
+    net.run(m.mesh)
+    assert m.mesh.statistics()["running"] == 0
+    assert len(net.log) <= PACKETS
+    assert not any(entry.address.startswith(FORBIDDEN) for entry in net.log if entry.address not in SERVERS)
+    if choice & 3 != 3:
+        assert m.store.rrsets.find(VICTIM, c.A, net.time(), min_trust=Trust.NONAUTH_ANSWER) is None

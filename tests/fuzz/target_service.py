@@ -1,0 +1,80 @@
+"""Packets of clients: arbitrary bytes as datagrams and as a stream, through the fast path and the service.
+
+Whatever comes, nothing may be raised, nothing may stay behind, and what is sent back is a readable response with the
+sender's id, no larger than the client takes.
+"""
+
+from support.service_parts import NOW, Parts, Sink, address, failed, positive
+from support.service_parts import query as make_query
+
+from resolver.effects import Outcome, Question
+from resolver.net.fastpath import ClientQuery, read_query
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+PARTS = Parts(identity="fuzz")
+REFUSING = Parts(identity="fuzz", without_recursion="cache", minimal_any=False)
+PEERS = (("127.0.0.1", 4000), ("192.0.2.1", 53), ("::1", 9, 0, 0))
+SOA = RRset(names.from_text("com."), c.SOA, 60, [names.ROOT * 2 + bytes(20)])
+OUTCOMES = (
+    positive(address(), verdict=Verdict.SECURE),
+    positive(address(count=120)),
+    failed(),
+    Outcome(Question(names.from_text("a.com."), c.A), c.NXDOMAIN, [], [SOA], Verdict.SECURE, 60),
+    positive(verdict=Verdict.BOGUS),
+)
+PARTS.answer(make_query(), positive())
+
+
+def run(data: bytes) -> None:
+    """One input: a byte that chooses client and outcome, the rest is a packet, and then a stream of them."""
+    if not data:
+        return
+    choice, packet = data[0], data[1:]
+    for parts in (PARTS, REFUSING):
+        parts.mesh.instant = OUTCOMES[choice % len(OUTCOMES)]
+        peer = PEERS[choice // len(OUTCOMES) % len(PEERS)]
+        reply = parts.fast.answer(packet, peer, NOW)
+        if reply is None:
+            sink = Sink()
+            assert parts.service.handle(packet, peer, sink) is None
+            assert len(sink.packets) == 1
+            [reply] = sink.packets
+        _check(packet, reply, parts.settings.server.udp_payload)
+        _stream(parts, packet)
+        assert parts.service.waiting == 0
+
+
+def _check(packet: bytes, reply: bytes | None, largest: int) -> None:
+    if not reply:
+        return
+    view = MessageView.parse(reply)
+    assert reply[:2] == packet[:2]
+    assert view.qr
+    found = read_query(packet)
+    if isinstance(found, ClientQuery):
+        assert len(reply) <= (max(512, min(found.payload, largest)) if found.has_edns else 512)
+        assert (view.edns is not None) <= found.has_edns
+
+
+def _stream(parts: Parts, data: bytes) -> None:
+    """The same bytes as messages of one connection, cut by the lengths that they contain."""
+    frames = []
+    while len(data) >= 2:
+        size = int.from_bytes(data[:2], "big") % 97
+        frames.append(data[2 : 2 + size])
+        data = data[2 + size :]
+    replies, missed, dropped = parts.fast.answer_frames(frames, NOW)
+    sink = Sink(stream=True)
+    for frame in missed:
+        parts.service.handle(frame, PEERS[0], sink)
+    count = 0
+    while replies:
+        size = int.from_bytes(replies[:2], "big")
+        MessageView.parse(replies[2 : 2 + size])
+        replies = replies[2 + size :]
+        count += 1
+    assert count + len(sink.packets) + dropped == len(frames)

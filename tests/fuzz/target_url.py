@@ -1,0 +1,29 @@
+"""URLs: any text is refused or normalised, and a normal form is its own normal form with nothing dangerous in it.
+
+The text is split at the first NUL into a base and a reference that is joined to it.
+"""
+
+from corenet.http.errors import InvalidUrl
+from corenet.http.url import Url, parse_url
+
+
+def check(url: Url) -> None:
+    """What holds for every URL that was accepted."""
+    assert parse_url(str(url)) == url
+    assert url.target.startswith(b"/") and b" " not in url.target and url.target.isascii()
+    assert not set(url.host) & set("@/\\?#%") and url.host and url.host == url.host.lower()
+    assert 0 < url.port < 65536
+    assert not any(byte <= 0x20 or byte >= 0x7F for byte in url.target + url.host_field)
+
+
+def run(data: bytes) -> None:
+    """One input: base NUL reference."""
+    base, _, reference = data.decode("utf-8", "replace").partition("\0")
+    try:
+        url = parse_url(base)
+        check(url)
+        check(url.join(reference))
+    except InvalidUrl:
+        return
+    finally:
+        parse_url.cache_clear()

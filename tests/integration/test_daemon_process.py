@@ -1,0 +1,167 @@
+"""resolverd as a process: how it starts, refuses to start, reloads and stops.
+
+A supervisor and an administrator see exit codes, signals and one line on standard error; that is what is looked at.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.servers import ask, free_port, program, run_process, wait_until
+from support.subject import RESOLVERD, daemon_environment, resolverd_config
+
+from resolver.playground import World
+from resolver.wire import consts as c
+
+pytestmark = pytest.mark.integration
+
+SECONDS = 20
+
+
+def start(*words: str, wrap: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+    """Run the daemon to its end, under the command `wrap` if there is one."""
+    return subprocess.run(
+        [*wrap, *RESOLVERD, *words],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        env=daemon_environment(),
+    )
+
+
+@contextmanager
+def running(log: Path, port: int, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """The daemon with `words`, answering on `port`."""
+    with run_process([*RESOLVERD, *words], log, env=daemon_environment()) as process:
+        wait_until(lambda: answers(port), "an answer", process=process, log=log)
+        yield process
+
+
+def answers(port: int, qname: str = "localhost.", qtype: int = c.A) -> bool:
+    return ask("127.0.0.1", port, qname, qtype, timeout=0.5) is not None
+
+
+def config(path: Path, port: int, extra: str = "") -> str:
+    world = World()
+    hints = path / "root.hints"
+    hints.write_text(world.hints_text())
+    (path / "resolverd.toml").write_text(resolverd_config(world, port, 5300, hints) + extra)
+    return str(path / "resolverd.toml")
+
+
+# --- it starts and works ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_playground_needs_nothing_and_sigterm_stops_it(tmp_path: Path, workers: str) -> None:
+    port = free_port()
+    words = ("--playground", "--listen", f"127.0.0.1:{port}", "--workers", workers)
+    with running(tmp_path / "log", port, *words) as process:
+        for tcp in (False, True):
+            view = ask("127.0.0.1", port, "www.example.playground.", c.A, tcp=tcp)
+            assert view is not None and view.rcode == c.NOERROR and view.answer[0].rdata(0) == bytes((127, 20, 80, 1))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))  # nothing is left behind
+
+
+def test_sigint_stops_it_too(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path / "log", port, "--config", config(tmp_path, port)) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 0
+
+
+# --- it refuses to start ----------------------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        done = start("--listen", f"127.0.0.1:{port}")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "127.0.0.1" in done.stderr and str(port) in done.stderr and "use" in done.stderr
+
+
+def test_a_privileged_port_without_privileges_is_explained(tmp_path: Path) -> None:
+    unprivileged = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text().strip()
+    if unprivileged != "1024":
+        pytest.skip("every port is open to everybody on this machine")
+    # Root itself is refused when the capability is taken from it, and can still read this checkout.
+    wrap = [program("setpriv"), "--bounding-set=-net_bind_service"] if os.geteuid() == 0 else []
+    done = start("--listen", "127.0.0.1:853", wrap=wrap)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "853" in done.stderr and ("privileg" in done.stderr or "permi" in done.stderr.lower())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[server]\nlisten = 5\n", "resolverd.toml:2: server.listen"),
+        ("[serv]\n", "resolverd.toml:1: serv"),
+        ("[server]\nworkers = 1000\n", "server.workers"),
+        ("[cache\n", "not TOML"),
+        ('[server]\nlisten = ["nowhere"]\n', "nowhere"),
+        ('root-hints-file = "missing"\n', "missing"),
+        ('[dnssec]\ntrust-anchors = [". DS nonsense"]\n', "trust"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "resolverd.toml").write_text(text)
+    for more in ((), ("--check",)):
+        done = start("--config", str(tmp_path / "resolverd.toml"), *more)
+        assert done.returncode == 2, done.stderr
+        assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_missing_configuration_and_unknown_options(tmp_path: Path) -> None:
+    done = start("--config", str(tmp_path / "missing.toml"))
+    assert done.returncode == 2 and "missing.toml" in done.stderr and "Traceback" not in done.stderr
+    assert start("--nonsense").returncode == 2
+    assert start("--listen", "127.0.0.1:99999").returncode == 2
+
+
+def test_check_and_print(tmp_path: Path) -> None:
+    path = config(tmp_path, 5353)
+    done = start("--config", path, "--check")
+    assert done.returncode == 0 and "good" in done.stdout
+    printed = start("--config", path, "--print-config")
+    assert printed.returncode == 0 and "5353" in printed.stdout
+    (tmp_path / "again.toml").write_text(printed.stdout)
+    assert start("--config", str(tmp_path / "again.toml"), "--check").returncode == 0
+
+
+# --- it reloads -------------------------------------------------------------------------------------------------------
+
+HOSTS = '[policy]\nhosts = [{{ name = "here.test.", addresses = ["{address}"] }}]\n'
+
+
+def _address(port: int) -> bytes | None:
+    view = ask("127.0.0.1", port, "here.test.", c.A, timeout=0.5)
+    return view.answer[0].rdata(0) if view is not None and view.answer else None
+
+
+def test_sighup_reads_the_configuration_again_and_keeps_a_good_one(tmp_path: Path) -> None:
+    port = free_port()
+    path = config(tmp_path, port, HOSTS.format(address="192.0.2.1"))
+    log = tmp_path / "log"
+    with running(log, port, "--config", path) as process:
+        assert _address(port) == bytes((192, 0, 2, 1))
+        config(tmp_path, port, HOSTS.format(address="192.0.2.2"))
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: _address(port) == bytes((192, 0, 2, 2)), "the new address", process=process, log=log)
+        config(tmp_path, port, "[nonsense]\n")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "nonsense" in log.read_text(), "a complaint", process=process, log=log)
+        assert _address(port) == bytes((192, 0, 2, 2))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0

@@ -1,0 +1,408 @@
+"""The TCP listener on real sockets, on asyncio's loop and ours: order, limits, slow and greedy clients (RFC 7766)."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Coroutine
+
+import pytest
+from support.service_parts import Parts, address, positive, query
+from support.upstream_peers import open_descriptors
+
+import corenet
+from resolver.net.ambient import Clock
+from resolver.net.stream_listener import StreamListener, open_stream_socket
+from resolver.settings import PolicySettings, Settings, replace
+from resolver.wire import consts as c
+from resolver.wire.message import MessageView
+
+PATIENCE = 5.0
+Body = Callable[[], Coroutine[None, None, None]]
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, corenet.new_event_loop], ids=["asyncio", "corenet"])
+def run(request: pytest.FixtureRequest) -> Callable[[Body], None]:
+    def runner(body: Body) -> None:
+        async def limited() -> None:
+            before = open_descriptors()
+            async with asyncio.timeout(PATIENCE):
+                await body()
+                while open_descriptors() > before:
+                    await asyncio.sleep(0)
+
+        with asyncio.Runner(loop_factory=request.param) as running:
+            running.run(limited())
+
+    return runner
+
+
+class Client:
+    """One connection that speaks DNS messages."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def start(cls, listener: StreamListener) -> "Client":
+        return cls(*await asyncio.open_connection(*listener.address[:2]))
+
+    def send(self, *packets: bytes) -> None:
+        self.writer.write(b"".join(len(packet).to_bytes(2, "big") + packet for packet in packets))
+
+    async def read(self) -> MessageView:
+        size = int.from_bytes(await self.reader.readexactly(2), "big")
+        return MessageView.parse(await self.reader.readexactly(size))
+
+    async def ask(self, packet: bytes) -> MessageView:
+        self.send(packet)
+        return await self.read()
+
+    async def ended(self) -> bool:
+        """True once the server has ended the connection."""
+        try:
+            return await self.reader.read(1) == b""
+        except ConnectionError:
+            return True
+
+    async def close(self) -> None:
+        self.writer.close()
+        try:
+            await self.writer.wait_closed()
+        except ConnectionError:
+            return
+
+
+async def serve(parts: Parts, **options: float) -> StreamListener:
+    parts.clock.real = Clock().time()
+    listener = StreamListener(parts.service, parts.fast, parts.plan.access, parts.settings.server, **options)
+    await listener.start(open_stream_socket("127.0.0.1", 0))
+    return listener
+
+
+async def submitted(parts: Parts, count: int) -> None:
+    while len(parts.mesh.tickets) < count:
+        await asyncio.sleep(0)
+
+
+def test_miss_then_hit_on_one_connection(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive(address(count=100))
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        for identity in (1, 2):
+            view = await client.ask(query(identity=identity, edns_payload=None))
+            assert (view.id, view.tc, len(view.answer[0])) == (identity, False, 100)
+        assert parts.service.queries == 1
+        assert listener.connections == 1
+        await client.close()
+        while listener.connections:
+            await asyncio.sleep(0)
+        listener.close()
+
+    run(body)
+
+
+def test_any_chunking_gives_the_same_replies(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive()
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        stream = b"".join(len(p).to_bytes(2, "big") + p for p in (query(identity=n) for n in range(6)))
+        for n in range(0, len(stream), 7):
+            client.writer.write(stream[n:n + 7])
+            await client.writer.drain()
+            await asyncio.sleep(0)
+        assert [(await client.read()).id for _ in range(6)] == list(range(6))
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_replies_may_overtake_each_other(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive()
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        await client.ask(query())
+        parts.mesh.instant = None
+        client.send(query(c.MX, identity=1), query(c.TXT, identity=2), query(identity=3))
+        assert (await client.read()).id == 3
+        await submitted(parts, 2)
+        parts.mesh.tickets.reverse()
+        parts.mesh.finish(positive())
+        parts.mesh.finish(positive())
+        assert [(await client.read()).id for _ in range(2)] == [2, 1]
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_reading_pauses_while_too_much_is_unanswered(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts(tcp_pipeline=4)
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        for n in range(12):
+            client.send(query(identity=n))
+            await client.writer.drain()
+            for _ in range(8):
+                await asyncio.sleep(0)
+        assert len(parts.mesh.tickets) == 4
+        got = []
+        while len(got) < 12:
+            await submitted(parts, 1)
+            while parts.mesh.tickets:
+                parts.mesh.finish(positive(address(ttl=0)))      # not kept, so that the next one has to wait as well
+                got.append((await client.read()).id)
+        assert got == list(range(12))
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_many_queries_in_one_packet_take_their_turns(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts(tcp_pipeline=4)
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        client.send(*(query(identity=n) for n in range(100)))
+        got = []
+        while len(got) < 100:
+            await submitted(parts, 1)
+            assert len(parts.mesh.tickets) <= 4
+            parts.mesh.finish(positive(address(ttl=0)))
+            got.append((await client.read()).id)
+        assert got == list(range(100))
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_client_that_does_not_read_is_not_fed(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive(address(count=200))
+        listener = await serve(parts, message_timeout=0.2)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(listener.address[:2])
+        sock.setblocking(False)
+        packet = query(edns_payload=None)
+        message = len(packet).to_bytes(2, "big") + packet
+        sent = 0
+        while listener.timed_out == 0:
+            try:
+                sent += sock.send(message * 64)
+            except BlockingIOError:
+                await asyncio.sleep(0.001)
+            except ConnectionError:
+                break
+        # It was cut off long before it could make us hold what it asked for.
+        assert listener.timed_out == 1
+        assert parts.fast.statistics()["hits"] * 3300 < 64 << 20
+        sock.close()
+        listener.close()
+
+    run(body)
+
+
+def test_slow_loris_is_ended(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts, message_timeout=0.1)
+        client = await Client.start(listener)
+        client.writer.write(b"\x00")
+        ended = asyncio.ensure_future(client.ended())
+        # A byte now and then does not help: the message as a whole is late.
+        while not ended.done():
+            if not client.writer.transport.is_closing():
+                client.writer.write(b"\x20")
+            await asyncio.wait([ended], timeout=0.02)
+        assert listener.timed_out == 1
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_idle_connection_is_closed_but_not_while_it_waits(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts(tcp_idle_timeout=0.1)
+        listener = await serve(parts)
+        idle, waiting = await Client.start(listener), await Client.start(listener)
+        waiting.send(query())
+        await submitted(parts, 1)
+        assert await idle.ended()
+        await asyncio.wait([asyncio.ensure_future(waiting.ended())], timeout=0.15)
+        assert listener.connections == 1
+        parts.mesh.finish(positive())
+        while listener.connections:
+            await asyncio.sleep(0.001)
+        assert listener.timed_out == 2
+        for client in (idle, waiting):
+            await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_client_may_close_its_side_and_still_gets_replies(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        client.send(query(identity=1), query(identity=2))
+        client.writer.write_eof()
+        await submitted(parts, 2)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        parts.mesh.finish(positive())
+        parts.mesh.finish(positive())
+        assert [(await client.read()).id for _ in range(2)] == [1, 2]
+        assert await client.ended()
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_client_that_leaves_is_forgotten(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        client.send(query(identity=1), query(identity=2))
+        await submitted(parts, 2)
+        # A reset, not an end: the latter might mean that replies are still wanted.
+        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.writer.transport.abort()
+        while parts.service.waiting:
+            await asyncio.sleep(0)
+        assert len(parts.mesh.cancelled) == 2
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_one_address_may_not_take_all_connections(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts(tcp_connections_per_client=2)
+        parts.mesh.instant = positive()
+        listener = await serve(parts)
+        clients = [await Client.start(listener) for _ in range(4)]
+        for client in clients[:2]:
+            assert (await client.ask(query())).rcode == c.NOERROR
+        for client in clients[2:]:
+            assert await client.ended()
+        assert listener.rejected == 2
+        await clients[0].close()
+        while listener.connections == 2:
+            await asyncio.sleep(0)
+        again = await Client.start(listener)
+        assert (await again.ask(query())).rcode == c.NOERROR
+        for client in (*clients, again):
+            await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_longest_idle_connection_makes_room(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts(tcp_connections=2)
+        parts.mesh.instant = positive()
+        listener = await serve(parts)
+        first, second = await Client.start(listener), await Client.start(listener)
+        await second.ask(query())
+        await first.ask(query())
+        third = await Client.start(listener)
+        assert (await third.ask(query())).rcode == c.NOERROR
+        assert await second.ended()
+        assert (await first.ask(query())).rcode == c.NOERROR
+        # Now both wait for answers: nobody is sent away for a newcomer.
+        parts.mesh.instant = None
+        for client in (first, third):
+            client.send(query(c.MX))
+        await submitted(parts, 2)
+        late = await Client.start(listener)
+        assert await late.ended()
+        assert listener.connections == 2
+        for client in (first, second, third, late):
+            await client.close()
+        listener.close()
+
+    run(body)
+
+
+@pytest.mark.parametrize("rubbish", [b"\0\0", b"\0\x05hello", b"\0\x0c" + bytes(2) + b"\x80" + bytes(9)])
+def test_rubbish_ends_the_connection(run: Callable[[Body], None], rubbish: bytes) -> None:
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        client.writer.write(rubbish)
+        assert await client.ended()
+        assert listener.garbled == 1
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_malformed_query_gets_a_format_error_and_the_connection_stays(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive()
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        assert (await client.ask(query()[:-1])).rcode == c.FORMERR
+        assert (await client.ask(query(c.AXFR))).rcode == c.REFUSED
+        assert (await client.ask(query())).rcode == c.NOERROR
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_unwelcome_clients_are_not_served(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        dropping = Parts(replace(Settings(), policy=PolicySettings(allow=(), drop=("127.0.0.0/8",))))
+        refusing = Parts(replace(Settings(), policy=PolicySettings(allow=())))
+        refusing.clock.real = Clock().time()
+        refusing.store.answers.put(Parts().answer(query(edns_payload=None), positive()).wire, do=False, cd=False,
+                                   now=refusing.clock.real, ttl=300)
+        listeners = [await serve(dropping), await serve(refusing)]
+        silent, refused = [await Client.start(listener) for listener in listeners]
+        assert await silent.ended()
+        assert (await refused.ask(query())).rcode == c.REFUSED
+        for client in (silent, refused):
+            await client.close()
+        for listener in listeners:
+            listener.close()
+
+    run(body)
+
+
+def test_close_ends_every_connection(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts)
+        clients = [await Client.start(listener) for _ in range(3)]
+        clients[0].send(query())
+        await submitted(parts, 1)
+        listener.close()
+        for client in clients:
+            assert await client.ended()
+            await client.close()
+        assert parts.service.waiting == 0
+
+    run(body)

@@ -1,0 +1,98 @@
+"""Whatever settings are, printing them as a configuration file and reading that file gives the same settings."""
+
+import ipaddress
+
+from hypothesis import given
+from hypothesis import settings as runs
+from hypothesis import strategies as st
+
+from resolver import limits
+from resolver.daemon.config import find_lines, parse, render
+from resolver.settings import (
+    CacheSettings,
+    ForwardZone,
+    HostEntry,
+    IterationSettings,
+    LogSettings,
+    PolicySettings,
+    RootServer,
+    ServerSettings,
+    Settings,
+    StubZone,
+)
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+ADDRESSES = st.lists(st.ip_addresses().map(str), max_size=3).map(tuple)
+ENDPOINTS = st.lists(
+    st.builds(
+        lambda address, port: f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
+        st.ip_addresses().map(str),
+        st.integers(0, 65535),
+    ),
+    max_size=3,
+).map(tuple)
+PREFIXES = st.lists(
+    st.builds(
+        lambda address, bits: str(ipaddress.ip_network((address, bits % (address.max_prefixlen + 1)), strict=False)),
+        st.ip_addresses(),
+        st.integers(0, 128),
+    ),
+    max_size=3,
+).map(tuple)
+
+
+def within(limit, scale=1):
+    """A value that the limit permits, in the field's own unit."""
+    numbers = st.integers(limit.minimum, limit.maximum)
+    return numbers if scale == 1 else numbers.map(lambda value: value / scale)
+
+
+SETTINGS = st.builds(
+    Settings,
+    server=st.builds(
+        ServerSettings,
+        listen=ENDPOINTS,
+        workers=within(limits.WORKERS),
+        tcp_idle_timeout=within(limits.TCP_IDLE_TIMEOUT, 1000),
+        identity=TEXT,
+    ),
+    cache=st.builds(
+        CacheSettings, size=within(limits.CACHE_SIZE), min_ttl=st.just(0), max_ttl=within(limits.CACHE_MAX_TTL)
+    ),
+    iteration=st.builds(
+        IterationSettings,
+        qname_minimisation=st.booleans(),
+        do_not_query=PREFIXES,
+        deadline=within(limits.DEADLINE, 1000),
+    ),
+    policy=st.builds(
+        PolicySettings,
+        allow=PREFIXES,
+        drop=PREFIXES,
+        hosts=st.dictionaries(TEXT, ADDRESSES, max_size=3).map(
+            lambda table: tuple(HostEntry(name, addresses) for name, addresses in table.items())
+        ),
+        local_data=st.lists(TEXT, max_size=3).map(tuple),
+    ),
+    log=st.builds(LogSettings, level=st.sampled_from(["debug", "info", "warning", "error"])),
+    root_hints=st.lists(st.builds(RootServer, TEXT, ADDRESSES), min_size=1, max_size=3).map(tuple),
+    forward=st.lists(st.builds(ForwardZone, TEXT, ENDPOINTS, st.booleans()), max_size=3).map(tuple),
+    stub=st.lists(st.builds(StubZone, TEXT, ENDPOINTS, st.lists(TEXT, max_size=2).map(tuple)), max_size=2).map(tuple),
+)
+
+
+@runs(max_examples=50)
+@given(SETTINGS)
+def test_settings_survive_the_way_through_a_file(settings):
+    assert parse(render(settings)) == settings
+
+
+@runs(max_examples=50)
+@given(SETTINGS)
+def test_every_line_of_a_key_is_found(settings):
+    text = render(settings)
+    lines = text.splitlines()
+    found = find_lines(text)
+    for path, line in found.items():
+        if len(path) == 2 and isinstance(path[1], str) and (path[0], path[1]) not in found.elements:
+            assert lines[line - 1].startswith(f"{path[1]} = "), (path, lines[line - 1])

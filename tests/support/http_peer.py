@@ -1,0 +1,104 @@
+"""A server that says exactly what a test wants, byte by byte, and remembers what it was told.
+
+It runs on the loop under test, so that the twin runs (asyncio's loop and ours) have the same peer. Each connection is
+served by a coroutine that reads requests with `Peer.request` and writes raw bytes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import corenet
+
+__all__ = ["LOOPS", "OK", "Peer", "Server", "run_on", "serving"]
+
+T = TypeVar("T")
+
+# Every test of the client passes on the standard library's loop and on ours.
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.SelectorEventLoop,
+    "corenet": corenet.new_event_loop,
+}
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def run_on(name: str, main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a new loop of that kind; whatever the loop's exception handler hears is an error."""
+    heard: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
+        runner.get_loop().set_exception_handler(lambda loop, context: heard.append(context))
+        result = runner.run(main)
+    assert heard == []
+    return result
+
+
+class Peer:
+    """One accepted connection."""
+
+    def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.number = number
+        self.reader = reader
+        self.writer = writer
+
+    async def request(self) -> tuple[str, dict[str, str], bytes]:
+        """Read one request: its first line, fields in lower case, and the body as sent on the wire."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        line, *fields = head[:-4].split("\r\n")
+        headers = {name.lower(): value for name, value in (field.split(": ", 1) for field in fields)}
+        body = b""
+        if "content-length" in headers:
+            body = await self.reader.readexactly(int(headers["content-length"]))
+        elif "transfer-encoding" in headers:
+            body = await self.reader.readuntil(b"0\r\n\r\n")
+        return line, headers, body
+
+    async def send(self, data: bytes) -> None:
+        """Write bytes and wait until the transport took them."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+
+class Server:
+    """What the test sees of the server."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.connections = 0
+        self.requests: list[str] = []
+
+
+@asynccontextmanager
+async def serving(serve: Callable[[Peer], Awaitable[None]], tls: Any = None) -> AsyncIterator[Server]:
+    """Serve each connection with `serve` for the length of the context."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(Peer(server.connections, reader, writer))
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            # The client is gone or the test is over; both are ordinary ends here.
+            pass
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    server = Server(listener.sockets[0].getsockname()[1])
+    if tls is not None:
+        server.url = f"https://localhost:{server.port}"
+    try:
+        yield server
+    finally:
+        listener.close()
+        for task in list(tasks):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await listener.wait_closed()

@@ -1,0 +1,186 @@
+"""A service with the parts around it that its tests want: a mesh that is turned by hand, a clock, a sink.
+
+`Parts` makes the real `Service`, `FastPath`, `Plan` and cache; only the mesh, the clock and the sink are ours, so what
+a test sees is what a client would get.
+"""
+
+from typing import Any
+
+from resolver.cache import Store
+from resolver.effects import Context, Failure, FailureKind, Outcome, Question
+from resolver.iterate import Atlas
+from resolver.iterate.forward import configured_cuts
+from resolver.net.fastpath import FastPath
+from resolver.net.service import PendingQuery, Service
+from resolver.policy import Plan
+from resolver.resolve import find_outcome, load_validator
+from resolver.settings import ServerSettings, Settings, replace
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+__all__ = ["CLIENT", "FakeClock", "FakeMesh", "Parts", "Sink", "address", "failed", "positive", "query"]
+
+CLIENT = ("127.0.0.1", 40_000)
+QNAME = names.from_text("www.example.com.")
+NOW = 1_800_000_000
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.real = NOW
+        self.mono = 1000.0
+
+    def time(self) -> int:
+        return self.real
+
+    def monotonic(self) -> float:
+        return self.mono
+
+
+class FakeTicket:
+    def __init__(self, question: Question, cd: bool, on_done: Any) -> None:
+        self.question = question
+        self.cd = cd
+        self.on_done = on_done
+        self.done = False
+
+
+class FakeMesh:
+    """Keeps what was submitted; `finish` answers the oldest. With `instant` a submit is answered from inside."""
+
+    def __init__(self) -> None:
+        self.tickets: list[FakeTicket] = []
+        self.cancelled: list[FakeTicket] = []
+        self.instant: Outcome | None = None
+        self.context: Context | None = None
+        self.refreshed: list[FakeTicket] = []
+
+    def peek(self, question: Question, *, cd: bool = False) -> Outcome | None:
+        assert self.context is not None
+        outcome = find_outcome(question, self.context, cd=cd)
+        return None if isinstance(outcome, bool) else outcome
+
+    def submit(self, question: Question, *, cd: bool = False, on_done: Any) -> FakeTicket:
+        ticket = FakeTicket(question, cd, on_done)
+        if self.instant is not None:
+            ticket.done = True
+            on_done(self.instant)
+        else:
+            self.tickets.append(ticket)
+        return ticket
+
+    def refresh(self, question: Question, *, cd: bool = False, on_done: Any) -> bool:
+        self.refreshed.append(FakeTicket(question, cd, on_done))
+        return True
+
+    def cancel(self, ticket: FakeTicket) -> None:
+        self.cancelled.append(ticket)
+        self.tickets.remove(ticket)
+
+    def finish(self, outcome: Outcome) -> None:
+        ticket = self.tickets.pop(0)
+        ticket.done = True
+        ticket.on_done(outcome)
+
+
+class Sink:
+    """Collects replies as views; None stands for silence."""
+
+    idle_timeout = 10.0
+
+    def __init__(self, *, stream: bool = False) -> None:
+        self.stream = stream
+        self.packets: list[bytes | None] = []
+        self.forgotten: list[PendingQuery] = []
+
+    def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
+        self.packets.append(packet)
+
+    def skip(self) -> None:
+        self.packets.append(None)
+
+    def forget(self, pending: PendingQuery) -> None:
+        self.forgotten.append(pending)
+
+    @property
+    def last(self) -> MessageView:
+        packet = self.packets[-1]
+        assert packet is not None
+        return MessageView.parse(packet)
+
+
+class Parts:
+    """Everything a service needs, made of `server` settings."""
+
+    def __init__(self, settings: Settings | None = None, **server: Any) -> None:
+        self.settings = replace(settings or Settings(), server=ServerSettings(**server))
+        self.store = Store.create(1 << 20, seed=bytes(16))
+        self.plan = Plan(self.settings)
+        self.mesh = FakeMesh()
+        self.clock = FakeClock()
+        context = self.mesh.context = Context(self.store, self.settings, None, self.plan)  # type: ignore[arg-type]
+        context.now = self.clock.real
+        context.room = Atlas(self.store, self.settings, own=(), configured=configured_cuts(self.settings))
+        context.validator = load_validator(context)
+        self.fast = FastPath(
+            self.store.answers,
+            self.plan.access,
+            largest_reply=self.settings.server.udp_payload,
+            pass_without_rd=self.settings.server.without_recursion != "cache",
+            prefetch=self.settings.cache.prefetch,
+        )
+        self.submitted = 0
+        self.service = Service(
+            self.settings, mesh=self.mesh, store=self.store, plan=self.plan, fast=self.fast, clock=self.clock,
+            submitted=self._count,
+        )
+        self.sink = Sink()
+
+    def _count(self) -> None:
+        self.submitted += 1
+
+    def ask(self, packet: bytes, *, peer: tuple[Any, ...] = CLIENT, sink: Sink | None = None) -> PendingQuery | None:
+        return self.service.handle(packet, peer, sink or self.sink)
+
+    def answer(self, packet: bytes, outcome: Outcome, *, sink: Sink | None = None) -> MessageView:
+        """The reply to `packet` once the mesh has come to `outcome`."""
+        self.ask(packet, sink=sink)
+        self.mesh.finish(outcome)
+        return (sink or self.sink).last
+
+
+def query(qtype: int = c.A, *, qname: bytes = QNAME, identity: int = 77, **options: Any) -> bytes:
+    """A client's query."""
+    return make_query(identity, qname, qtype, **options)
+
+
+def address(ttl: int = 300, *, name: bytes = QNAME, count: int = 1, verdict: Verdict = Verdict.INSECURE) -> RRset:
+    """An address set, signed in form when it is to count as secure."""
+    sigs = [signature(c.A)] if verdict is Verdict.SECURE else []
+    rdatas = [bytes([192, 0, 2 + n // 256, n % 256]) for n in range(count)]
+    return RRset(name, c.A, ttl, rdatas, sigs=sigs, verdict=verdict)
+
+
+def signature(covered: int) -> bytes:
+    """The rdata of an RRSIG that nobody is going to check."""
+    return covered.to_bytes(2, "big") + b"\x0d\x03" + (300).to_bytes(4, "big") + bytes(8) + b"\x12\x34" + \
+        names.from_text("example.com.") + bytes(64)
+
+
+def positive(*answer: RRset, verdict: Verdict = Verdict.INSECURE, authority: tuple[RRset, ...] = ()) -> Outcome:
+    """An outcome with data."""
+    sets = list(answer) or [address(verdict=verdict)]
+    ttl = min(rrset.ttl for rrset in (*sets, *authority))
+    return Outcome(Question(QNAME, c.A), c.NOERROR, sets, list(authority), verdict, ttl)
+
+
+def failed(kind: FailureKind = FailureKind.TIMEOUT, ede: int = c.EDE_NO_REACHABLE_AUTHORITY, ttl: int = 5) -> Outcome:
+    """An outcome without."""
+    outcome = Outcome(Question(QNAME, c.A), c.SERVFAIL, [], [], Verdict.INDETERMINATE, ttl,
+                      failure=Failure(kind, ede, "nobody answered"))
+    outcome.ede.append((ede, "nobody answered"))
+    return outcome

@@ -1,0 +1,148 @@
+"""The resolver under test as a black box: our daemon, or a system Unbound where SUBJECT=unbound.
+
+The rule kept here: a black-box test must hold for Unbound before it may judge us, so both are started the same way,
+from the same root servers, and are spoken to over sockets only. Unbound asks name servers on port 53 and no other;
+`upstream_port_for` says which port the simulated or real name servers of a test have to take.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.servers import ask, can_bind, free_port, run_process, wait_until
+
+from resolver.playground import World
+from resolver.wire import consts as c
+
+__all__ = [
+    "RESOLVERD",
+    "SUBJECT",
+    "Subject",
+    "daemon_environment",
+    "resolverd_config",
+    "start_subject",
+    "upstream_port_for",
+]
+
+SUBJECT = os.environ.get("SUBJECT", "resolverd")
+RESOLVERD = (sys.executable, "-m", "resolver.daemon")
+ROOT = Path(__file__).parents[2]
+DNS_PORT = 53
+
+
+@dataclass
+class Subject:
+    """A running resolver."""
+
+    kind: str
+    address: str
+    port: int
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+
+def upstream_port_for(kind: str, world: World) -> int:
+    """A port that name servers at the world's addresses can take and that `kind` can ask; skips when there is none."""
+    if kind != "unbound":
+        return free_port(next(iter(world.authorities)))
+    if not all(can_bind(address, DNS_PORT) for address in list(world.authorities)[:3]):
+        pytest.skip("Unbound asks port 53 only, and this process cannot have it on loopback")
+    return DNS_PORT
+
+
+@contextmanager
+def start_subject(
+    directory: Path,
+    world: World,
+    upstream_port: int,
+    *,
+    kind: str = SUBJECT,
+    port: int | None = None,
+    anchor: str | None = None,
+) -> Iterator[Subject]:
+    """Run the resolver `kind` on a free port until the block ends; inside it, it answers.
+
+    With `anchor`, a DS record as text, it validates from there; without it does not validate at all.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    write = {"unbound": unbound_config, "resolverd": resolverd_config}[kind]
+    config = directory / {"unbound": "unbound.conf", "resolverd": "resolverd.toml"}[kind]
+    hints = directory / "root.hints"
+    hints.write_text(world.hints_text())
+    config.write_text(write(world, port, upstream_port, hints, anchor))
+    command = {
+        "unbound": ["unbound", "-d", "-p", "-c", str(config)],
+        "resolverd": [*RESOLVERD, "--config", str(config)],
+    }[kind]
+    log = directory / f"{kind}.log"
+    with run_process(command, log, cwd=directory, env=daemon_environment()) as process:
+        wait_until(
+            lambda: ask("127.0.0.1", port, "id.server.", c.TXT, qclass=c.CH, timeout=0.5) is not None,
+            f"an answer from {kind}",
+            process=process,
+            log=log,
+        )
+        yield Subject(kind, "127.0.0.1", port, process, log)
+
+
+def daemon_environment() -> dict[str, str]:
+    """The environment of a child that has to find this checkout's packages."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def resolverd_config(world: World, port: int, upstream_port: int, hints: Path, anchor: str | None = None) -> str:
+    """Configuration of our daemon: the world's roots, loopback permitted, validation only from `anchor`."""
+    dnssec = "enabled = false" if anchor is None else f'trust-anchors = ["{anchor}"]'
+    return f"""\
+root-hints-file = "{hints}"
+[server]
+listen = ["127.0.0.1:{port}"]
+[iteration]
+upstream-port = {upstream_port}
+do-not-query-localhost = false
+do-ip6 = false
+[dnssec]
+{dnssec}
+"""
+
+
+def unbound_config(world: World, port: int, upstream_port: int, hints: Path, anchor: str | None = None) -> str:
+    """The same for Unbound."""
+    dnssec = 'module-config: "iterator"'
+    if anchor is not None:
+        dnssec = f'module-config: "validator iterator"\n    trust-anchor: "{anchor}"\n    val-clean-additional: yes'
+    if upstream_port != DNS_PORT:
+        raise ValueError("Unbound asks port 53 only")
+    return f"""\
+server:
+    interface: 127.0.0.1@{port}
+    access-control: 127.0.0.0/8 allow
+    directory: "{hints.parent}"
+    root-hints: "{hints}"
+    pidfile: ""
+    chroot: ""
+    username: ""
+    use-syslog: no
+    logfile: ""
+    num-threads: 1
+    do-ip6: no
+    do-daemonize: no
+    do-not-query-localhost: no
+    {dnssec}
+    minimal-responses: yes
+    unknown-server-time-limit: 100
+    infra-cache-max-rtt: 1000
+    verbosity: 1
+remote-control:
+    control-enable: no
+"""
