@@ -57,7 +57,8 @@ test-versions:
 
 test-debug: $(VENV)/.installed
 	CORENET_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
-	PYTHONPATH=build/debug/lib $(BIN)/pytest -q tests/unit tests/property -p no:benchmark
+	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
+		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider $(CURDIR)/tests/unit $(CURDIR)/tests/property
 
 test-sanitize: $(VENV)/.installed
 	CORENET_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib

@@ -7,11 +7,10 @@ Absolute times are shown and written to the report, never compared.
 
 import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from ratio import Contender, Ratio, compare
 
 HERE = Path(__file__).resolve().parent
@@ -20,7 +19,7 @@ RESULTS: dict[str, dict[str, float]] = {}
 
 
 @pytest.fixture
-def pair(request: pytest.FixtureRequest) -> Iterator[Callable[[str, Contender, Contender], Ratio]]:
+def pair(request: pytest.FixtureRequest) -> Callable[[str, Contender, Contender], Ratio]:
     """`pair(name, ours, base)`: the ratio base / ours in CPU per operation; fails below the floor of that name."""
 
     def measure(name: str, ours: Contender, base: Contender) -> Ratio:
@@ -28,13 +27,21 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Callable[[str, Contender, C
         result = compare(ours, base)
         if result.high < floor["floor"]:
             result = compare(ours, base)
-        RESULTS[name] = {"ratio": result.median, "low": result.low, "high": result.high, "ours_us": result.ours_us,
-                         "base_us": result.base_us, "floor": floor["floor"]}
+        RESULTS[name] = {
+            "ratio": result.median,
+            "low": result.low,
+            "high": result.high,
+            "ours_us": result.ours_us,
+            "base_us": result.base_us,
+            "floor": floor["floor"],
+        }
         print(f"\n{name} against {floor['base']}: {result}, floor {floor['floor']}")
-        assert result.high >= floor["floor"], f"{name}: {result} is below its floor of {floor['floor']} ({floor['why']})"
+        assert result.high >= floor["floor"], (
+            f"{name}: {result} is below its floor of {floor['floor']} ({floor['why']})"
+        )
         return result
 
-    yield measure
+    return measure
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -43,8 +50,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("ratios, base / ours in CPU per operation (above 1: ours uses less)")
     for name, row in RESULTS.items():
-        terminalreporter.write_line(f"{name:28} {row['ratio']:7.2f}  [{row['low']:.2f} .. {row['high']:.2f}]  "
-                                    f"floor {row['floor']:.2f}  ours {row['ours_us']:8.2f} us  base {row['base_us']:8.2f} us")
+        terminalreporter.write_line(
+            f"{name:28} {row['ratio']:7.2f}  [{row['low']:.2f} .. {row['high']:.2f}]  "
+            f"floor {row['floor']:.2f}  ours {row['ours_us']:8.2f} us  base {row['base_us']:8.2f} us"
+        )
     report = HERE.parent / "build" / "benchmarks.json"
     report.parent.mkdir(exist_ok=True)
     report.write_text(json.dumps(RESULTS, indent=1))

@@ -62,6 +62,16 @@ DATAGRAM_SIZE = Limit(65_536, 512, 65_536, "bytes", "more than the longest UDP p
 ADDRESS_CACHE = Limit(1024, 0, 1 << 16, "addresses", "remembered conversions; emptied when full: forging costs CPU")
 LOST_WRITES_BEFORE_WARNING = Limit(5, 1, 1 << 20, "calls", "asyncio's value: writes to a lost connection before a log")
 
+# --- tls ----------------------------------------------------------------------------------------------------------
+
+TLS_HANDSHAKE = Limit(60, 1, 3600, "seconds", "asyncio's value: a peer that says nothing does not hold a descriptor")
+TLS_SHUTDOWN = Limit(30, 1, 3600, "seconds", "asyncio's value: how long the peer's close_notify is waited for")
+TLS_FEED = Limit(32_768, 4096, 1 << 24, "bytes", "fed to OpenSSL at once; its buffers keep the largest size they had")
+TLS_GATHER = Limit(16_384, 4096, 1 << 24, "bytes", "encrypted before it is handed down, for the same reason")
+TLS_COPY = Limit(8192, 0, 1 << 20, "bytes", "below this a copy is cheaper than a view and its bookkeeping")
+TLS_READ_HIGH = Limit(262_144, 0, 1 << 30, "bytes", "asyncio's value: received for a paused protocol, then TCP waits")
+TLS_WRITE_HIGH = Limit(524_288, 0, 1 << 30, "bytes", "asyncio's value: pause_writing from it on")
+
 # --- http ---------------------------------------------------------------------------------------------------------
 
 HTTP_HEAD = Limit(65_536, 1024, 1 << 24, "bytes", "start line and fields of one message; nginx sends at most 32 KiB")

@@ -19,7 +19,9 @@ def limits_page() -> str:
     for title, module in (("corenet", loop_limits), ("resolver", resolver_limits)):
         lines += [f"## {title}", "", "| limit | default | range | unit | reason |", "|---|---|---|---|---|"]
         for name, limit in module.all_limits().items():
-            lines.append(f"| {name} | {limit.default} | {limit.minimum} – {limit.maximum} | {limit.unit} | {limit.reason} |")
+            lines.append(
+                f"| {name} | {limit.default} | {limit.minimum} – {limit.maximum} | {limit.unit} | {limit.reason} |"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -28,15 +30,22 @@ def options_page() -> str:
     """Every setting of the daemon as one table."""
     from resolver.settings import Settings, describe
 
-    lines = ["# Options of resolverd", "",
-             "Made by `make docs` from `resolver/settings.py`. In the configuration file, an underscore of a key is a dash;",
-             "`resolverd --print-config` writes the same as a commented file with the values in force.", "",
-             "| key | default | meaning |", "|---|---|---|"]
+    lines = [
+        "# Options of resolverd",
+        "",
+        "Made by `make docs` from `resolver/settings.py`. In the configuration file, an underscore of a key is a dash;",
+        "`resolverd --print-config` writes the same as a commented file with the values in force.",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+    ]
     for knob in describe(Settings()):
         default = str(knob.default)
         if len(default) > 60:
             default = "(built in)"
-        lines.append(f"| `{knob.path.replace('_', '-')}` | `{default}` | {' '.join(knob.doc.split())} |".replace("\n", " "))
+        lines.append(
+            f"| `{knob.path.replace('_', '-')}` | `{default}` | {' '.join(knob.doc.split())} |".replace("\n", " ")
+        )
     return "\n".join([*lines, ""])
 
 

@@ -116,6 +116,7 @@ cdef class Task:
 
 
 cdef class Context:
+    cdef public object dns64
     cdef public object monotonic
     cdef public object now
     cdef public object policy

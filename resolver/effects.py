@@ -294,7 +294,8 @@ class RawReply:
 class Outcome:
     """What became of a question. RRsets carry their signatures; `ttl` is the least of what is shown, in seconds.
 
-    `stale` data has expired (RFC 8767); its ``ttl`` says how long the reply may be kept: 0 while better is being sought.
+    `stale` data has expired (RFC 8767); its ``ttl`` says how long the reply may be kept:
+    0 while better is being sought.
     `authoritative` is for local zones alone, whose answers have AA set (RFC 6303 section 3).
     """
 
@@ -454,7 +455,7 @@ class Context:
     `now` is int seconds of the real-time clock (cache), `monotonic` float seconds (timers).
     """
 
-    __slots__ = ("monotonic", "now", "policy", "rng", "room", "settings", "store", "validation",
+    __slots__ = ("dns64", "monotonic", "now", "policy", "rng", "room", "settings", "store", "validation",
                  "validator")
 
     def __init__(
@@ -466,6 +467,8 @@ class Context:
         self.policy = policy
         self.now = 0
         self.monotonic = 0.0
+        self.dns64: Any = None
+        """The policy room's `Dns64`, None when no addresses are made."""
         self.room: Any = None
         """What `iterate` has prepared from the settings (its own class)."""
         self.validation: Any = None

@@ -33,54 +33,95 @@ class Limit:
 # --- wire ---------------------------------------------------------------------------------------------------------
 
 MESSAGE_RECORDS = Limit(
-    4096, 64, 5957, "records",
+    4096,
+    64,
+    5957,
+    "records",
     "as many A records as fit into 64 KiB; more only come from records with empty data, sent to make work",
 )
 RRSET_RECORDS = Limit(
-    512, 32, 4096, "records",
+    512,
+    32,
+    4096,
+    "records",
     "very large sets make every later step slow (CVE-2024-1737); the largest honest ones have some dozens",
 )
 RRSET_BYTES = Limit(
-    65535, 4096, 131072, "bytes",
+    65535,
+    4096,
+    131072,
+    "bytes",
     "a set with its names written out; what compression can blow up to more was built to do so",
 )
 COMPRESSION_HOPS = Limit(
-    126, 16, 126, "pointers",
+    126,
+    16,
+    126,
+    "pointers",
     "a name has at most 127 labels (RFC 1035 section 3.1) and each pointer saves one; longer chains only burn time",
 )
 COMPRESSION_ENTRIES = Limit(
-    96, 16, 96, "names",
+    96,
+    16,
+    96,
+    "names",
     "suffixes that the builder remembers as targets; later ones save little and searching must stay short",
 )
 EDNS_OPTIONS = Limit(
-    64, 8, 1024, "options",
+    64,
+    8,
+    1024,
+    "options",
     "options in one OPT record that are looked at; a client sends one to four",
 )
 EDNS_ERROR_TEXT = Limit(
-    256, 0, 1024, "bytes",
+    256,
+    0,
+    1024,
+    "bytes",
     "EXTRA-TEXT of one extended error (RFC 8914 section 2), so that errors do not amplify",
 )
 
 # --- cache --------------------------------------------------------------------------------------------------------
 
 ARENA_BYTES = Limit(
-    64 << 20, 64 << 10, 32 << 30, "bytes",
+    64 << 20,
+    64 << 10,
+    32 << 30,
+    "bytes",
     "one mapping; above 32 GiB an offset in units of eight bytes no longer fits the 32 bits it has in a table slot",
 )
 ARENA_TABLE_SHARE = Limit(
-    8, 4, 64, "parts",
+    8,
+    4,
+    64,
+    "parts",
     "one part in so many is reserved for buckets; an entry needs 12 bytes there and at least 48 in the ring",
 )
 ARENA_ENTRY_SHARE = Limit(
-    8, 4, 1024, "parts", "no entry is larger than one part in so many of the ring, so that one cannot push out all others"
+    8,
+    4,
+    1024,
+    "parts",
+    "no entry is larger than one part in so many of the ring, so that one cannot push out all others",
 )
-ARENA_LOCK_SPINS = Limit(128, 0, 100_000, "turns", "waiting for a writer on another core: its work is under a microsecond")
+ARENA_LOCK_SPINS = Limit(
+    128, 0, 100_000, "turns", "waiting for a writer on another core: its work is under a microsecond"
+)
 ARENA_LOCK_YIELDS = Limit(256, 0, 100_000, "turns", "waiting for a writer that lost its core")
 ARENA_LOCK_NAPS = Limit(
-    100, 1, 100_000, "naps of 0.1 ms", "then the entry is not stored: a stopped worker may slow the others, never block them"
+    100,
+    1,
+    100_000,
+    "naps of 0.1 ms",
+    "then the entry is not stored: a stopped worker may slow the others, never block them",
 )
 TABLE_READ_TURNS = Limit(
-    64, 1, 100_000, "turns", "a reader that meets writers this often calls it a miss; a dead writer may have left the mark"
+    64,
+    1,
+    100_000,
+    "turns",
+    "a reader that meets writers this often calls it a miss; a dead writer may have left the mark",
 )
 TABLE_LOAD_LOW = Limit(
     66, 10, 90, "percent", "slots of an undivided group in use when the table begins to divide its groups one by one"
@@ -91,18 +132,37 @@ TABLE_REPRIEVES = Limit(
 )
 TABLE_SWEEP = Limit(2048, 1, 1 << 20, "entries", "looked at per hold of the lock when a subtree is flushed")
 CACHE_CLOCK_SLACK = Limit(
-    60, 0, 3600, "seconds", "an entry stored further in the future than this was left by a clock set back: it has expired"
+    60,
+    0,
+    3600,
+    "seconds",
+    "an entry stored further in the future than this was left by a clock set back: it has expired",
 )
 CACHE_STALE_TTL = Limit(30, 0, 300, "seconds", "RFC 8767 section 5.2: the TTL that stale records are given")
-PREFETCH_SHARE = Limit(10, 1, 50, "percent", "an answer asked for in this last part of its TTL is renewed (as Unbound does)")
-PREFETCH_TTL = Limit(10, 2, 3600, "seconds", "answers with shorter TTLs are not renewed early: they would be all the time")
+SNAPSHOT_BLOCK = Limit(
+    1 << 20, 1 << 18, 1 << 24, "bytes", "largest block of a cache dump: twice the largest entry fits"
+)
+PREFETCH_SHARE = Limit(
+    10, 1, 50, "percent", "an answer asked for in this last part of its TTL is renewed (as Unbound does)"
+)
+PREFETCH_TTL = Limit(
+    10, 2, 3600, "seconds", "answers with shorter TTLs are not renewed early: they would be all the time"
+)
 CACHE_ENTRY_RECORDS = Limit(64, 1, 1024, "sets", "sets kept with one negative entry; a proof needs at most eight")
 DENIAL_RECORDS = Limit(
-    16_384, 16, 1 << 22, "records", "verified NSEC and NSEC3 kept in order for names not asked yet (RFC 8198), some 1.5 KiB each"
+    16_384,
+    16,
+    1 << 22,
+    "records",
+    "verified NSEC and NSEC3 kept in order for names not asked yet (RFC 8198), some 1.5 KiB each",
 )
-DENIAL_RECORDS_PER_ZONE = Limit(4096, 8, 1 << 20, "records", "of these, how many may be of one zone: anybody can sign a large one")
+DENIAL_RECORDS_PER_ZONE = Limit(
+    4096, 8, 1 << 20, "records", "of these, how many may be of one zone: anybody can sign a large one"
+)
 DENIAL_LOOKS = Limit(4, 1, 64, "records", "expired ones removed while one gap is looked for")
-SERVER_TIMEOUT_FIRST = Limit(376, 50, 5000, "milliseconds", "timeout towards an address never asked; most answer in 100 ms")
+SERVER_TIMEOUT_FIRST = Limit(
+    376, 50, 5000, "milliseconds", "timeout towards an address never asked; most answer in 100 ms"
+)
 SERVER_TIMEOUT_MINIMUM = Limit(50, 1, 1000, "milliseconds", "lowest timeout: a fast server may be slow once")
 SERVER_TIMEOUT_MAXIMUM = Limit(
     12_000, 1000, 120_000, "milliseconds", "doubling stops here; from half of it on an address counts as dead"
@@ -110,106 +170,185 @@ SERVER_TIMEOUT_MAXIMUM = Limit(
 SERVER_PROBE_INTERVAL = Limit(
     60, 1, 3600, "seconds", "a dead address is tried again with one query each such time (a network that came back)"
 )
-SERVER_AGE = Limit(900, 1, 86_400, "seconds", "facts about an address not asked for so long are forgotten (RFC 6298 5.7)")
+SERVER_AGE = Limit(
+    900, 1, 86_400, "seconds", "facts about an address not asked for so long are forgotten (RFC 6298 5.7)"
+)
 SERVER_LAME = Limit(900, 1, 86_400, "seconds", "how long a server counts as lame for a zone")
 SERVER_LAME_ZONES = Limit(32, 1, 1024, "zones", "lame zones kept of one address; an attacker can name many")
 SERVER_EDNS_BROKEN = Limit(3600, 1, 86_400, "seconds", "how long a server is asked without EDNS, then with it again")
-SERVER_TCP_ONLY = Limit(300, 1, 86_400, "seconds", "how long an address that sent forged-looking replies is asked by TCP")
+SERVER_TCP_ONLY = Limit(
+    300, 1, 86_400, "seconds", "how long an address that sent forged-looking replies is asked by TCP"
+)
 
 # --- iterate, resolve, mesh ---------------------------------------------------------------------------------------
 
 MAX_REFERRALS = Limit(
-    64, 16, 130, "referrals",
+    64,
+    16,
+    130,
+    "referrals",
     "delegations followed for one name; ip6.arpa has the longest honest chains, attackers endless ones (CVE-2014-8500)",
 )
 MAX_ALIASES = Limit(12, 4, 16, "names", "CNAME and DNAME steps of one answer; Unbound restarts 11 times, Knot 13")
 MAX_DEPTH = Limit(10, 4, 32, "sub-queries", "a query needing a query ...: zones can depend on ever more zones")
 MAX_NAME_SERVERS = Limit(
-    13, 4, 32, "names",
+    13,
+    4,
+    32,
+    "names",
     "name servers of one zone that are used; the root has 13, NXNSAttack has hundreds",
 )
 MAX_ADDRESSES = Limit(
-    26, 4, 128, "addresses",
+    26,
+    4,
+    128,
+    "addresses",
     "addresses of one zone's servers that are used: 13 names of two families",
 )
 ADDRESS_LOOKUPS = Limit(
-    5, 1, 16, "lookups",
+    5,
+    1,
+    16,
+    "lookups",
     "addresses of name servers looked up for one step of one query (NXNSAttack)",
 )
 MISSING_ADDRESSES = Limit(
-    5, 1, 16, "lookups",
+    5,
+    1,
+    16,
+    "lookups",
     "name servers of one query that turn out to have no address before it is given up (NXNSAttack)",
 )
 TRIES_PER_SERVER = Limit(
-    4, 1, 8, "packets",
+    4,
+    1,
+    8,
+    "packets",
     "sent to one address for one question; later ones without EDNS, if never heard",
 )
 TRIES_PER_CUT = Limit(
-    24, 4, 100, "packets",
+    24,
+    4,
+    100,
+    "packets",
     "sent to the servers of one zone for one question (non-responsive delegation, CVE-2022-3204)",
 )
 EDNS_GIVE_UP = Limit(2, 1, 8, "packets", "timeouts with EDNS after which a server never heard from is asked without it")
 SERVER_BAND = Limit(
-    50, 0, 1000, "milliseconds",
+    50,
+    0,
+    1000,
+    "milliseconds",
     "servers that much slower than the best get a share as well: a guesser must not know whom we ask",
 )
 SERVER_UNKNOWN = Limit(
-    100, 1, 5000, "milliseconds",
+    100,
+    1,
+    5000,
+    "milliseconds",
     "what an address never asked counts as when the fastest is chosen: better than a slow one",
 )
 SERVER_EXPLORE = Limit(
-    16, 2, 1000, "queries",
+    16,
+    2,
+    1000,
+    "queries",
     "one in so many goes to any server at all, so that a better one is noticed",
 )
 FAMILY_FAILURES = Limit(
-    4, 1, 100, "failures", "unreachable addresses of one family in a row after which the host counts as without it",
+    4,
+    1,
+    100,
+    "failures",
+    "unreachable addresses of one family in a row after which the host counts as without it",
 )
 FAMILY_PAUSE = Limit(60, 1, 3600, "seconds", "a family without network is asked last for so long: routes come back")
 MINIMISE_STEPS = Limit(10, 2, 127, "queries", "RFC 9156 section 2.3 MAX_MINIMISE_COUNT")
 MINIMISE_ONE_LABEL = Limit(
-    4, 1, 127, "queries",
+    4,
+    1,
+    127,
+    "queries",
     "RFC 9156 section 2.3 MINIMISE_ONE_LAB: first steps add one label each",
 )
 EMPTY_REPLY_TTL = Limit(
-    5, 0, 300, "seconds",
+    5,
+    0,
+    300,
+    "seconds",
     "a denial without SOA is remembered so long: RFC 2308 section 5 says not to",
 )
 BUDGET_VERIFICATIONS = Limit(
-    64, 8, 1024, "checks",
+    64,
+    8,
+    1024,
+    "checks",
     "signature checks one client query may cost (KeyTrap, CVE-2023-50387)",
 )
 ALIAS_PROBES = Limit(16, 1, 127, "names", "ancestors of a name looked up in the cache for a DNAME")
 EXPIRY_GRAIN = Limit(
-    10, 1, 1000, "milliseconds",
+    10,
+    1,
+    1000,
+    "milliseconds",
     "width of a slot of the mesh's deadline wheel: deadlines need no more",
 )
 JOBS = Limit(
-    20_000, 100, 1_000_000, "questions",
+    20_000,
+    100,
+    1_000_000,
+    "questions",
     "resolved at the same time; more are refused at once, since each holds some KiB",
 )
 PREFETCH_JOBS = Limit(64, 1, 10_000, "questions", "answers renewed early at the same time: clients who wait come first")
 PREFETCH_RATE = Limit(
-    200, 1, 100_000, "questions a second",
+    200,
+    1,
+    100_000,
+    "questions a second",
     "answers renewed early: a cache that was filled in one burst must not be asked for again in one",
 )
 DELEGATIONS = Limit(
-    4096, 64, 1 << 20, "zones",
+    4096,
+    64,
+    1 << 20,
+    "zones",
     "delegations with their servers kept ready in a worker, on top of the cache they came from",
 )
 
 # --- validate -----------------------------------------------------------------------------------------------------
 
-RSA_BYTES = Limit(256, 64, 512, "bytes", "modulus sizes that are checked: below 512 bits no security, above 4096 only cost (RFC 3110)")
+RSA_BYTES = Limit(
+    256, 64, 512, "bytes", "modulus sizes that are checked: below 512 bits no security, above 4096 only cost (RFC 3110)"
+)
 VERIFY_KEYS = Limit(4_096, 16, 1_000_000, "keys", "loaded public keys kept; loading one costs a third of a P-256 check")
 PARSED_KEY_SETS = Limit(4_096, 16, 1_000_000, "zones", "DNSKEY sets kept in parsed form")
 KEYS_PER_TAG = Limit(2, 1, 16, "keys", "keys of one tag and algorithm tried for a signature (KeyTrap, CVE-2023-50387)")
 CHECKS_PER_RRSET = Limit(8, 1, 64, "checks", "signature checks for one RRset (KeyTrap, CVE-2023-50387)")
-DS_MISMATCHES = Limit(4, 1, 64, "keys", "keys whose tag fits a DS record but whose digest does not, before giving up (KeyTrap)")
+SIGNATURES_PER_RRSET = Limit(
+    16,
+    2,
+    512,
+    "signatures",
+    "RRSIG records of one set that are read at all; a rollover of keys and algorithms needs four (KeyTrap)",
+)
+SIGNERS_PER_RRSET = Limit(
+    2, 1, 16, "zones", "different signers of one set whose keys are fetched: each may cost a walk of packets"
+)
+DS_MISMATCHES = Limit(
+    4, 1, 64, "keys", "keys whose tag fits a DS record but whose digest does not, before giving up (KeyTrap)"
+)
 DENIAL_RRSETS = Limit(16, 4, 64, "RRsets", "NSEC, NSEC3 and SOA sets of one reply that are verified")
-NSEC3_ITERATIONS = Limit(50, 0, 500, "iterations", "above, the zone counts as insecure (RFC 9276 section 3.2, CVE-2023-50868)")
+NSEC3_ITERATIONS = Limit(
+    50, 0, 500, "iterations", "above, the zone counts as insecure (RFC 9276 section 3.2, CVE-2023-50868)"
+)
 NSEC3_HASHES = Limit(40, 8, 512, "hashes", "names hashed for one reply (CVE-2023-50868)")
 NSEC3_HASHES_AHEAD = Limit(
-    8, 2, 128, "hashes", "names hashed to answer from proofs already held; beyond, the servers are asked (CVE-2023-50868)"
+    8,
+    2,
+    128,
+    "hashes",
+    "names hashed to answer from proofs already held; beyond, the servers are asked (CVE-2023-50868)",
 )
 NSEC3_SALT = Limit(64, 8, 255, "bytes", "longer salts make each hash cost a second block (CVE-2023-50868)")
 
@@ -218,6 +357,8 @@ NSEC3_SALT = Limit(64, 8, 255, "bytes", "longer salts make each hash cost a seco
 LOCAL_TTL = Limit(3600, 0, 86400, "seconds", "of local data without one; settings may change any time")
 LOCAL_NEGATIVE_TTL = Limit(10800, 0, 86400, "seconds", "RFC 6303 3: SOA of the built-in empty zones")
 CHAOS_TEXT = Limit(255, 1, 255, "bytes", "RFC 1035 3.3: one character string")
+NSID_SIZE = Limit(0, 0, 255, "bytes", "a name-server identifier goes into every reply that asks for it (RFC 5001 3.1)")
+DNS64_TTL = Limit(600, 1, 86400, "seconds", "RFC 6147 5.1.7: of made addresses when the denial has no SOA")
 
 # --- net ----------------------------------------------------------------------------------------------------------
 
@@ -225,7 +366,9 @@ UDP_PORTS = Limit(
     32, 1, 1024, "sockets", "pooled outgoing ports of one address family: a guesser faces ports x ids x letter case"
 )
 UDP_PORT_USES = Limit(256, 1, 65_536, "queries", "an outgoing port is given up before it can be found by probing")
-UDP_PORT_AGE = Limit(30, 1, 3600, "seconds", "as UDP_PORT_USES, in time: SAD DNS needs a port that stays (CVE-2020-25705)")
+UDP_PORT_AGE = Limit(
+    30, 1, 3600, "seconds", "as UDP_PORT_USES, in time: SAD DNS needs a port that stays (CVE-2020-25705)"
+)
 UDP_PORT_LOWEST = Limit(1024, 1024, 49_152, "port", "lowest outgoing port; the whole rest of the range is drawn from")
 UDP_BIND_TRIES = Limit(16, 1, 256, "draws", "random ports tried before giving up when ports are taken")
 UDP_PORT_PENDING = Limit(
@@ -242,12 +385,18 @@ STREAM_UPSTREAM_PIPELINE = Limit(64, 1, 1024, "queries", "outstanding on one out
 STREAM_UPSTREAM_WAITING = Limit(256, 1, 10_000, "queries", "waiting for a free place towards one server")
 STREAM_UPSTREAM_IDLE = Limit(5, 0, 300, "seconds", "an unused outgoing connection is closed (RFC 7766 6.2.3)")
 PENDING_QUERIES = Limit(5000, 16, 1_000_000, "queries", "client queries waiting for an answer, in all")
-PENDING_PER_CLIENT = Limit(1000, 1, 1_000_000, "queries", "client queries waiting of one address (DNSBomb, CVE-2024-33655)")
-DISCARD_TIMEOUT = Limit(0, 0, 60_000, "milliseconds", "DNSBomb (CVE-2024-33655): answers hoarded upstream leave in one pulse")
+PENDING_PER_CLIENT = Limit(
+    1000, 1, 1_000_000, "queries", "client queries waiting of one address (DNSBomb, CVE-2024-33655)"
+)
+DISCARD_TIMEOUT = Limit(
+    0, 0, 60_000, "milliseconds", "DNSBomb (CVE-2024-33655): answers hoarded upstream leave in one pulse"
+)
 REPLY_EDES = Limit(4, 0, 16, "options", "extended errors in one reply (RFC 8914)")
 EDE_TEXT = Limit(200, 0, 1000, "bytes", "text of one extended error; the reply must still fit a small payload")
 ANY_TTL = Limit(3789, 0, 86_400, "seconds", "time to live of the answer to ANY (RFC 8482 section 4.2)")
-SERVER_BUFFER = Limit(4 << 20, 1 << 16, 1 << 28, "bytes", "socket buffers of the UDP listeners; the kernel may give less")
+SERVER_BUFFER = Limit(
+    4 << 20, 1 << 16, 1 << 28, "bytes", "socket buffers of the UDP listeners; the kernel may give less"
+)
 STREAM_MESSAGE = Limit(5, 1, 600, "seconds", "a begun message must be complete, a written one be taken (slow loris)")
 STREAM_WRITE_HIGH = Limit(128 << 10, 4096, 16 << 20, "bytes", "unsent replies of a connection before reading pauses")
 STREAM_BACKLOG = Limit(512, 1, 65_535, "connections", "accept queue of a listening socket")
@@ -266,6 +415,27 @@ PLAYGROUND_TCP_IDLE = Limit(30, 1, 3600, "seconds", "an unused connection to a s
 PLAYGROUND_TCP_QUERIES = Limit(1000, 1, 100000, "queries", "one connection to a simulated server carries no more")
 PLAYGROUND_ALIAS_STEPS = Limit(16, 1, 64, "aliases", "a simulated server follows this many in its own zones")
 
+SNAPSHOT_SHARE = Limit(
+    2, 1, 16, "sizes of the cache", "a cache dump that is larger is not read: it could not be taken in"
+)
+LINK_MESSAGE = Limit(
+    64 << 10, 4096, 200 << 10, "bytes", "one question or answer between workers; statistics take some KiB"
+)
+LINK_TIMEOUT = Limit(
+    1000, 10, 60_000, "milliseconds", "a worker that does not answer the first one in this time is called silent"
+)
+LINK_BATCH = Limit(16, 1, 1000, "messages", "taken from another worker at once")
+CONTROL_REQUEST = Limit(
+    4096, 256, 1 << 20, "bytes", "one request to the control socket; names have at most 1004 characters"
+)
+CONTROL_TIMEOUT = Limit(10_000, 100, 600_000, "milliseconds", "for a request to come and for an answer to be read")
+CONTROL_CONNECTIONS = Limit(8, 1, 1000, "connections", "open at once on the control socket")
+CONTROL_PORTION = Limit(16, 1, 10_000, "sets", "of a cache dump written as text before clients have their turn again")
+CONTROL_REPLY = Limit(1 << 20, 4096, 1 << 26, "bytes", "longest line that resolverctl takes from the daemon")
+METRICS_REQUEST = Limit(8192, 256, 1 << 20, "bytes", "head of a request for metrics")
+METRICS_TIMEOUT = Limit(5000, 100, 600_000, "milliseconds", "for a request for metrics and its answer")
+METRICS_CONNECTIONS = Limit(8, 1, 1000, "connections", "open at once for metrics")
+METRICS_PORT = Limit(9335, 1, 65535, "port", "for metrics, when none is given")
 WORKERS = Limit(1, 1, 64, "processes", "one loop each; more than the cores only costs memory")
 CACHE_SIZE = Limit(64 << 20, 1 << 20, 1 << 40, "bytes", "one arena holds answers, sets and proofs; full means eviction")
 CACHE_MIN_TTL = Limit(0, 0, 3600, "seconds", "RFC 1035 3.2.1: zero means do not keep; raising it shows outdated data")
@@ -276,7 +446,9 @@ CACHE_FAILURE_TTL = Limit(5, 1, 300, "seconds", "RFC 9520 3.2: a failed resoluti
 CACHE_FAILURE_MAX_TTL = Limit(
     300, 1, 300, "seconds", "RFC 9520 3.2: repeated failures are remembered ever longer, up to this"
 )
-SERVE_STALE = Limit(0, 0, 604800, "seconds", "RFC 8767 5: one to three days bridge an outage; longer shows what is long gone")
+SERVE_STALE = Limit(
+    0, 0, 604800, "seconds", "RFC 8767 5: one to three days bridge an outage; longer shows what is long gone"
+)
 STALE_TIMEOUT = Limit(1800, 0, 30000, "milliseconds", "RFC 8767 5: client response timer, below what clients wait for")
 CACHE_SERVERS = Limit(
     20000, 100, 10_000_000, "addresses", "facts kept about upstream addresses; an attacker names many"

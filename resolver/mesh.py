@@ -38,6 +38,7 @@ from resolver.effects import (
 )
 from resolver.iterate import Atlas
 from resolver.iterate.forward import configured_cuts
+from resolver.policy.rewrite import Dns64, Rewriter
 from resolver.resolve import VALIDATION_ERRORS, failure_outcome, find_outcome, find_stale, load_validator, resolve
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -125,6 +126,8 @@ class Mesh:
         self._atlas = Atlas(store, settings, own=own_addresses, configured=configured_cuts(settings))
         self._context.room = self._atlas
         self._context.validator = load_validator(self._context)
+        self._context.dns64 = Dns64.create(settings.policy)
+        self._rewriter = Rewriter.create(settings.policy)
         self._jobs: dict[Key, _Job] = {}
         self._ready: deque[tuple[_Job, Any]] = deque()
         self._draining = False
@@ -232,8 +235,8 @@ class Mesh:
         if isinstance(outcome, bool):
             return None
         if outcome.failure is not None:
-            return self._stale_instead(question, outcome.failure, cd) or outcome
-        return outcome
+            outcome = self._stale_instead(question, outcome.failure, cd) or outcome
+        return outcome if self._rewriter is None else self._rewriter.apply(outcome)
 
     def cancel(self, ticket: Ticket) -> None:
         """Give a question up: its callback is not called any more, and its work ends when nobody else waits for it."""
@@ -455,6 +458,8 @@ class Mesh:
 
     def _deliver(self, ticket: Ticket, outcome: Outcome) -> None:
         ticket.done = True
+        if self._rewriter is not None:
+            outcome = self._rewriter.apply(outcome)
         try:
             ticket._on_done(outcome)
         except Exception:  # one listener's fault must not cost the others their answer

@@ -10,7 +10,7 @@ here, name by name, counted, and never twice through the same name.
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
-from resolver.effects import Context, Failure, FailureKind, Outcome, Purpose, Question, RawReply, Steps, Task
+from resolver.effects import Context, Failure, FailureKind, Need, Outcome, Purpose, Question, RawReply, Steps, Task
 from resolver.iterate import iterate
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -32,6 +32,8 @@ RRSIG_LABELS = 5
 PASSING = frozenset({FailureKind.CYCLE, FailureKind.CANCELLED, FailureKind.CACHED, FailureKind.INTERNAL})
 # Those that a sub-query owes to whoever started it: remembered only for what a client asked itself.
 INHERITED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
+# Purposes behind which a client stands.
+ASKED = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
 # More would change nothing: the longest time is reached long before.
 DOUBLINGS = 15
 # Extended errors that come from validation: a client that set CD is not told of them, it wants the data.
@@ -44,6 +46,33 @@ VALIDATION_ERRORS = frozenset({
 
 def resolve(task: Task, context: Context) -> Steps[Outcome]:
     """Answer ``task.question``; failures are outcomes with rcode SERVFAIL and `Outcome.failure` set."""
+    steps = _tell(task, context)
+    if context.dns64 is not None and task.purpose in ASKED and _may_be_made(task.question, cd=task.cd):
+        return _make_addresses(steps, task, context)
+    return steps
+
+
+def _may_be_made(question: Question, *, cd: bool) -> bool:
+    """Whether the answer may be made from A records: not for those who want to check it (RFC 6147 section 5.5)."""
+    return question.qtype == c.AAAA and not cd
+
+
+def _make_addresses(steps: Steps[Outcome], task: Task, context: Context) -> Steps[Outcome]:
+    """Make AAAA records where `steps` find none (RFC 6147)."""
+    outcome = yield from steps
+    if not context.dns64.needs_addresses(outcome):
+        return outcome
+    question = task.question
+    found = yield Need(Question(question.qname, c.A), Purpose.CLIENT)
+    if isinstance(found, Failure):
+        return outcome
+    if task.trace is not None:
+        task.note("dns64", "AAAA records made from A records", qname=question.qname, qtype=question.qtype)
+    made: Outcome = context.dns64.synthesise(question, outcome, found)
+    return made
+
+
+def _tell(task: Task, context: Context) -> Steps[Outcome]:
     question = task.question
     qtype = question.qtype
     name = question.qname
@@ -55,7 +84,13 @@ def resolve(task: Task, context: Context) -> Steps[Outcome]:
         else:
             local = _local(name, question, context)
             if local is not None:
-                return story.close_with(question, local)
+                onward = _leads_to(local, qtype)
+                if onward is None:
+                    return story.close_with(question, local)
+                if not story.add_local(local):
+                    return _looped(task, context, story)
+                name = onward
+                continue
             leg = None
             if task.purpose is not Purpose.PREFETCH:  # that one wants to know what comes after what the cache holds
                 leg = find_reply(name, qtype, context, cd=task.cd, client=task.purpose is Purpose.CLIENT)
@@ -65,9 +100,7 @@ def resolve(task: Task, context: Context) -> Steps[Outcome]:
             return _failed(task, context, leg, name)
         raw, verdict, reason = leg
         if not story.add(raw, verdict, reason, from_cache=raw.server is None):
-            outcome = _failed(task, context, Failure(FailureKind.LAME, c.EDE_INVALID_DATA, "the aliases form a loop"))
-            outcome.answer = story.answer  # RFC 1034 section 3.6.2: signalled as an error, with what was found
-            return outcome
+            return _looped(task, context, story)
         if raw.alias is None or qtype == c.CNAME or (qtype == c.DS and task.purpose is Purpose.CHAIN):
             return story.outcome(question, raw, None if task.cd else context.validation)
         if len(story.seen) > ALIASES:
@@ -83,9 +116,12 @@ def find_outcome(question: Question, context: Context, *, cd: bool, client: bool
     Otherwise True when they know something to begin with, False when they know nothing.
     """
     name, qtype = question.qname, question.qtype
+    if context.dns64 is not None and client and _may_be_made(question, cd=cd):
+        return True
     local = _local(name, question, context)
     if local is not None:
-        return local
+        # A local alias into the tree is no whole answer.
+        return local if _leads_to(local, qtype) is None else True
     if question.qclass != c.IN:
         # Only one class has a tree (CVE-2026-5946); nothing below here looks at the class any more.
         return failure_outcome(question, Failure(FailureKind.RCODE, c.EDE_NOT_SUPPORTED, "only class IN is resolved"))
@@ -106,7 +142,7 @@ def find_outcome(question: Question, context: Context, *, cd: bool, client: bool
         name = raw.alias
         local = _local(name, question, context)
         if local is not None:
-            return story.close_with(question, local)
+            return story.close_with(question, local) if _leads_to(local, qtype) is None else True
         leg = find_reply(name, qtype, context, cd=cd, client=client)
 
 
@@ -115,6 +151,25 @@ def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
     if context.policy is None:
         return None
     return context.policy.answer(question if name is question.qname else Question(name, question.qtype))
+
+
+def _leads_to(local: Outcome, qtype: int) -> bytes | None:
+    """The name at which an answer of the operator's own goes on, when that is an alias; None when it is complete."""
+    answer = local.answer
+    if not answer or answer[-1].rtype != c.CNAME or qtype == c.CNAME or qtype == c.ANY or local.rcode != c.NOERROR:
+        return None
+    return answer[-1].targets()[0]
+
+
+def _looped(task: Task, context: Context, story: "_Story") -> Outcome:
+    """RFC 1034 section 3.6.2: a loop of aliases is signalled as an error.
+
+    One that a DNAME makes is shown as far as it was followed: not the name is at fault then, but its subtree.
+    """
+    outcome = _failed(task, context, Failure(FailureKind.LAME, c.EDE_INVALID_DATA, "the aliases form a loop"))
+    if any(rrset.rtype == c.DNAME for rrset in story.answer):
+        outcome.answer = story.answer
+    return outcome
 
 
 def load_validator(context: Context) -> Any:
@@ -321,9 +376,11 @@ def _store_wildcard(rrset: RRset, proofs: list[RRset], context: Context) -> None
     """Keep what an expanded wildcard needs besides itself: its proof, and the set under the wildcard's own name."""
     rrsets, now = context.store.rrsets, context.now
     ttl = min(proof.ttl for proof in proofs)
-    rrsets.put_negative(
-        rrset.name, WILDCARD_PROOF, soa=None, proofs=proofs, ttl=ttl, verdict=rrset.verdict, now=now
-    )
+    held = rrsets.find_negative(rrset.name, WILDCARD_PROOF, now)
+    if held is None or held.verdict <= rrset.verdict:
+        rrsets.put_negative(
+            rrset.name, WILDCARD_PROOF, soa=None, proofs=proofs, ttl=ttl, verdict=rrset.verdict, now=now
+        )
     if rrset.verdict == Verdict.SECURE:
         encloser = names.suffix(rrset.name, rrset.packed_sigs[RRSIG_LABELS])
         rrsets.put(rrset.with_name(names.wildcard(encloser)), now)
@@ -372,12 +429,27 @@ class _Story:
                 if names.lower(rrset.targets()[0]) == owner and raw.qtype != c.CNAME:
                     self.answer.append(rrset)
                     return False
+            elif rrset.rtype == c.DNAME and rrset in self.answer:
+                continue
             self.answer.append(rrset)
             self.ttl = rrset.ttl if self.ttl < 0 else min(self.ttl, rrset.ttl)
         self.authority.extend(raw.authority)
         if raw.denied:
             self.ttl = raw.ttl if self.ttl < 0 else min(self.ttl, raw.ttl)
         return True
+
+    def add_local(self, local: Outcome) -> bool:
+        """Append an alias of the operator's own; False when it leads back to where the chain has been."""
+        self.legs += 1
+        self.verdict = min(self.verdict, int(Verdict.INSECURE))
+        for rrset in local.answer:
+            owner = names.lower(rrset.name)
+            if owner in self.seen:
+                return False
+            self.seen.add(owner)
+            self.answer.append(rrset)
+        self.ttl = local.ttl if self.ttl < 0 else min(self.ttl, local.ttl)
+        return len(self.seen) <= ALIASES
 
     def outcome(self, question: Question, raw: RawReply, validation: Any) -> Outcome:
         if self.verdict == Verdict.SECURE and validation is not None:
@@ -457,11 +529,16 @@ def find_stale(question: Question, context: Context, *, cd: bool) -> Outcome | N
     story = _Story()
     stale = False
     while True:
-        if story.legs:
-            local = _local(name, question, context)
-            if local is not None:
+        local = _local(name, question, context)
+        if local is not None:
+            onward = _leads_to(local, qtype)
+            if onward is None:
                 outcome = story.close_with(question, local)
                 break
+            if not story.add_local(local):
+                return None
+            name = onward
+            continue
         leg = find_reply(name, qtype, context, cd=cd, client=True)
         if not isinstance(leg, tuple):
             leg = _find_stale_reply(name, qtype, context, cd=cd)
@@ -472,7 +549,7 @@ def find_stale(question: Question, context: Context, *, cd: bool) -> Outcome | N
         if not story.add(raw, verdict, reason, from_cache=True) or len(story.seen) > ALIASES:
             return None
         if raw.alias is None or qtype == c.CNAME:
-            outcome = story.outcome(question, raw, context)
+            outcome = story.outcome(question, raw, None if cd else context.validation)
             break
         name = raw.alias
     if outcome.failure is not None:
@@ -483,6 +560,15 @@ def find_stale(question: Question, context: Context, *, cd: bool) -> Outcome | N
         outcome.ttl = 0
         code = c.EDE_STALE_NXDOMAIN_ANSWER if outcome.rcode == c.NXDOMAIN else c.EDE_STALE_ANSWER
         outcome.ede = [(code, f"not older than {cache.serve_stale} seconds"), *outcome.ede]
+    if context.dns64 is not None and _may_be_made(question, cd=cd) and context.dns64.needs_addresses(outcome):
+        found = find_stale(Question(question.qname, c.A), context, cd=cd)
+        if found is None:
+            return None
+        made: Outcome = context.dns64.synthesise(question, outcome, found)
+        made.stale = outcome.stale or found.stale
+        made.ttl = 0 if made.stale else made.ttl
+        made.ede = [*outcome.ede, *(entry for entry in made.ede if entry not in outcome.ede)]
+        return made
     return outcome
 
 

@@ -15,11 +15,13 @@ from resolver.limits import Limit
 
 __all__ = [
     "CacheSettings",
+    "ControlSettings",
     "DnssecSettings",
     "ForwardZone",
     "HostEntry",
     "IterationSettings",
     "LogSettings",
+    "MetricsSettings",
     "PolicySettings",
     "RootServer",
     "ServerSettings",
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_DNS64_LENGTHS = (32, 40, 48, 56, 64, 96)
 
 
 def knob(default: T, doc: str, *, kind: str = "", limit: Limit | None = None, scale: int = 1) -> T:
@@ -94,6 +98,25 @@ def _check_prefixes(values: tuple[str, ...], where: str) -> None:
             ip_network(value, strict=False)
         except ValueError:
             raise ValueError(f"{where}: {value!r} is not an address prefix such as 192.0.2.0/24") from None
+
+
+def _check_dns64(text: str) -> None:
+    try:
+        network = ip_network(text)
+    except ValueError:
+        raise ValueError(f"policy.dns64_prefix: {text!r} is not an address prefix such as 64:ff9b::/96") from None
+    if network.version != 6 or network.prefixlen not in _DNS64_LENGTHS:
+        lengths = ", ".join(map(str, _DNS64_LENGTHS))
+        raise ValueError(f"policy.dns64_prefix: {text!r} is not an IPv6 prefix of {lengths} bits (RFC 6052 2.2)")
+
+
+def _check_renumber(text: str) -> None:
+    try:
+        before, after = map(ip_network, text.split())
+    except ValueError:
+        raise ValueError(f"policy.renumber: {text!r} is not two address prefixes, from and to") from None
+    if before.version != after.version or before.prefixlen != after.prefixlen:
+        raise ValueError(f"policy.renumber: the two prefixes of {text!r} differ in size")
 
 
 class RootServer(NamedTuple):
@@ -212,6 +235,9 @@ class ServerSettings:
         "", "Answer to id.server and hostname.bind in class CH (RFC 4892) and NSID (RFC 5001); empty: refused."
     )
     version: str = knob("", "Answer to version.server and version.bind in class CH; empty: refused.")
+    nsid: str = knob(
+        "", 'Name-server identifier (RFC 5001) if not `identity`: text, or octets in hexadecimal after "0x".'
+    )
 
     def __post_init__(self) -> None:
         _check_limits(self, "server")
@@ -220,6 +246,17 @@ class ServerSettings:
         for name, words in (("overflow", ("servfail", "drop")), ("without_recursion", ("refuse", "cache"))):
             if getattr(self, name) not in words:
                 raise ValueError(f"server.{name}: {getattr(self, name)!r} is not one of {', '.join(words)}")
+        try:
+            octets = self.nsid_octets
+        except ValueError:
+            raise ValueError(f"server.nsid: {self.nsid!r} is not hexadecimal after 0x") from None
+        limits.NSID_SIZE.check(len(octets), "server.nsid")
+
+    @property
+    def nsid_octets(self) -> bytes:
+        """What a client that asks for the identifier gets; empty: nothing."""
+        text = self.nsid or self.identity
+        return bytes.fromhex(text[2:]) if self.nsid.startswith("0x") else text.encode()
 
     @property
     def endpoints(self) -> tuple[tuple[str, int], ...]:
@@ -293,6 +330,10 @@ class CacheSettings:
         kind="seconds",
         limit=limits.CACHE_STALE_TTL,
     )
+    snapshot_file: str = knob(
+        "",
+        "File in which the cache survives a restart: written when the daemon stops, read when it starts. Empty: none.",
+    )
     prefetch: bool = knob(
         True,
         "Renew an answer that is asked for in the last tenth of its TTL before it ends, so that popular names never"
@@ -326,6 +367,9 @@ class IterationSettings:
     )
     case_randomisation: bool = knob(
         True, "Mix upper and lower case in questions and demand the same back: more bits against spoofing (0x20)."
+    )
+    case_exempt: tuple[str, ...] = knob(
+        (), "Zones at and below which names are asked in lower case after all, because their servers mind the letters."
     )
     do_ip4: bool = knob(True, "Ask name servers over IPv4.")
     do_ip6: bool = knob(True, "Ask name servers over IPv6; costs little where there is none, since that is noticed.")
@@ -397,6 +441,11 @@ class DnssecSettings:
     sha1: bool = knob(
         True, "Accept signatures of algorithms 5 and 7 (RSA with SHA-1, RFC 9905); off: such zones count as insecure."
     )
+    harden_algorithm_downgrade: bool = knob(
+        False,
+        "Demand a right signature of each algorithm that a zone's DS records and keys name, so that breaking the"
+        " weakest is not enough; some zones fail it during a rollover, and RFC 6840 5.11 wants one to suffice.",
+    )
 
     nsec3_iterations: int = knob(
         limits.NSEC3_ITERATIONS.default,
@@ -423,8 +472,9 @@ class PolicySettings:
         "Client prefixes that are served; the longest matching prefix of the three lists decides.",
     )
     refuse: tuple[str, ...] = knob(
-        ("0.0.0.0/0", "::/0"),
-        "Client prefixes answered REFUSED (RFC 1035 4.1.1): an open resolver is a weapon in others' hands (RFC 5358).",
+        (),
+        "Client prefixes answered REFUSED (RFC 1035 4.1.1), as are those that no list holds: an open resolver is a"
+        " weapon in others' hands (RFC 5358).",
     )
     drop: tuple[str, ...] = knob((), "Client prefixes that get no answer at all.")
     special_names: bool = knob(
@@ -440,12 +490,57 @@ class PolicySettings:
         " resolve.",
     )
     local_data: tuple[str, ...] = knob((), "Records of local zones, in the text form of zone files.")
+    dns64_prefix: str = knob(
+        "",
+        "Make AAAA records below this prefix for names that have A records only, for clients behind NAT64 (RFC 6147);"
+        ' usually "64:ff9b::/96". Empty: never.',
+    )
+    dns64_exclude: tuple[str, ...] = knob(
+        ("::ffff:0:0/96",), "AAAA records inside these prefixes count as none for that (RFC 6147 5.1.4)."
+    )
+    private_addresses: tuple[str, ...] = knob(
+        (),
+        "Addresses of one's own network, which names of strangers must not point to (DNS rebinding): they are left out"
+        " of answers.",
+    )
+    private_domains: tuple[str, ...] = knob((), "Zones at and below which such addresses are in order.")
+    renumber: tuple[str, ...] = knob(
+        (), 'Addresses in answers that are moved: "192.0.2.0/24 198.51.100.0/24" turns the first prefix into the other.'
+    )
 
     def __post_init__(self) -> None:
-        for name in ("allow", "refuse", "drop"):
+        for name in ("allow", "refuse", "drop", "dns64_exclude", "private_addresses"):
             _check_prefixes(getattr(self, name), f"policy.{name}")
+        if self.dns64_prefix:
+            _check_dns64(self.dns64_prefix)
+        for text in self.renumber:
+            _check_renumber(text)
         for entry in self.hosts:
             _check_addresses(entry.addresses, f"policy.hosts.{entry.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """How the running daemon is told what to do (resolverctl)."""
+
+    socket: str = knob(
+        "", "Path of the Unix socket for resolverctl; only the daemon's own user and root may open it. Empty: none."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Counters for Prometheus."""
+
+    listen: str = knob(
+        "",
+        "Address and port of GET /metrics over HTTP, for instance 127.0.0.1:9335; whoever reaches it can read all"
+        " counters. Empty: none.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.listen:
+            parse_endpoint(self.listen, limits.METRICS_PORT.default, "metrics.listen")
 
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -488,6 +583,10 @@ class Settings:
     policy: PolicySettings = field(
         default_factory=PolicySettings, metadata={"doc": "Who may ask, and what is answered without asking anybody."}
     )
+    control: ControlSettings = field(
+        default_factory=ControlSettings, metadata={"doc": "How the running daemon is told what to do (resolverctl)."}
+    )
+    metrics: MetricsSettings = field(default_factory=MetricsSettings, metadata={"doc": "Counters for Prometheus."})
     log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What the daemon says on standard error."})
     root_hints: tuple[RootServer, ...] = knob(
         tuple(RootServer(name, addresses) for name, addresses in hints.ROOT_SERVERS),

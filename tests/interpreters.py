@@ -27,8 +27,10 @@ def candidates(version: tuple[int, int]) -> list[str]:
 
 def working(version: tuple[int, int]) -> str | None:
     """The first candidate that starts, is this version and has its headers."""
-    probe = ("import sys, sysconfig, os, venv; print('%d.%d' % sys.version_info[:2], "
-             "os.path.exists(os.path.join(sysconfig.get_paths()['include'], 'Python.h')))")
+    probe = (
+        "import sys, sysconfig, os, venv; print('%d.%d' % sys.version_info[:2], "
+        "os.path.exists(os.path.join(sysconfig.get_paths()['include'], 'Python.h')))"
+    )
     for path in candidates(version):
         try:
             got = subprocess.run([path, "-c", probe], capture_output=True, text=True, timeout=60, check=False)
@@ -47,16 +49,25 @@ def run_on(version: tuple[int, int], python: str) -> int:
     stamp = venv / ".installed"
     if not stamp.exists() or stamp.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
         subprocess.run([python, "-m", "venv", str(venv)], check=True, cwd=ROOT)
-        subprocess.run([inside, "-m", "pip", "install", "-q", "--upgrade", "pip", "setuptools>=77", "Cython>=3.1,<3.4"],
-                       check=True, cwd=ROOT)
-        subprocess.run([inside, "-m", "pip", "install", "-q", "--no-build-isolation", "-e", ".[test]"],
-                       check=True, cwd=ROOT, env={**os.environ, "CORENET_MODULES": "none"})
+        subprocess.run(
+            [inside, "-m", "pip", "install", "-q", "--upgrade", "pip", "setuptools>=77", "Cython>=3.1,<3.4"],
+            check=True,
+            cwd=ROOT,
+        )
+        subprocess.run(
+            [inside, "-m", "pip", "install", "-q", "--no-build-isolation", "-e", ".[test]"],
+            check=True,
+            cwd=ROOT,
+            env={**os.environ, "CORENET_MODULES": "none"},
+        )
         stamp.touch()
     subprocess.run([inside, "setup.py", "-q", "build_ext", "--inplace"], check=True, cwd=ROOT)
     print(f"-- Python {label}: unit and property tests", flush=True)
-    return subprocess.run([inside, "-m", "pytest", "-q", "tests/unit", "tests/property", "-p", "no:benchmark",
-                           "-p", "no:cacheprovider"],
-                          cwd=ROOT, check=False).returncode
+    return subprocess.run(
+        [inside, "-m", "pytest", "-q", "tests/unit", "tests/property", "-p", "no:benchmark", "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        check=False,
+    ).returncode
 
 
 def main(argv: list[str]) -> int:
@@ -69,7 +80,10 @@ def main(argv: list[str]) -> int:
             continue
         python = working(version)
         if python is None:
-            print(f"Python {label}: not installed here, skipped (Debian package python{label}-dev, or pyenv install {label})")
+            print(
+                f"Python {label}: not installed here, skipped "
+                f"(Debian package python{label}-dev, or pyenv install {label})"
+            )
             if os.environ.get("CORENET_NO_SKIPS") == "1" and version in REQUIRED_IN_CI:
                 failed.append(label)
             continue

@@ -18,18 +18,27 @@ def main() -> int:
     lib = str(Path(sys.argv[1]).resolve())
     runtime = []
     for name in ("libasan.so", "libubsan.so", "libstdc++.so"):
-        path = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        path = subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
         runtime.append(path)
-    env = {**os.environ, "LD_PRELOAD": " ".join(runtime), "PYTHONMALLOC": "malloc", "PYTHONPATH": lib,
-           "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:abort_on_error=1:allocator_may_return_null=1",
-           "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
+    env = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(runtime),
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": lib,
+        "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:abort_on_error=1:allocator_may_return_null=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    }
     python = sys.executable
     commands = [
-        [str(Path(python).parent / "pytest"), "-q", "-p", "no:benchmark", "-p", "no:cacheprovider", "tests/unit"],
-        [python, "tests/fuzz/run.py", "--runs", FUZZ_RUNS],
+        [str(Path(python).parent / "pytest"), "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
+         "-p", "no:benchmark", "-p", "no:cacheprovider", str(ROOT / "tests" / "unit")],
+        [python, str(ROOT / "tests" / "fuzz" / "run.py"), "--runs", FUZZ_RUNS],
     ]
     for command in commands:
-        code = subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
+        # From outside the checkout, whose own folders would come before the build under test.
+        code = subprocess.run(command, cwd=Path(lib).parent, env=env, check=False).returncode
         if code:
             return code
     return 0

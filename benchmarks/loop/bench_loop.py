@@ -1,8 +1,7 @@
 """The loop against asyncio and uvloop: call_soon, TCP echo and UDP echo of 1 KiB."""
 
-import pytest
 import loop_servers as servers
-
+import pytest
 from ratio import Contender
 
 BATCH = 100

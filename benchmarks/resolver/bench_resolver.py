@@ -7,10 +7,10 @@ doing no more than parsing the very same replies, which is what a resolver built
 
 import dns.message
 import pytest
-from resolver_servers import hits, has_unbound, resolverd, unbound
+from ratio import Contender
+from resolver_servers import has_unbound, hits, resolverd, unbound
 from support.fakenet import FakeNet, SeededRandom
 
-from ratio import Contender
 from resolver.cache import Store
 from resolver.effects import Question
 from resolver.mesh import Mesh
@@ -23,13 +23,22 @@ from resolver.wire.consts import A
 from resolver.wire.message import MessageView, inspect_query
 
 ZONES = {
-    "198.41.0.4": (".", "@ 900 SOA a.root. h.root. 1 2 3 4 300\n@ 900 NS a.root.\na.root. 900 A 198.41.0.4\n"
-                        "com. 900 NS a.gtld.com.\na.gtld.com. 900 A 192.5.6.30\n"),
-    "192.5.6.30": ("com.", "@ 900 SOA a.gtld h 1 2 3 4 300\n@ 900 NS a.gtld\na.gtld 900 A 192.5.6.30\n"
-                           "example 900 NS ns1.example\nexample 900 NS ns2.example\nns1.example 900 A 192.0.2.1\n"
-                           "ns2.example 900 A 192.0.2.2\n"),
-    "192.0.2.1": ("example.com.", "@ 900 SOA ns1 h 1 2 3 4 300\n@ 900 NS ns1\n@ 900 NS ns2\nns1 900 A 192.0.2.1\n"
-                                  "ns2 900 A 192.0.2.2\nwww 300 A 192.0.2.80\n"),
+    "198.41.0.4": (
+        ".",
+        "@ 900 SOA a.root. h.root. 1 2 3 4 300\n@ 900 NS a.root.\na.root. 900 A 198.41.0.4\n"
+        "com. 900 NS a.gtld.com.\na.gtld.com. 900 A 192.5.6.30\n",
+    ),
+    "192.5.6.30": (
+        "com.",
+        "@ 900 SOA a.gtld h 1 2 3 4 300\n@ 900 NS a.gtld\na.gtld 900 A 192.5.6.30\n"
+        "example 900 NS ns1.example\nexample 900 NS ns2.example\nns1.example 900 A 192.0.2.1\n"
+        "ns2.example 900 A 192.0.2.2\n",
+    ),
+    "192.0.2.1": (
+        "example.com.",
+        "@ 900 SOA ns1 h 1 2 3 4 300\n@ 900 NS ns1\n@ 900 NS ns2\nns1 900 A 192.0.2.1\n"
+        "ns2 900 A 192.0.2.2\nwww 300 A 192.0.2.80\n",
+    ),
 }
 ZONES["192.0.2.2"] = ZONES["192.0.2.1"]
 
@@ -40,7 +49,9 @@ class Recorded:
     def __init__(self) -> None:
         self.replies: dict[tuple[str, bytes], bytes] = {}
         self.seen: list[bytes] = []
-        self.authorities = {address: Authority([Zone.from_text(origin, text)]) for address, (origin, text) in ZONES.items()}
+        self.authorities = {
+            address: Authority([Zone.from_text(origin, text)]) for address, (origin, text) in ZONES.items()
+        }
 
     def host(self, address: str):
         def answer(packet: bytes, tcp: bool) -> bytes | None:
@@ -58,8 +69,11 @@ class Recorded:
 def walk(recorded: Recorded) -> None:
     """Resolve one name from the root with everything new."""
     net = FakeNet({address: recorded.host(address) for address in ZONES})
-    settings = Settings(root_hints=(RootServer("a.root.", ("198.41.0.4",)),), dnssec=DnssecSettings(enabled=False),
-                        iteration=IterationSettings(priming=False, do_ip6=False))
+    settings = Settings(
+        root_hints=(RootServer("a.root.", ("198.41.0.4",)),),
+        dnssec=DnssecSettings(enabled=False),
+        iteration=IterationSettings(priming=False, do_ip6=False),
+    )
     store = Store.create(1 << 20, seed=bytes(16))
     mesh = Mesh(exchange=net, crypto=net, clock=net, rng=SeededRandom(1), store=store, settings=settings)
     done: list = []

@@ -1,6 +1,6 @@
 """The loop: the engine's hot half over the cold half that asyncio already has.
 
-``Loop`` inherits from `asyncio.BaseEventLoop` all that is not on a hot path (create_connection, start_tls, executors,
+``Loop`` inherits from `asyncio.BaseEventLoop` all that is not on a hot path (create_connection, executors,
 async generators, exception handlers) and overrides what is. `_run_once` runs the engine until it is stopped, so that
 the standard ``run_forever`` of each Python version keeps its own setup and clean-up around it.
 """
@@ -8,7 +8,7 @@ the standard ``run_forever`` of each Python version keeps its own setup and clea
 import asyncio
 import socket
 import sys
-from asyncio import format_helpers, sslproto
+from asyncio import format_helpers
 from asyncio.log import logger
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
@@ -20,6 +20,8 @@ from corenet.loop.naming import Naming
 from corenet.loop.signals import Signals
 from corenet.loop.sockops import SocketEngine
 from corenet.loop.subprocess import SubprocessTransport, watch_child
+from corenet.tls import upgrade
+from corenet.tls.transport import make_tls
 from corenet.transports import make_datagram, make_read_pipe, make_stream, make_write_pipe
 
 __all__ = ["Loop", "new_event_loop", "run"]
@@ -161,19 +163,42 @@ class Loop(SocketEngine, Listening, Naming, asyncio.BaseEventLoop):  # type: ign
         ssl_shutdown_timeout: float | None = None,
         call_connection_made: bool = True,
     ) -> Any:
-        tls = sslproto.SSLProtocol(
+        tls = make_tls(
             self,
             protocol,
             sslcontext,
             waiter,
-            server_side,
-            server_hostname,
+            server_side=server_side,
+            server_hostname=server_hostname,
             call_connection_made=call_connection_made,
-            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
+            ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        make_stream(self, rawsock, tls, None, extra, server)
-        return tls._app_transport
+        make_stream(self, rawsock, cast(Any, tls), None, extra, server)
+        return tls
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: Any,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        """Put TLS on a connection; returns the transport that `protocol` uses from now on."""
+        return await upgrade.start_tls(
+            self,
+            transport,
+            protocol,
+            sslcontext,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
 
     def _make_datagram_transport(
         self, sock: socket.socket, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None

@@ -6,9 +6,10 @@ connections and in the next turn for those that a coroutine waits for.
 
 from cpython.object cimport PyObject
 from libc.stddef cimport size_t
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from corenet.core.engine cimport Engine
+from corenet.core.poller cimport Watcher
 from corenet.core.sys cimport sockaddr_in6
 from corenet.transports.base cimport Transport
 from corenet.transports.writequeue cimport WriteQueue
@@ -21,8 +22,13 @@ cdef class Roster:
     cdef int join(self, StreamTransport member) except -1
     cdef int leave(self, StreamTransport member) except -1
 
+cdef class Consumer(Watcher):
+    # Called with what was received, valid during the call only; exceptions of user code do not leave it.
+    cdef int bytes_received(self, const uint8_t *data, size_t length) except -1
+
 cdef class StreamBase(Transport):
     cdef WriteQueue queue
+    cdef Consumer consumer
     cdef bytes pending
     cdef object empty_waiter
     cdef uint64_t last_turn

@@ -28,6 +28,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_STREAM, born, died
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
+from corenet.core.poller cimport Watcher
 from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
@@ -56,6 +57,13 @@ cdef object UNSUPPORTED_SENDFILE = constants._SendfileMode.UNSUPPORTED
 
 cdef int propagate() except -1:
     return -1
+
+
+cdef class Consumer(Watcher):
+    """A protocol of our own that takes received bytes through C, without a bytes object made for it."""
+
+    cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
+        return 0
 
 
 cdef class StreamBase(Transport):
@@ -87,6 +95,7 @@ cdef class StreamBase(Transport):
         return 0
 
     cdef int adopt(self, object protocol) except -1:
+        self.consumer = <Consumer>protocol if isinstance(protocol, Consumer) else None
         self.buffered_protocol = isinstance(protocol, asyncio.BufferedProtocol)
         self.protocol = protocol
         self.protocol_connected = True
@@ -166,6 +175,11 @@ cdef class StreamBase(Transport):
             left -= 1
             got = self.take(buffer, SCRATCH_SIZE)
             if got > 0:
+                if self.consumer is not None:
+                    self.consumer.bytes_received(buffer, got)
+                    if got < SCRATCH_SIZE:
+                        return 0
+                    continue
                 data = PyBytes_FromStringAndSize(<const char *>buffer, got)
                 arguments[0] = <PyObject *>self.protocol
                 arguments[1] = <PyObject *>data
@@ -567,6 +581,7 @@ cdef class StreamTransport(StreamBase):
 
     cdef int released(self) except -1:
         cdef Roster roster = self.roster
+        self.consumer = None
         if roster is not None:
             self.roster = None
             roster.leave(self)

@@ -35,9 +35,6 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
 cdef bint answers_claim(const AnswerKey *key) noexcept nogil
 cdef int answers_add_option(const AnswerKey *key, uint8_t *out, int length, size_t limit, uint16_t code,
                             const uint8_t *data, uint16_t size) noexcept nogil
-cdef int answers_render(void *handle, const QueryInfo *q, uint64_t view, int64_t now_seconds, uint8_t *out, size_t cap,
-                        size_t client_limit) noexcept nogil
-
 cdef class AnswerCache:
     cdef AnswerContext context
     cdef readonly Table table

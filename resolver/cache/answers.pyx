@@ -4,7 +4,7 @@ Header and question come from the asker (id, RD, CD, the spelling of the name), 
 some 25 bytes and its compression pointers stay right: the asker's question has the stored one's length. A cached
 answer is one lookup and one copy, without the GIL, whoever asks: UDP, TCP or the tests.
 Template: [counts of the three sections, 6 bytes] [length of stored EDNS options, 2 bytes, only if marked]
-[16-bit offsets of TTLs from the body's start, `aux` of them] [body] [options]. `meta` holds the RCODE, AD, and the mark.
+[16-bit offsets of TTLs from the body's start, `aux` of them] [body] [options]. `meta` holds the RCODE, AA, AD and the mark.
 Only answers that clients asked for belong here; everything else lives as RRsets (`rrsets`).
 """
 
@@ -19,7 +19,7 @@ from resolver.cache.lookup cimport (
 )
 from resolver.cache.table cimport Table
 from resolver.cache.writers cimport PUT_STORED, Piece, table_drop, table_put
-from resolver.wire.consts cimport C_IN, EDNS_DO, F_AD, F_CD, F_OPCODE, F_QR, F_RA, F_RCODE, F_RD, F_TC, T_OPT
+from resolver.wire.consts cimport C_IN, EDNS_DO, F_AA, F_AD, F_CD, F_OPCODE, F_QR, F_RA, F_RCODE, F_RD, F_TC, T_OPT
 from resolver.wire.message cimport QueryInfo, parse_query
 from resolver.wire.name cimport name_length, name_lower
 
@@ -30,6 +30,7 @@ cdef enum:
     META_RCODE = 0x0F
     META_AD = 0x10
     META_OPTIONS = 0x20
+    META_AA = 0x40
     MARK_DO = 0x01
     MARK_CD = 0x02
     MARK_ELSEWHERE = 0x04       # a class other than IN or a view other than 0 follows
@@ -139,6 +140,8 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
         flags = F_QR | F_RA | (q.flags & (F_RD | F_CD)) | (f.meta & META_RCODE)
         if f.meta & META_AD and ((q.has_edns and q.do_bit) or q.flags & F_AD):
             flags |= F_AD                               # RFC 6840 sections 5.7 and 5.8
+        if f.meta & META_AA:
+            flags |= F_AA
         put16(out, q.id)
         memcpy(out + 4, &ONE_QUESTION, 2)
         memcpy(out + HEADER, q.qname, q.qname_len)
@@ -210,14 +213,6 @@ cdef int answers_add_option(const AnswerKey *key, uint8_t *out, int length, size
     return length + 4 + size
 
 
-cdef int answers_render(void *handle, const QueryInfo *q, uint64_t view, int64_t now_seconds, uint8_t *out, size_t cap,
-                        size_t client_limit) noexcept nogil:
-    """`answers_prepare` and `answers_render_key` in one; `handle` is `AnswerCache.handle()`."""
-    cdef AnswerKey key
-    answers_prepare(<AnswerContext *>handle, q, view, &key)
-    return answers_render_key(<AnswerContext *>handle, &key, q, now_seconds, out, cap, client_limit)
-
-
 cdef uint16_t ONE_QUESTION
 put16(<uint8_t *>&ONE_QUESTION, 1)
 
@@ -270,7 +265,7 @@ cdef class AnswerCache:
         self.context.payload = limits.EDNS_PAYLOAD.check(payload, "EDNS payload")
 
     cdef void *handle(self) noexcept:
-        """What `answers_render` takes; it lives as long as this object."""
+        """The `AnswerContext` of the C door; it lives as long as this object."""
         return &self.context
 
     def put(self, packet: bytes, *, do: bool, cd: bool, view: int = 0, now: int, ttl: int,
@@ -307,7 +302,7 @@ cdef class AnswerCache:
             return False
         fill_key(&key, &self.table.view, p + HEADER, <uint32_t>name_size, get16(p + body - 4), get16(p + body - 2),
                  do, cd, view)
-        meta = <uint8_t>(flags & F_RCODE) | (META_AD if flags & F_AD else 0)
+        meta = <uint8_t>(flags & F_RCODE) | (META_AD if flags & F_AD else 0) | (META_AA if flags & F_AA else 0)
         pieces[0].data = p + 6
         pieces[0].size = 6
         pieces[1].data = length
@@ -328,13 +323,15 @@ cdef class AnswerCache:
     def render(self, query: bytes, now: int, limit: int, view: int = 0) -> bytes | None:
         """The reply to a plain query of at most `limit` bytes, or None: not here, or the query is not plain."""
         cdef QueryInfo q
+        cdef AnswerKey key
         cdef Py_ssize_t cap = max(0, min(limit, 65535))
         cdef bytes out
         cdef int size
         if parse_query(<const uint8_t *>PyBytes_AS_STRING(query), PyBytes_GET_SIZE(query), &q) != 0:
             return None
         out = PyBytes_FromStringAndSize(NULL, cap)
-        size = answers_render(&self.context, &q, view, now, <uint8_t *>PyBytes_AS_STRING(out), cap, cap)
+        answers_prepare(&self.context, &q, view, &key)
+        size = answers_render_key(&self.context, &key, &q, now, <uint8_t *>PyBytes_AS_STRING(out), cap, cap)
         return out[:size] if size > 0 else None
 
     cdef int find_left(self, const QueryInfo *q, uint64_t view, int64_t now) noexcept nogil:

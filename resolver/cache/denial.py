@@ -1,10 +1,11 @@
-"""Proofs of absence that were verified, in the order of their zone, so that they answer for names never asked (RFC 8198).
+"""Verified proofs of absence in the order of their zone, so that they answer for names never asked (RFC 8198).
 
 An NSEC or NSEC3 record is found by the gap a name falls into, which no hash table can do; so each zone has its records
 sorted, by canonical name or by hash, and a lookup is one bisection. What a record proves is not decided here: the
 validation room asks the same questions of these records as of those that came in a reply. Only records whose signatures
 were checked may be added. Bounds: records of one zone and of all; the zone not used for the longest time leaves first.
-The index belongs to one process, unlike the table, because it is made of Python objects; what it forgets is asked again.
+The index belongs to one process, unlike the table, because it is made of Python objects; what it forgets is asked
+again.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ class DenialIndex:
             self._count -= len(self._zones.popitem(last=False)[1])
 
     def add_soa(self, rrset: RRset, now: int) -> None:
-        """Keep the verified SOA of a denial; its TTL, or its MINIMUM when that is less, bounds the proofs (RFC 9077)."""
+        """Keep the verified SOA of a denial; its TTL or its MINIMUM when that is less, bounds proofs (RFC 9077)."""
         ttl = min(rrset.ttl, int.from_bytes(rrset.rdata(0)[-4:], "big"), self._max_ttl)
         if ttl > 0:
             known = self._zones.get(names.lower(rrset.name))

@@ -20,12 +20,12 @@ from resolver.cache.lookup cimport (
     table_touch,
 )
 from resolver.cache.table cimport Table
-from resolver.cache.writers cimport PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_drop, table_put
+from resolver.cache.writers cimport PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Copied, Piece, table_drop, table_put
 from resolver.wire.consts cimport C_IN, T_NS
 from resolver.wire.name cimport name_length, name_lower
 from resolver.wire.rrset cimport RRset, make_rrset, packed_count
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from resolver import limits
 from resolver.cache.table import TableStatistics
@@ -432,6 +432,50 @@ cdef class RRsetCache:
                 table_touch(f)
                 return value
         return None
+
+    # --------------------------------------------------------------------------------------------------------- walk
+
+    def walk(self, now: int) -> Iterator[tuple[bytes, int, int, RRset | None]]:
+        """Everything fresh: owner, type, seconds left, and the set, or None for a denial (type 0: of the whole name).
+
+        The cache stays in use meanwhile; what comes and goes may be missed, what moves may be shown twice.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock of the cache.
+        """
+        cdef bytes block, owner
+        cdef const uint8_t *p
+        cdef uint64_t at, size
+        cdef Copied head
+        cdef const uint8_t *key
+        cdef int64_t left
+        cdef uint16_t rtype
+        cdef int count, sigs
+        for block in self.table.copy_out((1 << KIND_RRSET) | (1 << KIND_NEGATIVE), now=now):
+            p = <const uint8_t *>PyBytes_AS_STRING(block)
+            size = PyBytes_GET_SIZE(block)
+            at = 0
+            while at + sizeof(Copied) <= size:
+                memcpy(&head, p + at, sizeof(Copied))
+                key = p + at + sizeof(Copied)
+                at += sizeof(Copied) + head.key_size + head.value_size
+                left = remaining(now, head.created, head.ttl)
+                if at > size or head.key_size < 3 or left <= 0:
+                    continue
+                owner = slice_bytes(key, head.key_size - 2)
+                rtype = (<uint16_t>key[head.key_size - 2] << 8) | key[head.key_size - 1]
+                if head.kind == KIND_NEGATIVE:
+                    yield owner, rtype, left, None
+                    continue
+                if head.aux > head.value_size:
+                    continue
+                count = packed_count(key + head.key_size, head.aux)
+                sigs = packed_count(key + head.key_size + head.aux, head.value_size - head.aux)
+                if count >= 0 and sigs >= 0:
+                    yield owner, rtype, left, make_rrset(
+                        owner, rtype, C_IN, <uint32_t>left, slice_bytes(key + head.key_size, head.aux), count,
+                        slice_bytes(key + head.key_size + head.aux, head.value_size - head.aux), sigs, head.meta & 15,
+                        (head.meta >> 4) & 3)
 
     # ----------------------------------------------------------------------------------------------------- removal
 

@@ -13,8 +13,8 @@ from libc.string cimport memcpy, memset
 from resolver.cache.arena cimport ARENA_PAGE, Arena, atomic_add64, atomic_get64
 from resolver.cache.damage cimport table_heal
 from resolver.cache.lookup cimport (
-    GROUP_BUCKETS, KEY_LIMIT, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Found, TableHeader, TableView, found_is_valid,
-    read_turns, remaining, table_find, table_hash, table_touch,
+    GROUP_BUCKETS, KEY_LIMIT, KIND_ANSWER, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Found, TableHeader, TableView,
+    found_is_valid, read_turns, remaining, table_find, table_hash, table_touch,
 )
 from resolver.cache.writers cimport (
     PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Copied, Piece, table_clear, table_copy, table_drop, table_put,
@@ -221,7 +221,7 @@ cdef class Table:
     def copy_in(self, block: bytes, kinds: int, *, now: int, stale: int = 0) -> int:
         """Take in what `copy_out` gave, with the ages the entries had; returns how many now stand here.
 
-        What is fresh here already stays. Skipped are entries of other kinds, whose key does not begin with a name,
+        What is fresh here already stays. Skipped are entries of other kinds, whose key is none,
         and those expired by `stale` seconds or more.
 
         Raises:
@@ -249,7 +249,7 @@ cdef class Table:
             key = p + at
             at += <uint64_t>head.key_size + head.value_size
             if (not 0 < head.kind < KINDS or not (c_kinds >> head.kind) & 1 or head.key_size > KEY_LIMIT
-                    or head.ttl == 0 or head.ttl > 0x7FFFFFFF or name_length(key, head.key_size) < 0
+                    or head.ttl == 0 or head.ttl > 0x7FFFFFFF or not is_key(head.kind, key, head.key_size)
                     or head.created > c_now or remaining(c_now, head.created, head.ttl) <= -c_stale):
                 continue
             h = table_hash(&self.view, head.kind, key, head.key_size)
@@ -291,6 +291,14 @@ cdef class Table:
 cdef bint is_same_table(const TableHeader *a, const TableHeader *b) noexcept:
     return (a.magic == b.magic and a.k0 == b.k0 and a.k1 == b.k1 and a.maximum_groups == b.maximum_groups
             and a.locks_offset == b.locks_offset and a.buckets_offset == b.buckets_offset)
+
+
+cdef bint is_key(uint8_t kind, const uint8_t *key, uint32_t size) noexcept:
+    """Whether a key is a name and what belongs after it: a type, and with answers more."""
+    cdef Py_ssize_t length = name_length(key, size)
+    if length < 0:
+        return False
+    return size - length >= 3 if kind == KIND_ANSWER else size - length == 2
 
 
 cdef uint8_t check_kind(int kind) except 0:

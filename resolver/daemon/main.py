@@ -124,7 +124,7 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
     """Open the sockets and serve until a signal says otherwise."""
-    from resolver.daemon import log, sockets, supervisor, worker
+    from resolver.daemon import doors, log, sockets, supervisor, worker
 
     log.set_up(settings.log)
     server = settings.server
@@ -143,9 +143,14 @@ def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], 
             server.endpoints, shares=server.workers, lenient=server.listen == Settings().server.listen
         )
         try:
-            if server.workers == 1:
-                return worker.run(settings, shares[0], reload=reload, options=options)
-            return supervisor.run(settings, shares, reload=reload, options=options)
+            opened = doors.open_doors(settings, server.workers)
+            options = replace(options, doors=opened)
+            try:
+                if server.workers == 1:
+                    return worker.run(settings, shares[0], reload=reload, options=options)
+                return supervisor.run(settings, shares, reload=reload, options=options)
+            finally:
+                opened.close()
         finally:
             sockets.close_all(shares)
     except ValueError as error:

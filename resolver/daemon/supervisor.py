@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from resolver import limits
 from resolver.api import make_store
-from resolver.daemon import worker
+from resolver.daemon import keep, worker
 from resolver.daemon.sockets import Endpoint
 from resolver.settings import Settings, replace
 
@@ -48,6 +48,7 @@ class _Supervisor:
         self.reload = reload
         self.options = options
         self.store = make_store(settings, shared=True)
+        keep.restore_if_set(self.store, settings)
         self.children: dict[int, int] = {}
         self.deaths: deque[float] = deque(maxlen=limits.WORKER_RESTARTS.default + 1)
         self.lifeline = os.pipe()
@@ -62,6 +63,7 @@ class _Supervisor:
             return self.watch()
         finally:
             self.stop()
+            keep.save_if_set(self.store, self.settings)
             os.close(self.lifeline[0])
             os.close(self.lifeline[1])
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -13,13 +13,17 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import corenet
+from corenet._version import __version__
 from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
-from resolver.daemon import first, log, sockets
+from resolver.daemon import first, keep, log, sockets
+from resolver.daemon.commands import Commands
+from resolver.daemon.control import ControlServer, Office
+from resolver.daemon.doors import Doors
+from resolver.daemon.metrics import MetricsServer
 from resolver.daemon.sockets import Endpoint
 from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
@@ -48,13 +52,15 @@ Reload = Callable[[], Settings]
 class Options:
     """What the command line asks of a worker beyond the settings.
 
-    `configured` says that there is a configuration file; `number` counts the workers from 0.
+    `configured` says that there is a configuration file; `number` counts the workers from 0; `doors` were opened
+    before the fork and are used by the first worker, their links by all.
     """
 
     playground: bool = False
     show_first_answer: bool = False
     configured: bool = False
     number: int = 0
+    doors: Doors | None = None
 
 
 def run(
@@ -100,12 +106,16 @@ def keep_what_needs_restart(old: Settings, new: Settings, *, several: bool) -> S
         kept.append("server.listen")
         server = replace(server, listen=old.server.listen)
     cache = new.cache
-    if cache != old.cache:
-        kept.append("cache")
-        cache = old.cache
+    for name in ("size", "min_ttl", "max_ttl", "max_negative_ttl", "servers"):
+        if getattr(cache, name) != getattr(old.cache, name):
+            kept.append(f"cache.{name}")
+            cache = replace(cache, **{name: getattr(old.cache, name)})
+    for part in ("control", "metrics"):
+        if getattr(new, part) != getattr(old, part):
+            kept.append(part)
     if kept:
         logger.warning("reload: %s changed in the file; that takes effect after a restart", " and ".join(kept))
-    return replace(new, server=server, cache=cache)
+    return replace(new, server=server, cache=cache, control=old.control, metrics=old.metrics)
 
 
 def report_bad_reload(error: ValueError) -> None:
@@ -197,11 +207,15 @@ class _Worker:
         self.reload = reload
         self.options = options
         self.store = store or make_store(settings)
+        self.keeps = store is None and not options.playground
         self.lifeline = lifeline
+        self.links = options.doors.links if options.doors is not None else None
+        self.commands = Commands(self)
+        self.side_doors: list[ControlServer | MetricsServer] = []
         self.listeners: list[_Listeners] = []
         self.adapt: Callable[[Settings], Settings] = lambda given: given
         self.retired: set[asyncio.Task[None]] = set()
-        self.reloading: asyncio.Task[None] | None = None
+        self.reloading: asyncio.Task[str] | None = None
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
@@ -224,7 +238,10 @@ class _Worker:
                     flush=True,
                 )
             if playing:
+                self.keeps = False
                 await self.enter_playground(stack)
+            if self.keeps:
+                keep.restore_if_set(self.store, self.given)
             self.current = _Generation(self.adapt(self.given), self.store, loop)
             for endpoint in self.endpoints:
                 listeners = _Listeners(endpoint)
@@ -233,6 +250,7 @@ class _Worker:
             gc.collect()
             gc.set_threshold(limits.GC_YOUNG.default, limits.GC_MIDDLE.default, limits.GC_OLD.default)
             gc.freeze()  # what exists now lives to the end; the collector need not look at it again
+            await self.open_side_doors()
             self.announce()
             if self.options.show_first_answer:
                 shown = "www.example.playground." if playing else "www.iana.org."
@@ -240,7 +258,14 @@ class _Worker:
             reason = await self.stopping
             logger.info("stopping on %s", reason)
             await self.drain()
+            if self.keeps:
+                keep.save_if_set(self.store, self.given)
         return 0
+
+    @property
+    def number(self) -> int:
+        """Which of the workers this is."""
+        return self.options.number
 
     # --- beginning ------------------------------------------------------------------------------------------------
 
@@ -251,6 +276,26 @@ class _Worker:
         world = await stack.enter_async_context(await playground.start(port=0))
         self.adapt = world.settings
         logger.info("the playground's servers are on port %d of their loopback addresses", world.port)
+
+    async def open_side_doors(self) -> None:
+        """The first worker serves the control socket and the metrics; the others answer what it asks them."""
+        doors = self.options.doors
+        if doors is None:
+            return
+        if self.links is not None:
+            if self.number:
+                self.links.serve(self.loop, self.number, self.commands.perform)
+                return
+            self.links.listen(self.loop)
+        office = Office(self, self.commands)
+        if doors.control is not None:
+            control = ControlServer(office)
+            await control.start(doors.control.dup())
+            self.side_doors.append(control)
+        if doors.metrics is not None:
+            metrics = MetricsServer(office.statistics, __version__)
+            await metrics.start(doors.metrics.dup())
+            self.side_doors.append(metrics)
 
     def announce(self) -> None:
         settings = self.current.settings
@@ -269,15 +314,7 @@ class _Worker:
 
     def on_report(self) -> None:
         """Write every counter that is not zero to the log."""
-        generation = self.current
-        groups: dict[str, dict[str, Any]] = {
-            "service": generation.service.statistics(),
-            "fast": generation.fast.statistics(),
-            "mesh": generation.resolver.mesh.statistics(),
-            "upstream": generation.resolver.upstream.statistics(),
-            "cache": self.store.statistics(),
-        }
-        for group, counters in groups.items():
+        for group, counters in self.commands.perform({"command": "statistics"}).items():
             shown = " ".join(f"{name}={value}" for name, value in counters.items() if value)
             logger.info("statistics of %s: %s", group, shown or "nothing yet")
 
@@ -285,8 +322,8 @@ class _Worker:
         if self.reloading is None or self.reloading.done():
             self.reloading = self.loop.create_task(self.do_reload())
 
-    async def do_reload(self) -> None:
-        """Read the configuration again and switch to it, or keep the old one and say why."""
+    async def do_reload(self) -> str:
+        """Read the configuration again and switch to it, or keep the old one and say why; empty when it is in force."""
         several = self.lifeline is not None
         try:
             given = self.reload()
@@ -295,10 +332,10 @@ class _Worker:
             generation = _Generation(self.adapt(given), self.store, self.loop)
         except ValueError as error:
             report_bad_reload(error)
-            return
+            return str(error)
         except OSError as error:
             logger.error("reload: %s; the old configuration stays in force", error.strerror or error)
-            return
+            return str(error.strerror or error)
         old, self.current = self.current, generation
         if outdated(old.settings, generation.settings):
             self.store.clear()
@@ -323,6 +360,7 @@ class _Worker:
         self.retired.add(task)
         task.add_done_callback(self.retired.discard)
         logger.info("reload: the new configuration is in force")
+        return ""
 
     def open_new(self, given: Settings) -> list[Endpoint]:
         """Sockets for addresses that are not served yet.
@@ -338,6 +376,10 @@ class _Worker:
 
     async def drain(self) -> None:
         """Give answers under way a moment, then close everything."""
+        for door in self.side_doors:
+            door.close()
+        if self.links is not None:
+            self.links.stop()
         if self.reloading is not None:
             self.reloading.cancel()
         for task in self.retired:

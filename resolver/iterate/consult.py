@@ -129,7 +129,9 @@ def _converse(
     now = context.monotonic
     payload: int | None = atlas.payload
     timeout = FIRST_TIMEOUT
-    tcp, case = atlas.tcp_only, atlas.randomise_case
+    tcp, case = atlas.tcp_only, atlas.may_randomise(qname)
+    if not case and atlas.randomise_case:
+        qname = names.lower(qname)  # one of the zones whose servers mind letter case
     if info is not None:
         timeout = info.timeout
         # Silence is no sign of broken EDNS in a server that was heard with it (RFC 6891 section 6.2.2).
@@ -203,6 +205,7 @@ def _look_up_addresses(
     candidates = [name for name in cut.missing if name not in looked_up]
     if not candidates:
         candidates = [name for name in cut.names if name not in looked_up and not names.is_subdomain(name, zone)]
+    before = len(cut.servers)
     while candidates:
         if len(looked_up) >= LOOKUPS or search.missing >= MISSING:
             break
@@ -217,7 +220,8 @@ def _look_up_addresses(
                 if outcome.kind in ENDING and task.budget.failure is not None:
                     return task.budget.failure
                 break
-            gained = _add_addresses(cut, name, rtype, outcome, context) or gained
+            # The look-up may have walked through this very cut and have added to it what it found on its way.
+            gained = _add_addresses(cut, name, rtype, outcome, context) or len(cut.servers) > before
             if gained:
                 break
         if gained:

@@ -90,6 +90,7 @@ class Atlas:
         self.minimising = iteration.qname_minimisation
         self.payload = iteration.edns_payload
         self.randomise_case = iteration.case_randomisation
+        self._plain = frozenset(names.lower(names.from_text(zone)) for zone in iteration.case_exempt)
         self.tcp_only = iteration.tcp_only
         self.harden_glue = iteration.harden_glue
         self.priming = iteration.priming
@@ -140,6 +141,17 @@ class Atlas:
             text = None
         known[rdata] = text
         return text
+
+    def may_randomise(self, name: bytes) -> bool:
+        """Whether the letters of `name` may be mixed (0x20)."""
+        if not self._plain:
+            return self.randomise_case
+        name = names.lower(name)
+        while name not in self._plain:
+            if len(name) == 1:
+                return self.randomise_case
+            name = name[name[0] + 1 :]
+        return False
 
     def note_unreachable(self, address: str, now: float) -> None:
         """There was no route to `address`; several in a row mean that the host has no such network."""

@@ -173,6 +173,10 @@ def _descend(found: Scrubbed, cut: Cut, context: Context, task: Task) -> Cut:
     ns = found.ns
     assert ns is not None
     zone = names.lower(ns.name)
+    # A zone that is taken away takes what is below it along, however long that was promised (Phoenix domains, 2023).
+    left = max(cut.expires - now, 0)
+    if ns.ttl > left:
+        ns = ns.with_ttl(left)
     glue = glue_of(found.view, ns, cut.zone, harden=atlas.harden_glue)
     ns.trust = Trust.GLUE
     put(ns, now)

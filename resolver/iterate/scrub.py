@@ -77,10 +77,9 @@ def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes, *, signature
         _follow(found, answer, qname, qtype, zone)
         if signatures:
             for position, rrset in enumerate(found.answer):
-                if not rrset.sig_len:
-                    stray = _stray_signatures(view, rrset)
-                    if stray:
-                        found.answer[position] = rrset.with_sigs(stray)
+                stray = _stray_signatures(view, rrset)
+                if stray:
+                    found.answer[position] = rrset.with_sigs([*rrset.sigs(), *stray])
     authority = view.authority
     if authority:
         _authority(found, authority, zone)

@@ -24,7 +24,7 @@ cdef struct FastCounters:
 
 # What the fast path knows: a plain structure, so that code without the GIL touches no Python object.
 cdef struct FastState:
-    void *answers               # what answers_render takes
+    void *answers               # an AnswerContext
     const access_table *access
     size_t largest_reply
     bint pass_without_rd

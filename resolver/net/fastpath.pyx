@@ -19,7 +19,7 @@ from resolver.cache.answers cimport (AnswerCache, AnswerContext, AnswerKey, answ
 from resolver.net.ambient cimport realtime_seconds
 from resolver.net.libc cimport sockaddr_storage
 from resolver.net.peers cimport fill_sockaddr
-from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, access_lookup, access_table
+from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, access_lookup
 from resolver.wire.message cimport QueryInfo, parse_query
 
 cdef enum:

@@ -36,12 +36,15 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
     if bogus:
         rcode = c.SERVFAIL
     flags = c.QR | c.RA | (query.flags & _KEPT_FLAGS) | (rcode & 0xF)
+    if outcome.authoritative:
+        flags |= c.AA
     if outcome.verdict == Verdict.SECURE and not query.flags & c.CD and outcome.failure is None:
         flags |= c.AD
     builder = Builder(LARGEST)
     builder.start(query.id, flags, query.qname, query.qtype, query.qclass)
-    if bogus or outcome.failure is not None:
+    if bogus:
         return builder.finish()
+    # A failure has an answer only where aliases lead nowhere: shown as far as they go (RFC 1034 section 3.6.2).
     do = query.do
     for rrset in outcome.answer:
         if not builder.add(c.ANSWER, rrset, sigs=do):

@@ -21,12 +21,12 @@ cdef class Service:
     cdef public object _drop_overflow
     cdef public object _failures
     cdef public object _fast
-    cdef public object _identity
     cdef public object _limit
     cdef public object _limit_per_client
     cdef public object _mesh
     cdef public object _minimal
     cdef public object _minimal_any
+    cdef public object _nsid
     cdef public object _payload
     cdef public object _pending
     cdef public object _per_client

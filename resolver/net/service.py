@@ -115,7 +115,7 @@ class Service:
         self._discard = server.discard_timeout
         self._limit = server.pending_queries
         self._limit_per_client = server.pending_per_client
-        self._identity = server.identity.encode()
+        self._nsid = server.nsid_octets
         self._pending: dict[tuple[tuple[Any, ...], bytes], PendingQuery] = {}
         self._per_client: dict[str, int] = {}
         self._waiting = 0
@@ -291,8 +291,8 @@ class Service:
         """Options that the client's own ask for: NSID (RFC 5001) and the TCP keepalive (RFC 7828)."""
         found: dict[int, bytes] = {}
         for code, _value in options_from_wire(query.options):
-            if code == c.OPTION_NSID and self._identity:
-                found[code] = self._identity
+            if code == c.OPTION_NSID and self._nsid:
+                found[code] = self._nsid
             elif code == c.OPTION_KEEPALIVE and sink.stream:
                 found[code] = encode_keepalive(sink.idle_timeout)
         return options_to_wire(found.items()) if found else b""
@@ -353,8 +353,10 @@ class Service:
             self.malformed += 1
             self._reply_empty(query, peer, sink, c.FORMERR)
             return None
-        question = Question(query.qname, qtype, query.qclass)
-        if query.qclass == c.IN and (qtype == c.ANY or not _LAST_DATA_TYPE < qtype < c.ANY):
+        # Any class is the one that has a tree (RFC 1035 section 3.2.5); below here there is no other (CVE-2026-5946).
+        qclass = c.IN if query.qclass == c.CLASS_ANY else query.qclass
+        question = Question(query.qname, qtype, qclass)
+        if qclass == c.IN and (qtype == c.ANY or not _LAST_DATA_TYPE < qtype < c.ANY):
             if not query.flags & c.RD:
                 self._without_recursion(query, peer, sink)
                 return None
@@ -370,7 +372,7 @@ class Service:
             self.refused += 1
         packet = compose(query, outcome, minimal=self._minimal)
         edes = extended_errors(outcome.ede)
-        if outcome.ttl > 0 and query.qclass == c.IN:
+        if outcome.ttl > 0 and qclass == c.IN:
             self._remember(query, packet, outcome.ttl, edes)
         self._send(query, packet, peer, sink, edes)
         return None

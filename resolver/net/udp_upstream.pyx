@@ -234,14 +234,14 @@ cdef class UdpUpstream:
         """Hand the packet to the kernel. A full buffer counts as a lost packet: the timeout answers for it."""
         cdef OutgoingPort port = ask.port
         cdef ssize_t rc
-        cdef int attempt, code = 0
+        cdef int _attempt, code = 0
         cdef const sockaddr *peer = <const sockaddr *>&ask.peer.storage
         cdef socklen_t peer_size = ask.peer.size
         if self.fresh_ports:
             peer = NULL
             peer_size = 0
         ask.sent_at = monotonic_now()
-        for attempt in range(3):
+        for _attempt in range(3):
             rc = sendto(port.fd, PyBytes_AS_STRING(ask.packet), PyBytes_GET_SIZE(ask.packet),
                         MSG_DONTWAIT | MSG_NOSIGNAL, peer, peer_size)
             if rc >= 0:
@@ -373,9 +373,9 @@ cdef class UdpUpstream:
             self.after_batch()
 
     cdef int drain(self, OutgoingPort port) except -1:
-        cdef int got, i, turn
+        cdef int got, i, _turn_number
         cdef double now
-        for turn in range(self.rounds):
+        for _turn_number in range(self.rounds):
             if port.fd < 0:
                 return 0
             for i in range(self.batch):
@@ -474,9 +474,9 @@ cdef class UdpUpstream:
         cdef uint8_t quoted[512]
         cdef uint8_t ancillary[512]
         cdef ssize_t size
-        cdef int turn, code
+        cdef int _turn_number, code
         cdef UdpAsk ask
-        for turn in range(ERROR_ROUNDS):
+        for _turn_number in range(ERROR_ROUNDS):
             if port.fd < 0:
                 return 0
             memset(&message, 0, sizeof(message))

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import corenet
 from resolver import playground
 from resolver.limits import PLAYGROUND_PORT
 from resolver.playground.export import DAEMONS, export
+from resolver.playground.signed import signed_world
 from resolver.playground.world import World
 from resolver.wire import name as names
 
@@ -40,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "--server", choices=sorted(DAEMONS), default="nsd", help="for which server (default %(default)s)"
     )
     wanted = parser.parse_args(words)
-    world = World()
+    world = signed_world(int(time.time()))
     if wanted.list:
         sys.stdout.write(specials_text(world))
         return 0
@@ -56,9 +58,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def specials_text(world: World) -> str:
-    """The questions worth asking, one a line: name, type, response code, reason."""
+    """The questions worth asking, one a line: name, type, response code, verdict, extended error (or -), reason."""
     width = max(len(special.qname) for special in world.specials)
-    rows = [f"{s.qname:<{width}}  {s.qtype:<9}  {s.rcode:<8}  {s.about}" for s in world.specials]
+    rows = [
+        f"{s.qname:<{width}}  {s.qtype:<9}  {s.rcode:<8}  {s.verdict.name.lower():<8}  "
+        f"{'-' if s.ede is None else s.ede:<2}  {s.about}"
+        for s in world.specials
+    ]
     return "\n".join(rows) + "\n"
 
 
@@ -72,13 +78,16 @@ async def _serve(world: World, port: int, *, web: bool, ca: Path | None) -> None
             print(f"root server {names.to_text(name)} at {addresses[0]} port {running.port}")
         if running.web is not None:
             print(f"web server at {running.web.url}, trust {running.web.authority_file}")
+        for anchor in world.trust_anchors:
+            print(f"trust anchor {anchor}")
         print(f"{len(running.addresses)} name servers; --list tells what to ask; Ctrl-C ends", flush=True)
         await stop.wait()
 
 
 def _export(world: World, directory: Path, daemon: str, port: int) -> str:
     written = export(world, directory, daemon, port=port)
-    lines = [f"# root hints: {written.hints}", "# one command for each name server, all in the foreground:"]
+    lines = [f"# root hints: {written.hints}", *(f"# trust anchor: {anchor}" for anchor in world.trust_anchors)]
+    lines += ["# one command for each name server, all in the foreground:"]
     lines += [" ".join(process.command) for process in written.processes]
     return "\n".join(lines) + "\n"
 

@@ -9,6 +9,7 @@ RFC 5180), because resolvers answer the reverse zones of the documentation range
 from dataclasses import dataclass, field
 
 from resolver.playground.authority import EdnsFault, Quirks
+from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
@@ -49,6 +50,16 @@ class Special:
     qtype: str
     rcode: str
     about: str
+    verdict: Verdict = Verdict.INSECURE
+    """What a validator with the playground's trust anchor makes of it."""
+    ede: int | None = None
+    """The extended error (RFC 8914) that goes with the verdict; None: no promise."""
+
+    @property
+    def outcome(self) -> str:
+        """What must come out, in words: type, response code, verdict and extended error."""
+        error = "" if self.ede is None else f", extended error {self.ede}"
+        return f"{self.qtype}: {self.rcode}, {self.verdict.name.lower()}{error}"
 
 
 def _server(tail: str, **quirks: object) -> ServerSpec:

@@ -14,7 +14,14 @@ from pathlib import Path
 from resolver.playground.world import Server, World
 from resolver.wire import name as names
 
-__all__ = ["DAEMONS", "Export", "Process", "export", "group_servers"]
+__all__ = ["DAEMONS", "REFUSED_BY", "Export", "Process", "export", "group_servers"]
+
+# Zones so broken that a server will not load them; they are left out, and whoever asks for them gets REFUSED.
+REFUSED_BY: dict[str, frozenset[str]] = {
+    "nsd": frozenset(),
+    "knot": frozenset(("nsec3-algorithm.dnssec.playground.",)),
+    "bind": frozenset(("nsec3-algorithm.dnssec.playground.", "labels-fewer.dnssec.playground.")),
+}
 
 
 @dataclass(slots=True)
@@ -54,7 +61,8 @@ def export(world: World, directory: Path, daemon: str, *, port: int) -> Export:
     for number, group in enumerate(group_servers(world)):
         home = directory / f"{daemon}{number}"
         home.mkdir(exist_ok=True)
-        zones = list(dict.fromkeys(origin for server in group for origin in _held(server)))
+        held = dict.fromkeys(origin for server in group for origin in _held(server))
+        zones = [origin for origin in held if origin not in REFUSED_BY[daemon]]
         process = Process(home, [server.address for server in group], zones)
         for origin in zones:
             (home / _file_name(origin)).write_text(world.zones[origin].to_text(), encoding="ascii")

@@ -8,6 +8,7 @@ privileges; resolvers reach it by their ordinary setting for the port of authori
 import asyncio
 import dataclasses
 import socket
+import time
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -58,12 +59,12 @@ class RunningWorld:
         return list(self.world.authorities)
 
     def settings(self, base: Settings) -> Settings:
-        """`base` changed so far that a resolver with it lives in this world: its roots, its port, no real anchors."""
+        """`base` changed so far that a resolver with it lives in this world: its roots, its port, its anchors."""
         roots = tuple(RootServer(names.to_text(name), tuple(addresses)) for name, addresses in self.root_hints)
         iteration = dataclasses.replace(
             base.iteration, upstream_port=self.port, do_not_query_localhost=False, do_ip6=False
         )
-        dnssec = dataclasses.replace(base.dnssec, trust_anchors=())
+        dnssec = dataclasses.replace(base.dnssec, trust_anchors=self.world.trust_anchors)
         return dataclasses.replace(base, root_hints=roots, iteration=iteration, dnssec=dnssec, forward=(), stub=())
 
     async def close(self) -> None:
@@ -97,7 +98,7 @@ async def start(
     web_port: int | None = None,
     ca: Path | None = None,
 ) -> RunningWorld:
-    """Serve `world` (the playground by default) on the running loop; port 0 takes one that is free everywhere.
+    """Serve `world` (by default the playground, signed now) on the running loop; port 0 takes one free everywhere.
 
     `web` starts the HTTPS site as well, on port 443 or the next best, or on `web_port`; `ca` names the file that gets
     the certificate to trust.
@@ -105,7 +106,12 @@ async def start(
     Raises:
         OSError: naming the address and port that cannot be had.
     """
-    running = await _start_somewhere(world or World(), port)
+    if world is None:
+        # Only here, because the library that signs is dear to import and other worlds may have no use for it.
+        from resolver.playground.signed import signed_world
+
+        world = signed_world(int(time.time()))
+    running = await _start_somewhere(world, port)
     if web:
         try:
             # Only here, because TLS and certificates are dear to import and most runs have no use for them.

@@ -7,11 +7,15 @@ some milliseconds; binding the servers to sockets is serve.py's, writing them ou
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from resolver.playground import atlas
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
 from resolver.wire import name as names
+
+if TYPE_CHECKING:
+    from resolver.playground.signing import Plan
 
 __all__ = ["Server", "World"]
 
@@ -41,8 +45,11 @@ class World:
         zones: Mapping[str, atlas.ZoneSpec] = atlas.ZONES,
         servers: Mapping[str, atlas.ServerSpec] = atlas.SERVERS,
         specials: Iterable[atlas.Special] = atlas.SPECIALS,
+        *,
+        plans: "Mapping[str, Plan] | None" = None,
+        now: int = 0,
     ) -> None:
-        """Build every zone and server.
+        """Build every zone and server; zones with one of `plans` are signed, and `now` is when they are looked at.
 
         Raises:
             ZoneError: when a table holds something that is no zone.
@@ -54,6 +61,13 @@ class World:
         self._wires = {origin: names.lower(names.from_text(origin)) for origin in zones}
         texts = _Texts(zones, servers, self._wires, self.specials)
         self.zones: dict[str, Zone] = {origin: Zone.from_text(origin, texts.text(origin)) for origin in zones}
+        self.trust_anchors: tuple[str, ...] = ()
+        """DS records of the root in text form; empty in a world without signatures."""
+        if plans is not None:
+            # Only here, because the library for it is dear to import and many worlds are unsigned.
+            from resolver.playground.signing import sign_world
+
+            self.trust_anchors = sign_world(self.zones, plans, now)
         self.servers: dict[str, Server] = {}
         for name, spec in servers.items():
             served = tuple(origin for origin, zone in zones.items() if name in zone.servers)
@@ -116,7 +130,7 @@ class _Texts:
         if ABOUT_ZONE in zones:
             for special in specials:
                 owner = special.qname.removesuffix("playground.") or special.qname
-                line = f'{owner}{ABOUT_ZONE} TXT "{special.about} ({special.qtype}: {special.rcode})"'
+                line = f'{owner}{ABOUT_ZONE} TXT "{special.about} ({special.outcome})"'
                 self._extra[ABOUT_ZONE][line] = None
 
     def text(self, origin: str) -> str:

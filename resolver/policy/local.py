@@ -109,6 +109,8 @@ class LocalZones:
         self._zones: dict[bytes, _Zone] = {}
         self._data: dict[bytes, dict[int, RRset]] = {}
         self._nodes: set[bytes] = set()
+        # A hosts entry is a hint and not a zone: nobody is the authority for it.
+        self._hosts: set[bytes] = set()
         self._exempt = {names.lower(_name(zone, "zone")) for zone in exempt}
         self._exempt.discard(names.ROOT)
         if settings.special_names:
@@ -167,8 +169,11 @@ class LocalZones:
             return _answered(question, [rrset.with_name(question.qname) for rrset in held.values()][:1])  # RFC 8482
         rrset = held.get(question.qtype) or held.get(c.CNAME)
         if rrset is None:
-            return _negative(question, c.NOERROR, zone)
-        return _answered(question, [rrset.with_name(question.qname)])
+            outcome = _negative(question, c.NOERROR, zone)
+        else:
+            outcome = _answered(question, [rrset.with_name(question.qname)])
+        outcome.authoritative = zone is not None or key not in self._hosts
+        return outcome
 
     def _from_zone(self, question: Question, key: bytes, zone: _Zone) -> Outcome | None:
         kind = zone.kind
@@ -182,7 +187,7 @@ class LocalZones:
             return None
         if kind is Kind.REDIRECT:
             return (
-                self._from_data(question, zone.apex, zone)
+                _expanded(question, self._from_data(question, zone.apex, zone))
                 if zone.apex in self._data
                 else _negative(question, c.NOERROR, zone)
             )
@@ -232,9 +237,11 @@ class LocalZones:
         owner = _name(entry.name, "policy.hosts")
         for address in entry.addresses:
             version = ipaddress.ip_address(address).version
+            self._hosts.add(names.lower(owner))
             self._add_data(owner, c.A if version == 4 else c.AAAA, [_packed(address)])
             reverse = names.reverse_address(address)
             if c.PTR not in self._data.get(names.lower(reverse), {}):  # the first name of an address names it
+                self._hosts.add(names.lower(reverse))
                 self._add_data(reverse, c.PTR, [owner])
 
 
@@ -264,6 +271,24 @@ def _answered(question: Question, answer: list[RRset]) -> Outcome:
     outcome = Outcome(question, c.NOERROR, answer, [], Verdict.INDETERMINATE, min(rrset.ttl for rrset in answer))
     outcome.authoritative = True
     return outcome
+
+
+def _expanded(question: Question, outcome: Outcome) -> Outcome:
+    """Put the name asked for in the place of ``*`` when a redirected zone is an alias to ``*.target``."""
+    if not outcome.answer or outcome.answer[0].rtype != c.CNAME or question.qtype == c.CNAME:
+        return outcome
+    alias = outcome.answer[0]
+    target = alias.targets()[0]
+    if not target.startswith(b"\x01*"):
+        return outcome
+    whole = names.replace_suffix(question.qname, names.ROOT, names.parent(target))
+    if whole is None:
+        # As for a DNAME whose result is too long (RFC 6672 section 2.2).
+        failed = Outcome(question, c.YXDOMAIN, [], [], Verdict.INDETERMINATE, outcome.ttl)
+        failed.authoritative = True
+        failed.ede.append((c.EDE_OTHER, "the alias of the local zone makes the name too long"))
+        return failed
+    return _answered(question, [_rrset(question.qname, c.CNAME, [whole], alias.ttl)])
 
 
 def _negative(question: Question, rcode: int, zone: _Zone | None) -> Outcome:

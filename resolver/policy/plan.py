@@ -2,10 +2,12 @@
 
 1. `Plan.access` - may this client ask at all? Looked up by the listeners, in C for most packets.
 2. Questions that no recursive resolver answers: other classes, zone transfers, meta types.
-3. Local names: special-use zones, hosts, local zones and data (`local`).
+3. Reverse names of addresses that DNS64 has made (`rewrite`).
+4. Local names: special-use zones, hosts, local zones and data (`local`).
 
-Everything after that is resolution. The order is code and not configuration, because two orders would mean two
-resolvers to reason about; `Plan` is built anew when settings are loaded and is immutable in between.
+Everything after that is resolution; finished outcomes pass `rewrite.Rewriter` before a client sees them. The order is
+code and not configuration, because two orders would mean two resolvers to reason about; `Plan` is built anew when
+settings are loaded and is immutable in between.
 """
 
 from collections.abc import Iterable
@@ -14,6 +16,7 @@ from resolver import limits
 from resolver.effects import Outcome, Question
 from resolver.policy.access import AccessTable
 from resolver.policy.local import LocalZones
+from resolver.policy.rewrite import Dns64
 from resolver.settings import HostEntry, Settings
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -40,6 +43,7 @@ class Plan:
         resolved = [*settings.configured_zones]
         resolved += [anchor.split(None, 1)[0] for anchor in settings.dnssec.trust_anchors]
         self.local = LocalZones(policy, resolved, hosts)
+        self._dns64 = Dns64.create(policy)
         server = settings.server
         self._chaos = {
             names.from_text(name): value
@@ -59,6 +63,10 @@ class Plan:
         qtype = question.qtype
         if _LAST_DATA_TYPE < qtype < c.ANY or qtype == c.OPT:
             return _refused(question)  # transfers, TSIG and other things that are not data (RFC 5936, RFC 8945)
+        if self._dns64 is not None and qtype == c.PTR:
+            alias = self._dns64.reverse(question)
+            if alias is not None:
+                return Outcome(question, c.NOERROR, [alias], [], Verdict.INDETERMINATE, alias.ttl)
         return self.local.find(question)
 
     def _other_class(self, question: Question) -> Outcome:

@@ -119,19 +119,14 @@ class Foreknowledge:
         encloser = nsec.closest_encloser(record, name)
         star = names.wildcard(encloser)
         second = _read(held, star, now)
-        if second is None:
-            return None
-        at_star = second[1]
-        if second[0] is not proof:
-            raw.proofs.append(second[0].aged(now))
-        if nsec.proves_no_name([record, at_star], name):
-            return _denied(raw, c.NXDOMAIN)
-        if nsec.proves_no_data([record, at_star], name, qtype):
-            return _denied(raw, c.NOERROR)
-        if at_star.owner == star and nsec.proves_no_wildcard_shadow([record], name, encloser):
-            del raw.proofs[1:]
-            return _expand(raw, star, context)
-        return None
+        if second is not None:
+            both = [record, second[1]]
+            no_name = nsec.proves_no_name(both, name)
+            if no_name or nsec.proves_no_data(both, name, qtype):
+                if second[0] is not proof:
+                    raw.proofs.append(second[0].aged(now))
+                return _denied(raw, c.NXDOMAIN if no_name else c.NOERROR)
+        return _expand(raw, star, context) if nsec.proves_no_wildcard_shadow([record], name, encloser) else None
 
     # --- NSEC3 --------------------------------------------------------------------------------------------------
 
@@ -145,19 +140,33 @@ class Foreknowledge:
                 proved, opt_out = prover.no_data(name, qtype)
                 return _denied(raw, c.NOERROR, prover, context.now) if proved and not opt_out else None
             found = prover.closest_encloser(name)
-            if found is None or found[1].opt_out:
-                return None
-            star = names.wildcard(found[0])
-            if prover.matching(star) is not None:
+            if found is not None and not found[1].opt_out:
+                if prover.no_name(name)[0]:
+                    return _denied(raw, c.NXDOMAIN, prover, context.now)
                 if prover.no_data(name, qtype)[0]:
                     return _denied(raw, c.NOERROR, prover, context.now)
-                # A reply from a wildcard carries only the proof that nothing closer exists (RFC 5155 section 7.2.6).
-                raw.proofs = [prover.used[found[1].owner_hash].aged(context.now)]
-                return _expand(raw, star, context)
-            if prover.no_name(name)[0]:
-                return _denied(raw, c.NXDOMAIN, prover, context.now)
+            return self._by_wildcard(raw, name, prover, held, context)
         except nsec3.TooManyHashes:
             return None
+
+    @staticmethod
+    def _by_wildcard(
+        raw: RawReply, name: bytes, prover: _Held, held: ZoneProofs, context: Context
+    ) -> RawReply | None:
+        """Expand a wildcard whose set is known; its being there shows that the name above it exists, so all that has to
+        be proved is that nothing closer does (RFC 5155 sections 7.2.6 and 8.8)."""
+        encloser = closer = name
+        for _ in range(ANCESTORS):
+            if len(encloser) <= len(held.zone):
+                break
+            closer, encloser = encloser, names.parent(encloser)
+            expanded = _expand(raw, names.wildcard(encloser), context)
+            if expanded is not None:
+                cover = prover.covering(closer)
+                if cover is None or cover.opt_out:
+                    return None
+                raw.proofs = [prover.used[cover.owner_hash].aged(context.now)]
+                return expanded
         return None
 
     def _opted_out(self, name: bytes, qname: bytes, held: ZoneProofs, context: Context) -> RawReply | None:

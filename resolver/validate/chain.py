@@ -7,7 +7,7 @@ is proved absent at a delegation. Rule: "no keys" never means "insecure" unless 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from resolver import limits
 from resolver.effects import Context, Failure, Need, Outcome, Purpose, Question, Steps, Task, Verify
@@ -73,8 +73,9 @@ def _show(name: bytes, rtype: int) -> str:
 class Chain:
     """Keys and zone states for one validator; holds nothing but its anchors and parsed keys of recent zones."""
 
-    def __init__(self, anchors: Anchors, *, sha1: bool) -> None:
+    def __init__(self, anchors: Anchors, *, sha1: bool, harden: bool = False) -> None:
         self.anchors = anchors
+        self.harden = harden
         self.algorithms = ALGORITHMS if sha1 else ALGORITHMS - SHA1_ALGORITHMS
         self._parsed: OrderedDict[bytes, tuple[Dnskey, ...]] = OrderedDict()
 
@@ -91,11 +92,7 @@ class Chain:
         anchor = self.anchors.closest(place)
         if anchor is None:
             return INSECURE
-        sigs = (
-            [s for s in map(parse_rrsig, rrset.sigs()) if s is not None and s.covered == rrset.rtype]
-            if rrset.sig_len
-            else []
-        )
+        sigs = _signatures(rrset) if rrset.sig_len else []
         if not sigs:
             state = yield from self.zone_state(task, ctx, place)
             if state.verdict is Verdict.SECURE:
@@ -104,7 +101,7 @@ class Chain:
                 )
             return state
         reason: Finding | None = None
-        for signer in dict.fromkeys(s.signer for s in sigs):
+        for signer in list(dict.fromkeys(s.signer for s in sigs))[: limits.SIGNERS_PER_RRSET.default]:
             # A signer above the anchor is nobody: its zone may well be unsigned, and that must not make this set so.
             if not names.is_subdomain(signer, anchor.zone) or not _may_sign(signer, rrset, question):
                 reason = reason or _bogus(
@@ -127,13 +124,30 @@ class Chain:
         return reason
 
     def _check(
-        self, task: Task, ctx: Context, rrset: RRset, sigs: list[Rrsig], keys: Sequence[Dnskey]
+        self,
+        task: Task,
+        ctx: Context,
+        rrset: RRset,
+        sigs: list[Rrsig],
+        keys: Sequence[Dnskey],
+        algorithms: Iterable[int] = (),
     ) -> Steps[Finding]:
-        """Check the signatures of one signer until one is right."""
+        """Check the signatures of one signer until one is right.
+
+        With `harden` one of each algorithm of `algorithms` and of the zone's keys must be right (RFC 4035 section 2.2),
+        which zones in the midst of a rollover need not fulfil; RFC 6840 section 5.11 wants validators content with one.
+        """
+        wanted: set[int] = set()
+        if self.harden:
+            wanted.update(algorithms)
+            wanted.update(k.algorithm for k in keys if k.usable and k.algorithm in self.algorithms)
+        proved: Finding | None = None
         reason: Finding | None = None
         what = _show(rrset.name, rrset.rtype)
         tried = 0
         for sig in sigs:
+            if proved is not None and sig.algorithm not in wanted:
+                continue
             fault = self._fault(sig, rrset, ctx.now)
             if fault is not None:
                 reason = reason or fault
@@ -157,12 +171,17 @@ class Chain:
                 tried += 1
                 good = yield Verify((SignatureJob(key.algorithm, key.key, sig.signature, signed_data(rrset, sig)),))
                 if good[0]:
-                    return Finding(Verdict.SECURE, signature=sig, keys=(key,))
+                    proved = Finding(Verdict.SECURE, signature=sig, keys=(key,))
+                    wanted.discard(sig.algorithm)
+                    if not wanted:
+                        return proved
+                    break
                 reason = _bogus(
                     c.EDE_DNSSEC_BOGUS,
                     f"{what}: the signature by key {key.tag} of {names.to_text(sig.signer)} is wrong",
                 )
-        assert reason is not None
+        if reason is None:
+            reason = _bogus(c.EDE_DNSSEC_BOGUS, f"{what}: no right signature of algorithm {min(wanted)}")
         return reason
 
     @staticmethod
@@ -249,16 +268,17 @@ class Chain:
             )
         if any(d.digest_type != 1 for d in usable):
             usable = [d for d in usable if d.digest_type != 1]  # RFC 4509 section 3
-        keys = self._keys_of(rrset)
         entry: list[Dnskey] = []
         missed = 0
-        for key in keys:
-            if any(key.rdata == t.rdata for t in trusted):
+        known = {k.rdata for k in trusted}
+        by_tag: dict[tuple[int, int], list[Ds]] = {}
+        for ds in usable:
+            by_tag.setdefault((ds.tag, ds.algorithm), []).append(ds)
+        for key in self._keys_of(rrset):
+            if key.rdata in known:
                 entry.append(key)
                 continue
-            for ds in usable:
-                if ds.tag != key.tag or ds.algorithm != key.algorithm:
-                    continue
+            for ds in by_tag.get((key.tag, key.algorithm), ()):
                 if ds_matches(ds, zone, key):
                     entry.append(key)
                     break
@@ -273,16 +293,14 @@ class Chain:
             return _bogus(
                 c.EDE_NO_ZONE_KEY_BIT_SET, f"the key of {names.to_text(zone)} that the DS record names may not sign"
             )
-        sigs = [
-            s
-            for s in map(parse_rrsig, rrset.sigs())
-            if s is not None and s.covered == c.DNSKEY and s.signer == zone and any(k.tag == s.tag for k in entry)
-        ]
+        tags = {k.tag for k in entry}
+        sigs = [s for s in _signatures(rrset) if s.signer == zone and s.tag in tags]
         if not sigs:
             return _bogus(
                 c.EDE_RRSIGS_MISSING, f"the keys of {names.to_text(zone)} are not signed by the one that is trusted"
             )
-        return (yield from self._check(task, ctx, rrset, sigs, entry))
+        listed = [d.algorithm for d in usable] + [k.algorithm for k in trusted]
+        return (yield from self._check(task, ctx, rrset, sigs, entry, listed))
 
     def _ds_of(self, task: Task, ctx: Context, zone: bytes) -> Steps["list[Ds] | Finding"]:
         """The validated DS set of `zone`, or the finding that stands in its place."""
@@ -356,6 +374,12 @@ class Chain:
         return any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in anchor.ds) or any(
             k.algorithm in self.algorithms for k in anchor.keys
         )
+
+
+def _signatures(rrset: RRset) -> list[Rrsig]:
+    """The signatures over `rrset`, as far as they can be read and their number is reasonable."""
+    readable = map(parse_rrsig, rrset.sigs()[: limits.SIGNATURES_PER_RRSET.default])
+    return [s for s in readable if s is not None and s.covered == rrset.rtype]
 
 
 def charge_of(name: bytes, rtype: int) -> bytes:

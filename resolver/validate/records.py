@@ -105,14 +105,15 @@ def parse_rrsig(rdata: bytes) -> Rrsig | None:
     if end < 0 or end >= len(rdata):
         return None
     signer = names.lower(rdata[_RRSIG_HEAD.size : end])
-    return Rrsig(*_RRSIG_HEAD.unpack_from(rdata), signer, rdata[end:], rdata)
+    covered, algorithm, labels, ttl, expiration, inception, tag = _RRSIG_HEAD.unpack_from(rdata)
+    return Rrsig(covered, algorithm, labels, ttl, expiration, inception, tag, signer, rdata[end:], rdata)
 
 
 def key_tag(rdata: bytes) -> int:
     """RFC 4034 appendix B (algorithm 1 with its own rule is not supported anyhow)."""
     if len(rdata) & 1:
         rdata += b"\0"
-    total = sum(struct.unpack(f"!{len(rdata) // 2}H", rdata))
+    total: int = sum(struct.unpack(f"!{len(rdata) // 2}H", rdata))
     return (total + (total >> 16)) & 0xFFFF
 
 

@@ -59,10 +59,11 @@ class Validator:
         sha1: bool = True,
         nsec3_iterations: int = limits.NSEC3_ITERATIONS.default,
         aggressive: bool = True,
+        harden: bool = False,
     ) -> None:
         self.nsec3_iterations = nsec3_iterations
         self.anchors = anchors
-        self.chain = Chain(anchors, sha1=sha1)
+        self.chain = Chain(anchors, sha1=sha1, harden=harden)
         self.sentinel = Sentinel(anchors)
         self.foreknowledge = Foreknowledge(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
 
@@ -79,7 +80,7 @@ class Validator:
     def _judge(self, question: Question, raw: RawReply, context: Context, task: Task) -> Steps[Finding]:
         chain = self.chain
         worst = SECURE
-        wildcards: list[tuple[bytes, bytes]] = []
+        wildcards: list[tuple[RRset, bytes]] = []
         dnames: list[RRset] = []
         for at, rrset in enumerate(raw.answer):
             if rrset.rtype == c.CNAME and self._synthesised(rrset, dnames):
@@ -102,14 +103,16 @@ class Validator:
                     return Finding(
                         Verdict.BOGUS, c.EDE_DNSSEC_BOGUS, f"{names.to_text(rrset.name)} DNAME comes from a wildcard"
                     )
-                owner = names.lower(rrset.name)
-                wildcards.append((owner, names.suffix(owner, signature.labels)))
+                wildcards.append((rrset, names.suffix(names.lower(rrset.name), signature.labels)))
             if rrset.rtype == c.DNAME:
                 dnames.append(rrset)
         if not raw.denied and not wildcards:
             if raw.alias is not None and raw.proofs:
                 # An alias into a delegation of the same zone often brings the proof that no DS is there.
                 yield from self._denials(task, context, raw, question)
+            if worst.verdict is Verdict.SECURE:
+                # What nobody needs to believe the answer, and nobody has checked, is not shown beside it.
+                raw.proofs = [rrset for rrset in raw.proofs if rrset.verdict == Verdict.SECURE]
             if raw.rcode == c.YXDOMAIN:
                 return _worse(worst, INSECURE)  # the DNAME is proved, the response code is not
             return worst
@@ -119,17 +122,20 @@ class Validator:
             return _worse(worst, INSECURE)
         denials, found = yield from self._denials(task, context, raw, question)
         if found.verdict is Verdict.BOGUS and not denials:
-            return (yield from self._unless_unsigned(task, context, raw, question, found, worst))
+            return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
         try:
-            for owner, encloser in wildcards:
-                worst = _worse(worst, self._no_shadow(denials, owner, encloser))
+            for rrset, encloser in wildcards:
+                found = self._no_shadow(denials, names.lower(rrset.name), encloser)
+                # By opt-out the expansion is not proved (RFC 5155 section 9.2), and the cache must know it of the set.
+                rrset.verdict = min(rrset.verdict, found.verdict)
+                worst = _worse(worst, found)
             if not raw.denied:
                 return worst
             found = self._denial(denials, raw, question.qtype)
         except nsec3.TooManyHashes:
             return Finding(Verdict.BOGUS, c.EDE_DNSSEC_BOGUS, "the proof of absence needs too many NSEC3 hashes")
         if found.verdict is Verdict.BOGUS:
-            return (yield from self._unless_unsigned(task, context, raw, question, found, worst))
+            return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
         if raw.soa is not None:
             soa = yield from chain.rrset(task, context, raw.soa, question)
             if soa.verdict is Verdict.BOGUS:
@@ -140,10 +146,22 @@ class Validator:
         return _worse(worst, found)
 
     def _unless_unsigned(
-        self, task: Task, context: Context, raw: RawReply, question: Question, reason: Finding, worst: Finding
+        self,
+        task: Task,
+        context: Context,
+        raw: RawReply,
+        question: Question,
+        denials: _Denials,
+        reason: Finding,
+        worst: Finding,
     ) -> Steps[Finding]:
-        """A denial without a valid proof is bogus, for `reason`, unless the name lies where nothing is signed."""
-        if raw.denied:
+        """A denial without a valid proof is bogus, for `reason`, unless the name lies where nothing is signed.
+
+        Once a zone has begun to prove, in its own name, it has to finish: inside an opt-out span every name could be
+        unsigned, and half a proof must not do there.
+        """
+        apex = 0 if raw.soa is None else len(raw.soa.name)
+        if raw.denied and not any(len(zone) >= apex for _, zone in denials.sets):
             state = yield from self.chain.zone_state(task, context, charge_of(raw.name, question.qtype))
             if state.verdict is Verdict.INSECURE:
                 for rrset in raw.authority:
@@ -174,7 +192,7 @@ class Validator:
     ) -> Steps[tuple[_Denials, Finding]]:
         """Verify the proofs of `raw`: what is left to prove with, and, when that is nothing, the reason.
 
-        Only what is secure proves anything: a record of an unsigned zone beside or below the name is anybody's to forge.
+        Only what is secure proves anything: a record of an unsigned zone beside or below it is anybody's to forge.
         """
         denials = _Denials()
         if len(raw.proofs) > limits.DENIAL_RRSETS.default:
@@ -288,6 +306,10 @@ def _stamp(rrset: RRset, found: Finding, now: int) -> RRset:
         ttl = min(rrset.ttl, signature.original_ttl, (signature.expiration - now) & 0xFFFFFFFF)
         if ttl < rrset.ttl:
             rrset = rrset.with_ttl(ttl)
+        if len(signature.rdata) + 2 != len(rrset.packed_sigs):
+            # The one that was right comes first: the cache reads the label count of a wildcard there.
+            others = [rdata for rdata in rrset.sigs() if rdata != signature.rdata]
+            rrset = rrset.with_sigs([signature.rdata, *others])
         rrset.trust = Trust.VALIDATED
     rrset.verdict = found.verdict
     return rrset
@@ -307,4 +329,5 @@ def create(settings: Settings) -> Validator | None:
         sha1=settings.dnssec.sha1,
         nsec3_iterations=settings.dnssec.nsec3_iterations,
         aggressive=settings.cache.aggressive_nsec,
+        harden=settings.dnssec.harden_algorithm_downgrade,
     )

@@ -50,12 +50,11 @@ def _rsa(algorithm: int, key: bytes) -> _Checker:
     if not limits.RSA_BYTES.minimum <= len(modulus) <= limits.RSA_BYTES.maximum or not 0 < len(exponent) <= 8:
         raise ValueError("RSA key outside the sizes that are checked")
     public = rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
-    digest: hashes.HashAlgorithm = {
-        RSASHA1: hashes.SHA1,
-        RSASHA1_NSEC3: hashes.SHA1,
-        RSASHA256: hashes.SHA256,
-        RSASHA512: hashes.SHA512,
-    }[algorithm]()
+    digest: hashes.HashAlgorithm
+    if algorithm == RSASHA256:
+        digest = hashes.SHA256()
+    else:
+        digest = hashes.SHA512() if algorithm == RSASHA512 else hashes.SHA1()
     scheme = padding.PKCS1v15()
     return lambda signature, data: public.verify(signature, data, scheme, digest)
 

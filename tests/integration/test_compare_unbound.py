@@ -6,16 +6,14 @@ Unbound asks port 53 only, so the servers take that port on their loopback addre
 file is skipped.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from support.servers import ask, program, run_process, serve_export, wait_until
-from support.subject import Subject, daemon_environment, start_subject, upstream_port_for
+from support.servers import ask, program, serve_export
+from support.subject import Subject, serve_playground, start_subject, upstream_port_for
 
 from resolver.playground import World, atlas
 from resolver.playground.export import export
@@ -135,22 +133,6 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         ours = stack.enter_context(start_subject(directory / "ours", world, port, kind="resolverd"))
         theirs = stack.enter_context(start_subject(directory / "theirs", world, port, kind="unbound"))
         yield Pair(ours, theirs, request.param, time.monotonic())
-
-
-def serve_playground(directory: Path, world: World, port: int) -> ExitStack:
-    """The simulated servers as a process of their own."""
-    stack = ExitStack()
-    command = [sys.executable, "-m", "resolver.playground", "--port", str(port), "--no-web"]
-    log = directory / "playground.log"
-    process = stack.enter_context(run_process(command, log, env=daemon_environment()))
-    last = list(world.authorities)[-1]
-    wait_until(
-        lambda: ask(last, port, "www.mismatch.playground.", c.A, timeout=0.2) is not None,
-        "the playground",
-        process=process,
-        log=log,
-    )
-    return stack
 
 
 @pytest.mark.parametrize("group", GROUPS)

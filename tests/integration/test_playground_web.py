@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.servers import free_port, run_process, wait_until
+from support.servers import can_bind, free_port, run_process, wait_until
 from support.subject import Subject, daemon_environment, start_subject
 
 from resolver.playground import World
@@ -73,3 +73,12 @@ def test_the_playground_ends_on_sigterm_with_zero(site: Site) -> None:
     site.playground.terminate()
     assert site.playground.wait(SECONDS) == 0
     assert "Traceback" not in site.log.read_text()
+
+
+def test_one_command_is_enough() -> None:
+    """The client brings the whole Internet with it, the authority to trust included."""
+    if not can_bind("127.20.80.1", 443):
+        pytest.skip("this process may not listen on port 443, where the plain URL leads")
+    done = get("https://www.example.playground/", "--playground")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Welcome to www.example.playground")

@@ -67,7 +67,7 @@ def test_what_was_kept_is_what_is_rendered(
     assert found.question[0].name.labels == spelled.labels
     assert found.rcode() == rcode
     truncated = len(packet) + opt > limit
-    expected = dns.flags.QR | dns.flags.RA | (query.flags & (dns.flags.RD | dns.flags.CD))
+    expected = dns.flags.QR | dns.flags.RA | dns.flags.AA | (query.flags & (dns.flags.RD | dns.flags.CD))
     expected |= dns.flags.AD if ad and (do or asks_ad) else 0
     expected |= dns.flags.TC if truncated else 0
     assert found.flags & ~0xF == expected

@@ -164,7 +164,7 @@ def reply(
     builder.start(query.id, c.QR | flags | rcode, query.qname, query.qtype)
     for section, records in ((c.ANSWER, answer), (c.AUTHORITY, authority), (c.ADDITIONAL, additional)):
         for record in records:
-            assert builder.add(section, rr(record) if isinstance(record, str) else record)
+            assert builder.add(section, rr(record) if isinstance(record, str) else record, sigs=True)
     if query.edns is not None:
         builder.opt(1232)
     return builder.finish()

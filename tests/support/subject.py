@@ -25,6 +25,7 @@ __all__ = [
     "Subject",
     "daemon_environment",
     "resolverd_config",
+    "serve_playground",
     "start_subject",
     "upstream_port_for",
 ]
@@ -93,6 +94,23 @@ def start_subject(
             log=log,
         )
         yield Subject(kind, "127.0.0.1", port, process, log)
+
+
+@contextmanager
+def serve_playground(directory: Path, world: World, port: int) -> Iterator[None]:
+    """The playground, signed as of now, as a process of its own; `world` is any that has its addresses."""
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "resolver.playground", "--port", str(port), "--no-web"]
+    log = directory / "playground.log"
+    last = list(world.authorities)[-1]
+    with run_process(command, log, env=daemon_environment()) as process:
+        wait_until(
+            lambda: ask(last, port, "server.invalid.", c.A, timeout=0.2) is not None,
+            "the playground",
+            process=process,
+            log=log,
+        )
+        yield
 
 
 def daemon_environment() -> dict[str, str]:

@@ -86,8 +86,8 @@ class Tree:
                 self.checks += len(effect.jobs)
                 result = [check(job) for job in effect.jobs]
         failure = Failure(FailureKind.BOGUS, ede, text) if verdict is Verdict.BOGUS else None
-        outcome = Outcome(question, rcode, raw.answer, raw.authority, verdict, 60, failure=failure)
-        return Judgement(verdict, ede, text, raw.answer), outcome
+        outcome = Outcome(question, raw.rcode, raw.answer, raw.authority, verdict, 60, failure=failure)
+        return Judgement(verdict, ede, text, raw.answer, raw.rcode), outcome
 
 
 class Judgement(NamedTuple):
@@ -97,6 +97,7 @@ class Judgement(NamedTuple):
     ede: int
     text: str
     answer: list
+    rcode: int
 
 
 def _raw(question: Question, rcode: int, answer: list, authority: list, zone: bytes) -> RawReply:

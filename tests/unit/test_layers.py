@@ -107,7 +107,8 @@ def imports_of(name: str, path: Path) -> set[str]:
 
     if path.suffix == ".py":
         tree = ast.parse(text)
-        guarded = {id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        guarded = {id(n) for node in ast.walk(tree)
+                   if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
                    for child in node.body for n in ast.walk(child)}
         for node in ast.walk(tree):
             if id(node) in guarded:

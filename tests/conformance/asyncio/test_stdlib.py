@@ -26,6 +26,7 @@ MIXINS = [
     ("test_buffered_proto", "BaseTestBufferedProtocol"),
     ("test_sendfile", "SendfileTestsBase"),
     ("test_sslproto", "BaseStartTLS"),
+    ("test_ssl", "TestSSL"),
 ]
 
 #: test: why it is not run.
@@ -35,6 +36,7 @@ KNOWN: dict[str, str] = {
     "test_create_server_multiple_hosts_ipv4": "replaces the socket module inside asyncio.base_events",
     "test_create_server_multiple_hosts_ipv6": "replaces the socket module inside asyncio.base_events",
     "test_unclosed_pipe_transport": "silences the destructor through a private attribute of the standard transport",
+    "test_remote_shutdown_receives_trailing_data": "fills a private buffer of asyncio's; a twin test covers it",
     "test_prompt_cancellation": "ends with a private method of the selector loop; a twin test covers the matter",
 }
 

@@ -15,7 +15,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[2]
-FEATURES = ("forward", "stub-zone", "ttl-limits", "hosts", "local-zone", "acl", "chaos")
+FEATURES = (
+    "forward", "forward-options", "stub-zone", "ttl-limits", "hosts", "local-zone", "acl", "chaos", "nsid", "dns64",
+    "rebinding", "tcp-upstream", "tcp-keepalive", "discard-timeout", "aggressive-nsec", "prefetch", "serve-stale",
+    "kresd-policy", "kresd-renumber_src", "kresd-renumber_dst", "kresd-workarounds",
+)
 """What the daemon claims beyond the basis: knobs named in daemon.toml.j2."""
 
 

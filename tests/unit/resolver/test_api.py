@@ -40,7 +40,7 @@ def test_an_answer_is_a_value_that_iterates_as_text(run):
             answer = await resolver.resolve("www.example.playground")
             assert list(answer) == ["127.20.80.1"]
             assert (answer.rcode, answer.rcode_text, len(answer), answer.stale) == (c.NOERROR, "NOERROR", 1, False)
-            assert answer.verdict is Verdict.INDETERMINATE and not answer.secure
+            assert answer.verdict is Verdict.INSECURE and not answer.secure
             assert answer.raise_for_failure() is answer
             assert answer.canonical_name == "www.example.playground."
             again = await resolver.resolve("WWW.example.playground.", c.A)

@@ -8,6 +8,8 @@ import pytest
 from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, addresses, build, reply, scripted, standard
 
 from resolver.effects import FailureKind, Need, Outcome, Purpose, Question
+from resolver.policy import Plan
+from resolver.settings import PolicySettings, replace
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -366,6 +368,47 @@ def test_an_alias_into_a_local_zone_ends_there():
     outcome = m.ask("printer.example.com.")
     assert texts(outcome) == [("printer.example.com.", "CNAME"), ("printer.home.arpa.", "A")]
     assert outcome.ttl == 30
+
+
+def with_policy(m, **policy):
+    m.mesh._context.policy = Plan(replace(m.settings, policy=PolicySettings(**policy)))
+    return m
+
+
+def test_a_local_alias_that_leads_out_is_followed():
+    m = with_policy(with_example(EXAMPLE_ZONE), local_zones=("here. static",),
+                    local_data=("www.here. 60 CNAME alias.example.com.", "end.here. 60 CNAME none.example.com."))
+    for _ in range(2):
+        outcome = m.ask("www.here.")
+        assert texts(outcome) == [("www.here.", "CNAME"), ("alias.example.com.", "CNAME"), ("www.example.com.", "A")]
+        assert (outcome.rcode, outcome.ttl) == (c.NOERROR, 60)
+        assert m.ask("end.here.").rcode == c.NXDOMAIN
+    assert texts(m.ask("www.here.", "CNAME")) == [("www.here.", "CNAME")]
+
+
+def test_an_alias_out_and_in_and_out_again():
+    m = with_policy(with_example(EXAMPLE_ZONE + "back 60 IN CNAME in.here.\n"), local_zones=("here. static",),
+                    local_data=("www.here. 60 CNAME back.example.com.", "in.here. 60 CNAME www.example.com."))
+    outcome = m.ask("www.here.")
+    assert texts(outcome)[-1] == ("www.example.com.", "A")
+    assert len(outcome.answer) == 4
+
+
+def test_local_aliases_that_loop():
+    # RFC 1034 section 3.6.2: an error.
+    m = with_policy(with_example(EXAMPLE_ZONE + "back 60 IN CNAME www.here.\n"), local_zones=("here. static",),
+                    local_data=("www.here. 60 CNAME back.example.com.", "self.here. 60 CNAME self.here."))
+    for name in ("www.here.", "self.here."):
+        outcome = m.ask(name)
+        assert (outcome.rcode, outcome.answer) == (c.SERVFAIL, [])
+
+
+def test_a_loop_through_dnames_is_shown_once():
+    m = with_example(EXAMPLE_ZONE + "d 60 IN DNAME e\ne 60 IN DNAME d\n")
+    outcome = m.ask("x.d.example.com.")
+    assert outcome.rcode == c.SERVFAIL
+    assert texts(outcome) == [("d.example.com.", "DNAME"), ("x.d.example.com.", "CNAME"),
+                              ("e.example.com.", "DNAME"), ("x.e.example.com.", "CNAME")]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -85,8 +85,11 @@ def test_rd_and_cd_come_from_the_query(cache, rd, cd):
     assert found.flags == dns.flags.QR | dns.flags.RA | flags
 
 
-def test_aa_of_the_stored_reply_is_not_shown(cache):
+def test_aa_is_that_of_the_stored_reply(cache):
+    # Set for local zones alone (RFC 6303 section 3), by whoever composes replies.
     assert put(cache, reply(flags=dns.flags.AA))
+    assert render(cache, query()).flags & dns.flags.AA
+    assert put(cache, reply())
     assert not render(cache, query()).flags & dns.flags.AA
 
 
@@ -309,3 +312,61 @@ def test_memory_of_many_answers_with_their_sets():
     statistics = store.table.statistics()
     assert min(statistics.entries["answer"], statistics.entries["rrset"]) >= count - 20
     assert (statistics.bytes_used + statistics.groups * 4096) / count <= 175
+
+
+# --- answers near their end ---------------------------------------------------------------------------------------
+
+
+def test_the_last_tenth_is_claimed_once(cache):
+    put(cache, reply())
+    assert not cache.claim(query(), NOW + 269)
+    assert cache.claimed(query(), NOW + 270) == 0
+    assert cache.claim(query("WWW.example.com."), NOW + 270)
+    assert not cache.claim(query(), NOW + 271)
+    assert cache.claimed(query(), NOW + 275) == 25
+    assert render(cache, query(), NOW + 275).answer[0].ttl == 25
+    assert not cache.claim(query(), NOW + 300)
+    assert cache.claimed(query(), NOW + 300) == 0
+
+
+@pytest.mark.parametrize("records", [1, 2])
+def test_a_replacement_can_be_claimed_again(cache, records):
+    """Whether it takes the old one's place in memory (same size) or a new one."""
+    put(cache, reply())
+    assert cache.claim(query(), NOW + 290)
+    addresses = [("www.example.com.", 300, "A", f"192.0.2.{n}") for n in range(records)]
+    put(cache, reply("www.example.com.", "A", *addresses), now=NOW + 290)
+    assert cache.claimed(query(), NOW + 290) == 0
+    assert cache.claim(query(), NOW + 290 + 280)
+
+
+def test_short_lived_answers_are_never_due(cache):
+    put(cache, reply(), ttl=9)
+    assert not any(cache.claim(query(), NOW + age) for age in range(10))
+    put(cache, reply("other.example."), ttl=10)
+    assert cache.claim(query("other.example."), NOW + 9)
+
+
+def test_a_claim_holds_in_all_processes_that_share_the_memory():
+    arena = Arena(1 << 20, shared=True)
+    one, other = AnswerCache(Table(arena, bytes(16))), AnswerCache(Table(arena, bytes(16)))
+    put(one, reply())
+    assert one.claim(query(), NOW + 290)
+    assert not other.claim(query(), NOW + 290)
+    assert other.claimed(query(), NOW + 290) == 10
+
+
+def test_a_claimed_answer_survives_being_carried_over(cache):
+    put(cache, reply(), ttl=100_000)
+    assert cache.claim(query(), NOW + 99_000)
+    for number in range(20_000):
+        put(cache, reply(f"host{number}.example."), now=NOW + 99_000)
+        if not number % 50:
+            assert cache.render(query(), NOW + 99_000, 1232) is not None
+    assert cache.table.statistics().carried > 0
+    assert cache.claimed(query(), NOW + 99_000) == 1000
+
+
+def test_what_is_not_plain_or_not_there_is_not_claimed(cache):
+    assert not cache.claim(query(), NOW)
+    assert not cache.claim(b"", NOW) and cache.claimed(b"\0" * 12, NOW) == 0

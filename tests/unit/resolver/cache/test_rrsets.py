@@ -270,3 +270,59 @@ def test_drop_name_subtree_and_all(cache):
     cache.clear()
     assert cache.find(from_text("example.org."), c.A, NOW) is None
     assert sum(cache.statistics().entries.values()) == 0
+
+
+# --- what has expired, what failed, and all there is --------------------------------------------------------------
+
+
+def test_expired_denials_are_there_for_those_who_ask_for_them(cache):
+    cache.put_negative(from_text("a.example."), c.A, soa=soa("example."), ttl=300, verdict=Verdict.SECURE, now=NOW)
+    assert cache.find_negative(from_text("a.example."), c.A, NOW + 300) is None
+    found = cache.find_negative(from_text("a.example."), c.A, NOW + 3600, stale=3301)
+    assert (found.ttl, found.soa.ttl, found.verdict) == (30, 30, Verdict.SECURE)
+    assert cache.find_negative(from_text("a.example."), c.A, NOW + 3600, stale=3300) is None
+
+
+def test_an_expired_denial_gives_way_whatever_its_verdict(cache):
+    cache.put_negative(from_text("a.example."), 0, soa=soa("example."), ttl=300, verdict=Verdict.SECURE, now=NOW)
+    cache.put(RRset(from_text("a.example."), c.A, 60, [bytes(4)], trust=Trust.ANSWER), NOW + 301)
+    assert cache.find_negative(from_text("a.example."), c.A, NOW + 400, stale=86400) is None
+
+
+def test_when_something_was_stored(cache):
+    assert cache.created(from_text("a.example."), c.A) == 0
+    cache.put(RRset(from_text("a.example."), c.A, 60, [bytes(4)], trust=Trust.ANSWER), NOW)
+    cache.put_negative(from_text("b.example."), c.A, soa=None, ttl=60, verdict=0, now=NOW + 1)
+    cache.put_negative(from_text("b.example."), 0, soa=None, ttl=60, verdict=0, now=NOW + 2)
+    assert cache.created(from_text("A.example."), c.A) == NOW
+    assert cache.created(from_text("a.example."), c.A, denied=True) == 0
+    assert cache.created(from_text("b.example."), c.A, denied=True) == NOW + 2
+    assert cache.created(from_text("b.example."), c.TXT, denied=True) == NOW + 2
+
+
+def test_failures_in_a_row_are_counted_until_something_comes_of_it(cache):
+    broken = from_text("broken.example.")
+    assert cache.failures(broken, c.A, NOW) == 0
+    cache.put_failure(broken, c.A, ede=22, text="x", ttl=5, now=NOW, count=3)
+    assert cache.failures(broken, c.A, NOW) == 3
+    assert cache.failures(broken, c.AAAA, NOW) == 0
+    assert cache.failures(broken, c.A, NOW + 304) == 3
+    assert cache.failures(broken, c.A, NOW + 305) == 0
+    cache.put(RRset(broken, c.A, 60, [bytes(4)], trust=Trust.GLUE), NOW + 1)
+    assert cache.failures(broken, c.A, NOW + 2) == 3, "glue is no answer"
+    cache.put_negative(broken, 0, soa=None, ttl=60, verdict=0, now=NOW + 1)
+    assert cache.failures(broken, c.A, NOW + 2) == 0
+
+
+def test_a_walk_shows_everything_fresh(cache):
+    for number in range(50):
+        rrset = RRset(from_text(f"a{number}.example."), c.A, 60, [bytes(4)], sigs=[bytes(20)], trust=Trust.ANSWER)
+        cache.put(rrset, NOW)
+    cache.put(RRset(from_text("old.example."), c.A, 5, [bytes(4)], trust=Trust.ANSWER), NOW)
+    cache.put_negative(from_text("no.example."), c.TXT, soa=None, ttl=60, verdict=0, now=NOW)
+    found = list(cache.walk(NOW + 10))
+    assert len(found) == 51
+    assert {(owner, rtype) for owner, rtype, _, rrset in found if rrset is None} == {(from_text("no.example."), c.TXT)}
+    owner, rtype, ttl, rrset = found[0]
+    assert (owner, rtype, ttl) == (rrset.name, c.A, 50)
+    assert (rrset.ttl, rrset.rdatas(), rrset.sigs(), rrset.trust) == (50, [bytes(4)], [bytes(20)], Trust.ANSWER)

@@ -53,6 +53,7 @@ def test_iteration(capsys) -> None:
         == """\
 ;; status: NOERROR
 ;; records: answer 2, authority 0, additional 0
+;; dnssec: insecure
 
 ;; QUESTION
 ;ext.example.playground. IN A

@@ -3,6 +3,7 @@
 Each test names the zones, asks, and looks both at the outcome and at the queries that the servers saw.
 """
 
+import pytest
 from support.fakenet import Link
 from support.minet import (
     COM_ZONE,
@@ -136,6 +137,15 @@ def test_a_name_server_without_glue_is_looked_up():
     assert any(step.kind == "need" and "ns.other.net." in step.text for step in trace)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_look_up_that_finds_an_address_for_its_own_asker_is_noticed(seed):
+    # bad.other.com has no address; on the way to learn that, the zone's other server is found.
+    m = build(glueless_world(), seed=seed)
+    com = COM_ZONE + "\nother 7200 IN NS bad.other.com.\nother 7200 IN NS ns.other.net.\n"
+    m.net.hosts["192.5.6.30"] = build(standard(a192_5_6_30=[("com.", com)])).net.hosts["192.5.6.30"]
+    assert addresses(m.ask("www.other.com.")) == ["192.0.2.90"]
+
+
 def test_a_chain_of_zones_that_need_each_other_ends_at_the_depth_limit():
     # z0.com needs ns.z1.com which needs ns.z2.com ...: none has glue, and the last has no server at all.
     com = COM_ZONE + "".join(f"z{i} 7200 IN NS ns.z{i + 1}.com.\n" for i in range(40))
@@ -195,6 +205,23 @@ def test_a_server_that_folds_case_is_asked_over_tcp():
     m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
     assert m.net.log[-1].tcp
+
+
+def test_names_are_asked_in_lower_case_where_the_operator_says_so():
+    m = build(case_exempt=("Example.com.",), qname_minimisation=False)
+    seen = []
+    host = m.net.hosts["192.0.2.1"]
+
+    def watched(packet, tcp):
+        seen.append(packet)
+        return host(packet, tcp)
+
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = watched
+    for number in range(5):
+        m.ask(f"name{number}.eXample.com.")
+    assert len(seen) == 5
+    assert all(names.from_text("example.com.") in packet for packet in seen)
+    assert m.ask("wWw.example.com.").answer[0].name == names.from_text("wWw.example.com.")
 
 
 def test_a_dead_server_is_left_for_a_living_one_and_avoided_afterwards():

@@ -225,9 +225,40 @@ def test_types_that_mean_nothing_are_format_errors(qtype: int) -> None:
     assert reply_of(query(qtype)).rcode == c.FORMERR
 
 
-@pytest.mark.parametrize("qclass", [c.HS, c.CLASS_ANY, 2, 4711])
+@pytest.mark.parametrize("qclass", [c.HS, 2, 4711])
 def test_other_classes_are_refused(qclass: int) -> None:
+    # CVE-2026-5946: only one class has a tree.
     assert reply_of(query(qclass=qclass)).rcode == c.REFUSED
+
+
+def test_any_class_is_the_class_that_has_a_tree() -> None:
+    parts = Parts()
+    view = parts.answer(query(qclass=c.CLASS_ANY), positive())
+    assert (view.rcode, view.qclass, view.answer[0].rclass) == (c.NOERROR, c.CLASS_ANY, c.IN)
+    ticket = parts.ask(query(qclass=c.CLASS_ANY, qtype=c.MX)) and parts.mesh.tickets[0]
+    assert ticket.question.qclass == c.IN
+
+
+def test_local_answers_are_authoritative_also_the_second_time() -> None:
+    # RFC 6303 section 3
+    parts = Parts()
+    outcome = positive()
+    outcome.authoritative = True
+    assert parts.answer(query(), outcome).aa
+    again = parts.fast.answer(query(), CLIENT, parts.clock.real)
+    assert again is not None and MessageView.parse(again).aa
+    assert not Parts().answer(query(), positive()).aa
+
+
+def test_an_alias_loop_is_shown_with_its_error_and_other_failures_show_nothing() -> None:
+    # RFC 1034 section 3.6.2
+    outcome = failed(FailureKind.LAME)
+    outcome.answer = positive().answer
+    view = Parts().answer(query(), outcome)
+    assert (view.rcode, len(view.answer)) == (c.SERVFAIL, 1)
+    bogus = failed(FailureKind.BOGUS)
+    bogus.answer, bogus.verdict = positive().answer, Verdict.BOGUS
+    assert Parts().answer(query(), bogus).answer == []
 
 
 def test_chaos_names_by_setting() -> None:
@@ -385,6 +416,24 @@ def test_name_server_identifier_when_asked_for() -> None:
     assert parts.mesh.tickets == []
     assert parts.sink.packets[-1] == view.wire
     assert Parts().answer(packet, positive()).edns.get(c.OPTION_NSID) is None  # type: ignore[union-attr]
+
+
+def test_identifier_of_its_own_in_octets() -> None:
+    view = Parts(identity="here", nsid="0x00ff").answer(query(options=[(c.OPTION_NSID, b"")]), positive())
+    assert view.edns is not None and view.edns.get(c.OPTION_NSID) == b"\x00\xff"
+    for wrong in ("0x0", "0xzz", "x" * 256):
+        with pytest.raises(ValueError, match=r"server\.nsid"):
+            Parts(nsid=wrong)
+
+
+def test_option_flood_repeated_options_are_answered_once() -> None:
+    # CVE-2026-41292, CVE-2026-42944: one of each goes out, however many came in.
+    flood = [(c.OPTION_NSID, b""), (c.OPTION_KEEPALIVE, b"")] * 30
+    parts = Parts(identity="here")
+    sink = Sink(stream=True)
+    view = parts.answer(query(options=flood), positive(), sink=sink)
+    assert view.edns is not None
+    assert sorted(code for code, _ in view.edns.options) == [c.OPTION_NSID, c.OPTION_KEEPALIVE]
 
 
 def test_keepalive_on_streams_only() -> None:

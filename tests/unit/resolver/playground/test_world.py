@@ -10,6 +10,7 @@ import pytest
 from resolver.playground import EdnsFault, World, Zone, ZoneError, atlas
 from resolver.playground.__main__ import main, specials_text
 from resolver.playground.export import export, group_servers
+from resolver.playground.signed import SPECIALS, signed_world
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
@@ -217,10 +218,11 @@ def test_export_refuses_unknown_servers(world: World, tmp_path) -> None:
 def test_command_line(tmp_path, capsys) -> None:
     assert main(["--list"]) == 0
     listed = capsys.readouterr().out
-    assert listed == specials_text(World()) and len(listed.splitlines()) == len(atlas.SPECIALS)
+    assert listed == specials_text(signed_world(0)) and len(listed.splitlines()) == len(SPECIALS)
+    assert "bogus     7   All signatures have expired." in listed
     assert main(["--export", str(tmp_path), "--server", "knot", "--port", "5399"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert (tmp_path / "root.hints").exists() and all(line.startswith("knotd -c ") for line in printed[2:])
+    assert (tmp_path / "root.hints").exists() and all(line.startswith("knotd -c ") for line in printed[3:])
     assert main(["--export", "/proc/nowhere"]) == 1
     assert "playground:" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:

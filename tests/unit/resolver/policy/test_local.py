@@ -243,3 +243,18 @@ def test_class_chaos_names_the_server_only_when_it_has_a_name():
     assert ask(named, "id.server.", c.A, c.CH).answer == []
     assert ask(named, "example.", c.TXT, c.CH).rcode == c.REFUSED
     assert ask(named, "id.server.", c.TXT, 4).rcode == c.REFUSED
+
+
+def test_a_redirected_alias_takes_the_name_along():
+    settings = local("walled. redirect", records=("walled. CNAME *.garden.example.",))
+    outcome = ask(settings, "a.B.walled.")
+    assert outcome.answer[0].targets() == [names.from_text("a.B.walled.garden.example.")]
+    assert outcome.answer[0].name == names.from_text("a.B.walled.")
+    long = ask(settings, ".".join(["x" * 60] * 3 + ["y" * 50, "walled."]))
+    assert (long.rcode, long.answer, long.ede[0][0]) == (c.YXDOMAIN, [], c.EDE_OTHER)
+
+
+def test_hosts_entries_are_hints_and_local_data_is_authoritative():
+    settings = local(records=("data.here. A 10.0.0.1",), hosts=(HostEntry("host.here.", ("10.0.0.2",)),))
+    assert ask(settings, "data.here.").authoritative
+    assert not ask(settings, "host.here.").authoritative

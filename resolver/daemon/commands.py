@@ -1,0 +1,156 @@
+"""What a running worker can be told: look at it, make it forget, make it talk; each command for one worker alone.
+
+Several workers share the cache but not the delegations they keep ready, the counters and the log level, so every
+command here is performed in each of them, and what they say is put together by `merge`. Names and types come from
+people: what is wrong with them is a ValueError with a sentence.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from corenet._version import __version__
+from resolver.api import Resolver, to_wire
+from resolver.cache import Store
+from resolver.settings import LOG_LEVELS, Settings
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+__all__ = ["Commands", "Host", "Statistics", "merge"]
+
+logger = logging.getLogger(__name__)
+
+Statistics = dict[str, dict[str, Any]]
+
+
+class Counting(Protocol):
+    """Something with counters."""
+
+    def statistics(self) -> Mapping[str, Any]: ...
+
+
+class Serving(Protocol):
+    """What serves now; a reload replaces it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def resolver(self) -> Resolver: ...
+
+    @property
+    def service(self) -> Counting: ...
+
+    @property
+    def fast(self) -> Counting: ...
+
+
+class Host(Protocol):
+    """The worker, as far as commands concern it."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def current(self) -> Serving: ...
+
+
+class Commands:
+    """Performs commands in this worker."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._began = time.monotonic()
+        self._known = {
+            "status": self._status, "statistics": self._statistics, "flush": self._flush, "log": self._log,
+        }
+
+    def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what ``request["command"]`` says.
+
+        Raises:
+            ValueError: saying what is wrong with the request.
+        """
+        return self._known[request["command"]](request)
+
+    def __contains__(self, command: object) -> bool:
+        return command in self._known
+
+    def _status(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        service = self._host.current.service.statistics()
+        fast = self._host.current.fast.statistics()
+        return {
+            "worker": self._host.number,
+            "pid": os.getpid(),
+            "version": __version__,
+            "seconds": int(time.monotonic() - self._began),
+            "queries": fast["hits"] + service["queries"],
+            "waiting": service["waiting"],
+        }
+
+    def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        current = self._host.current
+        return {
+            "service": dict(current.service.statistics()),
+            "fast": dict(current.fast.statistics()),
+            "mesh": current.resolver.mesh.statistics(),
+            "upstream": dict(current.resolver.upstream.statistics()),
+            "cache": self._host.store.statistics(),
+        }
+
+    def _flush(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Forget a name, one type of it, its subtree, or everything."""
+        store, mesh = self._host.store, self._host.current.resolver.mesh
+        text, kind = request.get("name"), request.get("type")
+        try:
+            if text is None:
+                entries = sum(value for key, value in store.statistics().items() if key.startswith("entries_"))
+                mesh.forget()
+                store.clear()
+                return {"entries": entries}
+            name = names.lower(to_wire(text))
+            if kind is not None:
+                rtype = c.type_from_text(kind)
+                mesh.forget(name)
+                store.denials.forget(name, subtree=False)
+                return {"entries": store.rrsets.drop(name, rtype) + store.answers.drop(name, rtype)}
+            subtree = bool(request.get("subtree"))
+            mesh.forget(name, subtree=subtree)
+            return {"entries": store.drop(name, subtree=subtree)}
+        except BlockingIOError as error:
+            raise ValueError(str(error)) from None
+
+    def _log(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        level = request["level"]
+        if level not in LOG_LEVELS:
+            raise ValueError(f"{level!r} is not one of {', '.join(LOG_LEVELS)}")
+        logging.getLogger().setLevel(level.upper())
+        logger.info("log level is %s until the next reload", level)
+        return {"level": level}
+
+
+# --- several workers ----------------------------------------------------------------------------------------------
+
+# Counters of the shared table count for all; these are each worker's own.
+OWN_CACHE_COUNTERS = ("hits_", "misses_", "servers_", "denials")
+
+
+def merge(parts: Iterable[Statistics]) -> Statistics:
+    """The statistics of several workers as if they were one."""
+    merged: Statistics = {}
+    for position, part in enumerate(parts):
+        for group, counters in part.items():
+            into = merged.setdefault(group, {})
+            for key, value in counters.items():
+                if isinstance(value, dict):
+                    inner = into.setdefault(key, {})
+                    for reason, count in value.items():
+                        inner[str(reason)] = inner.get(str(reason), 0) + count
+                elif group != "cache" or not position or key.startswith(OWN_CACHE_COUNTERS):
+                    into[key] = into.get(key, 0) + value
+    return merged

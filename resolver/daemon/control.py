@@ -1,0 +1,351 @@
+"""The control socket: a Unix socket on which the administrator tells a running daemon what to do.
+
+Who may open the socket file (mode 0600) may do everything, so nothing else is asked. A request is one line of JSON,
+``{"command": "flush", "name": "example.com"}``; the answer is lines of JSON, any number of ``{"text": ...}`` and at
+last ``{"ok": true, "result": ...}`` or ``{"ok": false, "error": "a sentence"}``. Requests are checked key by key, lines
+and waiting are bounded, and long answers are sent in small portions with the loop's other work between them, since the
+worker that talks here serves clients as well. Files are only those that the settings name.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from resolver import limits
+from resolver.daemon import keep
+from resolver.daemon.commands import Commands, Host, Statistics, merge
+from resolver.daemon.links import LinkError, Links
+from resolver.errors import ResolveError
+from resolver.settings import Settings
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+__all__ = ["ControlHost", "ControlServer", "Office", "RequestError", "parse_request"]
+
+logger = logging.getLogger(__name__)
+
+REQUEST = limits.CONTROL_REQUEST.default
+PATIENCE = limits.CONTROL_TIMEOUT.default / 1000
+CONNECTIONS = limits.CONTROL_CONNECTIONS.default
+PORTION = limits.CONTROL_PORTION.default
+
+LAST_DATA_TYPE = 65279  # RFC 6895 section 3.1: private use and reserved types follow
+
+Request = dict[str, Any]
+# Keys of each command: name -> (type, required).
+GRAMMAR: dict[str, dict[str, tuple[type, bool]]] = {
+    "status": {},
+    "statistics": {},
+    "flush": {"name": (str, False), "type": (str, False), "subtree": (bool, False), "all": (bool, False)},
+    "dump": {"name": (str, False)},
+    "save": {},
+    "load": {},
+    "reload": {},
+    "trace": {"name": (str, True), "type": (str, False), "validate": (bool, False)},
+    "log": {"level": (str, True)},
+}
+
+
+class RequestError(ValueError):
+    """A request that is not carried out, and why."""
+
+
+class ControlHost(Host, Protocol):
+    """The first worker, as far as the control socket concerns it."""
+
+    @property
+    def links(self) -> Links | None: ...
+
+    @property
+    def reload(self) -> Callable[[], Settings]: ...
+
+    def do_reload(self) -> Awaitable[str]: ...
+
+
+def parse_request(line: bytes) -> Request:
+    """The request in `line`.
+
+    Raises:
+        RequestError: saying what is wrong with it.
+    """
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise RequestError("the request is not a line of JSON") from None
+    if not isinstance(request, dict) or not isinstance(request.get("command"), str):
+        raise RequestError('a request is an object with a "command"')
+    grammar = GRAMMAR.get(request["command"])
+    if grammar is None:
+        raise RequestError(f"there is no command {request['command']!r}; known are {', '.join(GRAMMAR)}")
+    for key, value in request.items():
+        if key == "command":
+            continue
+        if key not in grammar:
+            raise RequestError(f"{request['command']} has no {key!r}")
+        if not isinstance(value, grammar[key][0]):
+            raise RequestError(f"{request['command']}: {key!r} must be a {grammar[key][0].__name__}")
+    for key, (_, required) in grammar.items():
+        if required and key not in request:
+            raise RequestError(f"{request['command']} needs {key!r}")
+    if request["command"] == "flush":
+        if ("name" in request) == bool(request.get("all")):
+            raise RequestError('flush needs either a "name" or "all"')
+        if request.get("subtree") and "type" in request:
+            raise RequestError("flush takes a type or a subtree, not both")
+    return request
+
+
+class Office:
+    """Carries commands out, in all workers where that makes a difference."""
+
+    def __init__(self, host: ControlHost, commands: Commands) -> None:
+        self._host = host
+        self._commands = commands
+
+    async def perform(self, request: Request) -> AsyncIterator[str | Request]:
+        """Lines of text, and at the end the result.
+
+        Raises:
+            RequestError: saying why it was not done.
+        """
+        command = request["command"]
+        if command == "dump":
+            async for line in self._dump(request.get("name")):
+                yield line
+            yield {}
+        elif command == "trace":
+            async for line in self._trace(request):
+                yield line
+            yield {}
+        else:
+            yield await getattr(self, f"_{command}")(request)
+
+    async def statistics(self) -> Statistics:
+        """The counters of all workers together.
+
+        Raises:
+            RequestError: a worker is silent.
+        """
+        return merge(await self._everywhere({"command": "statistics"}))
+
+    async def _everywhere(self, request: Request) -> list[Any]:
+        """What each worker says, this one first.
+
+        Raises:
+            RequestError: the request is wrong, or a worker is silent.
+        """
+        found = await self._ask_all(request)
+        for reply in found:
+            if isinstance(reply, LinkError):
+                raise RequestError(str(reply))
+        return found
+
+    async def _ask_all(self, request: Request) -> list[Any]:
+        """What each worker says, this one first; a `LinkError` in the place of a silent one.
+
+        Raises:
+            RequestError: the request is wrong.
+        """
+        try:
+            found = [self._commands.perform(request)]
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        links = self._host.links
+        if links is None:
+            return found
+        others = await asyncio.gather(*(links.ask(number, request) for number in links.others), return_exceptions=True)
+        for reply in others:
+            if isinstance(reply, BaseException) and not isinstance(reply, LinkError):
+                raise reply
+        return [*found, *others]
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    async def _status(self, request: Request) -> Request:
+        workers = [
+            {"worker": number, "error": str(found)} if isinstance(found, LinkError) else found
+            for number, found in enumerate(await self._ask_all(request))
+        ]
+        return {"workers": workers, "cache": self._host.store.statistics()}
+
+    async def _statistics(self, request: Request) -> Request:
+        return await self.statistics()
+
+    async def _flush(self, request: Request) -> Request:
+        # Each worker clears the common cache once more: what was stored in between was concluded from what it forgot.
+        parts = await self._everywhere(request)
+        return {"entries": sum(part["entries"] for part in parts)}
+
+    async def _log(self, request: Request) -> Request:
+        return {"level": (await self._everywhere(request))[0]["level"]}
+
+    async def _save(self, request: Request) -> Request:
+        path, settings = self._snapshot()
+        try:
+            # In a thread: the disk may be slow, and only the first worker would notice.
+            size = await asyncio.to_thread(keep.save, path, self._host.store, settings)
+        except keep.KeepError as error:
+            raise RequestError(str(error)) from None
+        except BlockingIOError as error:
+            raise RequestError(str(error)) from None
+        return {"file": str(path), "bytes": size}
+
+    async def _load(self, request: Request) -> Request:
+        path, settings = self._snapshot()
+        try:
+            loaded = await asyncio.to_thread(keep.restore, path, self._host.store, settings)
+        except keep.KeepError as error:
+            raise RequestError(str(error)) from None
+        return {"file": str(path), "entries": loaded.entries, "age": loaded.age}
+
+    def _snapshot(self) -> tuple[Path, Settings]:
+        settings = self._host.current.settings
+        if not settings.cache.snapshot_file:
+            raise RequestError("cache.snapshot-file is not set, so there is no file to write or read")
+        return Path(settings.cache.snapshot_file), settings
+
+    async def _reload(self, request: Request) -> Request:
+        if self._host.links is None:
+            problem = await self._host.do_reload()
+            if problem:
+                raise RequestError(problem)
+            return {}
+        try:
+            self._host.reload()
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        os.kill(os.getppid(), signal.SIGHUP)  # the supervisor checks it too, and tells every worker
+        return {}
+
+    async def _trace(self, request: Request) -> AsyncIterator[str]:
+        resolver = self._host.current.resolver
+        try:
+            trace = await resolver.explain(
+                request["name"], request.get("type", "A"), validate=request.get("validate", True)
+            )
+        except (ValueError, ResolveError) as error:
+            raise RequestError(str(error)) from None
+        for step in trace:
+            where = f" [{step.server.address}#{step.server.port}]" if step.server is not None else ""
+            took = f" {step.rtt * 1000:.1f} ms" if step.rtt is not None else ""
+            yield f"{'  ' * step.depth}{step.kind}: {step.text}{where}{took}"
+        answer = trace.answer
+        yield f"result: {answer.rcode_text}, {answer.verdict.name.lower()}"
+        for line in _rrset_lines(answer.rrsets):
+            yield line
+        for extended in answer.ede:
+            yield f"reason: {extended}"
+
+    async def _dump(self, name: str | None) -> AsyncIterator[str]:
+        """The record sets and denials of the cache, in the text form of zone files."""
+        from resolver.api import to_wire
+
+        below = None
+        if name is not None:
+            try:
+                below = names.lower(to_wire(name))
+            except ValueError as error:
+                raise RequestError(str(error)) from None
+        count = 0
+        now = self._host.current.resolver.clock.time()
+        try:
+            for owner, rtype, ttl, found in self._host.store.rrsets.walk(now):
+                count += 1
+                if not count % PORTION:
+                    await asyncio.sleep(0)
+                if below is not None and not names.is_subdomain(owner, below):
+                    continue
+                if found is None:
+                    if rtype <= LAST_DATA_TYPE:  # above it stand proofs that go with a set
+                        what = c.type_to_text(rtype) if rtype else "data of any type"
+                        yield f"; {names.to_text(owner)} {ttl} IN has no {what}"
+                else:
+                    for line in _rrset_lines([found]):
+                        yield line
+        except BlockingIOError as error:
+            raise RequestError(str(error)) from None
+
+
+def _rrset_lines(rrsets: Any) -> list[str]:
+    from resolver.wire.present import rrset_to_text
+
+    return [line for rrset in rrsets for line in rrset_to_text(rrset)]
+
+
+class ControlServer:
+    """Serves the control socket `listening` (bound, listening, non-blocking) from the running loop."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def start(self, listening: Any) -> None:
+        """Begin to accept."""
+        self._server = await asyncio.start_unix_server(self._on_connection, sock=listening, limit=REQUEST)
+
+    def close(self) -> None:
+        """Stop accepting and end what is under way."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._open:
+            task.cancel()
+
+    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._open) >= CONNECTIONS:
+            writer.write(_line({"ok": False, "error": "too many administrators at once"}))
+            writer.close()
+            return
+        self._open.add(task)
+        try:
+            while await self._serve(reader, writer):
+                pass
+        except asyncio.CancelledError:
+            pass  # by `close`, or with the loop: nobody waits for this task, and asyncio's streams would complain
+        except (OSError, TimeoutError) as error:
+            logger.info("control: the connection ended: %s", error or "no request or no reading in time")
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request; False at the end of the connection."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                line = await reader.readuntil(b"\n")
+        except asyncio.IncompleteReadError:
+            return False
+        except asyncio.LimitOverrunError:
+            await self._send(writer, {"ok": False, "error": f"the request is longer than {REQUEST} bytes"})
+            return False
+        result: Mapping[str, Any] = {}
+        try:
+            request = parse_request(line)
+            logger.debug("control: %s", line.decode("utf-8", "replace").strip())
+            async for piece in self._office.perform(request):
+                if isinstance(piece, str):
+                    await self._send(writer, {"text": piece})
+                else:
+                    result = piece
+        except RequestError as error:
+            await self._send(writer, {"ok": False, "error": str(error)})
+        else:
+            await self._send(writer, {"ok": True, "result": result})
+        return True
+
+    @staticmethod
+    async def _send(writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> None:
+        writer.write(_line(message))
+        async with asyncio.timeout(PATIENCE):
+            await writer.drain()
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, ensure_ascii=True).encode() + b"\n"

@@ -1,0 +1,125 @@
+"""The file in which the cache outlives the process: written when the daemon stops, read when it starts.
+
+A new file takes the old one's place only when it lies on the disk complete, so a crash while writing leaves the old
+one. A file that cannot be used is never a reason not to start: one warning says why, and the cache begins empty. What
+was concluded under other rules is not taken over (`label`).
+"""
+
+import hashlib
+import logging
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from resolver import limits
+from resolver.cache import Store
+from resolver.cache.snapshot import Loaded, SnapshotError, dump, load
+from resolver.settings import Settings
+
+__all__ = ["KeepError", "label", "restore", "restore_if_set", "save", "save_if_set"]
+
+logger = logging.getLogger(__name__)
+
+
+class KeepError(Exception):
+    """The file cannot be written or used, and why."""
+
+
+def label(settings: Settings) -> bytes:
+    """A digest of everything that decides what may be concluded from a reply."""
+    rules = (settings.dnssec, settings.policy, settings.forward, settings.stub, settings.root_hints,
+             settings.iteration)
+    return hashlib.sha256(repr(rules).encode()).digest()
+
+
+def save(path: Path, store: Store, settings: Settings) -> int:
+    """Write the cache to `path` and return the file's size in bytes.
+
+    Raises:
+        KeepError: naming the file and what stands in the way; an older file is still there.
+    """
+    name = path.with_name(f".{path.name}.{os.getpid()}")
+    size = 0
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                pieces = dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.serve_stale)
+                for piece in pieces:
+                    size += file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise KeepError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+    return size
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the new name outlive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def restore(path: Path, store: Store, settings: Settings) -> Loaded:
+    """Take the cache in `path` into `store`.
+
+    Raises:
+        KeepError: naming the file and why it is not used.
+    """
+    try:
+        # O_NONBLOCK, so that a pipe of that name cannot hold up the start.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise KeepError(f"{str(path)!r} is not a file")
+            return load(
+                store,
+                file,
+                label=label(settings),
+                now=int(time.time()),
+                stale=settings.cache.serve_stale,
+                largest=limits.SNAPSHOT_SHARE.default * settings.cache.size,
+            )
+    except OSError as error:
+        raise KeepError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+    except SnapshotError as error:
+        raise KeepError(f"{str(path)!r} is not used: {error}") from None
+
+
+def restore_if_set(store: Store, settings: Settings) -> None:
+    """At start: take in the file that the settings name, if it is there and good."""
+    if not settings.cache.snapshot_file:
+        return
+    path = Path(settings.cache.snapshot_file)
+    if not path.exists():
+        logger.info("cache: %s is not there yet; the cache begins empty", path)
+        return
+    try:
+        loaded = restore(path, store, settings)
+    except KeepError as error:
+        logger.warning("cache: %s; the cache begins empty", error)
+        return
+    logger.info("cache: %d entries from %s, written %d seconds ago", loaded.entries, path, loaded.age)
+
+
+def save_if_set(store: Store, settings: Settings) -> None:
+    """At the end: write the file that the settings name."""
+    if not settings.cache.snapshot_file:
+        return
+    try:
+        size = save(Path(settings.cache.snapshot_file), store, settings)
+    except KeepError as error:
+        logger.error("cache: %s; it is lost", error)
+        return
+    logger.info("cache: written to %s, %d bytes", settings.cache.snapshot_file, size)

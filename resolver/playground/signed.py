@@ -1,0 +1,527 @@
+"""The signed part of the playground: which zones are signed how, which are broken in which way, and what must come out.
+
+The rule kept here: only data, as in atlas.py. Every question says what a validating resolver with the playground's
+trust anchor answers: response code, verdict, and for what is bogus the extended error (RFC 8914) that fits best. Zones
+below dnssec.playground are either sound in every respect or have the one fault that their line describes.
+"""
+
+from dataclasses import dataclass, replace
+
+from resolver.playground import atlas, faults
+from resolver.playground.atlas import ServerSpec, Special, ZoneSpec
+from resolver.playground.signing import DAY, KeySpec, Nsec3, Plan
+from resolver.playground.world import World
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+
+__all__ = ["PLANS", "SERVERS", "SPECIALS", "ZONES", "Case", "signed_world"]
+
+HOME = "dnssec.playground."
+CHILDREN = ("ns.children.dnssec.playground.",)
+GRANDCHILDREN = ("ns.grandchildren.dnssec.playground.",)
+SERVERS: dict[str, ServerSpec] = {
+    "ns.dnssec.playground.": ServerSpec("127.20.30.1"),
+    "ns.children.dnssec.playground.": ServerSpec("127.20.30.2"),
+    "ns.grandchildren.dnssec.playground.": ServerSpec("127.20.30.3"),
+}
+
+RIGHT = Plan()
+SECURE, INSECURE, BOGUS = Verdict.SECURE, Verdict.INSECURE, Verdict.BOGUS
+TEXT = "aaa A 198.18.20.1\nwww A 198.18.20.2\n"
+RICH = """
+aaa     A   198.18.20.1
+www     A   198.18.20.2
+        TXT "Two types: a question for a third is NODATA."
+alias   CNAME www
+dangle  CNAME nothing-here
+*.wild  A   198.18.20.3
+*.cwild CNAME www
+beside.wild TXT "Stands beside the wildcard."
+a.ent   A   198.18.20.4
+old     DNAME new
+www.new A   198.18.20.5
+"""
+KSK, ZSK = KeySpec(), KeySpec(flags=256, label="zsk")
+HASHED = Nsec3()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One zone below dnssec.playground. `asked` is (label, type, response code, verdict, extended error, remark)."""
+
+    label: str
+    about: str
+    asked: tuple[tuple[str, str, str, Verdict, int | None, str], ...]
+    plan: Plan | None = RIGHT
+    text: str = TEXT
+    servers: tuple[str, ...] = CHILDREN
+
+    @property
+    def origin(self) -> str:
+        """The zone's name."""
+        return f"{self.label}.{HOME}"
+
+
+def _sound(label: str, about: str, plan: Plan) -> Case:
+    asked = (
+        ("www", "A", "NOERROR", SECURE, None, ""),
+        ("missing", "A", "NXDOMAIN", SECURE, None, "no such name"),
+        ("www", "AAAA", "NOERROR", SECURE, None, "no such type"),
+    )
+    return Case(label, about, asked, plan)
+
+
+def _rich(label: str, about: str, nsec3: Nsec3 | None) -> Case:
+    asked = (
+        ("www", "A", "NOERROR", SECURE, None, ""),
+        ("missing", "A", "NXDOMAIN", SECURE, None, "no such name"),
+        ("a.b.missing", "A", "NXDOMAIN", SECURE, None, "no such name, three labels deep"),
+        ("www", "AAAA", "NOERROR", SECURE, None, "no such type"),
+        ("ent", "A", "NOERROR", SECURE, None, "an empty non-terminal"),
+        ("alias", "A", "NOERROR", SECURE, None, "an alias"),
+        ("dangle", "A", "NXDOMAIN", SECURE, None, "an alias to a name that does not exist"),
+        ("x.wild", "A", "NOERROR", SECURE, None, "made from a wildcard"),
+        ("x.y.wild", "A", "NOERROR", SECURE, None, "made from a wildcard, two labels"),
+        ("x.wild", "MX", "NOERROR", SECURE, None, "no such type at the wildcard"),
+        ("beside.wild", "A", "NOERROR", SECURE, None, "no such type beside the wildcard"),
+        ("x.cwild", "A", "NOERROR", SECURE, None, "an alias made from a wildcard"),
+        ("www.old", "A", "NOERROR", SECURE, None, "renamed by DNAME"),
+        ("nothing.old", "A", "NXDOMAIN", SECURE, None, "renamed to a name that does not exist"),
+    )
+    return Case(label, about, asked, Plan(nsec3=nsec3), RICH)
+
+
+def _bogus(
+    label: str,
+    ede: int,
+    about: str,
+    *given: faults.Fault,
+    ask: str = "www",
+    qtype: str = "A",
+    plan: Plan = RIGHT,
+    text: str = TEXT,
+) -> Case:
+    return Case(label, about, ((ask, qtype, "SERVFAIL", BOGUS, ede, ""),), replace(plan, faults=given), text)
+
+
+def _hashed(label: str, ede: int, about: str, *given: faults.Fault, ask: str = "missing", text: str = TEXT) -> Case:
+    return _bogus(label, ede, about, *given, ask=ask, plan=Plan(nsec3=HASHED), text=text)
+
+
+def _insecure(label: str, about: str, plan: Plan | None, ede: int | None = None) -> Case:
+    return Case(label, about, (("www", "A", "NOERROR", INSECURE, ede, ""),), plan)
+
+
+SOUND = (
+    _sound("rsasha1", "RSA with SHA-1, algorithm 5.", Plan((KeySpec(5),))),
+    _sound("rsasha1-nsec3", "RSA with SHA-1, algorithm 7, NSEC3.", Plan((KeySpec(7),), HASHED)),
+    _sound("rsasha256", "RSA with SHA-256, algorithm 8.", Plan((KeySpec(8),))),
+    _sound("rsasha512", "RSA with SHA-512, algorithm 10.", Plan((KeySpec(10),))),
+    _sound("ecdsap256", "ECDSA on P-256, algorithm 13.", Plan((KeySpec(13),))),
+    _sound("ecdsap384", "ECDSA on P-384, algorithm 14.", Plan((KeySpec(14),))),
+    _sound("ed25519", "Ed25519, algorithm 15.", Plan((KeySpec(15),))),
+    _sound("ed448", "Ed448, algorithm 16.", Plan((KeySpec(16),))),
+    _rich("nsec", "Everything that NSEC can prove.", None),
+    _rich("nsec3", "Everything that NSEC3 can prove.", HASHED),
+    _rich("nsec3-salt", "NSEC3 with salt and ten iterations.", Nsec3(10, b"\xab\xcd\xef\x01")),
+    _sound("split", "A key for the keys and another for the rest.", Plan((KSK, ZSK))),
+    _sound("only-ksk", "One key with the SEP flag signs everything.", Plan((KSK,))),
+    _sound("rollover", "Two keys with two algorithms, both sign.", Plan((KSK, KeySpec(15, label="new")))),
+    _sound("standby", "The DS set names a key more than the zone has.", Plan(ds=faults.ds_other_key)),
+    _sound(
+        "prepublished", "The key set has a key more that signs nothing.", Plan((KSK, KeySpec(signs=False, label="n")))
+    ),
+    _sound("ds-sha1", "The DS has a SHA-1 digest.", Plan(ds=faults.ds_with(1))),
+    _sound("ds-sha384", "The DS has a SHA-384 digest.", Plan(ds=faults.ds_with(4))),
+    _sound("collision", "Another key shares the tag of the one that signs.", Plan(faults=(faults.collide(1),))),
+    _sound(
+        "one-algorithm",
+        "The DS set names two algorithms, only one of them signs; RFC 6840 section 5.11 lets that pass.",
+        Plan((KSK, KeySpec(15, label="idle")), faults=(faults.sign_all_with(""),)),
+    ),
+    Case(
+        "signed-by-parent",
+        "The parent's keys have signed www; as it may speak for all below it, that passes.",
+        (("www", "A", "NOERROR", SECURE, None, ""),),
+        Plan(faults=(faults.resign_by_parent("www", c.A),)),
+    ),
+    _sound(
+        "ttl-raised",
+        "The TTL of www is above what was signed, and is cut.",
+        Plan(faults=(faults.set_ttl("www", c.A, DAY),)),
+    ),
+)
+
+CHAINS = (
+    Case(
+        "chains",
+        "Aliases from a signed zone to others.",
+        (
+            ("far", "A", "NOERROR", SECURE, None, "through three signed zones, NSEC and NSEC3"),
+            ("www.away", "A", "NOERROR", SECURE, None, "renamed by DNAME into another signed zone"),
+            ("to-nothing", "A", "NXDOMAIN", SECURE, None, "to a name that does not exist in another signed zone"),
+            ("to-insecure", "A", "NOERROR", INSECURE, None, "into a zone without signatures"),
+            ("to-outside", "A", "NOERROR", INSECURE, None, "out of the signed part of the playground"),
+            ("to-bogus", "A", "SERVFAIL", BOGUS, c.EDE_SIGNATURE_EXPIRED, "into a zone with expired signatures"),
+        ),
+        text="""
+far         CNAME alias.nsec.dnssec.playground.
+away        DNAME nsec3.dnssec.playground.
+to-nothing  CNAME nothing.nsec3.dnssec.playground.
+to-insecure CNAME www.insecure.dnssec.playground.
+to-outside  CNAME www.example.playground.
+to-bogus    CNAME www.expired.dnssec.playground.
+""",
+    ),
+)
+
+UNPROVED = (
+    _insecure("insecure", "An ordinary delegation without DS.", None),
+    _insecure("signed-no-ds", "Signed, but the parent has no DS: an island.", Plan(ds=lambda _zone, _keys: [])),
+    _insecure("ds-algorithm", "The DS names an algorithm that nobody knows.", Plan(ds=faults.ds_unknown(200)), 1),
+    _insecure("ds-dsa", "The DS names DSA, which nobody checks any more.", Plan(ds=faults.ds_unknown(3)), 1),
+    _insecure("ds-digest", "The DS has a digest type that nobody knows.", Plan(ds=faults.ds_digest(200)), 2),
+    Case(
+        "optout",
+        "NSEC3 with opt-out.",
+        (
+            ("www", "A", "NOERROR", SECURE, None, "opt-out does not concern what exists"),
+            ("www", "AAAA", "NOERROR", SECURE, None, "no such type: the record of the name itself"),
+            ("missing", "A", "NXDOMAIN", INSECURE, None, "no such name, but an unsigned delegation could be there"),
+            ("x.wild", "A", "NOERROR", INSECURE, None, "made from a wildcard: no AD (RFC 5155 section 9.2)"),
+        ),
+        Plan(nsec3=Nsec3(opt_out=True)),
+        "www A 198.18.20.2\n*.wild A 198.18.20.3\n",
+    ),
+    Case(
+        "plain.optout",
+        "A delegation without DS that opt-out has left out of the chain.",
+        (("www", "A", "NOERROR", INSECURE, None, ""), ("", "DS", "NOERROR", INSECURE, None, "no DS, by opt-out")),
+        None,
+        servers=GRANDCHILDREN,
+    ),
+    Case(
+        "signed.optout",
+        "A signed delegation in a zone with opt-out.",
+        (("www", "A", "NOERROR", SECURE, None, ""),),
+        servers=GRANDCHILDREN,
+    ),
+    Case(
+        "iterations",
+        "NSEC3 with 500 iterations: existing names are secure, denials are not followed (RFC 9276).",
+        (
+            ("www", "A", "NOERROR", SECURE, None, ""),
+            ("missing", "A", "NXDOMAIN", INSECURE, c.EDE_UNSUPPORTED_NSEC3_ITERATIONS, ""),
+            ("www", "AAAA", "NOERROR", INSECURE, c.EDE_UNSUPPORTED_NSEC3_ITERATIONS, ""),
+        ),
+        Plan(nsec3=Nsec3(500)),
+    ),
+)
+
+ADDRESS_LIE = bytes((198, 18, 66, 66))
+BROKEN = (
+    _bogus("expired", 7, "All signatures have expired.", plan=Plan(begins=-30 * DAY, ends=-2 * DAY)),
+    _bogus("future", 8, "No signature is valid yet.", plan=Plan(begins=2 * DAY, ends=30 * DAY)),
+    _bogus(
+        "expired-one", 7, "The signature of www has expired.", faults.resign("www", c.A, begins=-9 * DAY, ends=-DAY)
+    ),
+    _bogus("future-one", 8, "The signature of www is not valid yet.", faults.resign("www", c.A, begins=2 * DAY)),
+    _bogus(
+        "reversed",
+        25,
+        "The signature of www ends before it begins.",
+        faults.resign("www", c.A, begins=9 * DAY, ends=-DAY),
+    ),
+    _bogus("wrong-signature", 6, "The signature of www is wrong.", faults.spoil("www", c.A)),
+    _bogus(
+        "tampered", 6, "The address of www was changed after signing.", faults.replace_rdata("www", c.A, ADDRESS_LIE)
+    ),
+    _bogus(
+        "original-ttl",
+        6,
+        "The original TTL in the signature of www was changed.",
+        faults.alter_signature("www", c.A, faults.TTL_AT, b"\0\1\0\0"),
+    ),
+    _bogus("no-signature", 10, "The signature of www is missing.", faults.unsign("www", c.A)),
+    _bogus(
+        "no-signatures",
+        10,
+        "All signatures but that of the keys are missing.",
+        faults.unsign_all(c.A, c.NS, c.SOA, c.TXT, c.NSEC),
+    ),
+    _bogus(
+        "wrong-algorithm",
+        9,
+        "The signature of www states an algorithm without a key.",
+        faults.alter_signature("www", c.A, faults.ALGORITHM_AT, b"\x0f"),
+    ),
+    _bogus(
+        "wrong-tag",
+        9,
+        "The signature of www names a key that is not there.",
+        faults.alter_signature("www", c.A, faults.TAG_AT, b"\0\1"),
+    ),
+    _bogus(
+        "wrong-signer",
+        6,
+        "The signature of www names a zone beside as signer.",
+        faults.resign_as("www", c.A, "nsec.dnssec.playground."),
+    ),
+    _bogus(
+        "labels-more", 6, "The signature of www states more labels than www has.", faults.resign("www", c.A, labels=5)
+    ),
+    _bogus(
+        "labels-fewer",
+        6,
+        "The signature of www states fewer labels than the signer.",
+        faults.resign("www", c.A, labels=2),
+    ),
+    _bogus(
+        "fake-wildcard",
+        12,
+        "The signature of www says that it came from a wildcard, which nothing proves.",
+        faults.resign("www", c.A, labels=3),
+    ),
+    _bogus("no-dnskey", 9, "Signed, but no keys are to be had.", faults.forget("", c.DNSKEY)),
+    _bogus("dnskey-unsigned", 10, "The keys are not signed.", faults.unsign("", c.DNSKEY)),
+    _bogus("dnskey-spoilt", 6, "The signature of the keys is wrong.", faults.spoil("", c.DNSKEY)),
+    _bogus(
+        "dnskey-expired",
+        7,
+        "The signature of the keys has expired.",
+        faults.resign("", c.DNSKEY, begins=-9 * DAY, ends=-DAY),
+    ),
+    _bogus(
+        "dnskey-by-zsk",
+        10,
+        "The keys are signed, but not by the one that the DS names.",
+        faults.sign_with("", c.DNSKEY, "zsk"),
+        plan=Plan((KSK, ZSK)),
+    ),
+    _bogus(
+        "zsk-missing",
+        9,
+        "The data is signed by a key that is not in the key set.",
+        plan=Plan((KSK, replace(ZSK, published=False))),
+    ),
+    _bogus("revoked", 9, "The only key has revoked itself (RFC 5011).", plan=Plan((KeySpec(flags=0x181),))),
+    _bogus("no-zone-key", 11, "The only key has no zone-key bit.", plan=Plan((KeySpec(flags=0x001),))),
+    _bogus("protocol", 11, "The only key is not for protocol 3.", plan=Plan((KeySpec(protocol=1),))),
+    _bogus(
+        "keytrap",
+        6,
+        "Twelve wrong signatures, and nine keys share the tag they name (CVE-2023-50387).",
+        faults.collide(8, junk="www"),
+    ),
+    _bogus("ds-mismatch", 9, "The digest in the DS is that of another key.", plan=Plan(ds=faults.ds_spoilt)),
+    _bogus("ds-tag", 9, "The DS names a tag that no key has.", plan=Plan(ds=faults.ds_tag)),
+    _bogus("ds-known-algorithm", 9, "The DS names Ed25519, the key is for ECDSA.", plan=Plan(ds=faults.ds_unknown(15))),
+    _bogus(
+        "ds-downgrade",
+        9,
+        "The SHA-256 digest is wrong, the SHA-1 digest right (RFC 4509).",
+        plan=Plan(ds=faults.ds_downgrade),
+    ),
+    Case(
+        "ds-unsigned-zone",
+        "A DS, and nothing in the zone is signed.",
+        (("www", "A", "SERVFAIL", BOGUS, c.EDE_DNSKEY_MISSING, ""),),
+        Plan(faults=(faults.strip,)),
+    ),
+    _bogus(
+        "nsec-missing",
+        12,
+        "The NSEC record that covers the name is missing.",
+        faults.forget("aaa", c.NSEC),
+        ask="missing",
+    ),
+    _bogus("nsec-span", 12, "The NSEC record ends too early.", faults.nsec_next("aaa", "bbb"), ask="missing"),
+    _bogus(
+        "nsec-bitmap",
+        12,
+        "The NSEC record says that the type exists.",
+        faults.nsec_bitmap("www", (c.A, c.AAAA, c.RRSIG, c.NSEC)),
+        qtype="AAAA",
+    ),
+    _bogus(
+        "nsec-cname",
+        12,
+        "The NSEC record says that the name is an alias.",
+        faults.nsec_bitmap("www", (c.A, c.CNAME, c.RRSIG, c.NSEC)),
+        qtype="AAAA",
+    ),
+    _bogus(
+        "nsec-delegation",
+        12,
+        "The NSEC record is that of a delegation.",
+        faults.nsec_bitmap("www", (c.NS, c.RRSIG, c.NSEC)),
+        qtype="AAAA",
+    ),
+    _bogus(
+        "nsec-unsigned",
+        12,
+        "No NSEC record is signed: the proofs are as good as stripped.",
+        faults.unsign_all(c.NSEC),
+        ask="missing",
+    ),
+    _bogus("nsec-spoilt", 6, "The signature of the NSEC record is wrong.", faults.spoil("www", c.NSEC), qtype="AAAA"),
+    _bogus("nsec-no-star", 12, "Nothing proves that no wildcard exists.", faults.forget("", c.NSEC), ask="bbb"),
+    _bogus("stripped", 12, "The zone has no NSEC records at all.", faults.forget_all(c.NSEC), ask="missing"),
+    _bogus(
+        "soa-spoilt", 6, "The signature of the SOA beside a denial is wrong.", faults.spoil("", c.SOA), ask="missing"
+    ),
+    _bogus(
+        "wildcard-unproved",
+        12,
+        "Made from a wildcard, and nothing proves that no closer name exists.",
+        faults.forget("*.wild", c.NSEC),
+        ask="x.wild",
+        text="*.wild A 198.18.20.3\n",
+    ),
+    _bogus(
+        "wildcard-shadowed",
+        12,
+        "Made from a wildcard, and the NSEC record beside it does not reach as far.",
+        faults.nsec_next("*.wild", "b.wild"),
+        ask="x.wild",
+        text="*.wild A 198.18.20.3\n",
+    ),
+    _hashed("nsec3-no-encloser", 12, "The NSEC3 record of the closest encloser is missing.", faults.nsec3_forget("")),
+    _hashed(
+        "nsec3-no-cover",
+        12,
+        "The NSEC3 record that covers the next closer name is missing.",
+        faults.nsec3_forget("missing", covering=True),
+    ),
+    _hashed("nsec3-wrong-hash", 12, "The NSEC3 records stand at wrong hashes.", faults.nsec3_rehash),
+    _hashed("nsec3-unsigned", 12, "No NSEC3 record is signed.", faults.nsec3_unsign),
+    _hashed("nsec3-spoilt", 6, "The signatures of the NSEC3 records are wrong.", faults.nsec3_spoil),
+    _hashed(
+        "nsec3-wildcard-unproved",
+        12,
+        "Made from a wildcard, without the NSEC3 record for the next closer name.",
+        faults.nsec3_forget("x.wild", covering=True),
+        ask="x.wild",
+        text="*.wild A 198.18.20.3\n",
+    ),
+    _bogus(
+        "nsec3-bitmap",
+        12,
+        "The NSEC3 record says that the type exists.",
+        faults.nsec3_bitmap("www", (c.A, c.AAAA, c.RRSIG)),
+        qtype="AAAA",
+        plan=Plan(nsec3=HASHED),
+    ),
+    _bogus(
+        "nsec3-algorithm",
+        12,
+        "The NSEC3 records use a hash that nobody knows.",
+        ask="missing",
+        plan=Plan(nsec3=Nsec3(algorithm=2)),
+    ),
+    _bogus(
+        "nsec3-flags",
+        12,
+        "The NSEC3 records have a flag that nobody knows.",
+        ask="missing",
+        plan=Plan(nsec3=Nsec3(flags=0x80)),
+    ),
+    _bogus(
+        "cname-unsigned",
+        10,
+        "An alias without a signature.",
+        faults.unsign("alias", c.CNAME),
+        ask="alias",
+        text="alias CNAME www\nwww A 198.18.20.2\n",
+    ),
+    _bogus(
+        "dname-unsigned",
+        10,
+        "A DNAME without a signature.",
+        faults.unsign("old", c.DNAME),
+        ask="www.old",
+        text="old DNAME new\nwww.new A 198.18.20.5\n",
+    ),
+)
+
+FAMILY = (
+    Case(
+        "family",
+        "A sound zone, whose delegations are the broken thing.",
+        (("www", "A", "NOERROR", SECURE, None, ""),),
+        Plan(
+            faults=(
+                faults.spoil("ds-spoilt", c.DS),
+                faults.unsign("ds-unsigned", c.DS),
+                faults.unsign("unproved", c.NSEC),
+                faults.nsec_bitmap("claims-ds", (c.NS, c.DS, c.RRSIG, c.NSEC)),
+            )
+        ),
+    ),
+    Case(
+        "ds-spoilt.family",
+        "The signature of the DS is wrong.",
+        (("www", "A", "SERVFAIL", BOGUS, 6, ""),),
+        servers=GRANDCHILDREN,
+    ),
+    Case(
+        "ds-unsigned.family", "The DS is not signed.", (("www", "A", "SERVFAIL", BOGUS, 10, ""),), servers=GRANDCHILDREN
+    ),
+    Case(
+        "unproved.family",
+        "No DS, and no proof of it.",
+        (("www", "A", "SERVFAIL", BOGUS, 12, ""),),
+        None,
+        servers=GRANDCHILDREN,
+    ),
+    Case(
+        "claims-ds.family",
+        "No DS, and the NSEC record says that there is one.",
+        (("www", "A", "SERVFAIL", BOGUS, 12, ""),),
+        None,
+        servers=GRANDCHILDREN,
+    ),
+)
+
+CASES = (*SOUND, *CHAINS, *UNPROVED, *BROKEN, *FAMILY)
+
+ZONES: dict[str, ZoneSpec] = {
+    **atlas.ZONES,
+    HOME: ZoneSpec(("ns.dnssec.playground.",), "The home of signed zones, sound and broken.", "www A 198.18.20.9\n"),
+    **{case.origin: ZoneSpec(case.servers, case.about, case.text) for case in CASES},
+}
+
+PLANS: dict[str, Plan] = {
+    ".": Plan((KeySpec(8), KeySpec(8, 256, label="zsk"))),
+    "arpa.": Plan(),
+    "com.": Plan(nsec3=Nsec3(opt_out=True)),
+    "net.": Plan(nsec3=Nsec3(opt_out=True)),
+    "org.": Plan((KSK, ZSK), Nsec3(salt=b"\x0f\xf1")),
+    "playground.": Plan((KeySpec(15),)),
+    "about.playground.": Plan(),
+    HOME: Plan(),
+    **{case.origin: case.plan for case in CASES if case.plan is not None},
+}
+
+SPECIALS: tuple[Special, ...] = (
+    *atlas.SPECIALS,
+    Special("missing-tld.", "A", "NXDOMAIN", "No such top-level domain.", SECURE),
+    Special("www.dnssec.playground.", "A", "NOERROR", "Signed.", SECURE),
+    *(
+        Special(
+            f"{label}.{case.origin}" if label else case.origin,
+            qtype,
+            rcode,
+            f"{case.about.rstrip('.')}: {remark}." if remark else case.about,
+            verdict,
+            ede,
+        )
+        for case in CASES
+        for label, qtype, rcode, verdict, ede, remark in case.asked
+    ),
+)
+
+
+def signed_world(now: int) -> World:
+    """The playground with all its signatures, which are valid at `now` (seconds since 1970)."""
+    return World(ZONES, {**atlas.SERVERS, **SERVERS}, SPECIALS, plans=PLANS, now=now)

@@ -1,0 +1,63 @@
+"""Rdata of the DNSSEC types as the validation room reads it, in any state.
+
+The readers must never raise; what they read must lie inside of what was given; a signature that is made of arbitrary
+bytes is never right; and an index that took arbitrary records answers every lookup.
+"""
+
+from resolver.cache.denial import DenialIndex, owner_hash
+from resolver.validate import nsec, nsec3, records, verify
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.errors import WireError
+from resolver.wire.rrset import RRset
+
+ZONE = b"\x07example\0"
+NOW = 1_700_000_000
+INDEX = DenialIndex(200, per_zone=50)
+TYPES = (c.A, c.NS, c.SOA, c.DS, c.RRSIG, 255, 256, 65535)
+
+
+def run(data: bytes) -> None:
+    """One input: a label's length and the label, then rdata."""
+    if not data:
+        return
+    size = data[0] & 63
+    label, rdata = data[1 : 1 + size], data[1 + size :]
+    owner = bytes((len(label),)) + label + ZONE if label else ZONE
+    sig, key, ds = records.parse_rrsig(rdata), records.parse_dnskey(rdata), records.parse_ds(rdata)
+    if sig is not None:
+        assert names.is_valid(sig.signer) and rdata.endswith(sig.signature)
+        job = verify.SignatureJob(sig.algorithm, rdata[4:], sig.signature, rdata)
+        assert verify.check(job) is False
+    if key is not None and ds is not None:
+        assert 0 <= key.tag <= 0xFFFF
+        assert not records.ds_matches(ds, owner, key)
+    for rtype in TYPES:
+        records.bitmap_has(rdata, rtype)
+    hashed = owner_hash(owner)
+    assert hashed is None or len(hashed) == owner[0] * 5 // 8
+    plain, chained = nsec.parse(owner, rdata, ZONE), nsec3.parse(owner, rdata, ZONE)
+    if plain is not None:
+        assert names.is_subdomain(plain.next_name, ZONE)
+        for rtype in TYPES:
+            nsec.proves_no_data([plain], owner, rtype)
+        nsec.proves_no_name([plain], b"\x01a" + ZONE)
+        _learn(owner, c.NSEC, rdata)
+    if chained is not None:
+        if chained.iterations < 10:
+            prover = nsec3.Prover.of([chained])
+            prover.no_data(owner, c.A)
+            prover.no_name(b"\x01a" + ZONE)
+        _learn(owner, c.NSEC3, rdata)
+    known = INDEX.closest(ZONE)
+    if known is not None:
+        known.at_or_before(names.lower(owner), NOW + 1)
+        known.at_or_before_hash(rdata[:20], NOW + 1)
+
+
+def _learn(owner: bytes, rtype: int, rdata: bytes) -> None:
+    try:
+        rrset = RRset(owner, rtype, 300, [rdata])
+    except WireError:
+        return  # the wire room lets such rdata never come this far
+    INDEX.add(ZONE, rrset, NOW)

@@ -1,0 +1,156 @@
+"""resolverctl, metrics, the kept cache and stale answers, against the daemon as a process with one worker and with two.
+
+The simulated Internet runs in a process of its own, so that a test can take it away.
+"""
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.servers import ask, free_port, run_process, wait_until
+from support.subject import RESOLVERD, daemon_environment, resolverd_config, upstream_port_for
+
+from resolver.playground import World
+from resolver.wire import consts as c
+from resolver.wire.message import MessageView
+
+pytestmark = pytest.mark.integration
+
+NAME = "www.example.playground."
+TEXT = "www.example.playground. {} IN A 127.20.80.1"
+SECONDS = 20
+
+
+class House:
+    """A world, a daemon, and what talks to it."""
+
+    def __init__(self, path: Path, workers: int, cache: str = "") -> None:
+        self.path = path
+        self.port = free_port()
+        self.metrics = free_port()
+        self.world = World()
+        self.upstream = upstream_port_for("resolverd", self.world)
+        hints = path / "root.hints"
+        hints.write_text(self.world.hints_text())
+        text = resolverd_config(self.world, self.port, self.upstream, hints)
+        assert "[server]\n" in text and "[cache]" not in text
+        text = text.replace("[server]\n", f"[server]\nworkers = {workers}\n")
+        text += f"""
+[cache]
+size = "4 MiB"
+snapshot-file = "{path / 'cache.bin'}"
+{cache}
+[control]
+socket = "{path / 'control'}"
+[metrics]
+listen = "127.0.0.1:{self.metrics}"
+"""
+        self.config = path / "resolverd.toml"
+        self.config.write_text(text)
+
+    @contextlib.contextmanager
+    def internet(self) -> Iterator["subprocess.Popen[bytes]"]:
+        command = [sys.executable, "-m", "resolver.playground", "--port", str(self.upstream), "--no-web"]
+        log = self.path / "playground.log"
+        root = next(iter(self.world.root_hints))[1][0]
+        with run_process(command, log, env=daemon_environment()) as process:
+            wait_until(lambda: ask(root, self.upstream, ".", c.NS, timeout=0.5) is not None, "a root server",
+                       process=process, log=log)
+            yield process
+
+    @contextlib.contextmanager
+    def daemon(self) -> Iterator["subprocess.Popen[bytes]"]:
+        log = self.path / "log"
+        with run_process([*RESOLVERD, "--config", str(self.config)], log, env=daemon_environment()) as process:
+            wait_until(lambda: ask("127.0.0.1", self.port, "localhost.", c.A, timeout=0.5) is not None, "an answer",
+                       process=process, log=log)
+            yield process
+
+    def ask(self, name: str = NAME, **more: float) -> MessageView:
+        view = ask("127.0.0.1", self.port, name, c.A, **more)
+        assert view is not None
+        return view
+
+    def ctl(self, *words: str, status: int = 0) -> str:
+        """What resolverctl prints; on failure, what it complains about."""
+        done = subprocess.run(
+            [sys.executable, "-m", "resolver.cli.control", "--socket", str(self.path / "control"), *words],
+            capture_output=True, text=True, timeout=SECONDS, check=False, env=daemon_environment(),
+        )
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr if status else done.stdout
+
+    def page(self) -> dict[str, float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=SECONDS) as reply:
+            lines = reply.read().decode().splitlines()
+        return {key: float(value) for key, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+@pytest.fixture(params=[1, 2])
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
+    return House(tmp_path, request.param)
+
+
+def test_all_that_resolverctl_can_ask_for(house: House) -> None:
+    with house.internet(), house.daemon():
+        assert house.ask().rcode == c.NOERROR
+        workers = house.ctl("status").count("worker ")
+        assert workers == house.config.read_text().count("workers = 2") + 1
+        assert re.search(r"^mesh\.upstream [1-9]", house.ctl("statistics"), re.M)
+        assert re.search(TEXT.format(r"\d+"), house.ctl("dump", "example.playground"))
+        assert house.page()["resolver_mesh_upstream_total"] >= 3
+        assert "result: NOERROR" in house.ctl("trace", NAME)
+        assert not house.ctl("flush", NAME).startswith("0 ")
+        assert not re.search(TEXT.format(r"\d+"), house.ctl("dump"))
+        assert house.ask().rcode == c.NOERROR
+        house.ctl("save")
+        house.ctl("flush", "--all")
+        assert house.ctl("dump") == ""
+        assert not house.ctl("load").startswith("0 ")
+        assert house.ask().answer[0].rdata(0) == bytes((127, 20, 80, 1))
+        assert "debug" in house.ctl("log", "debug")
+        house.ctl("reload")
+        good = house.config.read_text()
+        house.config.write_text(good + "[nonsense]\n")
+        assert "nonsense" in house.ctl("reload", status=1)
+        assert house.ask().rcode == c.NOERROR
+        assert "label" in house.ctl("flush", "a..b", status=1)
+    assert "has gone" in house.ctl("status", status=3) or not (house.path / "control").exists()
+
+
+def test_the_cache_outlives_the_daemon(house: House) -> None:
+    with house.internet(), house.daemon():
+        house.ask()
+    assert (house.path / "cache.bin").stat().st_mode & 0o777 == 0o600
+    with house.daemon():
+        view = house.ask()
+        assert view.answer[0].rdata(0) == bytes((127, 20, 80, 1))
+    data = bytearray((house.path / "cache.bin").read_bytes())
+    data[-1] ^= 1
+    (house.path / "cache.bin").write_bytes(data)
+    with house.internet(), house.daemon():
+        assert house.ask().rcode == c.NOERROR
+    assert "checksum" in (house.path / "log").read_text()
+
+
+def test_stale_answers_bridge_an_outage(tmp_path: Path) -> None:
+    house = House(tmp_path, 1, 'max-ttl = 1\nserve-stale = "1 h"\nserve-stale-timeout = "300 ms"')
+    with house.daemon():
+        with house.internet():
+            assert house.ask().answer[0].ttl <= 1
+        until = time.monotonic() + 1.1
+        wait_until(lambda: time.monotonic() > until, "the TTL to end")
+        for _ in range(2):
+            began = time.monotonic()
+            view = house.ask(timeout=5)
+            assert time.monotonic() - began < 2
+            assert (view.rcode, view.answer[0].ttl) == (c.NOERROR, 30)
+            assert view.edns is not None and view.edns.get(c.OPTION_EDE)[:2] == b"\0\x03"
+        assert house.page()["resolver_mesh_stale_total"] >= 1

@@ -1,0 +1,130 @@
+"""The signed playground judged by Unbound and by our daemon: response code and AD of every signed name.
+
+Unbound, which shares no code with the signer, has to find what the tables of the playground promise, but for the few
+names where it reads an RFC more kindly; then our daemon has to find it too, extended error included. The same zones
+are served by NSD, Knot and BIND as well, since they are signed before they are written out.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from support.servers import ask, program, serve_export
+from support.signed_names import ALSO, SIGNED
+from support.subject import Subject, serve_playground, start_subject, upstream_port_for
+
+from resolver.playground import World, atlas, signed
+from resolver.playground.export import REFUSED_BY, export
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire.edns import parse_ede
+from resolver.wire.message import MessageView
+
+pytestmark = pytest.mark.integration
+
+PATIENCE = 15.0
+DAEMONS = {"nsd": "nsd", "knot": "knotd", "bind": "named"}
+
+# Where Unbound 1.17 differs: name -> (response code, AD, reason).
+KINDER_UNBOUND = {
+    "www.revoked.dnssec.playground.": ("NOERROR", True, "it minds the REVOKE bit only in trust anchors (RFC 5011)"),
+    "www.ds-downgrade.dnssec.playground.": (
+        "NOERROR",
+        True,
+        "without harden-algo-downgrade it tries the weaker digest, too, against RFC 4509 section 3",
+    ),
+    "www.nsec-delegation.dnssec.playground.": (
+        "NOERROR",
+        False,
+        "the record proves an unsigned delegation at the name; what is answered for it counts as that zone's",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return signed.signed_world(int(time.time()))
+
+
+@pytest.fixture(scope="module", params=["unbound", "resolverd"])
+def subject(request: pytest.FixtureRequest, world: World, tmp_path_factory) -> Iterator[Subject]:
+    if request.param == "unbound":
+        program("unbound")
+    port = upstream_port_for(request.param, world)
+    directory = tmp_path_factory.mktemp(request.param)
+    with ExitStack() as stack:
+        stack.enter_context(serve_playground(directory, world, port))
+        yield stack.enter_context(
+            start_subject(directory, world, port, kind=request.param, anchor=world.trust_anchors[0])
+        )
+
+
+def test_every_signed_name_comes_out_as_promised(subject: Subject) -> None:
+    differences = []
+    for special in SIGNED:
+        view = _asked(subject, special)
+        found = (c.rcode_to_text(view.rcode), view.ad)
+        promised = (special.rcode, special.verdict is Verdict.SECURE)
+        if subject.kind == "unbound" and special.qname in KINDER_UNBOUND:
+            promised = KINDER_UNBOUND[special.qname][:2]
+        if found != promised:
+            differences.append(f"{special.qname} {special.qtype}: {found}, promised {promised}")
+        if subject.kind == "resolverd" and special.ede is not None:
+            codes = _errors(view)
+            if not codes & {special.ede, *ALSO.get(special.qname, ())}:
+                differences.append(f"{special.qname} {special.qtype}: extended errors {codes}, best {special.ede}")
+    assert not differences, "\n".join(differences)
+
+
+def test_checking_disabled_shows_what_is_bogus(subject: Subject) -> None:
+    view = ask(
+        subject.address, subject.port, "www.tampered.dnssec.playground.", c.A, flags=c.RD | c.CD, do=True, tcp=True
+    )
+    assert view is not None and view.rcode == c.NOERROR and not view.ad
+    assert view.answer[0].rdata(0) == bytes((198, 18, 66, 66)) and view.answer[0].sigs()
+
+
+def test_a_raised_ttl_is_cut_to_what_was_signed(subject: Subject) -> None:
+    view = ask(subject.address, subject.port, "www.ttl-raised.dnssec.playground.", c.A, do=True, tcp=True)
+    assert view is not None and view.ad
+    # Unbound checks the signature with the original TTL and shows the other.
+    assert view.answer[0].ttl <= (86400 if subject.kind == "unbound" else 3600)
+
+
+def test_explanations_are_secure_themselves(subject: Subject) -> None:
+    view = ask(subject.address, subject.port, "www.expired.dnssec.about.playground.", c.TXT, do=True, tcp=True)
+    assert view is not None and view.ad and b"bogus, extended error 7" in view.answer[0].packed
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_real_name_servers_serve_the_signed_zones(world: World, daemon: str, tmp_path) -> None:
+    program(DAEMONS[daemon])
+    port = upstream_port_for("resolverd", world)
+    differences = []
+    with ExitStack() as stack:
+        stack.enter_context(serve_export(export(world, tmp_path / "servers", daemon, port=port)))
+        ours = stack.enter_context(
+            start_subject(tmp_path / "ours", world, port, kind="resolverd", anchor=world.trust_anchors[0])
+        )
+        for special in SIGNED:
+            if any(special.qname.endswith(f".{origin}") for origin in REFUSED_BY[daemon]):
+                continue
+            view = _asked(ours, special)
+            found = (c.rcode_to_text(view.rcode), view.ad)
+            if found != (special.rcode, special.verdict is Verdict.SECURE):
+                differences.append(f"{special.qname} {special.qtype}: {found} {_errors(view)}")
+    assert not differences, "\n".join(differences)
+
+
+def _asked(subject: Subject, special: atlas.Special) -> MessageView:
+    qtype = c.type_from_text(special.qtype)
+    view = ask(subject.address, subject.port, special.qname, qtype, tcp=True, do=True, timeout=PATIENCE)
+    assert view is not None, special
+    return view
+
+
+def _errors(view: MessageView) -> set[int | None]:
+    """The codes of all extended errors; {None} when there is none."""
+    options = [] if view.edns is None else view.edns.options
+    return {parse_ede(value)[0] for code, value in options if code == c.OPTION_EDE} or {None}

@@ -1,0 +1,745 @@
+"""TLS transports, each test on asyncio's loop first and on ours second where both promise the same."""
+
+import asyncio
+import gc
+import shutil
+import socket
+import ssl
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.certs import Authority, Leaf
+from support.twin import Recorder, connected_pair, loop_factory, twin
+
+import corenet
+from corenet.tls.engine import TlsEngine
+
+__all__ = ["loop_factory", "twin"]
+
+Twin = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module")
+def leaf(tmp_path_factory: pytest.TempPathFactory) -> tuple[Leaf, Path]:
+    """A certificate for localhost and the file of its authority."""
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    return authority.leaf("localhost", "127.0.0.1"), authority.cafile
+
+
+@pytest.fixture
+def server_context(leaf: tuple[Leaf, Path]) -> ssl.SSLContext:
+    """A context of the server's side."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(leaf[0].certificate, leaf[0].key)
+    return context
+
+
+@pytest.fixture
+def client_context(leaf: tuple[Leaf, Path]) -> ssl.SSLContext:
+    """A context of the client's side."""
+    return ssl.create_default_context(cafile=str(leaf[1]))
+
+
+@pytest.fixture
+def ours() -> Iterator[Callable[[Any], Any]]:
+    """Run on our loop alone, for what asyncio does not promise."""
+    unexpected: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.get_loop().set_exception_handler(lambda _loop, context: unexpected.append(context))
+        yield lambda main: runner.run(asyncio.wait_for(main, 20))
+    gc.collect()
+    assert not unexpected, unexpected
+
+
+async def tls_pair(
+    server_context: ssl.SSLContext,
+    client_context: ssl.SSLContext,
+    factory: Callable[[], Any] = Recorder,
+    **options: Any,
+) -> tuple[Recorder, Any, Any]:
+    """The server's end, the client's end, the server."""
+    loop = asyncio.get_running_loop()
+    accepted: asyncio.Future[Recorder] = loop.create_future()
+
+    class Accepting(Recorder):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            accepted.set_result(self)
+
+    server = await loop.create_server(Accepting, "127.0.0.1", 0, ssl=server_context, **options)
+    _, client = await loop.create_connection(
+        factory, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost", **options
+    )
+    return await accepted, client, server
+
+
+async def finish(server: Any, *recorders: Recorder) -> None:
+    for recorder in recorders:
+        if recorder.transport is not None and not recorder.transport.is_closing():
+            recorder.transport.close()
+    for recorder in recorders:
+        await recorder.lost
+    server.close()
+    await server.wait_closed()
+
+
+# --- shape --------------------------------------------------------------------------------------------------------
+
+
+def test_shape(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        transport = here.transport
+        assert isinstance(transport, asyncio.Transport)
+        assert "ssl" in transport.__class__.__name__.lower()
+        assert transport.get_protocol() is here
+        assert transport.get_extra_info("sslcontext") is client_context
+        assert dict(transport.get_extra_info("peercert")["subject"][0])["commonName"] == "localhost"
+        assert transport.get_extra_info("cipher")[1] == "TLSv1.3"
+        assert transport.get_extra_info("compression") is None
+        assert isinstance(transport.get_extra_info("ssl_object"), ssl.SSLObject)
+        assert transport.get_extra_info("socket").family == socket.AF_INET
+        assert transport.get_extra_info("peername") == server.sockets[0].getsockname()
+        assert transport.get_extra_info("sockname") == there.transport.get_extra_info("peername")
+        assert transport.get_extra_info("nothing of the kind", "default") == "default"
+        assert not transport.can_write_eof()
+        with pytest.raises(NotImplementedError):
+            transport.write_eof()
+        with pytest.raises(TypeError):
+            transport.write("text")
+        assert transport.get_write_buffer_limits() == (131_072, 524_288)
+        transport.set_write_buffer_limits(high=1000)
+        assert transport.get_write_buffer_limits() == (250, 1000)
+        transport.set_write_buffer_limits(low=100)
+        assert transport.get_write_buffer_limits() == (100, 400)
+        with pytest.raises(ValueError, match="high"):
+            transport.set_write_buffer_limits(high=1, low=2)
+        assert transport.is_reading()
+        assert not transport.is_closing()
+        transport.close()
+        assert transport.is_closing()
+        await finish(server, here, there)
+        assert here.events == ["made", "eof", "lost"]
+        assert there.events == ["made", "eof", "lost"]
+        assert here.lost.result() is None
+
+    twin(main())
+
+
+@pytest.mark.parametrize("name", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
+def test_timeouts_must_be_positive(twin: Twin, client_context: ssl.SSLContext, name: str) -> None:
+    async def main() -> None:
+        ours_end, theirs, server = await connected_pair()
+        options: dict[str, Any] = {name: 0}
+        with pytest.raises(ValueError, match=name):
+            await asyncio.get_running_loop().start_tls(theirs.transport, theirs, client_context, **options)
+        await finish(server, ours_end, theirs)
+
+    twin(main())
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 1000, 16_384, 16_385, 100_000, 3_000_000])
+def test_both_directions(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, size: int
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        data = bytes(range(256)) * (size // 256 + 1)
+        here.transport.write(data[:size])
+        there.transport.write(memoryview(data)[:size])
+        await there.until(lambda: len(there.data) == size)
+        await here.until(lambda: len(here.data) == size)
+        assert here.data == there.data == data[:size]
+        await finish(server, here, there)
+
+    twin(main())
+
+
+def test_mutable_data_may_change_after_write(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        buffer = bytearray(b"one")
+        here.transport.write(buffer)
+        buffer[:] = b"two"
+        here.transport.writelines([buffer, b"", memoryview(b"three")])
+        buffer[:] = b"xxx"
+        here.transport.write(b"")
+        await there.until(lambda: len(there.data) == 11)
+        assert there.data == b"onetwothree"
+        await finish(server, here, there)
+
+    twin(main())
+
+
+class IntoBuffer(asyncio.BufferedProtocol):
+    """Receives into a small buffer of its own."""
+
+    def __init__(self, size: int = 1000) -> None:
+        self.buffer = bytearray(size)
+        self.data = bytearray()
+        self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self.eof = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self.buffer)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data += self.buffer[:nbytes]
+
+    def eof_received(self) -> None:
+        self.eof = True
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        self.lost.set_result(error)
+
+
+def test_buffered_protocol(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context, IntoBuffer)
+        there.transport.write(b"abc" * 30_000)
+        there.transport.close()
+        await here.lost
+        assert here.data == b"abc" * 30_000
+        assert here.eof
+        await finish(server, there)
+
+    twin(main())
+
+
+def test_protocol_changed_in_its_callback(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        second = Recorder()
+
+        def data_received(data: bytes) -> None:
+            here.data += data
+            second.transport = here.transport
+            here.transport.set_protocol(second)
+
+        here.data_received = data_received
+        there.transport.write(b"first")
+        await asyncio.wait_for(asyncio.ensure_future(poll(lambda: here.data == b"first")), 5)
+        there.transport.write(b"second")
+        await second.until(lambda: second.data == b"second")
+        second.transport.close()
+        await second.lost
+        await finish(server, there)
+
+    twin(main())
+
+
+async def poll(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+# --- flow control -------------------------------------------------------------------------------------------------
+
+
+def test_paused_reading_delivers_nothing(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        here.transport.pause_reading()
+        assert not here.transport.is_reading()
+        size = 0
+        while "pause" not in there.events:
+            there.transport.write(bytes(100_000))
+            size += 100_000
+            assert size < 50_000_000
+            await asyncio.sleep(0)
+        assert here.data == b""
+        here.transport.resume_reading()
+        await here.until(lambda: len(here.data) == size)
+        await there.until(lambda: "resume" in there.events)
+        assert there.transport.get_write_buffer_size() == 0
+        await finish(server, here, there)
+
+    twin(main())
+
+
+def test_received_before_the_end_is_read_after_resume(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        here.transport.pause_reading()
+        there.transport.write(b"last words")
+        there.transport.close()
+        await poll(lambda: here.transport.get_read_buffer_size() > 40)
+        assert here.data == b""
+        here.transport.resume_reading()
+        await here.lost
+        assert here.data == b"last words"
+        assert here.events == ["made", "data", "eof", "lost"]
+        await finish(server, there)
+
+    twin(main())
+
+
+def test_many_small_writes_in_one_turn(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        for number in range(2000):
+            here.transport.write(b"%06d" % number)
+        await there.until(lambda: len(there.data) == 12_000)
+        assert there.data == b"".join(b"%06d" % number for number in range(2000))
+        await finish(server, here, there)
+
+    twin(main())
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+def test_close_sends_everything_first(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        here.transport.write(b"x" * 5_000_000)
+        here.transport.close()
+        here.transport.write(b"too late")
+        assert await here.lost is None
+        await there.lost
+        assert len(there.data) == 5_000_000
+        assert there.events[-2:] == ["eof", "lost"]
+        await finish(server, there)
+
+    twin(main())
+
+
+def test_goodbye_of_a_peer_that_still_reads(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """What was written before the peer's close_notify came is still sent, however much waits."""
+    size = 3_000_000
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def serve() -> int:
+            sock, _ = listener.accept()
+            engine = TlsEngine(server_context, True)
+            with sock:
+                # Byte by byte, so that no data is here yet when the goodbye is said.
+                while not engine.handshake():
+                    sock.sendall(engine.drain())
+                    engine.feed(sock.recv(1))
+                engine.shutdown()
+                sock.sendall(engine.drain())
+                count = 0
+                while (piece := engine.read()) != b"":
+                    if piece is None:
+                        data = sock.recv(65536)
+                        if not data:
+                            break
+                        engine.feed(data)
+                    else:
+                        count += len(piece)
+            return count
+
+        class Writing(Recorder):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                transport.write(bytes(size))
+
+        counted = loop.run_in_executor(None, serve)
+        _, here = await loop.create_connection(
+            Writing, *listener.getsockname(), ssl=client_context, server_hostname="localhost"
+        )
+        assert await here.lost is None
+        assert await counted == size
+        listener.close()
+
+    twin(main())
+
+
+def test_calls_after_the_end(ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    """What asyncio answers with an AttributeError is harmless here."""
+
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        peer = here.transport.get_extra_info("peername")
+        here.transport.close()
+        here.transport.close()
+        here.transport.write(b"too late")
+        await here.lost
+        here.transport.close()
+        here.transport.abort()
+        here.transport.pause_reading()
+        here.transport.resume_reading()
+        assert here.transport.get_extra_info("peername") == peer
+        assert here.transport.get_write_buffer_size() == 0
+        assert here.transport.get_protocol() is None
+        await finish(server, there)
+        assert there.data == b""
+
+    ours(main())
+
+
+def test_abort(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        here.transport.write(b"x" * 5_000_000)
+        here.transport.abort()
+        assert here.transport.is_closing()
+        assert await here.lost is None
+        assert here.events == ["made", "lost"] or here.events == ["made", "pause", "lost"]
+        await there.lost
+        assert there.events.count("lost") == 1
+        await finish(server, there)
+
+    twin(main())
+
+
+def test_end_without_goodbye(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        there.transport.write(b"data")
+        await here.until(lambda: here.data == b"data")
+        there.transport.abort()
+        await here.lost
+        assert here.events[-2:] in (["eof", "lost"], ["data", "lost"])
+        await finish(server, there)
+
+    twin(main())
+
+
+def test_exception_in_data_received(
+    loop_factory: Any, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    contexts: list[dict[str, Any]] = []
+
+    class Failing(Recorder):
+        def data_received(self, data: bytes) -> None:
+            raise ZeroDivisionError("on purpose")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: contexts.append(context))
+        there, here, server = await tls_pair(server_context, client_context, Failing)
+        there.transport.write(b"data")
+        assert isinstance(await here.lost, ZeroDivisionError)
+        await there.lost
+        await finish(server, here, there)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
+    assert [context["message"] for context in contexts] == ["Fatal error on SSL protocol"]
+    assert isinstance(contexts[0]["exception"], ZeroDivisionError)
+    assert {"transport", "protocol"} <= contexts[0].keys()
+
+
+def test_close_of_a_flooded_transport_is_quick_and_quiet(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """The peer sends without end: after close nothing is handed on, and the connection ends long before the timeout."""
+
+    class Flooding(Recorder):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.resume_writing()
+
+        def pause_writing(self) -> None:
+            self.full = True
+
+        def resume_writing(self) -> None:
+            self.full = False
+            while not self.full and not self.transport.is_closing():
+                self.transport.write(bytes(100_000))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Flooding, "127.0.0.1", 0, ssl=server_context)
+        _, here = await loop.create_connection(
+            Recorder, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
+        )
+        await here.until(lambda: len(here.data) > 1_000_000)
+        here.transport.close()
+        size = len(here.data)
+        started = loop.time()
+        assert await here.lost is None
+        assert loop.time() - started < 2
+        assert len(here.data) == size
+        server.close()
+        await server.wait_closed()
+
+    ours(main())
+
+
+def test_silent_peer_is_left_after_the_shutdown_timeout(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context, ssl_shutdown_timeout=0.05)
+        there.transport.get_extra_info("socket")
+        there.transport._ssl_protocol._transport.pause_reading()
+        here.transport.close()
+        assert isinstance(await here.lost, TimeoutError)
+        there.transport.abort()
+        await finish(server, here, there)
+
+    twin(main())
+
+
+# --- handshakes ---------------------------------------------------------------------------------------------------
+
+
+def test_certificate_error_reaches_the_caller(twin: Twin, server_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0, ssl=server_context)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await loop.create_connection(Recorder, *server.sockets[0].getsockname(), ssl=True)
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_the_peer_is_told_why_its_certificate_was_refused(ours: Twin, server_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def serve() -> str:
+            sock, _ = listener.accept()
+            try:
+                with server_context.wrap_socket(sock, server_side=True) as wrapped:
+                    wrapped.recv(1)
+            except ssl.SSLError as error:
+                return str(error.reason)
+            return "nothing"
+
+        answer = loop.run_in_executor(None, serve)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await loop.create_connection(Recorder, *listener.getsockname(), ssl=True)
+        assert "UNKNOWN_CA" in await answer
+        listener.close()
+
+    ours(main())
+
+
+def test_handshake_timeout(twin: Twin, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0)
+        with pytest.raises(ConnectionAbortedError, match=r"SSL handshake is taking longer than 0\.05 seconds"):
+            await loop.create_connection(
+                Recorder, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost",
+                ssl_handshake_timeout=0.05,
+            )
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_peer_ends_during_the_handshake(twin: Twin, client_context: ssl.SSLContext) -> None:
+    class Leaving(Recorder):
+        def data_received(self, data: bytes) -> None:
+            self.transport.close()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Leaving, "127.0.0.1", 0)
+        with pytest.raises(ConnectionResetError):
+            await loop.create_connection(
+                Recorder, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
+            )
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_cancelled_handshake_leaves_nothing(twin: Twin, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[Recorder] = loop.create_future()
+
+        class Silent(Recorder):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                arrived.set_result(self)
+
+        server = await loop.create_server(Silent, "127.0.0.1", 0)
+        task = asyncio.ensure_future(
+            loop.create_connection(
+                Recorder, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
+            )
+        )
+        there = await arrived
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await there.lost
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_server_name_callback(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    names: list[Any] = []
+    server_context.sni_callback = lambda _object, name, _context: names.append(name)
+
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        await finish(server, here, there)
+
+    twin(main())
+    assert names == ["localhost"]
+
+
+def test_alpn(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    server_context.set_alpn_protocols(["h2", "http/1.1"])
+    client_context.set_alpn_protocols(["http/1.1"])
+
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        for end in (there, here):
+            assert end.transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+        await finish(server, here, there)
+
+    twin(main())
+
+
+# --- start_tls ----------------------------------------------------------------------------------------------------
+
+
+def test_tls_in_tls(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        there, here, server = await tls_pair(server_context, client_context)
+        inner_there, inner_here = await asyncio.gather(
+            loop.start_tls(there.transport, there, server_context, server_side=True),
+            loop.start_tls(here.transport, here, client_context, server_hostname="localhost"),
+        )
+        inner_here.write(b"x" * 300_000)
+        inner_there.write(b"y" * 300_000)
+        await there.until(lambda: len(there.data) == 300_000)
+        await here.until(lambda: len(here.data) == 300_000)
+        assert inner_here.get_extra_info("peername") == here.transport.get_extra_info("peername")
+        inner_here.close()
+        await here.lost
+        await there.lost
+        assert here.events.count("lost") == there.events.count("lost") == 1
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_start_tls_wants_a_context_and_a_transport(twin: Twin, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours_end, theirs, server = await connected_pair()
+        with pytest.raises(TypeError, match="sslcontext"):
+            await loop.start_tls(theirs.transport, theirs, None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="not supported by start_tls"):
+            await loop.start_tls(object(), theirs, client_context)  # type: ignore[arg-type]
+        await finish(server, ours_end, theirs)
+
+    twin(main())
+
+
+# --- other implementations and memory -----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_openssl_client(twin: Twin, server_context: ssl.SSLContext, leaf: tuple[Leaf, Path], version: str) -> None:
+    async def main() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.readexactly(100_000))
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context)
+        port = server.sockets[0].getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            "openssl", "s_client", "-quiet", version, "-connect", f"127.0.0.1:{port}", "-verify_return_error",
+            "-CAfile", str(leaf[1]), "-servername", "localhost",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"0123456789" * 10_000)
+        assert await process.stdout.read() == b"0123456789" * 10_000
+        process.stdin.close()
+        await process.wait()
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_openssl_server(twin: Twin, client_context: ssl.SSLContext, leaf: tuple[Leaf, Path], version: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    async def main() -> None:
+        process = await asyncio.create_subprocess_exec(
+            "openssl", "s_server", version, "-accept", f"127.0.0.1:{port}", "-cert", str(leaf[0].certificate),
+            "-key", str(leaf[0].key), "-rev",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.stdout is not None
+        while b"ACCEPT" not in await process.stdout.readline():
+            pass
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=client_context, server_hostname="localhost"
+        )
+        writer.write(b"live not on evil\n")
+        assert await reader.readline() == b"live no ton evil\n"
+        writer.close()
+        await writer.wait_closed()
+        process.terminate()
+        await process.communicate()
+
+    twin(main())
+
+
+def test_no_cycle_outlives_a_connection(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """Without the collector: everything of a connection is gone when its last user lets go."""
+
+    async def main() -> list[weakref.ref[Any]]:
+        there, here, server = await tls_pair(server_context, client_context)
+        found = [weakref.ref(end.transport) for end in (there, here)]
+        here.transport.close()
+        await here.lost
+        await there.lost
+        there.transport = here.transport = None
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0)
+        return found
+
+    gc.collect()
+    gc.disable()
+    try:
+        found = ours(main())
+        assert [reference() for reference in found] == [None, None]
+    finally:
+        gc.enable()

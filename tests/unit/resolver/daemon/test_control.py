@@ -1,0 +1,479 @@
+"""The control socket: what is a request, what comes back, what is bounded; the tool on the other side included."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+
+import pytest
+from support.http_peer import run_on
+
+from resolver import playground
+from resolver.api import Resolver, make_store
+from resolver.cli import control as tool
+from resolver.daemon import control as room
+from resolver.daemon.commands import Commands, merge
+from resolver.daemon.control import ControlServer, Office, RequestError, parse_request
+from resolver.daemon.doors import open_doors
+from resolver.daemon.sockets import ListenError
+from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings, replace
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+WWW = names.from_text("www.example.playground.")
+
+
+class Counters:
+    def __init__(self, **counters):
+        self.counters = counters
+
+    def statistics(self):
+        return self.counters
+
+
+class Serving:
+    """What serves now, with the listeners' counters made up."""
+
+    def __init__(self, settings, store):
+        self.settings = settings
+        self.resolver = Resolver(settings, store=store)
+        self.service = Counters(queries=3, waiting=1)
+        self.fast = Counters(hits=4, malformed={-3: 2})
+
+
+class Worker:
+    """The first worker without its listeners."""
+
+    number = 0
+    links = None
+
+    def __init__(self, settings):
+        self.store = make_store(settings)
+        self.current = Serving(settings, self.store)
+        self.problem = ""
+
+    async def do_reload(self):
+        return self.problem
+
+    def reload(self):
+        raise AssertionError("one worker reloads by itself")
+
+
+class Room:
+    """A control server on a socket in `path`, in front of a resolver in the playground."""
+
+    def __init__(self, path):
+        self.path = str(path / "control")
+        self.settings = Settings(
+            cache=CacheSettings(size=1 << 20, snapshot_file=str(path / "cache.bin")), control=ControlSettings(self.path)
+        )
+
+    @contextlib.asynccontextmanager
+    async def open(self):
+        async with await playground.start(port=0) as world:
+            self.worker = Worker(world.settings(self.settings))
+            self.worker.current.resolver.open(asyncio.get_running_loop())
+            doors = open_doors(self.settings, 1)
+            server = ControlServer(Office(self.worker, Commands(self.worker)))
+            try:
+                await server.start(doors.control.dup())
+                yield self
+            finally:
+                server.close()
+                doors.close()
+                self.worker.current.resolver.close()
+
+    async def ask(self, **request):
+        """The lines of text, and the result; an error is raised as ValueError."""
+        reader, writer = await asyncio.open_unix_connection(self.path)
+        try:
+            writer.write(json.dumps(request).encode() + b"\n")
+            lines = []
+            while True:
+                message = json.loads(await reader.readline())
+                if "text" in message:
+                    lines.append(message["text"])
+                elif message["ok"]:
+                    return lines, message["result"]
+                else:
+                    raise ValueError(message["error"])
+        finally:
+            writer.close()
+
+
+@pytest.fixture(params=["corenet", "asyncio"])
+def room_of(request, tmp_path):
+    """Run a test inside an open room, on both loops."""
+
+    def runner(test):
+        async def main():
+            async with Room(tmp_path).open() as opened:
+                await test(opened)
+
+        run_on(request.param, main())
+
+    return runner
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"", "not a line of JSON"),
+        (b"flush", "not a line of JSON"),
+        (b"\xff\xfe", "not a line of JSON"),
+        (b"[" * 100_000, "not a line of JSON"),
+        (b"[]", "an object"),
+        (b"{}", "an object"),
+        (b'{"command": 7}', "an object"),
+        (b'{"command": "explode"}', "known are status"),
+        (b'{"command": "status", "name": "x"}', "status has no 'name'"),
+        (b'{"command": "log"}', "log needs 'level'"),
+        (b'{"command": "log", "level": 7}', "must be a str"),
+        (b'{"command": "flush"}', 'either a "name" or "all"'),
+        (b'{"command": "flush", "name": "x", "all": true}', 'either a "name" or "all"'),
+        (b'{"command": "flush", "name": "x", "type": "A", "subtree": true}', "not both"),
+    ],
+)
+def test_wrong_requests_are_told_what_is_wrong(line, words):
+    with pytest.raises(RequestError, match=words):
+        parse_request(line)
+
+
+def test_right_requests_are_taken_as_they_are():
+    assert parse_request(b'{"command": "trace", "name": "x", "type": "A"}') == {
+        "command": "trace", "name": "x", "type": "A"
+    }
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def test_looking_at_it(room_of):
+    async def test(opened):
+        _, status = await opened.ask(command="status")
+        assert status["workers"][0]["queries"] == 7
+        assert status["cache"]["entries_rrset"] == 0
+        await opened.worker.current.resolver.resolve("www.example.playground")
+        _, found = await opened.ask(command="statistics")
+        assert found["mesh"]["submitted"] == 1 and found["cache"]["entries_rrset"] > 0
+        assert found["fast"]["malformed"] == {"-3": 2}
+
+    room_of(test)
+
+
+def test_forgetting(room_of):
+    async def test(opened):
+        resolver = opened.worker.current.resolver
+        find = lambda: opened.worker.store.rrsets.find(WWW, c.A, resolver.clock.time())  # noqa: E731
+
+        for request in (
+            {"name": "WWW.example.playground"},
+            {"name": "www.example.playground.", "type": "A"},
+            {"name": "playground", "subtree": True},
+            {"all": True},
+        ):
+            await resolver.resolve("www.example.playground")
+            assert find() is not None
+            _, result = await opened.ask(command="flush", **request)
+            assert result["entries"] >= 1 and find() is None
+        await resolver.resolve("www.example.playground")
+        await opened.ask(command="flush", name="www.example.playground", type="AAAA")
+        await opened.ask(command="flush", name="example.playground")
+        assert find() is not None
+        with pytest.raises(ValueError, match="label"):
+            await opened.ask(command="flush", name="a..b")
+        with pytest.raises(ValueError, match="NOTYPE"):
+            await opened.ask(command="flush", name="a", type="NOTYPE")
+
+    room_of(test)
+
+
+def test_the_cache_as_text(room_of):
+    async def test(opened):
+        resolver = opened.worker.current.resolver
+        await resolver.resolve("www.example.playground")
+        await resolver.resolve("nothing.example.playground")
+        lines, _ = await opened.ask(command="dump")
+        assert "www.example.playground. 3600 IN A 127.20.80.1" in lines
+        assert any(line.startswith("; nothing.example.playground. ") and "has no data" in line for line in lines)
+        below, _ = await opened.ask(command="dump", name="WWW.example.playground")
+        assert below == ["www.example.playground. 3600 IN A 127.20.80.1"]
+        with pytest.raises(ValueError, match="label"):
+            await opened.ask(command="dump", name="a..b")
+
+    room_of(test)
+
+
+def test_the_cache_in_its_file(room_of):
+    async def test(opened):
+        with pytest.raises(ValueError, match="cannot read"):
+            await opened.ask(command="load")
+        await opened.worker.current.resolver.resolve("www.example.playground")
+        _, saved = await opened.ask(command="save")
+        assert saved["bytes"] > 100
+        await opened.ask(command="flush", all=True)
+        _, loaded = await opened.ask(command="load")
+        assert loaded["entries"] > 0
+        assert opened.worker.store.rrsets.find(WWW, c.A, opened.worker.current.resolver.clock.time()) is not None
+
+    room_of(test)
+
+
+def test_without_a_file_there_is_nothing_to_save(room_of):
+    async def test(opened):
+        settings = opened.worker.current.settings
+        opened.worker.current.settings = replace(settings, cache=replace(settings.cache, snapshot_file=""))
+        for command in ("save", "load"):
+            with pytest.raises(ValueError, match="snapshot-file is not set"):
+                await opened.ask(command=command)
+
+    room_of(test)
+
+
+def test_a_trace_tells_every_step(room_of):
+    async def test(opened):
+        lines, _ = await opened.ask(command="trace", name="www.example.playground")
+        assert any("ask: " in line for line in lines)
+        assert lines[-1] == "www.example.playground. 3600 IN A 127.20.80.1"
+        lines, _ = await opened.ask(command="trace", name="nothing.example.playground", type="MX")
+        assert any(line.startswith("result: NXDOMAIN") for line in lines)
+        with pytest.raises(ValueError, match="label"):
+            await opened.ask(command="trace", name="a..b")
+
+    room_of(test)
+
+
+def test_reloading_says_what_is_wrong(room_of):
+    async def test(opened):
+        assert await opened.ask(command="reload") == ([], {})
+        opened.worker.problem = "resolverd.toml:3: server.listen: wrong"
+        with pytest.raises(ValueError, match="toml:3"):
+            await opened.ask(command="reload")
+
+    room_of(test)
+
+
+def test_the_log_level(room_of, caplog):
+    async def test(opened):
+        import logging
+
+        before = logging.getLogger().level
+        try:
+            _, result = await opened.ask(command="log", level="error")
+            assert result == {"level": "error"} and logging.getLogger().level == logging.ERROR
+            with pytest.raises(ValueError, match="not one of debug"):
+                await opened.ask(command="log", level="loud")
+        finally:
+            logging.getLogger().setLevel(before)
+
+    room_of(test)
+
+
+# --- the socket ---------------------------------------------------------------------------------------------------
+
+
+def test_several_requests_on_one_connection(room_of):
+    async def test(opened):
+        reader, writer = await asyncio.open_unix_connection(opened.path)
+        for request in (b'{"command": "nonsense"}\n', b'{"command": "status"}\n'):
+            writer.write(request)
+        assert json.loads(await reader.readline())["ok"] is False
+        assert json.loads(await reader.readline())["ok"] is True
+        writer.close()
+
+    room_of(test)
+
+
+def test_a_request_without_end_is_refused(room_of):
+    async def test(opened):
+        reader, writer = await asyncio.open_unix_connection(opened.path)
+        writer.write(b"x" * (room.REQUEST + 1000))
+        assert "longer than" in json.loads(await reader.readline())["error"]
+        assert await reader.read() == b""
+        writer.close()
+
+    room_of(test)
+
+
+def test_who_says_nothing_is_shown_out(room_of, monkeypatch):
+    monkeypatch.setattr(room, "PATIENCE", 0.02)
+
+    async def test(opened):
+        reader, writer = await asyncio.open_unix_connection(opened.path)
+        writer.write(b'{"command": ')
+        assert await reader.read() == b""
+        writer.close()
+
+    room_of(test)
+
+
+def test_more_connections_than_permitted(room_of, monkeypatch):
+    monkeypatch.setattr(room, "CONNECTIONS", 2)
+
+    async def test(opened):
+        open_ones = [await asyncio.open_unix_connection(opened.path) for _ in range(2)]
+        for reader, writer in open_ones:
+            writer.write(b'{"command": "status"}\n')
+            await reader.readline()
+        reader, writer = await asyncio.open_unix_connection(opened.path)
+        assert "too many" in json.loads(await reader.readline())["error"]
+        for _, one in [*open_ones, (reader, writer)]:
+            one.close()
+
+    room_of(test)
+
+
+# --- doors --------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_owner_may_open_it(tmp_path):
+    doors = open_doors(Settings(control=ControlSettings(str(tmp_path / "s"))), 1)
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+    doors.close()
+    assert not (tmp_path / "s").exists()
+
+
+def test_nothing_is_opened_that_nobody_wants():
+    doors = open_doors(Settings(), 1)
+    assert (doors.control, doors.metrics, doors.links) == (None, None, None)
+    doors.close()
+
+
+def test_what_a_dead_daemon_left_is_no_obstacle(tmp_path):
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    doors = open_doors(Settings(control=ControlSettings(path)), 1)
+    with pytest.raises(ListenError, match="another daemon serves it"):
+        open_doors(Settings(control=ControlSettings(path)), 1)
+    assert (tmp_path / "s").exists()
+    doors.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("file", "something else"), ("no/such/directory", "No such file"), ("x" * 200, "too long")],
+)
+def test_paths_that_cannot_be(tmp_path, name, words):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ListenError, match=words):
+        open_doors(Settings(control=ControlSettings(str(tmp_path / name))), 1)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_metrics_port_that_is_taken(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = Settings(control=ControlSettings(str(tmp_path / "s")), metrics=MetricsSettings(where))
+        with pytest.raises(ListenError, match="for metrics"):
+            open_doors(settings, 1)
+    assert not (tmp_path / "s").exists(), "what was opened before is closed again"
+
+
+def test_somebody_elses_socket_is_not_removed_at_the_end(tmp_path):
+    path = tmp_path / "s"
+    doors = open_doors(Settings(control=ControlSettings(str(path))), 1)
+    path.unlink()
+    path.write_text("new")
+    doors.close()
+    assert path.read_text() == "new"
+
+
+# --- several workers ----------------------------------------------------------------------------------------------
+
+
+def test_counters_of_several_workers_are_added_but_for_those_of_the_common_cache():
+    one = {"service": {"queries": 2}, "fast": {"malformed": {-1: 1}}, "cache": {"hits_answer": 3, "entries_rrset": 9}}
+    two = {"service": {"queries": 5}, "fast": {"malformed": {"-1": 2, "-2": 1}},
+           "cache": {"hits_answer": 4, "entries_rrset": 9}}
+    assert merge([one, two]) == {
+        "service": {"queries": 7}, "fast": {"malformed": {"-1": 3, "-2": 1}},
+        "cache": {"hits_answer": 7, "entries_rrset": 9},
+    }
+
+
+# --- resolverctl --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "request_"),
+    [
+        (["status"], {"command": "status"}),
+        (["flush", "x"], {"command": "flush", "name": "x"}),
+        (["flush", "x", "A"], {"command": "flush", "name": "x", "type": "A"}),
+        (["flush", "x", "--subtree"], {"command": "flush", "name": "x", "subtree": True}),
+        (["flush", "--all"], {"command": "flush", "all": True}),
+        (["dump"], {"command": "dump"}),
+        (["trace", "x", "--no-validation"], {"command": "trace", "name": "x", "type": "A", "validate": False}),
+        (["log", "debug"], {"command": "log", "level": "debug"}),
+    ],
+)
+def test_command_lines_become_requests_the_daemon_takes(words, request_):
+    made = tool.request_of(tool.parser().parse_args(words))
+    assert made == request_
+    assert parse_request(json.dumps(made).encode()) == request_
+
+
+@pytest.mark.parametrize("words", [["flush"], ["flush", "x", "--all"], ["flush", "x", "A", "--subtree"], ["status"]])
+def test_command_lines_that_make_no_sense(words, capsys, monkeypatch):
+    monkeypatch.delenv(tool.VARIABLE, raising=False)
+    assert tool.main(words) == tool.EXIT_USAGE
+    assert capsys.readouterr().err.startswith("resolverctl: ")
+
+
+def serve_once(path, *lines):
+    """A thread that takes one request on `path` and says `lines`."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen()
+
+    def run():
+        with listening, listening.accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(b"".join(lines))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "out", "err"),
+    [
+        ([b'{"text": "a"}\n', b'{"ok": true, "result": {}}\n'], tool.EXIT_DONE, "a\n", ""),
+        ([b'{"ok": false, "error": "no"}\n'], tool.EXIT_REFUSED, "", "resolverctl: no\n"),
+        ([], tool.EXIT_UNREACHABLE, "", "without a result"),
+        ([b'{"text": '], tool.EXIT_UNREACHABLE, "", "middle of a line"),
+        ([b"HTTP/1.1 400\r\n"], tool.EXIT_UNREACHABLE, "", "no resolverd"),
+        ([b"[]\n"], tool.EXIT_UNREACHABLE, "", "no resolverd"),
+    ],
+)
+def test_what_comes_back_decides_the_exit_status(tmp_path, capsys, lines, code, out, err):
+    path = str(tmp_path / "s")
+    thread = serve_once(path, *lines)
+    assert tool.main(["-s", path, "dump"]) == code
+    thread.join()
+    captured = capsys.readouterr()
+    assert captured.out == out and err in captured.err
+
+
+def test_no_daemon_there(tmp_path, capsys):
+    assert tool.main(["-s", str(tmp_path / "s"), "status"]) == tool.EXIT_UNREACHABLE
+    assert "does the daemon run" in capsys.readouterr().err
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "s"))
+    assert tool.main(["-s", str(tmp_path / "s"), "status"]) == tool.EXIT_UNREACHABLE
+    assert "has gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (3600, "1 h"), (90061, "1 d 1 h"), (725, "12 min 5 s")]
+)
+def test_time_as_people_say_it(seconds, text):
+    assert tool.duration(seconds) == text

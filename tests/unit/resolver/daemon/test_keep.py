@@ -1,0 +1,110 @@
+"""The file in which the cache outlives the process: written whole or not at all, read only when it can be used."""
+
+import os
+import time
+
+import pytest
+
+from resolver.cache import Store
+from resolver.daemon import keep
+from resolver.settings import CacheSettings, DnssecSettings, Settings, replace
+from resolver.verdict import Trust
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+WWW = names.from_text("www.example.com.")
+
+
+def store(filled=False):
+    made = Store.create(1 << 20, seed=os.urandom(16))
+    if filled:
+        made.rrsets.put(RRset(WWW, c.A, 3600, [b"\xc0\x00\x02\x01"], trust=Trust.ANSWER), int(time.time()))
+    return made
+
+
+def has_it(made):
+    return made.rrsets.find(WWW, c.A, int(time.time())) is not None
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(cache=CacheSettings(size=1 << 20, snapshot_file=str(tmp_path / "cache.bin")))
+
+
+def test_what_was_saved_is_restored(tmp_path, settings):
+    keep.save_if_set(store(filled=True), settings)
+    path = tmp_path / "cache.bin"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cache.bin"]
+    empty = store()
+    keep.restore_if_set(empty, settings)
+    assert has_it(empty)
+
+
+def test_nothing_happens_without_the_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keep.save_if_set(store(filled=True), Settings())
+    keep.restore_if_set(store(), Settings())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_rules_do_not_take_over_what_these_concluded(settings, caplog):
+    keep.save_if_set(store(filled=True), settings)
+    empty = store()
+    keep.restore_if_set(empty, replace(settings, dnssec=DnssecSettings(enabled=False)))
+    assert not has_it(empty)
+    assert "other settings" in caplog.text and "begins empty" in caplog.text
+
+
+def test_settings_that_conclude_nothing_do_not_matter(settings):
+    keep.save_if_set(store(filled=True), settings)
+    empty = store()
+    keep.restore_if_set(empty, replace(settings, cache=replace(settings.cache, prefetch=False)))
+    assert has_it(empty)
+
+
+def test_a_damaged_file_is_no_reason_not_to_start(tmp_path, settings, caplog):
+    keep.save_if_set(store(filled=True), settings)
+    path = tmp_path / "cache.bin"
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 1
+    path.write_bytes(data)
+    empty = store()
+    keep.restore_if_set(empty, settings)
+    assert not has_it(empty)
+    assert "damaged" in caplog.text and str(path) in caplog.text
+
+
+def test_a_missing_file_is_the_first_start(settings, caplog):
+    caplog.set_level("INFO")
+    keep.restore_if_set(store(), settings)
+    assert "not there yet" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_pipe_of_that_name_does_not_hold_up_the_start(tmp_path, settings, caplog):
+    os.mkfifo(tmp_path / "cache.bin")
+    keep.restore_if_set(store(), settings)
+    assert "is not a file" in caplog.text
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, settings, monkeypatch):
+    keep.save_if_set(store(filled=True), settings)
+    before = (tmp_path / "cache.bin").read_bytes()
+
+    def broken(*arguments, **more):
+        yield b"the beginning"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keep, "dump", broken)
+    with pytest.raises(keep.KeepError, match="No space left"):
+        keep.save(tmp_path / "cache.bin", store(filled=True), settings)
+    assert (tmp_path / "cache.bin").read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cache.bin"]
+
+
+def test_a_directory_that_is_not_there_is_said(tmp_path, caplog):
+    settings = Settings(cache=CacheSettings(snapshot_file=str(tmp_path / "no" / "cache.bin")))
+    keep.save_if_set(store(filled=True), settings)
+    assert "cannot write" in caplog.text and "No such file" in caplog.text

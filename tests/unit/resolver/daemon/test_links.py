@@ -1,0 +1,99 @@
+"""Questions between workers: paired by number, bounded in time, unharmed by the dead."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+
+import corenet
+from resolver.daemon import links as room
+from resolver.daemon.links import LinkError, Links
+
+
+def run(coroutine):
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        return runner.run(coroutine)
+
+
+async def two(perform, *requests):
+    """What worker 1 says to each of `requests`, asked at once."""
+    links = Links(2)
+    loop = asyncio.get_running_loop()
+    try:
+        links.listen(loop)
+        links.serve(loop, 1, perform)
+        return await asyncio.gather(*(links.ask(1, request) for request in requests), return_exceptions=True)
+    finally:
+        links.close()
+
+
+def test_answers_come_to_those_who_asked():
+    found = run(two(lambda request: {"twice": 2 * request["n"]}, *({"n": n} for n in range(8))))
+    assert [reply["twice"] for reply in found] == [0, 2, 4, 6, 8, 10, 12, 14]
+
+
+def test_what_is_wrong_comes_back_as_a_sentence():
+    def perform(request):
+        raise ValueError("no such name")
+
+    found = run(two(perform, {}))
+    assert isinstance(found[0], LinkError) and str(found[0]) == "worker 1: no such name"
+
+
+def test_a_silent_worker_costs_a_bounded_time(monkeypatch):
+    monkeypatch.setattr(room, "PATIENCE", 0.01)
+
+    async def ask():
+        links = Links(3)
+        try:
+            links.listen(asyncio.get_running_loop())
+            assert links.others == [1, 2]
+            with pytest.raises(LinkError, match="worker 2 does not answer"):
+                await links.ask(2, {})
+            assert links._waiting == {}
+        finally:
+            links.close()
+
+    run(ask())
+
+
+def test_an_answer_that_comes_too_late_is_nobodys(monkeypatch):
+    monkeypatch.setattr(room, "PATIENCE", 0.01)
+
+    async def ask():
+        links = Links(2)
+        loop = asyncio.get_running_loop()
+        try:
+            links.listen(loop)
+            with pytest.raises(LinkError):
+                await links.ask(1, {"n": 1})
+            links.serve(loop, 1, lambda request: request)
+            monkeypatch.setattr(room, "PATIENCE", 5.0)
+            assert await links.ask(1, {"n": 2}) == {"n": 2}
+        finally:
+            links.close()
+
+    run(ask())
+
+
+def test_a_full_queue_is_silence_too():
+    async def ask():
+        links = Links(2)
+        try:
+            links.listen(asyncio.get_running_loop())
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    links._pairs[1][0].send(json.dumps([0, {}]).encode())
+            with pytest.raises(LinkError, match="does not answer"):
+                await links.ask(1, {})
+        finally:
+            links.close()
+
+    run(ask())
+
+
+def test_one_worker_needs_no_links():
+    links = Links(1)
+    assert links.others == []
+    links.close()

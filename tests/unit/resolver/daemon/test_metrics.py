@@ -1,0 +1,158 @@
+"""Counters for Prometheus: the page as its own parser reads it, and a server that cannot be kept busy."""
+
+import asyncio
+import contextlib
+import sys
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.http_peer import run_on
+
+from resolver.daemon import metrics as room
+from resolver.daemon.metrics import MetricsServer, render
+from resolver.net.stream_listener import open_stream_socket
+
+STATISTICS = {
+    "service": {"queries": 5, "waiting": 2},
+    "fast": {"hits": 7, "malformed": {"-1": 3}},
+    "mesh": {"running": 1, "upstream": 9},
+    "cache": {"entries_answer": 4, "entries_rrset": 6, "hits_answer": 7, "bytes_used": 100, "servers_addresses": 3},
+}
+
+
+def read(page):
+    return {family.name: family for family in text_string_to_metric_families(page.decode())}
+
+
+def test_the_page_is_what_prometheus_reads():
+    page, kind = render(STATISTICS, "1.2.3")
+    assert kind.startswith("text/plain")
+    found = read(page)
+    values = {(sample.name, *sample.labels.values()): sample.value for one in found.values() for sample in one.samples}
+    assert values == {
+        ("resolver_info", "1.2.3"): 1,
+        ("resolver_service_queries_total",): 5,
+        ("resolver_service_waiting",): 2,
+        ("resolver_fast_hits_total",): 7,
+        ("resolver_fast_malformed_total", "-1"): 3,
+        ("resolver_mesh_running",): 1,
+        ("resolver_mesh_upstream_total",): 9,
+        ("resolver_cache_entries", "answer"): 4,
+        ("resolver_cache_entries", "rrset"): 6,
+        ("resolver_cache_hits_total", "answer"): 7,
+        ("resolver_cache_bytes_used",): 100,
+        ("resolver_cache_servers_addresses",): 3,
+    }
+    assert found["resolver_service_waiting"].type == "gauge"
+    assert found["resolver_service_queries"].type == "counter"
+    assert all(family.documentation for family in found.values())
+
+
+@pytest.fixture(params=["corenet", "asyncio"])
+def served(request):
+    """Run a test with a way to send bytes and read all that comes back."""
+
+    def runner(test, gather=None):
+        async def good():
+            return STATISTICS
+
+        async def main():
+            listening = open_stream_socket("127.0.0.1", 0)
+            address = listening.getsockname()
+            server = MetricsServer(gather or good, "1.2.3")
+            await server.start(listening)
+
+            @contextlib.asynccontextmanager
+            async def connect():
+                reader, writer = await asyncio.open_connection(*address)
+                try:
+                    yield reader, writer
+                finally:
+                    writer.close()
+
+            async def send(data):
+                async with connect() as (reader, writer):
+                    writer.write(data)
+                    return await reader.read()
+
+            try:
+                await test(send, connect)
+            finally:
+                server.close()
+
+        run_on(request.param, main())
+
+    return runner
+
+
+def test_a_page_over_http(served):
+    async def test(send, connect):
+        reply = await send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        head, _, body = reply.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert f"Content-Length: {len(body)}".encode() in head
+        assert read(body)["resolver_mesh_running"].samples[0].value == 1
+        assert (await send(b"HEAD /metrics HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n")
+
+    served(test)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET /metrics?x=y HTTP/1.0\r\n\r\n", b"200"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"405"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/2\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * room.REQUEST * 2 + b"\r\n\r\n", b"431"),
+    ],
+)
+def test_other_requests(served, request_, status):
+    async def test(send, connect):
+        reply = await send(request_)
+        # A connection that is closed with something unread may be reset before the reply is seen.
+        assert reply.split(b" ")[1:2] in ([status], *([[]] if status == b"431" else []))
+
+    served(test)
+
+
+def test_half_a_request_is_shown_out_in_time(served, monkeypatch):
+    monkeypatch.setattr(room, "PATIENCE", 0.02)
+
+    async def test(send, connect):
+        assert await send(b"GET /metrics HT") == b""
+
+    served(test)
+
+
+def test_more_connections_than_permitted(served, monkeypatch):
+    monkeypatch.setattr(room, "CONNECTIONS", 0)
+
+    async def test(send, connect):
+        assert await send(b"") == b""
+
+    served(test)
+
+
+def test_a_silent_worker_is_a_page_that_says_so(served):
+    async def silent():
+        raise ValueError("worker 1 does not answer")
+
+    async def test(send, connect):
+        reply = await send(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert reply.startswith(b"HTTP/1.1 503") and reply.endswith(b"worker 1 does not answer\n")
+
+    served(test, silent)
+
+
+def test_without_the_library_the_setting_is_the_fault(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("prometheus_client")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+
+    async def nothing():
+        return {}
+
+    with pytest.raises(ValueError, match="prometheus-client"):
+        MetricsServer(nothing, "1")

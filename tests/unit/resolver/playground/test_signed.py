@@ -1,0 +1,162 @@
+"""The signed playground: every special name has the verdict and the extended error that the tables promise.
+
+Our own resolver walks the whole way from the root, in virtual time; the signatures of the sound zones are checked by
+dnspython besides, so that signer and validator are not each other's only witness.
+"""
+
+import time
+
+import dns.dnssec
+import dns.name
+import dns.rdata
+import dns.rrset
+import pytest
+from support.fakenet import FakeNet, SeededRandom, hosts_from
+from support.minet import Minet
+from support.signed_names import ALSO, SIGNED
+
+from resolver.cache import Store
+from resolver.mesh import Mesh
+from resolver.playground import World, atlas, signed, signing
+from resolver.settings import DnssecSettings, IterationSettings, RootServer, Settings
+from resolver.validate.verify import check
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+NOW = 1_700_000_000
+BUILD_SECONDS = 5.0
+DAY = 86400
+# dnspython's own policy refuses SHA-1, which some zones here use on purpose.
+LENIENT = dns.dnssec.Policy()
+LENIENT.ok_to_validate = lambda _key: True
+
+
+class Crypto:
+    """Checks in place."""
+
+    def verify(self, jobs, on_done) -> None:
+        on_done([check(job) for job in jobs])
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return signed.signed_world(NOW)
+
+
+def resolver_in(world: World) -> Minet:
+    roots = tuple(RootServer(names.to_text(name), tuple(addresses)) for name, addresses in world.root_hints)
+    settings = Settings(
+        root_hints=roots,
+        dnssec=DnssecSettings(trust_anchors=world.trust_anchors),
+        iteration=IterationSettings(do_not_query_localhost=False, do_ip6=False),
+    )
+    net = FakeNet(hosts_from(world.authorities))
+    store = Store.create(1 << 22, seed=bytes(16))
+    mesh = Mesh(exchange=net, crypto=Crypto(), clock=net, rng=SeededRandom(3), store=store, settings=settings)
+    return Minet(net, mesh, store, settings)
+
+
+@pytest.fixture(scope="module")
+def warm(world: World) -> Minet:
+    """One resolver for all questions: what one of them leaves in the cache must not change another's verdict."""
+    return resolver_in(world)
+
+
+@pytest.mark.parametrize("special", SIGNED, ids=lambda special: f"{special.qname}{special.qtype}")
+@pytest.mark.parametrize("cache", ["cold", "warm"])
+def test_every_signed_special_has_its_verdict(world: World, warm: Minet, special: atlas.Special, cache: str) -> None:
+    minet = warm if cache == "warm" else resolver_in(world)
+    outcome = minet.ask(special.qname, special.qtype)
+    found = (c.rcode_to_text(outcome.rcode), Verdict(outcome.verdict).name)
+    assert found == (special.rcode, special.verdict.name), outcome
+    if special.ede is not None:
+        codes = {code for code, _ in outcome.ede} or {None}
+        assert codes & {special.ede, *ALSO.get(special.qname, ())}, outcome.ede
+
+
+def test_the_world_is_built_fast() -> None:
+    began = time.perf_counter()
+    signed.signed_world(NOW)
+    assert time.perf_counter() - began < BUILD_SECONDS
+
+
+def test_every_algorithm_and_more_than_forty_faults_occur() -> None:
+    assert {key.algorithm for plan in signed.PLANS.values() for key in plan.keys} == {5, 7, 8, 10, 13, 14, 15, 16}
+    assert sum(special.verdict is Verdict.BOGUS for special in SIGNED) > 40
+    assert {special.verdict for special in SIGNED} == {Verdict.BOGUS, Verdict.INSECURE, Verdict.SECURE}
+    chains = [plan.nsec3 for plan in signed.PLANS.values()]
+    assert None in chains and any(n and n.salt for n in chains) and any(n and n.opt_out for n in chains)
+
+
+def test_no_question_stands_in_the_table_twice() -> None:
+    asked = [(special.qname, special.qtype) for special in signed.SPECIALS]
+    assert len(set(asked)) == len(asked)
+
+
+def test_every_broken_name_is_explained_by_a_sound_one(world: World, warm: Minet) -> None:
+    for special in SIGNED:
+        owner = special.qname.removesuffix("playground.") + "about.playground."
+        outcome = warm.ask(owner, "TXT")
+        (rrset,) = outcome.answer
+        assert outcome.verdict == Verdict.SECURE and special.outcome.encode() in rrset.packed, owner
+
+
+@pytest.mark.parametrize("origin", [case.origin for case in signed.SOUND if not case.plan.faults])
+def test_dnspython_believes_every_signature_of_sound_zones(world: World, origin: str) -> None:
+    """Each set with its signatures."""
+    apex = dns.name.from_text(origin)
+    zone = world.zones[origin]
+    keys = {apex: _dnspython(zone.nodes[zone.origin][c.DNSKEY])}
+    checked = 0
+    for rrset in zone:
+        if rrset.sigs():
+            signatures = _dnspython(RRset(rrset.name, c.RRSIG, rrset.ttl, rrset.sigs()))
+            for signature in signatures:
+                dns.dnssec.validate_rrsig(_dnspython(rrset.without_sigs()), signature, keys, now=NOW, policy=LENIENT)
+                checked += 1
+    assert checked >= 6
+
+
+def test_the_root_is_trusted_by_its_own_key(world: World) -> None:
+    (anchor,) = world.trust_anchors
+    zone = world.zones["."]
+    keys = _dnspython(zone.nodes[names.ROOT][c.DNSKEY])
+    entry = next(key for key in keys if key.flags == 257)
+    assert anchor == f". IN DS {dns.dnssec.make_ds('.', entry, 'SHA256').to_text()}"
+
+
+def test_signatures_count_from_the_given_time() -> None:
+    for now in (NOW, NOW + 400 * DAY):
+        soa = signed.signed_world(now).zones["dnssec.playground."].soa
+        (signature,) = _dnspython(RRset(soa.name, c.RRSIG, soa.ttl, soa.sigs()))
+        assert (signature.inception, signature.expiration) == (now - DAY, now + 30 * DAY)
+
+
+def test_keys_are_the_same_in_every_run_and_differ_between_zones() -> None:
+    one, again, other = (
+        signing.Key(names.from_text(zone), signing.KeySpec()) for zone in ("a.example.", "a.example.", "b.example.")
+    )
+    assert one.rdata == again.rdata != other.rdata
+    assert one.tag == dns.dnssec.key_id(_dnspython_key(one.rdata))
+
+
+def test_a_plan_needs_its_zone() -> None:
+    with pytest.raises(KeyError):
+        World(plans={"nowhere.": signing.Plan()}, now=NOW)
+
+
+def test_the_plain_playground_stays_unsigned() -> None:
+    plain = World()
+    assert plain.trust_anchors == () and not any(zone.signed for zone in plain.zones.values())
+
+
+def _dnspython(rrset):
+    """A set as dnspython reads it."""
+    rdatas = [dns.rdata.from_wire(1, rrset.rtype, rdata, 0, len(rdata)) for rdata in rrset.rdatas()]
+    return dns.rrset.from_rdata_list(dns.name.from_text(names.to_text(rrset.name)), rrset.ttl, rdatas)
+
+
+def _dnspython_key(rdata):
+    return dns.rdata.from_wire(1, c.DNSKEY, rdata, 0, len(rdata))

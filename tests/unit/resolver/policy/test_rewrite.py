@@ -1,0 +1,172 @@
+"""Addresses made (DNS64), moved, and kept from outsiders, on the way from the cache to a client."""
+
+import ipaddress
+
+import pytest
+from support.minet import EXAMPLE_ZONE, addresses, build, standard
+
+from resolver.effects import Failure, FailureKind, Outcome, Question
+from resolver.policy import Plan
+from resolver.policy.rewrite import Dns64, Rewriter
+from resolver.settings import DnssecSettings, HostEntry, PolicySettings, Settings
+from resolver.verdict import Trust, Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+NAME = names.from_text("www.example.com.")
+PREFIX = "64:ff9b::/96"
+ZONE = EXAMPLE_ZONE + (
+    "both 300 IN A 192.0.2.82\nboth 300 IN AAAA 2001:db8::82\n"
+    "mapped 300 IN A 192.0.2.83\nmapped 300 IN AAAA ::ffff:192.0.2.83\n"
+    "home 300 IN A 10.0.0.1\nhome 300 IN A 192.0.2.84\nonly 300 IN A 10.0.0.2\ngood.lan 300 IN A 10.0.0.3\n"
+    "six 300 IN AAAA ::ffff:10.0.0.4\n"
+)
+
+
+def world(**policy):
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()), policy=PolicySettings(**policy))
+    servers = [("example.com.", ZONE)]
+    m = build(standard(a192_0_2_1=servers, a192_0_2_2=servers), settings=settings)
+    m.mesh._context.policy = Plan(m.settings)
+    return m
+
+
+def sixes(outcome):
+    sets = [rrset for rrset in outcome.answer if rrset.rtype == c.AAAA]
+    return sorted(str(ipaddress.ip_address(rdata)) for rrset in sets for rdata in rrset.rdatas())
+
+
+# --- DNS64 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("prefix", "made"), [
+    # RFC 6052 section 2.4, table 1
+    ("2001:db8::/32", "2001:db8:c000:221::"),
+    ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+    ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+    ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+    ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+    ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+])
+def test_embedded_addresses_of_the_standard_and_the_way_back(prefix, made):
+    dns64 = Dns64(prefix)
+    packed = dns64.embed(bytes([192, 0, 2, 33]))
+    assert packed == ipaddress.ip_address(made).packed
+    alias = dns64.reverse(Question(names.reverse_address(str(ipaddress.ip_address(packed))), c.PTR))
+    assert alias.targets() == [names.from_text("33.2.0.192.in-addr.arpa.")]
+
+
+@pytest.mark.parametrize("name", [
+    names.reverse_address("2001:db8::1"), names.reverse_address("192.0.2.1"), names.from_text("ip6.arpa."),
+    names.from_text("x." * 32 + "ip6.arpa."), names.from_text("ff." * 32 + "ip6.arpa."), NAME,
+])
+def test_other_reverse_names_are_nobodys_business(name):
+    assert Dns64(PREFIX).reverse(Question(name, c.PTR)) is None
+
+
+def test_addresses_are_made_for_names_that_have_none():
+    m = world(dns64_prefix=PREFIX)
+    for _ in range(2):
+        outcome = m.ask("www.example.com.", "AAAA")
+        assert sixes(outcome) == ["64:ff9b::c000:250"]
+        assert outcome.verdict <= Verdict.INSECURE
+    outcome = m.ask("alias.example.com.", "AAAA")
+    assert sixes(outcome) == ["64:ff9b::c000:250"]
+    assert [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.AAAA]
+    # RFC 6147 section 5.1.7: the denial may be kept for 300 seconds.
+    assert outcome.ttl <= 300
+
+
+def test_addresses_that_exist_are_left_alone_and_excluded_ones_count_as_none():
+    m = world(dns64_prefix=PREFIX)
+    assert sixes(m.ask("both.example.com.", "AAAA")) == ["2001:db8::82"]
+    assert sixes(m.ask("mapped.example.com.", "AAAA")) == ["64:ff9b::c000:253"]
+    assert m.ask("none.example.com.", "AAAA").rcode == c.NXDOMAIN
+    assert m.ask("example.com.", "AAAA").answer == []
+
+
+def test_nothing_is_made_for_those_who_check_themselves():
+    # RFC 6147 section 5.5
+    assert world(dns64_prefix=PREFIX).ask("www.example.com.", "AAAA", cd=True).answer == []
+
+
+def test_failures_of_the_zone_are_tried_and_bogus_data_is_not():
+    dns64 = Dns64(PREFIX)
+    question = Question(NAME, c.AAAA)
+    outcome = Outcome(question, c.SERVFAIL, [], [], Verdict.INDETERMINATE, 0)
+    outcome.failure = Failure(FailureKind.RCODE, 0, "")
+    assert dns64.needs_addresses(outcome)
+    outcome.failure = Failure(FailureKind.BOGUS, 0, "")
+    assert not dns64.needs_addresses(outcome)
+
+
+def test_reverse_names_of_made_addresses_lead_into_the_old_tree():
+    m = world(dns64_prefix=PREFIX, special_names=False, local_data=("80.2.0.192.in-addr.arpa. PTR www.example.com.",))
+    outcome = m.ask(names.to_text(names.reverse_address("64:ff9b::c000:250")), "PTR")
+    assert [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.PTR]
+    assert outcome.answer[1].targets() == [NAME]
+
+
+@pytest.mark.parametrize("prefix", ["64:ff9b::", "64:ff9b::/95", "192.0.2.0/24", "x", "64:ff9b::1/96"])
+def test_a_prefix_of_another_length_is_refused(prefix):
+    with pytest.raises(ValueError, match=r"policy\.dns64_prefix"):
+        PolicySettings(dns64_prefix=prefix)
+
+
+# --- private addresses and renumbering --------------------------------------------------------------------------------
+
+
+def test_rebinding_private_addresses_are_taken_out():
+    m = world(private_addresses=("10.0.0.0/8",), private_domains=("lan.example.com.",))
+    for _ in range(2):  # the second time from the cache
+        outcome = m.ask("home.example.com.")
+        assert addresses(outcome) == ["192.0.2.84"]
+        assert c.EDE_FILTERED in [code for code, _ in outcome.ede]
+        assert m.ask("only.example.com.").answer == []
+        assert m.ask("six.example.com.", "AAAA").answer == [], "IPv4 in the clothes of IPv6"
+        assert addresses(m.ask("good.lan.example.com.")) == ["10.0.0.3"]
+        assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+
+
+def test_the_operators_own_data_is_in_order():
+    m = world(private_addresses=("10.0.0.0/8",), hosts=(HostEntry("printer.here.", ("10.0.0.9",)),))
+    assert addresses(m.ask("printer.here.")) == ["10.0.0.9"]
+
+
+def test_a_changed_set_is_neither_signed_nor_secure_and_the_original_is_untouched():
+    rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",)))
+    rrset = RRset(NAME, c.A, 60, [b"\x0a\0\0\1", b"\xc0\0\2\1"], sigs=[bytes(40)], verdict=Verdict.SECURE)
+    other = RRset(NAME, c.TXT, 60, [b"\1x"], sigs=[bytes(40)], verdict=Verdict.SECURE)
+    outcome = Outcome(Question(NAME, c.A), c.NOERROR, [other, rrset], [], Verdict.SECURE, 60)
+    changed = rewriter.apply(outcome)
+    assert (changed.verdict, changed.answer[0] is other, changed.answer[1].sig_len) == (Verdict.INSECURE, True, 0)
+    assert len(outcome.answer[1]) == 2 and outcome.verdict == Verdict.SECURE and not outcome.ede
+    assert rewriter.apply(Outcome(outcome.question, 0, [other], [], Verdict.SECURE, 60)).verdict == Verdict.SECURE
+
+
+def test_renumbering():
+    m = world(renumber=("192.0.2.80/28 198.51.100.16/28", "2001:db8::/32 fd00::/32"))
+    assert addresses(m.ask("www.example.com.")) == ["198.51.100.16"]
+    assert addresses(m.ask("ns1.example.com.")) == ["192.0.2.1"]
+    assert sixes(m.ask("both.example.com.", "AAAA")) == ["fd00::82"]
+
+
+@pytest.mark.parametrize("text", [
+    "10.0.0.0/8", "10.0.0.0/8 10.0.0.0/9", "10.0.0.0/8 fd00::/8", "10.0.0.1/8 11.0.0.0/8",
+])
+def test_renumbering_that_cannot_be(text):
+    with pytest.raises(ValueError, match=r"policy\.renumber"):
+        PolicySettings(renumber=(text,))
+
+
+def test_nothing_to_do_costs_nothing():
+    assert Rewriter.create(PolicySettings()) is None
+    assert Dns64.create(PolicySettings()) is None
+
+
+def test_configured_trust_is_what_exempts():
+    rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",)))
+    rrset = RRset(NAME, c.A, 60, [b"\x0a\0\0\1"], trust=Trust.CONFIGURED)
+    outcome = Outcome(Question(NAME, c.A), c.NOERROR, [rrset], [], Verdict.INDETERMINATE, 60)
+    assert rewriter.apply(outcome) is outcome

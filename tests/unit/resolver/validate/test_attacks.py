@@ -1,0 +1,476 @@
+"""Each known attack on validation, by its name: what the attacker sends, and that it is seen or costs little.
+
+Every test here fails when the check it is named after is taken out. The tree is that of `test_validate`: a signed root,
+``example.`` signed below it, ``plain.`` unsigned.
+"""
+
+from collections.abc import Callable
+
+import dns.dnssec
+import dns.name
+import dns.rdata
+import dns.rrset
+import pytest
+from support.signing import ECDSAP256, Nsec3, ZoneKey, sign_zone
+from support.tree import Tree
+
+from resolver.validate import chain as chain_module
+from resolver.validate import nsec, nsec3, verify
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import present
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+SOA = "@ 3600 SOA ns.example. host.example. 1 7200 3600 86400 300\n"
+NS = "@ 3600 NS ns\nns 300 A 192.0.2.53\n"
+CHILD = SOA + NS + "www 300 A 192.0.2.1\n*.wild 300 A 192.0.2.7\nplain 300 NS ns.plain\nns.plain 300 A 192.0.2.9\n"
+ROOT = (
+    ". 3600 SOA a. b. 1 2 3 4 300\n. 3600 NS a.root.\na.root. 3600 A 127.0.0.1\nexample. 3600 NS ns.example.\n"
+    "ns.example. 3600 A 192.0.2.53\nplain. 3600 NS ns.plain.\nns.plain. 300 A 192.0.2.54\n"
+)
+KEY = ZoneKey("example.")
+ROOT_KEY = ZoneKey(".")
+EVIL = ZoneKey("example.", label="evil")
+
+Edit = Callable[..., tuple[int, list[RRset], list[RRset]]]
+
+
+def build(
+    *, child: str = CHILD, keys: list[ZoneKey] | None = None, chain: Nsec3 | None = None, ds: str = "", **zones: str
+) -> Tree:
+    """The tree; `zones` are further zones by the first label of ``NAME.example.``."""
+    root = ROOT + f"example. 3600 DS {ds or KEY.ds()}\n"
+    texts = {
+        ".": sign_zone(".", root, [ROOT_KEY]),
+        "example.": sign_zone("example.", child, keys or [KEY], nsec3=chain),
+        "plain.": SOA + NS + "www 300 A 192.0.2.9\n",
+    }
+    return Tree(texts | {f"{label}.example.": text for label, text in zones.items()}, [ROOT_KEY.anchor()])
+
+
+def only_for(qname: str, qtype: int, change: Callable[[MessageView], tuple[int, list[RRset], list[RRset]]]) -> Edit:
+    """Change the reply to one question and leave all others as they are."""
+
+    def edit(question, view, answer, authority):
+        if question.qtype == qtype and names.equal(question.qname, names.from_text(qname)):
+            return change(view)
+        return view.rcode, answer, authority
+
+    return edit
+
+
+def authority_of(tree: Tree, zone: str, qname: str, qtype: int) -> list[RRset]:
+    """What the servers of `zone` say in the authority section about a name."""
+    query = make_query(1, names.from_text(qname), qtype, edns_payload=4096, do=True)
+    packet = tree.zones[names.from_text(zone)].answer(query, tcp=True)
+    assert packet is not None
+    return list(MessageView.parse(packet).authority)
+
+
+def signed_by(key: ZoneKey, owner: str, text: str, *, signer: str | None = None, ttl: int = 300) -> RRset:
+    """A set of one record, signed by `key` in the name of `signer`."""
+    rtype, rdata = text.split(None, 1)
+    made = dns.rrset.RRset(dns.name.from_text(owner), 1, dns.rdatatype.from_text(rtype))
+    made.add(dns.rdata.from_text("IN", rtype, rdata), ttl)
+    number = c.type_from_text(rtype)
+    sig = key.sign(made, signer=signer).to_wire()
+    return RRset(names.from_text(owner), number, ttl, [present.rdata_from_text(number, rdata)], sigs=[sig])
+
+
+# --- whose word counts ----------------------------------------------------------------------------------------------
+
+
+def test_keys_published_inside_a_zone_are_no_zone() -> None:
+    """The attacker answers DNSKEY for ``www.example.`` with a key of his own and signs with it."""
+    tree = build()
+    own = ZoneKey("www.example.", label="evil")
+    forged = signed_by(own, "www.example.", "A 203.0.113.66")
+    keys = signed_by(own, "www.example.", f"DNSKEY {own.dnskey.to_text()}")
+
+    def edit(question, view, answer, authority):
+        if names.equal(question.qname, names.from_text("www.example.")) and question.qtype in (c.A, c.DNSKEY):
+            return c.NOERROR, [forged if question.qtype == c.A else keys], []
+        return view.rcode, answer, authority
+
+    tree.edit = edit
+    got = tree.judge("www.example.", c.A)
+    assert got.verdict is Verdict.BOGUS
+    assert "no zone of its own" in got.text
+
+
+def test_signer_above_the_anchor_makes_nothing_insecure() -> None:
+    """Only ``example.`` is anchored. A signature in the name of the root, which nobody vouches for, must not help."""
+    tree = build()
+    tree.validator = type(tree.validator)(type(tree.validator.anchors)([KEY.anchor()]))
+    forged = signed_by(ROOT_KEY, "www.example.", "A 203.0.113.66")
+    tree.edit = only_for("www.example.", c.A, lambda view: (view.rcode, [forged], []))
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+
+
+def test_unsigned_data_from_servers_of_a_zone_above_the_anchor_is_bogus() -> None:
+    tree = build()
+    tree.validator = type(tree.validator)(type(tree.validator.anchors)([KEY.anchor()]))
+    tree.edit = only_for("www.example.", c.A, lambda view: (view.rcode, [r.without_sigs() for r in view.answer], []))
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+
+
+def test_alias_out_of_a_negative_anchor_does_not_carry_it_along() -> None:
+    """``loose.example.`` is not validated; a reply about it must not bring in unsigned data of ``www.example.``."""
+    tree = build(child=CHILD + "loose 300 CNAME www\n")
+    tree.validator = type(tree.validator)(type(tree.validator.anchors)([ROOT_KEY.anchor()], ["loose.example."]))
+    tree.edit = only_for(
+        "loose.example.", c.A, lambda view: (view.rcode, [r.without_sigs() for r in view.answer], [])
+    )
+    assert tree.judge("loose.example.", c.A).verdict is Verdict.BOGUS
+
+
+def test_unsigned_child_on_the_same_servers_is_insecure() -> None:
+    """No attack: the parent's servers answer for an unsigned child, without a referral in between."""
+    tree = build()
+    address = RRset(names.from_text("www.plain.example."), c.A, 300, [b"\xc0\0\2\x09"])
+    tree.edit = only_for("www.plain.example.", c.A, lambda view: (c.NOERROR, [address], []))
+    assert tree.judge("www.plain.example.", c.A).verdict is Verdict.INSECURE
+
+
+def test_denial_by_records_of_an_unsigned_zone_is_bogus() -> None:
+    """An NSEC "signed" in the unsigned ``plain.example.`` is anybody's; it must deny nothing of ``example.``."""
+    tree = build(plain=SOA + NS)
+    assert tree.judge("ns.plain.example.", c.A).verdict is Verdict.INSECURE
+    fake = signed_by(ZoneKey("plain.example.", label="evil"), "a.plain.example.", "NSEC z.plain.example. A")
+    tree.edit = only_for("www.example.", c.A, lambda view: (c.NXDOMAIN, [], [fake]))
+    got = tree.judge("www.example.", c.A)
+    assert got.verdict is Verdict.BOGUS
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+
+def test_keytrap_many_signatures() -> None:
+    """CVE-2023-50387: a hundred wrong signatures of one key cost eight checks."""
+    tree = build()
+
+    def trap(view):
+        sig = view.answer[0].sigs()[0]
+        return view.rcode, [view.answer[0].with_sigs([sig[:-2] + bytes((n, n)) for n in range(100)])], []
+
+    tree.edit = only_for("www.example.", c.A, trap)
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+    assert tree.checks <= 3 + 8
+
+
+def test_keytrap_many_unreadable_signatures_hide_nothing_and_cost_nothing() -> None:
+    """Of very many RRSIG records only the first few are even read."""
+    tree = build()
+    read = []
+    parse = chain_module.parse_rrsig
+
+    def trap(view):
+        sig = view.answer[0].sigs()[0]
+        expired = sig[:8] + bytes(4) + sig[12:]
+        many = [expired[:-2] + n.to_bytes(2, "big") for n in range(500)]
+        return view.rcode, [view.answer[0].with_sigs(many)], []
+
+    tree.edit = only_for("www.example.", c.A, trap)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chain_module, "parse_rrsig", lambda rdata: read.append(rdata) or parse(rdata))
+        assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+    assert len(read) <= 16 + 3
+
+
+def test_many_signers_do_not_make_many_questions() -> None:
+    """Each signer named by an RRSIG is a zone whose keys would have to be fetched."""
+    owner = "a." * 40 + "www.example."
+    rrset = signed_by(KEY, owner, "A 192.0.2.1")
+    signers = ["a." * n + "www.example." for n in range(40)]
+    forged = rrset.with_sigs([signed_by(EVIL, owner, "A 192.0.2.1", signer=s).sigs()[0] for s in signers])
+    tree = build()
+    tree.edit = only_for(owner, c.A, lambda view: (c.NOERROR, [forged], []))
+    assert tree.judge(owner, c.A).verdict is Verdict.BOGUS
+    asked = {q.qname for q in tree.needs if q.qtype == c.DNSKEY}
+    assert len(asked - {names.ROOT, names.from_text("example.")}) <= 2
+
+
+def test_keytrap_many_keys_of_one_tag() -> None:
+    """CVE-2023-50387: keys made to have the same tag; two are tried for each signature."""
+    tree = build()
+    tree.judge("www.example.", c.A)
+    tree.checks = 0
+    tag = KEY.tag
+    chain = tree.validator.chain
+    true_keys = chain._keys_of
+    colliding = [k._replace(tag=tag, key=bytes((n,)) * 64) for n in range(50) for k in true_keys(_dnskey_set(tree))]
+    chain._keys_of = lambda rrset: (  # type: ignore[method-assign]
+        tuple(colliding) if rrset.name == names.from_text("example.") else true_keys(rrset)
+    )
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+    assert tree.checks <= 8
+
+
+def _dnskey_set(tree: Tree) -> RRset:
+    query = make_query(1, names.from_text("example."), c.DNSKEY, edns_payload=4096, do=True)
+    packet = tree.zones[names.from_text("example.")].answer(query, tcp=True)
+    assert packet is not None
+    return MessageView.parse(packet).answer[0]
+
+
+def test_keytrap_many_ds_that_match_no_key() -> None:
+    """CVE-2023-50387: digests are work too; some mismatches of tag-equal keys end it."""
+    wrong = "\n".join(f"example. 3600 DS {KEY.tag} {ECDSAP256} 2 {n:064x}" for n in range(40))
+    tree = build()
+    text = ROOT + wrong + "\n"
+    tree.zones[names.ROOT] = type(tree.zones[names.ROOT])(
+        [_zone(".", sign_zone(".", text, [ROOT_KEY]))]
+    )
+    got = tree.judge("www.example.", c.A)
+    assert got.verdict is Verdict.BOGUS
+    assert "too many keys" in got.text
+
+
+def _zone(origin: str, text: str):
+    from resolver.playground.zones import Zone
+
+    return Zone.from_text(origin, text)
+
+
+def test_malformed_keys_count_as_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CVE-2025-8677: a key that fits by tag but cannot be loaded counts as a failed check, and is loaded once."""
+    loads = []
+    load = verify._load
+    monkeypatch.setattr(verify, "_load", lambda algorithm, key: loads.append(key) or load(algorithm, key))
+    tree = build()
+
+    def trap(view):
+        sig = view.answer[0].sigs()[0]
+        return view.rcode, [view.answer[0].with_sigs([sig[:-2] + bytes((n, n)) for n in range(100)])], []
+
+    tree.edit = only_for("www.example.", c.A, trap)
+    chain = tree.validator.chain
+    true_keys = chain._keys_of
+    chain._keys_of = lambda rrset: tuple(  # type: ignore[method-assign]
+        k._replace(key=b"\x05not a point") if names.equal(rrset.name, names.from_text("example.")) else k
+        for k in true_keys(rrset)
+    )
+    chain.dnskey = _trusting(chain.dnskey)  # type: ignore[method-assign]
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+    assert tree.checks <= 3 + 8
+    assert loads.count(b"\x05not a point") == 1
+
+
+def _trusting(dnskey):
+    """Take the key set of ``example.`` as verified, so that only the data's own checks count."""
+    from resolver.validate.chain import SECURE
+
+    def replaced(task, ctx, rrset):
+        if names.equal(rrset.name, names.from_text("example.")):
+            return SECURE
+        return (yield from dnskey(task, ctx, rrset))
+
+    return replaced
+
+
+def test_nsec3_iterations_make_a_zone_insecure_not_slow() -> None:
+    """CVE-2023-50868 and RFC 9276: beyond the limit nothing is hashed for a denial."""
+    tree = build(chain=Nsec3(500, "aa"))
+    calls = []
+    digest = nsec3.Prover.digest
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nsec3.Prover, "digest", lambda self, name: calls.append(name) or digest(self, name))
+        got = tree.judge("a.b.c.d.e.f.nope.example.", c.A)
+    assert (got.verdict, got.ede) == (Verdict.INSECURE, c.EDE_UNSUPPORTED_NSEC3_ITERATIONS)
+    assert calls == []
+
+
+def test_nsec3_hashes_of_one_reply_are_few() -> None:
+    """CVE-2023-50868: a deep name makes the search for the closest encloser long; it is cut off."""
+    got = build(chain=Nsec3(50, "aa")).judge("a." * 110 + "example.", c.A)
+    assert got.verdict is Verdict.BOGUS
+    assert "too many NSEC3 hashes" in got.text
+
+
+def test_iterations_of_a_zone_beside_the_name_say_nothing() -> None:
+    """A sibling zone with many iterations, rightly signed, must not make a denial in its parent insecure."""
+    sub = ZoneKey("sub.example.")
+    child = CHILD + f"sub 300 NS ns.sub\nns.sub 300 A 192.0.2.77\nsub 300 DS {sub.ds()}\n"
+    tree = build(child=child, sub=sign_zone("sub.example.", SOA + NS, [sub], nsec3=Nsec3(500, "aa")))
+    proofs = [r for r in authority_of(tree, "sub.example.", "nope.sub.example.", c.A) if r.rtype == c.NSEC3]
+    tree.edit = only_for("www.example.", c.A, lambda view: (c.NXDOMAIN, [], proofs))
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+
+
+def test_too_many_records_of_denial() -> None:
+    tree = build()
+
+    def flood(view):
+        record = next(r for r in view.authority if r.rtype == c.NSEC)
+        copies = [record.with_name(names.from_text(f"n{n}.example.")) for n in range(100)]
+        return view.rcode, [], [*view.authority, *copies]
+
+    tree.edit = only_for("nope.example.", c.A, flood)
+    got = tree.judge("nope.example.", c.A)
+    assert got.verdict is Verdict.BOGUS
+    assert tree.checks < 40
+
+
+# --- fields of a signature ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [0, 3, 9])
+def test_rrsig_labels_outside_signer_and_owner(labels: int) -> None:
+    """CVE-2026-44690: fewer labels than the signer forge wildcards across zones, more than the owner make no sense.
+
+    The signature is right but for that, since the key's owner himself is the attacker.
+    """
+    tree = build()
+    made = dns.rrset.from_text("www.example.", 300, "IN", "A", "203.0.113.66")
+    policy = dns.dnssec.Policy()
+    policy.ok_to_sign = lambda _key: True
+    rdata = KEY.sign(made)
+    patched = rdata.replace(labels=labels)
+    forged = RRset(names.from_text("www.example."), c.A, 300, [b"\xcb\0q\x42"], sigs=[patched.to_wire()])
+    tree.edit = only_for("www.example.", c.A, lambda view: (view.rcode, [forged], []))
+    got = tree.judge("www.example.", c.A)
+    assert got.verdict is Verdict.BOGUS
+    assert "impossible number of labels" in got.text
+
+
+def test_dname_from_a_wildcard_is_refused() -> None:
+    """RFC 4592 section 4.4: a wildcard DNAME would rewrite a subtree whose borders nobody signed."""
+    tree = build(child=CHILD + "*.dn 300 DNAME www.example.\n")
+    query = make_query(1, names.from_text("*.dn.example."), c.DNAME, edns_payload=4096, do=True)
+    packet = tree.zones[names.from_text("example.")].answer(query, tcp=True)
+    assert packet is not None
+    star = MessageView.parse(packet).answer[0]
+    forged = star.with_name(names.from_text("x.dn.example."))
+    cname = RRset(names.from_text("a.x.dn.example."), c.CNAME, 300, [names.from_text("a.www.example.")])
+    proof = [r for r in authority_of(tree, "example.", "x.dn.example.", c.A) if r.rtype == c.NSEC]
+    tree.edit = only_for("a.x.dn.example.", c.A, lambda view: (c.NOERROR, [forged, cname], proof))
+    got = tree.judge("a.x.dn.example.", c.A)
+    assert got.verdict is Verdict.BOGUS
+    assert "wildcard" in got.text
+
+
+# --- proofs from the wrong place ------------------------------------------------------------------------------------
+
+
+def test_nsec_next_name_outside_of_the_zone() -> None:
+    """CVE-2026-13321: ``sub.example.`` signs an NSEC that spans its parent's and its siblings' names."""
+    owner = names.from_text("a.sub.example.")
+    rdata = present.rdata_from_text(c.NSEC, "zzz.example. A RRSIG NSEC")
+    assert nsec.parse(owner, rdata, names.from_text("sub.example.")) is None
+    assert nsec.parse(owner, rdata, names.from_text("example.")) is not None
+
+    sub = ZoneKey("sub.example.")
+    child = CHILD + f"sub 300 NS ns.sub\nns.sub 300 A 192.0.2.77\nsub 300 DS {sub.ds()}\n"
+    tree = build(child=child, sub=sign_zone("sub.example.", SOA + NS, [sub]))
+    forged = signed_by(sub, "a.sub.example.", "NSEC zzz.example. A RRSIG NSEC")
+    apex = names.from_text("example.")
+    star = next(r for r in authority_of(tree, "example.", "nope.example.", c.A) if r.name == apex)
+    tree.edit = only_for("www.example.", c.A, lambda view: (c.NXDOMAIN, [], [forged, star]))
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+
+
+def test_nsec_of_an_ancestor_delegation() -> None:
+    """RFC 6840 section 4.1: the parent's NSEC at a cut denies nothing below the cut."""
+    sub = ZoneKey("sub.example.")
+    child = CHILD + f"sub 300 NS ns.sub\nns.sub 300 A 192.0.2.77\nsub 300 DS {sub.ds()}\n"
+    tree = build(child=child, sub=sign_zone("sub.example.", SOA + NS + "www 300 A 192.0.2.78\n", [sub]))
+    span = signed_by(KEY, "sub.example.", "NSEC wild.example. NS DS RRSIG NSEC")  # as it truly stands in the parent
+    for rcode in (c.NXDOMAIN, c.NOERROR):
+        tree.edit = only_for("www.sub.example.", c.A, lambda view, rcode=rcode: (rcode, [], [span]))
+        assert tree.judge("www.sub.example.", c.A).verdict is Verdict.BOGUS
+
+
+def _answer(tree: Tree, zone: str, qname: str, qtype: int) -> list[RRset]:
+    query = make_query(1, names.from_text(qname), qtype, edns_payload=4096, do=True)
+    packet = tree.zones[names.from_text(zone)].answer(query, tcp=True)
+    assert packet is not None
+    return list(MessageView.parse(packet).answer)
+
+
+@pytest.mark.parametrize("chain", [None, Nsec3()], ids=["nsec", "nsec3"])
+def test_child_cannot_deny_its_own_ds(chain: Nsec3 | None) -> None:
+    """CVE-2026-10723, RFC 6840 section 4.4: the proof at the child's apex is not the parent's."""
+    tree = build(chain=chain)
+    proofs = [r for r in authority_of(tree, "example.", "example.", c.TXT) if r.rtype != c.SOA]
+    tree.edit = only_for("example.", c.DS, lambda view: (c.NOERROR, [], proofs))
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+
+
+def test_nsec3_not_directly_below_its_zone() -> None:
+    owner = names.from_text("0p9mhaveqvm6t7vbl5lop2u3t2rp3tom.sub.example.")
+    rdata = present.rdata_from_text(c.NSEC3, "1 0 0 - 2t7b4g4vsa5smi47k61mv5bv1a22bojr A")
+    assert nsec3.parse(owner, rdata, names.from_text("example.")) is None
+    assert nsec3.parse(owner, rdata, names.from_text("sub.example.")) is not None
+
+
+def test_nsec_expanded_from_a_wildcard_proves_nothing() -> None:
+    """CVE-2017-15105: the NSEC of ``*.wild`` moved to another owner would deny what lies behind it."""
+    tree = build(child=CHILD + "zz 300 A 192.0.2.3\n")
+    star = next(r for r in _answer(tree, "example.", "*.wild.example.", c.NSEC) if r.rtype == c.NSEC)
+    moved = star.with_name(names.from_text("a.wild.example."))
+    others = [r for r in authority_of(tree, "example.", "nope.example.", c.A) if r.rtype == c.NSEC]
+    tree.edit = only_for("wilder.example.", c.A, lambda view: (c.NXDOMAIN, [], [moved, others[0]]))
+    assert tree.judge("wilder.example.", c.A).verdict is Verdict.BOGUS
+    tree.edit = only_for("b.wild.example.", c.TXT, lambda view: (c.NOERROR, [], [moved]))
+    assert tree.judge("b.wild.example.", c.TXT).verdict is Verdict.BOGUS
+
+
+def test_opt_out_does_not_deny_the_wildcard_with_it() -> None:
+    """RFC 5155 section 8.4: NXDOMAIN needs the denial of the wildcard also inside an opt-out span."""
+    tree = build(chain=Nsec3(0, "", opt_out=True))
+    proofs = authority_of(tree, "example.", "nope.wild.example.", c.TXT)
+    kept = [r for r in proofs if not _matches(r, "*.wild.example.")]
+    assert len(kept) < len(proofs)
+    tree.edit = only_for("nope.wild.example.", c.A, lambda view: (c.NXDOMAIN, [], kept))
+    assert tree.judge("nope.wild.example.", c.A).verdict is Verdict.BOGUS
+
+
+def _matches(rrset: RRset, owner: str) -> bool:
+    digest = dns.dnssec.nsec3_hash(owner, "", 0, 1).lower()
+    return rrset.name[1:33].lower() == digest.encode()
+
+
+def test_nxdomain_for_an_empty_non_terminal_becomes_no_data() -> None:
+    """Some servers say NXDOMAIN above existing names; the proof says otherwise, and the proof is believed."""
+    tree = build(child=CHILD + "a.ent 300 A 192.0.2.8\n")
+    tree.edit = only_for("ent.example.", c.A, lambda view: (c.NXDOMAIN, [], list(view.authority)))
+    got = tree.judge("ent.example.", c.A)
+    assert got.verdict is Verdict.SECURE
+    assert got.rcode == c.NOERROR
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flags", "why"), [(1, "no zone key"), (257 | 128, "revoked")])
+def test_keys_that_may_not_sign(flags: int, why: str) -> None:
+    """RFC 4034 section 2.1.1 and RFC 5011 section 2.1: such a key signs nothing, even if a DS record names it."""
+    key = ZoneKey("example.", flags=flags)
+    got = build(keys=[key], ds=key.ds()).judge("www.example.", c.A)
+    assert got.verdict is Verdict.BOGUS, why
+    assert got.ede == c.EDE_NO_ZONE_KEY_BIT_SET
+
+
+def test_unsupported_algorithm_beside_a_good_one_changes_nothing() -> None:
+    """RFC 6840 section 5.11: one valid path is enough; a DS of an unknown algorithm neither helps nor harms."""
+    tree = build()
+    text = ROOT + f"example. 3600 DS {KEY.ds()}\nexample. 3600 DS 4711 200 2 {'00' * 32}\n"
+    tree.zones[names.ROOT] = type(tree.zones[names.ROOT])([_zone(".", sign_zone(".", text, [ROOT_KEY]))])
+    assert tree.judge("www.example.", c.A).verdict is Verdict.SECURE
+    tree.edit = only_for("www.example.", c.A, lambda view: (view.rcode, [r.without_sigs() for r in view.answer], []))
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+
+
+def test_sha1_digest_beside_a_better_one_does_not_count() -> None:
+    """RFC 4509 section 3: who can forge SHA-1 must not be let in while SHA-256 is there."""
+    tree = build()
+    evil = ZoneKey("example.", label="evil")
+    text = ROOT + f"example. 3600 DS {KEY.ds()}\nexample. 3600 DS {evil.ds('SHA1')}\n"
+    tree.zones[names.ROOT] = type(tree.zones[names.ROOT])([_zone(".", sign_zone(".", text, [ROOT_KEY]))])
+    tree.zones[names.from_text("example.")] = type(tree.zones[names.ROOT])(
+        [_zone("example.", sign_zone("example.", CHILD, [evil]))]
+    )
+    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
