@@ -43,6 +43,13 @@ ZONES = {
 ZONES["192.0.2.2"] = ZONES["192.0.2.1"]
 
 
+SETTINGS = Settings(
+    root_hints=(RootServer("a.root.", ("198.41.0.4",)),),
+    dnssec=DnssecSettings(enabled=False),
+    iteration=IterationSettings(priming=False, do_ip6=False),
+)
+
+
 class Recorded:
     """Servers whose replies are made once and then only replayed with the asked id and spelling."""
 
@@ -69,13 +76,8 @@ class Recorded:
 def walk(recorded: Recorded) -> None:
     """Resolve one name from the root with everything new."""
     net = FakeNet({address: recorded.host(address) for address in ZONES})
-    settings = Settings(
-        root_hints=(RootServer("a.root.", ("198.41.0.4",)),),
-        dnssec=DnssecSettings(enabled=False),
-        iteration=IterationSettings(priming=False, do_ip6=False),
-    )
     store = Store.create(1 << 20, seed=bytes(16))
-    mesh = Mesh(exchange=net, crypto=net, clock=net, rng=SeededRandom(1), store=store, settings=settings)
+    mesh = Mesh(exchange=net, crypto=net, clock=net, rng=SeededRandom(1), store=store, settings=SETTINGS)
     done: list = []
     mesh.submit(Question(names.from_text("www.example.com."), A), on_done=done.append)
     net.run(mesh)

@@ -16,7 +16,7 @@ from libc.errno cimport (EACCES, EAGAIN, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, 
                          ENOPROTOOPT, EPROTO, errno)
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from resolver import limits
 from resolver.effects import Failure, FailureKind, Reply
@@ -406,7 +406,7 @@ cdef class UdpUpstream:
                      double now) except -1:
         cdef UdpAsk ask
         cdef int code
-        cdef bytes packet
+        cdef bytes packet, qname
         cdef object found
         if size < 12:
             return self.near_miss(port, source)
@@ -424,6 +424,12 @@ cdef class UdpUpstream:
                 return self.fail(ask, FailureKind.MISMATCH, "the reply does not keep the letter case of the question")
             return self.near_miss(port, source)
         packet = PyBytes_FromStringAndSize(<const char *>data, size)
+        # The random letter case has done its work. Names compressed against the question would carry it into the cache
+        # and to clients, so the question is spelled as it was asked; the match above proved that the lengths agree.
+        # Bare error replies without a question match too, and have nothing to spell.
+        if data[5] == 1:
+            qname = <bytes>ask.ask.qname
+            memcpy(PyBytes_AS_STRING(packet) + 12, PyBytes_AS_STRING(qname), PyBytes_GET_SIZE(qname))
         try:
             view = parse_message(packet)
         except WireError:

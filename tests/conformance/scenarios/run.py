@@ -68,7 +68,7 @@ def command(arguments: argparse.Namespace, suite: Path) -> list[str]:
 def main() -> int:
     """Run and return the runner's exit status; 2 when it is not there."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--dir", help="folder of scenarios; default: the developers' Deckard set")
+    parser.add_argument("--dir", help="folder of scenarios; default: the Deckard set")
     parser.add_argument("--only", help="file with the names to play; default: the list beside the folder")
     parser.add_argument("--features", default=",".join(FEATURES), help="features claimed (default: %(default)s)")
     parser.add_argument(

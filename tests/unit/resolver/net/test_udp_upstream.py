@@ -81,6 +81,21 @@ def test_case_is_randomised_unless_the_ask_forbids_it() -> None:
         asked = [query[12:12 + len(qname)] for query in peer.queries]
         assert asked[2] == qname
         assert len(set(asked)) == 3
+        # What comes back is spelled as it was asked: the random case ends here.
+        assert [result.view.qname for result in got.results] == [qname] * 3
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+def test_an_error_without_a_question_is_a_reply() -> None:
+    async def body() -> None:
+        peer, upstream, got = await UdpPeer.start(lambda q: [q[:2] + b"\x84\x01" + bytes(8)]), make(), Collector()
+        upstream.start(ask_for(peer.port, qname=names.from_text("a." * 120 + "example.")), got)
+        [reply] = await got.wait()
+        assert isinstance(reply, Reply)
+        assert (reply.view.rcode, reply.view.qname) == (1, None)
         upstream.close()
         peer.close()
 
