@@ -2,7 +2,8 @@
 
 A ratio below its floor fails only when its whole interval is below, so that noise alone cannot fail a build, and only
 after a second measurement agrees.
-Absolute times are shown and written to the report, never compared.
+Absolute times are shown, kept by pytest-benchmark (wall time of one slice of ours, for `--benchmark-json`) and
+written to the report; they are never compared.
 """
 
 import json
@@ -11,15 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 from ratio import Contender, Ratio, compare
 
 HERE = Path(__file__).resolve().parent
 FLOORS = tomllib.loads((HERE / "floors.toml").read_text(encoding="utf-8"))
+STATISTICS_ROUNDS = 3
 RESULTS: dict[str, dict[str, float]] = {}
 
 
 @pytest.fixture
-def pair(request: pytest.FixtureRequest) -> Callable[[str, Contender, Contender], Ratio]:
+def pair(benchmark: BenchmarkFixture) -> Callable[[str, Contender, Contender], Ratio]:
     """`pair(name, ours, base)`: the ratio base / ours in CPU per operation; fails below the floor of that name."""
 
     def measure(name: str, ours: Contender, base: Contender) -> Ratio:
@@ -35,6 +38,8 @@ def pair(request: pytest.FixtureRequest) -> Callable[[str, Contender, Contender]
             "base_us": result.base_us,
             "floor": floor["floor"],
         }
+        benchmark.extra_info.update(RESULTS[name], operations=result.count, base=floor["base"])
+        benchmark.pedantic(ours.run, args=(result.count,), rounds=STATISTICS_ROUNDS)
         print(f"\n{name} against {floor['base']}: {result}, floor {floor['floor']}")
         assert result.high >= floor["floor"], (
             f"{name}: {result} is below its floor of {floor['floor']} ({floor['why']})"

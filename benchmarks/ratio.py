@@ -42,6 +42,8 @@ class Ratio:
     ours_us: float
     base_us: float
     rounds: int
+    count: int
+    """Operations of ours in one slice."""
 
     def __str__(self) -> str:
         return (f"{self.median:.2f} [{self.low:.2f} .. {self.high:.2f}] "
@@ -92,4 +94,4 @@ def compare(ours: Contender, base: Contender, *, rounds: int = ROUNDS) -> Ratio:
     medians = sorted(statistics.median(rng.choices(ratios, k=rounds)) for _ in range(BOOTSTRAP_SAMPLES))
     tail = int((1 - CONFIDENCE) / 2 * BOOTSTRAP_SAMPLES)
     return Ratio(statistics.median(ratios), medians[tail], medians[-1 - tail],
-                 statistics.median(our_costs) * 1e6, statistics.median(base_costs) * 1e6, rounds)
+                 statistics.median(our_costs) * 1e6, statistics.median(base_costs) * 1e6, rounds, our_count)
