@@ -1,13 +1,17 @@
-"""Writes the pages that are made from code: `limits.md` and `resolverd-options.md`.
+"""Writes the pages that are made from code: `limits.md`, `resolverd-options.md` and `api/`.
 
-Rule: these two files are never edited by hand; `tests/unit/test_docs.py` fails when they differ from what this writes.
+Rule: these files are never edited by hand; `tests/unit/test_docs.py` fails when they differ from what this writes.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE))
+
+import api_pages  # noqa: E402
 
 
 def limits_page() -> str:
@@ -49,12 +53,17 @@ def options_page() -> str:
     return "\n".join([*lines, ""])
 
 
-PAGES = {"limits.md": limits_page, "resolverd-options.md": options_page}
+PAGES = {
+    "limits.md": limits_page,
+    "resolverd-options.md": options_page,
+    **{f"api/{door}.md": partial(api_pages.page, door) for door in api_pages.MODULES},
+}
 
 
 def main() -> None:
     """Write every page."""
     for name, page in PAGES.items():
+        (HERE / name).parent.mkdir(exist_ok=True)
         (HERE / name).write_text(page(), encoding="utf-8")
 
 

@@ -1,0 +1,54 @@
+"""The engine's parts without any loop: readiness, frames, buffers."""
+
+import socket
+
+from corenet.core import EDGE, READ, BufferPool, FrameTooLarge, LengthFramer, Poller
+
+left, right = socket.socketpair()
+for end in (left, right):
+    end.setblocking(False)
+
+# A framer cuts a stream into messages, whatever the pieces it comes in.
+framer = LengthFramer(2, max_frame=1024)
+header, payload = framer.frame(b"first")
+left.sendall(header + payload + b"\x00\x06in tw")  # the second message is not whole yet
+left.sendall(b"o")
+
+frames = []
+
+
+def readable(events: int) -> None:
+    # Edge-triggered: read until there is nothing left, the poll will not say it again.
+    while True:
+        try:
+            data = right.recv(4096)
+        except BlockingIOError:
+            return
+        frames.extend(framer.feed(data))
+
+
+with Poller() as poller:
+    watch = poller.watch(right.fileno(), READ, readable, EDGE)
+    poller.wait(1.0)
+    poller.unwatch(watch)
+assert [bytes(frame) for frame in frames] == [b"first", b"in two"], frames
+assert framer.pending == 0
+
+try:
+    framer.feed(b"\xff\xff")
+except FrameTooLarge as error:
+    print(error)
+else:
+    raise SystemExit("a frame above the maximum is refused")
+
+# A pool lends blocks that return when their last holder lets go.
+pool = BufferPool()
+chunk = pool.take(16)
+memoryview(chunk)[:5] = b"bytes"
+part = chunk.slice(0, 5)
+chunk.release()
+assert bytes(part) == b"bytes"
+part.release()
+
+left.close()
+right.close()

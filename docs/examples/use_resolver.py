@@ -1,0 +1,27 @@
+"""Answers with their verdict, a failure with its reason, and the story of a question, in the playground."""
+
+import corenet
+import resolver
+from resolver import playground
+
+
+async def main() -> None:
+    async with await playground.start(port=0) as world:
+        settings = world.settings(resolver.Settings())
+        async with resolver.Resolver(settings) as dns:
+            answer = (await dns.resolve("www.example.playground", "A")).raise_for_failure()
+            print(answer.verdict.name, list(answer), answer.ttl, "s")
+
+            again = await dns.resolve("www.example.playground", "A")
+            assert again.outcome.from_cache
+
+            try:
+                (await dns.resolve("nothing.example.playground", "A")).raise_for_failure()
+            except resolver.NoName as error:
+                print(error)
+
+            told = await dns.explain("alias.example.playground", "AAAA")
+            print(told)
+
+
+corenet.run(main())
