@@ -1,0 +1,242 @@
+"""The attacks of the last decade, one row each, with the tests that play them; what cannot be played says why.
+
+A row's tests are looked for in their files, so that none can vanish by a renaming. The
+list is the one of published attacks on resolvers; rows without tests name the feature that would have to exist first.
+"""
+
+import ast
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[2]
+UNIT = "unit/resolver"
+WALK = f"{UNIT}/iterate/test_attacks.py"
+HOSTILE = f"{UNIT}/iterate/test_hostile.py"
+ITERATE = f"{UNIT}/iterate/test_iterate.py"
+SCRUB = f"{UNIT}/iterate/test_scrub.py"
+CUT = f"{UNIT}/iterate/test_cut.py"
+SIGNED = f"{UNIT}/validate/test_attacks.py"
+AGGRESSIVE = f"{UNIT}/validate/test_aggressive.py"
+UDP = f"{UNIT}/net/test_udp_upstream.py"
+MATCH = f"{UNIT}/net/test_match.py"
+PEERS = f"{UNIT}/net/test_peers.py"
+AMBIENT = f"{UNIT}/net/test_ambient.py"
+SERVICE = f"{UNIT}/net/test_service.py"
+STREAMS = "integration/test_service_tcp.py"
+RRSETS = f"{UNIT}/cache/test_rrsets.py"
+TABLE = f"{UNIT}/cache/test_table.py"
+MESSAGE = f"{UNIT}/wire/test_message.py"
+METRICS = f"{UNIT}/daemon/test_metrics.py"
+BUILD = f"{UNIT}/wire/test_build.py"
+
+
+class Attack(NamedTuple):
+    """One attack: its number in the list, its names, and ``file::test`` of what plays it; or why nothing can."""
+
+    number: int
+    name: str
+    tests: tuple[str, ...]
+    absent: str = ""
+
+
+ATTACKS = (
+    Attack(1, "Kaminsky 2008 (CVE-2008-1447): guessed ids, poisoned siblings", (
+        f"{UDP}::test_kaminsky_flood_moves_the_ask_to_tcp",
+        f"{UDP}::test_forgery_is_passed_over_and_the_right_reply_still_counts",
+        f"{UDP}::test_case_is_randomised_unless_the_ask_forbids_it",
+        f"{MATCH}::test_no_changed_octet_of_id_or_question_gets_past",
+        f"{HOSTILE}::test_forged_packets_that_miss_the_id_are_ignored",
+        f"{HOSTILE}::test_glue_for_names_outside_the_referring_zone_is_ignored",
+        f"{HOSTILE}::test_glue_for_names_that_are_no_name_servers_of_the_referral_is_ignored",
+    )),
+    Attack(2, "guessable generators and port pools (CVE-2025-40780, CVE-2026-50252)", (
+        f"{AMBIENT}::test_numbers_differ_across_blocks_and_objects",
+        f"{AMBIENT}::test_a_child_process_does_not_repeat_its_parent",
+        f"{PEERS}::test_sockets_are_bound_to_scattered_ports",
+        f"{UDP}::test_ports_are_given_up_and_lie_all_over_the_range",
+    )),
+    Attack(3, "fragmentation 2013 (CVE-2025-59023)", (
+        f"{WALK}::test_fragments_are_not_asked_for",
+        f"{ITERATE}::test_truncation_leads_to_tcp",
+        f"{UDP}::test_oversized_datagram_is_no_reply",
+    )),
+    Attack(4, "SAD DNS 2020 (CVE-2020-25705, CVE-2021-20322): ICMP tells the port", (
+        f"{UDP}::test_strict_mode_takes_a_port_for_each_query_and_closes_it",
+        f"{UDP}::test_old_ports_are_given_up",
+        f"{UDP}::test_kaminsky_flood_moves_the_ask_to_tcp",
+        f"{HOSTILE}::test_a_forger_who_knows_the_id_but_not_the_letters_forces_tcp",
+    )),
+    Attack(5, "birthday 2002, RebirthDay 2025 (CVE-2025-5994, CVE-2025-30192)", (
+        f"{WALK}::test_rebirthday_equal_questions_are_asked_once",
+        f"{UNIT}/test_mesh.py::test_sub_queries_are_joined_as_well",
+    )),
+    Attack(6, "MaginotDNS 2023", (
+        f"{WALK}::test_maginotdns_a_forwarder_speaks_for_its_zone_only",
+        f"{ITERATE}::test_a_forwarder_is_believed_only_inside_its_zone",
+    )),
+    Attack(7, "TuDoor 2024: malformed replies that end a wait", (
+        f"{UDP}::test_tudoor_unparsable_reply_is_waited_out",
+        f"{MATCH}::test_tudoor_header_only_reply_is_ignored",
+        f"{MATCH}::test_empty_question_with_records_is_ignored",
+        f"{SCRUB}::test_a_reply_without_question_is_permitted_for_errors_only",
+    )),
+    Attack(8, "promiscuous records (CVE-2025-40778, CVE-2025-59023, CVE-2026-42960)", (
+        f"{WALK}::test_promiscuous_authority_of_an_answer_moves_no_delegation",
+        f"{HOSTILE}::test_a_referral_sideways_or_upwards_is_not_followed",
+    )),
+    Attack(9, "Kashpureff 1997, stuffed aliases", (
+        f"{HOSTILE}::test_extra_records_in_answers_are_dropped",
+        f"{HOSTILE}::test_cname_targets_in_other_zones_are_asked_of_their_own_servers",
+        f"{SCRUB}::test_only_the_chain_is_taken_in_its_order",
+        f"{SCRUB}::test_the_chain_ends_where_the_zone_ends",
+    )),
+    Attack(10, "ghost domains 2012 (CVE-2012-1192, CVE-2022-30698/9, CVE-2026-40622, CVE-2026-42955)", (
+        f"{ITERATE}::test_ghost_domain_the_child_cannot_prolong_its_delegation",
+        f"{WALK}::test_ghost_domain_new_names_of_servers_prolong_nothing",
+        f"{RRSETS}::test_a_child_cannot_prolong_its_delegation",
+    )),
+    Attack(11, "TsuNAME 2021", (
+        f"{HOSTILE}::test_tsuname_servers_that_need_each_other_are_a_circle_and_no_work",
+        f"{UNIT}/test_mesh.py::test_a_need_that_closes_a_circle_is_refused",
+        f"{ITERATE}::test_dead_servers_fail_quickly_and_the_failure_is_kept",
+    )),
+    Attack(12, "iDNS 2014 (CVE-2014-8500, CVE-2014-8602)", (
+        f"{HOSTILE}::test_one_budget_bounds_everything_that_a_query_leads_to",
+        f"{ITERATE}::test_a_chain_of_zones_that_need_each_other_ends_at_the_depth_limit",
+        f"{UNIT}/test_mesh.py::test_depth_is_bounded",
+    )),
+    Attack(13, "NXNSAttack 2020 (CVE-2020-12662, -12667, -8616, -10995)", (
+        f"{HOSTILE}::test_nxnsattack_a_referral_to_hundreds_of_unresolvable_servers_costs_little",
+        f"{CUT}::test_no_more_than_thirteen_name_servers_are_used",
+    )),
+    Attack(14, "Non-Responsive Delegation 2022 (CVE-2022-3204)", (
+        f"{HOSTILE}::test_non_responsive_delegation_is_given_up_after_some_packets",
+        f"{CUT}::test_those_tried_least_come_first_and_tries_end",
+    )),
+    Attack(15, "CAMP 2024 (CVE-2026-3592, CVE-2024-25590, CVE-2026-24027, CVE-2026-50045)", (
+        f"{HOSTILE}::test_the_budget_is_shared_with_sub_queries_and_never_reset",
+        f"{UNIT}/test_effects.py::test_a_budget_only_shrinks_and_tells_why",
+    )),
+    Attack(16, "DNS unchained 2018", (
+        f"{WALK}::test_dns_unchained_long_chains_between_zones_end",
+        f"{UNIT}/test_resolve.py::test_aliases_are_counted_and_not_replies",
+    )),
+    Attack(17, "DNSBomb 2024 (CVE-2024-33655)", (
+        f"{SERVICE}::test_dnsbomb_one_client_cannot_take_every_place",
+        f"{SERVICE}::test_dnsbomb_answers_that_come_too_late_are_not_sent",
+    )),
+    Attack(18, "Phoenix domains 2023", (f"{WALK}::test_phoenix_domain_a_subdomain_dies_with_its_parent",)),
+    Attack(19, "KeyTrap 2024 (CVE-2023-50387)", (
+        f"{SIGNED}::test_keytrap_many_signatures",
+        f"{SIGNED}::test_keytrap_many_keys_of_one_tag",
+        f"{SIGNED}::test_keytrap_many_ds_that_match_no_key",
+        f"{SIGNED}::test_keytrap_many_unreadable_signatures_hide_nothing_and_cost_nothing",
+    )),
+    Attack(20, "NSEC3 work 2023 (CVE-2023-50868, CVE-2026-1519, CVE-2026-42923, CVE-2026-11605)", (
+        f"{SIGNED}::test_nsec3_iterations_make_a_zone_insecure_not_slow",
+        f"{SIGNED}::test_nsec3_hashes_of_one_reply_are_few",
+        f"{SIGNED}::test_too_many_records_of_denial",
+    )),
+    Attack(21, "malformed keys that are not counted (CVE-2025-8677)", (
+        f"{SIGNED}::test_malformed_keys_count_as_tries",
+    )),
+    Attack(22, "RRSIG labels below the signer's (CVE-2026-44690, CVE-2026-11721, CVE-2026-52688)", (
+        f"{SIGNED}::test_rrsig_labels_outside_signer_and_owner",
+    )),
+    Attack(23, "NSEC next name outside the zone (CVE-2026-13321)", (
+        f"{SIGNED}::test_nsec_next_name_outside_of_the_zone",
+        f"{SIGNED}::test_nsec_of_an_ancestor_delegation",
+    )),
+    Attack(24, "proofs of the wrong side (CVE-2026-10723, CVE-2017-15105, CVE-2026-46582)", (
+        f"{SIGNED}::test_child_cannot_deny_its_own_ds",
+        f"{SIGNED}::test_nsec3_not_directly_below_its_zone",
+        f"{SIGNED}::test_nsec_expanded_from_a_wildcard_proves_nothing",
+    )),
+    Attack(25, "unvalidated data past the gate (CVE-2019-10190, CVE-2018-1000002, CVE-2026-50243)", (
+        f"{UNIT}/test_resolve.py::test_data_kept_unvalidated_is_validated_before_it_is_shown",
+        f"{SERVICE}::test_bogus_data_never_leaves_without_cd",
+    )),
+    Attack(26, "NXDOMAIN cut over a stub zone (CVE-2026-44687)", (
+        f"{AGGRESSIVE}::test_configured_zone_is_not_denied_by_the_public_tree",
+        f"{AGGRESSIVE}::test_stub_zone_without_negative_anchor_is_asked_too",
+        f"{AGGRESSIVE}::test_nxdomain_of_an_unsigned_zone_cuts_nothing",
+    )),
+    Attack(27, "glue to oneself (CVE-2026-50251)", (
+        f"{HOSTILE}::test_glue_pointing_to_nowhere_sensible_is_not_asked",
+        f"{ITERATE}::test_addresses_of_ones_own_and_forbidden_ones_are_never_asked",
+    )),
+    Attack(28, "large sets, many types (CVE-2019-19331, CVE-2024-1737, CVE-2024-4408)", (
+        f"{MESSAGE}::test_caps",
+        f"{MESSAGE}::test_many_owners_stay_linear",
+        f"{MESSAGE}::test_repetitions_in_large_sets",
+    )),
+    Attack(29, "work of compression (CVE-2024-8508, CVE-2026-44390)", (
+        f"{MESSAGE}::test_compression_that_blows_up",
+        f"{BUILD}::test_large_messages",
+    )),
+    Attack(30, "compression pointers (CVE-2026-10822)", (
+        f"{MESSAGE}::test_pointer_that_does_not_point_backwards",
+        f"{MESSAGE}::test_chain_of_pointers",
+        f"{MESSAGE}::test_name_in_rdata_must_end_there",
+    )),
+    Attack(31, "floods of EDNS options (CVE-2026-41292, CVE-2026-42944)", (
+        f"{SERVICE}::test_option_flood_repeated_options_are_answered_once",
+    )),
+    Attack(32, "cookies behind PROXY (CVE-2026-54478)", (), "the PROXY protocol is not spoken"),
+    Attack(33, "TCP: slow loris, floods (CVE-2018-1110, CVE-2024-0760, CVE-2024-12705)", (
+        f"{STREAMS}::test_slow_loris_is_ended",
+        f"{STREAMS}::test_one_address_may_not_take_all_connections",
+        f"{STREAMS}::test_client_that_does_not_read_is_not_fed",
+    )),
+    Attack(34, "DoH and HTTP/2 floods (CVE-2024-12705, CVE-2026-3593)", (), "clients are not served over HTTP"),
+    Attack(35, "DoQ (CVE-2026-14586, -32665, -41637, -55991)", (), "QUIC is not spoken"),
+    Attack(36, "jostle and queue bypass (CVE-2026-42534)", (
+        f"{SERVICE}::test_dnsbomb_one_client_cannot_take_every_place",
+    )),
+    Attack(37, "cache past its limit (CVE-2023-2828)", (
+        f"{TABLE}::test_no_order_of_sizes_defeats_eviction",
+        f"{TABLE}::test_one_hot_set_that_fills_everything_is_still_bounded",
+    )),
+    Attack(38, "stale data beside policies (CVE-2025-40777, CVE-2026-55717)", (
+        f"{WALK}::test_no_pair_of_settings_is_a_fault",
+    )),
+    Attack(39, "ANY and RRSIG as amplifiers", (f"{SERVICE}::test_any_gets_one_small_record",)),
+    Attack(40, "overlong names of error reports (CVE-2026-55973)", (), "errors are not reported (RFC 9567)"),
+    Attack(41, "zone transfers from bogus hosts (CVE-2026-50248, CVE-2026-33612)", (), "zones are not transferred"),
+    Attack(42, "memory of the metrics page (CVE-2026-33256)", (
+        f"{METRICS}::test_half_a_request_is_shown_out_in_time",
+        f"{METRICS}::test_more_connections_than_permitted",
+    )),
+    Attack(43, "classes other than IN (CVE-2026-5946)", (
+        f"{SERVICE}::test_other_classes_are_refused",
+        f"{UNIT}/test_resolve.py::test_other_classes_are_neither_resolved_nor_answered_with_data_of_class_in",
+    )),
+    Attack(44, "infinite resend (CVE-2026-5950)", (
+        f"{WALK}::test_infinite_resend_every_bad_reply_is_counted",
+        f"{WALK}::test_infinite_resend_every_packet_passes_the_budget",
+        f"{WALK}::test_letter_case_games_end",
+    )),
+)
+
+
+@functools.cache
+def names_in(file: str) -> frozenset[str]:
+    """The names of all test functions of a file, read and not imported."""
+    tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return frozenset(node.name for node in found if node.name.startswith("test_"))
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.number}")
+def test_each_attack_is_played_or_cannot_be(attack: Attack) -> None:
+    assert bool(attack.tests) != bool(attack.absent), "either tests, or the reason why there are none"
+    for place in attack.tests:
+        file, _, name = place.partition("::")
+        assert name in names_in(file), place
+
+
+def test_the_list_is_complete() -> None:
+    assert [attack.number for attack in ATTACKS] == list(range(1, 45))
