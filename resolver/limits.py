@@ -339,6 +339,15 @@ DS_MISMATCHES = Limit(
     4, 1, 64, "keys", "keys whose tag fits a DS record but whose digest does not, before giving up (KeyTrap)"
 )
 DENIAL_RRSETS = Limit(16, 4, 64, "RRsets", "NSEC, NSEC3 and SOA sets of one reply that are verified")
+SIGNATURE_SKEW_MIN = Limit(
+    3_600, 0, 604_800, "s", "clocks may differ this much whatever a signature's validity; an hour is a wrong time zone"
+)
+SIGNATURE_SKEW_MAX = Limit(
+    86_400, 0, 2_592_000, "s", "a tenth of a signature's validity is tolerated, but no more than this (RFC 4641 4.4.2)"
+)
+SKEWED_TTL = Limit(
+    60, 1, 3_600, "s", "how long data is kept whose signature has expired within the tolerated difference of clocks"
+)
 NSEC3_ITERATIONS = Limit(
     50, 0, 500, "iterations", "above, the zone counts as insecure (RFC 9276 section 3.2, CVE-2023-50868)"
 )

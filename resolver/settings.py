@@ -446,7 +446,19 @@ class DnssecSettings:
         "Demand a right signature of each algorithm that a zone's DS records and keys name, so that breaking the"
         " weakest is not enough; some zones fail it during a rollover, and RFC 6840 5.11 wants one to suffice.",
     )
-
+    signature_skew_min: float = knob(
+        float(limits.SIGNATURE_SKEW_MIN.default),
+        "Clocks of signers and ours differ: a signature is believed this long before and after its time, whatever its"
+        " validity; 0 together with the next one 0 allows nothing (RFC 4035 5.3.1).",
+        kind="seconds",
+        limit=limits.SIGNATURE_SKEW_MIN,
+    )
+    signature_skew_max: float = knob(
+        float(limits.SIGNATURE_SKEW_MAX.default),
+        "Between that and this, a tenth of a signature's validity is tolerated.",
+        kind="seconds",
+        limit=limits.SIGNATURE_SKEW_MAX,
+    )
     nsec3_iterations: int = knob(
         limits.NSEC3_ITERATIONS.default,
         "NSEC3 hash iterations that are still followed; a zone that asks for more counts as insecure (RFC 9276 3.2).",
@@ -454,6 +466,9 @@ class DnssecSettings:
 
     def __post_init__(self) -> None:
         limits.NSEC3_ITERATIONS.check(self.nsec3_iterations, "dnssec.nsec3_iterations")
+        _check_limits(self, "dnssec")
+        if self.signature_skew_min > self.signature_skew_max:
+            raise ValueError("dnssec.signature_skew_min is larger than dnssec.signature_skew_max")
         for text in self.trust_anchors:
             hints.check_anchor(text, "dnssec.trust_anchors")
 

@@ -10,11 +10,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from resolver import limits
-from resolver.effects import Context, Failure, Need, Outcome, Purpose, Question, Steps, Task, Verify
+from resolver.effects import Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Steps, Task, Verify
 from resolver.validate import nsec3
 from resolver.validate.anchors import Anchor, Anchors
 from resolver.validate.records import (
     DS_DIGESTS,
+    REVOKED,
     Dnskey,
     Ds,
     Rrsig,
@@ -34,7 +35,7 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["INSECURE", "SECURE", "Chain", "Finding", "charge_of"]
+__all__ = ["INSECURE", "NO_SKEW", "SECURE", "Chain", "Finding", "charge_of"]
 
 
 class Finding:
@@ -60,10 +61,22 @@ class Finding:
 
 SECURE = Finding(Verdict.SECURE)
 INSECURE = Finding(Verdict.INSECURE)
+NO_SKEW = (0, 0)
+# The part of a signature's time by which clocks may differ.
+SKEW_PART = 10
 
 
 def _bogus(ede: int, text: str) -> Finding:
     return Finding(Verdict.BOGUS, ede, text)
+
+
+def _not_understood(zone: bytes, digest: bool) -> Finding:
+    """RFC 4035 section 5.2: a zone with nothing we understand is as if unsigned. `digest`: only its digests are odd."""
+    if digest:
+        code, what = c.EDE_UNSUPPORTED_DS_DIGEST_TYPE, "digests of its keys"
+    else:
+        code, what = c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, "algorithms of its keys"
+    return Finding(Verdict.INSECURE, code, f"none of the {what} is supported for {names.to_text(zone)}")
 
 
 def _show(name: bytes, rtype: int) -> str:
@@ -73,9 +86,12 @@ def _show(name: bytes, rtype: int) -> str:
 class Chain:
     """Keys and zone states for one validator; holds nothing but its anchors and parsed keys of recent zones."""
 
-    def __init__(self, anchors: Anchors, *, sha1: bool, harden: bool = False) -> None:
+    def __init__(
+        self, anchors: Anchors, *, sha1: bool, harden: bool = False, skew: tuple[int, int] = NO_SKEW
+    ) -> None:
         self.anchors = anchors
         self.harden = harden
+        self.skew = skew
         self.algorithms = ALGORITHMS if sha1 else ALGORITHMS - SHA1_ALGORITHMS
         self._parsed: OrderedDict[bytes, tuple[Dnskey, ...]] = OrderedDict()
 
@@ -99,6 +115,8 @@ class Chain:
                 return _bogus(
                     c.EDE_RRSIGS_MISSING, f"{_show(rrset.name, rrset.rtype)} has no signature in a signed zone"
                 )
+            if state.ede == c.EDE_NSEC_MISSING:
+                return (yield from self._unsigned(task, ctx, rrset, place, anchor, state))
             return state
         reason: Finding | None = None
         for signer in list(dict.fromkeys(s.signer for s in sigs))[: limits.SIGNERS_PER_RRSET.default]:
@@ -122,6 +140,33 @@ class Chain:
             reason = found
         assert reason is not None
         return reason
+
+    def _unsigned(
+        self, task: Task, ctx: Context, rrset: RRset, place: bytes, anchor: Anchor, state: Finding
+    ) -> Steps[Finding]:
+        """Why a set without signatures is bogus where nothing proves it unsigned either: what is missing first counts.
+
+        Below a delegation that is the proof that it is an insecure one. A zone without usable keys cannot sign
+        anything; one that has them has not signed this set.
+        """
+        zone = place
+        while zone != anchor.zone:
+            known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
+            if known is not None and known.verdict == Verdict.SECURE:
+                break
+            zone = names.parent(zone)
+        cut = ctx.store.rrsets.closest_cut(place, ctx.now)
+        if cut is not None and len(cut[0]) > len(zone):
+            return state
+        found = yield from self.keys(task, ctx, zone)
+        if found.verdict is Verdict.BOGUS:
+            return found
+        if found.verdict is Verdict.INSECURE:
+            return state
+        return _bogus(
+            c.EDE_RRSIGS_MISSING,
+            f"{_show(rrset.name, rrset.rtype)} has no signature, and nothing proves that it needs none; {state.text}",
+        )
 
     def _check(
         self,
@@ -184,8 +229,7 @@ class Chain:
             reason = _bogus(c.EDE_DNSSEC_BOGUS, f"{what}: no right signature of algorithm {min(wanted)}")
         return reason
 
-    @staticmethod
-    def _fault(sig: Rrsig, rrset: RRset, now: int) -> Finding | None:
+    def _fault(self, sig: Rrsig, rrset: RRset, now: int) -> Finding | None:
         """What is wrong with a signature before any cryptography (RFC 4035 section 5.3.1)."""
         what = _show(rrset.name, rrset.rtype)
         # More labels than the owner, or fewer than the signer: forging wildcards across zones (CVE-2026-44690 and kin).
@@ -194,16 +238,26 @@ class Chain:
         now32 = now & 0xFFFFFFFF
         if serial_before(sig.expiration, sig.inception):
             return _bogus(c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID, f"{what}: the signature expires before it begins")
-        if serial_before(sig.expiration, now32):
+        if serial_before(sig.expiration, now32) and not self._within_skew(sig, now32 - sig.expiration & 0xFFFFFFFF):
             return _bogus(
                 c.EDE_SIGNATURE_EXPIRED, f"{what}: the signature expired {now32 - sig.expiration & 0xFFFFFFFF} s ago"
             )
-        if serial_before(now32, sig.inception):
+        if serial_before(now32, sig.inception) and not self._within_skew(sig, sig.inception - now32 & 0xFFFFFFFF):
             return _bogus(
                 c.EDE_SIGNATURE_NOT_YET_VALID,
                 f"{what}: the signature becomes valid in {sig.inception - now32 & 0xFFFFFFFF} s",
             )
         return None
+
+    def _within_skew(self, sig: Rrsig, outside: int) -> bool:
+        """Whether a signature that our clock finds `outside` seconds from its time may still be believed.
+
+        Signers' clocks and ours differ. A tenth of the time it holds is allowed, within bounds that the operator sets:
+        what was signed for an hour must not outlive it by a day (RFC 4035 section 5.3.1 leaves no tolerance, and
+        RFC 4641 section 4.4.2 names the tenth).
+        """
+        least, most = self.skew
+        return outside <= min(max((sig.expiration - sig.inception & 0xFFFFFFFF) // SKEW_PART, least), most)
 
     # --- keys of a zone -------------------------------------------------------------------------------------------
 
@@ -217,12 +271,14 @@ class Chain:
         outcome = yield Need(Question(zone, c.DNSKEY), Purpose.CHAIN)
         failure = outcome if isinstance(outcome, Failure) else outcome.failure
         if failure is not None:
-            return _bogus(
-                failure.ede if failure.ede > 0 else c.EDE_DNSKEY_MISSING,
-                f"no keys of {names.to_text(zone)}: {failure.text}",
-            )
+            ede = failure.ede if failure.ede > 0 else c.EDE_DNSKEY_MISSING
+            if failure.kind is FailureKind.CYCLE or ede == c.EDE_NSEC_MISSING:
+                # The zone says that it has no keys, and cannot prove it for want of them (RFC 8914 section 4.10).
+                ede = c.EDE_DNSKEY_MISSING
+            return _bogus(ede, f"no keys of {names.to_text(zone)}: {failure.text}")
         if outcome.verdict == Verdict.INSECURE:
-            return INSECURE
+            known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
+            return INSECURE if known is None or known.verdict != Verdict.SECURE else self._understood(known) or INSECURE
         if outcome.verdict != Verdict.SECURE:
             return _bogus(c.EDE_DNSSEC_INDETERMINATE, f"the keys of {names.to_text(zone)} could not be validated")
         for rrset in outcome.answer:
@@ -260,12 +316,7 @@ class Chain:
         usable = [d for d in anchor.ds if d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS]
         trusted = [k for k in anchor.keys if k.algorithm in self.algorithms]
         if not usable and not trusted:
-            # RFC 4035 section 5.2: with nothing we understand, the zone is as if unsigned.
-            return Finding(
-                Verdict.INSECURE,
-                c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM,
-                f"{names.to_text(zone)} is signed only with algorithms or digests that are not supported",
-            )
+            return _not_understood(zone, any(d.algorithm in self.algorithms for d in anchor.ds))
         if any(d.digest_type != 1 for d in usable):
             usable = [d for d in usable if d.digest_type != 1]  # RFC 4509 section 3
         entry: list[Dnskey] = []
@@ -289,6 +340,10 @@ class Chain:
                     )
         if not entry:
             return _bogus(c.EDE_DNSKEY_MISSING, f"no key of {names.to_text(zone)} matches a DS record or anchor")
+        if all(k.flags & REVOKED for k in entry):
+            return _bogus(
+                c.EDE_DNSKEY_MISSING, f"the key of {names.to_text(zone)} that the DS record names is revoked"
+            )
         if not any(k.usable for k in entry):
             return _bogus(
                 c.EDE_NO_ZONE_KEY_BIT_SET, f"the key of {names.to_text(zone)} that the DS record names may not sign"
@@ -348,14 +403,16 @@ class Chain:
             cut = names.suffix(zone, count)
             known = ctx.store.rrsets.find(cut, c.DS, ctx.now, min_trust=0)
             if known is not None and known.verdict == Verdict.SECURE:
-                if not self._understood(known):
-                    return INSECURE
+                unknown = self._understood(known)
+                if unknown is not None:
+                    return unknown
                 continue
             outcome = yield Need(Question(cut, c.DS), Purpose.CHAIN)
             state = self._ds_outcome(cut, outcome)
             if state is None:
-                if not self._understood(next(r for r in outcome.answer if r.rtype == c.DS)):
-                    return INSECURE
+                unknown = self._understood(next(r for r in outcome.answer if r.rtype == c.DS))
+                if unknown is not None:
+                    return unknown
             elif state.verdict is not Verdict.SECURE:
                 return state
             elif outcome.rcode == c.NXDOMAIN:
@@ -364,11 +421,12 @@ class Chain:
             return INSECURE
         return SECURE
 
-    def _understood(self, rrset: RRset) -> bool:
-        return any(
-            d is not None and d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS
-            for d in map(parse_ds, rrset.rdatas())
-        )
+    def _understood(self, rrset: RRset) -> Finding | None:
+        """None when a DS set has a member that can be used; else the finding that its zone is as if unsigned."""
+        readable = [d for d in map(parse_ds, rrset.rdatas()) if d is not None]
+        if any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in readable):
+            return None
+        return _not_understood(rrset.name, any(d.algorithm in self.algorithms for d in readable))
 
     def _anchor_understood(self, anchor: Anchor) -> bool:
         return any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in anchor.ds) or any(

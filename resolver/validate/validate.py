@@ -11,7 +11,7 @@ from resolver.settings import Settings
 from resolver.validate import nsec, nsec3
 from resolver.validate.aggressive import Foreknowledge
 from resolver.validate.anchors import Anchors
-from resolver.validate.chain import INSECURE, SECURE, Chain, Finding, charge_of
+from resolver.validate.chain import INSECURE, NO_SKEW, SECURE, Chain, Finding, charge_of
 from resolver.validate.records import Rrsig, signer_labels
 from resolver.validate.sentinel import Sentinel
 from resolver.verdict import Trust, Verdict
@@ -60,10 +60,11 @@ class Validator:
         nsec3_iterations: int = limits.NSEC3_ITERATIONS.default,
         aggressive: bool = True,
         harden: bool = False,
+        skew: tuple[int, int] = NO_SKEW,
     ) -> None:
         self.nsec3_iterations = nsec3_iterations
         self.anchors = anchors
-        self.chain = Chain(anchors, sha1=sha1, harden=harden)
+        self.chain = Chain(anchors, sha1=sha1, harden=harden, skew=skew)
         self.sentinel = Sentinel(anchors)
         self.foreknowledge = Foreknowledge(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
 
@@ -303,7 +304,7 @@ def _stamp(rrset: RRset, found: Finding, now: int) -> RRset:
     """Give a set its verdict and, when it was verified, the TTL its signature allows (RFC 4035 section 5.3.3)."""
     signature = found.signature
     if signature is not None:
-        ttl = min(rrset.ttl, signature.original_ttl, (signature.expiration - now) & 0xFFFFFFFF)
+        ttl = min(rrset.ttl, signature.original_ttl, _time_left(signature, now))
         if ttl < rrset.ttl:
             rrset = rrset.with_ttl(ttl)
         if len(signature.rdata) + 2 != len(rrset.packed_sigs):
@@ -313,6 +314,12 @@ def _stamp(rrset: RRset, found: Finding, now: int) -> RRset:
         rrset.trust = Trust.VALIDATED
     rrset.verdict = found.verdict
     return rrset
+
+
+def _time_left(signature: Rrsig, now: int) -> int:
+    """Seconds until a signature expires; some where it has expired already and is believed because clocks differ."""
+    left = (signature.expiration - now) & 0xFFFFFFFF
+    return left if left < 1 << 31 else limits.SKEWED_TTL.default
 
 
 def create(settings: Settings) -> Validator | None:
@@ -330,4 +337,5 @@ def create(settings: Settings) -> Validator | None:
         nsec3_iterations=settings.dnssec.nsec3_iterations,
         aggressive=settings.cache.aggressive_nsec,
         harden=settings.dnssec.harden_algorithm_downgrade,
+        skew=(int(settings.dnssec.signature_skew_min), int(settings.dnssec.signature_skew_max)),
     )

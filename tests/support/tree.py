@@ -30,15 +30,18 @@ class _NoCache:
     def find(self, *_args: object, **_kwargs: object) -> None:
         return None
 
+    closest_cut = find
+
 
 class Tree:
     """Zones by origin, each with an authority of its own."""
 
     def __init__(
-        self, texts: dict[str, str], anchors: list[str], *, negative: list[str] | None = None, sha1: bool = True
+        self, texts: dict[str, str], anchors: list[str], *, negative: list[str] | None = None, sha1: bool = True,
+        skew: tuple[int, int] = (0, 0),
     ) -> None:
         self.zones = {names.from_text(o): authority.Authority([zones.Zone.from_text(o, t)]) for o, t in texts.items()}
-        self.validator = Validator(Anchors(anchors, negative or ()), sha1=sha1)
+        self.validator = Validator(Anchors(anchors, negative or ()), sha1=sha1, skew=skew)
         self.edit: Callable[[Question, MessageView, list, list], tuple[int, list, list]] | None = None
         self.now = NOW
         self.needs: list[Question] = []

@@ -445,13 +445,15 @@ def test_nxdomain_for_an_empty_non_terminal_becomes_no_data() -> None:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flags", "why"), [(1, "no zone key"), (257 | 128, "revoked")])
-def test_keys_that_may_not_sign(flags: int, why: str) -> None:
+@pytest.mark.parametrize(("flags", "why", "ede"), [
+    (1, "no zone key", c.EDE_NO_ZONE_KEY_BIT_SET), (257 | 128, "revoked", c.EDE_DNSKEY_MISSING),
+])
+def test_keys_that_may_not_sign(flags: int, why: str, ede: int) -> None:
     """RFC 4034 section 2.1.1 and RFC 5011 section 2.1: such a key signs nothing, even if a DS record names it."""
     key = ZoneKey("example.", flags=flags)
     got = build(keys=[key], ds=key.ds()).judge("www.example.", c.A)
     assert got.verdict is Verdict.BOGUS, why
-    assert got.ede == c.EDE_NO_ZONE_KEY_BIT_SET
+    assert got.ede == ede
 
 
 def test_unsupported_algorithm_beside_a_good_one_changes_nothing() -> None:

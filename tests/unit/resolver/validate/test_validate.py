@@ -39,6 +39,7 @@ def build(
     ds: str | None = None,
     sha1: bool = True,
     negative: list[str] | None = None,
+    skew: tuple[int, int] = (0, 0),
 ) -> Tree:
     """Root and ``example.``, the latter signed or not."""
     root, key = ZoneKey("."), ZoneKey("example.", algorithm)
@@ -59,6 +60,7 @@ def build(
         [root.anchor()],
         negative=negative,
         sha1=sha1,
+        skew=skew,
     )
 
 
@@ -197,6 +199,45 @@ def test_times(when: int, ede: int) -> None:
     tree.now = INCEPTION + when
     got = tree.judge("www.example.", c.A)
     assert (got.verdict, got.ede) == (Verdict.BOGUS, ede), got.text
+
+
+HOUR, DAY = 3600, 86_400
+# The signatures hold 30 days, of which a tenth is three.
+SKEWS = [((HOUR, DAY), DAY), ((HOUR, 5 * DAY), 3 * DAY), ((4 * DAY, 5 * DAY), 4 * DAY), ((0, 0), 0), ((0, HOUR), HOUR)]
+
+
+@pytest.mark.parametrize(("skew", "tolerated"), SKEWS)
+def test_clocks_may_differ_by_a_tenth_within_bounds(skew: tuple[int, int], tolerated: int) -> None:
+    tree = build(skew=skew)
+    for edge, direction, ede in (
+        (INCEPTION, -1, c.EDE_SIGNATURE_NOT_YET_VALID), (EXPIRATION, 1, c.EDE_SIGNATURE_EXPIRED)
+    ):
+        tree.now = edge + direction * tolerated
+        assert tree.judge("www.example.", c.A).verdict is Verdict.SECURE
+        assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+        tree.now += direction
+        got = tree.judge("www.example.", c.A)
+        assert (got.verdict, got.ede) == (Verdict.BOGUS, ede), got.text
+
+
+def test_a_short_signature_does_not_outlive_itself_by_days() -> None:
+    tree = build(inception=INCEPTION, expiration=INCEPTION + 10 * HOUR, skew=(HOUR, DAY))
+    tree.now = INCEPTION + 11 * HOUR
+    assert tree.judge("www.example.", c.A).verdict is Verdict.SECURE
+    tree.now += 1
+    assert tree.judge("www.example.", c.A).ede == c.EDE_SIGNATURE_EXPIRED
+
+
+def test_what_has_expired_within_tolerance_is_kept_briefly() -> None:
+    tree = build(skew=(HOUR, DAY))
+    tree.now = EXPIRATION + 10
+    assert [r.ttl for r in tree.judge("www.example.", c.A).answer] == [60]
+
+
+def test_a_signature_that_ends_before_it_begins_has_no_tolerance() -> None:
+    tree = build(inception=INCEPTION + 100, expiration=INCEPTION, skew=(HOUR, DAY))
+    tree.now = INCEPTION + 50
+    assert tree.judge("www.example.", c.A).ede == c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID
 
 
 def test_ttl_never_outlives_the_signature() -> None:
