@@ -38,6 +38,8 @@ POLL_SKIP_TURNS = Limit(
 POLL_SKIP_NANOSECONDS = Limit(
     50_000, 0, 1_000_000, "nanoseconds", "the longest that a ready descriptor waits for a chain of callbacks"
 )
+SPARE_SMALLEST = Limit(16, 2, 4096, "bytes", "received bytes objects used again; shorter ones are shared by Python")
+SPARE_LARGEST = Limit(65_536, 64, 262_144, "bytes", "received bytes objects used again; a loop keeps one of this size")
 
 # --- buffers and framers ------------------------------------------------------------------------------------------
 
@@ -53,6 +55,7 @@ FRAME_DELIMITER = Limit(16, 1, 16, "bytes", "a mark that straddles two reads is 
 WRITE_HIGH_WATER = Limit(65_536, 0, 1 << 30, "bytes", "asyncio's value: pause_writing above it")
 WRITE_CORK = Limit(65_536, 0, 1 << 20, "bytes", "corked bytes that are sent without waiting for the callback's end")
 SEND_RELEASE = Limit(65_536, 0, 1 << 30, "bytes", "copying this much into the kernel outweighs releasing the GIL")
+WRITE_COPY = Limit(1024, 0, 65_536, "bytes", "mutable data shorter than this is copied to leave with later writes")
 READ_BUDGET = Limit(4, 1, 64, "reads", "full 256 KiB reads of one descriptor a turn, so one peer starves nobody")
 ACCEPT_BUDGET = Limit(64, 1, 1024, "connections", "accepted from one listener a turn, so that a flood starves nobody")
 ACCEPT_RETRY_SECONDS = Limit(1, 1, 60, "seconds", "pause of a listener that ran out of descriptors, as asyncio's")

@@ -4,6 +4,7 @@
 one call of a watcher's `on_turn_end` when the callbacks of this turn have run.
 """
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from corenet.core.handles cimport Handle, TimerHandle
@@ -22,6 +23,8 @@ cdef class Engine:
     cdef Ring due
     cdef Ring ending
     cdef uint8_t *scratch
+    cdef PyObject *spare
+    cdef Py_ssize_t spare_room
     cdef object datagram_arena
     cdef uint64_t turn
     cdef int64_t last_poll
@@ -38,6 +41,7 @@ cdef class Engine:
     cdef TimerHandle later_ns(self, int64_t delay_ns, object callback, tuple args)
     cdef int at_turn_end(self, Watcher watcher) except -1
     cdef uint8_t *receive_buffer(self) except NULL
+    cdef bytes bytes_of(self, const uint8_t *data, Py_ssize_t length)
     cdef int push_handle(self, Handle handle) except -1
     cdef int turn_once(self) except -1
     cdef int expire(self, int64_t now) except -1

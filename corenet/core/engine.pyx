@@ -11,10 +11,11 @@ hooks whose names begin with an underscore.
 import sys
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_NoMemory
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from corenet.core cimport sys as c
@@ -22,12 +23,15 @@ from corenet.core.counters cimport KIND_ENGINE, born, died
 from corenet.core.handles cimport Handle, TimerHandle, deadline_ns, new_handle, new_timer, seconds_of
 from corenet.core.poller cimport Poller, Watcher
 from corenet.core.ready cimport Inbox, Ring, ring_free, ring_init, ring_pop, ring_push
+from corenet.core.sys cimport bytes_refill, sole_owner
 from corenet.core.timers cimport TimerHeap
 
-from corenet.limits import POLL_SKIP_NANOSECONDS, POLL_SKIP_TURNS
+from corenet.limits import POLL_SKIP_NANOSECONDS, POLL_SKIP_TURNS, SPARE_LARGEST, SPARE_SMALLEST
 
 cdef int SKIP_TURNS = POLL_SKIP_TURNS.default
 cdef int64_t SKIP_NS = POLL_SKIP_NANOSECONDS.default
+cdef Py_ssize_t SPARE_LEAST = SPARE_SMALLEST.default
+cdef Py_ssize_t SPARE_MOST = SPARE_LARGEST.default
 
 
 @cython.final
@@ -118,6 +122,7 @@ cdef class Engine:
         if self.ending.items != NULL:
             ring_free(&self.ending)
         PyMem_RawFree(self.scratch)
+        Py_XDECREF(self.spare)
 
     # --- callbacks ------------------------------------------------------------------------------------------------
 
@@ -216,6 +221,29 @@ cdef class Engine:
             if self.scratch == NULL:
                 PyErr_NoMemory()
         return self.scratch
+
+    cdef bytes bytes_of(self, const uint8_t *data, Py_ssize_t length):
+        """What was received, as a bytes object; in the memory of the one before when nobody has kept that one.
+
+        A request that was answered is garbage by then, and a bytes object is immutable only for those who can see
+        it. The allocator is a fifth of the user-space cost of an echo. At most a quarter of the memory lies idle.
+        """
+        cdef bytes made
+        if (
+            self.spare != NULL
+            and length <= self.spare_room
+            and length > self.spare_room - (self.spare_room >> 2)
+            and sole_owner(self.spare)
+        ):
+            bytes_refill(self.spare, <const char *>data, length)
+            return <bytes>self.spare
+        made = PyBytes_FromStringAndSize(<const char *>data, length)
+        if SPARE_LEAST <= length <= SPARE_MOST:
+            Py_INCREF(made)
+            Py_XDECREF(self.spare)
+            self.spare = <PyObject *>made
+            self.spare_room = length
+        return made
 
     # --- the turn -------------------------------------------------------------------------------------------------
 
@@ -368,6 +396,10 @@ cdef class Engine:
             item = ring_pop(&self.ending)
             Py_DECREF(<object>item)
         self.poller.dispose()
+        PyMem_RawFree(self.scratch)
+        self.scratch = NULL
+        Py_XDECREF(self.spare)
+        self.spare = NULL
 
     # --- descriptors ----------------------------------------------------------------------------------------------
 

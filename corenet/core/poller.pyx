@@ -251,8 +251,9 @@ cdef class Poller:
         while self.batch_next < self.batch_length:
             event = &self.batch[self.batch_next]
             self.batch_next += 1
-            fd = <int>(event.data.u64 & 0xFFFFFFFF)
-            if fd >= self.slot_count:
+            # A cast, not a mask: Cython makes a Python integer of a literal that does not fit into an int.
+            fd = <int>event.data.u64
+            if fd < 0 or fd >= self.slot_count:
                 self.events_stale += 1
                 continue
             slot = &self.slots[fd]

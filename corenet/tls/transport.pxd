@@ -9,7 +9,8 @@ from libc.stdint cimport uint8_t
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport TimerHandle
 from corenet.tls.engine cimport TlsEngine
-from corenet.transports.stream cimport Consumer, StreamTransport
+from corenet.transports.stream cimport StreamTransport
+from corenet.transports.streambase cimport Consumer
 
 cdef class TlsTransport(Consumer):
     cdef Engine loop

@@ -22,7 +22,8 @@ from libc.stdint cimport int64_t, uint8_t
 from corenet.core.engine cimport Engine
 from corenet.tls.engine cimport TlsEngine
 from corenet.transports.base cimport call_method0, call_method1
-from corenet.transports.stream cimport Consumer, StreamTransport
+from corenet.transports.stream cimport StreamTransport
+from corenet.transports.streambase cimport Consumer
 
 from corenet.limits import LOST_WRITES_BEFORE_WARNING, TLS_FEED, TLS_GATHER, TLS_HANDSHAKE, TLS_READ_HIGH, TLS_SHUTDOWN
 from corenet.limits import TLS_WRITE_HIGH

@@ -3,7 +3,7 @@
 Both share the reading and writing half of `StreamBase` and differ from sockets in the system calls.
 """
 
-from corenet.transports.stream cimport StreamBase
+from corenet.transports.streambase cimport StreamBase
 
 cdef class ReadPipeTransport(StreamBase):
     pass

@@ -2,7 +2,7 @@ import asyncio
 from typing import Any
 
 from corenet.core.engine import Engine
-from corenet.transports.stream import StreamBase
+from corenet.transports.streambase import StreamBase
 
 class ReadPipeTransport(StreamBase): ...
 class WritePipeTransport(StreamBase): ...

@@ -15,7 +15,7 @@ from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_PIPE, born, died
 from corenet.core.engine cimport Engine
 from corenet.transports.base cimport call_method0
-from corenet.transports.stream cimport StreamBase
+from corenet.transports.streambase cimport StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
 from corenet.transports import faces

@@ -1,0 +1,61 @@
+"""C door of what sockets and pipes share, and of protocols of our own that take bytes without Python.
+
+`kind` says how the protocol is served: `StreamBase.adopt` sets it, `on_events` and the three receiving methods look at
+it. A `Consumer` is asked where it wants the next bytes, then told what came.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint64_t
+
+from corenet.core.poller cimport Watcher
+from corenet.transports.base cimport Transport
+from corenet.transports.writequeue cimport WriteQueue
+
+cdef enum:
+    PLAIN = 0       # data_received
+    BUFFERED = 1    # get_buffer and buffer_updated
+    CONSUMER = 2    # Consumer.bytes_received
+
+cdef class StreamBase(Transport)
+
+cdef class Consumer(Watcher):
+    # Where the next bytes are to be received, `room` of them; NULL: in the loop's own buffer.
+    cdef uint8_t *lend(self, size_t *room) except? NULL
+    # Called with what was received, valid during the call only; exceptions of user code do not leave it.
+    cdef int bytes_received(self, const uint8_t *data, size_t length) except -1
+    # Called when `protocol` has taken its place on a transport.
+    cdef int replaced(self, object protocol) except -1
+    # Write each of `payloads` as a frame of the framing that this protocol speaks.
+    cdef int send_frames(self, StreamBase transport, object payloads) except -1
+
+cdef class StreamBase(Transport):
+    cdef WriteQueue queue
+    cdef Consumer consumer
+    cdef bytes pending
+    cdef object empty_waiter
+    cdef uint64_t last_turn
+    cdef bint corked
+    cdef bint flush_due
+    cdef bint eof_requested
+    cdef bint eof_seen
+    cdef bint gathering
+    cdef int kind
+
+    cdef ssize_t take(self, void *data, size_t length) noexcept
+    cdef ssize_t give(self, const void *data, size_t length) noexcept nogil
+    cdef ssize_t give_queue(self) noexcept nogil
+    cdef int half_close(self) except -1
+    cdef int begin(self) except -1
+    cdef int receive(self) except -1
+    cdef int receive_consumed(self) except -1
+    cdef int receive_into(self) except -1
+    cdef int on_eof(self) except -1
+    cdef int submit(self, object owner, const char *data, size_t length) except -1
+    cdef int enqueue(self, object owner, const char *data, size_t length) except -1
+    cdef int after_enqueue(self) except -1
+    cdef int flush(self) except -1
+    cdef int write_failed(self, int number) except -1
+    cdef int drained(self) except -1
+    cdef int callback_failed(self, str message) except -1
+    cdef int read_failed(self, int number) except -1
+    cdef int check_writable(self) except -1

@@ -1,0 +1,585 @@
+"""The half of a stream transport that sockets and pipes share: one descriptor, bytes in and bytes out.
+
+Reading: one ``recv`` an event into the loop's own buffer, GIL kept because the call cannot block; a short read ends
+the turn of the descriptor, full ones go on under a budget. A hang-up means "read on until 0", never "close".
+Writing: the first write of a turn goes to the kernel at once, later ones of the same turn and all writes inside the
+protocol's own callback are collected and leave in one ``sendmsg``. What the kernel does not take waits for EPOLLOUT.
+What kind of protocol is served is decided once, in `adopt`, and looked at in one place, `on_events`.
+"""
+
+import asyncio
+from asyncio.log import logger
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from corenet.core cimport sys as c
+from corenet.core.engine cimport SCRATCH_SIZE
+from corenet.core.poller cimport Watcher
+from corenet.core.sys cimport (
+    PyContext_Enter,
+    PyContext_Exit,
+    PyObject_VectorcallMethod,
+    errno,
+    msghdr,
+    peek_bytes,
+)
+from corenet.transports.base cimport Transport, call_method0, call_method1, os_error
+from corenet.transports.writequeue cimport VECTOR_LIMIT, queue_consume, queue_free, queue_push
+
+from corenet.limits import LOST_WRITES_BEFORE_WARNING, READ_BUDGET, SEND_RELEASE, WRITE_COPY, WRITE_CORK
+
+cdef int READS = READ_BUDGET.default
+cdef size_t RELEASE_ABOVE = SEND_RELEASE.default
+cdef size_t CORK = WRITE_CORK.default
+cdef size_t COPY_BELOW = WRITE_COPY.default
+cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING.default
+
+cdef object BufferedProtocol = asyncio.BufferedProtocol
+
+
+cdef int propagate() except -1:
+    return -1
+
+
+cdef class Consumer(Watcher):
+    """A protocol of our own that takes received bytes through C, without a bytes object made for it."""
+
+    cdef uint8_t *lend(self, size_t *room) except? NULL:
+        return NULL
+
+    cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
+        return 0
+
+    cdef int replaced(self, object protocol) except -1:
+        return 0
+
+    cdef int send_frames(self, StreamBase transport, object payloads) except -1:
+        raise TypeError(f"{type(self).__name__} has no framing; frames are written by way of a FramedProtocol")
+
+
+cdef inline bint undisturbed(StreamBase self) noexcept:
+    """Nothing was asked of this transport but to send: no end, no pause, no wait for an empty buffer."""
+    return not (
+        self.writing
+        or self.protocol_paused
+        or self.closing
+        or self.conn_lost
+        or self.eof_requested
+        or self.empty_waiter is not None
+    )
+
+
+cdef class StreamBase(Transport):
+    """Reads and writes bytes on one descriptor; sockets and pipes differ in `take`, `give` and `half_close`."""
+
+    def __cinit__(self, *_args, **_kwargs) -> None:
+        self.last_turn = <uint64_t>-1
+
+    def __dealloc__(self) -> None:
+        queue_free(&self.queue)
+
+    # --- the descriptor -------------------------------------------------------------------------------------------
+
+    cdef ssize_t take(self, void *data, size_t length) noexcept:
+        return c.c_recv(self.fd, data, length, 0)
+
+    cdef ssize_t give(self, const void *data, size_t length) noexcept nogil:
+        return c.c_send(self.fd, data, length, c.MSG_NOSIGNAL)
+
+    cdef ssize_t give_queue(self) noexcept nogil:
+        cdef msghdr message
+        c.memset(&message, 0, sizeof(message))
+        message.msg_iov = self.queue.vectors + self.queue.head
+        message.msg_iovlen = min(self.queue.count, <size_t>VECTOR_LIMIT)
+        return c.c_sendmsg(self.fd, &message, c.MSG_NOSIGNAL)
+
+    cdef int half_close(self) except -1:
+        c.c_shutdown(self.fd, c.SHUT_WR)
+        return 0
+
+    cdef int adopt(self, object protocol) except -1:
+        """Decide once how `protocol` is served; `on_events` and the receiving methods look at the kind alone."""
+        cdef Consumer former = self.consumer
+        self.consumer = None
+        if isinstance(protocol, Consumer):
+            self.consumer = <Consumer>protocol
+            self.kind = CONSUMER
+        elif isinstance(protocol, BufferedProtocol):
+            self.kind = BUFFERED
+        else:
+            self.kind = PLAIN
+        self.protocol = protocol
+        self.protocol_connected = True
+        if former is not None and former is not protocol:
+            former.replaced(protocol)
+        return 0
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    cdef int begin(self) except -1:
+        """Call `connection_made` in the transport's context, then start to read."""
+        PyContext_Enter(self.context)
+        self.corked = True
+        try:
+            call_method1(self.protocol, "connection_made", self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.report("Exception in protocol.connection_made()", error)
+        finally:
+            self.corked = False
+            PyContext_Exit(self.context)
+        if not self.closing and not self.paused:
+            self.reading = True
+            self.update()
+        if self.pending is not None or self.queue.count:
+            self.flush()
+        return 0
+
+    def _begin(self, waiter: object) -> None:
+        """The first turn of a connection that somebody waits for."""
+        self.begin()
+        if waiter is not None and not waiter.cancelled():
+            waiter.set_result(None)
+
+    cdef int on_events(self, uint32_t events) except -1:
+        cdef bint useful = False
+        cdef object context = self.context
+        if context is None or self.fd < 0:
+            return 0
+        PyContext_Enter(context)
+        self.corked = True
+        try:
+            if self.writing and events & ~<uint32_t>c.EPOLLIN:
+                useful = True
+                self.flush()
+            if self.reading and events & ~<uint32_t>c.EPOLLOUT:
+                useful = True
+                if self.kind == PLAIN:
+                    self.receive()
+                elif self.kind == BUFFERED:
+                    self.receive_into()
+                else:
+                    self.receive_consumed()
+            self.corked = False
+            if self.pending is not None or (self.queue.count and not self.writing):
+                self.flush()
+        finally:
+            self.corked = False
+            PyContext_Exit(context)
+        if not useful and self.interest:
+            # A hang-up that nobody waits for would wake us for ever; `update` registers anew when somebody does.
+            self.loop.poller.remove(self.fd)
+            self.interest = 0
+        return 0
+
+    cdef int on_turn_end(self) except -1:
+        self.flush_due = False
+        if (self.pending is not None or self.queue.count) and not self.writing:
+            self.flush()
+        return 0
+
+    cdef int receive(self) except -1:
+        cdef uint8_t *buffer = self.loop.receive_buffer()
+        cdef ssize_t got
+        cdef int left = READS
+        cdef PyObject *arguments[2]
+        cdef PyObject *result
+        cdef bytes data
+        while left > 0 and self.reading:
+            left -= 1
+            got = self.take(buffer, SCRATCH_SIZE)
+            if got > 0:
+                data = self.loop.bytes_of(buffer, got)
+                arguments[0] = <PyObject *>self.protocol
+                arguments[1] = <PyObject *>data
+                result = PyObject_VectorcallMethod("data_received", arguments, 2, NULL)
+                if result == NULL:
+                    return self.callback_failed("Fatal error: protocol.data_received() call failed.")
+                Py_DECREF(<object>result)
+                if got < SCRATCH_SIZE or self.kind != PLAIN:
+                    # A short read has emptied the socket; when the protocol was changed in its own callback, the
+                    # level trigger brings the rest to the new one.
+                    return 0
+            elif got == 0:
+                return self.on_eof()
+            else:
+                return self.read_failed(errno)
+        return 0
+
+    cdef int receive_consumed(self) except -1:
+        cdef Consumer consumer
+        cdef uint8_t *place
+        cdef size_t room
+        cdef ssize_t got
+        cdef int left = READS
+        while left > 0 and self.reading and self.kind == CONSUMER:
+            left -= 1
+            # Held, since its callback may put another protocol in its place.
+            consumer = self.consumer
+            room = SCRATCH_SIZE
+            place = consumer.lend(&room)
+            if place == NULL:
+                place = self.loop.receive_buffer()
+            got = self.take(place, room)
+            if got == 0:
+                return self.on_eof()
+            if got < 0:
+                return self.read_failed(errno)
+            consumer.bytes_received(place, got)
+            if <size_t>got < room:
+                return 0
+        return 0
+
+    cdef int receive_into(self) except -1:
+        cdef Py_buffer view
+        cdef char *place
+        cdef Py_ssize_t room
+        cdef ssize_t got
+        cdef int number
+        cdef int left = READS
+        cdef bint exported
+        cdef object target
+        while left > 0 and self.reading and self.kind == BUFFERED:
+            left -= 1
+            try:
+                target = call_method1(self.protocol, "get_buffer", -1)
+                # No Python code runs between here and the end of the call, so a look at the place is enough.
+                exported = not peek_bytes(target, True, &place, &room)
+                if exported:
+                    PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
+                    place = <char *>view.buf
+                    room = view.len
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                return self.fatal(error, "Fatal error: protocol.get_buffer() call failed.")
+            got = self.take(place, room) if room else 0
+            number = errno
+            if exported:
+                PyBuffer_Release(&view)
+            if room == 0:
+                return self.fatal(
+                    RuntimeError("get_buffer() returned an empty buffer"),
+                    "Fatal error: protocol.get_buffer() call failed.",
+                )
+            if got == 0:
+                return self.on_eof()
+            if got < 0:
+                return self.read_failed(number)
+            try:
+                call_method1(self.protocol, "buffer_updated", got)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                return self.fatal(error, "Fatal error: protocol.buffer_updated() call failed.")
+            if got < room:
+                return 0
+        return 0
+
+    cdef int callback_failed(self, str message) except -1:
+        try:
+            propagate()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, message)
+        return 0
+
+    cdef int read_failed(self, int number) except -1:
+        if number == c.EAGAIN or number == c.EINTR:
+            return 0
+        return self.fatal(os_error(number), "Fatal read error on socket transport")
+
+    cdef int on_eof(self) except -1:
+        """The peer will send no more; the protocol decides whether the other direction stays open."""
+        cdef object keep_open
+        self.eof_seen = True
+        try:
+            keep_open = call_method0(self.protocol, "eof_received")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return self.fatal(error, "Fatal error: protocol.eof_received() call failed.")
+        if keep_open:
+            self.reading = False
+            self.update()
+        else:
+            self.close()
+        return 0
+
+    def resume_reading(self) -> None:
+        """Receive again after `pause_reading`; calls without effect are ignored."""
+        if self.closing or not self.paused:
+            return
+        self.paused = False
+        if not self.eof_seen:
+            self.reading = True
+            self.update()
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    cdef Py_ssize_t buffered_size(self) noexcept:
+        if self.pending is not None:
+            return PyBytes_GET_SIZE(self.pending)
+        return self.queue.size
+
+    cdef void drop_buffer(self) noexcept:
+        self.pending = None
+        queue_free(&self.queue)
+
+    def write(self, data: object) -> None:
+        """Send `data`, now or as soon as the peer takes it; never blocks. Mutable data is copied when it must wait."""
+        cdef Py_buffer view
+        cdef char *start
+        cdef Py_ssize_t length
+        if PyBytes_CheckExact(data):
+            length = PyBytes_GET_SIZE(data)
+            if (
+                self.corked
+                and self.pending is None
+                and self.queue.count == 0
+                and undisturbed(self)
+                and 0 < length <= self.high
+                and <size_t>length < CORK
+            ):
+                # The common answer: the first piece of this callback, which leaves at its end.
+                self.pending = data
+                return
+            self.check_writable()
+            if length:
+                self.submit(data, PyBytes_AS_STRING(data), length)
+            return
+        if peek_bytes(data, False, &start, &length) and <size_t>length <= RELEASE_ABOVE:
+            # Sent under the GIL or copied, before any Python code runs: a look at the place is enough.
+            self.check_writable()
+            if length:
+                self.submit(None, start, length)
+            return
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        self.check_writable()
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if view.len:
+                self.submit(None, <const char *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int check_writable(self) except -1:
+        if self.eof_requested:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if self.empty_waiter is not None:
+            raise RuntimeError("unable to write; sendfile is in progress")
+        return 0
+
+    def writelines(self, list_of_data: object) -> None:
+        """Send several pieces with as few system calls as they allow, without joining them."""
+        cdef bint corked = self.corked
+        cdef bint gathering = self.gathering
+        self.corked = self.gathering = True
+        try:
+            for data in list_of_data:
+                self.write(data)
+        finally:
+            self.corked = corked
+            self.gathering = gathering
+        if not corked and not self.writing and (self.pending is not None or self.queue.count):
+            self.flush()
+            self.maybe_pause()
+
+    cdef int submit(self, object owner, const char *data, size_t length) except -1:
+        """Send at once when nothing waits and nothing was sent in this turn, else queue.
+
+        `owner` is any object that keeps the bytes alive and unchanged; None: they are copied if they must wait. For
+        that reason they do not wait for the end of the callback as others do when copying would cost as much as the
+        system call that it may save.
+        """
+        cdef ssize_t sent = 0
+        if self.conn_lost:
+            if self.conn_lost >= WARN_AFTER:
+                logger.warning("socket.send() raised exception.")
+            self.conn_lost += 1
+            return 0
+        if (
+            (not self.corked or (owner is None and length >= COPY_BELOW and not self.gathering))
+            and self.pending is None
+            and self.queue.count == 0
+            and not self.writing
+            and (self.last_turn != self.loop.turn or length >= CORK or not self.loop.running)
+        ):
+            self.last_turn = self.loop.turn
+            if length > RELEASE_ABOVE:
+                with nogil:
+                    sent = self.give(data, length)
+            else:
+                sent = self.give(data, length)
+            if sent == <ssize_t>length:
+                return 0
+            if sent < 0:
+                if errno != c.EAGAIN and errno != c.EINTR:
+                    return self.write_failed(errno)
+                sent = 0
+            self.enqueue(owner, data + sent, length - sent)
+            self.writing = True
+            self.update()
+            return self.maybe_pause()
+        self.enqueue(owner, data, length)
+        return self.after_enqueue()
+
+    cdef int enqueue(self, object owner, const char *data, size_t length) except -1:
+        cdef bytes whole
+        if owner is None:
+            owner = PyBytes_FromStringAndSize(data, length)
+            data = PyBytes_AS_STRING(owner)
+        if self.queue.count == 0 and self.pending is None and PyBytes_CheckExact(owner):
+            # The common answer, one piece in one callback, needs no queue at all.
+            if PyBytes_AS_STRING(owner) == data and <size_t>PyBytes_GET_SIZE(owner) == length:
+                self.pending = owner
+                return 0
+        if self.pending is not None:
+            whole = self.pending
+            self.pending = None
+            queue_push(&self.queue, whole, PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole))
+        return queue_push(&self.queue, owner, data, length)
+
+    cdef int after_enqueue(self) except -1:
+        """Decide when what was queued leaves."""
+        if self.writing:
+            return self.maybe_pause()
+        if <size_t>self.buffered_size() >= CORK or self.queue.count >= VECTOR_LIMIT:
+            self.flush()
+            return self.maybe_pause()
+        if not self.corked and not self.flush_due:
+            self.flush_due = True
+            self.loop.at_turn_end(self)
+        if self.buffered_size() > self.high:
+            # Marks below the cork limit: the protocol must hear of it before its callback ends.
+            self.flush()
+            return self.maybe_pause()
+        return 0
+
+    cdef int flush(self) except -1:
+        """Send what is queued until it is gone or the kernel takes no more."""
+        cdef ssize_t sent
+        cdef size_t asked
+        cdef bytes whole
+        cdef const char *data
+        if self.conn_lost or self.fd < 0:
+            self.drop_buffer()
+            return 0
+        self.last_turn = self.loop.turn
+        if self.pending is not None:
+            whole = self.pending
+            asked = PyBytes_GET_SIZE(whole)
+            data = PyBytes_AS_STRING(whole)
+            if asked > RELEASE_ABOVE:
+                with nogil:
+                    sent = self.give(data, asked)
+            else:
+                sent = self.give(data, asked)
+            if sent == <ssize_t>asked:
+                self.pending = None
+                return 0 if undisturbed(self) else self.drained()
+            if sent < 0:
+                if errno != c.EAGAIN and errno != c.EINTR:
+                    return self.write_failed(errno)
+                sent = 0
+            self.pending = None
+            queue_push(&self.queue, whole, data + sent, asked - sent)
+        else:
+            while self.queue.count:
+                asked = self.queue.size
+                if asked > RELEASE_ABOVE:
+                    with nogil:
+                        sent = self.give_queue()
+                else:
+                    sent = self.give_queue()
+                if sent < 0:
+                    if errno == c.EINTR:
+                        continue
+                    if errno != c.EAGAIN:
+                        return self.write_failed(errno)
+                    break
+                queue_consume(&self.queue, sent)
+                if self.queue.count and <size_t>sent < asked and self.queue.count < VECTOR_LIMIT:
+                    break
+            if self.queue.count == 0:
+                queue_free(&self.queue)
+                return self.drained()
+        if not self.writing:
+            self.writing = True
+            self.update()
+        return self.maybe_resume()
+
+    cdef int drained(self) except -1:
+        """Everything has left: go on with what waited for that."""
+        if self.writing:
+            self.writing = False
+            self.update()
+        self.maybe_resume()
+        if self.pending is not None or self.queue.count:
+            # resume_writing wrote more.
+            return 0
+        if self.empty_waiter is not None and not self.empty_waiter.done():
+            self.empty_waiter.set_result(None)
+        if self.closing:
+            return self.schedule_lost(None)
+        if self.eof_requested:
+            self.half_close()
+        return 0
+
+    cdef int write_failed(self, int number) except -1:
+        cdef object error = os_error(number)
+        self.drop_buffer()
+        self.writing = False
+        if self.empty_waiter is not None and not self.empty_waiter.done():
+            self.empty_waiter.set_exception(error)
+        return self.fatal(error, "Fatal write error on socket transport")
+
+    def can_write_eof(self) -> bool:
+        """Tell that `write_eof` works: always."""
+        return True
+
+    def write_eof(self) -> None:
+        """Close the sending direction when everything queued has left."""
+        if self.closing or self.eof_requested:
+            return
+        self.eof_requested = True
+        if self.pending is None and self.queue.count == 0:
+            self.half_close()
+
+    def close(self) -> None:
+        """Stop receiving, send what is queued, then close; connection_lost(None) follows."""
+        if self.closing:
+            return
+        self.closing = True
+        self.reading = False
+        if self.pending is None and self.queue.count == 0:
+            self.schedule_lost(None)
+        else:
+            self.update()
+
+    def _make_empty_waiter(self) -> object:
+        if self.empty_waiter is not None:
+            raise RuntimeError("Empty waiter is already set")
+        self.empty_waiter = self.loop.create_future()
+        if self.pending is not None or self.queue.count:
+            if not self.writing:
+                self.flush()
+        elif not self.empty_waiter.done():
+            self.empty_waiter.set_result(None)
+        return self.empty_waiter
+
+    def _reset_empty_waiter(self) -> None:
+        self.empty_waiter = None

@@ -1,0 +1,146 @@
+"""Memory that transports use again, and data that callers may change: nobody may see either.
+
+Received bytes objects are filled anew when their last holder has let go of them, and mutable data is sent from where
+it lies when that saves a copy. Each test here fails when one of the two is done too eagerly.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.twin import loop_factory, twin
+
+__all__ = ["loop_factory", "twin"]
+
+Twin = Callable[[Any], Any]
+SIZES = (1, 2, 15, 16, 64, 64, 60, 47, 1024, 1024, 900, 700, 1024, 16384, 65536, 65536)
+
+
+class Keeper(asyncio.Protocol):
+    """Keeps what `keep` returns of each piece of data, and tells its length to the one who waits."""
+
+    def __init__(self, keep: Callable[[bytes], Any]) -> None:
+        self.keep = keep
+        self.kept: list[Any] = []
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.kept.append(self.keep(data))
+        self.transport.write(len(data).to_bytes(4, "big"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(exc)
+
+
+async def feed(protocol: Any, pieces: list[bytes]) -> None:
+    """Send each piece when the one before has been received whole, so that each arrives as one."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    await loop.create_unix_connection(lambda: protocol, sock=ours)
+    with theirs:
+        for piece in pieces:
+            await loop.sock_sendall(theirs, piece)
+            told = 0
+            while told < len(piece):
+                answer = await loop.sock_recv(theirs, 4096)
+                assert answer, "the connection ended early"
+                told += sum(int.from_bytes(answer[i : i + 4], "big") for i in range(0, len(answer), 4))
+    await protocol.lost
+
+
+KEPT: dict[str, Callable[[bytes], Any]] = {
+    "itself": lambda data: data,
+    "a view": memoryview,
+    "a slice of a view": lambda data: memoryview(data)[:],
+    "in a tuple": lambda data: (data,),
+    "a copy": bytearray,
+}
+
+
+@pytest.mark.parametrize("keep", KEPT.values(), ids=KEPT)
+def test_received_data_stays_as_it_was(twin: Twin, keep: Callable[[bytes], Any]) -> None:
+    async def main() -> None:
+        protocol = Keeper(keep)
+        pieces = [bytes([65 + i]) * size for i, size in enumerate(SIZES)]
+        await feed(protocol, pieces)
+        kept = b"".join(bytes(item[0] if isinstance(item, tuple) else item) for item in protocol.kept)
+        assert kept == b"".join(pieces)
+
+    twin(main())
+
+
+def test_hashes_and_ends_of_memory_used_again(twin: Twin) -> None:
+    seen: list[tuple[int, int, bool]] = []
+
+    def look(data: bytes) -> None:
+        fresh = bytes(bytearray(data))
+        same = data == fresh and repr(data) == repr(fresh) and int(data) == int(fresh)
+        seen.append((hash(data), hash(fresh), same))
+
+    async def main() -> None:
+        await feed(Keeper(look), [b"1" * 64, b"2" * 64, b"3" * 60, b"4" * 49, b"5" * 64])
+        assert len(seen) == 5
+        assert all(ours == theirs and same for ours, theirs, same in seen)
+
+    twin(main())
+
+
+class Changer(asyncio.Protocol):
+    """Answers from one buffer that it changes at once, as it may."""
+
+    def __init__(self, size: int, how: Callable[[bytearray], Any]) -> None:
+        self.size = size
+        self.how = how
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        buffer = bytearray(self.size)
+        for number in data:
+            buffer[:] = bytes([number]) * self.size
+            self.transport.write(self.how(buffer))
+        buffer[:] = b"!" * self.size
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(exc)
+
+
+HOW: dict[str, Callable[[bytearray], Any]] = {
+    "bytearray": lambda buffer: buffer,
+    "memoryview": memoryview,
+    "read-only view": lambda buffer: memoryview(buffer).toreadonly(),
+    "words": lambda buffer: memoryview(buffer).cast("H"),
+}
+
+
+@pytest.mark.parametrize("how", HOW.values(), ids=HOW)
+@pytest.mark.parametrize("size", [2, 512, 1024, 4096, 65536, 200_000])
+def test_mutable_data_is_sent_as_it_was(twin: Twin, how: Callable[[bytearray], Any], size: int) -> None:
+    if how is HOW["words"] and size > 65536:
+        pytest.skip("asyncio counts items where it should count bytes when a send was partial")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        protocol = Changer(size, how)
+        await loop.create_unix_connection(lambda: protocol, sock=ours)
+        with theirs:
+            await loop.sock_sendall(theirs, b"abc")
+            got = bytearray()
+            while len(got) < 3 * size:
+                got += await loop.sock_recv(theirs, 65536)
+            assert got == b"a" * size + b"b" * size + b"c" * size
+        await protocol.lost
+
+    twin(main())
