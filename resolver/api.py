@@ -14,22 +14,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from resolver.cache import Store
-from resolver.effects import Outcome, Question, TraceStep
+from resolver.effects import Failure, FailureKind, Outcome, Question, TraceStep
 from resolver.errors import ResolveTimeout, error_from_outcome
 from resolver.mesh import Mesh
 from resolver.net.ambient import Clock, Entropy
 from resolver.net.driver import Crypto, MeshDriver
 from resolver.net.upstream import Upstream
 from resolver.policy import Plan
+from resolver.resolve import failure_outcome
 from resolver.settings import HostEntry, Settings
 from resolver.system import read_hosts_files
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
+
+if TYPE_CHECKING:
+    from resolver.explain import ServerReply, Story
 
 __all__ = ["Answer", "ExtendedError", "Resolver", "ResolverStatistics", "Trace", "make_store", "to_wire"]
 
@@ -116,13 +120,49 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Every step of a resolution and its reason; as text, one line a step."""
+    """Every step of a resolution and its reason; as text, one line a step.
+
+    `story` is the same sorted by what it is about, and `to_text`, `to_json` and `to_html` show it. `seconds` is how
+    long it took, `began` the UTC second at which the question was put, `validating` whether DNSSEC was asked for.
+    """
 
     steps: tuple[TraceStep, ...]
     answer: Answer
+    seconds: float = 0.0
+    began: int = 0
+    validating: bool = True
+    source: str = "by iteration"
+    told: "ServerReply | None" = None
+    """What a server said that was asked directly, beside what was found through it."""
 
     def __iter__(self) -> Iterator[TraceStep]:
         return iter(self.steps)
+
+    @property
+    def story(self) -> "Story":
+        """Delegations, questions to servers, the chain of trust, proofs, and what came from the cache."""
+        from resolver.explain import tell
+
+        return tell(self.steps, self.answer.outcome, seconds=self.seconds, now=self.began,
+                    validating=self.validating, source=self.source, told=self.told)
+
+    def to_text(self, *, colour: bool = False, unicode: bool = True) -> str:
+        """The story as trees for a terminal; with `colour` there are escape sequences, but only ours."""
+        from resolver.explain import to_text
+
+        return to_text(self.story, colour=colour, unicode=unicode)
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The story as one JSON object, whose keys docs/explain.md lists."""
+        from resolver.explain import to_json
+
+        return to_json(self.story, indent=indent)
+
+    def to_html(self) -> str:
+        """The story as a page that needs nothing else: the chain of trust and a timeline are drawn on it."""
+        from resolver.explain import to_page
+
+        return to_page(self.story)
 
     def __str__(self) -> str:
         return "\n".join(f"{'  ' * step.depth}{step.kind}: {step.text}" for step in self.steps)
@@ -253,11 +293,22 @@ class Resolver:
 
         Raises:
             ValueError: `name` is no name or `rdtype` no type.
-            ResolveTimeout: `timeout` is over.
+            ResolveTimeout: `timeout` is over; its `trace` tells what was done until then.
         """
-        steps: list[TraceStep] = []
-        answer = await self._ask(_question(name, rdtype), validate, timeout, steps)
-        return Trace(tuple(steps), answer)
+        from resolver.explain import Recorder
+
+        clock = self._open.clock
+        question = _question(name, rdtype)
+        steps, began, now = Recorder(clock.monotonic), clock.monotonic(), clock.time()
+        validating = validate and self.settings.dnssec.active
+        try:
+            answer = await self._ask(question, validate, timeout, steps)
+        except ResolveTimeout as error:
+            failure = Failure(FailureKind.DEADLINE, c.EDE_NO_REACHABLE_AUTHORITY, f"no answer in {timeout:g} seconds")
+            answer = _answer(failure_outcome(question, failure))
+            error.trace = Trace(tuple(steps), answer, clock.monotonic() - began, now, validating)
+            raise
+        return Trace(tuple(steps), answer, clock.monotonic() - began, now, validating)
 
     async def _ask(
         self, question: Question, validate: bool, timeout: float | None, steps: list[TraceStep] | None

@@ -87,7 +87,9 @@ cdef class Outcome:
 
 
 cdef class TraceStep:
+    cdef public object at
     cdef public object depth
+    cdef public object facts
     cdef public object kind
     cdef public object qname
     cdef public object qtype

@@ -335,11 +335,13 @@ class Outcome:
 class TraceStep:
     """One step of a resolution and its reason, in the order in which they happened.
 
-    `kind` is a word (cache, cut, ask, reply, failure, need, alias, answer, validate); `text` says it to a person;
-    the other fields are set where they mean something. `rtt` is in seconds.
+    `kind` is a word (cache, cut, ask, reply, truncated, retry, referral, failure, need, alias, keys, ds, check, proof,
+    validate, stale, dns64); `text` says it to a person; the other fields are set where they mean something. `rtt` is in
+    seconds. `facts` are what the text was made from, by kind, for `resolver.explain` alone; whoever collects the
+    steps may stamp `at`, seconds since the question was put.
     """
 
-    __slots__ = ("depth", "kind", "qname", "qtype", "rcode", "rtt", "server", "text", "zone")
+    __slots__ = ("at", "depth", "facts", "kind", "qname", "qtype", "rcode", "rtt", "server", "text", "zone")
 
     def __init__(
         self,
@@ -353,7 +355,10 @@ class TraceStep:
         qtype: int = 0,
         rtt: float | None = None,
         rcode: int | None = None,
+        facts: dict[str, Any] | None = None,
     ) -> None:
+        self.at: float | None = None
+        self.facts = facts
         self.kind = kind
         self.text = text
         self.depth = depth

@@ -12,6 +12,7 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
+    from resolver.api import Trace
     from resolver.effects import Failure, Outcome, Question
 
 __all__ = ["Bogus", "NoData", "NoName", "ResolveError", "ResolveTimeout", "ServerFailure", "error_from_outcome"]
@@ -70,6 +71,9 @@ class Bogus(ResolveError):
 
 class ResolveTimeout(ResolveError, TimeoutError):
     """Time ran out. It is also a `TimeoutError`, as callers of network code expect."""
+
+    trace: "Trace | None" = None
+    """What was done until then, when an explanation was asked for."""
 
 
 class ServerFailure(ResolveError):

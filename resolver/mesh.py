@@ -178,7 +178,9 @@ class Mesh:
                 outcome = self._stale_instead(question, outcome.failure, cd) or outcome
             if trace is not None:
                 trace.append(TraceStep("cache", "answered from the cache or by policy", qname=question.qname,
-                                       qtype=question.qtype, rcode=outcome.rcode))
+                                       qtype=question.qtype, rcode=outcome.rcode,
+                                       facts={"verdict": outcome.verdict, "sets": outcome.answer,
+                                              "failure": outcome.failure}))
             self._deliver(ticket, outcome)
             return ticket
         if len(self._jobs) >= self._capacity:
@@ -395,6 +397,11 @@ class Mesh:
         if child is None:
             outcome = find_outcome(need.question, self._context, cd=cd, client=False)
             if not isinstance(outcome, bool):
+                if task.trace is not None:
+                    task.note("cache", f"the cache has the answer for {need.purpose.name.lower()}: "
+                              f"{names.to_text(need.question.qname)} {c.type_to_text(need.question.qtype)}",
+                              qname=need.question.qname, qtype=need.question.qtype, rcode=outcome.rcode,
+                              facts={"verdict": outcome.verdict, "sets": outcome.answer, "failure": outcome.failure})
                 return outcome.failure or outcome
             if task.depth >= DEPTH:
                 return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many questions within questions")
@@ -412,7 +419,8 @@ class Mesh:
         job.need = need
         if task.trace is not None:
             task.note("need", f"{need.purpose.name.lower()}: {names.to_text(need.question.qname)} "
-                      f"{c.type_to_text(need.question.qtype)}", qname=need.question.qname, qtype=need.question.qtype)
+                      f"{c.type_to_text(need.question.qtype)}", qname=need.question.qname, qtype=need.question.qtype,
+                      facts={"purpose": need.purpose.name.lower(), "joined": child.task.trace is not task.trace})
         return None
 
     @staticmethod

@@ -94,6 +94,8 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
             leg = None
             if task.purpose is not Purpose.PREFETCH:  # that one wants to know what comes after what the cache holds
                 leg = find_reply(name, qtype, context, cd=task.cd, client=task.purpose is Purpose.CLIENT)
+                if leg is not None and task.trace is not None:
+                    _note_cached(task, name, leg)
         if leg is None or isinstance(leg, RawReply):
             leg = yield from _leg(name, qtype, leg, context, task)
         if isinstance(leg, Failure):
@@ -108,6 +110,17 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
         name = raw.alias
         if task.trace is not None:
             task.note("alias", f"on to {names.to_text(name)}", qname=name, qtype=qtype)
+
+
+def _note_cached(task: Task, name: bytes, leg: "Leg | RawReply | Failure") -> None:
+    qtype = task.question.qtype
+    if isinstance(leg, Failure):
+        task.note("cache", f"it failed a moment ago: {leg.text}", qname=name, qtype=qtype, facts={"failure": leg})
+        return
+    raw, verdict = (leg, int(Verdict.INDETERMINATE)) if isinstance(leg, RawReply) else leg[:2]
+    what = "a denial" if raw.denied else "an alias" if raw.alias is not None else "data"
+    task.note("cache", f"the cache has {what}", qname=name, qtype=qtype,
+              rcode=raw.rcode, facts={"verdict": verdict, "sets": [*raw.answer, *raw.authority]})
 
 
 def find_outcome(question: Question, context: Context, *, cd: bool, client: bool = True) -> Outcome | bool:
@@ -208,7 +221,8 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
             return raw, Verdict.INDETERMINATE, None
         verdict, ede, reason = yield from context.validator(Question(name, qtype), raw, context, task)
         if task.trace is not None:
-            task.note("validate", f"{Verdict(verdict).name.lower()}: {reason}", qname=name, qtype=qtype, zone=raw.zone)
+            task.note("validate", f"{Verdict(verdict).name.lower()}: {reason}", qname=name, qtype=qtype, zone=raw.zone,
+                      facts={"verdict": verdict, "ede": ede, "reason": reason})
         if verdict != Verdict.BOGUS and verdict != Verdict.INDETERMINATE:
             _store(raw, verdict, context)
             return raw, verdict, (ede, reason) if ede else None
@@ -487,7 +501,7 @@ def _failed(task: Task, context: Context, failure: Failure, name: bytes | None =
     question = task.question
     kind = failure.kind
     if task.trace is not None:
-        task.note("failure", failure.text, qname=question.qname, qtype=question.qtype)
+        task.note("failure", failure.text, qname=question.qname, qtype=question.qtype, facts={"failure": failure})
     # Who renews an answer early has time to spare: while it lasts, nobody shall suffer from the attempt.
     if kind not in PASSING and task.purpose is not Purpose.PREFETCH and (
         kind not in INHERITED or task.purpose is Purpose.CLIENT

@@ -66,6 +66,10 @@ def _run(words: Sequence[str]) -> int:
     if request.version:
         print(f"rdig {corenet.__version__}")
         return EXIT_FOUND
+    if request.explain is not None:
+        from resolver.cli import explain
+
+        return explain.run(request, _settings(request))
     if request.server is not None:
         report, trace = corenet.run(ask_server(request, request.server)), None
     else:

@@ -5,6 +5,7 @@ lone word is always the name, so that ``rdig mx`` asks about a name called mx, a
 type or a class are taken as such.
 """
 
+import difflib
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ Ask the DNS. With @SERVER that server is asked once; without, rdig resolves by i
   -x ADDRESS       the name of an address: reverse lookup
   -t TYPE, -c CLASS, -q NAME   when a word could be mistaken for another
 
+  +explain         the whole story: why, who can mend it, delegations, queries, the chain of trust
+  +explain=FORM    the same as text, json or html (a page with drawings that needs nothing else)
+  --output FILE    write the explanation there; without =FORM its ending says which: .html, .json
   +trace           every step on the way and its reason
   +short           only the data
   +json            one JSON object, for programs
@@ -62,6 +66,9 @@ class Request:
     qclass: int = c.IN
     server: str | None = None
     port: int = UPSTREAM_PORT.default
+    explain: str | None = None
+    """The form of the explanation that is wanted: text, json or html."""
+    output: str | None = None
     trace: bool = False
     short: bool = False
     json: bool = False
@@ -82,7 +89,10 @@ class Request:
 SWITCHES = ("trace", "short", "json", "tcp", "dnssec", "cd", "rec", "nsid", "edns")
 NUMBERS = {"bufsize": EDNS_PAYLOAD, "timeout": DIG_TIMEOUT}
 OTHER_NAMES = {"cdflag": "cd", "vc": "tcp", "recurse": "rec", "do": "dnssec"}
-DASHES_WITH_VALUE = ("-p", "-x", "-t", "-c", "-q", "--config")
+DASHES_WITH_VALUE = ("-p", "-x", "-t", "-c", "-q", "--config", "--output")
+PLAIN_DASHES = ("--playground", "--help", "--version")
+FORMS = ("text", "json", "html")
+ENDINGS = {".html": "html", ".htm": "html", ".json": "json"}
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -105,23 +115,24 @@ def parse(words: Sequence[str]) -> Request:
             if value is None:
                 raise UsageError(f"{word} needs a value")
             given[word] = value
-        elif word in ("--playground", "--help", "--version"):
+        elif word in PLAIN_DASHES:
             setattr(request, word[2:], True)
         elif word == "-h":
             request.help = True
         elif word.startswith("-") and len(word) > 1:
-            raise UsageError(f"unknown option {word}")
+            raise UsageError(f"unknown option {word}{_meant(word, (*PLAIN_DASHES, *DASHES_WITH_VALUE))}")
         else:
             bare.append(word)
     _question(request, bare, given)
     if "-p" in given:
         request.port = _number(given["-p"], "port", UPSTREAM_PORT.minimum, UPSTREAM_PORT.maximum)
     request.config = given.get("--config")
+    _explanation(request, given.get("--output"))
     if request.server is None and (request.tcp or not request.edns or not request.rec or request.nsid):
         raise UsageError("+tcp, +noedns, +norec and +nsid say how to ask a server: name one with @SERVER")
     if request.server is None and request.qclass != c.IN:
         raise UsageError("resolving without help works in class IN only: name a server with @SERVER")
-    if request.server is not None and (request.trace or request.playground or request.config):
+    if request.server is not None and (request.trace or request.playground or (request.config and not request.explain)):
         raise UsageError("+trace, --playground and --config are for resolving without help: leave @SERVER away")
     if request.short and request.json:
         raise UsageError("+short and +json exclude each other")
@@ -129,6 +140,27 @@ def parse(words: Sequence[str]) -> Request:
 
 
 # --- the parts of a command line --------------------------------------------------------------------------------------
+
+
+def _explanation(request: Request, path: str | None) -> None:
+    """Settle the form of an explanation, and that nothing else was asked for beside it."""
+    if path is not None:
+        if request.explain is None:
+            raise UsageError("--output says where an explanation goes: add +explain")
+        if not path:
+            raise UsageError("--output needs the name of a file")
+        request.output = path
+    if request.explain is None:
+        return
+    if request.explain == "":
+        endings = (form for ending, form in ENDINGS.items() if (path or "").lower().endswith(ending))
+        request.explain = next(endings, "text")
+    others = [f"+{word}" for word in ("trace", "short", "json") if getattr(request, word)]
+    if others:
+        remedy = " (the form is chosen by +explain=json)" if "+json" in others else ""
+        raise UsageError(f"+explain and {' and '.join(others)} exclude each other{remedy}")
+    if request.qclass != c.IN:
+        raise UsageError("+explain works in class IN only")
 
 
 def _server(request: Request, text: str) -> None:
@@ -150,10 +182,18 @@ def _server(request: Request, text: str) -> None:
 def _plus(request: Request, text: str) -> None:
     key, equals, value = text.partition("=")
     wanted = True
-    if key not in NUMBERS and key not in SWITCHES and key not in OTHER_NAMES and key.startswith("no"):
+    known = ("explain", *NUMBERS, *SWITCHES, *OTHER_NAMES)
+    if key not in known and key.startswith("no"):
         key, wanted = key[2:], False
     key = OTHER_NAMES.get(key, key)
-    if key in NUMBERS:
+    if key == "explain":
+        if not wanted:
+            request.explain = None
+        elif equals and value not in FORMS:
+            raise UsageError(f"+explain can be {', '.join(FORMS)}, not {value!r}{_meant(value, FORMS)}")
+        else:
+            request.explain = value
+    elif key in NUMBERS:
         limit = NUMBERS[key]
         if not (equals and wanted):
             raise UsageError(f"+{key} needs a number: +{key}={limit.default}")
@@ -166,7 +206,13 @@ def _plus(request: Request, text: str) -> None:
             raise UsageError(f"+{key} takes no value")
         setattr(request, key, wanted)
     else:
-        raise UsageError(f"unknown option +{text}")
+        raise UsageError(f"unknown option +{text}{_meant(key, known, '+')}")
+
+
+def _meant(word: str, known: Sequence[str], prefix: str = "") -> str:
+    """A question about the word that was probably meant, or nothing."""
+    near = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _question(request: Request, bare: list[str], given: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from resolver.effects import TraceStep
+from resolver.explain.words import clean
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
@@ -71,7 +72,7 @@ def long_text(report: Report, *, signatures: bool = True) -> str:
     if report.edns is not None:
         lines.append(_edns_line(report.edns))
     lines += [f";; EDE: {ede_sentence(code, text)}" for code, text in report.ede]
-    lines += [f";; note: {note}" for note in report.notes]
+    lines += [f";; note: {clean(note)}" for note in report.notes]
     lines += ["", ";; QUESTION", f";{_question(report)}"]
     for section, title in SECTIONS:
         rows = list(_rows(report.sections.get(section, ()), signatures=signatures))
@@ -91,7 +92,7 @@ def trace_text(steps: Iterable[TraceStep]) -> str:
     """Every step of a resolution, numbered and indented by how deep the question is that it serves."""
     lines = [";; TRACE"]
     for number, step in enumerate(steps, 1):
-        lines.append(f"{number:>4}  {'  ' * step.depth}{step.kind:<{KIND_WIDTH}}  {step.text}{_details(step)}")
+        lines.append(f"{number:>4}  {'  ' * step.depth}{step.kind:<{KIND_WIDTH}}  {clean(step.text)}{_details(step)}")
     return "\n".join(lines) + "\n\n"
 
 
@@ -134,7 +135,7 @@ def to_json(report: Report, *, signatures: bool = True, steps: Iterable[TraceSte
 
 def ede_sentence(code: int, text: str) -> str:
     """An Extended DNS Error in words: ``No Reachable Authority (22): "all servers timed out"``."""
-    return f"{c.ede_to_text(code)} ({code})" + (f": {text}" if text else "")
+    return f"{c.ede_to_text(code)} ({code})" + (f": {clean(text)}" if text else "")
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def _question(report: Report) -> str:
 def _edns_line(edns: EdnsReport) -> str:
     parts = [f"version {edns.version}", f"payload {edns.payload}", *(("do",) if edns.do else ())]
     for code, data in edns.options:
-        shown = data.decode("ascii") if code == c.OPTION_NSID and data.isascii() else data.hex()
+        shown = clean(data.decode("ascii")) if code == c.OPTION_NSID and data.isascii() else data.hex()
         parts.append(f"{c.option_to_text(code)} {shown}")
     return f";; edns: {', '.join(parts)}"
 

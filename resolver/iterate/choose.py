@@ -15,7 +15,7 @@ from resolver.effects import Context, Server
 if TYPE_CHECKING:
     from resolver.iterate.cut import Cut
 
-__all__ = ["choose", "reason"]
+__all__ = ["choose", "reason", "survey"]
 
 TRIES = limits.TRIES_PER_SERVER.default
 BAND = limits.SERVER_BAND.default / 1000
@@ -81,6 +81,28 @@ def reason(server: Server, cut: "Cut", context: Context, tried: int) -> str:
     elif info.dead:
         why = "counts as dead, but nobody else is left"
     else:
-        why = f"expected in {info.expected() * 1000:.0f} ms"
+        expected = info.expected() * 1000
+        why = f"expected in {expected:.0f} ms" if expected >= 10 else f"expected in {expected:.2f} ms"
     again = f", try {tried + 1}" if tried else ""
     return f"{why}, one of {len(cut.servers)}{again}"
+
+
+def survey(cut: "Cut", context: Context) -> list[tuple[Server, str, float | None]]:
+    """What was known of each server of `cut` at this moment, for a trace: a word, and the seconds expected of it."""
+    now = context.monotonic
+    without = context.room.unreachable_family(now)
+    found: list[tuple[Server, str, float | None]] = []
+    for server in cut.servers:
+        info = context.store.servers.find(server.key)
+        if without and (6 if ":" in server.address else 4) == without:
+            word = "no route"
+        elif info is None:
+            word = "untried"
+        elif info.lame is not None and info.lame.get(cut.zone, now) > now:
+            word = "lame"
+        elif info.dead:
+            word = "dead"
+        else:
+            word = "timed out" if info.timeouts else "known"
+        found.append((server, word, None if info is None else info.expected()))
+    return found

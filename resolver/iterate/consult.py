@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from resolver import limits
 from resolver.effects import Ask, Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Server, Steps, Task
-from resolver.iterate.choose import choose, reason
+from resolver.iterate.choose import choose, reason, survey
 from resolver.iterate.classify import Kind, classify
 from resolver.iterate.cut import Atlas, Cut
 from resolver.iterate.scrub import Scrubbed, question_matches, scrub
@@ -88,7 +88,7 @@ def consult(
         found.kind = kind = classify(view, found, qname, qtype, zone, recursive=cut.recursive)
         if task.trace is not None:
             task.note("reply", f"{kind.name.lower()} from {server.address}", zone=zone, server=server, qname=qname,
-                      qtype=qtype, rtt=result.rtt, rcode=view.rcode)
+                      qtype=qtype, rtt=result.rtt, rcode=view.rcode, facts={"reply": result, "kind": kind.name.lower()})
         if kind is Kind.BROKEN:
             last = _bad_code(view.rcode, server, zone)
             if probing:
@@ -147,8 +147,10 @@ def _converse(
             return budget.failure
         if task.trace is not None:
             manner = f"{' over TCP' if tcp else ''}{'' if payload else ' without EDNS'}"
-            task.note("ask", f"ask {server.address}{manner}: {reason(server, cut, context, earlier)}",
-                      zone=cut.zone, server=server, qname=qname, qtype=qtype)
+            why = reason(server, cut, context, earlier)
+            task.note("ask", f"ask {server.address}{manner}: {why}", zone=cut.zone, server=server, qname=qname,
+                      qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
+                                          "candidates": survey(cut, context)})
         result = yield Ask(
             server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
             timeout=timeout, checking_disabled=cut.recursive and context.validator is not None,
@@ -156,7 +158,8 @@ def _converse(
         )
         if isinstance(result, Failure):
             if task.trace is not None:
-                task.note("failure", f"{server.address}: {result.text}", zone=cut.zone, server=server)
+                task.note("failure", f"{server.address}: {result.text}", zone=cut.zone, server=server,
+                          facts={"failure": result})
             if result.kind is FailureKind.MISMATCH and not tcp:
                 # Case folded by the server, or a forger at work: over TCP it does not matter which.
                 tcp, case = True, False
@@ -174,9 +177,15 @@ def _converse(
             if result.tcp:
                 return Failure(FailureKind.MALFORMED, c.EDE_INVALID_DATA, f"{server.address} truncates even over TCP")
             tcp = True
+            if task.trace is not None:
+                task.note("truncated", f"{server.address} has more to say than fits: asked again over TCP",
+                          zone=cut.zone, server=server, rtt=result.rtt, rcode=view.rcode, facts={"reply": result})
             continue
         rcode = view.rcode
         if rcode in NO_EDNS and payload is not None and (view.edns is None or rcode == c.BADVERS):
+            if task.trace is not None:
+                task.note("retry", f"{server.address} does not take EDNS: asked again without", zone=cut.zone,
+                          server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
             payload, refused_edns = None, True
             continue
         if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):

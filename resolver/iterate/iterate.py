@@ -159,7 +159,8 @@ def _above(cut: Cut, context: Context, task: Task) -> Cut:
 
 def _note_cut(task: Task, cut: Cut, why: str) -> None:
     if task.trace is not None:
-        task.note("cut", f"{names.to_text(cut.zone)} with {len(cut.servers)} addresses: {why}", zone=cut.zone)
+        task.note("cut", f"{names.to_text(cut.zone)} with {len(cut.servers)} addresses: {why}", zone=cut.zone,
+                  facts={"why": why, "names": list(cut.names), "servers": list(cut.servers)})
 
 
 # --- what a reply leads to ----------------------------------------------------------------------------------------
@@ -195,7 +196,9 @@ def _descend(found: Scrubbed, cut: Cut, context: Context, task: Task) -> Cut:
     below = atlas.from_rrset(ns, now, glue)
     if task.trace is not None:
         task.note("referral", f"{names.to_text(cut.zone)} refers to {names.to_text(zone)}: {len(below.servers)} "
-                  f"addresses, {len(below.missing)} name servers without", zone=zone)
+                  f"addresses, {len(below.missing)} name servers without", zone=zone, server=found.server,
+                  facts={"from": cut.zone, "names": list(below.names), "servers": list(below.servers), "ttl": ns.ttl,
+                         "ds": signed[0] if signed else None, "proofs": list(found.proofs)})
     return below
 
 

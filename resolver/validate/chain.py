@@ -112,11 +112,13 @@ class Chain:
         if not sigs:
             state = yield from self.zone_state(task, ctx, place)
             if state.verdict is Verdict.SECURE:
-                return _bogus(
+                state = _bogus(
                     c.EDE_RRSIGS_MISSING, f"{_show(rrset.name, rrset.rtype)} has no signature in a signed zone"
                 )
             if state.ede == c.EDE_NSEC_MISSING:
-                return (yield from self._unsigned(task, ctx, rrset, place, anchor, state))
+                state = yield from self._unsigned(task, ctx, rrset, place, anchor, state)
+            if task.trace is not None:
+                _note_check(task, rrset, None, None, state, place)
             return state
         reason: Finding | None = None
         for signer in list(dict.fromkeys(s.signer for s in sigs))[: limits.SIGNERS_PER_RRSET.default]:
@@ -194,20 +196,22 @@ class Chain:
             if proved is not None and sig.algorithm not in wanted:
                 continue
             fault = self._fault(sig, rrset, ctx.now)
+            candidates: list[Dnskey] = []
             if fault is not None:
+                pass
+            elif sig.algorithm not in self.algorithms:
+                fault = _bogus(c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, f"{what}: signature of algorithm {sig.algorithm}")
+            else:
+                candidates = [k for k in keys if k.tag == sig.tag and k.algorithm == sig.algorithm and k.usable]
+                if not candidates:
+                    fault = _bogus(
+                        c.EDE_DNSKEY_MISSING,
+                        f"{what}: no key {sig.tag} of algorithm {sig.algorithm} at {names.to_text(sig.signer)}",
+                    )
+            if fault is not None:
+                if task.trace is not None:
+                    _note_check(task, rrset, sig, None, fault, sig.signer)
                 reason = reason or fault
-                continue
-            if sig.algorithm not in self.algorithms:
-                reason = reason or _bogus(
-                    c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, f"{what}: signature of algorithm {sig.algorithm}"
-                )
-                continue
-            candidates = [k for k in keys if k.tag == sig.tag and k.algorithm == sig.algorithm and k.usable]
-            if not candidates:
-                reason = reason or _bogus(
-                    c.EDE_DNSKEY_MISSING,
-                    f"{what}: no key {sig.tag} of algorithm {sig.algorithm} at {names.to_text(sig.signer)}",
-                )
                 continue
             # KeyTrap (CVE-2023-50387): colliding tags and many signatures multiply, so both factors are capped.
             for key in candidates[: limits.KEYS_PER_TAG.default]:
@@ -217,6 +221,8 @@ class Chain:
                 good = yield Verify((SignatureJob(key.algorithm, key.key, sig.signature, signed_data(rrset, sig)),))
                 if good[0]:
                     proved = Finding(Verdict.SECURE, signature=sig, keys=(key,))
+                    if task.trace is not None:
+                        _note_check(task, rrset, sig, key, proved, sig.signer)
                     wanted.discard(sig.algorithm)
                     if not wanted:
                         return proved
@@ -225,6 +231,8 @@ class Chain:
                     c.EDE_DNSSEC_BOGUS,
                     f"{what}: the signature by key {key.tag} of {names.to_text(sig.signer)} is wrong",
                 )
+                if task.trace is not None:
+                    _note_check(task, rrset, sig, key, reason, sig.signer)
         if reason is None:
             reason = _bogus(c.EDE_DNSSEC_BOGUS, f"{what}: no right signature of algorithm {min(wanted)}")
         return reason
@@ -267,6 +275,9 @@ class Chain:
             return INSECURE
         known = ctx.store.rrsets.find(zone, c.DNSKEY, ctx.now, min_trust=0)
         if known is not None and known.verdict == Verdict.SECURE:
+            if task.trace is not None:
+                task.note("keys", f"the keys of {names.to_text(zone)} are known and were validated before", zone=zone,
+                          facts={"keys": self._keys_of(known), "ds": (), "anchor": False, "entry": (), "cached": True})
             return Finding(Verdict.SECURE, keys=self._keys_of(known))
         outcome = yield Need(Question(zone, c.DNSKEY), Purpose.CHAIN)
         failure = outcome if isinstance(outcome, Failure) else outcome.failure
@@ -338,22 +349,32 @@ class Chain:
                     return _bogus(
                         c.EDE_DNSSEC_BOGUS, f"{names.to_text(zone)}: too many keys that no DS record matches"
                     )
+        if task.trace is not None:
+            tags = ", ".join(str(k.tag) for k in entry) or "none"
+            task.note("keys", f"{len(rrset)} keys of {names.to_text(zone)}, vouched for: {tags}", zone=zone,
+                      facts={"keys": self._keys_of(rrset), "ds": anchor.ds, "entry": tuple(entry), "cached": False,
+                             "anchor": self.anchors.get(zone) is not None})
+        entries = {k.tag for k in entry}
+        sigs = [s for s in _signatures(rrset) if s.signer == zone and s.tag in entries]
+        fault: Finding | None = None
         if not entry:
-            return _bogus(c.EDE_DNSKEY_MISSING, f"no key of {names.to_text(zone)} matches a DS record or anchor")
-        if all(k.flags & REVOKED for k in entry):
-            return _bogus(
+            fault = _bogus(c.EDE_DNSKEY_MISSING, f"no key of {names.to_text(zone)} matches a DS record or anchor")
+        elif all(k.flags & REVOKED for k in entry):
+            fault = _bogus(
                 c.EDE_DNSKEY_MISSING, f"the key of {names.to_text(zone)} that the DS record names is revoked"
             )
-        if not any(k.usable for k in entry):
-            return _bogus(
+        elif not any(k.usable for k in entry):
+            fault = _bogus(
                 c.EDE_NO_ZONE_KEY_BIT_SET, f"the key of {names.to_text(zone)} that the DS record names may not sign"
             )
-        tags = {k.tag for k in entry}
-        sigs = [s for s in _signatures(rrset) if s.signer == zone and s.tag in tags]
-        if not sigs:
-            return _bogus(
+        elif not sigs:
+            fault = _bogus(
                 c.EDE_RRSIGS_MISSING, f"the keys of {names.to_text(zone)} are not signed by the one that is trusted"
             )
+        if fault is not None:
+            if task.trace is not None:
+                _note_check(task, rrset, None, None, fault, zone)
+            return fault
         listed = [d.algorithm for d in usable] + [k.algorithm for k in trusted]
         return (yield from self._check(task, ctx, rrset, sigs, entry, listed))
 
@@ -365,6 +386,8 @@ class Chain:
         if known is None or known.verdict != Verdict.SECURE:
             outcome = yield Need(Question(zone, c.DS), Purpose.CHAIN)
             state = self._ds_outcome(zone, outcome)
+            if task.trace is not None:
+                _note_ds(task, zone, outcome, state)
             if state is not None:
                 return state
             known = next(r for r in outcome.answer if r.rtype == c.DS)
@@ -409,6 +432,8 @@ class Chain:
                 continue
             outcome = yield Need(Question(cut, c.DS), Purpose.CHAIN)
             state = self._ds_outcome(cut, outcome)
+            if task.trace is not None:
+                _note_ds(task, cut, outcome, state)
             if state is None:
                 unknown = self._understood(next(r for r in outcome.answer if r.rtype == c.DS))
                 if unknown is not None:
@@ -432,6 +457,37 @@ class Chain:
         return any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in anchor.ds) or any(
             k.algorithm in self.algorithms for k in anchor.keys
         )
+
+
+def _note_check(
+    task: Task, rrset: RRset, sig: Rrsig | None, key: Dnskey | None, found: Finding, zone: bytes
+) -> None:
+    """Tell one look at a signature, or at its absence, to whoever traces."""
+    good = found.verdict is Verdict.SECURE
+    text = f"{_show(rrset.name, rrset.rtype)}: signed by key {key.tag} of {names.to_text(zone)}" if good and key else (
+        found.text or f"{_show(rrset.name, rrset.rtype)} needs no signature"
+    )
+    task.note("check", text, zone=zone, qname=rrset.name, qtype=rrset.rtype,
+              facts={"signature": sig, "key": key, "verdict": found.verdict, "ede": found.ede, "ttl": rrset.ttl})
+
+
+def _note_ds(task: Task, zone: bytes, outcome: Outcome | Failure, state: Finding | None) -> None:
+    """Tell what the parent says of a zone's keys, or of their absence, to whoever traces."""
+    shown = names.to_text(zone)
+    answer, proofs = (outcome.answer, outcome.authority) if isinstance(outcome, Outcome) else ([], [])
+    digests = [d for rrset in answer if rrset.rtype == c.DS for d in map(parse_ds, rrset.rdatas()) if d is not None]
+    if state is None:
+        text = f"{shown} is a signed zone: its parent has {len(digests)} DS"
+    elif state.verdict is Verdict.INSECURE:
+        text = f"{shown} is an unsigned zone: its parent proves that it has no DS"
+    elif state.verdict is Verdict.SECURE:
+        text = f"{shown} is no zone of its own"
+    else:
+        text = state.text
+    task.note("ds", text, zone=zone, facts={
+        "ds": digests, "verdict": None if state is None else state.verdict, "ede": -1 if state is None else state.ede,
+        "proofs": list(proofs),
+    })
 
 
 def _signatures(rrset: RRset) -> list[Rrsig]:

@@ -127,12 +127,18 @@ class Validator:
         try:
             for rrset, encloser in wildcards:
                 found = self._no_shadow(denials, names.lower(rrset.name), encloser)
+                if task.trace is not None:
+                    _note_proof(task, denials, f"{names.to_text(rrset.name)} was made from "
+                                f"*.{names.to_text(encloser)}", found, rrset.name, rrset.rtype)
                 # By opt-out the expansion is not proved (RFC 5155 section 9.2), and the cache must know it of the set.
                 rrset.verdict = min(rrset.verdict, found.verdict)
                 worst = _worse(worst, found)
             if not raw.denied:
                 return worst
             found = self._denial(denials, raw, question.qtype)
+            if task.trace is not None:
+                what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
+                _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)
         except nsec3.TooManyHashes:
             return Finding(Verdict.BOGUS, c.EDE_DNSSEC_BOGUS, "the proof of absence needs too many NSEC3 hashes")
         if found.verdict is Verdict.BOGUS:
@@ -294,6 +300,15 @@ class Validator:
             c.EDE_NSEC_MISSING,
             f"nothing proves that *.{names.to_text(encloser)} may answer for {names.to_text(owner)}",
         )
+
+
+def _note_proof(task: Task, denials: _Denials, what: str, found: Finding, name: bytes, qtype: int) -> None:
+    """Tell what was to be proved, by which records, to whoever traces."""
+    good = found.verdict is not Verdict.BOGUS
+    task.note("proof", f"{what}: {'proved' if good else 'not proved'} by {len(denials.sets)} records", qname=name,
+              qtype=qtype, zone=denials.sets[0][1] if denials else None,
+              facts={"what": what, "verdict": found.verdict, "ede": found.ede, "text": found.text,
+                     "records": [rrset for rrset, _ in denials.sets]})
 
 
 def _worse(a: Finding, b: Finding) -> Finding:

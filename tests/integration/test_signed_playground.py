@@ -5,6 +5,9 @@ names where it reads an RFC more kindly; then our daemon has to find it too, ext
 are served by NSD, Knot and BIND as well, since they are signed before they are written out.
 """
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +15,7 @@ from contextlib import ExitStack
 import pytest
 from support.servers import ask, program, serve_export
 from support.signed_names import SIGNED
-from support.subject import Subject, serve_playground, start_subject, upstream_port_for
+from support.subject import Subject, daemon_environment, serve_playground, start_subject, upstream_port_for
 
 from resolver.playground import World, atlas, signed
 from resolver.playground.export import REFUSED_BY, export
@@ -95,6 +98,23 @@ def test_a_raised_ttl_is_cut_to_what_was_signed(subject: Subject) -> None:
 def test_explanations_are_secure_themselves(subject: Subject) -> None:
     view = ask(subject.address, subject.port, "www.expired.dnssec.about.playground.", c.TXT, do=True, tcp=True)
     assert view is not None and view.ad and b"bogus, extended error 7" in view.answer[0].packed
+
+
+def test_rdig_compares_a_server_with_what_it_finds_itself(subject: Subject, world: World, tmp_path) -> None:
+    config = tmp_path / "anchors.toml"
+    config.write_text(f'[dnssec]\ntrust-anchors = ["{world.trust_anchors[0]}"]\n')
+    told = {}
+    for name in ("www.nsec.dnssec.playground", "www.expired.dnssec.playground"):
+        words = [name, f"@{subject.address}:{subject.port}", "+explain=json", "--config", str(config)]
+        done = subprocess.run([sys.executable, "-m", "resolver.cli.dig", *words], capture_output=True, text=True,
+                              timeout=30, check=False, env=daemon_environment())
+        told[name] = json.loads(done.stdout) | {"exit": done.returncode}
+    good, bad = told.values()
+    assert (good["exit"], good["result"]["dnssec"], good["server"]["status"]) == (0, "secure", "NOERROR")
+    assert "ad" in good["server"]["flags"] and {one["server"] for one in good["exchanges"]} == {subject.address}
+    assert [one["zone"] for one in good["chain"]][-1] == "nsec.dnssec.playground."
+    assert (bad["exit"], bad["result"]["dnssec"], bad["server"]["status"]) == (3, "bogus", "SERVFAIL")
+    assert bad["advice"]["zone"] == "expired.dnssec.playground." and bad["result"]["ede"][0]["code"] == 7
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)

@@ -32,6 +32,7 @@ STAIRCASE = [
     {"resolver.mesh"},
     {"resolver.net"},
     {"resolver.system"},
+    {"resolver.explain"},
     {"resolver.api"},
     {"resolver.addrinfo"},
     {"resolver.playground"},
@@ -43,7 +44,7 @@ STEP = {room: number for number, rooms in enumerate(STAIRCASE) for room in rooms
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
            "resolver.resolve", "resolver.mesh", "resolver.effects", "resolver.errors", "resolver.limits",
-           "resolver.verdict"}
+           "resolver.verdict", "resolver.explain"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}

@@ -86,6 +86,20 @@ def test_explain_tells_every_step(run):
             assert kinds.count("ask") >= 3, "root, top-level domain and zone were asked"
             assert all(step.text for step in trace)
             assert len(str(trace).splitlines()) >= len(kinds)
+            assert trace.seconds > 0 and [one.address for one in trace.story.exchanges]
+            assert trace.to_text().startswith("www.example.playground. A\n")
+            assert trace.to_json().startswith('{"schema"') and trace.to_html().startswith("<!DOCTYPE html>")
+
+    run(test)
+
+
+def test_a_timeout_keeps_what_was_done_until_then(run):
+    async def test(settings):
+        async with Resolver(settings) as resolver:
+            with pytest.raises(ResolveTimeout) as caught:
+                await resolver.explain("www.slow.playground", timeout=0.05)
+            trace = caught.value.trace
+            assert trace.answer.rcode_text == "SERVFAIL" and trace.story.exchanges[-1].seconds is None
 
     run(test)
 

@@ -116,6 +116,47 @@ def test_trace_tells_zone_after_zone(capsys) -> None:
     assert any("known as ns.four.three.two.one.deep.playground." in line for line in lines)
 
 
+def test_explain_tells_who_can_mend_it(capsys) -> None:
+    code, out, err = rdig(capsys, "--playground +explain www.expired.dnssec.playground")
+    assert (code, err) == (dig.EXIT_FAILURE, "")
+    assert "who     the operator of expired.dnssec.playground.\n" in out and "Signature Expired (7)" in out
+    assert "\x1b" not in out, "no terminal, no colour"
+    code, out, _ = rdig(capsys, "--playground +explain www.nsec.dnssec.playground")
+    assert code == dig.EXIT_FOUND and "proved by signatures" in out
+
+
+def test_explain_as_json_and_as_a_page(capsys, tmp_path) -> None:
+    code, out, _ = rdig(capsys, "--playground +explain=json www.example.playground")
+    assert code == dig.EXIT_FOUND and json.loads(out)["schema"] == "rdig-explain/1"
+    page = tmp_path / "story.html"
+    assert rdig(capsys, f"--playground +explain www.example.playground --output {page}") == (0, "", "")
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    code, _, err = rdig(capsys, f"--playground +explain www.example.playground --output {tmp_path}")
+    assert code == dig.EXIT_USAGE and "cannot write" in err and "Is a directory" in err
+
+
+def test_explain_tells_what_was_done_until_time_was_over(capsys) -> None:
+    code, out, err = rdig(capsys, "--playground +explain www.slow.playground +timeout=0.05")
+    assert (code, err) == (dig.EXIT_NO_REPLY, "")
+    assert "No answer in 0.05 seconds" in out and "no reply" in out and "slow.playground." in out
+
+
+@pytest.mark.parametrize(
+    ("environment", "terminal", "coloured"),
+    [({}, True, True), ({}, False, False), ({"NO_COLOR": "1"}, True, False), ({"TERM": "dumb"}, True, False),
+     ({"NO_COLOR": ""}, True, True)],
+)
+def test_colour_is_for_terminals_whose_user_wants_it(monkeypatch, environment, terminal: bool, coloured: bool) -> None:
+    from resolver.cli import explain
+
+    for key in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr("sys.stdout", type("Out", (), {"isatty": lambda self: terminal})())
+    assert explain.coloured() is coloured
+
+
 def test_json_has_answer_and_trace(capsys) -> None:
     code, out, _ = rdig(capsys, "--playground +json +trace many.example.playground")
     value = json.loads(re.sub(r"_ ms", "0", out))

@@ -77,8 +77,36 @@ def test_options() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        ("x +explain", "text"),
+        ("x +explain=text --output a.html", "text"),
+        ("x +explain=json", "json"),
+        ("x +explain=html @::1", "html"),
+        ("x +explain --output story.HTML", "html"),
+        ("x --output story.json +explain", "json"),
+        ("x +explain --output story", "text"),
+        ("x +explain +noexplain", None),
+        ("x", None),
+    ],
+)
+def test_forms_of_an_explanation(line: str, form: str | None) -> None:
+    assert understood(line).explain == form
+
+
+@pytest.mark.parametrize(
     ("line", "words"),
     [
+        ("x +explain=jsn", "+explain can be text, json, html, not 'jsn'; did you mean json?"),
+        ("x +explain=", "not ''"),
+        ("x +explai", "unknown option +explai; did you mean +explain?"),
+        ("x +dnsec", "did you mean +dnssec?"),
+        ("x --playgrund", "unknown option --playgrund; did you mean --playground?"),
+        ("x +explain +json", "exclude each other (the form is chosen by +explain=json)"),
+        ("x +explain +trace +short", "+explain and +trace and +short exclude each other"),
+        ("x --output a.html", "add +explain"),
+        ("x +explain --output", "--output needs a value"),
+        ("x CH @::1 +explain", "+explain works in class IN only"),
         ("x +nonsense", "unknown option +nonsense"),
         ("x +short=1", "+short takes no value"),
         ("x +bufsize", "+bufsize needs a number"),

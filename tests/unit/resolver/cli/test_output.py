@@ -167,3 +167,11 @@ def test_trace() -> None:
 
 def test_extended_errors_in_words() -> None:
     assert ede_sentence(c.EDE_DNSSEC_BOGUS, "no key") == "DNSSEC Bogus (6): no key"
+
+
+def test_errors_notes_and_identities_of_strangers_do_not_reach_the_terminal_raw() -> None:
+    evil = "\x1b[2J\u202e"
+    edns = EdnsReport(0, 1232, False, ((c.OPTION_NSID, b"\x1b[31mred"),))
+    report = Report(names.ROOT, c.NS, c.IN, 0, 0, {}, "x", 1.0, edns=edns, ede=[(0, evil)], notes=[evil])
+    text = long_text(report) + trace_text([TraceStep("reply", evil)])
+    assert "\x1b" not in text and "\u202e" not in text and text.count("\\u{1b}[2J") == 3 and "\\u{1b}[31mred" in text

@@ -11,21 +11,16 @@ import dns.name
 import dns.rdata
 import dns.rrset
 import pytest
-from support.fakenet import FakeNet, SeededRandom, hosts_from
 from support.minet import Minet
 from support.signed_names import SIGNED
+from support.signed_net import NOW, resolver_in
 
-from resolver.cache import Store
-from resolver.mesh import Mesh
 from resolver.playground import World, atlas, signed, signing
-from resolver.settings import DnssecSettings, IterationSettings, RootServer, Settings
-from resolver.validate.verify import check
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-NOW = 1_700_000_000
 BUILD_SECONDS = 5.0
 DAY = 86400
 # dnspython's own policy refuses SHA-1, which some zones here use on purpose.
@@ -33,29 +28,9 @@ LENIENT = dns.dnssec.Policy()
 LENIENT.ok_to_validate = lambda _key: True
 
 
-class Crypto:
-    """Checks in place."""
-
-    def verify(self, jobs, on_done) -> None:
-        on_done([check(job) for job in jobs])
-
-
 @pytest.fixture(scope="module")
 def world() -> World:
     return signed.signed_world(NOW)
-
-
-def resolver_in(world: World) -> Minet:
-    roots = tuple(RootServer(names.to_text(name), tuple(addresses)) for name, addresses in world.root_hints)
-    settings = Settings(
-        root_hints=roots,
-        dnssec=DnssecSettings(trust_anchors=world.trust_anchors),
-        iteration=IterationSettings(do_not_query_localhost=False, do_ip6=False),
-    )
-    net = FakeNet(hosts_from(world.authorities))
-    store = Store.create(1 << 22, seed=bytes(16))
-    mesh = Mesh(exchange=net, crypto=Crypto(), clock=net, rng=SeededRandom(3), store=store, settings=settings)
-    return Minet(net, mesh, store, settings)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +76,13 @@ def test_every_broken_name_is_explained_by_a_sound_one(world: World, warm: Minet
         outcome = warm.ask(owner, "TXT")
         (rrset,) = outcome.answer
         assert outcome.verdict == Verdict.SECURE and special.outcome.encode() in rrset.packed, owner
+
+
+@pytest.mark.parametrize("case", signed.CASES, ids=lambda case: case.label)
+def test_every_zone_says_in_its_own_txt_record_what_is_wrong_with_it(world: World, warm: Minet, case) -> None:
+    """Who cannot validate the zone asks with checking disabled, as `rdig +cd` does."""
+    outcome = warm.ask(case.origin, "TXT", cd=True)
+    assert [rrset.rdata(0)[1:].decode() for rrset in outcome.answer if rrset.rtype == c.TXT] == [case.about]
 
 
 @pytest.mark.parametrize("origin", [case.origin for case in signed.SOUND if not case.plan.faults])

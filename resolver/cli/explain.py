@@ -1,0 +1,150 @@
+"""``rdig +explain``: the whole story of a query, by resolving it here or through the server that was named.
+
+Without a server rdig walks from the root itself and sees everything. A server keeps its own walk to itself: then its
+reply is shown as it came, and the chain of trust is checked here with every record fetched through that server, so
+that the two can be compared. The rule kept here: this file joins the parts and writes the result; what is written
+comes from `resolver.explain`, and a file that cannot be written is a usage error with the system's reason.
+"""
+
+import dataclasses
+import ipaddress
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import corenet
+from resolver.cli import grammar, output
+from resolver.cli.query import NoReplyError
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+if TYPE_CHECKING:
+    from resolver.api import Trace
+    from resolver.explain import ServerReply
+    from resolver.settings import Settings
+
+__all__ = ["coloured", "run"]
+
+
+def run(request: grammar.Request, settings: "Settings") -> int:
+    """Resolve, explain, print or write, and return the exit code of `rdig`.
+
+    Raises:
+        NoReplyError: the server that was named does not reply.
+        grammar.UsageError: the file for the output cannot be written.
+    """
+    from resolver.cli.dig import EXIT_NO_REPLY, ask_server, exit_code
+
+    if request.output is not None:
+        _write(request.output, "")  # before the work, so that a wrong path costs nothing
+    told, timed_out, report = None, False, None
+    if request.server is not None:
+        # Signatures are of interest here whether or not they shall be shown, and so is who answers.
+        report = corenet.run(ask_server(dataclasses.replace(request, dnssec=True, nsid=request.edns), request.server))
+        told = _reply_of(report, request.server, request.port)
+        settings = _through(settings, request)
+    trace, timed_out = corenet.run(_resolve(request, settings, told))
+    text = _render(request, trace)
+    if request.output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        _write(request.output, text)
+    if timed_out:
+        return EXIT_NO_REPLY
+    if report is None:
+        outcome = trace.answer.outcome
+        report = output.Report(
+            request.qname, request.qtype, request.qclass, outcome.rcode, 0, {c.ANSWER: outcome.answer}, "", 0.0
+        )
+    return exit_code(report)
+
+
+async def _resolve(request: grammar.Request, settings: "Settings", told: "ServerReply | None") -> tuple["Trace", bool]:
+    """The trace, and whether time ran out before it was complete."""
+    from resolver import playground
+    from resolver.api import Resolver
+    from resolver.errors import ResolveTimeout
+
+    world = await playground.start(port=0) if request.playground else None
+    source = "by iteration in the playground" if world is not None else "by iteration"
+    if request.server is not None:
+        source = f"checked here, through {request.server} port {request.port}"
+    timed_out = False
+    try:
+        if world is not None:
+            settings = world.settings(settings)
+        async with Resolver(settings) as resolver:
+            try:
+                trace = await resolver.explain(
+                    names.to_text(request.qname), request.qtype, validate=not request.cd, timeout=request.timeout
+                )
+            except ResolveTimeout as error:
+                if error.trace is None:
+                    raise
+                trace, timed_out = error.trace, True
+    finally:
+        if world is not None:
+            await world.close()
+    return dataclasses.replace(trace, source=source, told=told), timed_out
+
+
+def _through(settings: "Settings", request: grammar.Request) -> "Settings":
+    """Settings that ask the server of `request` for everything and believe none of it unchecked."""
+    import socket
+
+    from resolver.settings import ForwardZone, IterationSettings
+
+    host = request.server
+    assert host is not None
+    try:
+        address = str(ipaddress.ip_address(host))
+    except ValueError:
+        try:
+            address = str(socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)[0][4][0])
+        except OSError as error:
+            raise NoReplyError(f"{host}: {error.strerror or error}") from None
+    endpoint = f"[{address}]:{request.port}" if ":" in address else f"{address}:{request.port}"
+    iteration: IterationSettings = dataclasses.replace(
+        settings.iteration,
+        do_not_query_localhost=False,
+        do_not_query=(),
+        edns_payload=request.bufsize,
+        tcp_only=request.tcp or settings.iteration.tcp_only,
+    )
+    return dataclasses.replace(settings, forward=(ForwardZone(".", (endpoint,)),), stub=(), iteration=iteration)
+
+
+def _reply_of(report: output.Report, server: str, port: int) -> "ServerReply":
+    """What the server itself said, for the explanation."""
+    from resolver.explain import ServerReply
+
+    return ServerReply(
+        server, port, report.rcode, report.flags, report.milliseconds / 1000, report.octets or 0,
+        report.source.rpartition(" ")[2], list(report.sections.get(c.ANSWER, ())), list(report.ede),
+        list(report.notes),
+    )  # fmt: skip
+
+
+def _render(request: grammar.Request, trace: "Trace") -> str:
+    if request.explain == "json":
+        return trace.to_json(indent=2) + "\n"
+    if request.explain == "html":
+        return trace.to_html()
+    if request.output is not None:
+        return trace.to_text()
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    return trace.to_text(colour=coloured(), unicode=encoding.startswith("utf"))
+
+
+def coloured() -> bool:
+    """Whether standard output is a terminal whose user has nothing against colour (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise grammar.UsageError(f"cannot write {path!r}: {error.strerror or error}") from None

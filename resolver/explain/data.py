@@ -1,0 +1,260 @@
+"""An explanation as JSON for programs. Its keys are a promise: docs/explain.md lists them, and a test holds them to it.
+
+The rule kept here: keys are added and never renamed or given another meaning while `SCHEMA` stays the same; each is
+always there, and what is not known is null. Times are milliseconds, moments of signatures seconds since 1970, names
+have their final dot. The text is ASCII, so that no terminal obeys it.
+"""
+
+import json
+from typing import Any
+
+from resolver.effects import TraceStep
+from resolver.explain import words
+from resolver.explain.advice import advise, sentence_of
+from resolver.explain.story import Check, Delegation, Exchange, Proof, ServerReply, Story, ZoneTrust
+from resolver.validate.records import Dnskey, Ds
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import present
+from resolver.wire.rrset import RRset
+
+__all__ = ["SCHEMA", "records", "to_data", "to_json"]
+
+SCHEMA = "rdig-explain/1"
+
+
+def to_json(story: Story, *, indent: int | None = None) -> str:
+    """The whole story as one JSON object."""
+    return json.dumps(to_data(story), indent=indent, ensure_ascii=True)
+
+
+def to_data(story: Story) -> dict[str, Any]:
+    """The whole story as plain dictionaries, lists, strings and numbers."""
+    outcome = story.outcome
+    question = outcome.question
+    failure, advice = story.failure, advise(story)
+    return {
+        "schema": SCHEMA,
+        "source": story.source,
+        "time": story.now,
+        "question": {
+            "name": names.to_text(question.qname),
+            "class": c.class_to_text(question.qclass),
+            "type": c.type_to_text(question.qtype),
+        },
+        "result": {
+            "status": c.rcode_to_text(outcome.rcode),
+            "dnssec": _verdict(story.verdict) if story.validating else None,
+            "milliseconds": _ms(story.seconds),
+            "queries": len(story.exchanges),
+            "checks": len([check for check in story.checks if check.key is not None]),
+            "from_cache": outcome.from_cache,
+            "stale": outcome.stale,
+            "answer": records(outcome.answer),
+            "authority": records(outcome.authority),
+            "aliases": [names.to_text(name) for name in story.aliases],
+            "ede": [{"code": code, "name": c.ede_to_text(code), "text": text} for code, text in outcome.ede],
+            "failure": None if failure is None else {"kind": failure.kind.name.lower(), "text": failure.text},
+        },
+        "advice": {
+            "why": advice.why,
+            "who": advice.who,
+            "people": advice.people,
+            "zone": _name(advice.zone),
+            "hint": advice.hint,
+        },
+        "server": None if story.told is None else _told(story.told),
+        "delegations": [_delegation(one) for one in story.delegations],
+        "exchanges": [_exchange(one) for one in story.exchanges],
+        "chain": [_zone(one) for one in story.zones],
+        "signatures": [_check(one) for one in story.checks],
+        "proofs": [_proof(one) for one in story.proofs],
+        "cache": [
+            {
+                "name": names.to_text(one.qname),
+                "type": c.type_to_text(one.qtype),
+                "text": one.text,
+                "dnssec": None if one.verdict is None else _verdict(one.verdict),
+                "records": one.records,
+            }
+            for one in story.cache
+        ],
+        "steps": [_step(one) for one in story.steps],
+    }
+
+
+def records(rrsets: list[RRset]) -> list[dict[str, Any]]:
+    """Records one by one, signatures behind what they cover."""
+    found = []
+    for rrset in rrsets:
+        fixed = {"name": names.to_text(rrset.name), "ttl": rrset.ttl, "class": c.class_to_text(rrset.rclass)}
+        for rdata in rrset.rdatas():
+            text = present.rdata_to_text(rrset.rtype, rdata)
+            found.append({**fixed, "type": c.type_to_text(rrset.rtype), "data": text})
+        for rdata in rrset.sigs():
+            found.append({**fixed, "type": "RRSIG", "data": present.rdata_to_text(c.RRSIG, rdata)})
+    return found
+
+
+# --- the parts ----------------------------------------------------------------------------------------------------
+
+
+def _told(one: ServerReply) -> dict[str, Any]:
+    return {
+        "address": one.server,
+        "port": one.port,
+        "status": c.rcode_to_text(one.rcode),
+        "flags": words.flags_of(one.flags),
+        "milliseconds": _ms(one.seconds),
+        "octets": one.octets,
+        "transport": one.transport,
+        "answer": records(one.answer),
+        "ede": [{"code": code, "name": c.ede_to_text(code), "text": text} for code, text in one.ede],
+        "notes": one.notes,
+    }
+
+
+def _delegation(one: Delegation) -> dict[str, Any]:
+    return {
+        "zone": names.to_text(one.zone),
+        "parent": _name(one.parent),
+        "source": one.source,
+        "for": one.purpose,
+        "told_by": one.told_by,
+        "ttl": one.ttl,
+        "servers": [{"name": _name(host.name), "addresses": host.addresses} for host in one.hosts],
+        "ds": None if one.ds is None else [_ds(ds) for ds in one.ds],
+        "denial_of_ds": one.denial,
+    }
+
+
+def _exchange(one: Exchange) -> dict[str, Any]:
+    return {
+        "number": one.number,
+        "depth": one.depth,
+        "for": one.purpose,
+        "zone": names.to_text(one.zone),
+        "server": one.address,
+        "port": one.port,
+        "server_name": _name(one.name),
+        "name": names.to_text(one.qname),
+        "type": c.type_to_text(one.qtype),
+        "transport": "tcp" if one.tcp else "udp",
+        "edns_payload": one.payload,
+        "why": one.why,
+        "candidates": [
+            {
+                "server": candidate.address,
+                "server_name": _name(candidate.name),
+                "state": candidate.state,
+                "expected_milliseconds": None if candidate.expected is None else _ms(candidate.expected),
+            }
+            for candidate in one.candidates
+        ],
+        "at_milliseconds": _ms(one.at),
+        "milliseconds": None if one.seconds is None else _ms(one.seconds),
+        "timeout_milliseconds": None if one.timeout is None else _ms(one.timeout),
+        "result": one.result,
+        "usable": one.good,
+        "text": one.text,
+        "rcode": None if one.rcode is None else c.rcode_to_text(one.rcode),
+        "flags": words.flags_of(one.flags),
+        "octets": one.octets,
+        "server_edns_payload": one.server_payload,
+        "server_cookie": one.cookie,
+        "ede": [sentence_of(code, text) for code, text in one.ede],
+    }
+
+
+def _zone(one: ZoneTrust) -> dict[str, Any]:
+    return {
+        "zone": names.to_text(one.zone),
+        "dnssec": _verdict(one.verdict),
+        "text": one.text,
+        "trust_anchor": one.anchor,
+        "from_cache": one.cached,
+        "ds": [_ds(ds) for ds in one.ds],
+        "keys": [_key(key, one) for key in one.keys],
+        "denial_of_ds": records([rrset.without_sigs() for rrset in one.denial]),
+    }
+
+
+def _ds(one: Ds) -> dict[str, Any]:
+    return {
+        "tag": one.tag,
+        "algorithm": one.algorithm,
+        "algorithm_name": words.algorithm(one.algorithm),
+        "digest_type": one.digest_type,
+        "digest_name": words.digest_type(one.digest_type),
+        "digest": one.digest.hex(),
+    }
+
+
+def _key(one: Dnskey, zone: ZoneTrust) -> dict[str, Any]:
+    return {
+        "tag": one.tag,
+        "algorithm": one.algorithm,
+        "algorithm_name": words.algorithm(one.algorithm),
+        "flags": one.flags,
+        "role": words.key_role(one.flags),
+        "octets": len(one.key),
+        "vouched_for": one.tag in zone.entry,
+    }
+
+
+def _check(one: Check) -> dict[str, Any]:
+    sig = one.signature
+    return {
+        "name": names.to_text(one.owner),
+        "type": c.type_to_text(one.rtype),
+        "zone": names.to_text(one.zone),
+        "result": one.word,
+        "text": one.text,
+        "key_tag": None if sig is None else sig.tag,
+        "algorithm": None if sig is None else sig.algorithm,
+        "algorithm_name": None if sig is None else words.algorithm(sig.algorithm),
+        "inception": None if sig is None else sig.inception,
+        "expiration": None if sig is None else sig.expiration,
+        "labels": None if sig is None else sig.labels,
+        "original_ttl": None if sig is None else sig.original_ttl,
+        "key_tried": one.key is not None,
+        "ede": None if one.ede < 0 else one.ede,
+    }
+
+
+def _proof(one: Proof) -> dict[str, Any]:
+    return {
+        "what": one.what,
+        "zone": _name(one.zone),
+        "result": "not proved" if one.verdict is Verdict.BOGUS else _verdict(one.verdict),
+        "text": one.text,
+        "records": records([rrset.without_sigs() for rrset in one.records]),
+    }
+
+
+def _step(one: TraceStep) -> dict[str, Any]:
+    server = one.server
+    return {
+        "at_milliseconds": None if one.at is None else _ms(one.at),
+        "kind": one.kind,
+        "depth": one.depth,
+        "text": one.text,
+        "zone": _name(one.zone),
+        "name": _name(one.qname),
+        "type": c.type_to_text(one.qtype) if one.qtype else None,
+        "server": None if server is None else server.address,
+        "rcode": None if one.rcode is None else c.rcode_to_text(one.rcode),
+    }
+
+
+def _name(value: bytes | None) -> str | None:
+    return None if value is None else names.to_text(value)
+
+
+def _verdict(value: Verdict) -> str:
+    return value.name.lower()
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

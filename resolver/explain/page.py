@@ -1,0 +1,392 @@
+"""An explanation as one HTML page that needs nothing else: no script, no font, no picture from anywhere.
+
+The chain of trust is a tree of zones joined by SVG links, the timeline a row of SVG bars for each question to a name
+server. The rule kept here: every text goes through `_t`, which neutralises and escapes; names and errors are written
+by strangers, and the page states a policy (``default-src 'none'``) under which even a slip could run nothing. What is
+drawn in SVG are lines and bars; words stay HTML, so that long names wrap on a narrow screen.
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from resolver.explain import words
+from resolver.explain.advice import advise, sentence_of
+from resolver.explain.story import Check, Delegation, Exchange, Story, ZoneTrust, question_of
+from resolver.explain.style import STYLE
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import present
+from resolver.wire.rrset import RRset
+
+__all__ = ["to_page"]
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+TONES = {Verdict.SECURE: "good", Verdict.BOGUS: "bad"}
+DISC = '<circle cx="10" cy="10" r="9" fill="currentColor" opacity=".16"/>'
+SHAPES = {
+    "good": DISC + '<path d="M5.5 10.4l3 3 6-6.6" fill="none" '
+            'stroke="currentColor" stroke-width="2.2" stroke-linecap="round" stroke-linejoin="round"/>',
+    "bad": DISC + '<path d="M6.4 6.4l7.2 7.2M13.6 6.4l-7.2 7.2" '
+           'fill="none" stroke="currentColor" stroke-width="2.2" stroke-linecap="round"/>',
+    "open": DISC + '<path d="M6.3 10h7.4" fill="none" '
+            'stroke="currentColor" stroke-width="2.2" stroke-linecap="round"/>',
+}  # fmt: skip
+LABELS = {"good": "good", "bad": "bad", "open": "not proved"}
+SPAN = 1000  # units across the timeline
+LEAST = 4  # units: a bar that can still be seen
+TICKS = 5
+
+
+def to_page(story: Story) -> str:
+    """The whole story as an HTML document."""
+    title = f"{question_of(story)}: {c.rcode_to_text(story.outcome.rcode)}"
+    body = "".join((
+        _head(story), _told(story), _answer(story), _chain(story), _timeline(story), _delegations(story),
+        _proofs(story), _cache(story), _steps(story),
+    ))  # fmt: skip
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_t(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}"
+        f"<footer>Asked at {words.day(story.now)} UTC by rdig, {_t(story.source)}.</footer>\n"
+        "</main>\n</body>\n</html>\n"
+    )
+
+
+def _t(text: str) -> str:
+    """Text that somebody else wrote, safe inside elements and attributes."""
+    return escape(words.clean(text))
+
+
+def _name(name: bytes | None) -> str:
+    return "" if name is None else f'<span class="mono">{_t(names.to_text(name))}</span>'
+
+
+def _tone(verdict: Verdict) -> str:
+    return TONES.get(verdict, "open")
+
+
+def _mark(tone: str) -> str:
+    return f'<svg class="mark" viewBox="0 0 20 20" role="img" aria-label="{LABELS[tone]}">{SHAPES[tone]}</svg>'
+
+
+def _section(title: str, remark: str, body: str) -> str:
+    return f"<section><h2>{title} <small>{remark}</small></h2>{body}</section>\n" if body else ""
+
+
+# --- what came out ------------------------------------------------------------------------------------------------
+
+
+def _head(story: Story) -> str:
+    outcome, question = story.outcome, story.outcome.question
+    advice = advise(story)
+    tone = "bad" if story.failure is not None else _tone(story.verdict)
+    belief = story.verdict.name.lower() if story.validating else "not validated"
+    tried = sum(1 for check in story.checks if check.key is not None)
+    pills = [
+        f'<li class="pill main">{_t(c.rcode_to_text(outcome.rcode))}, {belief}</li>',
+        f'<li class="pill">{words.milliseconds(story.seconds)}</li>',
+        f'<li class="pill">{_count(len(story.exchanges), "query", "queries")}</li>',
+        f'<li class="pill">{_count(tried, "signature check", "signature checks")}</li>',
+        *('<li class="pill">from the cache</li>' for _ in range(not story.exchanges and outcome.from_cache)),
+        *('<li class="pill">expired data</li>' for _ in range(outcome.stale)),
+    ]
+    rows = [f'<dt>Why</dt><dd class="why">{_t(advice.why)}</dd>']
+    rows += [
+        f"<dt>Error</dt><dd>{_t(sentence_of(code, '' if words.repeats(advice.why, text) else text))}</dd>"
+        for code, text in outcome.ede
+    ]
+    if advice.who != "nobody":
+        rows += [f"<dt>Who</dt><dd>{_t(advice.people)}</dd>", f"<dt>Hint</dt><dd>{_t(advice.hint)}</dd>"]
+    return (
+        f'<section class="card head {tone}"><h1>{_t(names.to_text(question.qname))} '
+        f'<small>{_t(c.type_to_text(question.qtype))}</small></h1><ul class="facts">{"".join(pills)}</ul>'
+        f'<dl class="advice">{"".join(rows)}</dl></section>\n'
+    )
+
+
+def _told(story: Story) -> str:
+    told = story.told
+    if told is None:
+        return ""
+    said = [
+        f"{c.rcode_to_text(told.rcode)}, flags {' '.join(words.flags_of(told.flags)) or 'none'}, {told.octets} octets "
+        f"over {told.transport.upper()} in {words.milliseconds(told.seconds)}"
+    ]
+    said += [sentence_of(code, text) for code, text in told.ede] + told.notes
+    lines = "".join(f"<p>{_t(line)}</p>" for line in said)
+    rows = _rows(told.answer, marks=False)
+    table = f"<table><tbody>{rows}</tbody></table>" if rows else ""
+    return _section(
+        f"{_t(told.server)} port {told.port} says",
+        "its own walk it keeps to itself",
+        f'<div class="card">{lines}{table}</div>',
+    )
+
+
+def _answer(story: Story) -> str:
+    rows = _rows(story.outcome.answer, marks=story.validating)
+    table = (
+        f'<div class="card"><table><thead><tr><th></th><th>Name</th><th>TTL</th><th>Type</th><th>Data</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+    return _section("Answer", "", table if rows else "")
+
+
+def _rows(rrsets: Iterable[RRset], *, marks: bool) -> str:
+    made = []
+    for rrset in rrsets:
+        tone = _tone(Verdict(rrset.verdict))
+        mark = f'<td class="fixed {tone}">{_mark(tone)}</td>' if marks else "<td></td>"
+        for rdata in rrset.rdatas():
+            text = present.rdata_to_text(rrset.rtype, rdata)
+            made.append(
+                f'<tr>{mark}<td>{_name(rrset.name)}</td><td class="fixed">{rrset.ttl}</td><td class="fixed">'
+                f'{_t(c.type_to_text(rrset.rtype))}</td><td class="mono">{_t(text)}</td></tr>'
+            )
+    return "".join(made)
+
+
+# --- the chain of trust -------------------------------------------------------------------------------------------
+
+
+def _chain(story: Story) -> str:
+    tree = _branch(list(story.zones), None)
+    return _section(
+        "Chain of trust", "from the trust anchor to the data", f'<ul class="branch">{tree}</ul>' if tree else ""
+    )
+
+
+def _branch(zones: Sequence[ZoneTrust], parent: ZoneTrust | None) -> str:
+    """The zones right below `parent`, each with those below it; `zones` are in canonical order, parents first."""
+    made = []
+    left = list(zones)
+    while left:
+        zone = left.pop(0)
+        below = [other for other in left if names.is_subdomain(other.zone, zone.zone)]
+        left = [other for other in left if other not in below]
+        inner = _branch(below, zone)
+        link = "" if parent is None else _link(zone, last=not left)
+        made.append(f"<li>{link}{_zone(zone)}{f'<ul class=branch>{inner}</ul>' if inner else ''}</li>")
+    return "".join(made)
+
+
+def _link(zone: ZoneTrust, *, last: bool) -> str:
+    """The elbow from the parent's edge to a zone: drawn through where a DS joins them, dashed where none does."""
+    tone = _tone(zone.shown)
+    style = f"--stroke: var(--{tone})"
+    rail = (
+        ""
+        if last
+        else (
+            '<svg class="rail" preserveAspectRatio="none" viewBox="0 0 2 10" aria-hidden="true">'
+            '<path d="M1 0V10" stroke="var(--line)" stroke-width="2"/></svg>'
+        )
+    )
+    dashed = "" if zone.ds and zone.shown is Verdict.SECURE else " dashed"
+    return (
+        f'{rail}<svg class="link{dashed}" viewBox="0 0 28 35" preserveAspectRatio="none" style="{style}" '
+        'aria-hidden="true"><path class="line" d="M1 0V22Q1 29 9 29H22"/><path class="tip" d="M20 24l8 5-8 5z"/></svg>'
+    )
+
+
+def _zone(zone: ZoneTrust) -> str:
+    tone = _tone(zone.shown)
+    origin = (
+        "trust anchor"
+        if zone.anchor
+        else "validated before, from the cache"
+        if zone.cached
+        else "DS at the parent"
+        if zone.ds
+        else ""
+    )
+    told = any(check.text == zone.text for check in zone.checks)
+    note = f'<p class="note">{_t(words.humane(zone.text))}</p>' if zone.text and not told else ""
+    word = "anchor" if zone.anchor else "DS"
+    chips = [
+        f'<li class="chip mono">{word} <b>{ds.tag}</b> {_t(words.algorithm(ds.algorithm))} '
+        f"{_t(words.digest_type(ds.digest_type))}</li>"
+        for ds in zone.ds
+    ]
+    for key in zone.keys:
+        entry = " entry" if key.tag in zone.entry else ""
+        chips.append(
+            f'<li class="chip mono{entry}">key <b>{key.tag}</b> {_t(words.algorithm(key.algorithm))}, flags '
+            f"{key.flags}, {words.key_role(key.flags)}</li>"
+        )
+    denial = "".join(
+        f'<li class="chip mono">no DS, by {c.type_to_text(r.rtype)} {_t(names.to_text(r.name))}</li>'
+        for r in zone.denial
+    )
+    sigs = "".join(_check(check) for check in zone.checks)
+    return (
+        f'<div class="card zone {tone}"><header>{_mark(tone)}<b class="mono">{_t(names.to_text(zone.zone))}</b>'
+        f"<span>{origin}</span></header>{note}"
+        + (f'<ul class="chips">{"".join(chips)}{denial}</ul>' if chips or denial else "")
+        + (f'<ul class="sigs">{sigs}</ul>' if sigs else "") + "</div>"
+    )  # fmt: skip
+
+
+def _check(check: Check) -> str:
+    tone, sig = _tone(check.verdict), check.signature
+    what = f"<b>{_name(check.owner)} {_t(c.type_to_text(check.rtype))}</b>"
+    if sig is None:
+        detail = f"<em>{_t(words.humane(check.text))}</em>"
+    else:
+        detail = (
+            f"<small>signed by key {sig.tag}, {_t(words.algorithm(sig.algorithm))}, valid {words.day(sig.inception)} "
+            f"to {words.day(sig.expiration)} UTC</small>"
+        )
+        if check.verdict is not Verdict.SECURE:
+            detail += f"<em>{_t(words.humane(check.text))}</em>"
+    return f'<li class="{tone}">{_mark(tone)}<div>{what} {detail}</div></li>'
+
+
+# --- the timeline -------------------------------------------------------------------------------------------------
+
+
+def _timeline(story: Story) -> str:
+    if not story.exchanges:
+        return ""
+    end = max([story.seconds, *(one.at + (one.seconds or 0) for one in story.exchanges), 1e-6])
+    legend = "".join(
+        '<span><svg viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" rx="2" '
+        f'class="bar-{kind}"/></svg> '
+        f"{word}</span>"
+        for kind, word in (("udp", "UDP"), ("tcp", "TCP"), ("bad", "no usable reply"))
+    )
+    rows = "".join(_line(one, end) for one in story.exchanges)
+    remark = "every question to a name server; each line opens and says why that server was chosen"
+    return _section(
+        "Timeline", remark, f'<div class="card times"><p class="legend">{legend}</p>{_axis(end)}{rows}</div>'
+    )
+
+
+def _axis(end: float) -> str:
+    marks = []
+    for tick in range(TICKS):
+        at = 100 * tick / (TICKS - 1)
+        anchor = "start" if tick == 0 else "end" if tick == TICKS - 1 else "middle"
+        marks.append(
+            f'<text x="{at:g}%" y="13" text-anchor="{anchor}">'
+            f"{words.milliseconds(end * at / 100) if tick else 0}</text>"
+        )
+    return (
+        f'<div class="line axis"><div class="what"></div><div class="draw"><svg aria-hidden="true">{"".join(marks)}'
+        "</svg></div><div></div></div>"
+    )
+
+
+def _line(one: Exchange, end: float) -> str:
+    tone = "good" if one.good else "bad"
+    kind = "bad" if not one.good else "tcp" if one.tcp else "udp"
+    left = min(one.at / end, 1) * SPAN
+    width = max(((end - one.at) if one.seconds is None else one.seconds) / end * SPAN, LEAST)
+    left = min(left, SPAN - LEAST)
+    width = min(width, SPAN - left)
+    lines = "".join(
+        f'<path class="grid" d="M{SPAN * t / (TICKS - 1):g} 0V27" vector-effect="non-scaling-stroke"/>'
+        for t in range(TICKS)
+    )
+    took = "no reply" if one.seconds is None else words.milliseconds(one.seconds)
+    server = f"{_t(one.address)}{f' ({_name(one.name)})' if one.name else ''}"
+    result = one.result if one.rcode is None else f"{one.result}, {c.rcode_to_text(one.rcode)}"
+    said = f"{words.question(one.qname, one.qtype)} to {one.address}: {took}, {result}"
+    return (
+        f'<details class="{tone}"><summary class="line" style="--depth: {min(one.depth, 6)}"><div class="what">'
+        f"{_name(one.qname)} {_t(c.type_to_text(one.qtype))}<small>{server}</small></div>"
+        f'<div class="draw"><svg viewBox="0 0 {SPAN} 27" preserveAspectRatio="none" role="img" aria-label="{_t(said)}">'
+        f'<title>{_t(said)}</title>{lines}<rect class="bar-{kind}" x="{left:.1f}" y="7" width="{width:.1f}" '
+        f'height="13" rx="3"/></svg></div><div class="took">{took}<small>{_t(one.result)}</small></div></summary>'
+        f"{_exchange_details(one)}</details>"
+    )
+
+
+def _exchange_details(one: Exchange) -> str:
+    manner = ["TCP" if one.tcp else "UDP", "no EDNS" if one.payload is None else f"EDNS {one.payload}"]
+    manner += ["DNS cookie"] if one.cookie else []
+    reply = [] if one.rcode is None else [c.rcode_to_text(one.rcode)]
+    reply += [] if one.octets is None else [f"{one.octets} octets"]
+    reply += words.flags_of(one.flags)
+    rows = [
+        f"Chosen: {_t(one.why)}; a server of {_name(one.zone)}, at {words.milliseconds(one.at)}, {', '.join(manner)}."
+    ]
+    rows += [f"Reply: {_t(', '.join(reply))}."] if reply else []
+    rows += [f"{_t(one.text)}."] if not one.good and one.text else []
+    rows += [f"The server says: {_t(sentence_of(code, text))}" for code, text in one.ede]
+    others = [
+        f"{_t(k.address)} {k.state}" + ("" if k.expected is None else f" {words.milliseconds(k.expected)}")
+        for k in one.candidates
+        if k.address != one.address
+    ]
+    rows += [f"Others: {', '.join(others)}."] if others else []
+    return "".join(f"<p>{row}</p>" for row in rows)
+
+
+# --- the rest -----------------------------------------------------------------------------------------------------
+
+
+def _delegations(story: Story) -> str:
+    rows = "".join(_delegation(one) for one in story.delegations)
+    head = "<thead><tr><th>Zone</th><th>Told by</th><th>Name servers and addresses</th><th>DS</th></tr></thead>"
+    body = f'<div class="card"><table class="cuts">{head}<tbody>{rows}</tbody></table></div>' if rows else ""
+    return _section("Delegations", "who is in charge of what, and who said so", body)
+
+
+def _delegation(one: Delegation) -> str:
+    told = (
+        _t(one.source)
+        if one.parent is None or one.told_by is None
+        else f'{_t(one.told_by)}<br><span class="quiet">a server of {_name(one.parent)}</span>'
+    )
+    hosts = "<br>".join(
+        f"{_name(host.name)} {_t(', '.join(host.addresses) or 'address not known')}" for host in one.hosts
+    )
+    if one.ds:
+        ds = "<br>".join(f"{d.tag} {_t(words.algorithm(d.algorithm))}" for d in one.ds)
+    else:
+        ds = "" if one.ds is None else "none" + (", with records to prove it" if one.denial else "")
+    return f"<tr><td><b>{_name(one.zone)}</b></td><td>{told}</td><td>{hosts}</td><td>{ds}</td></tr>"
+
+
+def _proofs(story: Story) -> str:
+    made = []
+    for proof in story.proofs:
+        tone = _tone(proof.verdict)
+        word = {"bad": "not proved", "open": "left open"}.get(tone, "proved")
+        note = f'<p class="note">{_t(proof.text)}</p>' if proof.text else ""
+        made.append(
+            f'<div class="card zone {tone}"><header>{_mark(tone)}<b>{_t(proof.what)}</b><span>{word}</span></header>'
+            f"{note}<table><tbody>{_rows(proof.records, marks=False)}</tbody></table></div>"
+        )
+    return _section("Proofs of absence", "NSEC and NSEC3 records and what they prove", "".join(made))
+
+
+def _cache(story: Story) -> str:
+    rows = "".join(
+        f"<tr><td>{_name(use.qname)} {_t(c.type_to_text(use.qtype))}</td><td>{_t(use.text)}</td>"
+        f"<td>{'' if use.verdict is None else words.belief(use.verdict)}</td></tr>"
+        for use in story.cache
+    )
+    return _section(
+        "From the cache", "what needed no question", f'<div class="card"><table>{rows}</table></div>' if rows else ""
+    )
+
+
+def _steps(story: Story) -> str:
+    rows = "".join(
+        f'<li style="--depth: {min(step.depth, 6)}"><span>{_t(step.kind)}</span><span>{_t(step.text)}</span></li>'
+        for step in story.steps
+    )
+    body = (
+        f'<details class="card"><summary>{_count(len(story.steps), "step", "steps")} in the order in which they '
+        f'happened</summary><ol class="steps">{rows}</ol></details>'
+    )
+    return _section("Every step", "", body if rows else "")
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -1,0 +1,469 @@
+"""From the steps of a resolution to its story: exchanges, delegations, zones of the chain of trust, checks and proofs.
+
+A resolution is told in the order in which it happened; people want it sorted by what it is about. This file sorts and
+decides nothing: verdicts and reasons are those of the rooms that found them. The rule: one pass over the steps, and a
+step whose facts are missing (an older recorder, a test) still leaves its sentence.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resolver.effects import Failure, Outcome, Reply, Server, TraceStep
+from resolver.explain import words
+from resolver.validate.records import Dnskey, Ds, Rrsig, parse_ds
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.edns import parse_ede
+from resolver.wire.rrset import RRset
+
+__all__ = [
+    "CacheUse",
+    "Candidate",
+    "Check",
+    "Delegation",
+    "Exchange",
+    "Host",
+    "Proof",
+    "Recorder",
+    "ServerReply",
+    "Story",
+    "ZoneTrust",
+    "tell",
+]
+
+EDE_CODE = 2  # octets before the text (RFC 8914 section 2)
+CLIENT_COOKIE = 8  # octets of our own part; what is longer has the server's (RFC 7873 section 4)
+FAR = 1 << 30
+
+
+class Recorder(list[TraceStep]):
+    """Collects steps and stamps each with the seconds since `clock` was first read. Give it as ``trace`` to a mesh."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._began = clock()
+
+    def append(self, step: TraceStep, /) -> None:
+        """Keep a step and note when it happened."""
+        step.at = self._clock() - self._began
+        super().append(step)
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A server that could have been asked: what was known of it, and the seconds expected (None: never heard of)."""
+
+    address: str
+    name: bytes | None
+    state: str
+    expected: float | None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One question to one server. `seconds` is None when nothing came back before the story ended."""
+
+    number: int
+    depth: int
+    purpose: str
+    zone: bytes
+    address: str
+    port: int
+    name: bytes | None
+    qname: bytes
+    qtype: int
+    at: float
+    tcp: bool
+    payload: int | None
+    timeout: float | None
+    why: str
+    candidates: list[Candidate]
+    seconds: float | None = None
+    result: str = "no reply"
+    good: bool = False
+    text: str = ""
+    rcode: int | None = None
+    flags: int = 0
+    octets: int | None = None
+    server_payload: int | None = None
+    cookie: bool = False
+    ede: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Host:
+    """A name server and the addresses it was known by at that moment."""
+
+    name: bytes | None
+    addresses: list[str]
+
+
+@dataclass(slots=True)
+class Delegation:
+    """A zone cut. `source` says where it is known from; `ds` None means that nothing was said about signatures."""
+
+    zone: bytes
+    parent: bytes | None
+    source: str
+    hosts: list[Host]
+    depth: int
+    purpose: str
+    ttl: int | None = None
+    told_by: str | None = None
+    ds: list[Ds] | None = None
+    denial: bool = False
+    """The referral brought records that shall prove that there is no DS."""
+
+
+@dataclass(slots=True)
+class Check:
+    """One look at a signature. `key` None: none was tried, for the reason in `text`; so too `signature`."""
+
+    owner: bytes
+    rtype: int
+    zone: bytes
+    signature: Rrsig | None
+    key: Dnskey | None
+    verdict: Verdict
+    text: str
+    ede: int
+    ttl: int
+
+    @property
+    def word(self) -> str:
+        """The result in a word."""
+        if self.verdict is Verdict.SECURE:
+            return "good"
+        return "not needed" if self.verdict is Verdict.INSECURE else "bad"
+
+
+@dataclass(slots=True)
+class Proof:
+    """Records that were to prove an absence."""
+
+    what: str
+    zone: bytes | None
+    verdict: Verdict
+    text: str
+    records: list[RRset]
+
+
+@dataclass(slots=True)
+class ZoneTrust:
+    """A zone of the chain of trust: its DS at the parent, its keys, which of them are vouched for, what it signed."""
+
+    zone: bytes
+    verdict: Verdict
+    text: str = ""
+    anchor: bool = False
+    cached: bool = False
+    ds: list[Ds] = field(default_factory=list)
+    keys: list[Dnskey] = field(default_factory=list)
+    entry: list[int] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    denial: list[RRset] = field(default_factory=list)
+
+    @property
+    def shown(self) -> Verdict:
+        """How the zone is drawn: broken too where its keys are good and something that it signed is not."""
+        good = {(check.owner, check.rtype) for check in self.checks if check.verdict is Verdict.SECURE}
+        bad = any(k.verdict is Verdict.BOGUS and (k.owner, k.rtype) not in good for k in self.checks)
+        return Verdict.BOGUS if bad else self.verdict
+
+
+@dataclass(slots=True)
+class CacheUse:
+    """Something that needed no question because the cache had it. `records` counts what was there."""
+
+    qname: bytes
+    qtype: int
+    text: str
+    verdict: Verdict | None
+    records: int
+    depth: int
+
+
+@dataclass(slots=True)
+class ServerReply:
+    """What a recursive server said when it was asked directly. `seconds` is how long it took over `transport`."""
+
+    server: str
+    port: int
+    rcode: int
+    flags: int
+    seconds: float
+    octets: int
+    transport: str
+    answer: list[RRset]
+    ede: list[tuple[int, str]]
+    notes: list[str]
+
+
+@dataclass(slots=True)
+class Story:
+    """Everything that is known about one answered question. Times are seconds; `now` is when it was put (UTC)."""
+
+    outcome: Outcome
+    seconds: float
+    now: int
+    validating: bool
+    steps: Sequence[TraceStep]
+    source: str
+    told: ServerReply | None = None
+    exchanges: list[Exchange] = field(default_factory=list)
+    delegations: list[Delegation] = field(default_factory=list)
+    zones: list[ZoneTrust] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    proofs: list[Proof] = field(default_factory=list)
+    cache: list[CacheUse] = field(default_factory=list)
+    aliases: list[bytes] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What validation found of the whole answer."""
+        return Verdict(self.outcome.verdict)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why there is no answer."""
+        return self.outcome.failure
+
+
+def tell(
+    steps: Iterable[TraceStep],
+    outcome: Outcome,
+    *,
+    seconds: float,
+    now: int,
+    validating: bool = True,
+    source: str = "by iteration",
+    told: ServerReply | None = None,
+) -> Story:
+    """Sort `steps` into the story of `outcome`; `seconds` is how long it took, `now` the UTC second it began."""
+    kept = tuple(steps)
+    story = Story(outcome, seconds, now, validating, kept, source, told)
+    _Teller(story).run(kept)
+    return story
+
+
+class _Teller:
+    """One pass over the steps. A query waits for one thing at a time, so a reply belongs to the last question."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+        self.open: Exchange | None = None
+        self.purposes = {0: "client"}
+        self.cuts: dict[bytes, Delegation] = {}
+        self.trust: dict[bytes, ZoneTrust] = {}
+
+    def run(self, steps: Sequence[TraceStep]) -> None:
+        tellers: dict[str, Callable[[TraceStep, dict[str, Any]], None]] = {
+            "ask": self._ask, "reply": self._reply, "truncated": self._reply, "retry": self._reply,
+            "failure": self._failure, "need": self._need, "cut": self._cut, "referral": self._referral,
+            "cache": self._cache, "stale": self._cache, "alias": self._alias, "keys": self._keys, "ds": self._ds,
+            "check": self._check, "proof": self._proof,
+        }  # fmt: skip
+        for step in steps:
+            teller = tellers.get(step.kind)
+            if teller is not None:
+                teller(step, step.facts or {})
+        story = self.story
+        story.delegations = list(self.cuts.values())
+        for check in story.checks:
+            if check.signature is None:
+                check.zone = self._home_of(check.zone)
+            home = self._zone(check.zone)
+            home.checks.append(check)
+            if check.verdict is Verdict.BOGUS and home.verdict is not Verdict.SECURE:
+                home.verdict, home.text = Verdict.BOGUS, check.text
+        used = [zone for zone in self.trust.values() if zone.keys or zone.ds or zone.checks or zone.text]
+        shown = [rrset.targets()[0] for rrset in story.outcome.answer if rrset.rtype == c.CNAME]
+        if shown and story.outcome.question.qtype != c.CNAME:
+            story.aliases = shown  # a reply can hold several at once, of which the steps tell only the last
+        story.zones = sorted(used, key=lambda zone: names.canonical_key(zone.zone))
+
+    # --- the walk -------------------------------------------------------------------------------------------------
+
+    def _ask(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        server, qname = step.server, step.qname
+        if server is None or qname is None:
+            return
+        known: Iterable[tuple[Server, str, float | None]] = facts.get("candidates", ())
+        exchange = Exchange(
+            len(self.story.exchanges) + 1, step.depth, self.purposes.get(step.depth, "client"),
+            step.zone or names.ROOT, server.address, server.port, server.name, qname, step.qtype, step.at or 0.0,
+            bool(facts.get("tcp")), facts.get("payload"), facts.get("timeout"), facts.get("why", step.text),
+            [Candidate(s.address, s.name, word, expected) for s, word, expected in known],
+        )  # fmt: skip
+        self.story.exchanges.append(exchange)
+        self.open = exchange
+
+    def _reply(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        exchange, self.open = self.open, None
+        if exchange is None:
+            return
+        exchange.seconds, exchange.rcode, exchange.text = step.rtt, step.rcode, step.text
+        exchange.result = facts.get("kind") or {"retry": "no EDNS"}.get(step.kind, step.kind)
+        exchange.good = exchange.result not in ("lame", "broken", "empty")
+        reply = facts.get("reply")
+        if isinstance(reply, Reply):
+            view = reply.view
+            exchange.flags, exchange.octets, exchange.tcp = view.flags, len(view.wire), reply.tcp
+            if view.edns is not None:
+                exchange.server_payload = view.edns.payload
+                exchange.cookie = len(view.edns.get(c.OPTION_COOKIE) or b"") > CLIENT_COOKIE
+                exchange.ede = [
+                    parse_ede(value) for code, value in view.edns.options
+                    if code == c.OPTION_EDE and len(value) >= EDE_CODE
+                ]  # fmt: skip
+
+    def _failure(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        exchange = self.open
+        if exchange is None or step.server is None:
+            return
+        self.open = None
+        failure = facts.get("failure")
+        exchange.seconds = max((step.at or 0.0) - exchange.at, 0.0)
+        exchange.result = failure.kind.name.lower() if isinstance(failure, Failure) else "failed"
+        exchange.text = failure.text if isinstance(failure, Failure) else step.text
+
+    def _need(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        self.purposes[step.depth + 1] = facts.get("purpose", "client")
+
+    def _cut(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        if step.zone is None or step.zone in self.cuts:
+            return
+        hosts = _hosts(facts.get("names", ()), facts.get("servers", ()))
+        self.cuts[step.zone] = Delegation(
+            step.zone, None, facts.get("why", step.text), hosts, step.depth, self.purposes.get(step.depth, "client")
+        )
+
+    def _referral(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        if step.zone is None or (step.zone in self.cuts and self.cuts[step.zone].parent is not None):
+            return
+        ds = facts.get("ds")
+        records = [] if ds is None else [d for d in map(parse_ds, ds.rdatas()) if d is not None]
+        self.cuts[step.zone] = Delegation(
+            step.zone, facts.get("from"), "referral", _hosts(facts.get("names", ()), facts.get("servers", ())),
+            step.depth, self.purposes.get(step.depth, "client"), ttl=facts.get("ttl"),
+            told_by=None if step.server is None else step.server.address, ds=records, denial=bool(facts.get("proofs")),
+        )  # fmt: skip
+
+    def _alias(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        if step.qname is not None and step.depth == 0:
+            self.story.aliases.append(step.qname)
+
+    def _cache(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        if step.qname is None:
+            return
+        verdict = facts.get("verdict")
+        self.story.cache.append(CacheUse(
+            step.qname, step.qtype, step.text, None if verdict is None else Verdict(verdict),
+            sum(len(rrset) for rrset in facts.get("sets", ())), step.depth,
+        ))  # fmt: skip
+
+    # --- trust ----------------------------------------------------------------------------------------------------
+
+    def _home_of(self, name: bytes) -> bytes:
+        """The zone of the chain, as far as it is known, that `name` lies in."""
+        known = {zone for zone, trust in self.trust.items() if trust.keys or trust.ds or trust.text} | {*self.cuts}
+        return max((zone for zone in known if names.is_subdomain(name, zone)), key=len, default=name)
+
+    def _zone(self, zone: bytes) -> ZoneTrust:
+        known = self.trust.get(zone)
+        if known is None:
+            known = self.trust[zone] = ZoneTrust(zone, Verdict.INDETERMINATE)
+        return known
+
+    def _ds(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        verdict = facts.get("verdict")
+        if step.zone is None or verdict is Verdict.SECURE:
+            return  # no zone of its own
+        zone = self._zone(step.zone)
+        zone.ds = list(facts.get("ds", ()))
+        zone.denial = [r for r in facts.get("proofs", ()) if r.rtype in (c.NSEC, c.NSEC3)]
+        if verdict is not None and zone.verdict is not Verdict.SECURE:
+            zone.verdict, zone.text = Verdict(verdict), step.text
+
+    def _keys(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        if step.zone is None:
+            return
+        zone = self._zone(step.zone)
+        if facts.get("cached") and zone.keys:
+            return
+        zone.keys = list(facts.get("keys", ()))
+        zone.ds = list(facts.get("ds", ())) or zone.ds
+        zone.anchor = zone.anchor or bool(facts.get("anchor"))
+        zone.entry = [key.tag for key in facts.get("entry", ())]
+        zone.cached = bool(facts.get("cached"))
+        if zone.cached:
+            zone.verdict = Verdict.SECURE
+        elif not zone.entry:
+            zone.verdict, zone.text = (
+                Verdict.BOGUS,
+                f"no key of {names.to_text(zone.zone)} is vouched for by its parent",
+            )
+
+    def _check(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        if step.zone is None or step.qname is None:
+            return
+        check = Check(
+            step.qname, step.qtype, step.zone, facts.get("signature"), facts.get("key"),
+            Verdict(facts.get("verdict", Verdict.INDETERMINATE)), step.text, facts.get("ede", -1), facts.get("ttl", 0),
+        )  # fmt: skip
+        same = any(
+            (k.owner, k.rtype, k.signature, k.key, k.verdict)
+            == (check.owner, check.rtype, check.signature, check.key, check.verdict)
+            for k in self.story.checks
+        )
+        if same:
+            return
+        self.story.checks.append(check)
+        if check.rtype == c.DNSKEY and names.equal(check.owner, check.zone):
+            zone = self._zone(check.zone)
+            if check.verdict is Verdict.SECURE:
+                zone.verdict, zone.text = Verdict.SECURE, ""
+
+    def _proof(self, step: TraceStep, facts: dict[str, Any]) -> None:
+        proof = Proof(
+            facts.get("what", step.text),
+            step.zone,
+            Verdict(facts.get("verdict", 0)),
+            facts.get("text", ""),
+            list(facts.get("records", ())),
+        )
+        if all((p.what, p.verdict) != (proof.what, proof.verdict) for p in self.story.proofs):
+            self.story.proofs.append(proof)
+
+
+def _hosts(found: Iterable[bytes], servers: Iterable[Server]) -> list[Host]:
+    """Name servers in the order of their NS set, each with its addresses; addresses without a name come last."""
+    hosts = {name: Host(name, []) for name in found}
+    for server in servers:
+        key = None if server.name is None else names.lower(server.name)
+        if key not in hosts and key is not None:
+            hosts[key] = Host(key, [])
+        elif key is None:
+            hosts.setdefault(b"", Host(None, []))
+        hosts[key or b""].addresses.append(server.address)
+    return list(hosts.values())
+
+
+def depth_in(zones: Sequence[ZoneTrust], zone: ZoneTrust) -> int:
+    """How many zones of the chain stand above `zone`."""
+    return sum(1 for other in zones if other is not zone and names.is_subdomain(zone.zone, other.zone))
+
+
+def question_of(story: Story) -> str:
+    """Name and type as text."""
+    question = story.outcome.question
+    return words.question(question.qname, question.qtype)
+
+
+def zone_over(story: Story, name: bytes) -> bytes:
+    """The closest zone that `name` lies in, as far as the story knows zones."""
+    known = {one.zone for one in story.delegations} | {one.zone for one in story.zones}
+    return max((zone for zone in known if names.is_subdomain(name, zone)), key=len, default=name)

@@ -1,0 +1,304 @@
+"""An explanation for the terminal: what came out and who has to mend it first, then the story as trees.
+
+The rule kept here: colour only where it is asked for, and nothing is said by colour alone; lines are made for 100
+columns and long names are never cut, because a name that is cut cannot be copied. Whatever came from the network goes
+through `clean`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from resolver.explain import words
+from resolver.explain.advice import advise, sentence_of
+from resolver.explain.story import Check, Delegation, Exchange, Story, ZoneTrust, depth_in, question_of
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import present
+from resolver.wire.rrset import RRset
+
+__all__ = ["to_text"]
+
+WIDTH = 100
+MARGIN = 10
+MANY = 4  # other servers of the zone that are named
+MARKS = {
+    "good": "\u2713",
+    "bad": "\u2717",
+    "open": "\u25cb",
+    "tee": "\u251c\u2500 ",
+    "end": "\u2514\u2500 ",
+    "bar": "\u2502  ",
+    "to": "\u2192",
+}
+PLAIN = {"good": "+", "bad": "x", "open": "o", "tee": "|- ", "end": "`- ", "bar": "|  ", "to": "->"}
+COLOURS = {"good": "32", "bad": "31", "open": "33", "dim": "2", "bold": "1", "head": "1;36"}
+
+
+def to_text(story: Story, *, colour: bool = False, unicode: bool = True) -> str:
+    """The whole story as lines; `unicode` off draws its trees in ASCII."""
+    return _Painter(story, colour, unicode).page()
+
+
+class _Painter:
+    """Collects lines. `paint` is the only place that knows of escape sequences."""
+
+    def __init__(self, story: Story, colour: bool, unicode: bool) -> None:
+        self.story = story
+        self.colour = colour
+        self.marks = MARKS if unicode else PLAIN
+        self.lines: list[str] = []
+
+    def paint(self, text: str, style: str) -> str:
+        return f"\x1b[{COLOURS[style]}m{text}\x1b[0m" if self.colour else text
+
+    def page(self) -> str:
+        story = self.story
+        self._head()
+        self._told()
+        self._answer("ANSWER", story.outcome.answer)
+        if not story.outcome.answer:
+            self._answer("AUTHORITY", [r.without_sigs() for r in story.outcome.authority if r.rtype == c.SOA])
+        self._delegations()
+        self._exchanges()
+        self._chain()
+        self._proofs()
+        self._cache()
+        return "\n".join(self.lines) + "\n"
+
+    # --- parts ----------------------------------------------------------------------------------------------------
+
+    def _title(self, text: str, remark: str = "") -> None:
+        self.lines += ["", self.paint(text, "head") + (self.paint(f"  {remark}", "dim") if remark else "")]
+
+    def _mark(self, verdict: Verdict) -> str:
+        style = {Verdict.SECURE: "good", Verdict.BOGUS: "bad"}.get(verdict, "open")
+        return self.paint(self.marks[style], style)
+
+    def _head(self) -> None:
+        story, outcome = self.story, self.story.outcome
+        advice = advise(story)
+        style = "bad" if story.failure is not None else "good" if story.verdict is Verdict.SECURE else "open"
+        belief = f", {story.verdict.name.lower()}" if story.validating else ", not validated"
+        word = self.paint(f"{self.marks[style]} {c.rcode_to_text(outcome.rcode)}{belief}", style)
+        count = len(story.exchanges)
+        self.lines.append(self.paint(question_of(story), "bold"))
+        self.lines.append(
+            f"{word} in {words.milliseconds(story.seconds)}, {count} {_plural('query', count)}, "
+            f"{words.clean(story.source)}"
+        )
+        self.lines.append("")
+        self._fact("why", advice.why)
+        for code, text in outcome.ede:
+            self._fact("error", sentence_of(code, "" if words.repeats(advice.why, text) else text))
+        if advice.who != "nobody":
+            self._fact("who", advice.people)
+            self._fact("hint", advice.hint)
+
+    def _fact(self, label: str, text: str) -> None:
+        rows = _wrapped(words.clean(text), WIDTH - MARGIN)
+        self.lines.append(f"  {self.paint(f'{label:<6}', 'dim')}  {rows[0]}")
+        self.lines += [" " * MARGIN + row for row in rows[1:]]
+
+    def _told(self) -> None:
+        told = self.story.told
+        if told is None:
+            return
+        self._title("THE SERVER SAYS", "its own walk it keeps to itself")
+        flags = " ".join(words.flags_of(told.flags))
+        self.lines.append(
+            f"  {told.server} port {told.port}: {c.rcode_to_text(told.rcode)}, flags {flags or 'none'}, "
+            f"{told.octets} octets over {told.transport.upper()} in {words.milliseconds(told.seconds)}"
+        )
+        self.lines += [f"  {self.paint(sentence_of(code, text), 'bad')}" for code, text in told.ede]
+        self.lines += [f"  {words.clean(note)}" for note in told.notes]
+        self.lines += [
+            f"  {names.to_text(r.name)} {r.ttl} {c.type_to_text(r.rtype)} "
+            f"{words.clean(present.rdata_to_text(r.rtype, rdata))}"
+            for r in told.answer
+            for rdata in r.rdatas()
+        ]
+
+    def _answer(self, title: str, rrsets: Sequence[RRset]) -> None:
+        if not rrsets:
+            return
+        self._title(title)
+        for rrset in rrsets:
+            mark = self._mark(Verdict(rrset.verdict)) if self.story.validating else " "
+            for rdata in rrset.rdatas():
+                text = words.clean(present.rdata_to_text(rrset.rtype, rdata))
+                self.lines.append(
+                    f"  {mark} {names.to_text(rrset.name)} {rrset.ttl} {c.type_to_text(rrset.rtype)} {text}"
+                )
+
+    def _delegations(self) -> None:
+        if not self.story.delegations:
+            return
+        self._title("DELEGATIONS", "who is in charge, and who said so")
+        for one in self.story.delegations:
+            depth = sum(
+                1 for other in self.story.delegations if other is not one and names.is_subdomain(one.zone, other.zone)
+            )
+            self._delegation(one, "   " * depth)
+
+    def _delegation(self, one: Delegation, indent: str) -> None:
+        told = (
+            f"told by {one.told_by}, a server of {names.to_text(one.parent)}"
+            if one.parent is not None and one.told_by
+            else words.clean(one.source)
+        )
+        life = "" if one.ttl is None else f", for {words.duration(one.ttl)}"
+        purpose = "" if one.purpose == "client" else f" [{_purpose(one.purpose)}]"
+        mark = self.marks["end"] if indent else ""
+        self.lines.append(
+            f"  {indent[3:]}{mark}{self.paint(names.to_text(one.zone), 'bold')}  "
+            + self.paint(f"{told}{life}{purpose}", "dim")
+        )
+        inner = f"  {indent}   "
+        for host in one.hosts:
+            known = ", ".join(host.addresses) or "address not known"
+            self.lines.append(f"{inner}NS {names.to_text(host.name) if host.name else '(no name)'} {known}")
+        if one.ds:
+            self.lines += [
+                f"{inner}DS {ds.tag} {words.algorithm(ds.algorithm)} {words.digest_type(ds.digest_type)}"
+                for ds in one.ds
+            ]
+        elif one.ds is not None and self.story.validating:
+            self.lines.append(f"{inner}no DS{', with records to prove it' if one.denial else ''}")
+
+    def _exchanges(self) -> None:
+        story = self.story
+        if not story.exchanges:
+            return
+        self._title("QUERIES", "when, to whom, why, and what came back")
+        for one in story.exchanges:
+            self._exchange(one)
+
+    def _exchange(self, one: Exchange) -> None:
+        style = "good" if one.good else "bad"
+        took = "no reply" if one.seconds is None else words.milliseconds(one.seconds)
+        indent = "  " * one.depth
+        purpose = "" if one.purpose == "client" else self.paint(f"  [{_purpose(one.purpose)}]", "dim")
+        self.lines.append(
+            f"  {one.number:>3}  +{one.at * 1000:<8.1f}{indent}{words.question(one.qname, one.qtype)}{purpose}"
+        )
+        name = f" {names.to_text(one.name)}" if one.name else ""
+        manner = ["TCP" if one.tcp else "UDP"]
+        manner.append("no EDNS" if one.payload is None else f"EDNS {one.payload}")
+        if one.cookie:
+            manner.append("cookie")
+        result = [self.paint(one.result, style)]
+        if one.rcode is not None:
+            result.append(c.rcode_to_text(one.rcode))
+        if one.octets is not None:
+            result.append(f"{one.octets} octets")
+        result += words.flags_of(one.flags)
+        pad = " " * 17 + indent
+        self.lines.append(
+            f"{pad}{self.marks['to']} {one.address}{name}, {', '.join(manner)}: {took}, {', '.join(result)}"
+        )
+        if not one.good and one.text:
+            self.lines.append(f"{pad}  {self.paint(words.clean(one.text), 'bad')}")
+        self.lines += [f"{pad}  says: {sentence_of(code, text)}" for code, text in one.ede]
+        others = [
+            f"{k.address} {k.state}" + ("" if k.expected is None else f" {words.milliseconds(k.expected)}")
+            for k in one.candidates
+            if k.address != one.address
+        ]
+        more = f" and {len(others) - MANY} more" if len(others) > MANY else ""
+        chosen = f"chosen: {words.clean(one.why)}" + (f"; others: {', '.join(others[:MANY])}{more}" if others else "")
+        self.lines += [pad + "  " + self.paint(row, "dim") for row in _wrapped(chosen, max(WIDTH - len(pad) - 2, 40))]
+
+    def _chain(self) -> None:
+        story = self.story
+        if not story.zones:
+            return
+        self._title("CHAIN OF TRUST", "from the anchor to the data")
+        for zone in story.zones:
+            self._zone(zone, "   " * depth_in(story.zones, zone))
+
+    def _zone(self, zone: ZoneTrust, indent: str) -> None:
+        mark = self.marks["end"] if indent else ""
+        origin = "trust anchor" if zone.anchor else "validated before, from the cache" if zone.cached else ""
+        note = "; ".join(x for x in (origin, words.clean(words.humane(zone.text))) if x)
+        self.lines.append(
+            f"  {indent[3:]}{mark}{self._mark(zone.shown)} {self.paint(names.to_text(zone.zone), 'bold')}"
+            + (f"  {note}" if note else "")
+        )
+        inner = f"  {indent}     "
+        for ds in zone.ds:
+            self.lines.append(
+                f"{inner}{'anchor' if zone.anchor else 'DS '} {ds.tag} {words.algorithm(ds.algorithm)} "
+                f"{words.digest_type(ds.digest_type)}"
+            )
+        for key in zone.keys:
+            vouched = ", vouched for" if key.tag in zone.entry else ""
+            self.lines.append(
+                f"{inner}key {key.tag} {words.algorithm(key.algorithm)}, flags {key.flags}, "
+                f"{words.key_role(key.flags)}{vouched}"
+            )
+        for check in zone.checks:
+            self.lines += [inner + row for row in self._check(check)]
+        for rrset in zone.denial:
+            self.lines.append(f"{inner}no DS, by {c.type_to_text(rrset.rtype)} {names.to_text(rrset.name)}")
+
+    def _check(self, check: Check) -> Iterable[str]:
+        what, sig = words.question(check.owner, check.rtype), check.signature
+        if sig is None:
+            yield f"{self._mark(check.verdict)} {words.clean(words.humane(check.text))}"
+            return
+        yield (
+            f"{self._mark(check.verdict)} signature of {what} by key {sig.tag}, {words.algorithm(sig.algorithm)}, "
+            f"{words.day(sig.inception)} to {words.day(sig.expiration)} UTC"
+        )
+        if check.verdict is not Verdict.SECURE:
+            yield "  " + self.paint(words.clean(words.humane(check.text)), "bad")
+
+    def _proofs(self) -> None:
+        if not self.story.proofs:
+            return
+        self._title("PROOFS OF ABSENCE")
+        for proof in self.story.proofs:
+            note = "" if not proof.text else f": {words.clean(proof.text)}"
+            word = {Verdict.BOGUS: "not proved", Verdict.INSECURE: "left open"}.get(proof.verdict, "proved")
+            self.lines.append(f"  {self._mark(proof.verdict)} {proof.what}: {word}{note}")
+            for rrset in proof.records:
+                for rdata in rrset.rdatas():
+                    text = words.clean(present.rdata_to_text(rrset.rtype, rdata))
+                    self.lines.append(f"      {names.to_text(rrset.name)} {c.type_to_text(rrset.rtype)} {text}")
+
+    def _cache(self) -> None:
+        if not self.story.cache:
+            return
+        self._title("FROM THE CACHE")
+        for use in self.story.cache:
+            belief = "" if use.verdict is None else f", {words.belief(use.verdict)}"
+            self.lines.append(
+                f"  {words.question(use.qname, use.qtype)}: {words.clean(use.text)}"
+                f" ({use.records} {_plural('record', use.records)}{belief})"
+            )
+
+
+def _purpose(purpose: str) -> str:
+    return {
+        "chain": "for validation",
+        "address": "address of a name server",
+        "priming": "the root's servers",
+        "prefetch": "early renewal",
+    }.get(purpose, purpose)
+
+
+def _plural(word: str, count: int) -> str:
+    if count == 1:
+        return word
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width`, broken at blanks only: a long name stays whole."""
+    rows = [""]
+    for word in text.split(" "):
+        if rows[-1] and len(rows[-1]) + 1 + len(word) > width:
+            rows.append(word)
+        else:
+            rows[-1] = f"{rows[-1]} {word}" if rows[-1] else word
+    return rows

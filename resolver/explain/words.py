@@ -1,0 +1,115 @@
+"""The words that all three forms of an explanation share: numbers of DNSSEC spelled out, times, and safe text.
+
+The rule kept here: `clean` is the one gate for text that somebody else wrote. Names and rdata come escaped from
+`wire`, but extended errors (RFC 8914) are UTF-8 of a stranger's making: escape sequences would rewrite a terminal, and
+the controls for the direction of text would make one word look like another.
+"""
+
+import re
+import unicodedata
+from datetime import UTC, datetime
+
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+__all__ = [
+    "algorithm",
+    "belief",
+    "clean",
+    "day",
+    "digest_type",
+    "duration",
+    "flags_of",
+    "humane",
+    "key_role",
+    "milliseconds",
+    "question",
+    "repeats",
+]
+
+# RFC 8624 section 3.1 and the IANA registry of algorithm numbers.
+ALGORITHMS = {
+    1: "RSAMD5", 3: "DSA", 5: "RSASHA1", 6: "DSA-NSEC3-SHA1", 7: "RSASHA1-NSEC3-SHA1", 8: "RSASHA256", 10: "RSASHA512",
+    12: "ECC-GOST", 13: "ECDSAP256SHA256", 14: "ECDSAP384SHA384", 15: "ED25519", 16: "ED448",
+}  # fmt: skip
+# RFC 8624 section 3.3.
+DIGESTS = {1: "SHA-1", 2: "SHA-256", 3: "GOST R 34.11-94", 4: "SHA-384"}
+FLAGS = ((c.AA, "aa"), (c.TC, "tc"), (c.RD, "rd"), (c.RA, "ra"), (c.AD, "ad"), (c.CD, "cd"))
+SEP, REVOKED, ZONE = 0x0001, 0x0080, 0x0100
+# Other, control, format, surrogate, private, unassigned; line and paragraph separators.
+UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+SPAN = re.compile(r"\b(\d{3,}) s\b")
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def clean(text: str) -> str:
+    """`text` with everything that a terminal or a browser would obey instead of showing written as ``\\u{1b}``."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(f"\\u{{{ord(x):x}}}" if unicodedata.category(x) in UNSAFE else x for x in text)
+
+
+def algorithm(number: int) -> str:
+    """The mnemonic of a DNSSEC algorithm, or its number."""
+    return ALGORITHMS.get(number, f"algorithm {number}")
+
+
+def digest_type(number: int) -> str:
+    """The name of a DS digest type, or its number."""
+    return DIGESTS.get(number, f"digest type {number}")
+
+
+def key_role(flags: int) -> str:
+    """What a key is for by its flags: the SEP bit is a hint, the others are orders (RFC 4034 section 2.1.1)."""
+    if flags & REVOKED:
+        return "revoked"
+    if not flags & ZONE:
+        return "not a zone key"
+    return "key-signing" if flags & SEP else "zone-signing"
+
+
+def belief(verdict: Verdict) -> str:
+    """A verdict in words."""
+    return "not validated yet" if verdict is Verdict.INDETERMINATE else verdict.name.lower()
+
+
+def day(seconds: int) -> str:
+    """A moment of a signature as date and time in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def duration(seconds: float) -> str:
+    """A span as people say it: ``2 d 4 h``."""
+    left, parts = int(seconds), []
+    for unit, size in UNITS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def humane(text: str) -> str:
+    """`text` with spans of many seconds told in days and hours."""
+    return SPAN.sub(lambda found: duration(int(found[1])), text)
+
+
+def repeats(sentence: str, text: str) -> bool:
+    """Whether the last clause of `text` is said in `sentence` already."""
+    return humane(text.rpartition(": ")[2]).lower() in sentence.lower()
+
+
+def milliseconds(seconds: float) -> str:
+    """A short time: two digits behind the point while it would read as nothing otherwise."""
+    value = seconds * 1000
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
+
+
+def question(qname: bytes, qtype: int) -> str:
+    """Name and type as text."""
+    return f"{names.to_text(qname)} {c.type_to_text(qtype)}"
+
+
+def flags_of(flags: int) -> list[str]:
+    """The header bits that are set, by their usual two letters."""
+    return [word for mask, word in FLAGS if flags & mask]

@@ -1,0 +1,221 @@
+"""The story of a query holds what happened: delegations, exchanges with reasons, the chain of trust, proofs, the cache.
+
+The signed playground in virtual time tells it, so that every figure is known beforehand; where a network has to
+misbehave, `minet` does.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+from support.fakenet import Link
+from support.minet import build, reply, scripted
+from support.signed_net import NOW, explained, resolver_in
+from support.signing import ZoneKey
+
+from resolver.explain.advice import advise
+from resolver.explain.story import Recorder, tell
+from resolver.playground import World, signed
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.edns import encode_ede
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return signed.signed_world(NOW)
+
+
+def n(text: str) -> bytes:
+    return names.from_text(text)
+
+
+# --- a good name ----------------------------------------------------------------------------------------------------
+
+
+def test_delegations_are_told_with_servers_glue_and_ds(world: World) -> None:
+    story = explained(resolver_in(world), "www.nsec.dnssec.playground.")
+    told = {names.to_text(one.zone): one for one in story.delegations}
+    assert list(told) == [".", "playground.", "dnssec.playground.", "nsec.dnssec.playground."]
+    cut = told["playground."]
+    assert (cut.parent, cut.told_by is not None, cut.ttl) == (names.ROOT, True, 3600)
+    assert [(names.to_text(host.name), host.addresses) for host in cut.hosts] == [
+        ("a.nic.playground.", ["127.20.3.1"]),
+        ("b.nic.playground.", ["127.20.3.2"]),
+    ]
+    assert [(ds.algorithm, ds.digest_type) for ds in cut.ds] == [(15, 2)]
+
+
+def test_every_exchange_has_its_reason_time_and_size(world: World) -> None:
+    minet = resolver_in(world)
+    story = explained(minet, "www.nsec.dnssec.playground.")
+    assert len(story.exchanges) == len(minet.net.log)
+    for number, (told, seen) in enumerate(zip(story.exchanges, minet.net.log, strict=True), 1):
+        assert (told.number, told.address, told.tcp) == (number, seen.address, seen.tcp)
+        assert told.seconds == pytest.approx(0.01) and told.good and told.octets > 20 and told.why
+        assert told.address in [candidate.address for candidate in told.candidates]
+    assert [one.at for one in story.exchanges] == pytest.approx([0.01 * k for k in range(len(story.exchanges))])
+    first = story.exchanges[1]
+    assert {candidate.state for candidate in first.candidates} == {"known", "untried"}
+    assert {one.purpose for one in story.exchanges} == {"client", "chain", "priming"}
+
+
+def test_the_chain_has_every_key_ds_and_signature(world: World) -> None:
+    story = explained(resolver_in(world), "www.nsec.dnssec.playground.")
+    chain = {names.to_text(one.zone): one for one in story.zones}
+    assert list(chain) == [".", "playground.", "dnssec.playground.", "nsec.dnssec.playground."]
+    assert all(one.verdict is Verdict.SECURE for one in story.zones)
+    root = chain["."]
+    assert root.anchor and [key.flags for key in root.keys] in ([257, 256], [256, 257]) and len(root.entry) == 1
+    for below in story.zones[1:]:
+        assert [ds.tag for ds in below.ds] == below.entry
+    last = chain["nsec.dnssec.playground."].checks
+    assert [(names.to_text(k.owner), k.rtype, k.word) for k in last] == [
+        ("nsec.dnssec.playground.", c.DNSKEY, "good"),
+        ("www.nsec.dnssec.playground.", c.A, "good"),
+    ]
+    for check in story.checks:
+        assert check.signature.inception < NOW < check.signature.expiration
+        assert check.key.tag == check.signature.tag
+
+
+def test_a_proof_of_absence_names_its_records(world: World) -> None:
+    story = explained(resolver_in(world), "missing.nsec3.dnssec.playground.")
+    (proof,) = story.proofs
+    assert proof.verdict is Verdict.SECURE and proof.what == "missing.nsec3.dnssec.playground. does not exist"
+    assert {record.rtype for record in proof.records} == {c.NSEC3} and len(proof.records) >= 2
+    assert "does not exist, proved" in advise(story).why
+
+
+def test_what_the_cache_had_is_told(world: World) -> None:
+    minet = resolver_in(world)
+    minet.ask("www.nsec.dnssec.playground.")
+    story = explained(minet, "www.nsec.dnssec.playground.")
+    assert not story.exchanges and len(story.cache) == 1 and story.cache[0].verdict is Verdict.SECURE
+    story = explained(minet, "aaa.nsec.dnssec.playground.")
+    assert len(story.exchanges) == 1 and story.zones[0].cached, "the keys were validated before"
+    assert story.outcome.verdict == Verdict.SECURE
+
+
+def test_aliases_across_zones_are_all_there(world: World) -> None:
+    story = explained(resolver_in(world), "far.chains.dnssec.playground.")
+    assert story.aliases == [n("alias.nsec.dnssec.playground."), n("www.nsec.dnssec.playground.")]
+    zones = [names.to_text(one.zone) for one in story.zones]
+    assert zones == [".", "playground.", "dnssec.playground.", "chains.dnssec.playground.", "nsec.dnssec.playground."]
+
+
+def test_an_insecure_delegation_says_by_which_proof(world: World) -> None:
+    story = explained(resolver_in(world), "www.insecure.dnssec.playground.")
+    last = story.zones[-1]
+    assert last.verdict is Verdict.INSECURE and last.denial and not last.keys
+    assert [check.word for check in last.checks] == ["not needed"]
+    assert advise(story).zone == n("insecure.dnssec.playground.") and "not signed" in advise(story).why
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "who", "zone", "words"),
+    [
+        ("expired", "zone", "expired.dnssec.playground.", "expired 2 d"),
+        ("future-one", "zone", "future-one.dnssec.playground.", "becomes valid in"),
+        ("tampered", "zone", "tampered.dnssec.playground.", "is wrong"),
+        ("no-signature", "zone", "no-signature.dnssec.playground.", "no signature in a signed zone"),
+        ("ds-mismatch", "parent", "ds-mismatch.dnssec.playground.", "no key of ds-mismatch"),
+        ("wrong-tag", "zone", "wrong-tag.dnssec.playground.", "no key 1 of algorithm"),
+        ("no-zone-key", "zone", "no-zone-key.dnssec.playground.", "may not sign"),
+    ],
+)
+def test_a_bogus_name_has_a_reason_and_somebody_to_mend_it(world: World, label, who, zone, words) -> None:
+    story = explained(resolver_in(world), f"www.{label}.dnssec.playground.")
+    advice = advise(story)
+    assert (advice.who, advice.zone) == (who, n(zone)), advice
+    assert words in advice.why.lower() and len(advice.hint) > 30
+    assert story.outcome.ede[0][0] == next(
+        s.ede for s in world.specials if s.qname == f"www.{label}.dnssec.playground."
+    )
+    assert [one.zone for one in story.zones if one.shown is Verdict.BOGUS] == [n(zone)]
+
+
+@pytest.mark.parametrize("special", [s for s in signed.SPECIALS if s.verdict is Verdict.BOGUS], ids=lambda s: s.qname)
+def test_every_bogus_name_of_the_playground_has_advice_about_its_own_zone(world: World, special) -> None:
+    story = explained(resolver_in(world), special.qname, special.qtype)
+    advice = advise(story)
+    assert advice.who in ("zone", "parent", "network") and advice.zone is not None, advice
+    assert names.is_subdomain(advice.zone, n("dnssec.playground.")), advice
+    assert advice.zone != n("dnssec.playground."), "the home of all is sound"
+
+
+def test_a_wrong_anchor_is_the_resolvers_fault(world: World) -> None:
+    another = SimpleNamespace(**vars(world) | {"trust_anchors": (ZoneKey(".", label="another").anchor(),)})
+    advice = advise(explained(resolver_in(another), "www.dnssec.playground."))
+    assert advice.who == "resolver" and "trust anchor" in advice.hint
+
+
+def told(minet, name, rtype="A"):
+    return explained(minet, name, rtype, validating=False)
+
+
+def test_dead_servers_are_named_with_how_long_they_kept_silent() -> None:
+    minet = build(links={"192.0.2.1": Link(loss=1.0), "192.0.2.2": Link(loss=1.0)})
+    story = told(minet, "www.example.com.")
+    silent = [one for one in story.exchanges if one.result == "timeout"]
+    assert {one.address for one in silent} == {"192.0.2.1", "192.0.2.2"}
+    assert all(one.seconds > 0.3 and not one.good for one in silent)
+    advice = advise(story)
+    assert (advice.who, advice.zone) == ("network", n("example.com.")) and "192.0.2.1: no reply" in advice.why
+
+
+def test_lame_servers_are_the_delegations_fault() -> None:
+    def refuse(qname, qtype, packet):
+        return reply(packet, rcode=c.REFUSED, flags=0)
+
+    minet = build()
+    minet.net.hosts["192.0.2.1"] = minet.net.hosts["192.0.2.2"] = scripted(refuse)
+    advice = advise(told(minet, "www.example.com."))
+    assert advice.zone == n("example.com.") and advice.who in ("zone", "parent")
+    assert "REFUSED" in advice.why
+
+
+def test_truncation_and_tcp_are_told() -> None:
+    minet = build(links={"192.0.2.1": Link(truncate_above=20), "192.0.2.2": Link(truncate_above=20)})
+    story = told(minet, "www.example.com.")
+    assert [(one.result, one.tcp) for one in story.exchanges[-2:]] == [("truncated", False), ("answer", True)]
+
+
+def test_a_cached_failure_says_that_it_is_one() -> None:
+    minet = build(links={"192.0.2.1": Link(loss=1.0), "192.0.2.2": Link(loss=1.0)})
+    minet.ask("www.example.com.")
+    story = told(minet, "www.example.com.")
+    assert not story.exchanges
+    advice = advise(story)
+    assert advice.who == "resolver" and "flush" in advice.hint
+
+
+def test_an_extended_error_of_a_server_is_kept_beside_its_reply() -> None:
+    def angry(qname, qtype, packet):
+        from resolver.wire.build import Builder
+        from resolver.wire.message import MessageView
+
+        query = MessageView.parse(packet)
+        builder = Builder(4096, reserve_opt=100)
+        builder.start(query.id, c.QR | c.REFUSED, query.qname, query.qtype)
+        builder.opt(1232, options=[(c.OPTION_EDE, encode_ede(18, "go away"))])
+        return builder.finish()
+
+    minet = build()
+    minet.net.hosts["192.0.2.1"] = minet.net.hosts["192.0.2.2"] = scripted(angry)
+    story = told(minet, "www.example.com.")
+    assert story.exchanges[-1].ede == [(18, "go away")]
+
+
+def test_steps_without_facts_leave_their_sentences() -> None:
+    """A trace that another recorder made: nothing is known but the words."""
+    minet = build()
+    steps = Recorder(minet.net.monotonic)
+    outcome = minet.ask("www.example.com.", trace=steps)
+    for step in steps:
+        step.facts = None
+    story = tell(steps, outcome, seconds=0.1, now=NOW, validating=False)
+    assert len(story.exchanges) == len(minet.net.log) and story.exchanges[0].why and len(story.steps) == len(steps)
