@@ -1,4 +1,4 @@
-"""Every SERVFAIL says why: each way to fail, from silence to an internal fault, ends in an extended error and a sentence.
+"""Every SERVFAIL says why: each way to fail, from silence to an internal fault, has an extended error and a sentence.
 
 The failures are brought about in the fake network and then composed by the real service, so that what is looked at is
 what a client reads (RFC 8914).
