@@ -62,6 +62,8 @@ ACCEPT_RETRY_SECONDS = Limit(1, 1, 60, "seconds", "pause of a listener that ran 
 DATAGRAM_BATCH = Limit(64, 1, 64, "datagrams", "read by one recvmmsg and answered by one sendmmsg")
 DATAGRAM_BUDGET = Limit(4, 1, 64, "batches", "batches of one socket a turn, so that a flood starves nobody")
 DATAGRAM_SIZE = Limit(65_536, 512, 65_536, "bytes", "more than the longest UDP payload: nothing is cut off")
+DATAGRAM_SEGMENTS = Limit(64, 1, 64, "datagrams", "sent as one and cut up by the kernel: UDP_MAX_SEGMENTS of Linux")
+DATAGRAM_RUN = Limit(65_000, 512, 65_487, "bytes", "of such a run: what IPv4 and IPv6 headers leave of 64 KiB")
 ADDRESS_CACHE = Limit(1024, 0, 1 << 16, "addresses", "remembered conversions; emptied when full: forging costs CPU")
 LOST_WRITES_BEFORE_WARNING = Limit(5, 1, 1 << 20, "calls", "asyncio's value: writes to a lost connection before a log")
 

@@ -22,7 +22,7 @@ cdef extern from *:
 cdef extern from "<errno.h>" nogil:
     int errno
     const int EAGAIN, EINTR, EEXIST, ENOENT, EBADF, EPERM, EINVAL, ENOSYS, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM
-    const int ECONNABORTED, ECONNREFUSED, EPIPE, EMSGSIZE, ENOTCONN
+    const int ECONNABORTED, ECONNREFUSED, EPIPE, EMSGSIZE, ENOTCONN, EIO, EOPNOTSUPP, ENOPROTOOPT
 
 # --- memory -------------------------------------------------------------------------------------------------------
 
@@ -123,9 +123,33 @@ cdef extern from "<sys/socket.h>" nogil:
     int getpeername(int fd, sockaddr *address, socklen_t *length)
     int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
     int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
+    cdef struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    cmsghdr *CMSG_FIRSTHDR(msghdr *message)
+    cmsghdr *CMSG_NXTHDR(msghdr *message, cmsghdr *before)
+    unsigned char *CMSG_DATA(cmsghdr *header)
+    size_t CMSG_LEN(size_t length)
+    size_t CMSG_SPACE(size_t length)
+
+cdef extern from *:
+    """
+    #include <netinet/udp.h>
+    #ifndef SOL_UDP
+    #define SOL_UDP 17
+    #endif
+    #ifndef UDP_SEGMENT
+    #define UDP_SEGMENT 103
+    #endif
+    #ifndef UDP_GRO
+    #define UDP_GRO 104
+    #endif
+    """
+    const int SOL_UDP, UDP_SEGMENT, UDP_GRO
 
 cdef extern from "<netinet/in.h>" nogil:
-    const int IPPROTO_TCP
+    const int IPPROTO_TCP, IPPROTO_IP, IPPROTO_IPV6, IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO
     cdef struct in_addr:
         uint32_t s_addr
     cdef struct in6_addr:
@@ -140,6 +164,13 @@ cdef extern from "<netinet/in.h>" nogil:
         uint32_t sin6_flowinfo
         in6_addr sin6_addr
         uint32_t sin6_scope_id
+    cdef struct in_pktinfo:
+        int ipi_ifindex
+        in_addr ipi_spec_dst
+        in_addr ipi_addr
+    cdef struct in6_pktinfo:
+        in6_addr ipi6_addr
+        unsigned int ipi6_ifindex
     uint16_t htons(uint16_t value)
     uint16_t ntohs(uint16_t value)
     uint32_t htonl(uint32_t value)

@@ -12,8 +12,10 @@ from libc.stdint cimport uint32_t
 from corenet.core cimport sys as c
 from corenet.core.sys cimport sockaddr, sockaddr_in, sockaddr_in6, sockaddr_nl, sockaddr_storage, sockaddr_un
 from corenet.core.sys cimport sockaddr_vm, socklen_t
+from corenet.transports.batch cimport Origin
 
 from corenet.limits import ADDRESS_CACHE
+from corenet.transports.peer import PeerAddress
 
 cdef dict remembered = {}
 cdef Py_ssize_t REMEMBER = ADDRESS_CACHE.default
@@ -81,6 +83,41 @@ cdef object to_object(const sockaddr *address, socklen_t length):
     return found
 
 
+cdef object to_peer(const sockaddr *address, socklen_t length, const Origin *origin):
+    """Return the same as a `PeerAddress` that knows to which local address the datagram came."""
+    cdef char text[64]
+    cdef bytes key
+    cdef object found
+    if origin.family == 0 or length > <socklen_t>sizeof(sockaddr_in6):
+        return to_object(address, length)
+    # Longer than any key of `to_object`.
+    key = PyBytes_FromStringAndSize(NULL, length + sizeof(Origin))
+    c.memcpy(PyBytes_AS_STRING(key), address, length)
+    c.memcpy(PyBytes_AS_STRING(key) + length, origin, sizeof(Origin))
+    found = remembered.get(key)
+    if found is None:
+        c.inet_ntop(origin.family, origin.address, text, sizeof(text))
+        found = PeerAddress(decode(address, length))
+        found.local = text.decode("ascii")
+        found.origin = PyBytes_FromStringAndSize(<const char *>origin, sizeof(Origin))
+        if len(remembered) >= REMEMBER:
+            remembered.clear()
+        remembered[key] = found
+    return found
+
+
+cdef bint origin_of(object address, Origin *out) except -1:
+    """Fill `out` when `address` is a `PeerAddress` made here."""
+    cdef bytes packed
+    if type(address) is not PeerAddress:
+        return False
+    packed = address.origin
+    if PyBytes_GET_SIZE(packed) != sizeof(Origin):
+        return False
+    c.memcpy(out, PyBytes_AS_STRING(packed), sizeof(Origin))
+    return True
+
+
 cdef int port_of(object value) except -1:
     cdef long port
     if not isinstance(value, int):
@@ -118,7 +155,7 @@ cdef int from_object(object address, int family, sockaddr_storage *out, socklen_
         # A path carries its final zero, an abstract name does not.
         length[0] = <socklen_t>(UNIX_PATH_OFFSET + size + (0 if local.sun_path[0] == 0 else 1))
         return 0
-    if type(address) is not tuple:
+    if not isinstance(address, tuple):
         return -1
     parts = len(<tuple>address)
     if family == c.AF_NETLINK and parts == 2:

@@ -4,13 +4,14 @@ A handler is called without the GIL for each datagram of a batch. It returns the
 ``out.data`` (at most ``out.capacity`` bytes), 0 to drop the datagram, or a negative number to hand it to Python.
 """
 
-from cpython.object cimport PyObject
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from corenet.core.engine cimport Engine
-from corenet.core.sys cimport iovec, mmsghdr, sockaddr, sockaddr_storage, socklen_t
+from corenet.core.sys cimport sockaddr, sockaddr_storage, socklen_t
 from corenet.transports.base cimport Transport
+from corenet.transports.batch cimport Batch, Origin
+from corenet.transports.datagramqueue cimport DatagramQueue
 
 ctypedef struct Datagram:
     uint8_t *data
@@ -21,28 +22,6 @@ ctypedef struct Datagram:
     int64_t now_ns
 
 ctypedef int (*native_handler)(void *ctx, const Datagram *inp, Datagram *out) noexcept nogil
-
-cdef struct Waiting:
-    PyObject *data
-    socklen_t address_length
-    sockaddr_storage address
-
-cdef struct Batch:
-    uint8_t *received
-    uint8_t *replies
-    mmsghdr *inputs
-    mmsghdr *outputs
-    iovec *input_vectors
-    iovec *output_vectors
-    sockaddr_storage *peers
-    uint8_t *passed
-    int answered
-    int dropped
-    int declined
-
-cdef class BatchArena:
-    cdef Batch batch
-    cdef size_t mapped
 
 cdef class DatagramTransport(Transport):
     cdef int family
@@ -58,11 +37,9 @@ cdef class DatagramTransport(Transport):
     cdef unsigned long long dropped
     cdef unsigned long long passed_on
     cdef uint64_t last_turn
-    cdef Waiting *waiting
-    cdef size_t waiting_head
-    cdef size_t waiting_count
-    cdef size_t waiting_capacity
-    cdef Py_ssize_t waiting_bytes
+    cdef DatagramQueue queue
+    cdef size_t longest_in_run      # of datagrams that may leave as one; 0: the kernel cannot cut
+    cdef bint anywhere              # bound to no address: datagrams say to which of ours they came
 
     cdef void set_native_handler(self, native_handler fn, void *ctx, object keep_alive)
     cdef Batch *batch(self) except NULL
@@ -70,13 +47,18 @@ cdef class DatagramTransport(Transport):
     cdef int receive_native(self) except -2
     cdef int receive_each(self) except -2
     cdef int native_turn(self, Batch *batch) noexcept nogil
+    cdef void native_one(
+        self, Batch *batch, int slot, Datagram *incoming, Datagram *outgoing, int *replies
+    ) noexcept nogil
+    cdef void send_replies(self, Batch *batch, int count) noexcept nogil
     cdef int deliver(self, list datagrams) except -1
     cdef int receive_failed(self, int number) except -1
     cdef int send(self, object data, object address) except -1
-    cdef int wait(self, bytes data, const sockaddr_storage *address, socklen_t length) except -1
+    cdef int wait(
+        self, bytes data, const sockaddr_storage *address, socklen_t length, const Origin *origin
+    ) except -1
     cdef int flush(self) except -1
     cdef int note_error(self, object error) except -1
     cdef int drained(self) except -1
-    cdef int forget_first(self, int count) except -1
-    cdef tuple taken(self, Batch *batch, int i)
+    cdef tuple piece(self, Batch *batch, uint32_t slot, uint32_t offset, uint32_t length)
     cdef int resolve(self, object address, sockaddr_storage *out, socklen_t *length) except -1

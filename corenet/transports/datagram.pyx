@@ -1,7 +1,8 @@
 """Datagram transports that move whole batches: one recvmmsg, one pass, one sendmmsg.
 
 With a native handler a batch is received, answered and sent without the GIL; only what the handler declines reaches
-Python, as one list. Network errors (a refused port, a firewall) belong to single datagrams and go to
+Python, as one list. The kernel joins datagrams on receipt and cuts them on sending where it can (`corenet.transports.batch`);
+neither protocol nor handler sees anything but single datagrams. Network errors (a refused port, a firewall) belong to single datagrams and go to
 ``error_received``; they never close the endpoint. Unix sockets take one datagram at a time, because theirs may be
 longer than a slot of the batch.
 """
@@ -13,15 +14,11 @@ from asyncio.trsock import TransportSocket
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport (
-    PyBytes_AS_STRING,
     PyBytes_CheckExact,
     PyBytes_FromStringAndSize,
-    PyBytes_GET_SIZE,
 )
-from cpython.exc cimport PyErr_NoMemory
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -33,94 +30,40 @@ from corenet.core.sys cimport (
     PyContext_Exit,
     PyObject_VectorcallMethod,
     errno,
-    iovec,
-    mmsghdr,
     sockaddr,
     sockaddr_storage,
     socklen_t,
 )
-from corenet.transports.address cimport from_object, to_object
+from corenet.transports.address cimport from_object, origin_of, to_object, to_peer
 from corenet.transports.base cimport Transport, call_method1, os_error
+from corenet.transports.batch cimport (
+    BATCH,
+    SEGMENTS,
+    SLOT,
+    STRIDE,
+    Batch,
+    BatchArena,
+    Origin,
+    Segment,
+    is_anywhere,
+    read_control,
+    receive_into,
+    send_from,
+    switch_on,
+    transmit,
+)
+from corenet.transports.datagramqueue cimport datagrams_forget, datagrams_free, datagrams_load, datagrams_push
 
-from corenet.limits import DATAGRAM_BATCH, DATAGRAM_BUDGET, DATAGRAM_SIZE, LOST_WRITES_BEFORE_WARNING
+from corenet.limits import DATAGRAM_BUDGET, DATAGRAM_RUN, LOST_WRITES_BEFORE_WARNING
 from corenet.transports import faces
 
-cdef enum:
-    BATCH = 64
-    SLOT = 65536
-    # Slots a page apart from a power of two, or all 64 would fight for the same lines of the cache.
-    STRIDE = 65536 + 320
-
-if DATAGRAM_BATCH.default != BATCH or DATAGRAM_SIZE.default != SLOT:
-    raise ImportError("the arena's layout and the limits disagree")
-
 cdef int BUDGET = DATAGRAM_BUDGET.default
+cdef size_t LARGEST_RUN = DATAGRAM_RUN.default
 cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING.default
 
 
 cdef int propagate() except -1:
     return -1
-
-
-@cython.final
-cdef class BatchArena:
-    """The buffers of one loop for one batch each way; pages are touched only as datagrams need them."""
-
-    def __cinit__(self) -> None:
-        cdef int i
-        cdef Batch *batch = &self.batch
-        cdef int flags = c.MAP_PRIVATE | c.MAP_ANONYMOUS | c.MAP_NORESERVE
-        self.mapped = <size_t>STRIDE * BATCH
-        batch.received = <uint8_t *>c.mmap(NULL, self.mapped, c.PROT_READ | c.PROT_WRITE, flags, -1, 0)
-        if batch.received == c.MAP_FAILED:
-            batch.received = NULL
-            PyErr_NoMemory()
-        batch.replies = <uint8_t *>c.mmap(NULL, self.mapped, c.PROT_READ | c.PROT_WRITE, flags, -1, 0)
-        if batch.replies == c.MAP_FAILED:
-            batch.replies = NULL
-            PyErr_NoMemory()
-        batch.inputs = <mmsghdr *>PyMem_RawMalloc(BATCH * sizeof(mmsghdr))
-        batch.outputs = <mmsghdr *>PyMem_RawMalloc(BATCH * sizeof(mmsghdr))
-        batch.input_vectors = <iovec *>PyMem_RawMalloc(BATCH * sizeof(iovec))
-        batch.output_vectors = <iovec *>PyMem_RawMalloc(BATCH * sizeof(iovec))
-        batch.peers = <sockaddr_storage *>PyMem_RawMalloc(BATCH * sizeof(sockaddr_storage))
-        batch.passed = <uint8_t *>PyMem_RawMalloc(BATCH)
-        if (
-            batch.inputs == NULL or batch.outputs == NULL or batch.input_vectors == NULL
-            or batch.output_vectors == NULL or batch.peers == NULL or batch.passed == NULL
-        ):
-            PyErr_NoMemory()
-        c.memset(batch.inputs, 0, BATCH * sizeof(mmsghdr))
-        c.memset(batch.outputs, 0, BATCH * sizeof(mmsghdr))
-        for i in range(BATCH):
-            batch.input_vectors[i].iov_base = batch.received + <size_t>i * STRIDE
-            batch.input_vectors[i].iov_len = SLOT
-            batch.inputs[i].msg_hdr.msg_iov = &batch.input_vectors[i]
-            batch.inputs[i].msg_hdr.msg_iovlen = 1
-            batch.inputs[i].msg_hdr.msg_name = &batch.peers[i]
-            batch.inputs[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
-            batch.outputs[i].msg_hdr.msg_iov = &batch.output_vectors[i]
-            batch.outputs[i].msg_hdr.msg_iovlen = 1
-
-    def __dealloc__(self) -> None:
-        cdef Batch *batch = &self.batch
-        if batch.received != NULL:
-            c.munmap(batch.received, self.mapped)
-        if batch.replies != NULL:
-            c.munmap(batch.replies, self.mapped)
-        PyMem_RawFree(batch.inputs)
-        PyMem_RawFree(batch.outputs)
-        PyMem_RawFree(batch.input_vectors)
-        PyMem_RawFree(batch.output_vectors)
-        PyMem_RawFree(batch.peers)
-        PyMem_RawFree(batch.passed)
-
-
-cdef void rearm(Batch *batch) noexcept nogil:
-    """The kernel writes the length of each name; give it the room back."""
-    cdef int i
-    for i in range(BATCH):
-        batch.inputs[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
 
 
 @cython.final
@@ -132,8 +75,7 @@ cdef class DatagramTransport(Transport):
         born(KIND_DATAGRAM)
 
     def __dealloc__(self) -> None:
-        self.drop_buffer()
-        PyMem_RawFree(self.waiting)
+        datagrams_free(&self.queue)
         died(KIND_DATAGRAM)
 
     @property
@@ -166,57 +108,93 @@ cdef class DatagramTransport(Transport):
         return (self.handled, self.dropped, self.passed_on)
 
     cdef int native_turn(self, Batch *batch) noexcept nogil:
-        """Receive a batch, answer it, send the replies; the number received, or -errno."""
+        """Receive a batch, answer it, send the replies; the number of messages received, or -errno."""
         cdef Datagram incoming, outgoing
-        cdef int count, i, result, sent
+        cdef int count, i
         cdef int replies = 0
-        cdef int done = 0
-        rearm(batch)
-        batch.answered = batch.dropped = batch.declined = 0
-        count = c.recvmmsg(self.fd, batch.inputs, BATCH, c.MSG_DONTWAIT, NULL)
+        cdef uint8_t *end
+        cdef uint32_t segment
+        batch.answered = batch.dropped = batch.declined_count = 0
+        count = receive_into(batch, self.fd)
         if count < 0:
-            return -errno
+            return count
         incoming.now_ns = c.clock_ns(c.CLOCK_REALTIME)
         incoming.capacity = SLOT
         outgoing.now_ns = incoming.now_ns
         outgoing.capacity = SLOT
         for i in range(count):
+            segment = read_control(batch, i)
             incoming.data = <uint8_t *>batch.input_vectors[i].iov_base
-            incoming.length = batch.inputs[i].msg_len
             incoming.peer = <const sockaddr *>&batch.peers[i]
             incoming.peer_length = batch.inputs[i].msg_hdr.msg_namelen
-            outgoing.data = batch.replies + <size_t>i * STRIDE
-            outgoing.length = 0
             outgoing.peer = incoming.peer
             outgoing.peer_length = incoming.peer_length
-            result = self.handler(self.handler_context, &incoming, &outgoing)
-            batch.passed[i] = result < 0
-            if result < 0:
-                batch.declined += 1
-            elif result == 0 or result > SLOT:
+            incoming.length = batch.inputs[i].msg_len
+            if segment == 0 or incoming.length <= segment:
+                self.native_one(batch, i, &incoming, &outgoing, &replies)
+                continue
+            end = incoming.data + incoming.length
+            while incoming.data < end:
+                incoming.length = min(<size_t>segment, <size_t>(end - incoming.data))
+                self.native_one(batch, i, &incoming, &outgoing, &replies)
+                incoming.data += incoming.length
+        if replies:
+            self.send_replies(batch, replies)
+        return count
+
+    cdef void native_one(
+        self, Batch *batch, int slot, Datagram *incoming, Datagram *outgoing, int *replies
+    ) noexcept nogil:
+        """Let the handler answer one datagram, note it for Python, or drop it."""
+        cdef int number = replies[0]
+        cdef int result
+        cdef Segment *declined
+        outgoing.data = batch.replies + <size_t>number * STRIDE
+        outgoing.length = 0
+        result = self.handler(self.handler_context, incoming, outgoing)
+        if result < 0:
+            if batch.declined_count == SEGMENTS:
                 batch.dropped += 1
-            else:
-                batch.output_vectors[replies].iov_base = outgoing.data
-                batch.output_vectors[replies].iov_len = result
-                batch.outputs[replies].msg_hdr.msg_name = NULL if self.connected else &batch.peers[i]
-                batch.outputs[replies].msg_hdr.msg_namelen = 0 if self.connected else incoming.peer_length
-                replies += 1
-        while done < replies:
-            sent = c.sendmmsg(self.fd, batch.outputs + done, replies - done, c.MSG_DONTWAIT | c.MSG_NOSIGNAL)
+                return
+            declined = &batch.declined[batch.declined_count]
+            declined.slot = slot
+            declined.offset = <uint32_t>(incoming.data - <uint8_t *>batch.input_vectors[slot].iov_base)
+            declined.length = <uint32_t>incoming.length
+            batch.declined_count += 1
+            return
+        if result == 0 or result > SLOT:
+            batch.dropped += 1
+            return
+        batch.output_vectors[number].iov_base = outgoing.data
+        batch.output_vectors[number].iov_len = result
+        batch.pieces[number].peer = NULL if self.connected else &batch.peers[slot]
+        batch.pieces[number].peer_length = 0 if self.connected else incoming.peer_length
+        batch.pieces[number].origin = &batch.origins[slot] if self.anywhere and batch.origins[slot].family else NULL
+        number += 1
+        if number == BATCH:
+            self.send_replies(batch, number)
+            number = 0
+        replies[0] = number
+
+    cdef void send_replies(self, Batch *batch, int count) noexcept nogil:
+        """Send the replies of the handler and count those that left."""
+        cdef int done = 0
+        cdef int sent
+        while done < count:
+            sent = transmit(batch, self.fd, done, count - done, &self.longest_in_run)
             if sent > 0:
                 done += sent
                 batch.answered += sent
                 continue
-            if errno == c.EINTR:
+            if sent == -c.EINTR:
                 continue
-            if errno == c.EAGAIN or errno == c.ENOBUFS:
+            if sent == -c.EAGAIN or sent == -c.ENOBUFS:
                 # The peer asks again; a queue of answers would only make the overload longer.
-                batch.dropped += replies - done
-                break
+                batch.dropped += count - done
+                return
             # The error belongs to this reply, or to an earlier one whose ICMP answer arrived: go on behind it.
             batch.dropped += 1
             done += 1
-        return count
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
@@ -269,7 +247,7 @@ cdef class DatagramTransport(Transport):
                     if got < BATCH:
                         break
             self.corked = False
-            if self.waiting_count and not self.writing:
+            if self.queue.count and not self.writing:
                 self.flush()
         finally:
             self.corked = False
@@ -281,47 +259,59 @@ cdef class DatagramTransport(Transport):
 
     cdef int on_turn_end(self) except -1:
         self.flush_due = False
-        if self.waiting_count and not self.writing:
+        if self.queue.count and not self.writing:
             self.flush()
         return 0
 
     cdef int receive_native(self) except -2:
         cdef Batch *batch = self.batch()
+        cdef Segment *left
         cdef int count, i
-        cdef list left = None
+        cdef list datagrams
         with nogil:
             count = self.native_turn(batch)
         self.handled += batch.answered
         self.dropped += batch.dropped
-        self.passed_on += batch.declined
+        self.passed_on += batch.declined_count
         if count < 0:
             self.receive_failed(-count)
             return 0
-        for i in range(count):
-            if batch.passed[i]:
-                if left is None:
-                    left = []
-                left.append(self.taken(batch, i))
-        if left is not None:
-            self.deliver(left)
+        if batch.declined_count:
+            datagrams = []
+            for i in range(batch.declined_count):
+                left = &batch.declined[i]
+                datagrams.append(self.piece(batch, left.slot, left.offset, left.length))
+            self.deliver(datagrams)
         return count
 
-    cdef tuple taken(self, Batch *batch, int i):
+    cdef tuple piece(self, Batch *batch, uint32_t slot, uint32_t offset, uint32_t length):
+        """One received datagram for Python: its bytes and where it came from."""
+        cdef const sockaddr *peer = <const sockaddr *>&batch.peers[slot]
+        cdef socklen_t peer_length = batch.inputs[slot].msg_hdr.msg_namelen
         return (
-            PyBytes_FromStringAndSize(<const char *>batch.input_vectors[i].iov_base, batch.inputs[i].msg_len),
-            to_object(<const sockaddr *>&batch.peers[i], batch.inputs[i].msg_hdr.msg_namelen),
+            PyBytes_FromStringAndSize(<const char *>batch.input_vectors[slot].iov_base + offset, length),
+            to_peer(peer, peer_length, &batch.origins[slot]) if self.anywhere else to_object(peer, peer_length),
         )
 
     cdef int receive_batch(self) except -2:
         cdef Batch *batch = self.batch()
         cdef int count, i
-        cdef list datagrams
-        rearm(batch)
-        count = c.recvmmsg(self.fd, batch.inputs, BATCH, c.MSG_DONTWAIT, NULL)
+        cdef list datagrams = []
+        cdef uint32_t segment, length, offset
+        count = receive_into(batch, self.fd)
         if count < 0:
-            self.receive_failed(errno)
+            self.receive_failed(-count)
             return 0
-        datagrams = [self.taken(batch, i) for i in range(count)]
+        for i in range(count):
+            segment = read_control(batch, i)
+            length = batch.inputs[i].msg_len
+            if segment == 0 or length <= segment:
+                datagrams.append(self.piece(batch, i, 0, length))
+                continue
+            offset = 0
+            while offset < length:
+                datagrams.append(self.piece(batch, i, offset, min(segment, length - offset)))
+                offset += segment
         if count:
             self.deliver(datagrams)
         return count
@@ -413,16 +403,10 @@ cdef class DatagramTransport(Transport):
     # --- sending --------------------------------------------------------------------------------------------------
 
     cdef Py_ssize_t buffered_size(self) noexcept:
-        return self.waiting_bytes
+        return self.queue.size
 
     cdef void drop_buffer(self) noexcept:
-        cdef PyObject *data
-        while self.waiting_count:
-            data = self.waiting[self.waiting_head].data
-            self.waiting_head = (self.waiting_head + 1) % self.waiting_capacity
-            self.waiting_count -= 1
-            Py_DECREF(<object>data)
-        self.waiting_bytes = 0
+        datagrams_forget(&self.queue, self.queue.count)
 
     def sendto(self, data: object, addr: object = None) -> None:
         """Send one datagram, now or when the socket takes it; `addr` may be left out on a connected socket."""
@@ -441,12 +425,13 @@ cdef class DatagramTransport(Transport):
                 self.sendto(data, addr)
         finally:
             self.corked = corked
-        if not corked and self.waiting_count and not self.writing:
+        if not corked and self.queue.count and not self.writing:
             self.flush()
 
     cdef int send(self, object data, object address) except -1:
         cdef sockaddr_storage target
         cdef socklen_t length = 0
+        cdef Origin origin
         cdef Py_buffer view
         cdef ssize_t sent
         cdef int number
@@ -464,10 +449,16 @@ cdef class DatagramTransport(Transport):
                 raise
             except BaseException as error:
                 return self.fatal(error, "Fatal write error on datagram transport")
-        if self.corked or self.waiting_count:
-            return self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length)
+        origin.family = 0
+        if self.anywhere and origin_of(address, &origin) and origin.family != self.family:
+            # It came through another socket.
+            origin.family = 0
+        if self.corked or self.queue.count:
+            return self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        if length:
+        if origin.family:
+            sent = send_from(self.fd, view.buf, view.len, &target, length, &origin)
+        elif length:
             sent = c.c_sendto(
                 self.fd, view.buf, view.len, c.MSG_DONTWAIT | c.MSG_NOSIGNAL, <const sockaddr *>&target, length
             )
@@ -478,7 +469,7 @@ cdef class DatagramTransport(Transport):
         if sent >= 0:
             return 0
         if number == c.EAGAIN or number == c.EINTR:
-            self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length)
+            self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
             self.writing = True
             return self.update()
         return self.note_error(os_error(number))
@@ -497,84 +488,44 @@ cdef class DatagramTransport(Transport):
             raise TypeError(f"not an address of this socket's family: {address!r}")
         return 0
 
-    cdef int wait(self, bytes data, const sockaddr_storage *address, socklen_t length) except -1:
+    cdef int wait(
+        self, bytes data, const sockaddr_storage *address, socklen_t length, const Origin *origin
+    ) except -1:
         """Queue a datagram; corked ones leave when the callback returns."""
-        cdef Waiting *grown
-        cdef Waiting *entry
-        cdef size_t capacity, i
-        if self.waiting_count == self.waiting_capacity:
-            capacity = self.waiting_capacity * 2 if self.waiting_capacity else BATCH
-            grown = <Waiting *>PyMem_RawMalloc(capacity * sizeof(Waiting))
-            if grown == NULL:
-                PyErr_NoMemory()
-            for i in range(self.waiting_count):
-                grown[i] = self.waiting[(self.waiting_head + i) % self.waiting_capacity]
-            PyMem_RawFree(self.waiting)
-            self.waiting = grown
-            self.waiting_head = 0
-            self.waiting_capacity = capacity
-        entry = &self.waiting[(self.waiting_head + self.waiting_count) % self.waiting_capacity]
-        entry.data = <PyObject *>data
-        Py_INCREF(data)
-        entry.address_length = length
-        if length:
-            c.memcpy(&entry.address, address, length)
-        self.waiting_count += 1
-        self.waiting_bytes += PyBytes_GET_SIZE(data)
-        if self.corked and not self.writing and (self.waiting_count >= BATCH or self.waiting_bytes > self.high):
+        datagrams_push(&self.queue, data, address, length, origin)
+        if self.corked and not self.writing and (self.queue.count >= BATCH or self.queue.size > self.high):
             self.flush()
         return self.maybe_pause()
 
     cdef int flush(self) except -1:
         """Send what waits, a batch at a time, until it is gone or the kernel takes no more."""
         cdef Batch *batch = self.batch()
-        cdef int count, sent, i
-        cdef Waiting *entry
-        while self.waiting_count and self.fd >= 0 and not self.conn_lost:
-            count = <int>min(self.waiting_count, <size_t>BATCH)
-            for i in range(count):
-                entry = &self.waiting[(self.waiting_head + i) % self.waiting_capacity]
-                batch.output_vectors[i].iov_base = PyBytes_AS_STRING(<object>entry.data)
-                batch.output_vectors[i].iov_len = PyBytes_GET_SIZE(<object>entry.data)
-                batch.outputs[i].msg_hdr.msg_name = &entry.address if entry.address_length else NULL
-                batch.outputs[i].msg_hdr.msg_namelen = entry.address_length
-            sent = c.sendmmsg(self.fd, batch.outputs, count, c.MSG_DONTWAIT | c.MSG_NOSIGNAL)
-            if sent < 0:
-                if errno == c.EINTR:
-                    continue
-                if errno == c.EAGAIN or errno == c.ENOBUFS:
-                    if not self.writing:
-                        self.writing = True
-                        self.update()
-                    return self.maybe_resume()
-                # The error belongs to the first datagram only.
-                self.forget_first(1)
-                self.note_error(os_error(errno))
+        cdef int sent
+        while self.queue.count and self.fd >= 0 and not self.conn_lost:
+            sent = transmit(batch, self.fd, 0, datagrams_load(&self.queue, batch), &self.longest_in_run)
+            if sent >= 0:
+                datagrams_forget(&self.queue, sent)
                 continue
-            self.forget_first(sent)
+            if sent == -c.EINTR:
+                continue
+            if sent == -c.EAGAIN or sent == -c.ENOBUFS:
+                if not self.writing:
+                    self.writing = True
+                    self.update()
+                return self.maybe_resume()
+            # The error belongs to the first datagram only.
+            datagrams_forget(&self.queue, 1)
+            self.note_error(os_error(-sent))
         return self.drained()
 
-    cdef int forget_first(self, int count) except -1:
-        cdef PyObject *data
-        cdef int number = errno
-        while count > 0:
-            count -= 1
-            data = self.waiting[self.waiting_head].data
-            self.waiting_head = (self.waiting_head + 1) % self.waiting_capacity
-            self.waiting_count -= 1
-            self.waiting_bytes -= PyBytes_GET_SIZE(<object>data)
-            Py_DECREF(<object>data)
-        c.errno = number
-        return 0
-
     cdef int drained(self) except -1:
-        if self.waiting_count:
+        if self.queue.count:
             return 0
         if self.writing:
             self.writing = False
             self.update()
         self.maybe_resume()
-        if self.closing and not self.conn_lost and not self.waiting_count:
+        if self.closing and not self.conn_lost and not self.queue.count:
             return self.schedule_lost(None)
         return 0
 
@@ -584,7 +535,7 @@ cdef class DatagramTransport(Transport):
             return
         self.closing = True
         self.reading = False
-        if self.waiting_count:
+        if self.queue.count:
             self.update()
             if not self.writing and not self.corked:
                 self.flush()
@@ -628,6 +579,21 @@ cdef class DatagramTransport(Transport):
         return found
 
 
+cdef int prepare(DatagramTransport transport) except -1:
+    """Switch on what the kernel has for this socket: joined datagrams both ways, and where they came to."""
+    cdef int fd = transport.fd
+    if transport.sock.type != socket.SOCK_DGRAM or transport.sock.proto not in (0, socket.IPPROTO_UDP):
+        return 0
+    transport.longest_in_run = LARGEST_RUN
+    switch_on(fd, c.SOL_UDP, c.UDP_GRO)
+    if not transport.connected and is_anywhere(fd):
+        if transport.family == c.AF_INET:
+            transport.anywhere = switch_on(fd, c.IPPROTO_IP, c.IP_PKTINFO)
+        else:
+            transport.anywhere = switch_on(fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO)
+    return 0
+
+
 def make_datagram(
     loop: Engine, sock: object, protocol: object, address: object = None, waiter: object = None, extra: dict | None = None
 ) -> DatagramTransport:
@@ -645,6 +611,8 @@ def make_datagram(
     transport.address = address
     transport.connected = c.getpeername(fd, <sockaddr *>&peer, &length) == 0 and length > 0
     transport.attach(loop, fd, protocol, extra)
+    if transport.family == c.AF_INET or transport.family == c.AF_INET6:
+        prepare(transport)
     transport.lookup_extra("sockname")
     transport.lookup_extra("peername")
     loop.soon(transport._begin, (waiter,), None)

@@ -81,6 +81,33 @@ def test_miss_then_hit(run: Callable[[Body], None], host: str) -> None:
     run(body)
 
 
+@pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.2"), ("0.0.0.0", "127.0.0.1"), ("::", "::1")])
+def test_reply_leaves_from_the_address_that_was_asked(host: str, asked: str) -> None:
+    """From Python, from C, and later; the client is connected and hears nobody else (RFC 1123 section 4.1.3.5)."""
+
+    async def main() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive()
+        listener = await serve(parts, host)
+        client = Client()
+        client.transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: client, remote_addr=(asked, listener.address[1])
+        )
+        async with asyncio.timeout(PATIENCE):
+            assert [(await client.ask(query(identity=n))).id for n in (1, 2)] == [1, 2]
+            assert parts.fast.statistics()["hits"] == 1
+            parts.mesh.instant = None
+            client.transport.sendto(query(c.AAAA, identity=3))
+            while not parts.mesh.tickets:
+                await asyncio.sleep(0)
+            parts.mesh.finish(positive())
+            assert MessageView.parse(await client.replies.get()).id == 3
+        client.transport.close()
+        listener.close()
+
+    corenet.run(main())
+
+
 def test_reply_that_comes_later(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts()

@@ -220,7 +220,7 @@ def test_batches_come_as_one_list_and_leave_in_one_call() -> None:
         client.transport.send_many([(b"%d" % number, address(server)) for number in range(150)])
         await server.until(lambda: len(server.received) == 150)
         assert [data for data, _ in server.received] == [b"%d" % number for number in range(150)]
-        assert max(server.batches) == 64
+        assert max(server.batches) >= 64
         assert len(server.batches) < 20
         await close(server, client)
 

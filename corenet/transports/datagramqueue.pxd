@@ -1,0 +1,30 @@
+"""C door of the queue of datagrams that wait to be sent.
+
+`count` and `size` are kept, so that flow control costs nothing; `datagrams_load` puts the first of them before the kernel.
+"""
+
+from cpython.object cimport PyObject
+from libc.stddef cimport size_t
+
+from corenet.core.sys cimport sockaddr_storage, socklen_t
+from corenet.transports.batch cimport Batch, Origin
+
+cdef struct Waiting:
+    PyObject *data
+    socklen_t address_length
+    sockaddr_storage address
+    Origin origin
+
+cdef struct DatagramQueue:
+    Waiting *entries
+    size_t head
+    size_t count
+    size_t capacity
+    Py_ssize_t size
+
+cdef int datagrams_push(
+    DatagramQueue *queue, bytes data, const sockaddr_storage *address, socklen_t length, const Origin *origin
+) except -1
+cdef int datagrams_load(DatagramQueue *queue, Batch *batch) noexcept
+cdef void datagrams_forget(DatagramQueue *queue, size_t count) noexcept
+cdef void datagrams_free(DatagramQueue *queue) noexcept

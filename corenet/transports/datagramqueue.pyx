@@ -1,0 +1,84 @@
+"""Datagrams that wait to be sent, with their addresses: a ring that grows and never shrinks.
+
+Rule: what is queued is a bytes object of our own, so nobody can change it any more; addresses are kept as the kernel
+wants them, so that sending a batch costs no conversion.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_NoMemory
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stddef cimport size_t
+
+from corenet.core cimport sys as c
+from corenet.core.sys cimport sockaddr_storage, socklen_t
+from corenet.transports.batch cimport BATCH, Batch, Origin
+
+
+cdef int datagrams_push(
+    DatagramQueue *queue, bytes data, const sockaddr_storage *address, socklen_t length, const Origin *origin
+) except -1:
+    """Queue a datagram; `length` 0 means the socket's own peer, `origin` NULL whatever address the kernel likes."""
+    cdef Waiting *grown
+    cdef Waiting *entry
+    cdef size_t capacity, i
+    if queue.count == queue.capacity:
+        capacity = queue.capacity * 2 if queue.capacity else <size_t>BATCH
+        grown = <Waiting *>PyMem_RawMalloc(capacity * sizeof(Waiting))
+        if grown == NULL:
+            PyErr_NoMemory()
+        for i in range(queue.count):
+            grown[i] = queue.entries[(queue.head + i) % queue.capacity]
+        PyMem_RawFree(queue.entries)
+        queue.entries = grown
+        queue.head = 0
+        queue.capacity = capacity
+    entry = &queue.entries[(queue.head + queue.count) % queue.capacity]
+    entry.data = <PyObject *>data
+    Py_INCREF(data)
+    entry.address_length = length
+    if length:
+        c.memcpy(&entry.address, address, length)
+    if origin != NULL:
+        entry.origin = origin[0]
+    else:
+        entry.origin.family = 0
+    queue.count += 1
+    queue.size += PyBytes_GET_SIZE(data)
+    return 0
+
+
+cdef int datagrams_load(DatagramQueue *queue, Batch *batch) noexcept:
+    """Make the first datagrams the pieces of `batch`; returns how many."""
+    cdef int count = <int>min(queue.count, <size_t>BATCH)
+    cdef int i
+    cdef Waiting *entry
+    for i in range(count):
+        entry = &queue.entries[(queue.head + i) % queue.capacity]
+        batch.output_vectors[i].iov_base = PyBytes_AS_STRING(<object>entry.data)
+        batch.output_vectors[i].iov_len = PyBytes_GET_SIZE(<object>entry.data)
+        batch.pieces[i].peer = &entry.address if entry.address_length else NULL
+        batch.pieces[i].peer_length = entry.address_length
+        batch.pieces[i].origin = &entry.origin if entry.origin.family else NULL
+    return count
+
+
+cdef void datagrams_forget(DatagramQueue *queue, size_t count) noexcept:
+    """Drop the first `count` datagrams."""
+    cdef PyObject *data
+    while count > 0:
+        count -= 1
+        data = queue.entries[queue.head].data
+        queue.head = (queue.head + 1) % queue.capacity
+        queue.count -= 1
+        queue.size -= PyBytes_GET_SIZE(<object>data)
+        Py_DECREF(<object>data)
+
+
+cdef void datagrams_free(DatagramQueue *queue) noexcept:
+    """Drop everything and the room it had."""
+    datagrams_forget(queue, queue.count)
+    PyMem_RawFree(queue.entries)
+    queue.entries = NULL
+    queue.capacity = 0

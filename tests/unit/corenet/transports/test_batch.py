@@ -1,0 +1,266 @@
+"""What happens to a batch of datagrams below the protocol: joined and cut by the kernel, answered from where it came.
+
+asyncio has none of this, so its loop cannot judge these tests; plain sockets on the other side do.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import corenet
+from corenet.transports.echo import set_echo
+from corenet.transports.peer import PeerAddress
+
+from .test_datagram import Batches, Collector, address, close, endpoint
+
+SOL_UDP = 17
+UDP_SEGMENT = 103
+UDP_GRO = 104
+SO_NO_CHECK = 11
+
+
+@contextmanager
+def plain_socket(host: str = "127.0.0.1", *options: int) -> Iterator[socket.socket]:
+    """A blocking socket with a time limit; `options` of SOL_UDP are switched on."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for option in options:
+            sock.setsockopt(SOL_UDP, option, 1)
+        sock.bind((host, 0))
+        sock.settimeout(5)
+        yield sock
+
+
+def joined(sock: socket.socket) -> tuple[bytes, int]:
+    """What one call receives, and the size at which it is to be cut."""
+    data, control, _, _ = sock.recvmsg(65536, 256)
+    sizes = [struct.unpack("i", value)[0] for level, kind, value in control if (level, kind) == (SOL_UDP, UDP_GRO)]
+    return data, sizes[0] if sizes else len(data)
+
+
+# --- sending in runs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_equal_datagrams_to_one_peer_leave_as_one(host: str) -> None:
+    async def main() -> None:
+        end = await endpoint(local_addr=(host, 0))
+        with plain_socket(host, UDP_GRO) as one, plain_socket(host, UDP_GRO) as two:
+            sizes = [100, 100, 100, 40, 100, 100, 200, 0, 0, 7]
+            end.transport.send_many(
+                [(bytes([i]) * size, one.getsockname()) for i, size in enumerate(sizes)]
+                + [(b"other", two.getsockname())]
+            )
+            # A shorter one ends a run, a longer one begins another, an empty one goes alone.
+            assert [(len(data), size) for data, size in (joined(one) for _ in range(5))] == [
+                (340, 100), (200, 100), (200, 200), (0, 0), (0, 0),
+            ]
+            assert joined(one) == (b"\x09" * 7, 7)
+            assert joined(two) == (b"other", 5)
+        await close(end)
+
+    corenet.run(main())
+
+
+def test_a_run_is_bounded_in_number_and_size() -> None:
+    async def main() -> None:
+        end = await endpoint()
+        # Else the mark cuts the batch first.
+        end.transport.set_write_buffer_limits(high=1 << 20)
+        with plain_socket("127.0.0.1", UDP_GRO) as sink:
+            end.transport.send_many([(b"x" * 1400, sink.getsockname())] * 60)
+            assert [len(joined(sink)[0]) for _ in range(2)] == [46 * 1400, 14 * 1400]
+            end.transport.send_many([(b"y" * 3, sink.getsockname())] * 130)
+            assert [len(joined(sink)[0]) for _ in range(3)] == [64 * 3, 64 * 3, 2 * 3]
+        await close(end)
+
+    corenet.run(main())
+
+
+def test_a_socket_that_cannot_cut_sends_one_by_one() -> None:
+    """Without checksums the kernel refuses to cut (EINVAL, udp_send_skb); nothing is lost and nobody hears of it."""
+
+    async def main() -> None:
+        end = await endpoint()
+        end.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        with plain_socket("127.0.0.1", UDP_GRO) as sink:
+            for _ in range(2):
+                end.transport.send_many([(bytes([i]) * 50, sink.getsockname()) for i in range(20)])
+                assert [joined(sink) for _ in range(20)] == [(bytes([i]) * 50, 50) for i in range(20)]
+        assert end.errors == []
+        await close(end)
+
+    corenet.run(main())
+
+
+def test_a_run_to_a_port_nobody_has_costs_its_first_datagram() -> None:
+    async def main() -> None:
+        gone = await endpoint()
+        target = address(gone)
+        await close(gone)
+        client = await endpoint(local_addr=None, remote_addr=target)
+        client.transport.sendto(b"x")
+        client.transport.send_many([(b"y", None)] * 3)
+        await client.until(lambda: bool(client.errors))
+        assert {type(error) for error in client.errors} == {ConnectionRefusedError}
+        assert not client.transport.is_closing()
+        await close(client)
+
+    corenet.run(main())
+
+
+# --- receiving what was joined ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Collector, Batches])
+def test_joined_datagrams_reach_the_protocol_one_by_one(kind: type[Collector]) -> None:
+    async def main() -> None:
+        end = await endpoint(kind)
+        with plain_socket() as source:
+            source.sendto(b"", address(end))
+            source.setsockopt(SOL_UDP, UDP_SEGMENT, 9)
+            data = b"".join(b"number%3d" % i for i in range(60))
+            source.sendto(data + b"end", address(end))
+            await end.until(lambda: len(end.received) == 62)
+            peer = source.getsockname()
+        expected = [b"", *(b"number%3d" % i for i in range(60)), b"end"]
+        assert end.received == [(data, peer) for data in expected]
+        await close(end)
+
+    corenet.run(main())
+
+
+def test_protocol_that_closes_gets_no_more_of_a_joined_message() -> None:
+    class Closing(Collector):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            super().datagram_received(data, addr)
+            self.transport.close()
+
+    async def main() -> None:
+        end = await endpoint(Closing)
+        with plain_socket() as source:
+            source.setsockopt(SOL_UDP, UDP_SEGMENT, 2)
+            source.sendto(b"aabbcc", address(end))
+            assert await end.lost is None
+        assert [data for data, _ in end.received] == [b"aa"]
+
+    corenet.run(main())
+
+
+def test_native_handler_sees_single_datagrams() -> None:
+    """More replies than a batch holds, some datagrams dropped, some left to Python."""
+
+    async def main() -> None:
+        end = await endpoint(Batches)
+        set_echo(end.transport)
+        with plain_socket() as cutter:
+            cutter.setsockopt(SOL_UDP, UDP_SEGMENT, 4)
+            pieces = [b"%4d" % i if i % 10 else b"\xff%3d" % i for i in range(60)]
+            for _ in range(3):
+                cutter.sendto(b"".join(pieces), address(end))
+            await end.until(lambda: len(end.received) == 18)
+            got = [cutter.recv(100) for _ in range(162)]
+            peer = cutter.getsockname()
+        echoed = [piece for piece in pieces if piece[0] != 0xFF]
+        assert got == echoed * 3
+        assert end.received == [(piece, peer) for piece in pieces if piece[0] == 0xFF] * 3
+        assert end.transport.native_counters() == (162, 0, 18)
+        await close(end)
+
+    corenet.run(main())
+
+
+# --- the address that was asked ---------------------------------------------------------------------------------------
+
+
+async def answered_from(end: Collector, asked: str, **connect: Any) -> bytes:
+    """Ask at `asked` with a connected socket, which hears nobody else."""
+    client = await endpoint(local_addr=None, remote_addr=(asked, address(end)[1]), **connect)
+    client.transport.sendto(b"question")
+    await client.until(lambda: bool(client.received))
+    answer: bytes = client.received[0][0]
+    await close(client)
+    return answer
+
+
+class Answers(Collector):
+    """Replies by each of the ways there are to send."""
+
+    way = "sendto"
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        super().datagram_received(data, addr)
+        loop = asyncio.get_running_loop()
+        if self.way == "sendto":
+            self.transport.sendto(b"sendto", addr)
+        elif self.way == "later":
+            # Outside the callback nothing is corked.
+            loop.call_soon(self.transport.sendto, bytearray(b"later"), addr)
+        else:
+            self.transport.send_many([(b"many", addr), (b"many", addr)])
+
+
+@pytest.mark.parametrize("way", ["sendto", "later", "many"])
+@pytest.mark.parametrize("asked", ["127.0.0.1", "127.0.0.2", "127.1.2.3"])
+def test_answer_leaves_from_the_address_that_was_asked(way: str, asked: str) -> None:
+    async def main() -> None:
+        end = await endpoint(type("Ways", (Answers,), {"way": way}), local_addr=("0.0.0.0", 0))
+        assert await answered_from(end, asked) == way.encode()
+        peer = end.received[0][1]
+        assert isinstance(peer, PeerAddress)
+        assert peer.local == asked
+        assert peer == tuple(peer)
+        assert hash(peer) == hash(tuple(peer))
+        await close(end)
+
+    corenet.run(main())
+
+
+@pytest.mark.parametrize("asked", ["127.0.0.2", "::1"])
+def test_socket_of_both_families(asked: str) -> None:
+    """IPv4 on an IPv6 socket comes as a mapped address (RFC 4291 section 2.5.5.2)."""
+
+    async def main() -> None:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", 0))
+        end = await endpoint(Answers, local_addr=None, sock=sock)
+        assert await answered_from(end, asked) == b"sendto"
+        assert end.received[0][1].local == ("::ffff:127.0.0.2" if asked == "127.0.0.2" else asked)
+        await close(end)
+
+    corenet.run(main())
+
+
+def test_native_answer_leaves_from_the_address_that_was_asked() -> None:
+    async def main() -> None:
+        end = await endpoint(local_addr=("0.0.0.0", 0))
+        set_echo(end.transport)
+        for asked in ("127.0.0.1", "127.0.0.2"):
+            assert await answered_from(end, asked) == b"question"
+        await close(end)
+
+    corenet.run(main())
+
+
+def test_a_bound_socket_shows_plain_addresses_and_takes_those_of_others() -> None:
+    async def main() -> None:
+        anywhere, bound = await endpoint(local_addr=("0.0.0.0", 0)), await endpoint()
+        bound.transport.sendto(b"x", ("127.0.0.2", address(anywhere)[1]))
+        await anywhere.until(lambda: bool(anywhere.received))
+        peer = anywhere.received[0][1]
+        # Another transport sends from its own address whatever the peer had asked.
+        other = await endpoint()
+        other.transport.sendto(b"y", peer)
+        # A plain tuple leaves the choice to the kernel.
+        anywhere.transport.sendto(b"z", tuple(peer))
+        await bound.until(lambda: len(bound.received) == 2)
+        assert sorted(bound.received) == [(b"y", address(other)), (b"z", ("127.0.0.1", address(anywhere)[1]))]
+        assert {type(peer) for _, peer in bound.received} == {tuple}
+        await close(anywhere, bound, other)
+
+    corenet.run(main())
