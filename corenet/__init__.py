@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from corenet._version import __version__
 from corenet.loop import AddressResolver, Loop, new_event_loop, run
+from corenet.transports import SocketOptions
 
 if TYPE_CHECKING:
     from corenet.http import HttpClient, get
 
-__all__ = ["AddressResolver", "HttpClient", "Loop", "__version__", "get", "new_event_loop", "run"]
+__all__ = ["AddressResolver", "HttpClient", "Loop", "SocketOptions", "__version__", "get", "new_event_loop", "run"]
 
 LAZY = ("HttpClient", "get")
 

@@ -67,6 +67,17 @@ DATAGRAM_RUN = Limit(65_000, 512, 65_487, "bytes", "of such a run: what IPv4 and
 ADDRESS_CACHE = Limit(1024, 0, 1 << 16, "addresses", "remembered conversions; emptied when full: forging costs CPU")
 LOST_WRITES_BEFORE_WARNING = Limit(5, 1, 1 << 20, "calls", "asyncio's value: writes to a lost connection before a log")
 
+# --- socket options -----------------------------------------------------------------------------------------------
+
+OPTION_KEEPALIVE_SECONDS = Limit(7200, 1, 32_767, "seconds", "Linux: MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL")
+OPTION_KEEPALIVE_COUNT = Limit(9, 1, 127, "probes", "Linux: MAX_TCP_KEEPCNT")
+OPTION_USER_TIMEOUT = Limit(0, 0, 86_400_000, "milliseconds", "a day; 0 is the system's own time (RFC 5482)")
+OPTION_LINGER = Limit(0, 0, 3600, "seconds", "a close that goes on for longer is a leak; 0 resets the connection")
+OPTION_QUEUE = Limit(100, 0, 1 << 16, "connections", "the kernel cuts it down to net.core.somaxconn without a word")
+OPTION_DEFER_ACCEPT = Limit(0, 0, 3600, "seconds", "longer than a peer's own patience it is of no use")
+OPTION_BUFFER = Limit(262_144, 256, 1 << 30, "bytes", "the kernel's least is 256 and its most net.core.rmem_max")
+OPTION_TRAFFIC_CLASS = Limit(0, 0, 255, "", "one byte of the header (RFC 2474 section 3)")
+
 # --- tls ----------------------------------------------------------------------------------------------------------
 
 TLS_HANDSHAKE = Limit(60, 1, 3600, "seconds", "asyncio's value: a peer that says nothing does not hold a descriptor")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from corenet.loop import compat
 from corenet.loop.server import Server
+from corenet.transports.options import SocketOptions
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -45,13 +46,21 @@ class Listening(asyncio.BaseEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
+        options: SocketOptions | None = None,
     ) -> Server:
         """Listen for TCP connections on every address of `host`, or on a bound `sock`.
 
+        `options` are set on the listening sockets, which hand them down to each connection.
+
         Raises:
             OSError: an address cannot be bound.
+            ValueError: arguments that contradict each other.
         """
         check_tls(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if options is not None:
+            reuse_address = agreed("reuse_address", reuse_address, options.reuse_address)
+            reuse_port = agreed("reuse_port", reuse_port, options.reuse_port)
+            keep_alive = agreed("keep_alive", keep_alive, options.keepalive, "keepalive")
         if sock is not None:
             base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
         if host is None and port is None:
@@ -59,6 +68,8 @@ class Listening(asyncio.BaseEventLoop):
                 raise ValueError("Neither host/port nor sock were specified")
             if sock.type != socket.SOCK_STREAM:
                 raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+            if options is not None:
+                options.apply(sock, "listen")
             sockets = [sock]
         else:
             if sock is not None:
@@ -70,7 +81,7 @@ class Listening(asyncio.BaseEventLoop):
                 hosts = [host]
             else:
                 hosts = list(host)
-            sockets = await self._bind_all(hosts, port, family, flags, reuse_address, reuse_port, keep_alive)
+            sockets = await self._bind_all(hosts, port, family, flags, reuse_address, reuse_port, keep_alive, options)
         for bound in sockets:
             bound.setblocking(False)
         server = Server(
@@ -78,9 +89,10 @@ class Listening(asyncio.BaseEventLoop):
             sockets,
             protocol_factory,
             ssl,
-            backlog,
+            backlog if options is None or options.backlog is None else options.backlog,
             ssl_handshake_timeout,
             ssl_shutdown_timeout,
+            options=options,
         )
         return await self._finish_server(server, start_serving)
 
@@ -101,6 +113,7 @@ class Listening(asyncio.BaseEventLoop):
         reuse_address: bool | None,
         reuse_port: bool | None,
         keep_alive: bool | None,
+        options: SocketOptions | None,
     ) -> list[socket.socket]:
         """A bound socket for each distinct address of `hosts`."""
         infos: dict[tuple[Any, ...], None] = {}
@@ -110,7 +123,9 @@ class Listening(asyncio.BaseEventLoop):
         sockets: list[socket.socket] = []
         try:
             for kind, socktype, proto, _name, address in infos:
-                bound = self._bind_one(kind, socktype, proto, address, reuse_address, reuse_port, keep_alive)
+                bound = self._bind_one(
+                    kind, socktype, proto, address, reuse_address, reuse_port, keep_alive, options
+                )
                 if bound is not None:
                     sockets.append(bound)
             if not sockets:
@@ -136,6 +151,7 @@ class Listening(asyncio.BaseEventLoop):
         reuse_address: bool | None,
         reuse_port: bool | None,
         keep_alive: bool | None,
+        options: SocketOptions | None,
     ) -> socket.socket | None:
         """One bound socket; None when the machine does not have the family or the address at all."""
         try:
@@ -143,6 +159,12 @@ class Listening(asyncio.BaseEventLoop):
         except OSError:
             logger.debug("create_server() failed to create socket.socket(%r, %r, %r)", family, kind, proto)
             return None
+        if options is not None:
+            try:
+                options.apply(sock, "listen")
+            except BaseException:
+                sock.close()
+                raise
         try:
             if reuse_address is None or reuse_address:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
@@ -180,6 +202,7 @@ class Listening(asyncio.BaseEventLoop):
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
         cleanup_socket: bool | None = None,
+        options: SocketOptions | None = None,
     ) -> Server:
         """Listen on a Unix socket at `path`, or on a bound `sock`.
 
@@ -192,12 +215,14 @@ class Listening(asyncio.BaseEventLoop):
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
-            sock = bind_unix(os.fspath(path))
+            sock = bind_unix(os.fspath(path), options)
         else:
             if sock is None:
                 raise ValueError("path was not specified, and no sock specified")
             if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
                 raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
+            if options is not None:
+                options.apply(sock, "listen")
         cleanup = None
         if compat.REMOVES_UNIX_SOCKETS if cleanup_socket is None else cleanup_socket:
             name = sock.getsockname()
@@ -212,10 +237,11 @@ class Listening(asyncio.BaseEventLoop):
             [sock],
             protocol_factory,
             ssl,
-            backlog,
+            backlog if options is None or options.backlog is None else options.backlog,
             ssl_handshake_timeout,
             ssl_shutdown_timeout,
             cleanup,
+            options,
         )
         return await self._finish_server(server, start_serving)
 
@@ -229,6 +255,7 @@ class Listening(asyncio.BaseEventLoop):
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
+        options: SocketOptions | None = None,
     ) -> tuple[Any, Any]:
         """Connect to the Unix socket at `path`, or use a connected `sock`; returns (transport, protocol)."""
         if ssl:
@@ -244,6 +271,8 @@ class Listening(asyncio.BaseEventLoop):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 sock.setblocking(False)
+                if options is not None:
+                    options.apply(sock, "connect")
                 await self.sock_connect(sock, os.fspath(path))
             except BaseException:
                 sock.close()
@@ -254,6 +283,8 @@ class Listening(asyncio.BaseEventLoop):
             if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
                 raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
             sock.setblocking(False)
+            if options is not None:
+                options.apply(sock, "stream")
         pair: tuple[Any, Any] = await self._create_connection_transport(  # type: ignore[attr-defined]
             sock,
             protocol_factory,
@@ -265,9 +296,22 @@ class Listening(asyncio.BaseEventLoop):
         return pair
 
 
-def check_tls(ssl: Any, handshake_timeout: float | None, shutdown_timeout: float | None) -> None:
-    """Refuse TLS options without TLS."""
-    if isinstance(ssl, bool):
+def agreed(name: str, keyword: bool | None, option: bool | None, field: str = "") -> bool | None:
+    """What the keyword or the option says.
+
+    Raises:
+        ValueError: both say something, and not the same.
+    """
+    if keyword is not None and option is not None and bool(keyword) != option:
+        raise ValueError(f"{name}={keyword!r} and options.{field or name}={option!r} contradict each other")
+    return option if keyword is None else keyword
+
+
+def check_tls(
+    ssl: Any, handshake_timeout: float | None, shutdown_timeout: float | None, *, client: bool = False
+) -> None:
+    """Refuse TLS options without TLS, and the short form of a default context to anybody but a client."""
+    if isinstance(ssl, bool) and not client:
         raise TypeError("ssl argument must be an SSLContext or None")
     if handshake_timeout is not None and ssl is None:
         raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
@@ -275,10 +319,12 @@ def check_tls(ssl: Any, handshake_timeout: float | None, shutdown_timeout: float
         raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
 
 
-def bind_unix(path: Any) -> socket.socket:
+def bind_unix(path: Any, options: SocketOptions | None) -> socket.socket:
     """A Unix socket bound to `path`, in the place of a socket file that nobody closed."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if options is not None:
+            options.apply(sock, "listen")
         if path and path[0] not in (0, "\0"):
             try:
                 if stat.S_ISSOCK(os.stat(path).st_mode):

@@ -1,6 +1,6 @@
 """The loop: the engine's hot half over the cold half that asyncio already has.
 
-``Loop`` inherits from `asyncio.BaseEventLoop` all that is not on a hot path (create_connection, executors,
+``Loop`` inherits from `asyncio.BaseEventLoop` all that is not on a hot path (executors,
 async generators, exception handlers) and overrides what is. `_run_once` runs the engine until it is stopped, so that
 the standard ``run_forever`` of each Python version keeps its own setup and clean-up around it.
 """
@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 from corenet.core.engine import Engine, run_handle
 from corenet.core.handles import Handle
+from corenet.loop.connecting import Connecting
 from corenet.loop.listening import Listening
 from corenet.loop.naming import Naming
 from corenet.loop.signals import Signals
@@ -29,7 +30,7 @@ __all__ = ["Loop", "new_event_loop", "run"]
 T = TypeVar("T")
 
 
-class Loop(SocketEngine, Listening, Naming, asyncio.BaseEventLoop):  # type: ignore[misc]
+class Loop(SocketEngine, Connecting, Listening, Naming, asyncio.BaseEventLoop):  # type: ignore[misc]
     """An asyncio event loop on epoll, for Linux."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from corenet.loop import compat
-from corenet.transports import Listener, Roster
+from corenet.transports import Listener, Roster, SocketOptions
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -36,6 +36,7 @@ class Server(asyncio.AbstractServer):
         ssl_handshake_timeout: float | None,
         ssl_shutdown_timeout: float | None = None,
         cleanup: tuple[str, int] | None = None,
+        options: SocketOptions | None = None,
     ) -> None:
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets
@@ -45,6 +46,7 @@ class Server(asyncio.AbstractServer):
         self._ssl_handshake_timeout = ssl_handshake_timeout
         self._ssl_shutdown_timeout = ssl_shutdown_timeout
         self._cleanup = cleanup
+        self._options = options
         self._listeners: list[Listener] = []
         self._serving = False
         self._waiters: list[asyncio.Future[None]] | None = []
@@ -107,6 +109,9 @@ class Server(asyncio.AbstractServer):
         for sock in self._sockets:
             sock.listen(self._backlog)
             listener = Listener(self._loop, sock, self._protocol_factory, self._roster, accept_tls, self._backlog)
+            if self._options is not None and self._options.nodelay is False:
+                # The listener has switched it on, as asyncio's transports do.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
             listener.start()
             self._listeners.append(listener)
 

@@ -20,6 +20,7 @@ from corenet.core.poller cimport Watcher
 from corenet.core.sys cimport PyContext_CopyCurrent, PyObject_VectorcallMethod
 
 from corenet.limits import WRITE_HIGH_WATER
+from corenet.transports.options import read_options
 
 cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATER.default
 
@@ -172,6 +173,9 @@ cdef class Transport(Watcher):
         if self.extra is not None and name in self.extra:
             return self.extra[name]
         found = self.lookup_extra(name)
+        if found is None and name == "socket_options" and self.fd >= 0:
+            sock = self.get_extra_info("socket")
+            return default if sock is None else read_options(sock)
         return default if found is None else found
 
     def set_protocol(self, protocol: object) -> None:

@@ -39,6 +39,7 @@ cdef class DatagramTransport(Transport):
     cdef uint64_t last_turn
     cdef DatagramQueue queue
     cdef size_t longest_in_run      # of datagrams that may leave as one; 0: the kernel cannot cut
+    cdef bint udp
     cdef bint anywhere              # bound to no address: datagrams say to which of ours they came
 
     cdef void set_native_handler(self, native_handler fn, void *ctx, object keep_alive)

@@ -56,6 +56,7 @@ from corenet.transports.datagramqueue cimport datagrams_forget, datagrams_free, 
 
 from corenet.limits import DATAGRAM_BUDGET, DATAGRAM_RUN, LOST_WRITES_BEFORE_WARNING
 from corenet.transports import faces
+from corenet.transports.options import read_options
 
 cdef int BUDGET = DATAGRAM_BUDGET.default
 cdef size_t LARGEST_RUN = DATAGRAM_RUN.default
@@ -549,6 +550,15 @@ cdef class DatagramTransport(Transport):
         self.many = None
         return 0
 
+    @property
+    def cut_datagrams(self) -> bool:
+        """Whether runs of equal datagrams leave as one; False on a socket that is not UDP, or cannot cut them."""
+        return self.longest_in_run > 0
+
+    @cut_datagrams.setter
+    def cut_datagrams(self, wanted: bool) -> None:
+        self.longest_in_run = LARGEST_RUN if wanted and self.udp else 0
+
     # --- information ----------------------------------------------------------------------------------------------
 
     @property
@@ -561,6 +571,8 @@ cdef class DatagramTransport(Transport):
         cdef object found
         if self.fd < 0:
             return None
+        if name == "socket_options":
+            return read_options(self.sock, cut_datagrams=self.longest_in_run > 0 if self.udp else None)
         if name == "socket":
             found = TransportSocket(self.sock)
         elif name == "sockname":
@@ -584,6 +596,7 @@ cdef int prepare(DatagramTransport transport) except -1:
     cdef int fd = transport.fd
     if transport.sock.type != socket.SOCK_DGRAM or transport.sock.proto not in (0, socket.IPPROTO_UDP):
         return 0
+    transport.udp = True
     transport.longest_in_run = LARGEST_RUN
     switch_on(fd, c.SOL_UDP, c.UDP_GRO)
     if not transport.connected and is_anywhere(fd):
