@@ -246,6 +246,11 @@ class Resolver:
         return self._open.upstream
 
     @property
+    def crypto(self) -> Crypto:
+        """What checks signatures."""
+        return self._open.crypto
+
+    @property
     def clock(self) -> Clock:
         """The clocks that the mesh goes by."""
         return self._open.clock

@@ -348,6 +348,32 @@ SIGNATURE_SKEW_MAX = Limit(
 SKEWED_TTL = Limit(
     60, 1, 3_600, "s", "how long data is kept whose signature has expired within the tolerated difference of clocks"
 )
+CLOCK_EARLIEST = Limit(
+    1_767_225_600, 0, 4_102_444_800, "s", "2026-01-01, seconds since 1970: a clock before this program's time is wrong"
+)
+CLOCK_LATEST = Limit(
+    4_102_444_800, 1_767_225_600, 32_503_680_000, "s", "2100-01-01: a clock that says a later time is wrong as well"
+)
+ANCHOR_FILE = Limit(48 << 10, 4096, 60 << 10, "bytes", "the file of trust anchors; also sent from worker to worker")
+ROLLOVER_BUSY = Limit(120, 10, 3_600, "s", "a look at a zone's keys that has come to nothing by then is begun again")
+ROLLOVER_REST = Limit(3_600, 1, 86_400, "s", "how long the schedule of looks rests at most: clocks are set meanwhile")
+ROLLOVER_LONGEST = Limit(1_296_000, 3_600, 2_592_000, "s", "15 days: no zone is left alone for longer (RFC 5011 2.3)")
+ADD_HOLD_DOWN = Limit(
+    2_592_000, 1, 31_622_400, "s", "30 days: a new key is trusted when nobody objected for so long (RFC 5011 2.4.1)"
+)
+REMOVE_HOLD_DOWN = Limit(
+    2_592_000, 1, 31_622_400, "s", "30 days from a key's revocation to its removal (RFC 5011 2.4.2)"
+)
+KEEP_MISSING = Limit(
+    31_622_400, 0, 315_576_000, "s", "366 days: a trusted key that is no longer published stays trusted for so long"
+)
+MANAGED_KEYS = Limit(
+    16, 2, 256, "keys", "trusted and waiting keys of one zone, and as many removed ones that are remembered"
+)
+ROLLOVER_CHECKS = Limit(16, 2, 64, "checks", "signature checks for one look at a zone's keys (KeyTrap, CVE-2023-50387)")
+ROLLOVER_LOOKS = Limit(
+    2, 1, 100, "looks", "besides the first, that find a new key before it is trusted: a jump of the clock is no time"
+)
 NSEC3_ITERATIONS = Limit(
     50, 0, 500, "iterations", "above, the zone counts as insecure (RFC 9276 section 3.2, CVE-2023-50868)"
 )

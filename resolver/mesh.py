@@ -307,6 +307,11 @@ class Mesh:
         else:
             self._atlas.forget(names.lower(name))
 
+    @property
+    def validation(self) -> Any:
+        """The validation room's `Validator`, for those who keep its anchors up to date; None without validation."""
+        return self._context.validation
+
     def statistics(self) -> dict[str, int]:
         """Counters since the start, and ``running``, the questions under way now."""
         return {**self._counts, "running": len(self._jobs)}

@@ -435,6 +435,29 @@ class DnssecSettings:
         "DS or DNSKEY records in text form, several for one name permitted, any name (RFC 4035 5); an empty list means"
         " no validation. The default is the two root keys, tags 20326 and 38696.",
     )
+    auto_trust_anchor_file: str = knob(
+        "",
+        "File in which trust anchors are kept up to date as their zones change keys (RFC 5011); its directory must be"
+        " writable for the daemon. Empty: the anchors stay as they are configured.",
+    )
+    add_hold_down: float = knob(
+        float(limits.ADD_HOLD_DOWN.default),
+        "A new key of a zone with an anchor is trusted when it was published, and signed for, this long.",
+        kind="seconds",
+        limit=limits.ADD_HOLD_DOWN,
+    )
+    remove_hold_down: float = knob(
+        float(limits.REMOVE_HOLD_DOWN.default),
+        "A revoked key is shown as revoked for this long, then as removed; it is trusted in neither state.",
+        kind="seconds",
+        limit=limits.REMOVE_HOLD_DOWN,
+    )
+    keep_missing: float = knob(
+        float(limits.KEEP_MISSING.default),
+        "A trusted key that is published no longer is removed after this time if there is another; 0 keeps it.",
+        kind="seconds",
+        limit=limits.KEEP_MISSING,
+    )
     negative_anchors: tuple[str, ...] = knob(
         (), "Zones at and below which nothing is validated, for operators with a broken zone to reach (RFC 7646)."
     )

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("save", help="write the cache to cache.snapshot-file")
     commands.add_parser("load", help="take in what cache.snapshot-file holds and the cache does not")
     commands.add_parser("reload", help="read the configuration again")
+    commands.add_parser("anchors", help="which keys are trusted, and which wait to be (RFC 5011)")
     trace = commands.add_parser("trace", help="resolve a name and tell every step and its reason")
     trace.add_argument("name")
     trace.add_argument("type", nargs="?", default="A")
@@ -203,10 +205,35 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         print(f"{result['bytes']} bytes written to {result['file']}")
     elif command == "load":
         print(f"{result['entries']} entries taken in from {result['file']}, written {duration(result['age'])} ago")
+    elif command == "anchors":
+        for line in anchor_lines(result):
+            print(line)
     elif command == "log":
         print(f"log level is {result['level']} until the next reload")
     elif command == "reload":
         print("the configuration is good and comes into force")
+
+
+def anchor_lines(result: dict[str, Any]) -> Iterator[str]:
+    """The trust anchors and what is known of them, in lines for people."""
+    yield f"kept in {result['file']}" + (f"; {result['trouble']}" if result["trouble"] else "")
+    for zone in result["zones"]:
+        state = "" if zone["trusted"] else " is no trust anchor any more: all its keys are revoked;"
+        yield (
+            f"{zone['zone']}{state} last seen {moment(zone['succeeded'])}, next look {moment(zone['due'])}"
+            + (f"; last look failed: {zone['trouble']}" if zone["trouble"] else "")
+        )
+        if not zone["keys"]:
+            yield "  the configured anchors; no key was seen yet"
+        for key in zone["keys"]:
+            until = f", trusted from {moment(key['until'])} on" if key["until"] else ""
+            since = moment(key["since"])
+            yield f"  key {key['tag']}, algorithm {key['algorithm']}: {key['state']} since {since}{until}"
+
+
+def moment(seconds: int) -> str:
+    """A time as people write it, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds)) if seconds else "never"
 
 
 def duration(seconds: int) -> str:

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from corenet._version import __version__
 from resolver.api import Resolver, to_wire
@@ -17,6 +17,9 @@ from resolver.cache import Store
 from resolver.settings import LOG_LEVELS, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
+
+if TYPE_CHECKING:
+    from resolver.daemon.rollover import Rollover
 
 __all__ = ["Commands", "Host", "Statistics", "merge"]
 
@@ -59,6 +62,11 @@ class Host(Protocol):
     @property
     def current(self) -> Serving: ...
 
+    @property
+    def rollover(self) -> "Rollover | None": ...
+
+    def take_anchors(self, text: str) -> None: ...
+
 
 class Commands:
     """Performs commands in this worker."""
@@ -68,6 +76,7 @@ class Commands:
         self._began = time.monotonic()
         self._known = {
             "status": self._status, "statistics": self._statistics, "flush": self._flush, "log": self._log,
+            "anchors": self._anchors, "take-anchors": self._take_anchors,
         }
 
     def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +104,10 @@ class Commands:
 
     def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
         current = self._host.current
+        rollover = self._host.rollover
+        anchors = {"anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
         return {
+            **anchors,
             "service": dict(current.service.statistics()),
             "fast": dict(current.fast.statistics()),
             "mesh": current.resolver.mesh.statistics(),
@@ -124,6 +136,17 @@ class Commands:
             return {"entries": store.drop(name, subtree=subtree)}
         except BlockingIOError as error:
             raise ValueError(str(error)) from None
+
+    def _anchors(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if self._host.rollover is None:
+            raise ValueError("dnssec.auto-trust-anchor-file is not set (or nothing is validated), so anchors stay as"
+                             " they are configured")
+        return self._host.rollover.describe()
+
+    def _take_anchors(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What the first worker has learned about trust anchors; not to be asked for by people."""
+        self._host.take_anchors(request["text"])
+        return {}
 
     def _log(self, request: Mapping[str, Any]) -> dict[str, Any]:
         level = request["level"]

@@ -48,6 +48,7 @@ GRAMMAR: dict[str, dict[str, tuple[type, bool]]] = {
     "reload": {},
     "trace": {"name": (str, True), "type": (str, False), "validate": (bool, False)},
     "log": {"level": (str, True)},
+    "anchors": {},
 }
 
 
@@ -183,6 +184,13 @@ class Office:
 
     async def _log(self, request: Request) -> Request:
         return {"level": (await self._everywhere(request))[0]["level"]}
+
+    async def _anchors(self, request: Request) -> Request:
+        """The first worker looks at the zones' keys, so what it knows is what there is to know."""
+        try:
+            return self._commands.perform(request)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
 
     async def _save(self, request: Request) -> Request:
         path, settings = self._snapshot()

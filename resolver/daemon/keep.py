@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from resolver.cache import Store
 from resolver.cache.snapshot import Loaded, SnapshotError, dump, load
 from resolver.settings import Settings
 
-__all__ = ["KeepError", "label", "restore", "restore_if_set", "save", "save_if_set"]
+__all__ = ["KeepError", "label", "replace_file", "restore", "restore_if_set", "save", "save_if_set"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,24 @@ def save(path: Path, store: Store, settings: Settings) -> int:
     Raises:
         KeepError: naming the file and what stands in the way; an older file is still there.
     """
+    pieces = dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.serve_stale)
+    return replace_file(path, pieces)
+
+
+def replace_file(path: Path, pieces: Iterable[bytes]) -> int:
+    """Put `pieces` in the place of `path`, for its owner alone, and return how many bytes they are.
+
+    Whenever the machine stops, either the old file lies on the disk, or the new one, complete.
+
+    Raises:
+        KeepError: naming the file and what stands in the way; an older file is still there.
+    """
     name = path.with_name(f".{path.name}.{os.getpid()}")
     size = 0
     try:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = _create(name)
         try:
             with open(descriptor, "wb") as file:
-                pieces = dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.serve_stale)
                 for piece in pieces:
                     size += file.write(piece)
                 file.flush()
@@ -60,6 +72,15 @@ def save(path: Path, store: Store, settings: Settings) -> int:
     except OSError as error:
         raise KeepError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
     return size
+
+
+def _create(name: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, 0o600)
+    except FileExistsError:
+        os.unlink(name)  # left by a process of the same number that was killed while it wrote
+        return os.open(name, flags, 0o600)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -118,6 +118,10 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
 
     make_plan(settings)
     validate.create(settings)
+    if settings.dnssec.active and settings.dnssec.auto_trust_anchor_file:
+        from resolver.daemon import rollover
+
+        rollover.check(settings.dnssec)
     print(f"{arguments.config or 'built-in settings'}: configuration is good")
     return EXIT_OK
 

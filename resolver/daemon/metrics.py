@@ -51,6 +51,8 @@ ABOUT = {
     ("service", "queries"): "queries that finished answers did not settle",
     ("service", "failed"): "clients answered SERVFAIL",
     ("service", "waiting"): "clients waiting for an answer",
+    ("anchors", "succeeded"): "when the keys of the zone that waits longest were last seen, seconds since 1970",
+    ("anchors", "looks_failed"): "looks at the keys of zones with trust anchors that came to nothing",
     ("cache", "bytes_used"): "bytes of the cache in use",
     ("cache", "bytes_limit"): "bytes the cache may use",
 }

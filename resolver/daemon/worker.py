@@ -13,6 +13,8 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import corenet
 from corenet._version import __version__
@@ -23,8 +25,10 @@ from resolver.daemon import first, keep, log, sockets
 from resolver.daemon.commands import Commands
 from resolver.daemon.control import ControlServer, Office
 from resolver.daemon.doors import Doors
+from resolver.daemon.links import LinkError
 from resolver.daemon.metrics import MetricsServer
 from resolver.daemon.sockets import Endpoint
+from resolver.effects import Outcome, Question
 from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
 from resolver.net.stream_listener import StreamListener
@@ -32,10 +36,16 @@ from resolver.net.udp_listener import UdpListener
 from resolver.policy import Plan
 from resolver.settings import Settings, replace
 from resolver.system import read_hosts_files
+from resolver.wire import consts as c
+
+if TYPE_CHECKING:
+    from resolver.daemon.rollover import Rollover
+    from resolver.validate.rollover import TrustPoint
 
 __all__ = [
     "Options",
     "Reload",
+    "clock_trouble",
     "keep_what_needs_restart",
     "make_plan",
     "raise_descriptor_limit",
@@ -123,6 +133,23 @@ def report_bad_reload(error: ValueError) -> None:
     for line in str(error).splitlines():
         logger.error("reload: %s", line)
     logger.error("reload: the configuration is wrong; the old one stays in force")
+
+
+def clock_trouble(now: int) -> str:
+    """What is evidently wrong with the clock, in words for the log; empty when nothing is.
+
+    A machine without a clock of its own starts in 1970, and a resolver that validates is of no use until it is set
+    (RFC 4035 section 5.3.1); nothing else would say so but SERVFAIL for every signed name.
+    """
+    earliest, latest = limits.CLOCK_EARLIEST.default, limits.CLOCK_LATEST.default
+    if earliest <= now < latest:
+        return ""
+    shown = datetime.fromtimestamp(max(now, 0), UTC).strftime("%Y-%m-%d %H:%M:%S")
+    why = "before this program was made" if now < earliest else "too far ahead to be true"
+    return (
+        f"the clock says {shown} UTC, {why}: no signature will be valid, and every signed name will fail. Set the clock"
+        " (timedatectl set-ntp true, or date -s) before the resolver is relied on; it need not be restarted"
+    )
 
 
 def raise_descriptor_limit() -> None:
@@ -215,6 +242,9 @@ class _Worker:
         self.listeners: list[_Listeners] = []
         self.adapt: Callable[[Settings], Settings] = lambda given: given
         self.retired: set[asyncio.Task[None]] = set()
+        self.playing = False
+        self.rollover: Rollover | None = None
+        self.rollover_timer: asyncio.TimerHandle | None = None
         self.reloading: asyncio.Task[str] | None = None
 
     async def main(self) -> int:
@@ -237,12 +267,14 @@ class _Worker:
                     else "The Internet's root servers answer and are used.",
                     flush=True,
                 )
+            self.playing = playing
             if playing:
                 self.keeps = False
                 await self.enter_playground(stack)
             if self.keeps:
                 keep.restore_if_set(self.store, self.given)
             self.current = _Generation(self.adapt(self.given), self.store, loop)
+            self.follow_anchors(self.current)
             for endpoint in self.endpoints:
                 listeners = _Listeners(endpoint)
                 self.listeners.append(listeners)
@@ -252,6 +284,7 @@ class _Worker:
             gc.freeze()  # what exists now lives to the end; the collector need not look at it again
             await self.open_side_doors()
             self.announce()
+            self.look_at_anchors()
             if self.options.show_first_answer:
                 shown = "www.example.playground." if playing else "www.iana.org."
                 await first.show_first_answer(self.endpoints[0], shown, self.given.iteration.deadline)
@@ -305,6 +338,92 @@ class _Worker:
         if not dnssec.active:
             why = "dnssec.enabled is off" if not dnssec.enabled else "there are no trust anchors"
             logger.warning("answers are not validated: %s", why)
+        else:
+            trouble = clock_trouble(self.current.resolver.clock.time())
+            if trouble:
+                logger.error("%s", trouble)
+
+    # --- trust anchors that follow their zones (RFC 5011) -----------------------------------------------------------
+
+    def follow_anchors(self, generation: _Generation) -> None:
+        """Let a new generation trust what was learned so far; every worker does, the first one goes on learning."""
+        known, self.rollover = self.rollover, None
+        dnssec = generation.settings.dnssec
+        if not dnssec.active or not dnssec.auto_trust_anchor_file or self.playing:
+            return
+        from resolver.daemon.rollover import Rollover
+        from resolver.validate import anchor_file
+
+        self.rollover = Rollover(
+            dnssec,
+            now=generation.resolver.clock.time,
+            ask=self.ask_anew,
+            verify=lambda jobs, on_done: self.current.resolver.crypto.verify(jobs, on_done),
+            changed=self.on_anchor,
+            concluded=self.tell_anchors,
+        )
+        self.rollover.load()
+        if known is not None:
+            self.rollover.take(anchor_file.parse(known.text))
+        if not self.number:
+            self.rollover.save()  # what cannot be written shall be known at the start, not in a month
+        self.rollover.apply(generation.resolver.mesh.validation.anchors)
+
+    def look_at_anchors(self) -> None:
+        """Look at the zones whose time has come, and come back when the next one's has."""
+        rest = 0.0
+        if self.rollover is not None and not self.number and not self.stopping.done():
+            rest = self.rollover.tick()  # may come back here, when a look is over at once
+        if self.rollover_timer is not None:
+            self.rollover_timer.cancel()
+        self.rollover_timer = self.loop.call_later(rest, self.look_at_anchors) if rest else None
+
+    def ask_anew(self, question: Question, cd: bool, on_done: Callable[[Outcome], None]) -> bool:
+        resolver = self.current.resolver
+        begun = resolver.mesh.refresh(question, cd=cd, on_done=on_done)
+        resolver.poke()
+        return begun
+
+    def on_anchor(self, point: "TrustPoint") -> None:
+        """Other keys are trusted for a zone: its validated keys were validated by the old ones."""
+        self.current.resolver.mesh.validation.anchors.put(point.zone, point.trusted())
+        try:
+            self.store.rrsets.drop(point.zone, c.DNSKEY)
+            self.store.answers.drop(point.zone, c.DNSKEY)
+        except BlockingIOError as error:
+            logger.warning("trust anchors: the cache keeps the old keys until their TTL ends: %s", error)
+
+    def tell_anchors(self) -> None:
+        """After a look: when to look again, and what the other workers have to know."""
+        self.look_at_anchors()
+        if self.links is not None and self.rollover is not None:
+            task = self.loop.create_task(self.tell_others(self.rollover.text))
+            self.retired.add(task)
+            task.add_done_callback(self.retired.discard)
+
+    async def tell_others(self, text: str) -> None:
+        assert self.links is not None
+        for number in self.links.others:
+            try:
+                await self.links.ask(number, {"command": "take-anchors", "text": text})
+            except LinkError as error:
+                logger.warning("trust anchors: %s; it learns of the keys when it starts or after the next look", error)
+
+    def take_anchors(self, text: str) -> None:
+        """What the first worker has learned.
+
+        Raises:
+            ValueError: it makes no sense.
+        """
+        if self.rollover is None:
+            return
+        from resolver.validate import anchor_file
+
+        before = self.rollover.trusted()
+        self.rollover.take(anchor_file.parse(text))
+        for zone, identity in self.rollover.trusted().items():
+            if identity != before.get(zone):
+                self.on_anchor(self.rollover.points[zone])
 
     # --- signals --------------------------------------------------------------------------------------------------
 
@@ -337,6 +456,8 @@ class _Worker:
             logger.error("reload: %s; the old configuration stays in force", error.strerror or error)
             return str(error.strerror or error)
         old, self.current = self.current, generation
+        self.follow_anchors(generation)
+        self.look_at_anchors()
         if outdated(old.settings, generation.settings):
             self.store.clear()
         wanted = set(given.server.endpoints)
@@ -378,6 +499,8 @@ class _Worker:
         """Give answers under way a moment, then close everything."""
         for door in self.side_doors:
             door.close()
+        if self.rollover_timer is not None:
+            self.rollover_timer.cancel()
         if self.links is not None:
             self.links.stop()
         if self.reloading is not None:

@@ -1,7 +1,8 @@
 """Trust anchors and negative trust anchors (RFC 4035 section 4.4, RFC 7646): what is validated, and from which keys.
 
 Anchors are DS or DNSKEY records in text form, of any name and several for each. The longest one that is an ancestor
-of a name decides; a negative anchor at least as long switches validation off below it.
+of a name decides; a negative anchor at least as long switches validation off below it. `rollover` changes them while
+the resolver runs (RFC 5011): every validator of a process reads them here, so there is one place to change.
 """
 
 import base64
@@ -50,6 +51,17 @@ class Anchors:
 
     def __bool__(self) -> bool:
         return bool(self._zones)
+
+    def configured(self) -> list[Anchor]:
+        """What is trusted now, zone by zone."""
+        return list(self._zones.values())
+
+    def put(self, zone: bytes, anchor: Anchor | None) -> None:
+        """Trust `anchor` for `zone` (lower case) from now on; None: as if nothing had ever been configured for it."""
+        if anchor is None:
+            self._zones.pop(zone, None)
+        else:
+            self._zones[zone] = anchor
 
     def get(self, zone: bytes) -> Anchor | None:
         """The anchor exactly at `zone` (lower case), unless a negative one takes it away."""

@@ -62,6 +62,8 @@ class Finding:
 SECURE = Finding(Verdict.SECURE)
 INSECURE = Finding(Verdict.INSECURE)
 NO_SKEW = (0, 0)
+# Extended errors of signatures that our clock finds too early or too late.
+OUT_OF_TIME = frozenset((c.EDE_SIGNATURE_EXPIRED, c.EDE_SIGNATURE_NOT_YET_VALID))
 # The part of a signature's time by which clocks may differ.
 SKEW_PART = 10
 
@@ -376,7 +378,10 @@ class Chain:
                 _note_check(task, rrset, None, None, fault, zone)
             return fault
         listed = [d.algorithm for d in usable] + [k.algorithm for k in trusted]
-        return (yield from self._check(task, ctx, rrset, sigs, entry, listed))
+        found = yield from self._check(task, ctx, rrset, sigs, entry, listed)
+        if found.ede in OUT_OF_TIME and self.anchors.get(zone) is anchor:
+            found.text += "; is the clock of this machine right?"  # nothing at all validates then
+        return found
 
     def _ds_of(self, task: Task, ctx: Context, zone: bytes) -> Steps["list[Ds] | Finding"]:
         """The validated DS set of `zone`, or the finding that stands in its place."""

@@ -13,8 +13,10 @@ from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
 __all__ = [
+    "DNSKEY_PROTOCOL",
     "DS_DIGESTS",
     "REVOKED",
+    "SECURE_ENTRY",
     "ZONE_KEY",
     "Dnskey",
     "Ds",
@@ -34,6 +36,8 @@ ZONE_KEY = 0x0100
 """RFC 4034 section 2.1.1, bit 7."""
 REVOKED = 0x0080
 """RFC 5011 section 2.1."""
+SECURE_ENTRY = 0x0001
+"""RFC 4034 section 2.1.1, bit 15: the key is an entry point, one that parents and anchors name."""
 DNSKEY_PROTOCOL = 3
 
 DS_DIGESTS = {1: "sha1", 2: "sha256", 4: "sha384"}

@@ -18,26 +18,34 @@ DIGITS = 5
 
 
 class Sentinel:
-    """Knows the tags of the root's trust anchors."""
+    """Knows the tags of the root's trust anchors, which change while the resolver runs (RFC 5011)."""
 
     def __init__(self, anchors: Anchors) -> None:
-        root = anchors.get(names.ROOT)
-        self.tags: frozenset[int] = frozenset()
-        if root is not None:
-            self.tags = frozenset([ds.tag for ds in root.ds] + [key.tag for key in root.keys])
+        self._anchors = anchors
+
+    @property
+    def tags(self) -> frozenset[int]:
+        """The tags of the keys that are trusted for the root."""
+        root = self._anchors.get(names.ROOT)
+        if root is None:
+            return frozenset()
+        return frozenset([ds.tag for ds in root.ds] + [key.tag for key in root.keys])
 
     def forbids(self, question: Question) -> str | None:
         """Why a secure answer to `question` must be withheld, or None (RFC 8509 section 2.2)."""
         length = question.qname[0]
         if length != len(IS) + DIGITS and length != len(NOT) + DIGITS:
             return None
-        if question.qtype not in (c.A, c.AAAA) or not self.tags:
+        if question.qtype not in (c.A, c.AAAA):
             return None
         label = question.qname[1 : 1 + length].lower()
         digits = label[-DIGITS:]
         if not digits.isdigit():
             return None
-        trusted = int(digits) in self.tags
+        tags = self.tags
+        if not tags:
+            return None
+        trusted = int(digits) in tags
         if label[:-DIGITS] == IS and not trusted:
             return f"root key sentinel: key tag {int(digits)} is no trust anchor"
         if label[:-DIGITS] == NOT and trusted:

@@ -47,6 +47,7 @@ class Worker:
 
     number = 0
     links = None
+    rollover = None
 
     def __init__(self, settings):
         self.store = make_store(settings)
@@ -477,3 +478,32 @@ def test_no_daemon_there(tmp_path, capsys):
 )
 def test_time_as_people_say_it(seconds, text):
     assert tool.duration(seconds) == text
+
+
+def test_anchors_without_a_file_are_told_why(room_of):
+    async def check(opened):
+        with pytest.raises(ValueError, match="auto-trust-anchor-file is not set"):
+            await opened.ask(command="anchors")
+        with pytest.raises(ValueError, match="no command"):
+            await opened.ask(command="take-anchors", text="")
+
+    room_of(check)
+
+
+def test_anchors_in_words():
+    zone = {"zone": ".", "looked": 5, "succeeded": 0, "due": 86400, "trouble": "no reply", "trusted": True, "keys": []}
+    keys = [
+        {"tag": 7, "algorithm": 13, "state": "valid", "since": 60, "until": 0},
+        {"tag": 8, "algorithm": 8, "state": "pending", "since": 60, "until": 120},
+    ]
+    gone = {**zone, "zone": "example.", "trouble": "", "trusted": False, "keys": keys}
+    lines = list(tool.anchor_lines({"file": "/x", "trouble": "cannot write", "zones": [zone, gone]}))
+    assert lines == [
+        "kept in /x; cannot write",
+        ". last seen never, next look 1970-01-02 00:00:00 UTC; last look failed: no reply",
+        "  the configured anchors; no key was seen yet",
+        "example. is no trust anchor any more: all its keys are revoked; last seen never,"
+        " next look 1970-01-02 00:00:00 UTC",
+        "  key 7, algorithm 13: valid since 1970-01-01 00:01:00 UTC",
+        "  key 8, algorithm 8: pending since 1970-01-01 00:01:00 UTC, trusted from 1970-01-01 00:02:00 UTC on",
+    ]

@@ -17,6 +17,7 @@ from resolver import limits
 from resolver.daemon import first
 from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
 from resolver.daemon.sockets import open_endpoints
+from resolver.daemon.worker import clock_trouble
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -138,6 +139,29 @@ def test_wrong_command_line(capsys, arguments):
         main(arguments)
     assert caught.value.code == EXIT_CONFIG
     assert "usage: resolverd" in capsys.readouterr().err
+
+
+def test_check_reads_the_file_of_trust_anchors(tmp_path, capsys):
+    file = tmp_path / "anchors.txt"
+    config = tmp_path / "resolverd.toml"
+    config.write_text(f'[dnssec]\nauto-trust-anchor-file = "{file}"\n')
+    assert main(["--check", "-c", str(config)]) == EXIT_OK
+    file.write_text("; trust anchors of resolverd, cut off")
+    assert main(["--check", "-c", str(config)]) == EXIT_CONFIG
+    assert "auto-trust-anchor-file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("now", "expected"), [
+    (0, "1970-01-01 00:00:00 UTC, before this program was made"),
+    (limits.CLOCK_EARLIEST.default - 1, "2025-12-31 23:59:59 UTC, before"),
+    (limits.CLOCK_EARLIEST.default, ""),
+    (limits.CLOCK_LATEST.default, "too far ahead to be true"),
+])
+def test_a_clock_that_is_evidently_wrong_is_told(now, expected):
+    found = clock_trouble(now)
+    assert bool(found) == bool(expected)
+    assert expected in found
+    assert not found or "timedatectl" in found
 
 
 # --- serving ------------------------------------------------------------------------------------------------------

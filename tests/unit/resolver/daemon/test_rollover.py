@@ -1,0 +1,345 @@
+"""Trust anchors that follow their zone: the schedule, the file with its accidents, and a zone that is really rolled.
+
+The zone's keys are real, the network and the time are not: the mesh resolves and validates as it would anywhere, month
+after month. What the kernel may do to a file (a kill at any moment, a full disk, no rights) is done to a real one.
+"""
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.keysets import DAY, HOUR, key_set
+from support.minet import Minet, build, reply, scripted
+from support.signing import ZoneKey
+
+from resolver.daemon import keep
+from resolver.daemon.rollover import Rollover, check
+from resolver.effects import Question
+from resolver.settings import DnssecSettings, Settings
+from resolver.validate.anchor_file import parse
+from resolver.validate.verify import check as check_signature
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+ROOT = names.ROOT
+A, B, C = (ZoneKey(".", label=label) for label in "abc")
+REVOKED_A = ZoneKey(".", label="a", flags=257 | 128)
+
+
+class Crypto:
+    """Checks at once, as the daemon does with few signatures."""
+
+    def verify(self, jobs, on_done):
+        on_done([check_signature(job) for job in jobs])
+
+
+class World:
+    """A root whose keys the test changes, a resolver in front of it, and the anchors that follow."""
+
+    def __init__(self, path: Path, *configured: ZoneKey, **settings: object) -> None:
+        anchors = tuple(key.anchor() for key in configured or (A,))
+        self.dnssec = DnssecSettings(trust_anchors=anchors, auto_trust_anchor_file=str(path), **settings)
+        self.net: Minet = build(settings=Settings(dnssec=self.dnssec), crypto=Crypto())
+        self.net.net.hosts["198.41.0.4"] = scripted(self.serve)
+        self.keys = [A]
+        self.signers = [A]
+        self.silent = False
+        self.concluded = 0
+        self.start()
+
+    def start(self) -> None:
+        """As a process that has just been started."""
+        self.rollover = Rollover(
+            self.dnssec,
+            now=self.net.net.time,
+            ask=self.ask,
+            verify=Crypto().verify,
+            changed=self.changed,
+            concluded=self.conclude,
+        )
+        self.rollover.load()
+        self.rollover.save()
+        self.rollover.apply(self.net.mesh.validation.anchors)
+
+    def ask(self, question: Question, cd: bool, on_done) -> bool:
+        return self.net.mesh.refresh(question, cd=cd, on_done=on_done)
+
+    def changed(self, point) -> None:
+        self.net.mesh.validation.anchors.put(point.zone, point.trusted())
+        self.net.store.rrsets.drop(ROOT, c.DNSKEY)
+
+    def conclude(self) -> None:
+        self.concluded += 1
+
+    def serve(self, qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if self.silent:
+            return None
+        if qtype == c.DNSKEY:
+            return reply(packet, [key_set(".", self.keys, self.signers, self.net.net.time())])
+        return reply(packet, ["a.root. 86400 A 198.41.0.4"] if qtype == c.A else [". 86400 NS a.root."])
+
+    def live(self, days: float) -> None:
+        """Let the schedule run for some days."""
+        net = self.net.net
+        end = net.now + days * DAY
+        while net.now < end:
+            rest = self.rollover.tick()
+            net.sleep(self.net.mesh, min(max(rest, 1.0), end - net.now))
+        self.rollover.tick()
+        net.sleep(self.net.mesh, 30.0)
+
+    def roll(self, keys: list[ZoneKey], signers: list[ZoneKey]) -> None:
+        self.keys, self.signers = keys, signers
+
+    @property
+    def states(self) -> dict[int, str]:
+        found = self.rollover.describe()["zones"][0]["keys"]
+        return {key["tag"]: key["state"] for key in found}
+
+    def verdict(self) -> Verdict:
+        """What the zone's keys are worth to a client."""
+        self.net.store.clear()
+        return Verdict(self.net.ask(".", "DNSKEY").verdict)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "anchors.txt"
+
+
+def test_a_zone_changes_its_keys_and_stays_secure(path: Path) -> None:
+    """The roll of RFC 5011 section 6.3, with the new key published first: pending, valid, and the old one revoked."""
+    world = World(path)
+    world.live(3)
+    assert world.states == {A.tag: "valid"}
+    world.roll([A, B], [A])
+    world.live(29)
+    assert world.states == {A.tag: "valid", B.tag: "pending"}
+    world.live(3)
+    assert world.states == {A.tag: "valid", B.tag: "valid"}
+    world.roll([REVOKED_A, B], [REVOKED_A, B])
+    world.live(2)
+    assert world.states == {A.tag: "revoked", B.tag: "valid"}
+    assert world.verdict() is Verdict.SECURE
+    world.roll([B, C], [B])
+    world.live(35)
+    assert world.states == {A.tag: "removed", B.tag: "valid", C.tag: "valid"}
+    world.roll([A, C], [A])
+    assert world.verdict() is Verdict.BOGUS, "the old key was stolen after its revocation"
+    world.roll([C], [C])
+    assert world.verdict() is Verdict.SECURE
+
+
+def test_without_following_the_same_roll_ends_in_bogus(path: Path) -> None:
+    world = World(path)
+    world.live(1)
+    world.roll([B], [B])
+    assert world.verdict() is Verdict.BOGUS
+
+
+def test_a_restart_at_any_time_forgets_nothing(path: Path) -> None:
+    world = World(path)
+    world.roll([A, B], [A])
+    for _ in range(32):
+        world.live(1)
+        world.start()
+    assert world.states == {A.tag: "valid", B.tag: "valid"}
+    world.roll([REVOKED_A, B], [REVOKED_A, B])
+    world.live(2)
+    world.start()
+    world.roll([A], [A])
+    assert world.verdict() is Verdict.BOGUS
+
+
+def test_looks_keep_to_the_schedule(path: Path) -> None:
+    world = World(path)
+    world.live(20)
+    looks = world.rollover.statistics()["looks"]
+    assert 19 <= looks <= 22, "half of the TTL of two days is the least"
+    assert world.concluded == looks
+    world.silent = True
+    world.live(5)
+    failed = world.rollover.statistics()["looks_failed"]
+    assert 20 <= failed <= 27, "a tenth of the TTL, 4.8 hours"
+    assert world.states == {A.tag: "valid"}
+    world.silent = False
+    world.live(1)
+    assert world.rollover.describe()["zones"][0]["trouble"] == ""
+
+
+def test_the_last_key_revokes_itself_and_the_zone_is_no_anchor_any_more(path: Path, caplog) -> None:
+    world = World(path)
+    world.live(1)
+    world.roll([REVOKED_A], [REVOKED_A])
+    world.live(2)
+    assert world.states == {A.tag: "revoked"}
+    assert world.verdict() is Verdict.INSECURE
+    assert "every key of . is revoked" in caplog.text
+    world.start()
+    assert world.verdict() is Verdict.INSECURE
+
+
+def test_a_clock_set_back_by_years_does_not_stop_the_looks(path: Path) -> None:
+    world = World(path)
+    world.live(1)
+    before = world.rollover.statistics()["looks"]
+    world.net.net.shift -= 900 * DAY
+    world.live(3)
+    assert world.rollover.statistics()["looks"] >= before + 3
+
+
+def test_statistics_count_keys_by_state(path: Path) -> None:
+    world = World(path)
+    world.roll([A, B], [A])
+    world.live(1)
+    found = world.rollover.statistics()
+    assert (found["keys_valid"], found["keys_pending"], found["keys_revoked"]) == (1, 1, 0)
+    assert found["changes"] == 2
+    assert world.net.net.time() - found["succeeded"] <= DAY + HOUR
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_another_configuration_anchored_is_left_out(path: Path, caplog) -> None:
+    world = World(path)
+    world.live(1)
+    other = World(path.with_name("other.txt"), B)
+    other.dnssec = DnssecSettings(
+        trust_anchors=(ZoneKey("example.").anchor(),), auto_trust_anchor_file=str(path)
+    )
+    with caplog.at_level(logging.INFO):
+        other.start()
+    assert "no longer configured" in caplog.text
+    assert [zone["zone"] for zone in other.rollover.describe()["zones"]] == ["example."]
+
+
+@pytest.mark.parametrize("damage", ["torn", "rubbish", "binary", "directory", "huge"])
+def test_a_file_that_cannot_be_used_costs_no_anchor_and_is_left_alone(path: Path, damage: str, caplog) -> None:
+    world = World(path)
+    world.roll([A, B], [A])
+    world.live(40)
+    good = path.read_bytes()
+    path.unlink()
+    if damage == "directory":
+        path.mkdir()
+    else:
+        bad = {"torn": good[:-70], "rubbish": b"hello", "binary": b"\xff" * 80, "huge": b"x" * 70_000}
+        path.write_bytes(bad[damage])
+    world.start()
+    assert "restored from a copy or removed" in caplog.text
+    assert "dnssec.auto-trust-anchor-file" in caplog.text
+    assert world.rollover.describe()["trouble"]
+    with pytest.raises(ValueError, match="auto-trust-anchor-file"):
+        check(world.dnssec)
+    assert world.verdict() is Verdict.SECURE
+    world.live(2)
+    if damage != "directory":
+        assert path.read_bytes() != good, "what may be all that is left is not written over"
+        assert world.rollover.statistics()["writes_failed"] == 0
+        path.write_bytes(good)
+        world.start()
+        assert world.states == {A.tag: "valid", B.tag: "valid"}
+
+
+def test_a_directory_that_is_not_there_is_told_at_the_start(tmp_path: Path, caplog) -> None:
+    world = World(tmp_path / "missing" / "anchors.txt")
+    assert "cannot write" in caplog.text
+    assert "may write into" in caplog.text
+    assert world.rollover.statistics()["writes_failed"] == 1
+    assert world.verdict() is Verdict.SECURE
+    with pytest.raises(ValueError, match="does not exist"):
+        check(world.dnssec)
+
+
+@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
+def test_a_disk_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch, caplog, step: str) -> None:
+    world = World(path)
+    world.live(1)
+    before = path.read_bytes()
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if step == "write":
+        monkeypatch.setattr(keep, "open", lambda descriptor, mode: FailingFile(descriptor), raising=False)
+    else:
+        monkeypatch.setattr(keep.os, step, fails)
+    world.live(2)
+    assert "No space left on device" in caplog.text
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name], "nothing half-written is left"
+    monkeypatch.undo()
+    world.live(2)
+    assert path.read_bytes() != before
+    assert world.rollover.describe()["trouble"] == ""
+
+
+def test_the_file_is_its_owners_alone(path: Path) -> None:
+    World(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+class FailingFile:
+    """A file on a full disk."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __enter__(self) -> "FailingFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+    def write(self, data: bytes) -> int:
+        os.write(self.descriptor, data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from resolver.daemon.keep import replace_file
+path, count = Path(sys.argv[1]), 0
+texts = [Path(name).read_bytes() for name in sys.argv[2:]]
+print("ready", flush=True)
+while True:
+    replace_file(path, [texts[count % 2]])
+    count += 1
+"""
+
+
+def test_a_kill_in_the_middle_of_writing_leaves_a_whole_file(path: Path) -> None:
+    world = World(path)
+    world.live(1)
+    one = path.with_name("one")
+    one.write_bytes(path.read_bytes())
+    world.roll([A, B], [A])
+    world.live(2)
+    two = path.with_name("two")
+    two.write_bytes(path.read_bytes())
+    for turn in range(15):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(one), str(two)], stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[4])},
+        )
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        # Not to wait for something, but to be somewhere else in the writing each time.
+        for _ in range(turn * 700):
+            os.getpid()
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        data = path.read_bytes()
+        assert data in (one.read_bytes(), two.read_bytes())
+        assert len(parse(data.decode())) == 1
+    world.start()
+    assert world.verdict() is Verdict.SECURE
