@@ -1,4 +1,4 @@
-"""Runs the unit and property tests on every supported Python of this machine besides the main one.
+"""Runs unit, property and asyncio conformance tests on every supported Python of this machine besides the main one.
 
 Rule: an interpreter counts as installed when it starts and has the headers that a build needs; each gets an environment
 of its own (.venv-3.N). What is missing is said in one line with the way to get it, never passed over in silence.
@@ -62,9 +62,10 @@ def run_on(version: tuple[int, int], python: str) -> int:
         )
         stamp.touch()
     subprocess.run([inside, "setup.py", "-q", "build_ext", "--inplace"], check=True, cwd=ROOT)
-    print(f"-- Python {label}: unit and property tests", flush=True)
+    print(f"-- Python {label}: unit and property tests, CPython's own tests of asyncio", flush=True)
     return subprocess.run(
-        [inside, "-m", "pytest", "-q", "tests/unit", "tests/property", "-p", "no:benchmark", "-p", "no:cacheprovider"],
+        [inside, "-m", "pytest", "-q", "tests/unit", "tests/property", "tests/conformance/asyncio",
+         "-p", "no:benchmark", "-p", "no:cacheprovider"],
         cwd=ROOT,
         check=False,
     ).returncode

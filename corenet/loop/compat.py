@@ -6,7 +6,18 @@ that a program behaves on this loop as on the standard one of the same interpret
 
 import sys
 
-__all__ = ["REMOVES_UNIX_SOCKETS", "WAIT_CLOSED_WAITS"]
+__all__ = [
+    "PASSES_TASK_KEYWORDS",
+    "REMOVES_UNIX_SOCKETS",
+    "STARTS_TASKS_EAGERLY",
+    "WAIT_CLOSED_WAITS",
+]
+
+#: `create_task` passes keywords that it does not know to the task or its factory.
+PASSES_TASK_KEYWORDS = sys.version_info >= (3, 13, 3)
+
+#: `asyncio.Task` takes `eager_start`.
+STARTS_TASKS_EAGERLY = sys.version_info >= (3, 12)
 
 #: `Server.wait_closed` waits for the connections that are still open.
 WAIT_CLOSED_WAITS = sys.version_info >= (3, 12, 1)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 from corenet.core.engine import Engine, run_handle
 from corenet.core.handles import Handle
+from corenet.loop.backports import Backports
 from corenet.loop.connecting import Connecting
 from corenet.loop.listening import Listening
 from corenet.loop.naming import Naming
@@ -30,7 +31,7 @@ __all__ = ["Loop", "new_event_loop", "run"]
 T = TypeVar("T")
 
 
-class Loop(SocketEngine, Connecting, Listening, Naming, asyncio.BaseEventLoop):  # type: ignore[misc]
+class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseEventLoop):  # type: ignore[misc]
     """An asyncio event loop on epoll, for Linux."""
 
     def __init__(self) -> None:
@@ -96,16 +97,19 @@ class Loop(SocketEngine, Connecting, Listening, Naming, asyncio.BaseEventLoop): 
     def _run_in_debug(self, handle: Handle) -> None:
         if handle.cancelled():
             return
-        callback, args = handle._callback, handle._args
+        callback: Any = handle._callback
+        args: Any = handle._args
         started = self.time()
         self._current_handle = handle
         try:
             run_handle(handle)
+            took = self.time() - started
+            if took >= self.slow_callback_duration:
+                logger.warning("Executing %s took %.3f seconds", describe(handle, callback, args), took)
         finally:
             self._current_handle = None  # type: ignore[assignment]
-        took = self.time() - started
-        if took >= self.slow_callback_duration:
-            logger.warning("Executing %s took %.3f seconds", describe(handle, callback, args), took)
+            # The traceback of a task that failed in here holds this frame; it must not hold the task in turn.
+            callback = args = None
 
     # --- descriptors and signals ----------------------------------------------------------------------------------
 

@@ -63,11 +63,11 @@ cdef class SocketEngine(Engine):
         if self.debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
 
-    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
-        """Receive up to `n` bytes; empty at end of file."""
+    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
+        """Receive up to `nbytes` bytes; empty at end of file."""
         cdef int fd
         cdef ssize_t got
-        cdef Py_ssize_t room = n
+        cdef Py_ssize_t room = nbytes
         cdef uint8_t *buffer
         self._check_socket(sock)
         while True:
@@ -81,7 +81,7 @@ cdef class SocketEngine(Engine):
                     PyErr_SetFromErrno(PyExc_OSError)
             else:
                 try:
-                    return sock.recv(n)
+                    return sock.recv(nbytes)
                 except (BlockingIOError, InterruptedError):
                     pass
             await self.waiter(fd, False)

@@ -39,7 +39,9 @@ cdef class Transport(Watcher):
     cdef void drop_buffer(self) noexcept
     cdef int maybe_pause(self) except -1
     cdef int maybe_resume(self) except -1
+    cdef int blame(self, object callback, tuple args, object error) except -1
     cdef int fatal(self, object error, str message) except -1
+    cdef int refused(self, object error, object waiter) except -1
     cdef int force_close(self, object error) except -1
     cdef int schedule_lost(self, object error) except -1
     cdef int released(self) except -1

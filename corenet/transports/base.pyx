@@ -16,6 +16,7 @@ from libc.stdint cimport uint32_t
 
 from corenet.core cimport sys as c
 from corenet.core.engine cimport Engine
+from corenet.core.handles cimport Handle, new_handle
 from corenet.core.poller cimport Watcher
 from corenet.core.sys cimport PyContext_CopyCurrent, PyObject_VectorcallMethod
 
@@ -243,6 +244,15 @@ cdef class Transport(Watcher):
             {"message": message, "exception": error, "transport": self, "protocol": self.protocol}
         )
 
+    cdef int blame(self, object callback, tuple args, object error) except -1:
+        """Report what ``callback(*args)`` raised as asyncio would, which calls it through a handle."""
+        cdef Handle handle = new_handle(self.loop, callback, args, self.context)
+        if self.loop.debug:
+            self.loop._handle_created(handle)
+        self.loop._callback_failed(handle, callback, args, error)
+        handle.cancel()
+        return 0
+
     cdef int fatal(self, object error, str message) except -1:
         """End the connection because of `error`; what the network did is logged only in debug mode."""
         if isinstance(error, OSError):
@@ -250,6 +260,15 @@ cdef class Transport(Watcher):
                 logger.debug("%r: %s", self, message, exc_info=error)
         else:
             self.report(message, error)
+        return self.force_close(error)
+
+    cdef int refused(self, object error, object waiter) except -1:
+        """End a transport whose descriptor the poller did not take, and tell whoever waits for its beginning."""
+        self.interest = 0
+        if waiter is None:
+            self.report("The descriptor cannot be watched", error)
+        elif not waiter.done():
+            waiter.set_exception(error)
         return self.force_close(error)
 
     cdef int force_close(self, object error) except -1:

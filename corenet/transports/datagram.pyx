@@ -213,12 +213,16 @@ cdef class DatagramTransport(Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self.report("Exception in protocol.connection_made()", error)
+            self.blame(self.protocol.connection_made, (self,), error)
         finally:
             PyContext_Exit(self.context)
         if not self.closing and not self.paused:
             self.reading = True
-            self.update()
+            try:
+                self.update()
+            except OSError as error:
+                self.refused(error, waiter)
+                return
         if waiter is not None and not waiter.cancelled():
             waiter.set_result(None)
 
@@ -355,7 +359,7 @@ cdef class DatagramTransport(Transport):
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self.report("Exception in protocol.datagrams_received()", error)
+                self.blame(self.many, (), error)
             return 0
         for item in datagrams:
             protocol = self.protocol
@@ -373,7 +377,7 @@ cdef class DatagramTransport(Transport):
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self.report("Exception in protocol.datagram_received()", error)
+                self.blame(protocol.datagram_received, (), error)
         return 0
 
     cdef int receive_failed(self, int number) except -1:
@@ -390,7 +394,7 @@ cdef class DatagramTransport(Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as failure:
-            self.report("Exception in protocol.error_received()", failure)
+            self.blame(self.protocol.error_received, (error,), failure)
         return 0
 
     def resume_reading(self) -> None:

@@ -119,9 +119,10 @@ cdef class Listener(Watcher):
         except BaseException as error:
             if fd >= 0:
                 c.c_close(fd)
-            self.loop.call_exception_handler(
-                {"message": "Error on transport creation for incoming connection", "exception": error}
-            )
+            if self.loop.debug:
+                self.loop.call_exception_handler(
+                    {"message": "Error on transport creation for incoming connection", "exception": error}
+                )
             return 0
         finally:
             PyContext_Exit(self.context)

@@ -21,6 +21,10 @@ from corenet.transports.writequeue cimport VECTOR_LIMIT
 from corenet.transports import faces
 
 
+cdef int propagate() except -1:
+    return -1
+
+
 @cython.final
 cdef class ReadPipeTransport(StreamBase):
     """The reading end of a pipe."""
@@ -38,6 +42,16 @@ cdef class ReadPipeTransport(StreamBase):
     cdef ssize_t take(self, void *data, size_t length) noexcept:
         return c.c_read(self.fd, data, length)
 
+    cdef int callback_failed(self, str _message) except -1:
+        """Report and go on: on a pipe an exception of data_received costs only what it was given, as in asyncio."""
+        try:
+            propagate()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.blame(self.protocol.data_received, (), error)
+        return 0
+
     cdef int on_eof(self) except -1:
         self.eof_seen = True
         try:
@@ -45,7 +59,7 @@ cdef class ReadPipeTransport(StreamBase):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            return self.fatal(error, "Fatal error: protocol.eof_received() call failed.")
+            self.blame(self.protocol.eof_received, (), error)
         self.close()
         return 0
 

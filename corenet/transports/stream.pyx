@@ -183,7 +183,8 @@ cdef StreamTransport new_stream(
 
 cdef int start_now(StreamTransport transport) except -1:
     """Call the protocol from the listener's own event."""
-    return transport.begin()
+    transport._begin(None)
+    return 0
 
 
 def make_stream(

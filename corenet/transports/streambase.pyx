@@ -135,7 +135,7 @@ cdef class StreamBase(Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self.report("Exception in protocol.connection_made()", error)
+            self.blame(self.protocol.connection_made, (self,), error)
         finally:
             self.corked = False
             PyContext_Exit(self.context)
@@ -148,7 +148,14 @@ cdef class StreamBase(Transport):
 
     def _begin(self, waiter: object) -> None:
         """The first turn of a connection that somebody waits for."""
-        self.begin()
+        try:
+            self.begin()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            # The kernel refuses the descriptor: whoever waits must hear of it instead of waiting for ever.
+            self.refused(error, waiter)
+            return
         if waiter is not None and not waiter.cancelled():
             waiter.set_result(None)
 

@@ -6,6 +6,7 @@ asyncio does not promise. Import `loop_factory` and `twin` into a test module; b
 
 import asyncio
 import gc
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -17,6 +18,12 @@ FACTORIES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,
     "corenet": corenet.new_event_loop,
 }
+
+
+def since(*version: int) -> pytest.MarkDecorator:
+    """Mark a test of what asyncio has from Python `version` on: with an older one it runs on our loop alone."""
+    judges = list(FACTORIES) if sys.version_info >= version else ["corenet"]
+    return pytest.mark.parametrize("loop_factory", judges, indirect=True)
 
 
 @pytest.fixture(params=list(FACTORIES))
