@@ -250,7 +250,8 @@ cdef class Transport(Watcher):
         if self.loop.debug:
             self.loop._handle_created(handle)
         self.loop._callback_failed(handle, callback, args, error)
-        handle.cancel()
+        # Handles take no part in cyclic collection: none may go on holding what it was made of.
+        handle.release()
         return 0
 
     cdef int fatal(self, object error, str message) except -1:

@@ -61,10 +61,11 @@ def test_failing_factory_costs_one_connection() -> None:
             with socket.create_connection(server.sockets[0].getsockname()) as sock:
                 sock.setblocking(False)
                 assert await loop.sock_recv(sock, 10) == expected
+        # As in asyncio, only debug mode speaks of it.
         assert [type(context["exception"]) for context in reported] == [LookupError]
         server.close()
 
-    corenet.run(main())
+    corenet.run(main(), debug=True)
 
 
 def test_descriptors_run_out_and_come_back() -> None:

@@ -1,0 +1,289 @@
+"""create_connection: races of happy eyeballs, all errors at once, local addresses, cancellation at any moment."""
+
+import asyncio
+import gc
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.twin import Recorder, loop_factory, since, twin
+
+__all__ = ["loop_factory", "twin"]
+
+Twin = Callable[[Any], Any]
+
+V4 = socket.AF_INET
+V6 = socket.AF_INET6
+
+
+def info(host: str, port: int) -> tuple[Any, ...]:
+    """One line of getaddrinfo."""
+    if ":" in host:
+        return (V6, socket.SOCK_STREAM, 6, "", (host, port, 0, 0))
+    return (V4, socket.SOCK_STREAM, 6, "", (host, port))
+
+
+def answer_with(loop: Any, *infos: tuple[Any, ...]) -> None:
+    """Make the loop's own lookup answer `infos`."""
+
+    async def getaddrinfo(*_args: Any, **_keywords: Any) -> list[tuple[Any, ...]]:
+        return list(infos)
+
+    loop.getaddrinfo = getaddrinfo
+
+
+async def closed_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_the_next_address_is_tried(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        answer_with(loop, info("127.0.0.2", await closed_port()), info("127.0.0.1", port))
+        transport, _ = await loop.create_connection(Recorder, "host.example", port)
+        assert transport.get_extra_info("peername") == ("127.0.0.1", port)
+        transport.abort()
+        server.close()
+
+    twin(main())
+
+
+class Silent:
+    """A listening socket whose queue is full: connecting to it hangs."""
+
+    def __init__(self) -> None:
+        self.sock = socket.socket()
+        self.sock.bind(("127.0.0.3", 0))
+        self.sock.listen(0)
+        self.port: int = self.sock.getsockname()[1]
+        self.fillers = []
+        for _ in range(3):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.3", self.port))
+            self.fillers.append(filler)
+
+    def close(self) -> None:
+        for sock in (self.sock, *self.fillers):
+            sock.close()
+
+
+def test_happy_eyeballs_pass_a_silent_address(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        silent = Silent()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        answer_with(loop, info("127.0.0.3", silent.port), info("127.0.0.1", port))
+        began = loop.time()
+        transport, _ = await loop.create_connection(Recorder, "host.example", port, happy_eyeballs_delay=0.02)
+        assert 0.015 < loop.time() - began < 5
+        assert transport.get_extra_info("peername") == ("127.0.0.1", port)
+        transport.abort()
+        server.close()
+        silent.close()
+
+    twin(main())
+
+
+def test_interleave_alternates_families(twin: Twin) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        tried: list[str] = []
+
+        async def sock_connect(sock: Any, address: Any) -> None:
+            tried.append(address[0])
+            raise OSError(111, f"refused {address[0]}")
+
+        loop.sock_connect = sock_connect
+        answer_with(
+            loop, *(info(f"127.0.0.{n}", 1) for n in (1, 2, 3)), *(info(f"::{n}", 1) for n in (1, 2, 3))
+        )
+        for interleave, expected in (
+            (None, ["127.0.0.1", "127.0.0.2", "127.0.0.3", "::1", "::2", "::3"]),
+            (1, ["127.0.0.1", "::1", "127.0.0.2", "::2", "127.0.0.3", "::3"]),
+            (2, ["127.0.0.1", "127.0.0.2", "::1", "127.0.0.3", "::2", "::3"]),
+        ):
+            tried.clear()
+            with pytest.raises(OSError, match="Multiple exceptions"):
+                await loop.create_connection(Recorder, "host.example", 1, interleave=interleave)
+            assert tried == expected
+        tried.clear()
+        with pytest.raises(OSError):
+            await loop.create_connection(Recorder, "host.example", 1, happy_eyeballs_delay=10)
+        assert tried == ["127.0.0.1", "::1", "127.0.0.2", "::2", "127.0.0.3", "::3"]
+
+    twin(main())
+
+
+@since(3, 12)
+@pytest.mark.parametrize("delay", [None, 0.01])
+def test_all_errors_come_as_a_group(twin: Twin, delay: float | None) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        port = await closed_port()
+        answer_with(loop, info("127.0.0.1", port), info("127.0.0.2", port))
+        with pytest.raises(ExceptionGroup) as caught:
+            await loop.create_connection(Recorder, "host.example", port, all_errors=True, happy_eyeballs_delay=delay)
+        assert [type(error) for error in caught.value.exceptions] == [ConnectionRefusedError] * 2
+        server = await loop.create_server(Recorder, sock=socket.create_server(("127.0.0.2", port)))
+        transport, _ = await loop.create_connection(
+            Recorder, "host.example", port, all_errors=True, happy_eyeballs_delay=delay
+        )
+        assert transport.get_extra_info("peername")[0] == "127.0.0.2"
+        transport.abort()
+        server.close()
+        for wrong in ({"server_hostname": "x"}, {"ssl_handshake_timeout": 1}, {"ssl_shutdown_timeout": 1}):
+            with pytest.raises(ValueError, match="only meaningful with ssl"):
+                await loop.create_connection(Recorder, "host.example", port, all_errors=True, **wrong)
+        answer_with(loop)
+        with pytest.raises(OSError, match="empty list"):
+            await loop.create_connection(Recorder, "host.example", port, all_errors=True)
+
+    twin(main())
+
+
+def test_two_winners_leave_one_connection() -> None:
+    """Both attempts succeed in one turn: the second is closed, which asyncio forgot before 3.13.1."""
+    import corenet
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, ["127.0.0.1", "127.0.0.2"], 0)
+        ports = [sock.getsockname() for sock in server.sockets]
+        answer_with(loop, *(info(host, port) for host, port in ports))
+        gate: asyncio.Future[None] = loop.create_future()
+        real = loop.sock_connect
+        connected: list[socket.socket] = []
+
+        async def sock_connect(sock: socket.socket, address: Any) -> None:
+            await real(sock, address)
+            connected.append(sock)
+            if len(connected) == 2:
+                gate.set_result(None)
+            await asyncio.shield(gate)
+
+        loop.sock_connect = sock_connect
+        transport, _ = await loop.create_connection(Recorder, "host.example", 1, happy_eyeballs_delay=0.01)
+        await asyncio.sleep(0)
+        assert len(connected) == 2
+        assert sorted(sock.fileno() == -1 for sock in connected) == [False, True]
+        transport.abort()
+        server.close()
+        del loop.sock_connect, loop.getaddrinfo
+
+    gc.collect()
+    before = descriptors()
+    corenet.run(main())
+    gc.collect()
+    assert descriptors() == before
+
+
+def test_local_address(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        transport, _ = await loop.create_connection(Recorder, "127.0.0.1", port, local_addr=("127.0.0.9", 0))
+        assert transport.get_extra_info("sockname")[0] == "127.0.0.9"
+        transport.abort()
+        with pytest.raises(OSError, match="bind"):
+            await loop.create_connection(Recorder, "127.0.0.1", port, local_addr=("192.0.2.1", 0))
+        server.close()
+
+    twin(main())
+
+
+def test_arguments_that_contradict(twin: Twin) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        datagram = socket.socket(V4, socket.SOCK_DGRAM)
+        with left, right, datagram:
+            for arguments, keywords in (
+                ((), {}),
+                (("127.0.0.1", 1), {"sock": left}),
+                ((), {"sock": datagram}),
+                (("127.0.0.1", 1), {"server_hostname": "x"}),
+                (("127.0.0.1", 1), {"ssl_handshake_timeout": 1.0}),
+                (("127.0.0.1", 1), {"ssl_shutdown_timeout": 1.0}),
+                ((), {"sock": left, "ssl": True}),
+            ):
+                with pytest.raises(ValueError):
+                    await loop.create_connection(Recorder, *arguments, **keywords)
+
+    twin(main())
+
+
+def test_accepted_socket_becomes_a_transport(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            with socket.create_connection(listening.getsockname()) as peer:
+                accepted, _ = listening.accept()
+                transport, protocol = await loop.connect_accepted_socket(Recorder, accepted)
+                peer.send(b"hello")
+                await protocol.until(lambda: protocol.data == b"hello")
+                transport.write(b"there")
+                assert peer.recv(10) == b"there"
+                transport.close()
+                await protocol.lost
+        with socket.socket(V4, socket.SOCK_DGRAM) as datagram, pytest.raises(ValueError, match="Stream"):
+            await loop.connect_accepted_socket(Recorder, datagram)
+
+    twin(main())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_cancelled_connect_leaves_no_descriptor(twin: Twin, turns: int) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        before = descriptors()
+        for _ in range(20):
+            task = asyncio.ensure_future(loop.create_connection(Recorder, *address))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if task.done():
+                task.result()[0].abort()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        while descriptors() > before:
+            await asyncio.sleep(0.001)
+        server.close()
+
+    twin(main())
+
+
+def test_numeric_names_keep_zone_and_service(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        zone = socket.if_nametoindex("lo")
+        for host, port in (("fe80::1%lo", 80), ("127.1", 53), ("", 1), (None, "http"), ("::1", "80"), ("0x7f.1", 1)):
+            for family in (0, V4, V6):
+                try:
+                    expected: Any = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+                except socket.gaierror as error:
+                    with pytest.raises(socket.gaierror, match=str(error.args[1])[:12]):
+                        await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+                    continue
+                assert await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM) == expected
+        found = await loop.getaddrinfo("fe80::1%lo", 80, type=socket.SOCK_STREAM)
+        assert found[0][4] == ("fe80::1", 80, 0, zone) or found[0][4][3] == zone
+        assert await loop.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV) == (
+            "127.0.0.1", "80"
+        )
+
+    twin(main())
