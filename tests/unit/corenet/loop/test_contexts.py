@@ -1,0 +1,161 @@
+"""Context variables: every callback runs in the context of whoever asked for it, and leaves the caller's alone."""
+
+import asyncio
+import contextvars
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from support.twin import loop_factory, twin
+
+__all__ = ["loop_factory", "twin"]
+
+Twin = Callable[[Any], Any]
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+
+def test_scheduled_callbacks(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: dict[str, str] = {}
+        done = asyncio.Event()
+
+        def note(name: str) -> None:
+            seen[name] = variable.get()
+            variable.set("changed inside")
+            if len(seen) == 5:
+                done.set()
+
+        variable.set("asked")
+        loop.call_soon(note, "soon")
+        loop.call_later(0, note, "later")
+        loop.call_at(loop.time(), note, "at")
+        loop.call_soon_threadsafe(note, "threadsafe")
+        future = loop.create_future()
+        future.add_done_callback(lambda _future: note("done"))
+        future.set_result(None)
+        variable.set("changed afterwards")
+        await done.wait()
+        assert set(seen.values()) == {"asked"}
+        assert variable.get() == "changed afterwards"
+
+    twin(main())
+
+
+def test_a_context_given_by_hand(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        context.run(variable.set, "given")
+        seen: list[str] = []
+        loop.call_soon(lambda: seen.append(variable.get()), context=context)
+        loop.call_later(0, lambda: seen.append(variable.get()), context=context)
+        loop.call_at(0, lambda: seen.append(variable.get()), context=context)
+        loop.call_soon_threadsafe(lambda: seen.append(variable.get()), context=context)
+        while len(seen) < 4:
+            await asyncio.sleep(0)
+        assert seen == ["given"] * 4
+        loop.call_soon(variable.set, "left", context=context)
+        await asyncio.sleep(0)
+        assert context[variable] == "left"
+
+    twin(main())
+
+
+def test_readers_writers_and_signals(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: dict[str, str] = {}
+        left, right = socket.socketpair()
+
+        def note(name: str) -> None:
+            seen[name] = variable.get()
+            variable.set("changed inside")
+            if name == "reader":
+                loop.remove_reader(left)
+            elif name == "writer":
+                loop.remove_writer(right)
+
+        with left, right:
+            variable.set("reader")
+            loop.add_reader(left, note, "reader")
+            variable.set("writer")
+            loop.add_writer(right, note, "writer")
+            variable.set("signal")
+            loop.add_signal_handler(signal.SIGUSR1, note, "signal")
+            variable.set("afterwards")
+            right.send(b"x")
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while len(seen) < 3:
+                await asyncio.sleep(0.001)
+            loop.remove_signal_handler(signal.SIGUSR1)
+        assert all(name == value for name, value in seen.items())
+        assert variable.get() == "afterwards"
+
+    twin(main())
+
+
+class Looking(asyncio.Protocol):
+    """Notes the variable in every callback of a connection."""
+
+    def __init__(self, seen: dict[str, str]) -> None:
+        self.seen = seen
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.seen["made"] = variable.get()
+
+    def data_received(self, data: bytes) -> None:
+        self.seen["data"] = variable.get()
+
+    def eof_received(self) -> None:
+        self.seen["eof"] = variable.get()
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        self.seen["lost"] = variable.get()
+        self.lost.set_result(None)
+
+
+def test_protocols_keep_the_context_of_their_maker(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: dict[str, str] = {}
+        left, right = socket.socketpair()
+        variable.set("maker")
+        _, protocol = await loop.create_connection(lambda: Looking(seen), sock=left)
+        variable.set("somebody else")
+        with right:
+            right.send(b"x")
+        await protocol.lost
+        assert seen == {"made": "maker", "data": "maker", "eof": "maker", "lost": "maker"}
+
+    twin(main())
+
+
+def test_accepted_connections_have_the_context_of_the_server(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: dict[str, str] = {}
+        made: list[Looking] = []
+
+        def factory() -> Looking:
+            seen["factory"] = variable.get()
+            made.append(Looking(seen))
+            return made[0]
+
+        variable.set("server")
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        variable.set("client")
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.send(b"x")
+        while not made:
+            await asyncio.sleep(0.001)
+        await made[0].lost
+        assert set(seen.values()) == {"server"}
+        assert set(seen) == {"factory", "made", "data", "eof", "lost"}
+        server.close()
+
+    twin(main())

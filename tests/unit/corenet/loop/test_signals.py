@@ -1,0 +1,178 @@
+"""Signals: handlers set on the loop, what is refused, and what is left behind when the loop is closed."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.twin import loop_factory, twin
+
+import corenet
+
+__all__ = ["loop_factory", "twin"]
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+Twin = Callable[[Any], Any]
+
+
+def test_refusals(loop_factory: Factory) -> None:
+    loop: Any = loop_factory()
+
+    async def coroutine() -> None:
+        """Never awaited."""
+
+    with pytest.raises(TypeError):
+        loop.add_signal_handler(signal.SIGUSR1, coroutine)
+    with pytest.raises(TypeError):
+        loop.add_signal_handler("SIGUSR1", print)
+    for number in (0, -1, 1000):
+        with pytest.raises(ValueError):
+            loop.add_signal_handler(number, print)
+        with pytest.raises(ValueError):
+            loop.remove_signal_handler(number)
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        with pytest.raises(RuntimeError, match="cannot be caught"):
+            loop.add_signal_handler(number, print)
+    assert loop.remove_signal_handler(signal.SIGUSR1) is False
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.add_signal_handler(signal.SIGUSR1, print)
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_not_outside_the_main_thread(loop_factory: Factory) -> None:
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        loop = loop_factory()
+        try:
+            loop.add_signal_handler(signal.SIGUSR1, print)
+        except (RuntimeError, ValueError) as error:
+            failures.append(error)
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert [type(error) for error in failures] == [RuntimeError]
+
+
+def test_default_actions_come_back(loop_factory: Factory) -> None:
+    loop = loop_factory()
+    loop.add_signal_handler(signal.SIGINT, print)
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    assert loop.remove_signal_handler(signal.SIGINT) is True
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert loop.remove_signal_handler(signal.SIGUSR1) is True
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    loop.add_signal_handler(signal.SIGUSR2, print)
+    loop.close()
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_arguments_replacement_and_several_signals(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        heard: list[Any] = []
+        loop.add_signal_handler(signal.SIGUSR1, heard.append, "old")
+        loop.add_signal_handler(signal.SIGUSR1, heard.append, "one")
+        loop.add_signal_handler(signal.SIGUSR2, heard.append, "two")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        while len(heard) < 2:
+            await asyncio.sleep(0.001)
+        assert sorted(heard) == ["one", "two"]
+        loop.remove_signal_handler(signal.SIGUSR1)
+        loop.remove_signal_handler(signal.SIGUSR2)
+
+    twin(main())
+
+
+def test_a_flood_of_signals_is_heard_again_afterwards() -> None:
+    """The wake-up descriptor may be full; nothing may be lost for good then (asyncio's loop does not pass this)."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        heard: list[int] = []
+        loop.add_signal_handler(signal.SIGUSR1, heard.append, 1)
+        for _ in range(20_000):
+            signal.raise_signal(signal.SIGUSR1)
+        while not heard:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        heard.clear()
+        signal.raise_signal(signal.SIGUSR1)
+        while not heard:
+            await asyncio.sleep(0.001)
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    corenet.run(main())
+
+
+def test_a_handler_that_raises_exit_ends_the_loop(loop_factory: Factory) -> None:
+    loop = loop_factory()
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    loop.add_signal_handler(signal.SIGUSR1, leave)
+    loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+    with pytest.raises(SystemExit):
+        loop.run_forever()
+    loop.close()
+
+
+def test_system_calls_are_restarted(loop_factory: Factory) -> None:
+    """A handler of the loop must not make other code's reads fail with EINTR."""
+    loop = loop_factory()
+    loop.add_signal_handler(signal.SIGUSR1, print)
+    read, write = os.pipe()
+
+    def disturb() -> None:
+        time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.02)
+        os.write(write, b"x")
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    assert os.read(read, 1) == b"x"
+    thread.join()
+    os.close(read)
+    os.close(write)
+    loop.close()
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "corenet"])
+def test_ctrl_c_of_a_runner_cancels_the_main_task(kind: str) -> None:
+    factory = {"asyncio": "asyncio.SelectorEventLoop", "corenet": "corenet.new_event_loop"}[kind]
+    program = f"""
+import asyncio, corenet, os, signal
+async def main():
+    try:
+        print("ready", flush=True)
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        print("cancelled", flush=True)
+        raise
+with asyncio.Runner(loop_factory={factory}) as runner:
+    try:
+        runner.run(main())
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    with child.stdout:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        assert child.stdout.read() == "cancelled\ninterrupted\n"
+    assert child.wait(10) == 0
