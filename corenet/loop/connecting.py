@@ -11,7 +11,7 @@ import socket
 from asyncio import base_events, staggered
 from asyncio.log import logger
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from corenet.loop.listening import agreed, check_tls
 from corenet.transports.options import SocketOptions
@@ -130,8 +130,25 @@ class Connecting(asyncio.BaseEventLoop):
                 except OSError:
                     continue
         else:
-            attempts = [functools.partial(self._connect_sock, failures, info, local_infos, options) for info in infos]
-            sock = (await staggered.staggered_race(attempts, delay, loop=self))[0]
+            connected: list[socket.socket] = []
+
+            async def attempt(info: Info) -> socket.socket:
+                found = await self._connect_sock(failures, info, local_infos, options)
+                if connected:
+                    # Two may succeed in the same turn; the race remembers one of them at most.
+                    found.close()
+                    raise OSError("another address was faster")
+                connected.append(found)
+                return found
+
+            try:
+                sock = (await staggered.staggered_race(
+                    [functools.partial(attempt, info) for info in infos], delay, loop=self
+                ))[0]
+            except BaseException:
+                for found in connected:
+                    found.close()
+                raise
         if sock is not None:
             return sock
         errors = [error for attempt in failures for error in attempt]
@@ -159,9 +176,10 @@ class Connecting(asyncio.BaseEventLoop):
         mine: list[OSError] = []
         exceptions.append(mine)
         family, kind, proto, _, address = addr_info
-        sock = None
+        sock: socket.socket | None = None
         try:
-            sock = socket.socket(family, kind, proto)
+            # By asyncio's name for the module: what stands in for it there, in tests for one, stands in for it here.
+            sock = cast(socket.socket, base_events.socket.socket(family=family, type=kind, proto=proto))  # type: ignore
             sock.setblocking(False)
             if options is not None:
                 options.apply(sock, "connect")

@@ -57,8 +57,6 @@ EXCLUDED: dict[str, str] = {
     "test_internal_fds": f"{INSIDE}: the self-pipe",
     "test_prompt_cancellation": f"{INSIDE}: _stop_serving; test_services.py has it by public means",
     "test_timeout_rounding": f"{INSIDE}: counts calls of _run_once, which here runs until the loop is stopped",
-    "test_create_server_multiple_hosts_ipv4": f"{REPLACED}; test_serving.py binds several hosts",
-    "test_create_server_multiple_hosts_ipv6": f"{REPLACED}; test_serving.py binds several hosts",
     "test_unclosed_pipe_transport": "silences the destructor through the private _pipe; test_pipe.py has it",
     # test_ssl
     "test_remote_shutdown_receives_trailing_data": f"{INSIDE}: _test__append_write_backlog; tls has it as a twin test",
@@ -70,7 +68,6 @@ EXCLUDED: dict[str, str] = {
     "test_accept_connection_multiple": f"{INSIDE}: _accept_connection; test_listener.py has it",
     "test_create_connection_bluetooth": f"{INSIDE}: expects any host to pass as an address because _ensure_resolved is",
     "test_create_datagram_endpoint_no_addrinfo": f"{REPLACED}",
-    "test_create_server_cant_bind": f"{REPLACED}; test_serving.py has it",
     "test_create_server_nosoreuseport": f"{REPLACED}: takes SO_REUSEPORT away, which Linux has",
     "test_create_server_soreuseport_only_defined": f"{REPLACED}: takes SO_REUSEPORT away, which Linux has",
     "test_log_slow_callbacks": f"{INSIDE}: _run_once on a handle made by hand; test_loop.py has it",

@@ -1,4 +1,4 @@
-"""create_connection: races of happy eyeballs, all errors at once, local addresses, cancellation at any moment."""
+"""create_connection with many addresses: races, order of families, all errors at once, cancellation at any moment."""
 
 import asyncio
 import gc

@@ -218,7 +218,7 @@ def test_eager_tasks(twin: Twin) -> None:
             else:
                 coroutine = work("d")
                 with pytest.raises(TypeError):
-                    loop.create_task(coroutine, eager_start=True)
+                    await loop.create_task(coroutine, eager_start=True)
                 coroutine.close()
 
     twin(main())

@@ -4,6 +4,7 @@ Every scenario runs on asyncio and on ours, in normal and in debug mode, and the
 """
 
 import asyncio
+import gc
 import os
 import re
 import socket
@@ -242,7 +243,10 @@ SCENARIOS: dict[str, Scenario] = {
     },
     **{f"buffered-{where}": buffered(where) for where in ("get_buffer", "empty", "buffer_updated")},
     **{f"datagram-{where}": datagram(where) for where in ("connection_made", "datagram_received", "error_received")},
-    **{f"pipe-{where}": pipe(where) for where in ("connection_made", "data_received", "eof_received", "connection_lost")},
+    **{
+        f"pipe-{where}": pipe(where)
+        for where in ("connection_made", "data_received", "eof_received", "connection_lost")
+    },
     "factory": failing_factory,
     "task": forgotten_task,
 }
@@ -266,6 +270,8 @@ def contexts(factory: Any, scenario: Scenario, debug: bool) -> list[tuple[Any, .
     with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: seen.append(words_of(context)))
         runner.run(asyncio.wait_for(scenario(), 20))
+    # What asyncio leaves open must not be found in the middle of another test.
+    gc.collect()
     return seen
 
 
