@@ -88,6 +88,21 @@ TLS_COPY = Limit(8192, 0, 1 << 20, "bytes", "below this a copy is cheaper than a
 TLS_READ_HIGH = Limit(262_144, 0, 1 << 30, "bytes", "asyncio's value: received for a paused protocol, then TCP waits")
 TLS_WRITE_HIGH = Limit(524_288, 0, 1 << 30, "bytes", "asyncio's value: pause_writing from it on")
 
+# --- serving ------------------------------------------------------------------------------------------------------
+
+SERVE_WORKERS = Limit(1, 0, 1024, "processes", "more than cores gains nothing; 0 serves in the calling process")
+SERVE_BACKLOG = Limit(1024, 1, 65_535, "connections", "waiting for accept while a worker is busy or being replaced")
+SERVE_GRACE = Limit(30, 0, 86_400, "seconds", "open connections may end by themselves for so long after a stop")
+SERVE_KILL = Limit(5, 1, 3600, "seconds", "a worker still there so long after its grace is killed")
+SERVE_START = Limit(60, 1, 3600, "seconds", "a worker that is not ready by then has failed to start")
+SERVE_SETTLE = Limit(1, 0, 3600, "seconds", "an application that never says it is ready is taken to be after so long")
+SERVE_CANCEL = Limit(2, 0, 60, "seconds", "a cancelled application may clean up for so long; less than SERVE_KILL")
+SERVE_PAUSE_FIRST = Limit(100, 1, 60_000, "milliseconds", "before a dead worker is started again; then doubled")
+SERVE_PAUSE_MOST = Limit(10_000, 1, 600_000, "milliseconds", "where the doubling ends, so that an outage ends")
+SERVE_SETTLED = Limit(10, 1, 3600, "seconds", "a worker that lived so long has its pause start anew")
+SERVE_DEATHS = Limit(20, 1, 1000, "deaths", "more within SERVE_DEATH_WINDOW, over all workers, end the service")
+SERVE_DEATH_WINDOW = Limit(60, 1, 86_400, "seconds", "see SERVE_DEATHS: forking for ever helps nobody")
+
 # --- http ---------------------------------------------------------------------------------------------------------
 
 HTTP_HEAD = Limit(65_536, 1024, 1 << 24, "bytes", "start line and fields of one message; nginx sends at most 32 KiB")

@@ -16,7 +16,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 #: The doors of the two packages: what they name is public, all else may change.
-MODULES = ("corenet", "corenet.core", "corenet.transports", "corenet.tls", "corenet.http", "resolver")
+MODULES = (
+    "corenet",
+    "corenet.core",
+    "corenet.transports",
+    "corenet.tls",
+    "corenet.http",
+    "corenet.serving",
+    "resolver",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ cdef class Engine:
     cdef bint running
     cdef bint closed
     cdef bint debug
+    cdef bint own_clock
     cdef bint counted
     cdef unsigned long long callbacks_run
     cdef unsigned long long timers_fired
@@ -43,6 +44,7 @@ cdef class Engine:
     cdef uint8_t *receive_buffer(self) except NULL
     cdef bytes bytes_of(self, const uint8_t *data, Py_ssize_t length)
     cdef int push_handle(self, Handle handle) except -1
+    cdef int64_t clock(self) except? -1
     cdef int turn_once(self) except -1
     cdef int expire(self, int64_t now) except -1
     cdef int64_t sleep(self, int64_t now) except -1

@@ -14,7 +14,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_NoMemory
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyObject_GenericSetAttr
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
@@ -108,6 +108,7 @@ cdef class Engine:
         doorbell = Doorbell()
         doorbell.fd = self.inbox.wake_fd
         self.poller.add(doorbell.fd, c.EPOLLIN, doorbell)
+        self.own_clock = type(self).time is not Engine.time
         self.counted = True
         born(KIND_ENGINE)
 
@@ -150,7 +151,7 @@ cdef class Engine:
 
     cdef TimerHandle later_ns(self, int64_t delay_ns, object callback, tuple args):
         """`call_later` for C callers, in nanoseconds."""
-        cdef int64_t when = c.clock_ns(c.CLOCK_MONOTONIC) + delay_ns
+        cdef int64_t when = self.clock() + delay_ns
         return new_timer(self, self.timers, when, seconds_of(when), callback, args, None)
 
     def call_soon(self, callback: object, *args: object, context: object = None) -> Handle:
@@ -209,6 +210,23 @@ cdef class Engine:
         """Return the monotonic clock in seconds."""
         return seconds_of(c.clock_ns(c.CLOCK_MONOTONIC))
 
+    cdef inline int64_t clock(self) except? -1:
+        """Now in nanoseconds, by the clock of `time`."""
+        if self.own_clock:
+            return deadline_ns(self.time())
+        return c.clock_ns(c.CLOCK_MONOTONIC)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """A `time` put in the place of ours, as tests of programs do, is the clock of the timers too."""
+        if name == "time":
+            self.own_clock = True
+        PyObject_GenericSetAttr(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name == "time":
+            self.own_clock = type(self).time is not Engine.time
+        PyObject_GenericSetAttr(self, name, <object>NULL)
+
     cdef int at_turn_end(self, Watcher watcher) except -1:
         ring_push(&self.ending, <PyObject *>watcher)
         Py_INCREF(watcher)
@@ -248,7 +266,7 @@ cdef class Engine:
     # --- the turn -------------------------------------------------------------------------------------------------
 
     cdef int turn_once(self) except -1:
-        cdef int64_t now = c.clock_ns(c.CLOCK_MONOTONIC)
+        cdef int64_t now = self.clock()
         self.turn += 1
         self.inbox.drain(&self.ready)
         if self.ready.count or self.due.count:
@@ -293,7 +311,7 @@ cdef class Engine:
             finally:
                 self.inbox.woke()
         self.inbox.drain(&self.ready)
-        self.last_poll = c.clock_ns(c.CLOCK_MONOTONIC)
+        self.last_poll = self.clock()
         return self.last_poll
 
     cdef int deliver(self) except -1:

@@ -6,6 +6,7 @@ Everything that asyncio promises of a loop is reached from here; the speed comes
 
 from corenet.loop.loop import Loop, new_event_loop, run
 from corenet.loop.naming import AddressResolver
+from corenet.loop.policy import install
 from corenet.loop.server import Server
 
-__all__ = ["AddressResolver", "Loop", "Server", "new_event_loop", "run"]
+__all__ = ["AddressResolver", "Loop", "Server", "install", "new_event_loop", "run"]

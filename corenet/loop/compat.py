@@ -8,9 +8,11 @@ import sys
 
 __all__ = [
     "PASSES_TASK_KEYWORDS",
+    "POLICIES",
     "REMOVES_UNIX_SOCKETS",
     "STARTS_TASKS_EAGERLY",
     "WAIT_CLOSED_WAITS",
+    "policies_in",
 ]
 
 #: `create_task` passes keywords that it does not know to the task or its factory.
@@ -24,3 +26,13 @@ WAIT_CLOSED_WAITS = sys.version_info >= (3, 12, 1)
 
 #: A Unix server removes its socket file when it is closed.
 REMOVES_UNIX_SOCKETS = sys.version_info >= (3, 13)
+
+
+def policies_in(version: tuple[int, ...]) -> str:
+    """What asyncio of this version thinks of event loop policies: "fine", "deprecated" (3.14) or "gone" (3.16)."""
+    if version >= (3, 16):
+        return "gone"
+    return "deprecated" if version >= (3, 14) else "fine"
+
+
+POLICIES = policies_in(sys.version_info[:2])

@@ -326,16 +326,12 @@ def bind_unix(path: Any, options: SocketOptions | None) -> socket.socket:
     try:
         if options is not None:
             options.apply(sock, "listen")
-        if path and path[0] not in (0, "\0"):
-            try:
-                if stat.S_ISSOCK(os.stat(path).st_mode):
-                    os.remove(path)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                # A directory may let us make files and not remove them; then bind says what is wrong.
-                logger.error("Unable to check or remove stale UNIX socket %r: %r", path, error)
-        sock.bind(path)
+        try:
+            sock.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not path or path[0] in (0, "\0") or not remove_stale(path):
+                raise
+            sock.bind(path)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
@@ -345,3 +341,18 @@ def bind_unix(path: Any, options: SocketOptions | None) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def remove_stale(path: Any) -> bool:
+    """Remove the socket file at `path`; False when there is something else, or it cannot be removed."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+        os.remove(path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        # A directory may let us make files and not remove them; then bind says what is wrong.
+        logger.error("Unable to check or remove stale UNIX socket %r: %r", path, error)
+        return False
+    return True

@@ -34,9 +34,16 @@ T = TypeVar("T")
 class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseEventLoop):  # type: ignore[misc]
     """An asyncio event loop on epoll, for Linux."""
 
+    #: Set it before servers are made on listening sockets that other processes accept from as well: a connection then
+    #: wakes one of these processes (EPOLLEXCLUSIVE), each in its turn. `corenet.serve` sets it in "exclusive" mode.
+    exclusive_listeners = False
+
     def __init__(self) -> None:
         asyncio.BaseEventLoop.__init__(self)
         self._signals = Signals(self)
+        # What `add_reader` and `add_writer` were given, by descriptor: a closed socket no longer knows its own.
+        self._read_files: dict[int, object] = {}
+        self._write_files: dict[int, object] = {}
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -64,6 +71,8 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         if self.is_closed():
             return
         self._signals.close()
+        self._read_files.clear()
+        self._write_files.clear()
         asyncio.BaseEventLoop.close(self)
         self._dispose()
 
@@ -117,21 +126,46 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         self, fd: Any, callback: Callable[..., object], *args: Any
     ) -> None:
         """Call ``callback(*args)`` whenever `fd` (a number or an object with fileno) can be read."""
-        self._set_side(descriptor_of(fd), False, callback, args, False)
+        self._add_side(fd, False, callback, args)
 
     def add_writer(  # type: ignore[override]
         self, fd: Any, callback: Callable[..., object], *args: Any
     ) -> None:
         """Call ``callback(*args)`` whenever `fd` can be written."""
-        self._set_side(descriptor_of(fd), True, callback, args, False)
+        self._add_side(fd, True, callback, args)
 
     def remove_reader(self, fd: Any) -> bool:
-        """Undo `add_reader`; False when there was none."""
-        return self._clear_side(descriptor_of(fd), False)
+        """Undo `add_reader`, also for an object that was closed meanwhile; False when there was none."""
+        return self._remove_side(fd, False)
 
     def remove_writer(self, fd: Any) -> bool:
-        """Undo `add_writer`; False when there was none."""
-        return self._clear_side(descriptor_of(fd), True)
+        """Undo `add_writer`, also for an object that was closed meanwhile; False when there was none."""
+        return self._remove_side(fd, True)
+
+    def _add_side(self, target: Any, writing: bool, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        number = descriptor_of(target)
+        self._set_side(number, writing, callback, args, False)
+        files = self._write_files if writing else self._read_files
+        if number is not target:
+            files[number] = target
+        elif number in files:
+            del files[number]
+
+    def _remove_side(self, target: Any, writing: bool) -> bool:
+        files = self._write_files if writing else self._read_files
+        try:
+            number = descriptor_of(target)
+        except ValueError:
+            owned = [number for number, file in files.items() if file is target]
+            if not owned:
+                raise
+            del files[owned[0]]
+            try:
+                return self._clear_side(owned[0], writing)
+            except RuntimeError:
+                return False  # a transport has the number now
+        files.pop(number, None)
+        return self._clear_side(number, writing)
 
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any
@@ -354,7 +388,16 @@ def new_event_loop() -> Loop:
     return Loop()
 
 
-def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
-    """Run `main` on a loop of its own and return its result; async generators and executors are shut down after it."""
-    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = new_event_loop,
+) -> T:
+    """Run `main` on a loop of its own and return its result; async generators and executors are shut down after it.
+
+    Raises:
+        RuntimeError: a loop is running in this thread already.
+    """
+    with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
         return runner.run(main)

@@ -108,7 +108,15 @@ class Server(asyncio.AbstractServer):
             accept_tls = self._accept_tls
         for sock in self._sockets:
             sock.listen(self._backlog)
-            listener = Listener(self._loop, sock, self._protocol_factory, self._roster, accept_tls, self._backlog)
+            listener = Listener(
+                self._loop,
+                sock,
+                self._protocol_factory,
+                self._roster,
+                accept_tls,
+                self._backlog,
+                self._loop.exclusive_listeners,
+            )
             if self._options is not None and self._options.nodelay is False:
                 # The listener has switched it on, as asyncio's transports do.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
@@ -178,6 +186,12 @@ class Server(asyncio.AbstractServer):
         if self._waiters is None:
             return
         if not compat.WAIT_CLOSED_WAITS and self._sockets is None:
+            return
+        await self.drained()
+
+    async def drained(self) -> None:
+        """Wait until the server is closed and its connections have ended; on every Python version."""
+        if self._waiters is None:
             return
         waiter = self._loop.create_future()
         self._waiters.append(waiter)

@@ -23,8 +23,10 @@ async def start_tls(
     server_hostname: str | None = None,
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
-) -> TlsTransport:
+) -> TlsTransport | None:
     """Return a TLS transport over `transport`, for `protocol` to use from now on; its connection_made is not called.
+
+    As in asyncio, None is returned when `transport` was being closed already, on purpose and not by an error.
 
     Raises:
         TypeError: when `sslcontext` is no context or `transport` cannot be upgraded.
@@ -34,6 +36,7 @@ async def start_tls(
         raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
     if not getattr(transport, "_start_tls_compatible", False):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+    was_closing = transport.is_closing()
     waiter = loop.create_future()
     tls = make_tls(
         loop,
@@ -52,9 +55,11 @@ async def start_tls(
     resumed = loop.call_soon(transport.resume_reading)
     try:
         await waiter
-    except BaseException:
+    except BaseException as error:
         transport.close()
         made.cancel()
         resumed.cancel()
+        if was_closing and isinstance(error, ConnectionAbortedError):
+            return None
         raise
     return tls

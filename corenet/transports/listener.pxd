@@ -21,7 +21,9 @@ cdef class Listener(Watcher):
     cdef int fd
     cdef int family
     cdef int burst
+    cdef uint32_t events
     cdef bint listening
 
+    cdef int accept_burst(self) except -1
     cdef int on_connection(self, int fd, void *address, unsigned int length) except -1
     cdef int exhausted(self, int number) except -1

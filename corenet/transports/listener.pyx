@@ -1,7 +1,9 @@
 """Accepting connections in bursts, and standing back when the process has run out of descriptors.
 
 Up to `ACCEPT_BUDGET` connections are taken from one event, so that a flood cannot starve those that are already
-served; the level trigger brings the rest. On EMFILE and its relatives the listener leaves the poller for a second,
+served; the level trigger brings the rest. A listener that other processes share is registered with EPOLLEXCLUSIVE, so
+that one connection wakes one of them, and goes to the end of the kernel's queue after each burst: without that the
+process that registered first would get nearly all. On EMFILE and its relatives the listener leaves the poller for a second,
 since the kernel would report the waiting connection without end. TCP_NODELAY is set on the listening socket, from
 which Linux lets each connection inherit it.
 """
@@ -45,6 +47,7 @@ cdef class Listener(Watcher):
         roster: Roster | None = None,
         accept_tls: object = None,
         backlog: int = 100,
+        exclusive: bool = False,
     ) -> None:
         cdef int one = 1
         self.loop = loop
@@ -55,6 +58,7 @@ cdef class Listener(Watcher):
         self.roster = roster
         self.accept_tls = accept_tls
         self.burst = max(1, min(BURST, backlog))
+        self.events = c.EPOLLIN | c.EPOLLEXCLUSIVE if exclusive else c.EPOLLIN
         self.context = PyContext_CopyCurrent()
         if self.family == c.AF_INET or self.family == c.AF_INET6:
             c.setsockopt(self.fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))
@@ -63,7 +67,7 @@ cdef class Listener(Watcher):
         """Begin to accept."""
         self.retry = None
         if not self.listening and self.fd >= 0:
-            self.loop.poller.add(self.fd, c.EPOLLIN, self)
+            self.loop.poller.add(self.fd, self.events, self)
             self.listening = True
 
     def stop(self) -> None:
@@ -80,6 +84,13 @@ cdef class Listener(Watcher):
         return f"<Listener fd={self.fd}>"
 
     cdef int on_events(self, uint32_t events) except -1:
+        self.accept_burst()
+        if self.events != c.EPOLLIN and self.listening:
+            self.loop.poller.remove(self.fd)
+            self.loop.poller.add(self.fd, self.events, self)
+        return 0
+
+    cdef int accept_burst(self) except -1:
         cdef sockaddr_storage address
         cdef socklen_t length
         cdef int left = self.burst

@@ -5,11 +5,13 @@ import contextvars
 import gc
 import logging
 import os
+import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from support.twin import loop_factory, twin
@@ -388,3 +390,87 @@ def test_the_door() -> None:
     assert corenet.__version__
     with pytest.raises(AttributeError):
         _ = corenet.nothing_of_the_kind
+
+
+def test_a_closed_socket_can_still_be_removed(twin: Twin) -> None:
+    """`remove_reader` and `remove_writer` find what they were given by identity once its descriptor is gone."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        loop.add_reader(ours, seen.append, "read")
+        loop.add_writer(theirs, seen.append, "write")
+        ours.close()
+        theirs.close()
+        assert loop.remove_reader(ours) and loop.remove_writer(theirs)
+        with pytest.raises(ValueError):
+            loop.remove_reader(ours)
+
+    seen: list[str] = []
+    twin(main())
+
+
+def test_a_closed_socket_does_not_remove_the_next_owner_of_its_number() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        number = ours.fileno()
+        loop.add_reader(ours, print)
+        ours.close()
+        theirs.close()
+        left, right = socket.socketpair()
+        assert left.fileno() == number
+        left.setblocking(False)
+        transport, _protocol = await loop.create_connection(asyncio.Protocol, sock=left)
+        assert loop.remove_reader(ours) is False
+        assert transport.is_reading()
+        transport.abort()
+        right.close()
+
+    corenet.run(main())
+
+
+def test_a_replaced_clock_is_the_clock_of_the_timers(twin: Twin) -> None:
+    """Programs' tests put a `time` of their own in place, on the object or in a subclass, and turn it by hand."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        now = loop.time()
+        with mock.patch.object(loop, "time") as clock:
+            clock.return_value = now
+            loop.call_later(5, seen.append, "later")
+            much_later = loop.call_at(now + 7200, seen.append, "much later")
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert seen == []
+            clock.return_value = now + 5
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert seen == ["later"]
+        assert loop.time() - now < 5
+        await asyncio.sleep(0.001)
+        much_later.cancel()
+        assert seen == ["later"]
+
+    twin(main())
+
+
+def test_a_subclass_may_bring_its_clock() -> None:
+    class Shifted(corenet.Loop):
+        shift = 0.0
+
+        def time(self) -> float:
+            return super().time() + self.shift
+
+    with asyncio.Runner(loop_factory=Shifted) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, Shifted)
+
+        async def main() -> None:
+            done = loop.create_future()
+            loop.call_later(3600, done.set_result, "at once")
+            loop.shift = 3600.0
+            assert await done == "at once"
+
+        runner.run(main())

@@ -1,6 +1,7 @@
 """Servers, signals, processes, names, sock_* and TLS on the loop, beside asyncio's where both promise the same."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -83,6 +84,26 @@ def test_unix_server_and_streams(twin: Twin, tmp_path: Path) -> None:
             await writer.wait_closed()
             server.close()
             await server.wait_closed()
+
+    twin(main())
+
+
+def test_unix_server_takes_the_place_of_a_socket_that_nobody_closed(twin: Twin, tmp_path: Path) -> None:
+    """A stale socket file is replaced, any other file is not; and nothing is asked of a path that is free."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        stale, other = str(tmp_path / "stale"), str(tmp_path / "other")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(stale)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(stale)
+        server = await loop.create_unix_server(asyncio.Protocol, stale)
+        server.close()
+        Path(other).write_text("precious")
+        with pytest.raises(OSError, match="is already in use"):
+            await loop.create_unix_server(asyncio.Protocol, other)
+        assert Path(other).read_text() == "precious"
 
     twin(main())
 

@@ -648,6 +648,21 @@ def test_tls_in_tls(twin: Twin, server_context: ssl.SSLContext, client_context: 
     twin(main())
 
 
+def test_start_tls_on_a_transport_that_is_being_closed_returns_none(twin: Twin, client_context: ssl.SSLContext) -> None:
+    """Programs look for None, which asyncio returns there without saying so in its documents."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        there, here, server = await connected_pair()
+        here.transport.close()
+        tls = await loop.start_tls(here.transport, here, client_context, server_hostname="localhost")
+        assert tls is None
+        there.transport.close()
+        server.close()
+
+    twin(main())
+
+
 def test_start_tls_wants_a_context_and_a_transport(twin: Twin, client_context: ssl.SSLContext) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

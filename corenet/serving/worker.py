@@ -1,0 +1,245 @@
+"""The life of one worker: what the application is given, when it is ready, and how it comes to its end.
+
+A worker ends when it is told to (SIGTERM, or the supervisor is gone), when its application returns, or when that
+fails. Told to, it stops accepting at once, gives what is open `grace` seconds, then cuts it off; a second SIGTERM ends
+the grace. The application may be a protocol factory, an object with `start` and `stop`, or a coroutine function.
+"""
+
+import asyncio
+import importlib
+import inspect
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
+
+from corenet.limits import SERVE_CANCEL, SERVE_SETTLE
+from corenet.loop import Loop, new_event_loop
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+__all__ = ["STATUS_FAILED", "STATUS_NO_START", "App", "Plan", "Service", "Worker", "kind_of", "load", "run_worker"]
+
+logger = logging.getLogger("corenet.serve")
+
+STATUS_FAILED = 1
+STATUS_NO_START = 3  # what uvicorn and gunicorn exit with when the application cannot be started
+READY = b"r"
+
+
+@runtime_checkable
+class Service(Protocol):
+    """An application with a beginning and an end; `stop` may take as long as the grace."""
+
+    async def start(self, worker: "Worker") -> None:
+        """Open what is needed and begin to serve on `worker.sockets`; returns when ready."""
+
+    async def stop(self) -> None:
+        """Accept no more, let what is under way end, and close everything."""
+
+
+App: TypeAlias = str | Service | Callable[[], asyncio.BaseProtocol] | Callable[["Worker"], Coroutine[Any, Any, object]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every worker of a service has in common."""
+
+    app: App
+    shared: bool
+    grace: float
+    backlog: int
+    ssl: "ssl_module.SSLContext | None"
+    debug: bool | None
+
+
+class Worker:
+    """One worker as its application sees it: its number, its sockets, and the wish to stop."""
+
+    def __init__(self, plan: Plan, number: int, sockets: list[socket.socket], announce: Callable[[], None]) -> None:
+        #: counts from 0; a worker that takes the place of another has its number.
+        self.number = number
+        #: bound, listening, not blocking; each may be given to ``create_server(sock=...)`` and its relatives.
+        self.sockets = tuple(sockets)
+        #: seconds between the wish to stop and the end.
+        self.grace = plan.grace
+        self._plan = plan
+        self._announce: Callable[[], None] | None = announce
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._watched = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this worker has been told to stop."""
+        return self._stopping.is_set()
+
+    def ready(self) -> None:
+        """Say that start-up is over, so that a worker this one replaces may go; later calls do nothing."""
+        announce, self._announce = self._announce, None
+        if announce is not None:
+            announce()
+
+    async def until_stopped(self) -> None:
+        """Wait until this worker is told to stop; says that it is ready. Then `grace` seconds are left."""
+        self._watched = True
+        self.ready()
+        await self._stopping.wait()
+
+    # --- the three kinds of application ---------------------------------------------------------------------------
+
+    async def serve(self, app: Any) -> None:
+        """Run the application to its end."""
+        kind = kind_of(app)
+        if kind == "service":
+            await app.start(self)
+            await self.until_stopped()
+            await self._within_grace(app.stop())
+        elif kind == "main":
+            await self._serve_main(app)
+        else:
+            await self._serve_protocols(app)
+
+    async def _serve_main(self, main: Callable[["Worker"], Coroutine[Any, Any, object]]) -> None:
+        task = asyncio.ensure_future(main(self))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        settled = asyncio.get_running_loop().call_later(SERVE_SETTLE.default, self.ready)
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done() and not self._watched:
+                task.cancel()  # it does not wait for the stop, as `serve_forever` does not
+            await self._within_grace(task)
+        finally:
+            settled.cancel()
+            stopping.cancel()
+
+    async def _serve_protocols(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+        loop = cast(Loop, asyncio.get_running_loop())
+        servers: list[Any] = []
+        for sock in self.sockets:
+            backlog, ssl = self._plan.backlog, self._plan.ssl
+            if sock.family == socket.AF_UNIX:  # its file belongs to the supervisor
+                servers.append(
+                    await loop.create_unix_server(factory, sock=sock, backlog=backlog, ssl=ssl, cleanup_socket=False)
+                )
+            else:
+                servers.append(await loop.create_server(factory, sock=sock, backlog=backlog, ssl=ssl))
+        await self.until_stopped()
+        for server in servers:
+            server.close()
+        await self._within_grace(asyncio.gather(*(server.drained() for server in servers)))
+        for server in servers:
+            server.abort_clients()
+
+    async def _within_grace(self, work: Awaitable[object]) -> None:
+        """Give `work` the grace; a second signal ends it. Work that is not done by then is cancelled."""
+        task = asyncio.ensure_future(work)
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait({task, hurry}, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                logger.warning("worker %d: still busy after its grace; cutting off what is open", self.number)
+                task.cancel()
+                await asyncio.wait({task}, timeout=SERVE_CANCEL.default)
+            if task.done() and not task.cancelled():
+                task.result()
+        finally:
+            hurry.cancel()
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin the end; a second call ends the grace."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+
+# --- the application ----------------------------------------------------------------------------------------------
+
+
+def load(app: App) -> Any:
+    """The application itself, where it was given as ``module:name``.
+
+    Raises:
+        ImportError, AttributeError: there is no such module or name.
+        ValueError: the text is not ``module:name``.
+    """
+    if not isinstance(app, str):
+        return app
+    module, colon, name = app.partition(":")
+    if not module or not colon or not name:
+        raise ValueError(f"{app!r} is not module:name")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def kind_of(app: Any) -> Literal["service", "main", "protocols"]:
+    """Which of the three kinds of application this is.
+
+    Raises:
+        TypeError: none of them.
+    """
+    if not isinstance(app, type):
+        if callable(getattr(app, "start", None)) and callable(getattr(app, "stop", None)):
+            return "service"
+        if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+            return "main"
+    if callable(app):
+        return "protocols"
+    raise TypeError(
+        f"{app!r} is not a protocol factory, a coroutine function, an object with start and stop, or 'module:name'"
+    )
+
+
+# --- the process --------------------------------------------------------------------------------------------------
+
+
+def run_worker(plan: Plan, number: int, sockets: list[socket.socket], channel: socket.socket | None) -> int:
+    """Serve until the end; returns the exit status. `channel` leads to the supervisor: None where there is none."""
+    try:
+        app = load(plan.app)
+        kind_of(app)
+    except Exception:  # whatever the application's module does is for its author to read
+        logger.exception("worker %d: cannot load %r", number, plan.app)
+        return STATUS_NO_START
+    started = False
+
+    def announce() -> None:
+        nonlocal started
+        started = True
+        if channel is not None:
+            channel.send(READY)
+
+    async def main() -> None:
+        loop = cast(Loop, asyncio.get_running_loop())
+        loop.exclusive_listeners = plan.shared
+        worker = Worker(plan, number, sockets, announce)
+        loop.add_signal_handler(signal.SIGTERM, worker.stop)
+        if channel is None:
+            loop.add_signal_handler(signal.SIGINT, worker.stop)
+        else:
+            loop.add_reader(channel, on_supervisor_gone, loop, channel, worker)
+        await worker.serve(app)
+
+    try:
+        with asyncio.Runner(debug=plan.debug, loop_factory=new_event_loop) as runner:
+            runner.run(main())
+    except asyncio.CancelledError:
+        return 0
+    except Exception:
+        logger.exception("worker %d: %s", number, "failed" if started else "cannot start")
+        return STATUS_FAILED if started else STATUS_NO_START
+    return 0
+
+
+def on_supervisor_gone(loop: asyncio.AbstractEventLoop, channel: socket.socket, worker: Worker) -> None:
+    """The supervisor never writes, so the only thing to read from it is its end."""
+    loop.remove_reader(channel)
+    logger.error("worker %d: the supervisor is gone; stopping", worker.number)
+    worker.stop()

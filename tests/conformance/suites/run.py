@@ -1,0 +1,338 @@
+"""Runs the test suites of other projects on asyncio's own loop and on ours, and reports what only ours fails.
+
+The suites come from the projects' source distributions, fetched by pip; the projects themselves are installed from
+wheels of the same version into an environment under build/suites. Verdict: no test may fail on our loop that passes on
+asyncio's in the same run. What differs is run once more on both, alone, because suites with real clocks fail now and
+then on any loop; what fails again is ours to mend. By default the files that exercise a loop are run (`Suite.files`
+says which and why); ``--full`` runs each suite whole.
+"""
+
+import argparse
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+BUILD = ROOT / "build" / "suites"
+BIN = BUILD / "venv" / "bin"
+LOOPS = ("stdlib", "corenet")
+POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One project's suite. `files` are run by default, chosen for `why`; `options` go to pytest."""
+
+    name: str
+    version: str
+    files: tuple[str, ...]
+    why: str
+    options: tuple[str, ...] = ()
+    #: of the source distribution, what is unpacked: never the package itself, so that the installed one is tested.
+    take: tuple[str, ...] = ("tests/", "pyproject.toml", "pytest.ini", "setup.cfg", "README.rst")
+    processes: int = 3
+    environment: dict[str, str] = field(default_factory=dict)
+    #: PostgreSQL does not run as root.
+    unprivileged: bool = False
+    #: test: why it may fail on ours alone.
+    known: dict[str, str] = field(default_factory=dict)
+
+
+SUITES = [
+    Suite(
+        "aiohttp",
+        "3.14.5",
+        tuple(
+            f"tests/test_{name}.py"
+            for name in (
+                "client_functional",
+                "client_session",
+                "client_ws_functional",
+                "connector",
+                "leaks",
+                "loop",
+                "proxy_functional",
+                "pytest_plugin",
+                "resolver",
+                "run_app",
+                "streams",
+                "tcp_helpers",
+                "test_utils",
+                "web_app",
+                "web_cli",
+                "web_functional",
+                "web_log",
+                "web_runner",
+                "web_sendfile_functional",
+                "web_server",
+                "web_websocket_functional",
+                "worker",
+            )
+        ),
+        "every file that opens sockets, runs servers, or makes loops; the rest parses and builds without I/O",
+        ("-o", "addopts=", "-m", "not dev_mode and not autobahn and not internal"),
+    ),
+    Suite(
+        "anyio",
+        "4.16.0",
+        ("tests",),
+        "the whole suite: nearly every test runs on a loop",
+        known={},
+    ),
+    Suite(
+        "uvicorn",
+        "0.54.0",
+        (
+            "tests/protocols",
+            "tests/middleware",
+            "tests/test_compat.py",
+            "tests/test_lifespan.py",
+            "tests/test_main.py",
+            "tests/test_server.py",
+            "tests/test_ssl.py",
+        ),
+        "servers, protocols and websockets over real sockets; left out: command line, configuration, reloaders",
+        known={
+            "test_compat.py::test_asyncio_run__default_loop_factory": "asserts that the loop is asyncio's own class",
+        },
+    ),
+    Suite(
+        "asyncpg",
+        "0.32.0",
+        ("tests",),
+        "the whole suite but its linter: a binary protocol over TCP, Unix sockets and start_tls, cancelled everywhere",
+        ("--deselect", "tests/test__sourcecode.py", "-p", "no:cacheprovider"),
+        processes=2,
+        environment={"PGINSTALLATION": str(POSTGRES[0])} if POSTGRES else {},
+        unprivileged=True,
+    ),
+]
+#: Libraries that the suites talk to, at versions that they agree on.
+ALSO = ("websockets==17.4",)
+
+
+# --- set-up ---------------------------------------------------------------------------------------------------------
+
+
+def set_up(suites: list[Suite]) -> None:
+    """Environment, source distributions, work folders; each is kept for the next run."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    wanted = [*ALSO, *(f"{suite.name}=={suite.version}" for suite in SUITES)]
+    text = "\n".join([*wanted, (HERE / "requirements.txt").read_text(encoding="utf-8")])
+    stamp = BUILD / "installed.txt"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
+        shutil.rmtree(BUILD / "venv", ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", BUILD / "venv"], check=True)
+        quiet_pip("install", "--upgrade", "pip", "setuptools")
+        quiet_pip("install", *wanted, "-r", str(HERE / "requirements.txt"))
+        stamp.write_text(text, encoding="utf-8")
+    path = BUILD / "path"
+    path.mkdir(exist_ok=True)
+    if not (path / "corenet").is_symlink():
+        # The one package and not the checkout, whose own `tests` would stand in the way of theirs.
+        (path / "corenet").symlink_to(ROOT / "corenet")
+    for suite in suites:
+        unpack(suite)
+
+
+def quiet_pip(*arguments: str) -> None:
+    """Run the environment's pip; its output is shown when it fails."""
+    done = subprocess.run([BIN / "python", "-m", "pip", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"pip {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+
+
+def unpack(suite: Suite) -> None:
+    """The suite's files in a folder of their own."""
+    sdists = BUILD / "sdists"
+    archive = sdists / f"{suite.name}-{suite.version}.tar.gz"
+    if not archive.exists():
+        quiet_pip(
+            "download", "--no-deps", "--no-binary", suite.name, "-d", str(sdists), f"{suite.name}=={suite.version}"
+        )
+    target = BUILD / "work" / suite.name
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    with tarfile.open(archive) as tar:
+        for member in tar.getmembers():
+            inner = member.name.partition("/")[2]
+            if any(inner == part or (part.endswith("/") and inner.startswith(part)) for part in suite.take):
+                member.name = inner
+                tar.extract(member, target, filter="data")
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """What one run of a suite said."""
+
+    passed: int
+    failed: dict[str, str]
+    skipped: int
+    loops: int
+    seconds: float
+
+
+def run(suite: Suite, loop: str, tests: tuple[str, ...], *, processes: int) -> Run:
+    """Run `tests` of a suite on one loop."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="corenet-suite-") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        report, count = folder / "report.xml", folder / "count"
+        count.touch()
+        count.chmod(0o666)
+        (folder / "hosts").write_text(HOSTS, encoding="ascii")
+        environment = {
+            **{k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV", "CORENET_NO_SKIPS")},
+            **suite.environment,
+            "PYTHONPATH": os.pathsep.join([str(BUILD / "path"), str(HERE)]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "CORENET_SUITE_LOOP": loop,
+            "CORENET_SUITE_COUNT": str(count),
+            "TMPDIR": name,
+            "HOME": name,
+        }
+        command = [
+            *as_somebody(suite, folder / "hosts"),
+            str(BIN / "python"),
+            *("-m", "pytest", "-p", "chosen_loop", "-p", "no:cacheprovider", "-q", "--tb=short", "--timeout=60"),
+            *("-o", "junit_family=xunit1", f"--junitxml={report}"),
+            *(("-n", str(processes)) if processes > 1 else ("-p", "no:xdist") if "-n" not in suite.options else ()),
+            *suite.options,
+            *tests,
+        ]
+        log = BUILD / f"{suite.name}-{loop}.log"
+        with log.open("w", encoding="utf-8") as output:
+            done = subprocess.run(
+                command,
+                cwd=BUILD / "work" / suite.name,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=1800,
+            )
+        if done.returncode not in (0, 1) or not report.exists():
+            sys.exit(f"{suite.name} on {loop} broke off with status {done.returncode}; see {log}")
+        passed, failed, skipped = read(report)
+        loops = sum(int(line) for line in count.read_text(encoding="ascii").split())
+    return Run(passed, failed, skipped, loops, time.monotonic() - began)
+
+
+def as_somebody(suite: Suite, hosts: Path) -> list[str]:
+    """What stands before the command: as root, a hosts file with ::1 as localhost, and PostgreSQL's own user.
+
+    The user keeps the right to read what root may, because the interpreter may lie in root's home.
+    """
+    if os.geteuid():
+        return []
+    prefix = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(hosts)]
+    if suite.unprivileged:
+        user = pwd.getpwnam("postgres")
+        caps = "+dac_read_search"
+        prefix += [
+            *("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"),
+            *(f"--inh-caps={caps}", f"--ambient-caps={caps}"),
+        ]
+    return prefix
+
+
+def read(report: Path) -> tuple[int, dict[str, str], int]:
+    """(passed, failed with the first line of why, skipped) of a JUnit report."""
+    passed = skipped = 0
+    failed: dict[str, str] = {}
+    for case in ET.parse(report).iter("testcase"):
+        bad = case.find("failure")
+        if bad is None:
+            bad = case.find("error")
+        if bad is not None:
+            failed[node_id(case)] = (bad.get("message") or "").partition("\n")[0][:160]
+        elif case.find("skipped") is not None:
+            skipped += 1
+        else:
+            passed += 1
+    return passed, failed, skipped
+
+
+def node_id(case: ET.Element) -> str:
+    """The test's id as pytest takes it."""
+    file = case.get("file") or ""
+    module = file.removesuffix(".py").replace("/", ".")
+    inside = (case.get("classname") or "").removeprefix(module).strip(".")
+    return "::".join([file, *(part for part in inside.split(".") if part), case.get("name") or ""])
+
+
+# --- verdict --------------------------------------------------------------------------------------------------------
+
+
+def judge(suite: Suite, *, full: bool) -> list[str]:
+    """Run one suite on both loops; the tests that only ours fails."""
+    tests = ("tests",) if full else suite.files
+    runs = {loop: run(suite, loop, tests, processes=suite.processes) for loop in LOOPS}
+    for loop, result in runs.items():
+        print(
+            f"  {loop:8} {result.passed} passed, {len(result.failed)} failed, {result.skipped} skipped,"
+            f" {result.seconds:.0f} s",
+            flush=True,
+        )
+    ours = runs["corenet"]
+    if not ours.loops or runs["stdlib"].loops or not ours.passed:
+        sys.exit(f"{suite.name}: made {ours.loops} loops of ours, and {runs['stdlib'].loops} where none was wanted")
+    new = [test for test in ours.failed if test not in runs["stdlib"].failed]
+    for test in [test for test in new if explained(suite, test)]:
+        print(f"  known: {test}: {explained(suite, test)}")
+    new = [test for test in new if not explained(suite, test)]
+    if new:
+        again = {loop: run(suite, loop, tuple(new), processes=1) for loop in LOOPS}
+        for test in new:
+            if test not in again["corenet"].failed:
+                print(f"  passed when run again: {test}: {ours.failed[test]}")
+            elif test in again["stdlib"].failed:
+                print(f"  fails on both when run alone: {test}")
+        new = [t for t in new if t in again["corenet"].failed and t not in again["stdlib"].failed]
+    for test in new:
+        print(f"  ONLY OURS: {test}: {ours.failed[test]}")
+    return new
+
+
+def explained(suite: Suite, test: str) -> str | None:
+    """Why a test may fail on our loop."""
+    return next((why for name, why in suite.known.items() if name in test), None)
+
+
+def main() -> int:
+    """Run the suites asked for, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join(suite.name for suite in SUITES)}; all by default")
+    parser.add_argument("--full", action="store_true", help="every test of each suite")
+    options = parser.parse_args()
+    chosen = [suite for suite in SUITES if not options.suites or suite.name in options.suites]
+    if not chosen:
+        parser.error(f"no suite is called {' or '.join(options.suites)}")
+    if any(suite.unprivileged for suite in chosen) and not POSTGRES:
+        sys.exit("PostgreSQL is not installed: apt-get install postgresql")
+    set_up(chosen)
+    wrong: list[str] = []
+    for suite in chosen:
+        print(f"{suite.name} {suite.version}: {'all' if options.full else suite.why}", flush=True)
+        wrong += judge(suite, full=options.full)
+    print(f"{len(chosen)} suites, {len(wrong)} tests that fail on corenet only")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

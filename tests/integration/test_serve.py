@@ -1,0 +1,355 @@
+"""`corenet.serve` as its users meet it: processes that are killed, renewed and stopped while clients talk to them.
+
+Every service is started as a program of its own and spoken to over loopback only. Nothing sleeps: each step waits for
+the very line or answer that it needs, with an end in sight.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.servers import free_port, wait_until
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 30.0
+APP = """
+import asyncio
+class App(asyncio.Protocol):
+    def connection_made(self, transport):
+        transport.write(b"GREETING")
+        transport.close()
+"""
+
+
+class Service:
+    """A running service."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", address: Any, log: Path) -> None:
+        self.process = process
+        self.address = address
+        self.log = log
+
+    def said(self) -> str:
+        """What it has logged so far."""
+        return self.log.read_text()
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until the log has `text` so many times."""
+        wait_until(lambda: self.said().count(text) >= times or self.process.poll() is not None, text, seconds=SECONDS)
+        assert self.said().count(text) >= times, self.said()
+
+    def connect(self) -> socket.socket:
+        """A connection to it."""
+        kind = socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET
+        sock = socket.socket(kind, socket.SOCK_STREAM)
+        sock.settimeout(SECONDS)
+        try:
+            sock.connect(self.address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def ask(self, word: str = "who") -> bytes:
+        """Its whole answer to one word on one connection."""
+        with self.connect() as sock:
+            sock.sendall(word.encode())
+            answer = b""
+            while data := sock.recv(65536):
+                answer += data
+            return answer
+
+    def worker(self) -> int:
+        """The process that answers."""
+        return int(self.ask().split()[0])
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(SECONDS)
+
+
+@contextmanager
+def service(
+    tmp_path: Path, app: str = "protocols", *, limits: dict[str, int] | None = None, **options: Any
+) -> Iterator[Service]:
+    """A service that is up; whatever happens it is ended, with all its workers."""
+    address: Any = ("127.0.0.1", free_port())
+    listen = options.setdefault("listen", [list(address)])
+    if isinstance(listen, str):
+        address = listen.removeprefix("unix:")
+    else:
+        options["listen"] = f"127.0.0.1:{address[1]}"
+    log = tmp_path / "log"
+    told = json.dumps({"app": app, "serve": options, "facts": str(tmp_path), "limits": limits or {}})
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "support.served", told],
+            stderr=output,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', ROOT)}"},
+            start_new_session=True,
+        )
+        try:
+            yield Service(process, address, log)
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait(SECONDS)
+
+
+def up(running: Service, workers: int) -> Service:
+    """Wait until every worker is ready."""
+    running.wait_for(f"with {workers} workers")
+    return running
+
+
+@pytest.mark.parametrize("mode", ["reuseport", "exclusive"])
+@pytest.mark.parametrize("app", ["protocols", "main", "forever"])
+def test_all_workers_answer_and_a_signal_ends_them(tmp_path: Path, mode: str, app: str) -> None:
+    with service(tmp_path, app, workers=2, mode=mode) as running:
+        up(running, 2)
+        answered: Counter[int] = Counter()
+        wait_until(lambda: answered.update([running.worker()]) or len(answered) == 2, "both workers", seconds=SECONDS)
+        assert running.process.pid not in answered
+        assert running.end() == 0
+        with pytest.raises(ConnectionRefusedError):
+            running.connect()
+        assert "stopping on SIGTERM" in running.said()
+        assert running.said().count("ended (status 0)") == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_process_without_a_supervisor(tmp_path: Path, number: int) -> None:
+    with service(tmp_path, workers=0) as running:
+        wait_until(lambda: accepts(running), "the port", seconds=SECONDS)
+        assert running.worker() == running.process.pid
+        assert running.end(number) == 0
+
+
+def accepts(running: Service) -> bool:
+    """Whether somebody listens."""
+    try:
+        running.connect().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+CONNECTIONS = 200
+
+
+def woken(folder: Path) -> tuple[list[int], int]:
+    """(connections of each worker, how often all of them slept and were woken)."""
+    facts = [json.loads((folder / f"{number}.json").read_text()) for number in range(4)]
+    return [one["connections"] for one in facts], sum(one["woken"] for one in facts)
+
+
+def test_a_connection_wakes_one_worker_and_each_has_its_turn(tmp_path: Path) -> None:
+    """Four workers on one listener: no thundering herd, and no worker that gets all."""
+    counts = {}
+    for app in ("facts", "herd"):
+        folder = tmp_path / app
+        folder.mkdir()
+        with service(folder, app, workers=4, mode="exclusive") as running:
+            up(running, 4)
+            for _ in range(CONNECTIONS):
+                running.ask()
+            assert running.end() == 0
+        connections, counts[app] = woken(folder)
+        assert sum(connections) == CONNECTIONS
+        if app == "facts":
+            assert min(connections) > CONNECTIONS / 16, connections
+    # A connection sleeps its worker twice: until it is accepted, and until its word comes.
+    assert counts["facts"] < 2.5 * CONNECTIONS, counts
+    assert counts["herd"] > 1.2 * counts["facts"], counts
+
+
+def test_a_dead_worker_is_replaced_and_its_queue_kept(tmp_path: Path) -> None:
+    """A connection made while there is no worker at all waits for the next one."""
+    with service(tmp_path, workers=1) as running:
+        up(running, 1)
+        first = running.worker()
+        with running.connect() as sock:
+            sock.sendall(b"die")
+            assert sock.recv(1) == b""
+        second = running.worker()
+        assert second != first
+        assert "worker 0: ended (status 7); starting it again in 0.1 s" in running.said()
+        with running.connect() as sock:
+            sock.sendall(b"die")
+            assert sock.recv(1) == b""
+        running.worker()
+        assert "starting it again in 0.2 s" in running.said()
+        assert running.end() == 0
+
+
+def test_workers_that_keep_dying_end_the_service(tmp_path: Path) -> None:
+    with service(tmp_path, workers=1, limits={"SERVE_DEATHS": 2, "SERVE_PAUSE_MOST": 1}) as running:
+        up(running, 1)
+        for _ in range(3):
+            with running.connect() as sock:
+                sock.sendall(b"die")
+                assert sock.recv(1) == b""
+        assert running.process.wait(SECONDS) == 1
+        assert "workers die too often, giving up" in running.said()
+
+
+@pytest.mark.parametrize("mode", ["reuseport", "exclusive"])
+def test_renewing_loses_no_connection(tmp_path: Path, mode: str) -> None:
+    """Clients that never pause see every answer whole while all workers are replaced three times."""
+    with service(tmp_path, workers=2, mode=mode) as running:
+        up(running, 2)
+        seen: list[Counter[int]] = [Counter(), Counter()]
+        wrong: list[BaseException] = []
+        done = threading.Event()
+
+        def client(mine: Counter[int]) -> None:
+            try:
+                while not done.is_set():
+                    mine[running.worker()] += 1
+            except BaseException as error:  # noqa: BLE001 - shown by the test
+                wrong.append(error)
+
+        threads = [threading.Thread(target=client, args=(mine,)) for mine in seen]
+        for thread in threads:
+            thread.start()
+        try:
+            for turn in range(1, 4):
+                running.process.send_signal(signal.SIGHUP)
+                running.wait_for(": ready", 2 + 2 * turn)
+                running.wait_for("ended (status 0)", 2 * turn)
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(SECONDS)
+        assert wrong == []
+        assert len(seen[0] | seen[1]) >= 6
+        assert running.end() == 0
+
+
+def test_renewing_brings_new_code_and_a_broken_one_leaves_the_old(tmp_path: Path) -> None:
+    (tmp_path / "greeter.py").write_text(APP.replace("GREETING", "one"))
+    with service(tmp_path, "greeter:App", workers=1) as running:
+        up(running, 1)
+        assert running.ask("") == b"one"
+        (tmp_path / "greeter.py").write_text(APP.replace("GREETING", "twenty-two"))
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("ended (status 0)")
+        assert running.ask("") == b"twenty-two"
+        (tmp_path / "greeter.py").write_text("this is no Python")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("the new one did not start (status 3); the old one stays")
+        assert running.ask("") == b"twenty-two"
+        assert running.end() == 0
+
+
+def test_open_connections_have_the_grace_and_no_more(tmp_path: Path) -> None:
+    with service(tmp_path, workers=1, grace=0.3) as running:
+        up(running, 1)
+        with running.connect() as sock:
+            sock.sendall(b"hold")
+            assert sock.recv(4) == b"held"
+            began = time.monotonic()
+            running.process.send_signal(signal.SIGTERM)
+            assert sock.recv(1) == b""
+            assert time.monotonic() - began >= 0.3
+        assert running.process.wait(SECONDS) == 0
+        assert "still busy after its grace" in running.said()
+
+
+def test_a_connection_that_ends_within_the_grace_is_not_cut(tmp_path: Path) -> None:
+    with service(tmp_path, workers=1) as running:
+        up(running, 1)
+        with running.connect() as sock:
+            sock.sendall(b"hold")
+            assert sock.recv(4) == b"held"
+            running.process.send_signal(signal.SIGTERM)
+            running.wait_for("stopping on SIGTERM")
+            sock.sendall(b"who")
+            assert sock.recv(99).split()
+        assert running.process.wait(SECONDS) == 0
+        assert "still busy" not in running.said()
+
+
+def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
+    with service(tmp_path, workers=1, grace=600) as running:
+        up(running, 1)
+        with running.connect() as sock:
+            sock.sendall(b"hold")
+            assert sock.recv(4) == b"held"
+            running.process.send_signal(signal.SIGTERM)
+            running.wait_for("stopping on SIGTERM")
+            assert running.end(signal.SIGINT) == 0
+            assert "stopping at once on SIGINT" in running.said()
+
+
+def test_workers_leave_when_the_supervisor_is_gone(tmp_path: Path) -> None:
+    with service(tmp_path, workers=2) as running:
+        up(running, 2)
+        running.process.kill()
+        running.process.wait(SECONDS)
+        told = "the supervisor is gone; stopping"
+        wait_until(lambda: running.said().count(told) == 2, told, seconds=SECONDS)
+        wait_until(lambda: not accepts(running), "the port to be free", seconds=SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("app", "why"),
+    [
+        ("nowhere:App", "No module named 'nowhere'"),
+        ("greeter:Missing", "has no attribute 'Missing'"),
+        ("greeter", "is not module:name"),
+        ("greeter:NUMBER", "not a protocol factory"),
+        ("greeter:fails", "cannot start"),
+    ],
+)
+def test_an_application_that_cannot_start_ends_the_service(tmp_path: Path, app: str, why: str) -> None:
+    (tmp_path / "greeter.py").write_text("NUMBER = 5\nasync def fails(worker):\n    raise OSError('no database')\n")
+    with service(tmp_path, app, workers=2) as running:
+        assert running.process.wait(SECONDS) == 3
+        assert why in running.said()
+        assert "did not start (status 3)" in running.said()
+
+
+def test_unix_socket_is_shared_and_its_file_removed(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    with service(tmp_path, workers=2, listen=f"unix:{path}") as running:
+        up(running, 2)
+        assert len({running.worker() for _ in range(20)}) == 2
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("ended (status 0)", 2)
+        assert path.exists()
+        running.worker()
+        assert running.end() == 0
+    assert not path.exists()
+
+
+def test_a_port_in_use_is_said_before_any_fork(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = subprocess.run(
+            [sys.executable, "-c", f"import corenet; corenet.serve(print, {taken.getsockname()[1]}, workers=2)"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT))},
+            check=False,
+        )
+        assert done.returncode == 1
+        assert f"cannot listen on 127.0.0.1 port {taken.getsockname()[1]}" in done.stderr

@@ -1,0 +1,194 @@
+"""What `corenet.serve` takes and refuses, and the sockets it makes of addresses; no process is forked here.
+
+Refusals must name the wrong argument, because whoever reads them has only that line.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import corenet
+from corenet.serving import Service
+from corenet.serving.sockets import open_sockets, parse
+from corenet.serving.worker import kind_of, load
+
+
+@pytest.mark.parametrize(
+    ("address", "means"),
+    [
+        (8000, ("127.0.0.1", 8000)),
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("localhost:0", ("localhost", 0)),
+        (":8000", ("", 8000)),
+        ("[::1]:8000", ("::1", 8000)),
+        ("unix:/run/x.sock", "/run/x.sock"),
+        (("::1", 65535), ("::1", 65535)),
+    ],
+)
+def test_addresses(address: Any, means: Any) -> None:
+    assert parse(address) == means
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "8000", "host", "host:", "host:http", "::1:80", "unix:", "host:-1", "h:65536", -1, 65536, True, None],
+)
+def test_wrong_addresses_are_named(address: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse(address)
+    assert repr(address) in str(caught.value)
+
+
+def test_reuseport_gives_each_worker_a_socket_at_one_port() -> None:
+    opened = open_sockets([("127.0.0.1", 0)], 3, own=True, backlog=5)
+    try:
+        assert not opened.shared()
+        assert len({sock.fileno() for share in opened.shares for sock in share}) == 3
+        assert len({sock.getsockname() for share in opened.shares for sock in share}) == 1
+        assert len(opened.names()) == 1
+    finally:
+        opened.close()
+
+
+def test_exclusive_and_unix_sockets_are_shared(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    opened = open_sockets(["127.0.0.1:0", f"unix:{path}"], 2, own=False, backlog=5)
+    assert opened.shared()
+    assert [sock.fileno() for sock in opened.shares[0]] == [sock.fileno() for sock in opened.shares[1]]
+    assert f"unix:{path}" in opened.names()
+    opened.close()
+    assert not os.path.exists(path)
+
+
+def test_a_socket_file_that_another_service_has_made_is_left(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    first = open_sockets([f"unix:{path}"], 1, own=True, backlog=5)
+    second = open_sockets([f"unix:{path}"], 1, own=True, backlog=5)
+    first.close()
+    assert os.path.exists(path)
+    second.close()
+    assert not os.path.exists(path)
+
+
+def test_nothing_stays_open_when_one_address_fails(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}"):
+            open_sockets(["127.0.0.1:0", f"unix:{tmp_path}/s", f"127.0.0.1:{port}"], 4, own=True, backlog=5)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not (tmp_path / "s").exists()
+
+
+def test_given_sockets_must_be_bound_streams() -> None:
+    with socket.socket() as sock, pytest.raises(ValueError, match="bound socket"):
+        open_sockets([sock], 1, own=True, backlog=5)
+    with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="stream socket"):
+        open_sockets([sock], 1, own=True, backlog=5)
+
+
+class Complete:
+    """A service."""
+
+    async def start(self, worker: Any) -> None:
+        """Begin."""
+
+    async def stop(self) -> None:
+        """End."""
+
+
+class Called:
+    """A coroutine function that is an object."""
+
+    async def __call__(self, worker: Any) -> None:
+        """Serve."""
+
+
+class WithStop(asyncio.Protocol):
+    """A protocol class whose methods happen to be called start and stop."""
+
+    def start(self) -> None:
+        """Not a service's."""
+
+    def stop(self) -> None:
+        """Not a service's."""
+
+
+async def main(worker: Any) -> None:
+    """Serve."""
+
+
+@pytest.mark.parametrize(
+    ("app", "kind"),
+    [
+        (Complete(), "service"),
+        (main, "main"),
+        (Called(), "main"),
+        (asyncio.Protocol, "protocols"),
+        (WithStop, "protocols"),
+        (lambda: asyncio.Protocol(), "protocols"),
+    ],
+)
+def test_kinds_of_applications(app: Any, kind: str) -> None:
+    assert kind_of(app) == kind
+    assert isinstance(app, Service) == (kind == "service" or app is WithStop)
+
+
+def test_an_application_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "served_by_name.py").write_text("class Outer:\n    class App: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load("served_by_name:Outer.App").__qualname__ == "Outer.App"
+    for wrong in ("served_by_name", "served_by_name:", ":App"):
+        with pytest.raises(ValueError, match="is not module:name"):
+            load(wrong)
+    sys.modules.pop("served_by_name")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"workers": -1}, ValueError, "workers: -1 is outside"),
+        ({"workers": 5000}, ValueError, "workers: 5000 is outside"),
+        ({"grace": -0.1}, ValueError, "grace"),
+        ({"grace": float("nan")}, TypeError, "grace"),
+        ({"grace": "5"}, TypeError, "grace"),
+        ({"backlog": 0}, ValueError, "backlog: 0 is outside"),
+        ({"mode": "fork"}, ValueError, "mode must be"),
+        ({"app": 5}, TypeError, "5 is not a protocol factory"),
+        ({"app": main, "ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}, ValueError, "ssl is for protocol factories"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    app = options.pop("app", asyncio.Protocol)
+    with pytest.raises(error, match=text):
+        corenet.serve(app, ("127.0.0.1", 0), **options)
+
+
+def test_refused_outside_the_main_thread_and_inside_a_loop() -> None:
+    caught: list[str] = []
+
+    def elsewhere() -> None:
+        try:
+            corenet.serve(asyncio.Protocol, 0)
+        except RuntimeError as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert caught == ["serve() needs signals and so the main thread"]
+
+    async def inside() -> None:
+        with pytest.raises(RuntimeError, match="while a loop is running"):
+            corenet.serve(asyncio.Protocol, 0)
+
+    corenet.run(inside())
