@@ -54,16 +54,20 @@ cdef class Engine:
     cdef int end_turn(self) except -1
     cdef Descriptor descriptor(self, int fd)
     cdef int check_open(self) except -1
-    cdef Handle wait_once(self, int fd, bint writing, object callback, tuple args)
-    cdef int forget_once(self, int fd, bint writing, Handle handle) except -1
+    cdef int wait_once(self, int fd, bint writing, object waiter, object owner) except -1
+    cdef bint forget_side(self, Descriptor descriptor, bint writing) except -1
+    cdef int wake(self, object waiter) except -1
 
 cdef class Descriptor(Watcher):
     cdef Engine engine
     cdef int fd
     cdef Handle reader
     cdef Handle writer
-    cdef bint reader_once
-    cdef bint writer_once
+    cdef object read_waiter
+    cdef object write_waiter
+    cdef object standing        # weak reference to the owner of an edge-triggered entry in the kernel's table
+    cdef int unclaimed          # edges since the last wait that found nobody
     cdef bint armed_once
 
-    cdef int arm(self) except -1
+    cdef int arm(self, object owner) except -1
+    cdef bint wanted(self) noexcept

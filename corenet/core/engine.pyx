@@ -48,44 +48,80 @@ cdef class Doorbell(Watcher):
 
 @cython.final
 cdef class Descriptor(Watcher):
-    """A reader and a writer of one descriptor, each level-triggered or for one time.
+    """A reader and a writer of one descriptor: handles that are called again and again, or waiters that end.
 
-    One-shot waits stay in the kernel's table, disarmed, when they have fired: the next wait is one MOD. When the
-    descriptor was closed meanwhile the MOD fails and becomes an ADD.
+    A waiter is a future. Waits for reading of a socket object that can be recognised stay in the kernel's table as
+    edge-triggered between one wait and the next, which then needs no system call: whoever waits has just seen that
+    there was nothing, so the next edge is his. All other waits are one-shot and leave a disarmed entry behind, so the
+    next wait is one MOD; when the descriptor was closed meanwhile the MOD fails and becomes an ADD. An edge that
+    nobody waits for may be one that came before its receive; two in a row mean that nobody reads, and end it.
     """
 
-    cdef int arm(self) except -1:
-        """Make the kernel's interest what the two handles want; without any, and not one-shot, forget the slot."""
+    cdef int arm(self, object owner) except -1:
+        """Make the kernel's interest what is wanted, which must be something."""
         cdef uint32_t events = 0
-        if self.reader is not None:
+        self.standing = None
+        if self.reader is not None or self.read_waiter is not None:
             events |= c.EPOLLIN
-        if self.writer is not None:
+        if self.writer is not None or self.write_waiter is not None:
             events |= c.EPOLLOUT
-        if events == 0:
-            if not self.armed_once:
-                self.engine.poller.remove(self.fd)
-            return 0
-        self.armed_once = (self.reader is not None and self.reader_once) or (
-            self.writer is not None and self.writer_once
-        )
+        self.armed_once = self.read_waiter is not None or self.write_waiter is not None
         if self.armed_once:
-            events |= c.EPOLLONESHOT
-        self.engine.poller.modify(self.fd, events)
+            if owner is not None and events == c.EPOLLIN and self.reader is None:
+                events |= c.EPOLLET
+                self.armed_once = False
+            else:
+                owner = None
+                events |= c.EPOLLONESHOT
+        else:
+            owner = None
+        if self.engine.poller.find(self.fd) is self:
+            self.engine.poller.modify(self.fd, events)
+        else:
+            self.engine.poller.add(self.fd, events, self)
+        self.standing = owner
         return 0
+
+    cdef bint wanted(self) noexcept:
+        return (
+            self.reader is not None
+            or self.writer is not None
+            or self.read_waiter is not None
+            or self.write_waiter is not None
+        )
 
     cdef int on_events(self, uint32_t events) except -1:
         cdef bint once = self.armed_once
+        cdef object read_waiter = None
+        cdef object write_waiter = None
+        cdef Handle reader = None
+        cdef Handle writer = None
         # Hang-ups and errors wake both sides: each learns by its own call what happened.
-        cdef Handle reader = self.reader if events & ~<uint32_t>c.EPOLLOUT else None
-        cdef Handle writer = self.writer if events & ~<uint32_t>c.EPOLLIN else None
-        if reader is not None and self.reader_once:
-            self.reader = None
-        if writer is not None and self.writer_once:
-            self.writer = None
-        if once and (self.reader is not None or self.writer is not None):
-            self.arm()
-        elif self.reader is None and self.writer is None and not once:
+        if events & ~<uint32_t>c.EPOLLOUT:
+            reader = self.reader
+            read_waiter = self.read_waiter
+            self.read_waiter = None
+        if self.standing is not None:
+            if read_waiter is not None:
+                return self.engine.wake(read_waiter)
+            self.unclaimed += 1
+            if self.unclaimed > 1:
+                self.standing = None
+                self.engine.poller.remove(self.fd)
+            return 0
+        if events & ~<uint32_t>c.EPOLLIN:
+            writer = self.writer
+            write_waiter = self.write_waiter
+            self.write_waiter = None
+        if once:
+            if self.wanted():
+                self.arm(None)
+        elif not self.wanted():
             self.engine.poller.remove(self.fd)
+        if read_waiter is not None:
+            self.engine.wake(read_waiter)
+        if write_waiter is not None:
+            self.engine.wake(write_waiter)
         if reader is not None:
             self.engine.run_kept(reader)
         # The reader's callback may have cancelled the writer; then this does nothing.
@@ -434,43 +470,35 @@ cdef class Engine:
         found.fd = fd
         return found
 
-    def _set_side(self, fd: int, writing: bool, callback: object, args: tuple, once: bool) -> Handle:
-        """Set reader or writer of `fd`, cancelling what was there; `once` disarms it after one event."""
+    def _set_side(self, fd: int, writing: bool, callback: object, args: tuple) -> Handle:
+        """Set reader or writer of `fd`, cancelling what was there."""
         cdef Descriptor descriptor
         cdef Handle handle, previous
         cdef int number = fd
-        cdef bint fresh
         self.check_open()
         descriptor = self.descriptor(number)
-        fresh = self.poller.find(number) is not descriptor
         handle = new_handle(self, callback, args, None)
-        handle.keep = not once
+        handle.keep = True
         if self.debug:
             self._handle_created(handle)
         if writing:
-            previous, descriptor.writer, descriptor.writer_once = descriptor.writer, handle, once
+            previous, descriptor.writer = descriptor.writer, handle
+            descriptor.write_waiter = None
         else:
-            previous, descriptor.reader, descriptor.reader_once = descriptor.reader, handle, once
+            previous, descriptor.reader = descriptor.reader, handle
+            descriptor.read_waiter = None
         if previous is not None:
             previous.cancel()
         try:
-            if fresh:
-                self.poller.add(number, c.EPOLLONESHOT, descriptor)
-            descriptor.arm()
+            descriptor.arm(None)
         except BaseException:
-            if writing:
-                descriptor.writer = None
-            else:
-                descriptor.reader = None
-            if fresh:
-                self.poller.remove(number)
+            self.forget_side(descriptor, writing)
             raise
         return handle
 
     def _clear_side(self, fd: int, writing: bool) -> bool:
         cdef Watcher watcher
         cdef Descriptor descriptor
-        cdef Handle handle
         if self.closed:
             return False
         watcher = self.poller.find(fd)
@@ -479,36 +507,64 @@ cdef class Engine:
                 raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
             return False
         descriptor = <Descriptor>watcher
+        return self.forget_side(descriptor, writing)
+
+    cdef bint forget_side(self, Descriptor descriptor, bint writing) except -1:
+        """Let go of one side; False when there was nothing."""
+        cdef Handle handle
+        cdef object waiter
         if writing:
             handle, descriptor.writer = descriptor.writer, None
+            waiter, descriptor.write_waiter = descriptor.write_waiter, None
         else:
             handle, descriptor.reader = descriptor.reader, None
-        if handle is None:
+            waiter, descriptor.read_waiter = descriptor.read_waiter, None
+        if handle is None and waiter is None:
             return False
-        handle.cancel()
+        if handle is not None:
+            handle.cancel()
         # A kernel that still has the one-shot interest of the side that is gone wakes us once and finds nobody.
-        descriptor.armed_once = descriptor.armed_once and (
-            descriptor.reader is not None or descriptor.writer is not None
-        )
-        descriptor.arm()
+        descriptor.armed_once = descriptor.armed_once and descriptor.wanted()
+        if descriptor.wanted():
+            descriptor.arm(None)
+        else:
+            descriptor.standing = None
+            self.poller.remove(descriptor.fd)
         return True
 
-    cdef Handle wait_once(self, int fd, bint writing, object callback, tuple args):
-        """Call back once when `fd` is ready; the handle must be given to `forget_once` when it is not wanted."""
-        return self._set_side(fd, writing, callback, args, True)
+    cdef int wait_once(self, int fd, bint writing, object waiter, object owner) except -1:
+        """Wake `waiter`, a future, when `fd` is ready: in place of whoever waited before, until it is ready or closed.
 
-    cdef int forget_once(self, int fd, bint writing, Handle handle) except -1:
-        """Give up a wait; the descriptor may have been closed or taken over meanwhile."""
-        cdef Watcher watcher = self.poller.find(fd)
-        cdef Descriptor descriptor
-        handle.cancel()
-        if isinstance(watcher, Descriptor):
-            descriptor = <Descriptor>watcher
-            if writing and descriptor.writer is handle:
-                descriptor.writer = None
-            elif not writing and descriptor.reader is handle:
-                descriptor.reader = None
+        A waiter that was given up may be left behind: it is skipped. `owner` is a weak reference to the object that
+        owns `fd`, or None; a wait for reading that finds the same owner as the last one costs no system call.
+        """
+        cdef Descriptor descriptor = self.descriptor(fd)
+        cdef Handle previous
+        if writing:
+            previous, descriptor.writer = descriptor.writer, None
+            descriptor.write_waiter = waiter
+        else:
+            previous, descriptor.reader = descriptor.reader, None
+            descriptor.read_waiter = waiter
+            descriptor.unclaimed = 0
+            if owner is not None and descriptor.standing is owner:
+                return 0
+        if previous is not None:
+            previous.cancel()
+        try:
+            descriptor.arm(owner)
+        except BaseException:
+            self.forget_side(descriptor, writing)
+            raise
         return 0
+
+    cdef int wake(self, object waiter) except -1:
+        """Finish what waited for a descriptor."""
+        waiter.set_result(None)
+        return 0
+
+    def _wait_side(self, fd: int, writing: bool, waiter: object, owner: object) -> None:
+        self.wait_once(fd, writing, waiter, owner)
 
     def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> object:
         """Call ``callback(events)`` from the poll itself; see `Poller.watch` for modes and errors."""

@@ -144,7 +144,7 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
 
     def _add_side(self, target: Any, writing: bool, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         number = descriptor_of(target)
-        self._set_side(number, writing, callback, args, False)
+        self._set_side(number, writing, callback, args)
         files = self._write_files if writing else self._read_files
         if number is not target:
             files[number] = target

@@ -56,7 +56,7 @@ class Signals:
             signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
             return
         self.installed = True
-        self.loop._set_side(self.receiver.fileno(), False, self.on_wakeup, (), False)
+        self.loop._set_side(self.receiver.fileno(), False, self.on_wakeup, ())
 
     def uninstall(self) -> None:
         """Stop listening for signals."""

@@ -1,8 +1,8 @@
-"""The ``sock_*`` coroutines: try the call first, and wait with a one-shot interest only when it would block.
+"""The ``sock_*`` coroutines: try the call first, and wait only when it would block.
 
-One-shot interests stay in the kernel's table between waits, so a wait is one EPOLL_CTL_MOD; when the descriptor was
-closed and its number came back, the MOD fails and becomes an ADD. Nothing is remembered about a descriptor from one
-call to the next. Errors of the calls are raised as the socket module would.
+A wait for reading finds the interest of the one before still in the kernel's table when it is the same socket object,
+known by its weak reference; then it costs no system call. All others are one-shot: one EPOLL_CTL_MOD, which becomes an
+ADD when the descriptor was closed and its number came back. Errors of the calls are raised as the socket module would.
 """
 
 import asyncio
@@ -10,32 +10,47 @@ import io
 import os
 import socket
 from asyncio.base_events import _check_ssl_socket
+from typing import Any
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uint8_t
 
 from corenet.core cimport sys as c
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
-from corenet.core.handles cimport Handle
 from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, errno
+from corenet.transports.base cimport call_method1
 
 
-def wake(future: asyncio.Future[None]) -> None:
-    """Finish `future` unless somebody gave it up."""
-    if not future.done():
-        future.set_result(None)
+cdef object Future = asyncio.Future
+cdef object InvalidStateError = asyncio.InvalidStateError
+cdef object Socket = socket.socket
 
 
 cdef class SocketEngine(Engine):
     """The socket operations of an asyncio loop."""
 
-    cdef object waiter(self, int fd, bint writing):
-        """A future that is done when `fd` is ready; giving it up takes the wait back."""
-        cdef object future = self.create_future()
-        cdef Handle handle = self.wait_once(fd, writing, wake, (future,))
-        future.add_done_callback(Forget(self, fd, writing, handle))
+    def create_future(self) -> asyncio.Future[Any]:
+        """Return a future of this loop."""
+        return Future(loop=self)
+
+    cdef object waiter(self, object sock, bint writing):
+        """A future that is done when `sock` is ready; one that is given up may be forgotten."""
+        cdef object future = Future(loop=self)
+        cdef object owner = None
+        if not writing and type(sock) is Socket:
+            # The same object as long as it lives, by which the socket is recognised; its number may come back.
+            owner = PyWeakref_NewRef(sock, None)
+        self.wait_once(sock.fileno(), writing, future, owner)
         return future
+
+    cdef int wake(self, object waiter) except -1:
+        try:
+            call_method1(waiter, "set_result", None)
+        except InvalidStateError:
+            # Cancelled while it waited: what arrived is for the next who asks.
+            pass
+        return 0
 
     cdef Py_ssize_t send_now(self, object sock, object data, Py_ssize_t offset) except -2:
         """Send from `offset` on what the kernel takes; returns how far it came, -1 when that was all."""
@@ -58,10 +73,12 @@ cdef class SocketEngine(Engine):
             PyErr_SetFromErrno(PyExc_OSError)
         return offset
 
-    def _check_socket(self, sock: socket.socket) -> None:
-        _check_ssl_socket(sock)
+    cdef int check_socket(self, object sock) except -1:
+        if type(sock) is not Socket:
+            _check_ssl_socket(sock)
         if self.debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
+        return 0
 
     async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
         """Receive up to `nbytes` bytes; empty at end of file."""
@@ -69,14 +86,14 @@ cdef class SocketEngine(Engine):
         cdef ssize_t got
         cdef Py_ssize_t room = nbytes
         cdef uint8_t *buffer
-        self._check_socket(sock)
+        self.check_socket(sock)
         while True:
             fd = sock.fileno()
             if 0 <= room <= SCRATCH_SIZE and fd >= 0:
                 buffer = self.receive_buffer()
                 got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
                 if got >= 0:
-                    return PyBytes_FromStringAndSize(<const char *>buffer, got)
+                    return self.bytes_of(buffer, got)
                 if errno != c.EAGAIN and errno != c.EINTR:
                     PyErr_SetFromErrno(PyExc_OSError)
             else:
@@ -84,31 +101,31 @@ cdef class SocketEngine(Engine):
                     return sock.recv(nbytes)
                 except (BlockingIOError, InterruptedError):
                     pass
-            await self.waiter(fd, False)
+            await self.waiter(sock, False)
 
     async def sock_recv_into(self, sock: socket.socket, buf: object) -> int:
         """Receive into `buf`; returns the number of bytes, 0 at end of file."""
-        self._check_socket(sock)
+        self.check_socket(sock)
         while True:
             try:
                 return sock.recv_into(buf)
             except (BlockingIOError, InterruptedError):
                 pass
-            await self.waiter(sock.fileno(), False)
+            await self.waiter(sock, False)
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, object]:
         """Receive one datagram of up to `bufsize` bytes, with its sender."""
-        self._check_socket(sock)
+        self.check_socket(sock)
         while True:
             try:
                 return sock.recvfrom(bufsize)
             except (BlockingIOError, InterruptedError):
                 pass
-            await self.waiter(sock.fileno(), False)
+            await self.waiter(sock, False)
 
     async def sock_recvfrom_into(self, sock: socket.socket, buf: object, nbytes: int = 0) -> tuple[int, object]:
         """Receive one datagram into `buf`; returns its length and sender."""
-        self._check_socket(sock)
+        self.check_socket(sock)
         if not nbytes:
             nbytes = len(buf)
         while True:
@@ -116,29 +133,29 @@ cdef class SocketEngine(Engine):
                 return sock.recvfrom_into(buf, nbytes)
             except (BlockingIOError, InterruptedError):
                 pass
-            await self.waiter(sock.fileno(), False)
+            await self.waiter(sock, False)
 
     async def sock_sendall(self, sock: socket.socket, data: object) -> None:
         """Send all of `data`; how much has left is unknown when this raises."""
-        self._check_socket(sock)
+        self.check_socket(sock)
         sent = self.send_now(sock, data, 0)
         while sent >= 0:
-            await self.waiter(sock.fileno(), True)
+            await self.waiter(sock, True)
             sent = self.send_now(sock, data, sent)
 
     async def sock_sendto(self, sock: socket.socket, data: object, address: object) -> int:
         """Send one datagram to `address`."""
-        self._check_socket(sock)
+        self.check_socket(sock)
         while True:
             try:
                 return sock.sendto(data, address)
             except (BlockingIOError, InterruptedError):
                 pass
-            await self.waiter(sock.fileno(), True)
+            await self.waiter(sock, True)
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, object]:
         """Accept a connection; the new socket does not block."""
-        self._check_socket(sock)
+        self.check_socket(sock)
         while True:
             try:
                 connection, address = sock.accept()
@@ -147,11 +164,11 @@ cdef class SocketEngine(Engine):
             else:
                 connection.setblocking(False)
                 return connection, address
-            await self.waiter(sock.fileno(), False)
+            await self.waiter(sock, False)
 
     async def sock_connect(self, sock: socket.socket, address: object) -> None:
         """Connect to `address`; names are resolved by the loop."""
-        self._check_socket(sock)
+        self.check_socket(sock)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             found = await self._ensure_resolved(
                 address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
@@ -162,7 +179,7 @@ cdef class SocketEngine(Engine):
             return
         except (BlockingIOError, InterruptedError):
             pass
-        await self.waiter(sock.fileno(), True)
+        await self.waiter(sock, True)
         number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             raise OSError(number, f"Connect call failed {address}")
@@ -180,7 +197,7 @@ cdef class SocketEngine(Engine):
                 try:
                     sent = os.sendfile(sock.fileno(), source, offset, left)
                 except (BlockingIOError, InterruptedError):
-                    await self.waiter(sock.fileno(), True)
+                    await self.waiter(sock, True)
                     continue
                 except OSError as error:
                     if error.errno == c.ENOTCONN:
@@ -198,21 +215,3 @@ cdef class SocketEngine(Engine):
             if total:
                 os.lseek(source, offset, os.SEEK_SET)
 
-
-cdef class Forget:
-    """Takes a wait back when its future ends, by whatever way."""
-
-    cdef SocketEngine engine
-    cdef int fd
-    cdef bint writing
-    cdef Handle handle
-
-    def __init__(self, engine: SocketEngine, fd: int, writing: bool, handle: Handle) -> None:
-        self.engine = engine
-        self.fd = fd
-        self.writing = writing
-        self.handle = handle
-
-    def __call__(self, future: asyncio.Future[None]) -> None:
-        if future.cancelled():
-            self.engine.forget_once(self.fd, self.writing, self.handle)

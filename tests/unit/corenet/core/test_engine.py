@@ -2,7 +2,9 @@
 
 import contextvars
 import gc
+import os
 import socket
+import weakref
 import sys
 import threading
 import weakref
@@ -145,12 +147,12 @@ def test_reader_and_writer_are_level_triggered() -> None:
     engine = Engine()
     one, two = socket.socketpair()
     seen: list[str] = []
-    engine._set_side(one.fileno(), False, seen.append, ("read",), False)
+    engine._set_side(one.fileno(), False, seen.append, ("read",))
     two.send(b"x")
     run(engine)
     run(engine)
     assert seen == ["read", "read"]
-    engine._set_side(one.fileno(), True, seen.append, ("write",), False)
+    engine._set_side(one.fileno(), True, seen.append, ("write",))
     run(engine)
     assert seen == ["read", "read", "read", "write"]
     assert engine._clear_side(one.fileno(), False) is True
@@ -174,7 +176,7 @@ def test_reader_removed_in_the_same_batch_is_not_called() -> None:
         engine._clear_side(pairs[1 - me][0].fileno(), False)
 
     for number, (one, two) in enumerate(pairs):
-        engine._set_side(one.fileno(), False, remove_other, (number,), False)
+        engine._set_side(one.fileno(), False, remove_other, (number,))
         two.send(b"x")
     run(engine)
     assert len(seen) == 1
@@ -183,12 +185,23 @@ def test_reader_removed_in_the_same_batch_is_not_called() -> None:
             sock.close()
 
 
-def test_one_shot_side_beside_a_lasting_one() -> None:
+class Waiter:
+    """What the engine wants of a future."""
+
+    def __init__(self, seen: list[str], word: str) -> None:
+        self.seen = seen
+        self.word = word
+
+    def set_result(self, result: None) -> None:
+        self.seen.append(self.word)
+
+
+def test_waiter_beside_a_lasting_reader() -> None:
     engine = Engine()
     one, two = socket.socketpair()
     seen: list[str] = []
-    engine._set_side(one.fileno(), False, seen.append, ("read",), False)
-    engine._set_side(one.fileno(), True, seen.append, ("write",), True)
+    engine._set_side(one.fileno(), False, seen.append, ("read",))
+    engine._wait_side(one.fileno(), True, Waiter(seen, "write"), None)
     run(engine)
     run(engine)
     assert seen == ["write"]
@@ -198,6 +211,74 @@ def test_one_shot_side_beside_a_lasting_one() -> None:
     assert seen == ["write", "read", "read"]
     one.close()
     two.close()
+
+
+@pytest.mark.parametrize("recognised", [True, False])
+def test_waiters_are_woken_once_each(recognised: bool) -> None:
+    engine = Engine()
+    one, two = socket.socketpair()
+    owner = weakref.ref(one) if recognised else None
+    seen: list[str] = []
+    for word in ("a", "b", "c"):
+        engine._wait_side(one.fileno(), False, Waiter(seen, word), owner)
+        run(engine)
+        assert word not in seen
+        two.send(b"x")
+        run(engine)
+        run(engine)
+        assert seen.pop() == word
+        one.recv(1)
+    engine._wait_side(one.fileno(), False, Waiter(seen, "read"), owner)
+    engine._wait_side(one.fileno(), True, Waiter(seen, "write"), None)
+    run(engine)
+    assert seen == ["write"]
+    two.send(b"x")
+    run(engine)
+    assert seen == ["write", "read"]
+    engine._dispose()
+    one.close()
+    two.close()
+
+
+def test_edges_that_nobody_waits_for_come_to_an_end() -> None:
+    engine = Engine()
+    one, two = socket.socketpair()
+    seen: list[str] = []
+    engine._wait_side(one.fileno(), False, Waiter(seen, "a"), weakref.ref(one))
+    for _ in range(10):
+        two.send(b"x")
+        run(engine)
+    assert seen == ["a"]
+    assert engine.statistics()["events"] == 3
+    engine._wait_side(one.fileno(), False, Waiter(seen, "b"), weakref.ref(one))
+    run(engine)
+    assert seen == ["a", "b"]
+    engine._dispose()
+    one.close()
+    two.close()
+
+
+def test_a_number_that_comes_back_to_another_owner() -> None:
+    engine = Engine()
+    seen: list[str] = []
+    one, two = socket.socketpair()
+    three, four = socket.socketpair()
+    number = one.fileno()
+    engine._wait_side(number, False, Waiter(seen, "old"), weakref.ref(one))
+    run(engine)
+    one.close()
+    os.dup2(three.fileno(), number)
+    five = socket.socket(fileno=number)
+    engine._wait_side(number, False, Waiter(seen, "new"), weakref.ref(five))
+    two.close()
+    run(engine)
+    assert seen == []
+    four.send(b"x")
+    run(engine)
+    assert seen == ["new"]
+    engine._dispose()
+    for sock in (three, four, five):
+        sock.close()
 
 
 def test_disposed_engine_refuses() -> None:
@@ -244,7 +325,7 @@ def test_chain_of_callbacks_does_not_starve_descriptors() -> None:
         engine.call_soon(chain)
 
     engine.call_soon(chain)
-    engine._set_side(one.fileno(), False, engine.stop, (), False)
+    engine._set_side(one.fileno(), False, engine.stop, ())
     engine.run()
     assert turns < 100
     one.close()
