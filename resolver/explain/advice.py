@@ -78,7 +78,7 @@ def _advise(story: Story) -> Advice:
     if failure.kind is FailureKind.BOGUS:
         # Sentences nest as the chain does; the innermost one is what is wrong.
         inner = NESTED.sub("", failure.text)
-        why = f"{inner}." if inner == failure.text else f"{inner}; without that {_asked(story)} cannot be checked."
+        why = _sentence(inner) if inner == failure.text else f"{inner}; without that {_asked(story)} cannot be checked."
         return _bogus(story, ede, why, zone)
     return _unreached(story, ede)
 
@@ -204,6 +204,11 @@ REPAIRS: dict[int, tuple[str, str]] = {
 }
 
 
+def _sentence(text: str) -> str:
+    """`text` with a full stop, unless it ends with a name, which has one."""
+    return text if text.endswith(".") else f"{text}."
+
+
 def _asked(story: Story) -> str:
     return words.question(story.outcome.question.qname, story.outcome.question.qtype)
 
@@ -232,7 +237,7 @@ def _bogus(story: Story, ede: int, why: str, zone: bytes | None) -> Advice:
 def _unreached(story: Story, ede: int) -> Advice:
     failure = story.failure
     assert failure is not None
-    why = f"{failure.text}."
+    why = _sentence(failure.text)
     if failure.kind is FailureKind.CYCLE:
         return Advice(
             why,

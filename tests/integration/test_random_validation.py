@@ -6,18 +6,15 @@ one to the other. Both resolvers start from the root's key; response code, answe
 """
 
 import random
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
-from support.random_zones import LABELS, random_zone
 from support.servers import ask, program, serve_export
-from support.signing import ECDSAP256, ED25519, RSASHA256, Nsec3, ZoneKey, sign_zone
+from support.signed_zoo import ORIGINS, random_name, signed_world
 from support.subject import Subject, start_subject, upstream_port_for
 
-from resolver.playground import World, Zone, atlas
 from resolver.playground.export import export
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -25,52 +22,9 @@ from resolver.wire.message import MessageView
 
 pytestmark = pytest.mark.integration
 
-ZONES = 40
 QUESTIONS = 40
 TYPES = (c.A, c.TXT, c.MX, c.DS)
 PATIENCE = 15.0
-DAY = 86400
-LAME = "127.20.232.9"
-SERVERS = {
-    "a.root.": atlas.ServerSpec("127.20.232.1"),
-    "ns.zoo.": atlas.ServerSpec("127.20.232.2"),
-    "one.zones.zoo.": atlas.ServerSpec("127.20.232.3"),
-    "lame.zoo.": atlas.ServerSpec(LAME),
-}
-ORIGINS = [f"z{n}.zoo." for n in range(ZONES)]
-CHAINS = (None, Nsec3(), Nsec3(3, "ab"), Nsec3(opt_out=True))
-ALGORITHMS = (ECDSAP256, ED25519, RSASHA256)
-# What a zone is: mostly sound, sometimes unsigned, sometimes broken in one of three ways.
-FATES = ("sound",) * 6 + ("unsigned",) * 2 + ("expired", "wrong DS", "stripped")
-
-
-def signed_world(seed: int) -> tuple[World, str]:
-    """The world and the root's anchor."""
-    rng, now = random.Random(seed), int(time.time())
-    specs = {".": atlas.ZoneSpec(("a.root.",), "root"), "zoo.": atlas.ZoneSpec(("ns.zoo.",), "zoo")}
-    for origin in ORIGINS:
-        text = random_zone(rng, origin, others=rng.sample(ORIGINS, 3), glue=LAME)
-        specs[origin] = atlas.ZoneSpec(("one.zones.zoo.",), "random", text)
-    specs["zones.zoo."] = atlas.ZoneSpec(("ns.zoo.",), "home of the servers")
-    world = World(specs, SERVERS, ())
-    links: dict[str, list[str]] = {"zoo.": [], ".": []}
-    for origin in [*ORIGINS, "zoo.", "."]:
-        fate = rng.choice(FATES) if origin in ORIGINS else "sound"
-        key = ZoneKey(origin, rng.choice(ALGORITHMS), label=f"random{rng.randint(1, 3)}")
-        text = world.zones[origin].to_text() + "".join(links.get(origin, ()))
-        if fate not in ("unsigned", "stripped"):
-            begin, end = (now - 9 * DAY, now - 2 * DAY) if fate == "expired" else (now - DAY, now + DAY)
-            # With opt-out, what a wildcard says below a cut's empty non-terminals cannot be proved either way.
-            unclear = "*" in text and " NS ns." in text
-            chain = rng.choice(CHAINS[:-1] if unclear else CHAINS)
-            text = sign_zone(origin, text, [key], nsec3=chain, inception=begin, expiration=end)
-        world.zones[origin] = Zone.from_text(origin, text)
-        if origin in ORIGINS and fate != "unsigned":
-            told = ZoneKey(origin, ECDSAP256, label="another") if fate == "wrong DS" else key
-            links["zoo."].append(f"{origin} 3600 IN DS {told.ds()}\n")
-        if origin == "zoo.":
-            links["."].append(f"zoo. 3600 IN DS {key.ds()}\n")
-    return world, key.anchor()
 
 
 @dataclass
@@ -97,7 +51,7 @@ def test_same_answers_and_the_same_belief(pair: Pair) -> None:
     differences, kinds = [], set()
     for origin in ORIGINS:
         for _ in range(QUESTIONS):
-            qname = ".".join([*rng.choices([*LABELS[:3], "d"], k=rng.randint(0, 4)), origin])
+            qname = random_name(rng, origin)
             qtype = rng.choice(TYPES)
             ours, theirs = (
                 ask(one.address, one.port, qname, qtype, tcp=True, do=True, timeout=PATIENCE)

@@ -32,6 +32,7 @@ PACKAGES = {
     "knotd": "knot",
     "named": "bind9",
     "unbound": "unbound",
+    "kresd": "knot-resolver",
     "dig": "bind9-dnsutils",
     "kdig": "knot-dnsutils",
     "drill": "ldnsutils",

@@ -1,7 +1,7 @@
-"""The resolver under test as a black box: our daemon, or a system Unbound where SUBJECT=unbound.
+"""The resolver under test as a black box: our daemon, or a system Unbound or Knot Resolver.
 
 The rule kept here: a black-box test must hold for Unbound before it may judge us, so both are started the same way,
-from the same root servers, and are spoken to over sockets only. Unbound asks name servers on port 53 and no other;
+from the same root servers, and are spoken to over sockets only. They ask name servers on port 53 and no other;
 `upstream_port_for` says which port the simulated or real name servers of a test have to take.
 """
 
@@ -53,10 +53,10 @@ class Subject:
 
 def upstream_port_for(kind: str, world: World) -> int:
     """A port that name servers at the world's addresses can take and that `kind` can ask; skips when there is none."""
-    if kind != "unbound":
+    if kind == "resolverd":
         return free_port(next(iter(world.authorities)))
     if not all(can_bind(address, DNS_PORT) for address in list(world.authorities)[:3]):
-        pytest.skip("Unbound asks port 53 only, and this process cannot have it on loopback")
+        pytest.skip(f"{kind} asks port 53 only, and this process cannot have it on loopback")
     return DNS_PORT
 
 
@@ -76,19 +76,20 @@ def start_subject(
     """
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    write = {"unbound": unbound_config, "resolverd": resolverd_config}[kind]
-    config = directory / {"unbound": "unbound.conf", "resolverd": "resolverd.toml"}[kind]
+    write = {"unbound": unbound_config, "kresd": kresd_config, "resolverd": resolverd_config}[kind]
+    config = directory / {"unbound": "unbound.conf", "kresd": "kresd.conf", "resolverd": "resolverd.toml"}[kind]
     hints = directory / "root.hints"
     hints.write_text(world.hints_text())
     config.write_text(write(world, port, upstream_port, hints, anchor))
     command = {
         "unbound": ["unbound", "-d", "-p", "-c", str(config)],
+        "kresd": ["kresd", "-n", "-c", str(config), str(directory)],
         "resolverd": [*RESOLVERD, "--config", str(config)],
     }[kind]
     log = directory / f"{kind}.log"
     with run_process(command, log, cwd=directory, env=daemon_environment()) as process:
         wait_until(
-            lambda: ask("127.0.0.1", port, "id.server.", c.TXT, qclass=c.CH, timeout=0.5) is not None,
+            lambda: ask("127.0.0.1", port, "localhost.", c.A, timeout=0.5) is not None,
             f"an answer from {kind}",
             process=process,
             log=log,
@@ -161,6 +162,26 @@ server:
     unknown-server-time-limit: 100
     infra-cache-max-rtt: 1000
     verbosity: 1
+    val-log-level: 2
 remote-control:
     control-enable: no
+"""
+
+
+def kresd_config(world: World, port: int, upstream_port: int, hints: Path, anchor: str | None = None) -> str:
+    """The same for Knot Resolver."""
+    if upstream_port != DNS_PORT:
+        raise ValueError("Knot Resolver asks port 53 only")
+    dnssec = "trust_anchors.remove('.')" + ("" if anchor is None else f"\ntrust_anchors.add('{anchor}')")
+    return f"""\
+net.listen('127.0.0.1', {port}, {{ kind = 'dns' }})
+net.ipv6 = false
+option('ALLOW_LOCAL', true)
+modules.unload('priming')
+modules.unload('ta_update')
+modules.unload('ta_signal_query')
+modules.load('hints')
+hints.root_file('{hints}')
+cache.size = 64 * MB
+{dnssec}
 """
