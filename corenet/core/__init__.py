@@ -4,6 +4,7 @@ Everything here works without asyncio and without a running loop. The names belo
 modules behind them may change.
 """
 
+from corenet.core import interpreter as interpreter  # isort: skip - refuses before anything is loaded
 from corenet.core.buffers import BufferPool, Chunk, PoolExhausted
 from corenet.core.engine import Engine
 from corenet.core.framer import (

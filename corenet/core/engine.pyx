@@ -455,6 +455,14 @@ cdef class Engine:
         Py_XDECREF(self.spare)
         self.spare = NULL
 
+    def _renew_after_fork(self) -> None:
+        """In the child of a fork: share nothing with the parent's loop, and count as not running."""
+        if self.closed:
+            return
+        self.inbox.renew()
+        self.poller.renew()
+        self.running = False
+
     # --- descriptors ----------------------------------------------------------------------------------------------
 
     cdef Descriptor descriptor(self, int fd):

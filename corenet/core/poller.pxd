@@ -43,5 +43,6 @@ cdef class Poller:
     cdef int poll(self, int64_t timeout_ns) except -1
     cdef int dispatch(self) except -1
     cdef void dispose(self) noexcept
+    cdef int renew(self) except -1
     cdef int reserve(self, int fd) except -1
     cdef int control(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept

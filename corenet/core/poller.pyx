@@ -285,6 +285,28 @@ cdef class Poller:
                 Py_DECREF(<object>watcher)
         PyMem_RawFree(slots)
 
+    cdef int renew(self) except -1:
+        """After a fork, in the child: wait on a table of our own, under the old number, with the same interests.
+
+        The inherited one is the parent's: what is removed there is removed for the parent.
+        """
+        cdef int fd
+        cdef int fresh
+        if self.closed:
+            return 0
+        fresh = c.epoll_create1(c.EPOLL_CLOEXEC)
+        if fresh < 0:
+            PyErr_SetFromErrno(PyExc_OSError)
+        if c.dup3(fresh, self.epfd, c.O_CLOEXEC) < 0:
+            c.c_close(fresh)
+            PyErr_SetFromErrno(PyExc_OSError)
+        c.c_close(fresh)
+        for fd in range(self.slot_count):
+            if self.slots[fd].watcher != NULL:
+                # One that was closed meanwhile is not there any more; whoever owns the slot finds that out himself.
+                self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation)
+        return 0
+
     # --- Python door ----------------------------------------------------------------------------------------------
 
     def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> Watch:

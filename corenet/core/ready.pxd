@@ -48,3 +48,4 @@ cdef class Inbox:
     cdef void woke(self) noexcept
     cdef void wake(self) noexcept
     cdef void close(self) noexcept
+    cdef int renew(self) except -1

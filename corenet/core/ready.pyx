@@ -15,11 +15,13 @@ from libc.stdint cimport uint64_t
 from corenet.core.sys cimport (
     EFD_CLOEXEC,
     EFD_NONBLOCK,
+    O_CLOEXEC,
     PyErr_SetFromErrno,
     PyExc_OSError,
     c_close,
     c_read,
     c_write,
+    dup3,
     eventfd,
     pthread_mutex_destroy,
     pthread_mutex_init,
@@ -140,6 +142,22 @@ cdef class Inbox:
         cdef uint64_t one = 1
         self.wakeups += 1
         c_write(self.wake_fd, &one, sizeof(one))
+
+    cdef int renew(self) except -1:
+        """After a fork, in the child: an eventfd of our own under the old number, and a mutex that nobody holds."""
+        cdef int fresh
+        pthread_mutex_init(&self.mutex, NULL)
+        self.sleeping = False
+        if self.wake_fd < 0:
+            return 0
+        fresh = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if fresh < 0:
+            PyErr_SetFromErrno(PyExc_OSError)
+        if dup3(fresh, self.wake_fd, O_CLOEXEC) < 0:
+            c_close(fresh)
+            PyErr_SetFromErrno(PyExc_OSError)
+        c_close(fresh)
+        return 0
 
     cdef void close(self) noexcept:
         """Drop what is left and refuse more."""

@@ -61,7 +61,11 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t c_read "read"(int fd, void *data, size_t length)
     ssize_t c_write "write"(int fd, const void *data, size_t length)
     int c_close "close"(int fd)
+    int dup3(int old, int new, int flags)
     long syscall(long number, ...)
+
+cdef extern from "<fcntl.h>" nogil:
+    const int O_CLOEXEC
 
 cdef extern from "<sys/eventfd.h>" nogil:
     const int EFD_CLOEXEC, EFD_NONBLOCK

@@ -17,6 +17,7 @@ from corenet.core.engine import Engine, run_handle
 from corenet.core.handles import Handle
 from corenet.loop.backports import Backports
 from corenet.loop.connecting import Connecting
+from corenet.loop.forking import remember
 from corenet.loop.listening import Listening
 from corenet.loop.naming import Naming
 from corenet.loop.signals import Signals
@@ -44,6 +45,7 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         # What `add_reader` and `add_writer` were given, by descriptor: a closed socket no longer knows its own.
         self._read_files: dict[int, object] = {}
         self._write_files: dict[int, object] = {}
+        remember(self)
 
     # --- life -----------------------------------------------------------------------------------------------------
 

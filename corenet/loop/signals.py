@@ -68,6 +68,22 @@ class Signals:
                 signal.set_wakeup_fd(current, warn_on_full_buffer=False)
         self.loop._clear_side(self.receiver.fileno(), False)
 
+    def renew(self) -> None:
+        """In the child of a fork: leave the parent's socket pair; handlers that were set stay set."""
+        if self.receiver is None or self.sender is None:
+            return
+        current = signal.set_wakeup_fd(-1)
+        self.loop._clear_side(self.receiver.fileno(), False)
+        mine = current == self.sender.fileno()
+        self.receiver.close()
+        self.sender.close()
+        self.receiver = self.sender = None
+        self.installed = False
+        if self.handlers:
+            self.install(polite=False)
+        elif current != -1 and not mine:
+            signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+
     def on_wakeup(self) -> None:
         """Read the numbers of the signals that came and schedule their handlers."""
         assert self.receiver is not None

@@ -1,0 +1,34 @@
+"""Refuses to be loaded into a subinterpreter, before any extension module is.
+
+Cython's types and constants live once in a process. Loaded first by a subinterpreter they would be lost to the main
+one and freed under it at the end, which ends in an abort; so the check is Python and comes first of all imports.
+"""
+
+import importlib
+from typing import Any
+
+__all__ = ["refuse_subinterpreter"]
+
+
+def number_of(identity: Any) -> int:
+    """The number of an interpreter: 3.13 gives it in a tuple with who owns it."""
+    return int(identity[0] if isinstance(identity, tuple) else identity)
+
+
+def refuse_subinterpreter() -> None:
+    """Do nothing in the main interpreter.
+
+    Raises:
+        ImportError: this is another one.
+    """
+    for name in ("_interpreters", "_xxsubinterpreters"):
+        try:
+            interpreters = importlib.import_module(name)
+        except ImportError:
+            continue
+        if number_of(interpreters.get_current()) != number_of(interpreters.get_main()):
+            raise ImportError("corenet can be used in the main interpreter only: its C state exists once in a process")
+        return
+
+
+refuse_subinterpreter()
