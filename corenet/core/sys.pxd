@@ -154,6 +154,7 @@ cdef extern from *:
 
 cdef extern from "<netinet/in.h>" nogil:
     const int IPPROTO_TCP, IPPROTO_IP, IPPROTO_IPV6, IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO
+    const int IP_TRANSPARENT, IPV6_TRANSPARENT
     cdef struct in_addr:
         uint32_t s_addr
     cdef struct in6_addr:

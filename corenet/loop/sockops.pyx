@@ -214,4 +214,3 @@ cdef class SocketEngine(Engine):
         finally:
             if total:
                 os.lseek(source, offset, os.SEEK_SET)
-

@@ -6,12 +6,17 @@
 from libc.stdint cimport uint32_t
 
 from corenet.core.engine cimport Engine
+from corenet.core.handles cimport Handle
 from corenet.core.poller cimport Watcher
 from corenet.core.sys cimport sockaddr_storage, socklen_t
 
 cdef object os_error(int number)
 cdef object call_method0(object receiver, object name)
 cdef object call_method1(object receiver, object name, object argument)
+
+cdef class Farewell(Handle):
+    cdef Transport transport
+    cdef object error
 
 cdef class Transport(Watcher):
     cdef Engine loop
@@ -44,6 +49,8 @@ cdef class Transport(Watcher):
     cdef int refused(self, object error, object waiter) except -1
     cdef int force_close(self, object error) except -1
     cdef int schedule_lost(self, object error) except -1
+    cdef int lose(self, object error) except -1
+    cdef int close_descriptor(self) except -1
     cdef int released(self) except -1
     cdef int adopt(self, object protocol) except -1
     cdef object lookup_extra(self, str name)

@@ -10,6 +10,7 @@ import os
 import warnings
 from asyncio.log import logger
 
+cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uint32_t
@@ -18,7 +19,7 @@ from corenet.core cimport sys as c
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport Handle, new_handle
 from corenet.core.poller cimport Watcher
-from corenet.core.sys cimport PyContext_CopyCurrent, PyObject_VectorcallMethod
+from corenet.core.sys cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject_VectorcallMethod
 
 from corenet.limits import WRITE_HIGH_WATER
 from corenet.transports.options import read_options
@@ -62,6 +63,30 @@ cdef object call_method1(object receiver, object name, object argument):
     answer = <object>result
     Py_DECREF(answer)
     return answer
+
+
+@cython.final
+@cython.no_gc
+cdef class Farewell(Handle):
+    """The last call of a transport, in the place of a callback with its bound method, arguments and context."""
+
+    cdef int run_once(self) except -1:
+        cdef Transport transport = self.transport
+        cdef object error = self.error
+        self.release()
+        if transport is None:
+            return 0
+        try:
+            transport.lose(error)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as failure:
+            self.loop._callback_failed(self, transport._call_connection_lost, (error,), failure)
+        return 0
+
+    cdef void release(self) noexcept:
+        self.transport = None
+        self.error = None
 
 
 cdef class Transport(Watcher):
@@ -281,43 +306,60 @@ cdef class Transport(Watcher):
 
     cdef int schedule_lost(self, object error) except -1:
         """Leave the poller now and call `connection_lost` in the next turn."""
+        cdef Farewell farewell
         self.reading = False
         self.writing = False
         self.conn_lost += 1
         self.update()
-        self.loop.soon(self._call_connection_lost, (error,), None)
+        if self.loop.debug:
+            # What is logged and looked at there wants a callback with a name.
+            self.loop.soon(self._call_connection_lost, (error,), None)
+            return 0
+        self.loop.check_open()
+        farewell = Farewell.__new__(Farewell)
+        farewell.loop = self.loop
+        farewell.transport = self
+        farewell.error = error
+        self.loop.push_handle(farewell)
         return 0
 
     def _call_connection_lost(self, error: BaseException | None) -> None:
+        self.lose(error)
+
+    cdef int lose(self, object error) except -1:
+        """Tell the protocol, then close the descriptor and let go of everything."""
         cdef object context = self.context
         try:
-            if self.protocol_connected:
-                if context is None:
-                    self.protocol.connection_lost(error)
-                else:
-                    context.run(self.protocol.connection_lost, error)
+            if self.protocol_connected and context is not None:
+                PyContext_Enter(context)
+                try:
+                    call_method1(self.protocol, "connection_lost", error)
+                finally:
+                    PyContext_Exit(context)
         finally:
             self.close_descriptor()
             self.protocol = None
             self.context = None
             self.released()
+        return 0
 
     cdef int released(self) except -1:
         """Called once when the descriptor is closed."""
         return 0
 
-    def close_descriptor(self) -> None:
+    cdef int close_descriptor(self) except -1:
         """Close the socket object, or the bare descriptor when no object was ever made."""
         cdef int fd = self.fd
         cdef object sock = self.sock
         if fd < 0:
-            return
+            return 0
         self.fd = -1
         self.sock = None
         if sock is not None:
             sock.close()
         else:
             c.c_close(fd)
+        return 0
 
     def abort(self) -> None:
         """Close at once; what waits to be sent is lost, connection_lost(None) follows."""

@@ -17,6 +17,7 @@ cdef class Listener(Watcher):
     cdef object accept_tls
     cdef object context
     cdef Roster roster
+    cdef bytes local
     cdef TimerHandle retry
     cdef int fd
     cdef int family

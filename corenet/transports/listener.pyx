@@ -12,6 +12,7 @@ import socket
 from asyncio.trsock import TransportSocket
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t
 
 from corenet.core cimport sys as c
@@ -19,14 +20,36 @@ from corenet.core.counters cimport KIND_LISTENER, born, died
 from corenet.core.engine cimport Engine
 from corenet.core.poller cimport Watcher
 from corenet.core.sys cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, errno, sockaddr
-from corenet.core.sys cimport sockaddr_in6, sockaddr_storage, socklen_t
+from corenet.core.sys cimport sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t
 from corenet.transports.base cimport os_error
 from corenet.transports.stream cimport Roster, StreamTransport, new_stream, start_now
 
 from corenet.limits import ACCEPT_BUDGET, ACCEPT_RETRY_SECONDS
 
+cdef const char *NO_ADDRESS = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 cdef int BURST = ACCEPT_BUDGET.default
 cdef int64_t RETRY_NS = <int64_t>ACCEPT_RETRY_SECONDS.default * 1000000000
+
+
+cdef bytes address_of_all(int fd):
+    """The local address of every connection that is accepted on `fd`, None when that differs: a wildcard, a proxy."""
+    cdef sockaddr_storage address
+    cdef socklen_t length = sizeof(address)
+    cdef socklen_t size = sizeof(int)
+    cdef int transparent = 0
+    if c.getsockname(fd, <sockaddr *>&address, &length) < 0 or length > sizeof(address):
+        return None
+    if address.ss_family == c.AF_INET:
+        if (<sockaddr_in *>&address).sin_addr.s_addr == 0:
+            return None
+        c.getsockopt(fd, c.IPPROTO_IP, c.IP_TRANSPARENT, &transparent, &size)
+    elif address.ss_family == c.AF_INET6:
+        if c.memcmp(&(<sockaddr_in6 *>&address).sin6_addr, NO_ADDRESS, 16) == 0:
+            return None
+        c.getsockopt(fd, c.IPPROTO_IPV6, c.IPV6_TRANSPARENT, &transparent, &size)
+    elif address.ss_family != c.AF_UNIX:
+        return None
+    return None if transparent else PyBytes_FromStringAndSize(<const char *>&address, length)
 
 
 @cython.final
@@ -62,6 +85,7 @@ cdef class Listener(Watcher):
         self.context = PyContext_CopyCurrent()
         if self.family == c.AF_INET or self.family == c.AF_INET6:
             c.setsockopt(self.fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))
+        self.local = address_of_all(self.fd)
 
     def start(self) -> None:
         """Begin to accept."""
@@ -122,6 +146,7 @@ cdef class Listener(Watcher):
             protocol = self.protocol_factory()
             transport = new_stream(self.loop, fd, self.family, None, protocol, None, self.roster)
             fd = -1
+            transport.local = self.local
             if self.family != c.AF_UNIX and length <= sizeof(sockaddr_in6):
                 c.memcpy(&transport.peer, address, length)
                 transport.peer_length = <int>length

@@ -22,6 +22,7 @@ cdef class StreamTransport(StreamBase):
     cdef Roster roster
     cdef PyObject *previous
     cdef PyObject *following
+    cdef bytes local            # the sockaddr of this side, when known without asking
     cdef sockaddr_in6 peer
     cdef int peer_length
     cdef int family

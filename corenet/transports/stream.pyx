@@ -9,6 +9,7 @@ from asyncio import constants
 from asyncio.trsock import TransportSocket
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 
 from corenet.core cimport sys as c
@@ -99,22 +100,28 @@ cdef class StreamTransport(StreamBase):
                 return None
             found = to_object(<const sockaddr *>&address, length)
         elif name == "sockname":
-            if self.fd < 0 or c.getsockname(self.fd, <sockaddr *>&address, &length) < 0:
+            if self.local is not None:
+                found = to_object(<const sockaddr *>PyBytes_AS_STRING(self.local), PyBytes_GET_SIZE(self.local))
+            elif self.fd < 0 or c.getsockname(self.fd, <sockaddr *>&address, &length) < 0:
                 return None
-            found = to_object(<const sockaddr *>&address, length)
+            else:
+                found = to_object(<const sockaddr *>&address, length)
         if found is not None:
             if self.extra is None:
                 self.extra = {}
             self.extra[name] = found
         return found
 
-    def close_descriptor(self) -> None:
-        """Keep what is still asked for after the end, then close."""
+    cdef int close_descriptor(self) except -1:
+        """Keep what may still be asked for after the end, then close."""
+        cdef sockaddr_storage address
+        cdef socklen_t length = sizeof(address)
         if self.fd >= 0:
-            self.lookup_extra("sockname")
+            if self.local is None and c.getsockname(self.fd, <sockaddr *>&address, &length) == 0:
+                self.local = PyBytes_FromStringAndSize(<const char *>&address, min(length, sizeof(address)))
             if self.peer_length <= 0:
                 self.lookup_extra("peername")
-        StreamBase.close_descriptor(self)
+        return StreamBase.close_descriptor(self)
 
     cdef int released(self) except -1:
         cdef Roster roster = self.roster

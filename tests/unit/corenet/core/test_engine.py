@@ -4,7 +4,6 @@ import contextvars
 import gc
 import os
 import socket
-import weakref
 import sys
 import threading
 import weakref

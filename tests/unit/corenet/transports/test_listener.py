@@ -4,9 +4,11 @@ import asyncio
 import resource
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from support.twin import loop_factory, twin
+import pytest
+from support.twin import Recorder, connected_pair, loop_factory, twin
 
 import corenet
 
@@ -97,3 +99,55 @@ def test_descriptors_run_out_and_come_back() -> None:
         server.close()
 
     corenet.run(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "", "unix"])
+def test_both_addresses_of_an_accepted_connection(twin: Twin, tmp_path: Path, host: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accepted: asyncio.Future[Recorder] = loop.create_future()
+
+        class Accepting(Recorder):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                accepted.set_result(self)
+
+        if host == "unix":
+            path = str(tmp_path / "socket")
+            server: Any = await loop.create_unix_server(Accepting, path)
+            _, client = await loop.create_unix_connection(Recorder, path)
+        else:
+            family = socket.AF_UNSPEC if host else socket.AF_INET
+            server = await loop.create_server(Accepting, host or None, 0, family=family)
+            port = server.sockets[0].getsockname()[1]
+            _, client = await loop.create_connection(Recorder, host or "127.0.0.1", port)
+        end = await accepted
+        information = end.transport.get_extra_info
+        sock = information("socket")
+        assert information("sockname") == sock.getsockname() == client.transport.get_extra_info("peername")
+        assert information("peername") == sock.getpeername()
+        before = information("sockname"), information("peername")
+        client.transport.close()
+        assert await end.lost is None
+        assert await client.lost is None
+        assert (information("sockname"), information("peername")) == before
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_addresses_that_nobody_asked_for_are_known_after_the_end(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        name = server.sockets[0].getsockname()
+        ours.transport.close()
+        await ours.lost
+        await theirs.lost
+        assert {ours.transport.get_extra_info("sockname"), ours.transport.get_extra_info("peername")} >= {name}
+        assert theirs.transport.get_extra_info("sockname") == ours.transport.get_extra_info("peername")
+        assert theirs.transport.get_extra_info("peername") == ours.transport.get_extra_info("sockname")
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
