@@ -84,12 +84,15 @@ def test_nobody_answers(twin: Twin, delay: float | None) -> None:
 
 
 def test_all_errors(twin: Twin, loop_factory: Any) -> None:
-    if sys.version_info < (3, 12) and loop_factory is asyncio.SelectorEventLoop:
-        pytest.skip("asyncio has all_errors from 3.12 on")
+    known = sys.version_info >= (3, 12) or loop_factory is not asyncio.SelectorEventLoop
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         Names(loop, ("127.0.0.1", refused()), ("::1", refused()))
+        if not known:  # this asyncio is older than the keyword
+            with pytest.raises(TypeError, match="all_errors"):
+                await loop.create_connection(Recorder, "several.test", 1, all_errors=True)
+            return
         with pytest.raises(ExceptionGroup, match="create_connection failed") as caught:
             await loop.create_connection(Recorder, "several.test", 1, all_errors=True)
         assert [type(error) for error in caught.value.exceptions] == [ConnectionRefusedError] * 2
