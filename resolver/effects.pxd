@@ -24,6 +24,7 @@ cdef class Server:
 
 cdef class Ask:
     cdef public object checking_disabled
+    cdef public object cookie
     cdef public object do
     cdef public object edns_payload
     cdef public object qname
@@ -49,6 +50,7 @@ cdef class Pause:
 
 
 cdef class Reply:
+    cdef public object cookie
     cdef public object rtt
     cdef public object server
     cdef public object tcp

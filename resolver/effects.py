@@ -165,11 +165,12 @@ class Ask:
     """Send one question to one server; answered with `Reply` or `Failure`.
 
     `timeout` is in seconds. `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; message id, source
-    port and the letter case itself are the exchange's business. `tcp` asks for a stream at once.
+    port and the letter case itself are the exchange's business. `tcp` asks for a stream at once. `cookie` is what the
+    server gave us last, in full, b"" for a fresh one of ours alone, None for no COOKIE option (RFC 7873).
     """
 
-    __slots__ = ("checking_disabled", "do", "edns_payload", "qname", "qtype", "randomise_case", "rd", "server", "tcp",
-                 "timeout")
+    __slots__ = ("checking_disabled", "cookie", "do", "edns_payload", "qname", "qtype", "randomise_case", "rd",
+                 "server", "tcp", "timeout")
 
     def __init__(
         self,
@@ -184,6 +185,7 @@ class Ask:
         timeout: float,
         checking_disabled: bool = False,
         randomise_case: bool = True,
+        cookie: bytes | None = None,
     ) -> None:
         self.server = server
         self.qname = qname
@@ -195,6 +197,7 @@ class Ask:
         self.timeout = timeout
         self.checking_disabled = checking_disabled
         self.randomise_case = randomise_case
+        self.cookie = cookie
 
     def __repr__(self) -> str:
         return f"Ask({self.server!r}, {names.to_text(self.qname)} {c.type_to_text(self.qtype)}, tcp={self.tcp})"
@@ -244,12 +247,14 @@ Steps: TypeAlias = Generator[Effect, Any, T]
 class Reply:
     """A packet that belongs to an `Ask`: address, port, id, question and letter case were matched by the exchange.
 
-    `rtt` is in seconds. A truncated UDP reply is handed over as it is (``view.tc``).
+    `rtt` is in seconds. A truncated UDP reply is handed over as it is (``view.tc``). `cookie` is the content of its
+    COOKIE option, our part of it checked; b"" when there was none, or none with a part of the server's.
     """
 
-    __slots__ = ("rtt", "server", "tcp", "view")
+    __slots__ = ("cookie", "rtt", "server", "tcp", "view")
 
-    def __init__(self, view: "MessageView", rtt: float, tcp: bool, server: Server) -> None:
+    def __init__(self, view: "MessageView", rtt: float, tcp: bool, server: Server, cookie: bytes = b"") -> None:
+        self.cookie = cookie
         self.view = view
         self.rtt = rtt
         self.tcp = tcp

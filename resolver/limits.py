@@ -176,6 +176,7 @@ SERVER_AGE = Limit(
 SERVER_LAME = Limit(900, 1, 86_400, "seconds", "how long a server counts as lame for a zone")
 SERVER_LAME_ZONES = Limit(32, 1, 1024, "zones", "lame zones kept of one address; an attacker can name many")
 SERVER_EDNS_BROKEN = Limit(3600, 1, 86_400, "seconds", "how long a server is asked without EDNS, then with it again")
+SERVER_COOKIELESS = Limit(3_600, 60, 86_400, "s", "how long a server that gives no cookies is not asked for one")
 SERVER_TCP_ONLY = Limit(
     300, 1, 86_400, "seconds", "how long an address that sent forged-looking replies is asked by TCP"
 )
@@ -339,6 +340,9 @@ DS_MISMATCHES = Limit(
     4, 1, 64, "keys", "keys whose tag fits a DS record but whose digest does not, before giving up (KeyTrap)"
 )
 DENIAL_RRSETS = Limit(16, 4, 64, "RRsets", "NSEC, NSEC3 and SOA sets of one reply that are verified")
+COOKIE_PERIOD = Limit(
+    86_400, 7_200, 3_110_400, "s", "how long a secret makes server cookies; RFC 7873 7.1 wants a change within 36 days"
+)
 SIGNATURE_SKEW_MIN = Limit(
     3_600, 0, 604_800, "s", "clocks may differ this much whatever a signature's validity; an hour is a wrong time zone"
 )

@@ -235,6 +235,21 @@ class ServerSettings:
         "", "Answer to id.server and hostname.bind in class CH (RFC 4892) and NSID (RFC 5001); empty: refused."
     )
     version: str = knob("", "Answer to version.server and version.bind in class CH; empty: refused.")
+    cookies: bool = knob(
+        True,
+        "Answer clients' cookies, by which later spoofed queries in their names can be told from theirs (RFC 7873).",
+    )
+    cookie_secrets: tuple[str, ...] = knob(
+        (),
+        "One or two secrets of 32 hexadecimal digits, when several servers share an address: the first makes cookies,"
+        " both are believed, so put a new one second, then first, then alone (RFC 9018 5). Empty: one of its own, new"
+        " each day.",
+    )
+    require_cookies: bool = knob(
+        False,
+        "Answer over UDP only those who have shown by a cookie that their address is theirs; others get BADCOOKIE, or a"
+        " truncated answer that sends them to TCP. For servers under attack (RFC 7873 5.2.3).",
+    )
     nsid: str = knob(
         "", 'Name-server identifier (RFC 5001) if not `identity`: text, or octets in hexadecimal after "0x".'
     )
@@ -251,6 +266,19 @@ class ServerSettings:
         except ValueError:
             raise ValueError(f"server.nsid: {self.nsid!r} is not hexadecimal after 0x") from None
         limits.NSID_SIZE.check(len(octets), "server.nsid")
+        try:
+            keys = self.cookie_keys
+        except ValueError:
+            keys = (b"",)
+        if len(keys) > 2 or any(len(key) != 16 for key in keys):
+            raise ValueError("server.cookie_secrets: one or two secrets of 32 hexadecimal digits are needed")
+        if self.require_cookies and not self.cookies:
+            raise ValueError("server.require_cookies needs server.cookies")
+
+    @property
+    def cookie_keys(self) -> tuple[bytes, ...]:
+        """The configured secrets of cookies."""
+        return tuple(map(bytes.fromhex, self.cookie_secrets))
 
     @property
     def nsid_octets(self) -> bytes:
@@ -364,6 +392,10 @@ class IterationSettings:
     harden_glue: bool = knob(
         True,
         "Believe addresses in a referral only for names below the zone that gave it (RFC 5452 6, cache poisoning).",
+    )
+    cookies: bool = knob(
+        True,
+        "Send cookies to name servers, and believe those that know them only when they send them back (RFC 7873).",
     )
     case_randomisation: bool = knob(
         True, "Mix upper and lower case in questions and demand the same back: more bits against spoofing (0x20)."

@@ -27,14 +27,15 @@ LAME = limits.SERVER_LAME.default
 LAME_ZONES = limits.SERVER_LAME_ZONES.default
 EDNS_BROKEN = limits.SERVER_EDNS_BROKEN.default
 TCP_ONLY = limits.SERVER_TCP_ONLY.default
+COOKIELESS = limits.SERVER_COOKIELESS.default
 
 
 class ServerInfo:
     """Facts about one address. `srtt`, `rttvar` and `timeout` are seconds; `srtt` is None before the first reply."""
 
     __slots__ = (
-        "backoff_until", "edns_broken_until", "edns_seen", "lame", "noted", "rttvar", "srtt", "tcp_until", "timeout",
-        "timeouts",
+        "backoff_until", "cookie", "cookieless_until", "edns_broken_until", "edns_seen", "lame", "noted", "rttvar",
+        "srtt", "tcp_until", "timeout", "timeouts",
     )
 
     def __init__(self) -> None:
@@ -45,6 +46,10 @@ class ServerInfo:
         """Timeouts in a row."""
         self.backoff_until = 0.0
         """A dead address is not asked before this time."""
+        self.cookie = b""
+        """Our cookie and the server's, as it sent them last; empty while it gave none (RFC 7873 section 5.4)."""
+        self.cookieless_until = 0.0
+        """It gives no cookies, and is not asked for one before this time."""
         self.edns_seen = False
         """A reply with an OPT record came: timeouts are no sign of broken EDNS."""
         self.edns_broken_until = 0.0
@@ -157,6 +162,16 @@ class ServerTable:
         """The server fails on EDNS; it is asked without for a while (RFC 6891 section 6.2.2)."""
         self._note(address, now).edns_broken_until = now + EDNS_BROKEN
 
+    def note_cookie(self, address: Hashable, cookie: bytes, now: float) -> None:
+        """The server gave a cookie, to be sent back until it gives another."""
+        self._note(address, now).cookie = cookie
+
+    def note_cookieless(self, address: Hashable, now: float) -> None:
+        """The server gives no cookie, or no longer one."""
+        info = self._note(address, now)
+        info.cookie = b""
+        info.cookieless_until = now + COOKIELESS
+
     def note_tcp_only(self, address: Hashable, now: float) -> None:
         """Replies that looked forged came from here; it is asked over TCP for a while."""
         self._note(address, now).tcp_until = now + TCP_ONLY
@@ -188,8 +203,12 @@ class ServerTable:
     # --- upkeep ---------------------------------------------------------------------------------------------------
 
     def revive(self) -> None:
-        """Give every dead address a new start: routes changed, so old timeouts say nothing."""
+        """Give every dead address a new start: routes changed, so old timeouts say nothing.
+
+        Cookies go as well: shown from another address, they would tell who we were (RFC 7873 section 8.1, RFC 9018 3).
+        """
         for info in self._known.values():
+            info.cookie = b""
             if info.timeouts:
                 info.timeouts = 0
                 info.timeout = FIRST

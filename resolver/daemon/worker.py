@@ -29,6 +29,7 @@ from resolver.daemon.links import LinkError
 from resolver.daemon.metrics import MetricsServer
 from resolver.daemon.sockets import Endpoint
 from resolver.effects import Outcome, Question
+from resolver.net.cookies import CookieJar
 from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
 from resolver.net.stream_listener import StreamListener
@@ -177,7 +178,10 @@ class _Generation:
             largest_reply=server.udp_payload,
             pass_without_rd=server.without_recursion != "cache",
             prefetch=settings.cache.prefetch,
+            cookies=CookieJar(server.cookie_keys, required=server.require_cookies) if server.cookies else None,
         )
+        if self.fast.cookies is not None:
+            self.fast.cookies.refresh(self.resolver.clock.time())
         self.service = Service(
             settings,
             mesh=self.resolver.mesh,

@@ -29,8 +29,9 @@ MISSING = limits.MISSING_ADDRESSES.default
 EDNS_GIVE_UP = limits.EDNS_GIVE_UP.default
 FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST.default / 1000
 CROSSED_OFF = 1 << 20
-# UDP, then without EDNS, then without case or over TCP, then both: more changes of manner make no sense.
-MANNERS = 4
+# UDP, then with another cookie or none, then without EDNS, then without case or over TCP, then both: more changes of
+# manner make no sense.
+MANNERS = 5
 ENDING = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED})
 NO_EDNS = frozenset({c.FORMERR, c.NOTIMP, c.BADVERS})
 
@@ -129,6 +130,8 @@ def _converse(
     now = context.monotonic
     payload: int | None = atlas.payload
     timeout = FIRST_TIMEOUT
+    known = b""  # what the server gave us before
+    cookie: bytes | None = b"" if atlas.cookies and not earlier else None
     tcp, case = atlas.tcp_only, atlas.may_randomise(qname)
     if not case and atlas.randomise_case:
         qname = names.lower(qname)  # one of the zones whose servers mind letter case
@@ -139,6 +142,13 @@ def _converse(
             payload = None
         if info.tcp_until > now:
             tcp = True
+        if atlas.cookies and info.cookie:
+            cookie = known = info.cookie
+        elif info.cookieless_until > now:
+            cookie = None
+    if payload is None:
+        cookie, known = None, b""
+    bad_cookies = 0
     refused_edns = False
     result: Reply | Failure
     for _ in range(MANNERS):
@@ -154,7 +164,7 @@ def _converse(
         result = yield Ask(
             server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
             timeout=timeout, checking_disabled=cut.recursive and context.validator is not None,
-            randomise_case=case,
+            randomise_case=case, cookie=cookie,
         )
         if isinstance(result, Failure):
             if task.trace is not None:
@@ -182,11 +192,37 @@ def _converse(
                           zone=cut.zone, server=server, rtt=result.rtt, rcode=view.rcode, facts={"reply": result})
             continue
         rcode = view.rcode
+        if cookie is not None:
+            again = ""
+            if result.cookie:
+                if result.cookie != known:
+                    known = cookie = result.cookie
+                    table.note_cookie(key, known, context.monotonic)
+                if rcode == c.BADCOOKIE:
+                    # RFC 7873 section 5.3: once more with the new cookie, then over TCP, which proves our address.
+                    bad_cookies += 1
+                    tcp = tcp or bad_cookies > 1
+                    again = "wants another cookie"
+            elif known and not result.tcp:
+                # A server that knows cookies would have sent one: believe what comes over TCP instead.
+                tcp = True
+                again = "sent no cookie, though it knows them: asked again over TCP"
+            elif known or view.edns is not None:
+                table.note_cookieless(key, context.monotonic)
+                if rcode == c.FORMERR and view.edns is not None:
+                    cookie, known = None, b""
+                    again = "stumbles over cookies: asked again without"
+            if again:
+                if task.trace is not None:
+                    task.note("retry", f"{server.address} {again}", zone=cut.zone, server=server, rtt=result.rtt,
+                              rcode=rcode, facts={"reply": result})
+                continue
         if rcode in NO_EDNS and payload is not None and (view.edns is None or rcode == c.BADVERS):
             if task.trace is not None:
                 task.note("retry", f"{server.address} does not take EDNS: asked again without", zone=cut.zone,
                           server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
             payload, refused_edns = None, True
+            cookie, known = None, b""
             continue
         if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):
             table.note_edns_broken(key, context.monotonic)

@@ -90,6 +90,7 @@ class Atlas:
         self.minimising = iteration.qname_minimisation
         self.payload = iteration.edns_payload
         self.randomise_case = iteration.case_randomisation
+        self.cookies = iteration.cookies
         self._plain = frozenset(names.lower(names.from_text(zone)) for zone in iteration.case_exempt)
         self.tcp_only = iteration.tcp_only
         self.harden_glue = iteration.harden_glue

@@ -16,4 +16,5 @@ cdef class Entropy:
     cdef uint16_t take16(self) except? 0
     cdef uint32_t take32(self) except? 0
     cdef uint64_t take64(self) except? 0
+    cdef bytes take_bytes(self, Py_ssize_t count)
     cpdef uint64_t below(self, uint64_t bound) except? 0

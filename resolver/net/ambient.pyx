@@ -103,6 +103,14 @@ cdef class Entropy:
         self.fill(<uint8_t *>&value, sizeof(value))
         return value
 
+    cdef bytes take_bytes(self, Py_ssize_t count):
+        """`count` (at most 512) random bytes."""
+        cdef uint8_t block[512]
+        if not 0 <= count <= 512:
+            raise ValueError("take_bytes: count must be 0 to 512")
+        self.fill(block, count)
+        return (<char *>block)[:count]
+
     cpdef uint64_t below(self, uint64_t bound) except? 0:
         """A number in 0 .. bound - 1, each equally likely.
 

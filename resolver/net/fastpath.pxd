@@ -2,6 +2,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from resolver.net.cookies cimport CookieState
 from resolver.policy.access cimport access_table
 
 cdef enum:
@@ -30,12 +31,16 @@ cdef struct FastState:
     bint pass_without_rd
     bint prefetch               # an answer near its end goes to Python once, to be renewed
     uint64_t view
+    CookieState *cookies        # NULL: cookies are not looked at
+    uint8_t stream_ip[16]       # whose frames are being answered; datagrams say it themselves
+    size_t stream_ip_size
     FastCounters counters
 
 cdef class FastPath:
     cdef FastState state
     cdef object answer_cache
     cdef object access_owner
+    cdef object jar
     cdef uint8_t *buffer
 
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,

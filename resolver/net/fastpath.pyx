@@ -14,10 +14,12 @@ from libc.string cimport memcpy, memset
 
 from resolver import limits
 
-from resolver.cache.answers cimport (AnswerCache, AnswerContext, AnswerKey, answers_claim, answers_prepare,
-                                     answers_render_key)
+from resolver.cache.answers cimport (AnswerCache, AnswerContext, AnswerKey, answers_add_option, answers_claim,
+                                     answers_prepare, answers_render_key)
 from resolver.net.ambient cimport realtime_seconds
-from resolver.net.libc cimport sockaddr_storage
+from resolver.net.cookies cimport (COOKIE_GOOD, COOKIE_OPTION_SIZE, COOKIE_SIZE, CookieJar, CookieState, CookieVerdict,
+                                   cookie_answer, cookie_judge)
+from resolver.net.libc cimport AF_INET, AF_INET6, sockaddr_in, sockaddr_in6, sockaddr_storage
 from resolver.net.peers cimport fill_sockaddr
 from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, access_lookup
 from resolver.wire.message cimport QueryInfo, parse_query
@@ -34,7 +36,9 @@ cdef enum:
     OPCODE_HIGH = 0x78
     RCODE_FORMERR = 1
     RCODE_REFUSED = 5
+    OPTION_COOKIE = 10
     OPTION_EDE = 15
+    RCODE_BADCOOKIE = 23
     EDE_PROHIBITED = 18
     PROHIBITED_SIZE = 6         # an extended error without text, as an option
     # Room for the replies of one read of a stream: several of the largest kind.
@@ -71,6 +75,63 @@ cdef inline int short_reply(const uint8_t *data, size_t keep, int rcode, uint8_t
     return <int>size
 
 
+cdef inline const uint8_t *client_ip(const FastState *state, const void *peer, size_t *size) noexcept nogil:
+    """The client's address as octets: of a datagram's sender, or of the stream whose frames are being answered."""
+    cdef const sockaddr_storage *name = <const sockaddr_storage *>peer
+    if name is NULL:
+        size[0] = state.stream_ip_size
+        return state.stream_ip
+    if name.ss_family == AF_INET:
+        size[0] = 4
+        return <const uint8_t *>&(<const sockaddr_in *>name).sin_addr
+    if name.ss_family == AF_INET6:
+        size[0] = 16
+        return <const uint8_t *>&(<const sockaddr_in6 *>name).sin6_addr
+    size[0] = 0
+    return state.stream_ip
+
+
+cdef int send_away(CookieState *jar, const uint8_t *data, const QueryInfo *query, const uint8_t *cookie, uint8_t *out,
+                   size_t capacity) noexcept nogil:
+    """The reply to a UDP client without a good cookie: BADCOOKIE with a good one, or, without any, TC.
+
+    Either way the client proves its address by coming back (RFC 7873 section 5.2.3); nothing larger than its query and
+    a cookie goes to an address that may not be its own.
+    """
+    cdef size_t size = query.question_end
+    if size + OPT_SIZE + COOKIE_OPTION_SIZE > capacity:
+        return FAST_DROP
+    jar.demanded += 1
+    memcpy(out, data, size)
+    out[2] = FLAG_QR_HIGH | (data[2] & (OPCODE_HIGH | FLAG_RD_HIGH))
+    out[3] = 0x80 | (data[3] & 0x10)
+    memset(out + 4, 0, 8)
+    out[5] = 1
+    if cookie is NULL:
+        out[2] |= FLAG_TC_HIGH
+    else:
+        out[3] |= RCODE_BADCOOKIE & 0xf
+    if not query.has_edns:
+        return <int>size
+    out[11] = 1
+    out += size
+    memset(out, 0, OPT_SIZE)
+    out[2] = 41
+    out[3] = SMALLEST_PAYLOAD >> 8
+    out[7] = 0x80 if query.do_bit else 0
+    size += OPT_SIZE
+    if cookie is not NULL:
+        out[5] = RCODE_BADCOOKIE >> 4
+        out[10] = COOKIE_OPTION_SIZE
+        out[12] = OPTION_COOKIE
+        out[11] = 0
+        out[13] = 0
+        out[14] = COOKIE_SIZE
+        memcpy(out + 15, cookie, COOKIE_SIZE)
+        size += COOKIE_OPTION_SIZE
+    return <int>size
+
+
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
                      int64_t now, uint8_t *out, size_t capacity, bint stream) noexcept nogil:
     """>0: bytes of reply in `out`; FAST_DROP: say nothing; FAST_PYTHON: `Service` must look.
@@ -81,7 +142,11 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
     cdef AnswerKey key
     cdef const AnswerContext *context = <const AnswerContext *>state.answers
     cdef int code, access = ACCESS_ALLOW
-    cdef size_t limit
+    cdef size_t limit, ip_size
+    cdef const uint8_t *ip
+    cdef CookieVerdict verdict
+    cdef uint8_t cookie[COOKIE_SIZE]
+    cdef bint with_cookie = False
     state.counters.received += 1
     if peer is not NULL and state.access is not NULL:
         access = access_lookup(state.access, peer, peer_size)
@@ -118,6 +183,20 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
         limit = SMALLEST_PAYLOAD
         if query.has_edns and query.payload > limit:
             limit = min(<size_t>query.payload, state.largest_reply)
+    if state.cookies is not NULL and (query.cookie is not NULL or state.cookies.required):
+        if now < state.cookies.since or now >= state.cookies.until:
+            state.counters.unusual += 1
+            return FAST_PYTHON                          # the secrets' time is over: Python draws new ones
+        if query.cookie is not NULL:
+            ip = client_ip(state, peer, &ip_size)
+            verdict = cookie_judge(state.cookies, query.cookie, query.cookie_len, ip, ip_size, now)
+            if state.cookies.required and not stream and verdict != COOKIE_GOOD:
+                cookie_answer(state.cookies, verdict, query.cookie, ip, ip_size, now, cookie)
+                return send_away(state.cookies, data, &query, cookie, out, capacity)
+            with_cookie = True
+            limit -= COOKIE_OPTION_SIZE
+        elif not stream:
+            return send_away(state.cookies, data, &query, NULL, out, capacity)
     answers_prepare(context, &query, state.view, &key)
     code = answers_render_key(context, &key, &query, now, out, capacity, limit)
     if code > 0:
@@ -127,6 +206,9 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
         state.counters.hits += 1
         if out[2] & 0x02:
             state.counters.truncated += 1
+        if with_cookie:
+            cookie_answer(state.cookies, verdict, query.cookie, ip, ip_size, now, cookie)
+            code = answers_add_option(&key, out, code, limit + COOKIE_OPTION_SIZE, OPTION_COOKIE, cookie, COOKIE_SIZE)
         return code
     state.counters.passed += 1
     return FAST_PYTHON
@@ -137,7 +219,8 @@ cdef class FastPath:
     """What `fast_answer` needs to know, and what it counts.
 
     `largest_reply` bounds UDP replies in bytes; with `pass_without_rd` queries without RD are left to Python. With
-    `prefetch` one query for each answer in the last tenth of its TTL is left to Python, which renews it.
+    `prefetch` one query for each answer in the last tenth of its TTL is left to Python, which renews it. `cookies` None:
+    the COOKIE option is not looked at.
     """
 
     def __cinit__(self):
@@ -148,7 +231,7 @@ cdef class FastPath:
 
     def __init__(self, AnswerCache answers, AccessTable access=None, *,
                  int largest_reply=limits.EDNS_PAYLOAD.default, bint pass_without_rd=True, int view=0,
-                 bint prefetch=False):
+                 bint prefetch=False, CookieJar cookies=None):
         self.answer_cache = answers
         self.state.answers = answers.handle()
         self.access_owner = access
@@ -157,6 +240,8 @@ cdef class FastPath:
         self.state.pass_without_rd = pass_without_rd
         self.state.view = view
         self.state.prefetch = prefetch
+        self.jar = cookies
+        self.state.cookies = &cookies.state if cookies is not None else NULL
 
     def __dealloc__(self):
         free(self.buffer)
@@ -171,6 +256,7 @@ cdef class FastPath:
         cdef size_t name_size = 0
         cdef int code
         cdef int64_t seconds = realtime_seconds() if now is None else now
+        self.state.stream_ip_size = 0
         if peer is not None:
             name_size = fill_sockaddr(&name, peer[0])
         code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data),
@@ -180,10 +266,11 @@ cdef class FastPath:
             return None
         return (<char *>self.buffer)[:code]
 
-    def answer_frames(self, list frames, now=None):
+    def answer_frames(self, list frames, now=None, bytes client not None=b""):
         """The messages of one read of a stream: (replies with their length prefixes, messages for `Service`, dropped).
 
-        `dropped` counts messages that get no reply at all; `now` is as in `answer`.
+        `dropped` counts messages that get no reply at all; `now` is as in `answer`; `client` are the octets of the
+        client's address.
         """
         cdef list missed = []
         cdef bytes frame
@@ -191,6 +278,8 @@ cdef class FastPath:
         cdef Py_ssize_t used = 0
         cdef int code, dropped = 0
         cdef int64_t seconds = realtime_seconds() if now is None else now
+        self.state.stream_ip_size = min(<size_t>PyBytes_GET_SIZE(client), sizeof(self.state.stream_ip))
+        memcpy(self.state.stream_ip, PyBytes_AS_STRING(client), self.state.stream_ip_size)
         for frame in frames:
             if STREAM_BUFFER - used < LARGEST_MESSAGE + 2:
                 earlier += (<char *>self.buffer)[:used]
@@ -208,6 +297,11 @@ cdef class FastPath:
         if earlier:
             return earlier + (<char *>self.buffer)[:used], missed, dropped
         return (<char *>self.buffer)[:used], missed, dropped
+
+    @property
+    def cookies(self):
+        """The jar of server cookies; None when they are not looked at."""
+        return self.jar
 
     def access_of(self, str address not None):
         """What the policy says about a client: ALLOW, REFUSE or DROP of `resolver.policy`."""
@@ -262,6 +356,8 @@ cdef class FastPath:
                 -i: self.state.counters.malformed[i] for i in range(FAST_REASONS) if self.state.counters.malformed[i]
             },
         }
+        if self.jar is not None:
+            found.update(self.jar.statistics())
         return found
 
 

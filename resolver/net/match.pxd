@@ -12,5 +12,6 @@ cdef enum Match:
     MATCH_WRONG_CASE = 5
 
 cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t flags, int payload, bint do_bit,
-                        Entropy case_bits)
+                        Entropy case_bits, bytes cookie)
+cdef object judge_cookie(bytes sent, object edns)
 cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data, size_t size) noexcept nogil

@@ -1,6 +1,7 @@
 from typing import Literal
 
 from resolver.net.ambient import Entropy
+from resolver.wire.edns import Edns
 
 def make_packet(
     qname: bytes,
@@ -11,7 +12,9 @@ def make_packet(
     payload: int | None = None,
     do: bool = False,
     case_bits: Entropy | None = None,
+    cookie: bytes | None = None,
 ) -> bytes: ...
+def cookie_of(sent: bytes, edns: Edns | None) -> bytes | None: ...
 def is_reply(sent: bytes, data: bytes) -> bool: ...
 def explain_match(sent: bytes, data: bytes) -> Literal["reply", "short", "query", "id", "question", "case"]: ...
 def truncated_stub(data: bytes) -> bytes | None: ...

@@ -15,6 +15,11 @@ from resolver.net.ambient cimport Entropy
 cdef enum:
     HEADER = 12
     OPT_SIZE = 11
+    OPTION_HEAD = 4
+    OPTION_COOKIE = 10
+    CLIENT_COOKIE = 8
+    SHORTEST_COOKIE = 16        # with a part of the server's (RFC 7873 section 4)
+    LONGEST_COOKIE = 40
     LONGEST_NAME = 255
     RCODE_FORMERR = 1
     RCODE_SERVFAIL = 2
@@ -32,10 +37,14 @@ cdef inline uint8_t lower(uint8_t octet) noexcept nogil:
 
 
 cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t flags, int payload, bint do_bit,
-                        Entropy case_bits):
-    """One question of class IN; `payload` below 0 means without EDNS, `case_bits` None means the name as it is."""
+                        Entropy case_bits, bytes cookie):
+    """One question of class IN; `payload` below 0 means without EDNS, `case_bits` None means the name as it is.
+
+    `cookie` is the content of a COOKIE option, which takes EDNS; None for none.
+    """
     cdef Py_ssize_t name_size = PyBytes_GET_SIZE(qname)
-    cdef Py_ssize_t size = HEADER + name_size + 4 + (OPT_SIZE if payload >= 0 else 0)
+    cdef Py_ssize_t cookie_size = 0 if cookie is None or payload < 0 else OPTION_HEAD + PyBytes_GET_SIZE(cookie)
+    cdef Py_ssize_t size = HEADER + name_size + 4 + (OPT_SIZE if payload >= 0 else 0) + cookie_size
     cdef bytes packet
     cdef uint8_t *p
     cdef uint8_t *name
@@ -70,8 +79,31 @@ cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t
         p[5] = 0
         p[6] = 0
         put16(p + 7, 0x8000 if do_bit else 0)
-        put16(p + 9, 0)
+        put16(p + 9, <uint16_t>cookie_size)
+        if cookie_size:
+            put16(p + 11, OPTION_COOKIE)
+            put16(p + 13, <uint16_t>(cookie_size - OPTION_HEAD))
+            memcpy(p + 15, PyBytes_AS_STRING(cookie), cookie_size - OPTION_HEAD)
     return packet
+
+
+cdef object judge_cookie(bytes sent, object edns):
+    """The cookie of a reply to a query with the cookie `sent`: its content, b"" for none, None for a forgery's.
+
+    What does not begin with our own part comes from somebody who has not seen the query, and a length that cannot be
+    is no better (RFC 7873 section 5.3). An option that is just sent back is from a server that knows none.
+    """
+    cdef bytes found
+    if edns is None or not edns.raw_options:
+        return b""
+    found = edns.get(OPTION_COOKIE)
+    if found is None:
+        return b""
+    if found[:CLIENT_COOKIE] != sent[:CLIENT_COOKIE]:
+        return None
+    if len(found) == CLIENT_COOKIE:
+        return b""
+    return found if SHORTEST_COOKIE <= len(found) <= LONGEST_COOKIE else None
 
 
 cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data, size_t size) noexcept nogil:
@@ -108,13 +140,21 @@ cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data,
 
 
 def make_packet(bytes qname, int qtype, int identity, *, int flags=0, payload=None, bint do=False,
-                Entropy case_bits=None):
-    """The query for `qname` and `qtype` in class IN; `payload` None leaves EDNS out.
+                Entropy case_bits=None, bytes cookie=None):
+    """The query for `qname` and `qtype` in class IN; `payload` None leaves EDNS out, and with it the `cookie`.
 
     Raises:
         ValueError: `qname` is empty or longer than 255 octets.
     """
-    return encode_query(qname, qtype, identity, flags, -1 if payload is None else payload, do, case_bits)
+    return encode_query(qname, qtype, identity, flags, -1 if payload is None else payload, do, case_bits, cookie)
+
+
+def cookie_of(bytes sent not None, edns):
+    """The cookie of a reply with the OPT record `edns` to a query with the cookie `sent`.
+
+    Returns b"" when the server gives none, and None when the reply is forged (RFC 7873 section 5.3).
+    """
+    return judge_cookie(sent, edns)
 
 
 def is_reply(bytes sent, bytes data):

@@ -17,6 +17,7 @@ cdef class Service:
     cdef public object _answers
     cdef public object _cache_only
     cdef public object _clock
+    cdef public object _cookies
     cdef public object _discard
     cdef public object _drop_overflow
     cdef public object _failures

@@ -116,6 +116,7 @@ class Service:
         self._limit = server.pending_queries
         self._limit_per_client = server.pending_per_client
         self._nsid = server.nsid_octets
+        self._cookies = fast.cookies
         self._pending: dict[tuple[tuple[Any, ...], bytes], PendingQuery] = {}
         self._per_client: dict[str, int] = {}
         self._waiting = 0
@@ -145,6 +146,8 @@ class Service:
             return None
         if query.edns_version:
             self._reply_empty(query, peer, sink, c.NOERROR, ext_rcode=c.BADVERS >> 4)
+            return None
+        if self._cookies is not None and self._cookies.required and not self._is_proven(query, peer, sink):
             return None
         qtype = query.qtype
         if query.qclass != c.IN or qtype > _LAST_DATA_TYPE or qtype in _MEANINGLESS_TYPES:
@@ -274,7 +277,7 @@ class Service:
         self, query: ClientQuery, packet: bytes, peer: tuple[Any, ...], sink: Sink, options: bytes, ext_rcode: int = 0
     ) -> None:
         if query.options:
-            options = self._own_options(query, sink) + options
+            options = self._own_options(query, peer, sink) + options
         self.replies += 1
         limit = self._client_limit(query, sink)
         sink.send(finish(query, packet, limit, self._payload, options, ext_rcode), peer)
@@ -287,15 +290,35 @@ class Service:
             return max(SMALLEST_PAYLOAD, min(query.payload, self._payload))
         return SMALLEST_PAYLOAD
 
-    def _own_options(self, query: ClientQuery, sink: Sink) -> bytes:
-        """Options that the client's own ask for: NSID (RFC 5001) and the TCP keepalive (RFC 7828)."""
+    def _own_options(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bytes:
+        """Options that the client's own ask for: NSID (RFC 5001), TCP keepalive (RFC 7828), cookie (RFC 7873)."""
         found: dict[int, bytes] = {}
-        for code, _value in options_from_wire(query.options):
+        for code, value in options_from_wire(query.options):
             if code == c.OPTION_NSID and self._nsid:
                 found[code] = self._nsid
+            elif code == c.OPTION_COOKIE and self._cookies is not None and code not in found:
+                found[code] = self._cookies.answer(value, peer[0], self._clock.time())
             elif code == c.OPTION_KEEPALIVE and sink.stream:
                 found[code] = encode_keepalive(sink.idle_timeout)
         return options_to_wire(found.items()) if found else b""
+
+    def _is_proven(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
+        """Whether the client has shown that its address is its own; else it is told how to (RFC 7873 section 5.2)."""
+        assert self._cookies is not None
+        if sink.stream:
+            return True
+        cookie = next((value for code, value in options_from_wire(query.options) if code == c.OPTION_COOKIE), None)
+        if cookie is not None and self._cookies.is_good(cookie, peer[0], self._clock.time()):
+            return True
+        self._cookies.refresh(self._clock.time())
+        self._cookies.note_demanded()
+        if cookie is not None:
+            self._reply_empty(query, peer, sink, c.BADCOOKIE & 0xF, ext_rcode=c.BADCOOKIE >> 4)
+        else:
+            packet = bytearray(error_reply(query.wire, c.NOERROR, query.question_end))
+            packet[2] |= c.TC >> 8
+            self._send(query, bytes(packet), peer, sink, b"")
+        return False
 
     def _reply_empty(
         self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink, rcode: int, *, options: bytes = b"",
@@ -392,7 +415,7 @@ class Service:
 
     def _from_cache(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
         """Answer a query that only its options or its RD bit kept off the fast path."""
-        options = self._own_options(query, sink) if query.options else b""
+        options = self._own_options(query, peer, sink) if query.options else b""
         packet = self._fast.cached(query, self._clock.time(), self._client_limit(query, sink), options)
         if packet is None:
             return False

@@ -199,7 +199,7 @@ class _Client(asyncio.Protocol):
     """One connection. It is also the sink of its replies."""
 
     __slots__ = ("_backlog", "_closing", "_deaf_since", "_feeding", "_framer", "_listener", "_peer", "_pending",
-                 "_reading", "_transport", "allowed", "host", "idle_since", "partial_since", "waiting")
+                 "_reading", "_transport", "allowed", "host", "idle_since", "octets", "partial_since", "waiting")
 
     stream = True
 
@@ -215,6 +215,8 @@ class _Client(asyncio.Protocol):
         self._closing = False
         self._deaf_since: float | None = None
         self.host = ""
+        self.octets = b""
+        """The client's address as cookies are made of it."""
         self.allowed = False
         self.idle_since = 0.0
         self.partial_since: float | None = None
@@ -246,6 +248,8 @@ class _Client(asyncio.Protocol):
             return
         self._peer = peer
         self.host = peer[0]
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self.octets = socket.inet_pton(family, self.host.partition("%")[0])
         self.idle_since = self._listener.now()
         if not self._listener.admit(self):
             self._transport.abort()
@@ -262,7 +266,7 @@ class _Client(asyncio.Protocol):
             return
         if frames:
             if self.allowed:
-                replies, missed, dropped = listener.fast.answer_frames(frames)
+                replies, missed, dropped = listener.fast.answer_frames(frames, None, self.octets)
             else:
                 replies, missed, dropped = b"", frames, 0       # the service says that they are refused
             if dropped:

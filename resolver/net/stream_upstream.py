@@ -19,7 +19,7 @@ from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.complaint import Complaint
-from resolver.net.match import is_reply, make_packet, truncated_stub
+from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
 from resolver.net.udp_upstream import EDES
 from resolver.wire import consts as c
 from resolver.wire.errors import WireError
@@ -43,8 +43,8 @@ OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno
 class StreamAsk:
     """One ask on its way; what `StreamUpstream.start` returns."""
 
-    __slots__ = ("ask", "connection", "identity", "on_reply", "owner", "packet", "retried", "server", "started",
-                 "timer")
+    __slots__ = ("ask", "connection", "cookie", "identity", "on_reply", "owner", "packet", "retried", "server",
+                 "started", "timer")
 
     def __init__(self, owner: "StreamUpstream", ask: Ask, on_reply: "OnReply", server: "_ServerLine") -> None:
         self.owner = owner
@@ -54,6 +54,8 @@ class StreamAsk:
         self.connection: _Connection | None = None
         self.identity = 0
         self.packet = b""
+        self.cookie: bytes | None = None
+        """Content of the COOKIE option that is sent."""
         self.retried = False
         self.started = time.monotonic()
         self.timer: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -121,7 +123,12 @@ class _Connection(asyncio.Protocol):
             identity = self.owner.entropy.bits(16)
         flags = (c.RD if ask.rd else 0) | (c.CD if ask.checking_disabled else 0)
         entry.identity = identity
-        entry.packet = make_packet(ask.qname, ask.qtype, identity, flags=flags, payload=ask.edns_payload, do=ask.do)
+        cookie = ask.cookie
+        if cookie is not None:
+            cookie = entry.cookie = cookie or self.owner.entropy.bits(64).to_bytes(8, "big")
+        entry.packet = make_packet(
+            ask.qname, ask.qtype, identity, flags=flags, payload=ask.edns_payload, do=ask.do, cookie=cookie
+        )
         entry.connection = self
         self.pending[identity] = entry
         if self.idle_timer is not None:
@@ -209,8 +216,12 @@ class _Connection(asyncio.Protocol):
                 entry.fail(FailureKind.MALFORMED, f"malformed reply: {error.reason}")
                 return
             view = MessageView.parse(stub)
+        cookie = b"" if entry.cookie is None else cookie_of(entry.cookie, view.edns)
+        if cookie is None:
+            owner.near_misses += 1
+            return
         owner.replies += 1
-        entry.finish(Reply(view, time.monotonic() - entry.started, True, entry.ask.server))
+        entry.finish(Reply(view, time.monotonic() - entry.started, True, entry.ask.server, cookie))
         owner.feed_waiting(self.server)
 
     def eof_received(self) -> bool:

@@ -26,6 +26,7 @@ cdef class UdpAsk:
     cdef object handoff          # what carries on over TCP, once this ask moved there
     cdef object soon             # handle of a failure that is on its way
     cdef bytes packet
+    cdef bytes cookie            # content of the COOKIE option that was sent, or None
     cdef double sent_at
     cdef int64_t due             # tick at which it times out
     cdef int near_misses
@@ -71,6 +72,8 @@ cdef class UdpUpstream:
     cdef readonly uint64_t replies
     cdef readonly uint64_t timeouts
     cdef readonly uint64_t near_misses
+    cdef readonly uint64_t cookies
+    cdef readonly uint64_t cookie_mismatches
     cdef readonly uint64_t strays
     cdef readonly uint64_t malformed
     cdef readonly uint64_t network_errors

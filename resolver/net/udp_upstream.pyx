@@ -30,7 +30,7 @@ from resolver.net.libc cimport (AF_INET, CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, 
                                 SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_LOCAL, cmsghdr, iovec, mmsghdr,
                                 msghdr, recvmmsg, recvmsg, sendto, sock_extended_err, sockaddr, sockaddr_storage,
                                 socklen_t)
-from resolver.net.match cimport MATCH_REPLY, MATCH_WRONG_CASE, encode_query, match_reply
+from resolver.net.match cimport MATCH_REPLY, MATCH_WRONG_CASE, encode_query, judge_cookie, match_reply
 from resolver.net.peers cimport PeerAddress, parse_peer
 
 from resolver.net.complaint import Complaint
@@ -55,6 +55,7 @@ cdef enum:
     FLAG_RD = 0x0100
     FLAG_CD = 0x0010
     ERROR_ROUNDS = 64
+    CLIENT_COOKIE = 8
 
 cdef double TICK = 0.01
 cdef int64_t NEVER = 0x7fffffffffffffff
@@ -175,6 +176,7 @@ cdef class UdpUpstream:
         cdef int flags = 0, payload
         cdef object server = ask.server
         cdef object edns_payload = ask.edns_payload
+        cdef bytes cookie = ask.cookie
         entry.owner = self
         entry.ask = ask
         entry.on_reply = on_reply
@@ -197,8 +199,11 @@ cdef class UdpUpstream:
         if ask.checking_disabled:
             flags |= FLAG_CD
         payload = -1 if edns_payload is None else min(<int>edns_payload, <int>self.capacity)
+        if cookie is not None and not cookie:
+            cookie = self.entropy.take_bytes(CLIENT_COOKIE)
+        entry.cookie = cookie
         entry.packet = encode_query(ask.qname, ask.qtype, identity, flags, payload, ask.do,
-                                    self.entropy if self.randomise_case and ask.randomise_case else None)
+                                    self.entropy if self.randomise_case and ask.randomise_case else None, cookie)
         entry.identity = identity
         entry.port = port
         port.pending[identity] = entry
@@ -407,6 +412,7 @@ cdef class UdpUpstream:
         cdef UdpAsk ask
         cdef int code
         cdef bytes packet, qname
+        cdef bytes cookie = b""
         cdef object found
         if size < 12:
             return self.near_miss(port, source)
@@ -440,9 +446,16 @@ cdef class UdpUpstream:
                 ask.malformed_seen = True
                 return 0
             view = parse_message(packet)
+        if ask.cookie is not None:
+            cookie = judge_cookie(ask.cookie, view.edns)
+            if cookie is None:
+                self.cookie_mismatches += 1
+                return self.near_miss(port, source)
+            if cookie:
+                self.cookies += 1
         self.replies += 1
         self.release(ask)
-        return self.deliver(ask, Reply(view, now - ask.sent_at, False, ask.ask.server))
+        return self.deliver(ask, Reply(view, now - ask.sent_at, False, ask.ask.server, cookie))
 
     cdef int near_miss(self, OutgoingPort port, const sockaddr_storage *source) except -1:
         """A packet that matches nothing. Asks to that server take note; one with many leaves for TCP."""
@@ -609,6 +622,8 @@ cdef class UdpUpstream:
             "replies": self.replies,
             "timeouts": self.timeouts,
             "near_misses": self.near_misses,
+            "cookies": self.cookies,
+            "cookie_mismatches": self.cookie_mismatches,
             "strays": self.strays,
             "malformed": self.malformed,
             "network_errors": self.network_errors,

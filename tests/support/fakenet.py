@@ -13,6 +13,7 @@ from itertools import count
 
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.mesh import Mesh
+from resolver.net.match import cookie_of
 from resolver.wire import WireError
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -50,6 +51,7 @@ class Asked:
     edns: int | None
     rd: bool
     do: bool
+    cookie: bytes | None
 
 
 class SeededRandom:
@@ -73,6 +75,7 @@ class _Pending:
     on_reply: Callable[[Reply | Failure], None]
     query: bytes
     sent: float
+    cookie: bytes | None
     over: bool = False
 
     def cancel(self) -> None:
@@ -96,6 +99,7 @@ class FakeNet:
         self.cancelled = 0
         self.ignored = 0
         self._random = random.Random(self.seed)
+        self._cookies = random.Random(self.seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
 
@@ -113,12 +117,15 @@ class FakeNet:
         """Send `ask`; what comes of it happens when `run` gets there."""
         qname = names.randomise_case(ask.qname, self._random.getrandbits(256)) if ask.randomise_case else ask.qname
         flags = (c.RD if ask.rd else 0) | (c.CD if ask.checking_disabled else 0)
+        cookie = ask.cookie
+        if cookie is not None and not cookie:
+            cookie = self._cookies.randbytes(8)
         query = make_query(self._random.getrandbits(16), qname, ask.qtype, flags=flags, edns_payload=ask.edns_payload,
-                           do=ask.do)
-        pending = _Pending(ask, on_reply, query, self.now)
+                           do=ask.do, options=[] if cookie is None else [(c.OPTION_COOKIE, cookie)])
+        pending = _Pending(ask, on_reply, query, self.now, cookie)
         address = ask.server.address
         self.log.append(Asked(self.now, address, names.to_text(names.lower(ask.qname)), ask.qtype, ask.tcp,
-                              ask.edns_payload, ask.rd, ask.do))
+                              ask.edns_payload, ask.rd, ask.do, cookie))
         link = self.links.get(address, Link())
         host = self.hosts.get(address)
         travel = link.delay + link.jitter * self._random.random()
@@ -160,11 +167,17 @@ class FakeNet:
             if view.qname != sent.qname:
                 self._finish(pending, Failure(FailureKind.MISMATCH, c.EDE_OTHER, "letter case differs"))
                 return
+        cookie: bytes | None = b""
+        if pending.cookie is not None:
+            cookie = cookie_of(pending.cookie, view.edns)
+            if cookie is None:
+                self.ignored += 1
+                return
         ask = pending.ask
         if view.question_count:
             # What is compressed against the question shall have the asker's spelling again.
             view = MessageView.parse(packet[:HEADER] + ask.qname + packet[HEADER + len(ask.qname) :])
-        self._finish(pending, Reply(view, self.now - pending.sent, ask.tcp, ask.server))
+        self._finish(pending, Reply(view, self.now - pending.sent, ask.tcp, ask.server, cookie))
 
     def _give_up(self, pending: _Pending) -> None:
         if not pending.over:

@@ -10,6 +10,7 @@ from resolver.cache import Store
 from resolver.effects import Context, Failure, FailureKind, Outcome, Question
 from resolver.iterate import Atlas
 from resolver.iterate.forward import configured_cuts
+from resolver.net.cookies import CookieJar
 from resolver.net.fastpath import FastPath
 from resolver.net.service import PendingQuery, Service
 from resolver.policy import Plan
@@ -132,7 +133,12 @@ class Parts:
             largest_reply=self.settings.server.udp_payload,
             pass_without_rd=self.settings.server.without_recursion != "cache",
             prefetch=self.settings.cache.prefetch,
+            cookies=CookieJar(
+                self.settings.server.cookie_keys, required=self.settings.server.require_cookies, seed=bytes(32)
+            ) if self.settings.server.cookies else None,
         )
+        if self.fast.cookies is not None:
+            self.fast.cookies.refresh(self.clock.real)
         self.submitted = 0
         self.service = Service(
             self.settings, mesh=self.mesh, store=self.store, plan=self.plan, fast=self.fast, clock=self.clock,

@@ -1,0 +1,37 @@
+# C door of cookies: judge a client's cookie and write the one it gets, without the GIL.
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+cdef enum:
+    COOKIE_SIZE = 24            # client cookie, then the server's: version, reserved, time, hash (RFC 9018 section 4)
+    COOKIE_CLIENT_SIZE = 8
+    COOKIE_OPTION_SIZE = 28
+
+cdef enum CookieVerdict:
+    COOKIE_CLIENT = 0           # the client's part alone
+    COOKIE_BAD = 1              # a server part that is not ours, or not of this time
+    COOKIE_GOOD = 2
+
+# A plain structure, so that code without the GIL touches no Python object. Keys: the one in use, and one still believed.
+cdef struct CookieState:
+    uint64_t keys[2][2]
+    int64_t since               # from when to when these keys hold, in seconds of the real-time clock
+    int64_t until
+    bint required               # UDP clients are not answered without a good one
+    uint64_t clients            # answers to clients that had no server cookie yet
+    uint64_t bad
+    uint64_t good
+    uint64_t demanded           # of all these, how many were sent away to come back with a good one, or over TCP
+
+cdef CookieVerdict cookie_judge(const CookieState *state, const uint8_t *cookie, size_t size, const uint8_t *ip,
+                                size_t ip_size, int64_t now) noexcept nogil
+cdef void cookie_answer(CookieState *state, CookieVerdict verdict, const uint8_t *cookie, const uint8_t *ip,
+                        size_t ip_size, int64_t now, uint8_t *out) noexcept nogil
+
+
+cdef class CookieJar:
+    cdef CookieState state
+    cdef bytes seed
+    cdef int64_t period
+
+    cdef int set_key(self, int index, bytes secret) except -1
