@@ -1,0 +1,154 @@
+"""Cookies beside other people's programs: dig as client, BIND as the server that gives and demands them.
+
+The secret is shared with BIND in one test, as the servers of an anycast address would share it (RFC 9018 section 5).
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.servers import ask, free_port, program, run_process, wait_until
+from support.subject import RESOLVERD, daemon_environment
+
+from resolver.net.cookies import CookieJar
+from resolver.wire import consts as c
+
+pytestmark = pytest.mark.integration
+
+SECRET = "e5e973e5a6b2a43f48e7dc849e37bfcf"
+ZONE = """$TTL 300
+@ SOA ns host 1 7200 3600 86400 300
+@ NS ns
+ns A 127.0.0.1
+www A 192.0.2.1
+mail A 192.0.2.2
+ftp A 192.0.2.3
+"""
+
+
+@contextmanager
+def bind(directory: Path, port: int, *, require: bool = False) -> Iterator[None]:
+    """An authoritative BIND for cookie.test."""
+    (directory / "cookie.test").write_text(ZONE)
+    config = directory / "named.conf"
+    config.write_text(
+        f"""options {{
+  directory "{directory}"; pid-file none; session-keyfile none; listen-on-v6 {{ none; }}; recursion no;
+  listen-on port {port} {{ 127.0.0.1; }}; cookie-algorithm siphash24; cookie-secret "{SECRET}";
+  require-server-cookie {"yes" if require else "no"};
+}};
+controls {{ }};
+zone "cookie.test" {{ type primary; file "cookie.test"; }};
+"""
+    )
+    log = directory / "named.log"
+    with run_process([program("named"), "-g", "-c", str(config)], log) as process:
+        wait_until(lambda: ask("127.0.0.1", port, "cookie.test.", c.SOA, edns_payload=None, timeout=0.5) is not None,
+                   "an answer from named", process=process, log=log)
+        yield
+
+
+@contextmanager
+def resolverd(directory: Path, port: int, upstream: int, **server: str) -> Iterator[Path]:
+    """Our daemon, with cookie.test as a stub zone; its log."""
+    more = "\n".join(f"{name.replace('_', '-')} = {value}" for name, value in server.items())
+    config = directory / "resolverd.toml"
+    config.write_text(
+        f"""[server]
+listen = ["127.0.0.1:{port}"]
+{more}
+[iteration]
+do-not-query-localhost = false
+[dnssec]
+enabled = false
+[control]
+socket = "{directory / "control"}"
+[[stub]]
+zone = "cookie.test."
+addresses = ["127.0.0.1:{upstream}"]
+"""
+    )
+    log = directory / "resolverd.log"
+    with run_process([*RESOLVERD, "--config", str(config)], log, env=daemon_environment()) as process:
+        wait_until(lambda: ask("127.0.0.1", port, "id.server.", c.TXT, qclass=c.CH, tcp=True, timeout=0.5) is not None,
+                   "an answer from resolverd", process=process, log=log)
+        yield log
+
+
+def dig(port: int, *words: str) -> str:
+    command = [program("dig"), "@127.0.0.1", "-p", str(port), "+tries=1", "+time=5", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def cookie_in(text: str) -> tuple[str, str]:
+    """The cookie that dig shows, and what it thinks of it."""
+    found = re.search(r"; COOKIE: ([0-9a-f]+) \((\w+)\)", text)
+    assert found is not None, text
+    return found[1], found[2]
+
+
+def counters(directory: Path) -> dict[str, int]:
+    done = subprocess.run(
+        [RESOLVERD[0], "-m", "resolver.cli.control", "-s", str(directory / "control"), "statistics"],
+        capture_output=True, text=True, check=True, env=daemon_environment(),
+    )
+    return {name: int(value) for name, value in (line.split() for line in done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+def test_dig_gets_a_cookie_and_shows_it_again(tmp_path: Path, tcp: bool) -> None:
+    upstream, port = free_port(), free_port()
+    way = ["+tcp"] if tcp else ["+notcp"]
+    with bind(tmp_path, upstream), resolverd(tmp_path, port, upstream):
+        first, verdict = cookie_in(dig(port, "+cookie", *way, "www.cookie.test", "A"))
+        assert (len(first), verdict) == (48, "good")
+        text = dig(port, f"+cookie={first}", *way, "www.cookie.test", "A")
+        assert cookie_in(text) == (first, "good"), "from the cache, and the same while it is young"
+        assert "192.0.2.1" in text
+        assert counters(tmp_path)["fast.cookies_good"] >= 1
+        assert "COOKIE" not in dig(port, "+nocookie", *way, "www.cookie.test", "A")
+
+
+def test_dig_passes_the_gate_where_cookies_are_required(tmp_path: Path) -> None:
+    upstream, port = free_port(), free_port()
+    with bind(tmp_path, upstream), resolverd(tmp_path, port, upstream, require_cookies="true"):
+        text = dig(port, "+cookie", "www.cookie.test", "A")
+        assert "BADCOOKIE, retrying" in text
+        assert "192.0.2.1" in text
+        assert "192.0.2.1" in dig(port, "+nocookie", "www.cookie.test", "A"), "over TCP"
+        text = dig(port, "+cookie", "+nobadcookie", "mail.cookie.test", "A")
+        assert "status: BADCOOKIE" in text
+        assert counters(tmp_path)["fast.cookies_demanded"] >= 3
+
+
+def test_bind_and_we_believe_each_others_cookies(tmp_path: Path) -> None:
+    """One secret for both: a cookie of ours is good at BIND's and the other way round."""
+    upstream, port = free_port(), free_port()
+    with bind(tmp_path, upstream, require=True), resolverd(
+        tmp_path, port, upstream, cookie_secrets=f'["{SECRET}"]', require_cookies="true"
+    ):
+        ours, _ = cookie_in(dig(port, "+cookie", "www.cookie.test", "A"))
+        text = dig(upstream, f"+cookie={ours}", "+norecurse", "+nobadcookie", "www.cookie.test", "A")
+        assert "status: NOERROR" in text, text
+        theirs, _ = cookie_in(dig(upstream, "+cookie", "+norecurse", "mail.cookie.test", "A"))
+        text = dig(port, f"+cookie={theirs}", "+nobadcookie", "mail.cookie.test", "A")
+        assert "status: NOERROR" in text, text
+        now = int(theirs[24:32], 16)
+        assert CookieJar([bytes.fromhex(SECRET)]).is_good(bytes.fromhex(theirs), "127.0.0.1", now)
+
+
+def test_bind_as_a_name_server_gives_cookies_and_may_demand_them(tmp_path: Path) -> None:
+    upstream, port = free_port(), free_port()
+    with bind(tmp_path, upstream, require=True), resolverd(tmp_path, port, upstream):
+        for number, name in enumerate(("www", "mail", "ftp"), 1):
+            view = ask("127.0.0.1", port, f"{name}.cookie.test.", c.A)
+            assert view is not None
+            assert view.answer[0].rdata(0) == bytes((192, 0, 2, number))
+        found = counters(tmp_path)
+        assert found["upstream.udp_cookies"] == 4, "BADCOOKIE with one, then three answers"
+        assert found["upstream.udp_sent"] == 4
+        assert found["upstream.udp_cookie_mismatches"] == 0
+        assert found["upstream.tcp_sent"] == 0
