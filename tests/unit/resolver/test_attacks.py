@@ -1,15 +1,23 @@
 """The attacks of the last decade, one row each, with the tests that play them; what cannot be played says why.
 
-A row's tests are looked for in their files, so that none can vanish by a renaming. The
-list is the one of published attacks on resolvers; rows without tests name the feature that would have to exist first.
+A row's tests are looked for in their files, so that none can vanish by a renaming. The list is the one of published
+attacks on resolvers; rows without tests name the feature that would have to exist first. `REMOVALS` takes checks out of
+the running code, one by one, and wants the row's own test to fail then.
 """
 
 import ast
 import functools
+import importlib
+import importlib.util
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
+
+from resolver.effects import Budget
+from resolver.limits import Limit
+from resolver.wire import name as names
 
 TESTS = Path(__file__).resolve().parents[2]
 UNIT = "unit/resolver"
@@ -44,6 +52,8 @@ class Attack(NamedTuple):
 
 ATTACKS = (
     Attack(1, "Kaminsky 2008 (CVE-2008-1447): guessed ids, poisoned siblings", (
+        f"{UNIT}/iterate/test_cookies.py::test_a_forger_who_knows_all_but_the_cookie_is_ignored",
+        f"{UNIT}/iterate/test_cookies.py::test_a_forger_without_a_cookie_only_forces_tcp",
         f"{UDP}::test_kaminsky_flood_moves_the_ask_to_tcp",
         f"{UDP}::test_forgery_is_passed_over_and_the_right_reply_still_counts",
         f"{UDP}::test_case_is_randomised_unless_the_ask_forbids_it",
@@ -105,6 +115,7 @@ ATTACKS = (
     )),
     Attack(12, "iDNS 2014 (CVE-2014-8500, CVE-2014-8602)", (
         f"{HOSTILE}::test_one_budget_bounds_everything_that_a_query_leads_to",
+        f"{HOSTILE}::test_referrals_are_counted",
         f"{ITERATE}::test_a_chain_of_zones_that_need_each_other_ends_at_the_depth_limit",
         f"{UNIT}/test_mesh.py::test_depth_is_bounded",
     )),
@@ -240,3 +251,114 @@ def test_each_attack_is_played_or_cannot_be(attack: Attack) -> None:
 
 def test_the_list_is_complete() -> None:
     assert [attack.number for attack in ATTACKS] == list(range(1, 45))
+
+
+# --- a test that passes without its check proves nothing ----------------------------------------------------------
+
+
+class Removal(NamedTuple):
+    """A check taken out of the running code, and the test that must fail then.
+
+    `patches` are (module, attribute, what stands there instead); checks in C and in extension types cannot be replaced
+    like that, and their tests try every octet or count what happens.
+    """
+
+    number: int
+    test: str
+    patches: tuple[tuple[str, str, Any], ...]
+    arguments: dict[str, Any] = {}
+
+
+def _everything_below(*_: object) -> bool:
+    return True
+
+
+def _without_bailiwick() -> SimpleNamespace:
+    """The module of names, in which every name lies below every other."""
+    found = {name: getattr(names, name) for name in dir(names) if not name.startswith("__")}
+    return SimpleNamespace(**{**found, "is_subdomain": _everything_below})
+
+
+def _no_limit(name: str) -> tuple[str, str, Any]:
+    return "resolver.limits", name, Limit(1_000_000, 1, 1_000_000_000, "of anything", "taken out")
+
+
+def _rich(packets: int, deadline: float, *more: Any) -> Budget:
+    return Budget(10_000, deadline, *more)
+
+
+SCRUBBING = (("resolver.iterate.scrub", "names", _without_bailiwick()),)
+REMOVALS = (
+    Removal(1, f"{HOSTILE}::test_glue_for_names_outside_the_referring_zone_is_ignored", SCRUBBING),
+    Removal(6, f"{WALK}::test_maginotdns_a_forwarder_speaks_for_its_zone_only", SCRUBBING),
+    Removal(8, f"{HOSTILE}::test_a_referral_sideways_or_upwards_is_not_followed", (
+        *SCRUBBING, ("resolver.iterate.classify", "names", _without_bailiwick()),
+    )),
+    Removal(9, f"{HOSTILE}::test_cname_targets_in_other_zones_are_asked_of_their_own_servers", SCRUBBING),
+    Removal(11, f"{HOSTILE}::test_tsuname_servers_that_need_each_other_are_a_circle_and_no_work", (
+        ("resolver.mesh", "Mesh._waits_for", staticmethod(lambda *_: False)),
+    )),
+    Removal(12, f"{HOSTILE}::test_one_budget_bounds_everything_that_a_query_leads_to", (
+        ("resolver.mesh", "Budget", _rich),
+    )),
+    Removal(12, f"{HOSTILE}::test_referrals_are_counted", (("resolver.iterate.iterate", "REFERRALS", 1_000_000),)),
+    Removal(13, f"{HOSTILE}::test_nxnsattack_a_referral_to_hundreds_of_unresolvable_servers_costs_little", (
+        ("resolver.iterate.consult", "LOOKUPS", 1_000_000), ("resolver.iterate.consult", "MISSING", 1_000_000),
+    )),
+    Removal(14, f"{HOSTILE}::test_non_responsive_delegation_is_given_up_after_some_packets", (
+        ("resolver.iterate.consult", "TRIES_PER_CUT", 1_000_000),
+    )),
+    Removal(15, f"{HOSTILE}::test_the_budget_is_shared_with_sub_queries_and_never_reset", (
+        ("resolver.mesh", "Budget", _rich),
+    )),
+    Removal(16, f"{WALK}::test_dns_unchained_long_chains_between_zones_end", (
+        ("resolver.resolve", "ALIASES", 1_000_000),
+    )),
+    Removal(19, f"{SIGNED}::test_keytrap_many_signatures", (
+        _no_limit("CHECKS_PER_RRSET"), _no_limit("SIGNATURES_PER_RRSET"),
+    )),
+    Removal(19, f"{SIGNED}::test_keytrap_many_keys_of_one_tag", (
+        _no_limit("KEYS_PER_TAG"), _no_limit("CHECKS_PER_RRSET"),
+    )),
+    Removal(19, f"{SIGNED}::test_keytrap_many_ds_that_match_no_key", (_no_limit("DS_MISMATCHES"),)),
+    Removal(20, f"{SIGNED}::test_too_many_records_of_denial", (_no_limit("DENIAL_RRSETS"),)),
+    Removal(22, f"{SIGNED}::test_rrsig_labels_outside_signer_and_owner", (
+        ("resolver.validate.chain", "Chain._fault", lambda *_: None),
+    ), {"labels": 0}),
+    Removal(23, f"{SIGNED}::test_nsec_next_name_outside_of_the_zone", (
+        ("resolver.validate.nsec", "names", _without_bailiwick()),
+    )),
+    Removal(24, f"{SIGNED}::test_child_cannot_deny_its_own_ds", (
+        ("resolver.validate.chain", "_may_sign", _everything_below),
+    ), {"chain": None}),
+    Removal(27, f"{HOSTILE}::test_glue_pointing_to_nowhere_sensible_is_not_asked", (
+        ("resolver.iterate.cut", "Atlas.address_of", lambda _, rdata: ".".join(map(str, rdata))),
+    )),
+)
+
+
+@functools.cache
+def module_of(file: str) -> ModuleType:
+    """A test file as a module of its own."""
+    spec = importlib.util.spec_from_file_location(f"attacks_{Path(file).parent.name}_{Path(file).stem}", TESTS / file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("removal", REMOVALS, ids=lambda removal: f"{removal.number}-{removal.test.split('::')[1]}")
+def test_without_its_check_the_test_fails(removal: Removal, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert removal.test in next(attack.tests for attack in ATTACKS if attack.number == removal.number)
+    file, _, name = removal.test.partition("::")
+    test = getattr(module_of(file), name)
+    test(**removal.arguments)
+    for module, attribute, instead in removal.patches:
+        place: Any = importlib.import_module(module)
+        *path, last = attribute.split(".")
+        for step in path:
+            place = getattr(place, step)
+        monkeypatch.setattr(place, last, instead)
+    with pytest.raises(AssertionError):
+        test(**removal.arguments)
