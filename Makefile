@@ -8,6 +8,7 @@
 #   make fuzz         every fuzz target, FUZZ_RUNS cases each (default 1,000,000)
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
 #   make differential 10,000 questions to our daemon, Unbound and Knot Resolver  [NAMES=10000] [SEED=1]
+#   make suites       test suites of aiohttp, anyio, uvicorn and asyncpg on both loops  [SUITES="anyio ..."] [FULL=1]
 #   make wheel        sdist and wheel, installed and tried outside the checkout
 #   make test-debug   unit tests on the debug build (checks, live-object counters)
 #   make test-sanitize  unit tests and fuzz targets under the address and undefined-behaviour sanitizers
@@ -25,7 +26,7 @@ PORT ?= 5335
 FUZZ_RUNS ?= 1000000
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz scenarios differential wheel annotate docs clean help build
+.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz scenarios differential suites wheel annotate docs clean help build
 .DEFAULT_GOAL := help
 
 help:
@@ -86,6 +87,9 @@ scenarios: build
 
 differential: build
 	$(BIN)/python tests/conformance/differential.py $(if $(NAMES),--names $(NAMES)) $(if $(SEED),--seed $(SEED))
+
+suites: build
+	$(BIN)/python tests/conformance/suites/run.py $(SUITES) $(if $(FULL),--full)
 
 wheel: $(VENV)/.installed
 	$(BIN)/python tests/wheel.py

@@ -401,5 +401,7 @@ def run(
     Raises:
         RuntimeError: a loop is running in this thread already.
     """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("corenet.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
         return runner.run(main)

@@ -1,0 +1,26 @@
+"""A pytest plugin: ``pytest -p corenet.adapters.pytest_plugin`` runs asynchronous tests on corenet.
+
+For pytest-asyncio it offers the loop factory, for anyio's plugin the fixture `anyio_backend`, which a test suite may
+override as ever. It is loaded only where it is asked for, so to have corenet installed changes nobody's tests.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+import corenet
+
+__all__ = ["anyio_backend", "pytest_asyncio_loop_factories"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], Any]]:
+    """The factories that pytest-asyncio runs each test with: ours alone."""
+    return {"corenet": corenet.new_event_loop}
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """anyio's tests run on asyncio with our loop."""
+    return "asyncio", {"loop_factory": corenet.new_event_loop}

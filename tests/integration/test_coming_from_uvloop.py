@@ -1,0 +1,149 @@
+"""Each row of the table in docs/coming-from-uvloop.md: what uvloop refuses, and that ours does it.
+
+The claims about uvloop are tests as well, so that the table is corrected when uvloop learns one of them. A row is a
+coroutine function: it raises on uvloop what the table says, and returns on ours.
+"""
+
+import asyncio
+import re
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import corenet
+
+uvloop = pytest.importorskip("uvloop", reason="pip install uvloop")
+
+pytestmark = pytest.mark.integration
+
+PAGE = Path(__file__).parents[2] / "docs" / "coming-from-uvloop.md"
+Row = Callable[[Any], Awaitable[None]]
+ROWS: dict[str, tuple[Row, type[BaseException]]] = {}
+
+
+def row(title: str, error: type[BaseException]) -> Callable[[Row], Row]:
+    """Put a function into the table under the words of its row, and what uvloop raises."""
+
+    def put(function: Row) -> Row:
+        ROWS[title] = function, error
+        return function
+
+    return put
+
+
+@row("keep_alive", TypeError)
+async def keep_alive(loop: Any) -> None:
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, keep_alive=True)
+    server.close()
+
+
+@row("abort_clients", AttributeError)
+async def abort_clients(loop: Any) -> None:
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    try:
+        server.close_clients()
+        server.abort_clients()
+    finally:
+        server.close()
+
+
+@row("all_errors", TypeError)
+async def all_errors(loop: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transport, _ = await loop.create_connection(asyncio.Protocol, *listener.getsockname(), all_errors=True)
+        transport.abort()
+
+
+@row("sock_recvfrom", NotImplementedError)
+async def sock_recvfrom(loop: Any) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as one, socket.socket(type=socket.SOCK_DGRAM) as two:
+        for sock in (one, two):
+            sock.setblocking(False)
+            sock.bind(("127.0.0.1", 0))
+        assert await loop.sock_sendto(one, b"hello", two.getsockname()) == 5
+        assert await loop.sock_recvfrom(two, 10) == (b"hello", one.getsockname())
+        assert await loop.sock_sendto(one, b"hello", two.getsockname()) == 5
+        assert (await loop.sock_recvfrom_into(two, bytearray(10)))[0] == 5
+
+
+@row("sock_sendfile", NotImplementedError)
+async def sock_sendfile(loop: Any) -> None:
+    one, two = socket.socketpair()
+    one.setblocking(False)
+    with one, two, PAGE.open("rb") as file:
+        assert await loop.sock_sendfile(one, file, 0, 100) == 100
+        assert len(two.recv(200)) == 100
+
+
+@row("umask=", ValueError)
+async def umask(_loop: Any) -> None:
+    process = await asyncio.create_subprocess_exec("true", umask=0o22)
+    assert await process.wait() == 0
+
+
+@row("SIGCHLD", RuntimeError)
+async def sigchld(loop: Any) -> None:
+    loop.add_signal_handler(signal.SIGCHLD, lambda: None)
+    assert loop.remove_signal_handler(signal.SIGCHLD)
+
+
+@row("asyncio.Transport", AssertionError)
+async def transports_are_instances(loop: Any) -> None:
+    one, two = socket.socketpair()
+    with two:
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=one)
+        try:
+            assert isinstance(transport, asyncio.Transport)
+        finally:
+            transport.abort()
+            await asyncio.sleep(0)
+
+
+@row("loop.time", AssertionError)
+async def replaced_clock(loop: Any) -> None:
+    fired: list[int] = []
+    now = loop.time()
+    with mock.patch.object(loop, "time") as clock:
+        clock.return_value = now
+        timer = loop.call_later(5, fired.append, 1)
+        clock.return_value = now + 5
+        for _ in range(20):
+            await asyncio.sleep(0)
+    timer.cancel()
+    assert fired
+
+
+@row("loop.watch", AttributeError)
+async def watch(loop: Any) -> None:
+    from corenet.core import EXCLUSIVE, READ
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        watch = loop.watch(listener.fileno(), READ, print, mode=EXCLUSIVE)
+        assert loop.unwatch(watch)
+
+
+@pytest.mark.parametrize("title", ROWS)
+def test_row(title: str) -> None:
+    function, error = ROWS[title]
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(function(runner.get_loop()))  # type: ignore[arg-type]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = runner.get_loop()
+
+        async def refused() -> None:
+            with pytest.raises(error):
+                await function(loop)
+
+        runner.run(refused())
+
+
+def test_the_page_has_these_rows() -> None:
+    table = PAGE.read_text().partition("## What uvloop refuses")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if re.match(r"\| [^|]*`|\| transports|\| a replaced|\| edge", line)]
+    assert [title for title in ROWS if title not in table] == []
+    assert len(rows) == len(ROWS)  # corenet.serve has tests of its own

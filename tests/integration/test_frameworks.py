@@ -1,0 +1,182 @@
+"""Programs that other people wrote, started as their users start them, on corenet's loop.
+
+Each is a process of its own: it is asked with curl which loop runs it, then stopped with SIGTERM, and what it exits
+with is what it exits with on asyncio's loop. The lines are those of README.md and docs/coming-from-uvloop.md.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.servers import free_port, wait_until
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+OURS = "corenet.loop.loop.Loop"
+SECONDS = 60.0
+PYTHON = (sys.executable,)
+LAUNCH = (*PYTHON, "-m", "corenet.launch")
+APP = "support.web_apps"
+
+#: name: (package that must be there, command, exit status after SIGTERM)
+PROGRAMS: dict[str, tuple[str, tuple[str, ...], int]] = {
+    # uvicorn ends by the signal that it was sent, on every loop.
+    "uvicorn": (
+        "uvicorn",
+        (*PYTHON, "-m", "uvicorn", "--loop", "corenet:new_event_loop", "--port", "{port}", f"{APP}:asgi"),
+        -signal.SIGTERM,
+    ),
+    "uvicorn --workers": (
+        "uvicorn",
+        (
+            *(*PYTHON, "-m", "uvicorn", "--loop", "corenet:new_event_loop", "--workers", "2"),
+            *("--port", "{port}", f"{APP}:asgi"),
+        ),
+        0,
+    ),
+    "uvicorn in corenet.serve": ("uvicorn", (*PYTHON, "-m", APP, "run_uvicorn_served", "{port}"), 0),
+    "granian": ("granian", (*LAUNCH, "granian", "--interface", "asgi", "--port", "{port}", f"{APP}:asgi"), 0),
+    "granian --workers": (
+        "granian",
+        (*LAUNCH, "granian", "--interface", "asgi", "--workers", "2", "--port", "{port}", f"{APP}:asgi"),
+        0,
+    ),
+    "hypercorn": ("hypercorn", (*LAUNCH, "hypercorn", "-b", "127.0.0.1:{port}", f"{APP}:asgi"), 0),
+    "hypercorn --workers": (
+        "hypercorn",
+        (*LAUNCH, "hypercorn", "-w", "2", "-b", "127.0.0.1:{port}", f"{APP}:asgi"),
+        0,
+    ),
+    "hypercorn by its function": ("hypercorn", (*PYTHON, "-m", APP, "run_hypercorn", "{port}"), 0),
+    "gunicorn with uvicorn": (
+        "uvicorn_worker",
+        (
+            *(*PYTHON, "-m", "gunicorn", "-k", "corenet.adapters.gunicorn.UvicornWorker", "-w", "2"),
+            *("-b", "127.0.0.1:{port}", f"{APP}:asgi"),
+        ),
+        0,
+    ),
+    "gunicorn with aiohttp": (
+        "gunicorn",
+        (
+            *(*PYTHON, "-m", "gunicorn", "-k", "corenet.adapters.gunicorn.AiohttpWorker"),
+            *("-b", "127.0.0.1:{port}", f"{APP}:aiohttp_for_gunicorn"),
+        ),
+        0,
+    ),
+    "gunicorn's own ASGI worker": (
+        "gunicorn",
+        (*LAUNCH, "gunicorn", "-k", "asgi", "--asgi-loop", "asyncio", "-b", "127.0.0.1:{port}", f"{APP}:asgi"),
+        0,
+    ),
+    "aiohttp": ("aiohttp", (*PYTHON, "-m", APP, "run_aiohttp", "{port}"), 0),
+    # One process: with several, Sanic does not always end on SIGTERM, on asyncio's loop neither.
+    "sanic": ("sanic", (*LAUNCH, "sanic", f"{APP}:sanic_app", "--factory", "--single-process", "--port", "{port}"), 0),
+}
+
+
+def environment() -> dict[str, str]:
+    """The caller's, with our packages and the applications in reach."""
+    path = [os.environ.get("PYTHONPATH", str(ROOT)), str(ROOT / "tests")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_runs_on_our_loop(name: str, tmp_path: Path) -> None:
+    package, command, status = PROGRAMS[name]
+    pytest.importorskip(package, reason=f"pip install {package}")
+    port = free_port()
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [part.format(port=port) for part in command],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    answer = ""
+
+    def answered() -> bool:
+        nonlocal answer
+        done = subprocess.run(
+            ["curl", "--silent", "--max-time", "5", f"http://127.0.0.1:{port}/"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        answer = done.stdout
+        return done.returncode == 0 and bool(answer)
+
+    try:
+        wait_until(answered, f"an answer of {name}", process=process, log=log, seconds=SECONDS)
+        assert answer == OURS
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == status, log.read_text(errors="replace")
+        assert "Traceback" not in log.read_text(errors="replace")
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait(SECONDS)
+
+
+TESTS = """
+import asyncio
+import anyio
+import pytest
+NAME = "corenet.loop.loop.Loop"
+def name():
+    kind = type(asyncio.get_running_loop())
+    return f"{kind.__module__}.{kind.__qualname__}"
+@pytest.mark.asyncio
+async def test_pytest_asyncio():
+    assert name() == NAME
+@pytest.mark.anyio
+async def test_anyio_plugin():
+    assert name() == NAME
+def test_anyio_run():
+    import corenet
+    async def main():
+        await anyio.sleep(0)
+        return name()
+    assert anyio.run(main, backend_options={"loop_factory": corenet.new_event_loop}) == NAME
+"""
+
+
+@pytest.mark.parametrize(("plugin", "passed"), [(True, 3), (False, 1)])
+def test_pytest_plugin(tmp_path: Path, plugin: bool, passed: int) -> None:
+    """With the plugin asynchronous tests are on our loop; without it nobody's tests change."""
+    pytest.importorskip("pytest_asyncio", reason="pip install pytest-asyncio")
+    (tmp_path / "test_it.py").write_text(TESTS)
+    done = subprocess.run(
+        [
+            *(*PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-k", "not trio"),
+            *(("-p", "corenet.adapters.pytest_plugin") if plugin else ()),
+        ],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.search(rf"\b{passed} passed", done.stdout), done.stdout + done.stderr
+    assert ("failed" in done.stdout) == (not plugin), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [((), 2, "usage:"), (("--help",), 0, "usage:"), (("no-such-program",), 1, "is not a program")],
+)
+def test_launch_says_what_it_wants(arguments: tuple[str, ...], status: int, said: str) -> None:
+    done = subprocess.run([*LAUNCH, *arguments], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

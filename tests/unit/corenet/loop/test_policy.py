@@ -1,0 +1,107 @@
+"""`corenet.install` and the policy: on versions that have policies, that deprecate them, and that have none.
+
+The later versions are played by changing what `compat` knows, because the promise (one warning, at the caller's line,
+and only there) is ours and not the interpreter's.
+"""
+
+import asyncio
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+import corenet
+from corenet.loop import compat, policy
+
+pytestmark = pytest.mark.skipif(compat.POLICIES == "gone", reason="this Python has no event loop policies")
+
+
+@pytest.fixture
+def _policy_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(policy, "policy_class", None)
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(None)
+
+
+@pytest.mark.parametrize(
+    ("version", "opinion"), [((3, 11), "fine"), ((3, 13), "fine"), ((3, 14), "deprecated"), ((3, 16), "gone")]
+)
+def test_what_versions_think_of_policies(version: tuple[int, int], opinion: str) -> None:
+    assert compat.policies_in(version) == opinion
+
+
+@pytest.mark.usefixtures("_policy_restored")
+def test_everything_that_asks_asyncio_gets_our_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "POLICIES", "fine")
+    corenet.install()
+
+    async def main() -> None:
+        assert type(asyncio.get_running_loop()) is corenet.Loop
+
+    asyncio.run(main())
+    with asyncio.Runner() as runner:
+        runner.run(main())
+    loop = asyncio.new_event_loop()
+    assert type(loop) is corenet.Loop
+    loop.close()
+
+
+@pytest.mark.usefixtures("_policy_restored")
+def test_the_policy_by_hand() -> None:
+    made = corenet.EventLoopPolicy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert isinstance(made, asyncio.DefaultEventLoopPolicy)
+        asyncio.set_event_loop_policy(made)
+    assert corenet.EventLoopPolicy is corenet.EventLoopPolicy
+    loop = asyncio.new_event_loop()
+    assert type(loop) is corenet.Loop
+    loop.close()
+
+
+@pytest.mark.usefixtures("_policy_restored")
+def test_one_warning_at_the_callers_line_where_policies_are_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "POLICIES", "deprecated")
+    with pytest.warns(DeprecationWarning, match="goes away") as caught:
+        corenet.install()
+    assert [warning.filename for warning in caught] == [__file__]
+    assert "loop factory" in str(caught[0].message)
+
+
+@pytest.mark.usefixtures("_policy_restored")
+def test_refused_with_the_way_out_where_policies_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "POLICIES", "gone")
+    with pytest.raises(RuntimeError, match=r"corenet\.run\(main\(\)\)"):
+        corenet.install()
+
+
+@pytest.mark.skipif(compat.POLICIES != "fine", reason="this Python warns of policies")
+def test_no_warning_where_asyncio_gives_none() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import corenet; corenet.install()"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_run_takes_another_factory_and_refuses_to_nest() -> None:
+    async def name() -> str:
+        return type(asyncio.get_running_loop()).__name__
+
+    async def nested() -> None:
+        coroutine = name()
+        try:
+            with pytest.raises(RuntimeError, match=r"corenet\.run\(\) cannot be called"):
+                corenet.run(coroutine)
+        finally:
+            coroutine.close()
+
+    class Other(corenet.Loop):
+        """A loop of the caller's."""
+
+    assert corenet.run(name()) == "Loop"
+    assert corenet.run(name(), loop_factory=Other) == "Other"
+    corenet.run(nested())
