@@ -1,10 +1,11 @@
-"""corenet: a fast asyncio loop on epoll and an HTTPS client on top of it.
+"""corenet: a fast asyncio loop on epoll, streams and framed protocols in C, and an HTTPS client on top of them.
 
 ``corenet.run(main())`` is all most programs need; ``corenet.new_event_loop`` goes wherever a loop factory is taken;
-``corenet.install()`` is for programs that offer neither. Names that not every program needs (the client, the policy,
-`serve`) are loaded when first used.
+``corenet.install()`` is for programs that offer neither. What is not the loop itself is
+loaded when first used, so that programs without it do not pay for it.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from corenet._version import __version__
@@ -14,33 +15,84 @@ from corenet.transports import SocketOptions
 if TYPE_CHECKING:
     from asyncio import DefaultEventLoopPolicy as EventLoopPolicy
 
+    from corenet.core.framer import (
+        DelimiterFramer,
+        FixedFramer,
+        FrameError,
+        FrameTooLarge,
+        IncompleteFrame,
+        LengthFramer,
+    )
+    from corenet.core.views import FrameView
     from corenet.http import HttpClient, get
     from corenet.serving import serve
+    from corenet.transports.framing import FramedProtocol
+    from corenet.transports.streams import (
+        StreamReader,
+        StreamReaderProtocol,
+        StreamWriter,
+        open_connection,
+        open_unix_connection,
+        start_server,
+        start_unix_server,
+    )
 
 __all__ = [
     "AddressResolver",
+    "DelimiterFramer",
     "EventLoopPolicy",
+    "FixedFramer",
+    "FrameError",
+    "FrameTooLarge",
+    "FrameView",
+    "FramedProtocol",
     "HttpClient",
+    "IncompleteFrame",
+    "LengthFramer",
     "Loop",
     "SocketOptions",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
     "__version__",
     "get",
     "install",
     "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
     "run",
     "serve",
+    "start_server",
+    "start_unix_server",
 ]
+
+_FRAMER = "corenet.core.framer"
+_STREAMS = "corenet.transports.streams"
+_LAZY = {
+    "DelimiterFramer": _FRAMER,
+    "FixedFramer": _FRAMER,
+    "FrameError": _FRAMER,
+    "FrameTooLarge": _FRAMER,
+    "FrameView": "corenet.core.views",
+    "FramedProtocol": "corenet.transports.framing",
+    "HttpClient": "corenet.http",
+    "IncompleteFrame": _FRAMER,
+    "LengthFramer": _FRAMER,
+    "StreamReader": _STREAMS,
+    "StreamReaderProtocol": _STREAMS,
+    "StreamWriter": _STREAMS,
+    "get": "corenet.http",
+    "open_connection": _STREAMS,
+    "open_unix_connection": _STREAMS,
+    "serve": "corenet.serving",
+    "start_server": _STREAMS,
+    "start_unix_server": _STREAMS,
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("HttpClient", "get"):
-        from corenet import http
-
-        return getattr(http, name)
-    if name == "serve":
-        from corenet import serving
-
-        return serving.serve
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     if name == "EventLoopPolicy":
         from corenet.loop import policy
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import stream_servers
 from ratio import Contender, cpu_of
 
 CONNECTIONS = 10
@@ -49,7 +50,10 @@ class UdpEcho(asyncio.DatagramProtocol):
 async def serve(kind: str) -> None:
     """Serve until the parent goes away (its end of our standard input closes)."""
     loop = asyncio.get_running_loop()
-    if kind == "tcp":
+    server = await stream_servers.start(kind)
+    if server is not None:
+        port = server.sockets[0].getsockname()[1]
+    elif kind == "tcp":
         server = await loop.create_server(TcpEcho, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
     else:
@@ -75,9 +79,9 @@ def server(loop_name: str, kind: str) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def tcp_echo(loop_name: str, size: int) -> Iterator[Contender]:
+def tcp_echo(loop_name: str, size: int, kind: str = "tcp") -> Iterator[Contender]:
     """A contender: one operation is one message of `size` bytes echoed, on ten connections in turn."""
-    with server(loop_name, "tcp") as (pid, port):
+    with server(loop_name, kind) as (pid, port):
         sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
         message = bytes(size)
 

@@ -28,6 +28,7 @@ from corenet.core.poller import (
     Poller,
     Watch,
 )
+from corenet.core.views import FrameView
 
 __all__ = [
     "EDGE",
@@ -46,6 +47,7 @@ __all__ = [
     "FixedFramer",
     "FrameError",
     "FrameTooLarge",
+    "FrameView",
     "IncompleteFrame",
     "LengthFramer",
     "Poller",

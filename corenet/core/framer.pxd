@@ -24,18 +24,24 @@ cdef class Framer:
     cdef readonly Py_ssize_t max_frame
     cdef readonly bint views
     cdef bint poisoned
-    cdef Py_ssize_t view_minimum
     cdef Py_ssize_t reserve
+    cdef Py_ssize_t head_size   # what stands before and behind a payload
+    cdef Py_ssize_t tail_size
+    cdef bytes refused          # where the stream stood when a frame was refused, from the beginning of that frame
     # The frame (or, for a delimiter, the bytes) received in part: a bytes object nobody else has seen yet.
     cdef PyObject *partial
     cdef Py_ssize_t filled
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner)
     cdef int grow(self, Py_ssize_t wanted) except -1
     cdef int absorb(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t final_size) except -1
-    cdef object finish(self)
+    cdef object finish(self, object owner)
     cdef object cut(self, const uint8_t *base, Py_ssize_t start, Py_ssize_t stop, object owner)
-    cdef int refuse(self, uint64_t size, list frames) except -1
+    cdef int refuse(self, uint64_t size, list frames, bytes raw) except -1
     cdef void forget(self) noexcept
+    cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1
+    cdef void put_head(self, uint8_t *out, Py_ssize_t size) noexcept
+    cdef void put_tail(self, uint8_t *out) noexcept
+    cdef bytes pack_frames(self, object payloads)
 
 
 cdef class LengthFramer(Framer):
@@ -51,6 +57,7 @@ cdef class DelimiterFramer(Framer):
     cdef uint8_t mark[16]
     cdef Py_ssize_t mark_size
     cdef Py_ssize_t find(self, const uint8_t *p, Py_ssize_t n) noexcept nogil
+    cdef bytes held(self, const uint8_t *p, Py_ssize_t n)
 
 
 cdef class FixedFramer(Framer):

@@ -1,14 +1,17 @@
+from collections.abc import Iterable
 from typing import Literal, TypeVar, final
 
 from typing_extensions import Buffer
+
+from corenet.core.views import FrameView
 
 _Payload = TypeVar("_Payload", bound=Buffer)
 
 class FrameError(ValueError): ...
 
 class FrameTooLarge(FrameError):
-    frames: list[bytes | memoryview]
-    def __init__(self, message: str, frames: list[bytes | memoryview] | tuple[()] = ()) -> None: ...
+    frames: list[bytes | FrameView]
+    def __init__(self, message: str, frames: list[bytes | FrameView] | tuple[()] = ()) -> None: ...
 
 class IncompleteFrame(FrameError):
     pending: int
@@ -17,10 +20,12 @@ class IncompleteFrame(FrameError):
 class Framer:
     max_frame: int
     views: bool
-    def feed(self, data: Buffer) -> list[bytes | memoryview]: ...
+    def feed(self, data: Buffer) -> list[bytes | FrameView]: ...
     @property
     def pending(self) -> int: ...
     def reset(self) -> None: ...
+    def leftover(self) -> bytes: ...
+    def pack(self, payloads: Iterable[Buffer]) -> bytes: ...
     def at_eof(self) -> None: ...
 
 @final

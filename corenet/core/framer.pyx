@@ -7,7 +7,7 @@ length prefix is a claim: memory is reserved for what has arrived, doubling, and
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_XDECREF, PyObject
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memchr, memcpy
@@ -15,7 +15,8 @@ from libc.string cimport memchr, memcpy
 cimport cython
 
 from corenet.core.buffers cimport Chunk
-from corenet.limits import FRAME_DELIMITER, FRAME_RESERVE, FRAME_SIZE, FRAME_VIEW
+from corenet.core.views cimport FrameView, make_view
+from corenet.limits import FRAME_DELIMITER, FRAME_RESERVE, FRAME_SIZE
 
 cdef extern from "string.h" nogil:
     void *memmem(const void *haystack, size_t haystack_size, const void *needle, size_t needle_size)
@@ -29,6 +30,15 @@ cdef extern from "Python.h":
 __all__ = ["DelimiterFramer", "FixedFramer", "FrameError", "FrameTooLarge", "IncompleteFrame", "LengthFramer"]
 
 cdef bytes EMPTY = b""
+
+
+cdef inline Py_ssize_t payload_bytes(object payload, const uint8_t **data) noexcept:
+    """Where the bytes of a payload are, which is bytes or a FrameView, and how many."""
+    if type(payload) is bytes:
+        data[0] = <const uint8_t *>PyBytes_AS_STRING(payload)
+        return PyBytes_GET_SIZE(payload)
+    data[0] = (<FrameView>payload).data
+    return (<FrameView>payload).size
 
 
 class FrameError(ValueError):
@@ -61,7 +71,6 @@ cdef class Framer:
         self.partial = NULL
         self.filled = 0
         self.poisoned = False
-        self.view_minimum = FRAME_VIEW.default
         self.reserve = FRAME_RESERVE.default
 
     def __dealloc__(self):
@@ -70,18 +79,22 @@ cdef class Framer:
     def feed(self, data):
         """Take the next bytes of the stream and return the list of frames they complete.
 
-        Frames are `bytes`; with ``views=True`` a frame of some KiB or more that lies whole inside `data` is a
-        memoryview of it when `data` is bytes or a Chunk (which then cannot be recycled before the view is gone).
+        Frames are `bytes`; with ``views=True`` they are FrameViews of `data` itself when that is bytes or a Chunk
+        (which then refuses its last release before the views are gone), else of a copy of it.
 
         Raises:
             FrameTooLarge: when a frame exceeds `max_frame`; the framer is poisoned until `reset`.
             FrameError: when the framer is poisoned.
         """
         cdef Py_buffer buffer
+        cdef object owner = None
+        if self.views:
+            if type(data) is not bytes and not isinstance(data, Chunk):
+                data = bytes(memoryview(data))
+            owner = data if type(data) is bytes else memoryview(data)
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
-            return self.feed_bytes(<const uint8_t *>buffer.buf, buffer.len,
-                                   data if self.views and (type(data) is bytes or isinstance(data, Chunk)) else None)
+            return self.feed_bytes(<const uint8_t *>buffer.buf, buffer.len, owner)
         finally:
             PyBuffer_Release(&buffer)
 
@@ -94,6 +107,21 @@ cdef class Framer:
         """Forget the incomplete frame and the poison, as for a new stream."""
         self.forget()
         self.poisoned = False
+        self.refused = None
+
+    def leftover(self):
+        """Return the bytes that were fed and not handed out as frames, as they came: for whoever reads on instead."""
+        if self.refused is not None:
+            return self.refused
+        return PyBytes_FromStringAndSize(NULL if self.partial == NULL else bytes_data(self.partial), self.filled)
+
+    def pack(self, payloads):
+        """Return one bytes object with each of `payloads` as a frame, ready to be sent.
+
+        Raises:
+            FrameError: when a payload cannot be a frame (of this framer); FrameTooLarge for one over `max_frame`.
+        """
+        return self.pack_frames(payloads)
 
     def at_eof(self):
         """Check that the stream may end here.
@@ -136,30 +164,83 @@ cdef class Framer:
         self.filled += n
         return 0
 
-    cdef object finish(self):
-        """Hand out the partial frame as it stands."""
-        cdef object frame
-        if self.partial == NULL:
-            return EMPTY
-        self.grow(self.filled)
-        frame = <object>self.partial
-        self.forget()
-        return frame
+    cdef object finish(self, object owner):
+        """Hand out the partial frame as it stands, as a view when there is an owner, for those are what is wanted."""
+        cdef object frame = EMPTY
+        if self.partial != NULL:
+            self.grow(self.filled)
+            frame = <object>self.partial
+            self.forget()
+        if owner is None:
+            return frame
+        return make_view(frame, <const uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
 
     cdef object cut(self, const uint8_t *base, Py_ssize_t start, Py_ssize_t stop, object owner):
-        if owner is not None and stop - start >= self.view_minimum:
-            return memoryview(owner)[start:stop]
+        if owner is not None:
+            return make_view(owner, base + start, stop - start)
         return PyBytes_FromStringAndSize(<const char *>base + start, stop - start)
 
-    cdef int refuse(self, uint64_t size, list frames) except -1:
+    cdef int refuse(self, uint64_t size, list frames, bytes raw) except -1:
         self.forget()
         self.poisoned = True
+        self.refused = raw
         raise FrameTooLarge(f"a frame of at least {size} bytes is over the limit of {self.max_frame}", frames)
 
     cdef void forget(self) noexcept:
         Py_XDECREF(self.partial)
         self.partial = NULL
         self.filled = 0
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1:
+        """Raise FrameError unless these bytes can be a frame."""
+        if size > self.max_frame:
+            raise FrameTooLarge(f"a payload of {size} bytes is over the limit of {self.max_frame}")
+        return 0
+
+    cdef void put_head(self, uint8_t *out, Py_ssize_t size) noexcept:
+        """Write the `head_size` bytes that stand before a payload of `size` bytes."""
+
+    cdef void put_tail(self, uint8_t *out) noexcept:
+        """Write the `tail_size` bytes that stand behind a payload."""
+
+    cdef bytes pack_frames(self, object payloads):
+        cdef Py_ssize_t around = self.head_size + self.tail_size
+        cdef Py_ssize_t total = 0
+        cdef Py_ssize_t size
+        cdef list sources = None
+        cdef bytes packed
+        cdef object payload
+        cdef const uint8_t *data = NULL
+        cdef uint8_t *out
+        if type(payloads) is not list and type(payloads) is not tuple:
+            payloads = list(payloads)
+        for payload in payloads:
+            if type(payload) is not bytes and type(payload) is not FrameView:
+                # What somebody may change meanwhile is copied first.
+                sources = [
+                    item if type(item) is bytes or type(item) is FrameView else bytes(memoryview(item))
+                    for item in payloads
+                ]
+                break
+        if sources is None:
+            sources = payloads if type(payloads) is list else list(payloads)
+        for payload in sources:
+            size = payload_bytes(payload, &data)
+            self.check_payload(data, size)
+            total += size + around
+        packed = PyBytes_FromStringAndSize(NULL, total)
+        out = <uint8_t *>PyBytes_AS_STRING(packed)
+        for payload in sources:
+            size = payload_bytes(payload, &data)
+            self.put_head(out, size)
+            out += self.head_size
+            memcpy(out, data, size)
+            out += size
+            self.put_tail(out)
+            out += self.tail_size
+        return packed
 
 
 @cython.final
@@ -174,6 +255,7 @@ cdef class LengthFramer(Framer):
             max_frame = min(FRAME_SIZE.default, largest)
         self.max_frame = min(FRAME_SIZE.check(max_frame, "LengthFramer max_frame"), largest)
         self.prefix = prefix
+        self.head_size = prefix
         self.big_endian = big_endian
         self.views = views
         self.head_filled = 0
@@ -186,10 +268,13 @@ cdef class LengthFramer(Framer):
 
     def reset(self):
         """Forget the incomplete frame and the poison, as for a new stream."""
-        self.forget()
-        self.poisoned = False
+        Framer.reset(self)
         self.head_filled = 0
         self.need = -1
+
+    def leftover(self):
+        """Return the bytes that were fed and not handed out as frames, as they came: for whoever reads on instead."""
+        return PyBytes_FromStringAndSize(<const char *>self.head, self.head_filled) + Framer.leftover(self)
 
     def frame(self, payload):
         """Return ``(prefix, payload)`` for writelines; the payload is not copied.
@@ -197,17 +282,18 @@ cdef class LengthFramer(Framer):
         Raises:
             FrameTooLarge: when the payload is over `max_frame`.
         """
-        cdef uint64_t size
         cdef uint8_t head[8]
-        cdef int i
         cdef Py_ssize_t length = payload.nbytes if type(payload) is memoryview else len(payload)
-        if length > self.max_frame:
-            raise FrameTooLarge(f"a payload of {length} bytes is over the limit of {self.max_frame}")
-        size = length
-        for i in range(self.prefix):
-            head[self.prefix - 1 - i if self.big_endian else i] = size & 0xFF
-            size >>= 8
+        self.check_payload(NULL, length)
+        self.put_head(head, length)
         return PyBytes_FromStringAndSize(<char *>head, self.prefix), payload
+
+    cdef void put_head(self, uint8_t *out, Py_ssize_t size) noexcept:
+        cdef int i
+        cdef uint64_t left = size
+        for i in range(self.prefix):
+            out[self.prefix - 1 - i if self.big_endian else i] = left & 0xFF
+            left >>= 8
 
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
         cdef list frames = []
@@ -231,15 +317,18 @@ cdef class LengthFramer(Framer):
                         break
                     size = length_prefix(self.head, prefix, self.big_endian)
                 if size > <uint64_t>self.max_frame:
-                    self.head_filled = 0
-                    self.refuse(size, frames)
+                    if self.head_filled == 0:
+                        at -= prefix
+                    self.refuse(size, frames, PyBytes_FromStringAndSize(<const char *>p + at, n - at))
                 if n - at >= <Py_ssize_t>size:
                     # The common case: the frame lies whole in what was just read.
                     self.head_filled = 0
                     frames.append(self.cut(p, at, at + <Py_ssize_t>size, owner))
                     at += size
                     continue
-                self.head_filled = prefix
+                if self.head_filled == 0:
+                    memcpy(self.head, p + at - prefix, prefix)
+                    self.head_filled = prefix
                 self.need = size
             else:
                 take = min(self.need - self.filled, n - at)
@@ -248,7 +337,7 @@ cdef class LengthFramer(Framer):
                 if self.filled == self.need:
                     self.need = -1
                     self.head_filled = 0
-                    frames.append(self.finish())
+                    frames.append(self.finish(owner))
         return frames
 
 
@@ -264,6 +353,7 @@ cdef class DelimiterFramer(Framer):
             raise ValueError(f"DelimiterFramer delimiter length: at most {sizeof(self.mark)} bytes")
         p = <const uint8_t *>PyBytes_AS_STRING(self.delimiter)
         memcpy(self.mark, p, self.mark_size)
+        self.tail_size = self.mark_size
         self.max_frame = FRAME_SIZE.default if max_frame is None else FRAME_SIZE.check(
             max_frame, "DelimiterFramer max_frame")
         self.views = views
@@ -276,24 +366,26 @@ cdef class DelimiterFramer(Framer):
             FrameError: when the receiver would end the frame elsewhere, since the delimiter occurs before its end.
         """
         cdef Py_buffer buffer
-        cdef uint8_t joint[30]
-        cdef Py_ssize_t tail
-        cdef bint bad
         PyObject_GetBuffer(payload, &buffer, PyBUF_SIMPLE)
         try:
-            if buffer.len > self.max_frame:
-                raise FrameTooLarge(f"a payload of {buffer.len} bytes is over the limit of {self.max_frame}")
-            # Inside the payload, or made of its tail and the beginning of the delimiter itself.
-            tail = min(buffer.len, self.mark_size - 1)
-            memcpy(joint, <const uint8_t *>buffer.buf + buffer.len - tail, tail)
-            memcpy(joint + tail, self.mark, self.mark_size - 1)
-            bad = (self.find(<const uint8_t *>buffer.buf, buffer.len) >= 0
-                   or self.find(joint, tail + self.mark_size - 1) >= 0)
+            self.check_payload(<const uint8_t *>buffer.buf, buffer.len)
         finally:
             PyBuffer_Release(&buffer)
-        if bad:
-            raise FrameError(f"the payload contains the delimiter {self.delimiter!r}")
         return payload, self.delimiter
+
+    cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1:
+        cdef uint8_t joint[30]
+        cdef Py_ssize_t tail = min(size, self.mark_size - 1)
+        Framer.check_payload(self, data, size)
+        # Inside the payload, or made of its tail and the beginning of the delimiter itself.
+        memcpy(joint, data + size - tail, tail)
+        memcpy(joint + tail, self.mark, self.mark_size - 1)
+        if self.find(data, size) >= 0 or self.find(joint, tail + self.mark_size - 1) >= 0:
+            raise FrameError(f"the payload contains the delimiter {self.delimiter!r}")
+        return 0
+
+    cdef void put_tail(self, uint8_t *out) noexcept:
+        memcpy(out, self.mark, self.mark_size)
 
     cdef Py_ssize_t find(self, const uint8_t *p, Py_ssize_t n) noexcept nogil:
         cdef const uint8_t *hit
@@ -308,7 +400,7 @@ cdef class DelimiterFramer(Framer):
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
         cdef list frames = []
         cdef Py_ssize_t at = 0
-        cdef Py_ssize_t hit, tail, ahead
+        cdef Py_ssize_t hit, tail, ahead, size
         cdef uint8_t joint[30]
         if self.poisoned:
             raise FrameError("this framer refused a frame before; the stream is lost")
@@ -320,33 +412,41 @@ cdef class DelimiterFramer(Framer):
             memcpy(joint + tail, p, ahead)
             hit = self.find(joint, tail + ahead)
             if hit >= 0:
-                self.filled -= tail - hit
+                size = self.filled - tail + hit
+                if size > self.max_frame:
+                    self.refuse(size, frames, self.held(p, n))
+                self.filled = size
+                frames.append(self.finish(owner))
                 at = hit + self.mark_size - tail
-                if self.filled > self.max_frame:
-                    self.refuse(self.filled, frames)
-                frames.append(self.finish())
             else:
                 hit = self.find(p, n)
-                if self.filled + (n if hit < 0 else hit) - (self.mark_size - 1 if hit < 0 else 0) > self.max_frame:
-                    self.refuse(self.filled + (n - self.mark_size + 1 if hit < 0 else hit), frames)
+                size = self.filled + (n - self.mark_size + 1 if hit < 0 else hit)
+                if size > self.max_frame:
+                    self.refuse(size, frames, self.held(p, n))
                 if hit < 0:
                     self.absorb(p, n, -1)
                     return frames
                 self.absorb(p, hit, self.filled + hit)
-                frames.append(self.finish())
+                frames.append(self.finish(owner))
                 at = hit + self.mark_size
         while at < n:
             hit = self.find(p + at, n - at)
+            size = n - at - self.mark_size + 1 if hit < 0 else hit
+            if size > self.max_frame:
+                self.refuse(size, frames, PyBytes_FromStringAndSize(<const char *>p + at, n - at))
             if hit < 0:
-                if n - at - (self.mark_size - 1) > self.max_frame:
-                    self.refuse(n - at - self.mark_size + 1, frames)
                 self.absorb(p + at, n - at, -1)
                 break
-            if hit > self.max_frame:
-                self.refuse(hit, frames)
             frames.append(self.cut(p, at, at + hit, owner))
             at += hit + self.mark_size
         return frames
+
+    cdef bytes held(self, const uint8_t *p, Py_ssize_t n):
+        """The bytes of the frame in progress and the n that follow."""
+        cdef bytes raw = PyBytes_FromStringAndSize(NULL, self.filled + n)
+        memcpy(PyBytes_AS_STRING(raw), bytes_data(self.partial), self.filled)
+        memcpy(PyBytes_AS_STRING(raw) + self.filled, p, n)
+        return raw
 
 
 @cython.final
@@ -364,10 +464,13 @@ cdef class FixedFramer(Framer):
         Raises:
             FrameError: unless the payload has exactly `size` bytes.
         """
-        cdef Py_ssize_t length = payload.nbytes if type(payload) is memoryview else len(payload)
-        if length != self.size:
-            raise FrameError(f"a payload of {length} bytes is not a frame of {self.size}")
+        self.check_payload(NULL, payload.nbytes if type(payload) is memoryview else len(payload))
         return EMPTY, payload
+
+    cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1:
+        if size != self.size:
+            raise FrameError(f"a payload of {size} bytes is not a frame of {self.size}")
+        return 0
 
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
         cdef list frames = []
@@ -379,7 +482,7 @@ cdef class FixedFramer(Framer):
             at = take
             if self.filled < self.size:
                 return frames
-            frames.append(self.finish())
+            frames.append(self.finish(owner))
         while n - at >= self.size:
             frames.append(self.cut(p, at, at + self.size, owner))
             at += self.size

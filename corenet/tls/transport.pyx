@@ -119,8 +119,11 @@ cdef class TlsTransport(Consumer):
         )
 
     cdef int adopt(self, object protocol) except -1:
+        cdef object former = self.protocol
         self.protocol = protocol
         self.buffered_protocol = isinstance(protocol, asyncio.BufferedProtocol)
+        if former is not None and former is not protocol and isinstance(former, Consumer):
+            (<Consumer>former).replaced(protocol)
         return 0
 
     # --- shape ----------------------------------------------------------------------------------------------------
@@ -202,6 +205,8 @@ cdef class TlsTransport(Consumer):
     def set_protocol(self, protocol: object) -> None:
         """Put another protocol in the place of the present one."""
         self.adopt(protocol)
+        if isinstance(protocol, Consumer):
+            (<Consumer>protocol).adopted(self)
 
     def get_protocol(self) -> object:
         """Return the protocol, None once the connection was lost."""
@@ -383,6 +388,9 @@ cdef class TlsTransport(Consumer):
             if self.app_state == APP_NEW:
                 self.app_state = APP_MADE
                 self.protocol.connection_made(self)
+            elif isinstance(self.protocol, Consumer):
+                # After an upgrade: what it writes from now on must not take the way below us.
+                (<Consumer>self.protocol).adopted(self)
             self.wake(None)
             if self.state == OPEN and self.backlog is not None:
                 self.flush_backlog()
@@ -608,6 +616,26 @@ cdef class TlsTransport(Consumer):
             raise
         except BaseException as error:
             self.fatal(error, "Fatal error on SSL protocol")
+
+    def write_frame(self, payload: object) -> None:
+        """Send `payload` as one frame of the protocol's framing, header and payload in one TLS record if they fit.
+
+        Raises:
+            TypeError: when the protocol is no FramedProtocol.
+            FrameError: when the payload cannot be a frame of this framing.
+        """
+        self.write_frames((payload,))
+
+    def write_frames(self, payloads: object) -> None:
+        """Send each of `payloads` as one frame, all in as few TLS records as they allow.
+
+        Raises:
+            TypeError: when the protocol is no FramedProtocol.
+            FrameError: when a payload cannot be a frame; nothing is sent then.
+        """
+        if not isinstance(self.protocol, Consumer):
+            raise TypeError(f"{type(self.protocol).__name__} has no framing; use a FramedProtocol")
+        (<Consumer>self.protocol).send_frames(self, payloads)
 
     cdef int encrypt(self, object data) except -1:
         """Encrypt `data`, handing ciphertext down on the way when it is much; keep what cannot be encrypted yet."""

@@ -1,6 +1,6 @@
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from typing_extensions import Buffer
@@ -17,7 +17,7 @@ class Roster:
 
 class StreamTransport(StreamBase):
     def write_frame(self, payload: Buffer) -> None: ...
-    def write_frames(self, payloads: list[Buffer] | tuple[Buffer, ...]) -> None: ...
+    def write_frames(self, payloads: Iterable[Buffer]) -> None: ...
 
 def make_stream(
     loop: Engine,

@@ -60,7 +60,7 @@ cdef class StreamTransport(StreamBase):
         self.write_frames((payload,))
 
     def write_frames(self, payloads: object) -> None:
-        """Send each payload of a list or tuple as one frame, all in as few system calls as they allow.
+        """Send each of `payloads` as one frame, all in as few system calls as they allow.
 
         Raises:
             TypeError: when the protocol is no FramedProtocol.

@@ -16,17 +16,16 @@ cdef enum:
     BUFFERED = 1    # get_buffer and buffer_updated
     CONSUMER = 2    # Consumer.bytes_received
 
-cdef class StreamBase(Transport)
-
 cdef class Consumer(Watcher):
     # Where the next bytes are to be received, `room` of them; NULL: in the loop's own buffer.
     cdef uint8_t *lend(self, size_t *room) except? NULL
     # Called with what was received, valid during the call only; exceptions of user code do not leave it.
     cdef int bytes_received(self, const uint8_t *data, size_t length) except -1
-    # Called when `protocol` has taken its place on a transport.
+    # Called when it was put on a transport, and when `protocol` has taken its place there.
+    cdef int adopted(self, object transport) except -1
     cdef int replaced(self, object protocol) except -1
-    # Write each of `payloads` as a frame of the framing that this protocol speaks.
-    cdef int send_frames(self, StreamBase transport, object payloads) except -1
+    # Write each of `payloads` as a frame of the framing that this protocol speaks, on any transport.
+    cdef int send_frames(self, object transport, object payloads) except -1
 
 cdef class StreamBase(Transport):
     cdef WriteQueue queue

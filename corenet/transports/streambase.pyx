@@ -60,10 +60,13 @@ cdef class Consumer(Watcher):
     cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
         return 0
 
+    cdef int adopted(self, object transport) except -1:
+        return 0
+
     cdef int replaced(self, object protocol) except -1:
         return 0
 
-    cdef int send_frames(self, StreamBase transport, object payloads) except -1:
+    cdef int send_frames(self, object transport, object payloads) except -1:
         raise TypeError(f"{type(self).__name__} has no framing; frames are written by way of a FramedProtocol")
 
 
@@ -120,6 +123,8 @@ cdef class StreamBase(Transport):
             self.kind = PLAIN
         self.protocol = protocol
         self.protocol_connected = True
+        if self.consumer is not None:
+            self.consumer.adopted(self)
         if former is not None and former is not protocol:
             former.replaced(protocol)
         return 0

@@ -10,6 +10,7 @@ import pytest
 
 from corenet.core.buffers import BufferPool
 from corenet.core.framer import DelimiterFramer, FixedFramer, FrameError, FrameTooLarge, IncompleteFrame, LengthFramer
+from corenet.core.views import FrameView
 
 
 @pytest.mark.parametrize("prefix", [1, 2, 4, 8])
@@ -89,18 +90,63 @@ def test_end_of_stream_inside_a_frame() -> None:
     assert caught.value.pending == 4
 
 
-def test_views_are_views_of_large_frames_only() -> None:
-    large = bytes(10000)
+def test_views_are_views_of_any_size() -> None:
     framer = LengthFramer(2, views=True)
-    small_frame, large_frame = framer.feed(b"\0\1a" + struct.pack(">H", len(large)) + large)
-    assert type(small_frame) is bytes
-    assert type(large_frame) is memoryview and large_frame == large
+    data = b"\0\1a\0\0" + struct.pack(">H", 10000) + bytes(10000)
+    frames = framer.feed(data) + framer.feed(b"\0\2x") + framer.feed(b"y")
+    assert {type(frame) for frame in frames} == {FrameView}
+    assert frames == [b"a", b"", bytes(10000), b"xy"]
+    # Of the data itself; the last, which came in two pieces, of what it was put together in.
+    assert [frame.pins for frame in frames if isinstance(frame, FrameView)] == [len(data)] * 3 + [2]
 
 
 def test_views_never_point_into_mutable_buffers() -> None:
-    data = bytearray(struct.pack(">H", 10000) + bytes(10000))
+    data = bytearray(b"\0\2ab")
     (frame,) = LengthFramer(2, views=True).feed(data)
-    assert type(frame) is bytes
+    data[2:] = b"xy"
+    assert frame == b"ab"
+
+
+def test_leftover_is_what_was_fed_and_not_handed_out() -> None:
+    framers = (LengthFramer(4), LengthFramer(4), DelimiterFramer(b"--"), FixedFramer(4))
+    streams = (b"\0\0\0", b"\0\0\0\5abc", b"abc-", b"xy")
+    for framer, stream in zip(framers, streams, strict=True):
+        for at in range(len(stream)):
+            framer.feed(stream[at : at + 1])
+        assert framer.leftover() == stream
+        framer.reset()
+        assert framer.leftover() == b""
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_leftover_of_a_refused_stream_begins_with_the_frame_refused(size: int) -> None:
+    for framer, good, bad in (
+        (LengthFramer(2, max_frame=3), b"\0\1a", b"\0\4abcd"),
+        (DelimiterFramer(b"--", max_frame=3), b"a--", b"abcd--e"),
+        (DelimiterFramer(b"\n", max_frame=3), b"a\n", b"abcdefg"),
+    ):
+        stream = good + bad
+        frames: list[object] = []
+        for fed in range(size, len(stream) + size, size):
+            try:
+                frames += framer.feed(stream[fed - size : fed])
+            except FrameTooLarge as error:
+                frames += [*error.frames, "refused"]
+                break
+        assert frames == [b"a", "refused"]
+        assert framer.leftover() == stream[len(good) : fed]
+
+
+def test_pack_is_the_whole_stream() -> None:
+    payloads = [b"a", b"", bytearray(b"bc"), memoryview(b"def")]
+    assert LengthFramer(2, big_endian=False).pack(payloads) == b"\1\0a\0\0\2\0bc\3\0def"
+    assert DelimiterFramer(b"\r\n").pack(payloads) == b"a\r\n\r\nbc\r\ndef\r\n"
+    assert FixedFramer(1).pack(iter([b"x", b"y"])) == b"xy"
+    assert LengthFramer(8).pack(LengthFramer(1, views=True).feed(b"\1v")) == b"\0" * 7 + b"\1v"
+    assert LengthFramer(4).pack(()) == b""
+    for framer, payload in ((LengthFramer(1), bytes(256)), (DelimiterFramer(b"aa"), b"xa"), (FixedFramer(2), b"")):
+        with pytest.raises(FrameError):
+            framer.pack([payload])
 
 
 def test_a_view_of_a_chunk_keeps_the_chunk() -> None:

@@ -1,0 +1,396 @@
+"""What stands between received bytes and a protocol that wants whole messages: splitting, batches, pausing, the end.
+
+On our own streams bytes are received into blocks that views can keep (or into the loop's buffer when frames are to be
+bytes) and never become an object as a whole; on any other transport, TLS included, the same code runs on what
+``data_received`` brings. One read's frames are the unit of work: pausing in between leaves at most that many waiting,
+and when another protocol takes the transport over, what was not handed on as frames goes to it as it came.
+"""
+
+import asyncio
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+
+from corenet.core.framer cimport Framer
+from corenet.core.views cimport Block, FrameView, receive_block
+from corenet.transports.base cimport call_method1
+from corenet.transports.stream cimport StreamTransport
+from corenet.transports.streambase cimport Consumer
+
+from corenet.core.framer import FrameTooLarge, IncompleteFrame
+from corenet.limits import FRAME_BATCH, FRAME_JOIN
+
+__all__ = ["FrameSplitter"]
+
+cdef Py_ssize_t JOIN = FRAME_JOIN.default
+
+
+cdef inline Py_ssize_t fixed_bytes(object payload, const uint8_t **data) noexcept:
+    """Where the bytes of an unchangeable payload are and how many; -1 for a payload of another kind."""
+    if type(payload) is bytes:
+        data[0] = <const uint8_t *>PyBytes_AS_STRING(payload)
+        return PyBytes_GET_SIZE(payload)
+    if type(payload) is FrameView:
+        data[0] = (<FrameView>payload).data
+        return (<FrameView>payload).size
+    return -1
+
+
+cdef object force_close_of(object transport):
+    """What ends the connection of `transport` with an error of our own for a reason, or None."""
+    cdef object below
+    if not hasattr(transport, "write_frame"):
+        # That of asyncio's TLS transport calls a method with an argument which that does not take.
+        below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        if below is not None:
+            transport = below
+    return getattr(transport, "_force_close", None)
+
+
+cdef class FrameSplitter(Consumer):
+    """The half of FramedProtocol that runs in C."""
+
+    def __init__(self, framer: object, *, views: bool = True, batch: int | None = None) -> None:
+        if not isinstance(framer, Framer):
+            raise TypeError(f"framer must be a LengthFramer, DelimiterFramer or FixedFramer, not {framer!r}")
+        self.framer = framer
+        self.views = views
+        self.batch = FRAME_BATCH.default if batch is None else FRAME_BATCH.check(batch, "FramedProtocol batch")
+
+    # --- receiving ------------------------------------------------------------------------------------------------
+
+    cdef uint8_t *lend(self, size_t *room) except? NULL:
+        cdef Block block
+        if not self.views:
+            return NULL
+        block = receive_block()
+        room[0] = block.size - block.used
+        return block.data + block.used
+
+    cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
+        cdef Block block = None
+        if self.views:
+            # The one that `lend` chose: nothing has run since.
+            block = receive_block()
+            block.used = (data - block.data) + length
+        try:
+            self.accept(data, length, block)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.transport._fatal_error(error, "Fatal error: protocol.frames_received() call failed.")
+        return 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from a transport that knows nothing of frames."""
+        if type(data) is not bytes:
+            data = bytes(data)
+        self.accept(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data if self.views else None)
+
+    cdef int accept(self, const uint8_t *data, Py_ssize_t size, object owner) except -1:
+        cdef list frames
+        # Bytes come again when a layer such as TLS took our place below and is now our transport.
+        self.gone = False
+        if self.ended:
+            return 0
+        if self.failure is not None:
+            # Frames before the fault still wait, and whoever gets them may hand the rest over.
+            self.framer.refused = (self.framer.refused or b"") + (<const char *>data)[:size]
+            return 0
+        try:
+            frames = self.framer.feed_bytes(data, size, owner)
+        except FrameTooLarge as error:
+            self.failure = error
+            frames = error.frames
+        if frames:
+            self.hand_on(frames)
+        if self.failure is not None and self.backlog is None and not self.gone:
+            self.fail()
+        return 0
+
+    cdef int hand_on(self, list frames) except -1:
+        if self.backlog is not None:
+            # Paused on a transport that delivered once more.
+            self.backlog.extend(frames)
+            return 0
+        if self.paused or self.inside or len(frames) > self.batch:
+            self.backlog = frames
+            self.backlog_at = 0
+            return self.hand_on_backlog()
+        self.inside = True
+        try:
+            call_method1(self, "frames_received", frames)
+        finally:
+            self.inside = False
+        if self.successor is not None:
+            return self.pass_on()
+        if self.backlog is not None:
+            # Put back, or received, during the call.
+            return self.hand_on_backlog()
+        return 0
+
+    cdef int hand_on_backlog(self) except -1:
+        """Hand on what waits, a batch at a time, until somebody pauses or takes over."""
+        cdef list frames
+        if self.inside:
+            return 0
+        self.inside = True
+        try:
+            while self.backlog is not None and not self.paused and self.successor is None:
+                if self.transport is not None and self.transport.is_closing():
+                    # As with any protocol: nothing more after close().
+                    self.backlog = None
+                    break
+                frames = self.backlog[self.backlog_at:self.backlog_at + self.batch]
+                self.backlog_at += len(frames)
+                if self.backlog_at >= len(self.backlog):
+                    self.backlog = None
+                    self.backlog_at = 0
+                call_method1(self, "frames_received", frames)
+        finally:
+            self.inside = False
+        if self.successor is not None:
+            return self.pass_on()
+        return 0
+
+    def pause_frames(self) -> None:
+        """Hand on no more frames after the present batch and stop receiving."""
+        if not self.paused:
+            self.paused = True
+            if self.transport is not None and not self.gone:
+                self.transport.pause_reading()
+
+    def resume_frames(self) -> None:
+        """Go on after `pause_frames`; frames that wait come in the next turn of the loop."""
+        if not self.paused:
+            return
+        self.paused = False
+        if self.gone or self.ended:
+            return
+        if self.backlog is None and self.failure is None and not self.eof_due:
+            self.transport.resume_reading()
+        else:
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Hand on what waited, then what comes after it."""
+        if self.paused or self.gone or self.ended:
+            return
+        try:
+            if self.backlog is not None:
+                self.hand_on_backlog()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.ended = True
+            self.failure = error
+            force_close = force_close_of(self.transport)
+            if force_close is None:
+                self.transport.abort()
+            else:
+                force_close(error)
+            raise
+        if self.paused or self.gone or self.ended:
+            return
+        if self.failure is not None:
+            self.fail()
+        elif self.eof_due:
+            self.eof_due = False
+            if not self.finish_eof():
+                self.transport.close()
+        else:
+            self.transport.resume_reading()
+
+    @property
+    def pending(self) -> int:
+        """How many received bytes wait: of an incomplete frame, and of frames held back by `pause_frames`."""
+        cdef Py_ssize_t size = self.framer.pending
+        if self.backlog is not None:
+            for frame in self.backlog[self.backlog_at:]:
+                size += len(frame)
+        return size
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    cdef int fail(self) except -1:
+        """End the connection with `failure` as the reason that connection_lost is told."""
+        if self.ended:
+            return 0
+        self.ended = True
+        if self.transport is not None and self.transport.is_closing():
+            return 0
+        force_close = force_close_of(self.transport)
+        if force_close is None:
+            # The way out that every transport has: it ends the connection with what its protocol raises.
+            raise self.failure
+        force_close(self.failure)
+        return 0
+
+    def eof_received(self) -> object:
+        """The peer sends no more: tell `frames_ended`, or fail when that is in the middle of a frame."""
+        if self.ended or self.gone:
+            return None
+        if self.backlog is not None or self.paused:
+            self.eof_due = True
+            return True
+        return self.finish_eof()
+
+    cdef object finish_eof(self):
+        cdef Py_ssize_t held = self.framer.pending
+        if held:
+            self.failure = IncompleteFrame(f"the stream ended inside a frame, {held} bytes of it had arrived", held)
+            self.fail()
+            return None
+        self.ended = True
+        return self.frames_ended()
+
+    # --- another protocol takes over ------------------------------------------------------------------------------
+
+    cdef int adopted(self, object transport) except -1:
+        self.transport = transport
+        self.gone = False
+        return 0
+
+    cdef int replaced(self, object protocol) except -1:
+        self.successor = protocol
+        if not self.inside:
+            self.pass_on()
+        return 0
+
+    def _replaced(self, protocol: object) -> None:
+        """The same for transports that do not tell their former protocol; again for one that does is harmless."""
+        if not self.gone and self.successor is None:
+            self.replaced(protocol)
+
+    cdef object rest(self):
+        """The bytes that were received and not handed on, as they came."""
+        cdef object raw = self.framer.leftover()
+        cdef list frames
+        if self.backlog is not None:
+            frames = self.backlog[self.backlog_at:]
+            raw = self.framer.pack_frames(frames) + raw
+        self.backlog = None
+        self.backlog_at = 0
+        self.failure = None
+        self.framer.reset()
+        return raw
+
+    cdef int pass_on(self) except -1:
+        """Give the rest to the protocol that took our place."""
+        cdef object successor = self.successor
+        cdef object raw = self.rest()
+        cdef object room
+        cdef Py_ssize_t taken
+        cdef object transport = self.transport
+        self.successor = None
+        self.gone = True
+        if self.paused:
+            self.paused = False
+            transport.resume_reading()
+        if isinstance(successor, FrameSplitter) and (<FrameSplitter>successor).transport is None:
+            (<FrameSplitter>successor).transport = self.transport
+        if raw and isinstance(successor, asyncio.BufferedProtocol):
+            while raw:
+                room = memoryview(successor.get_buffer(len(raw))).cast("B")
+                taken = min(len(room), len(raw))
+                if taken == 0:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                room[:taken] = raw[:taken]
+                successor.buffer_updated(taken)
+                raw = raw[taken:]
+        elif raw:
+            successor.data_received(raw)
+        if self.eof_due:
+            self.eof_due = False
+            if not successor.eof_received():
+                transport.close()
+        return 0
+
+    def _put_back(self, frames: list[object]) -> None:
+        """Frames of the present batch that the callback leaves to its successor."""
+        if self.backlog is None:
+            self.backlog = list(frames)
+        else:
+            self.backlog[:self.backlog_at] = frames
+        self.backlog_at = 0
+
+    # --- sending --------------------------------------------------------------------------------------------------
+
+    cdef int send_frames(self, object transport, object payloads) except -1:
+        cdef const uint8_t *data
+        cdef bytes packed
+        if type(transport) is not StreamTransport:
+            transport.write(self.framer.pack_frames(payloads))
+            return 0
+        if type(payloads) is not list and type(payloads) is not tuple:
+            payloads = list(payloads)
+        for payload in payloads:
+            if fixed_bytes(payload, &data) >= JOIN:
+                return self.send_parts(transport, payloads)
+        packed = self.framer.pack_frames(payloads)
+        if packed:
+            (<StreamTransport>transport).submit(packed, PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
+        return 0
+
+    cdef int send_parts(self, StreamTransport stream, object payloads) except -1:
+        """Small payloads copied beside their headers, large ones as they are; everything in one vector."""
+        cdef const uint8_t *data = NULL
+        cdef Py_ssize_t size
+        cdef Py_ssize_t head_size = self.framer.head_size
+        cdef Py_ssize_t tail_size = self.framer.tail_size
+        cdef uint8_t head[8]
+        cdef uint8_t tail[16]
+        cdef list pieces = []
+        cdef list small = []
+        cdef bint corked = stream.corked
+        for payload in payloads:
+            size = fixed_bytes(payload, &data)
+            if size < JOIN:
+                small.append(payload)
+                continue
+            self.framer.check_payload(data, size)
+            if small:
+                pieces.append(self.framer.pack_frames(small))
+                small = []
+            if head_size:
+                self.framer.put_head(head, size)
+                pieces.append((<const char *>head)[:head_size])
+            pieces.append(payload)
+            if tail_size:
+                self.framer.put_tail(tail)
+                pieces.append((<const char *>tail)[:tail_size])
+        if small:
+            pieces.append(self.framer.pack_frames(small))
+        stream.corked = True
+        try:
+            for item in pieces:
+                size = fixed_bytes(item, &data)
+                if size:
+                    stream.submit(item, <const char *>data, size)
+        finally:
+            stream.corked = corked
+        if not corked and not stream.writing and (stream.pending is not None or stream.queue.count):
+            stream.flush()
+            stream.maybe_pause()
+        return 0
+
+    def write_frame(self, payload: object) -> None:
+        """Send `payload` as one frame; never blocks, see `pause_writing` for flow control.
+
+        Raises:
+            FrameError: when the payload cannot be a frame of this framing.
+        """
+        self.write_frames((payload,))
+
+    def write_frames(self, payloads: object) -> None:
+        """Send each payload as one frame, all in as few system calls as the transport allows.
+
+        Raises:
+            FrameError: when a payload cannot be a frame; nothing is sent then.
+        """
+        if self.transport is None:
+            raise RuntimeError("write_frames before connection_made")
+        if type(self.transport) is StreamTransport:
+            (<StreamTransport>self.transport).check_writable()
+        self.send_frames(self.transport, payloads)

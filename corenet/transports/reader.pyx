@@ -1,0 +1,526 @@
+"""The buffer and the waiting of a stream reader, with the semantics of asyncio.StreamReader to the letter.
+
+What arrives while nothing is unread becomes one bytes object, which a read that asks for as much gets as it is; only
+what piles up is copied together. A read is no coroutine but a small object that can be awaited like one, since it
+either has its result at once or waits for one future: a coroutine for each read costs more than the read.
+"""
+
+import asyncio
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport uint8_t
+from libc.string cimport memchr, memcpy, memmove
+
+from corenet.core.engine cimport Engine
+
+from corenet.limits import STREAM_LIMIT
+
+cdef extern from *:
+    """
+    /* What the interpreter calls for each step of an await. Set by hand because the functions that Cython makes of
+       __next__ and send can tell a result only by raising StopIteration, with a traceback nobody looks at. */
+    static void corenet_set_steps(PyObject *type, int (*send)(PyObject *, PyObject *, PyObject **), iternextfunc next) {
+        ((PyTypeObject *)type)->tp_as_async->am_send = (sendfunc)send;
+        ((PyTypeObject *)type)->tp_iternext = next;
+    }
+    """
+    ctypedef int (*stepfunc "sendfunc")(object, object, PyObject **) except -1
+    ctypedef PyObject *(*iternextfunc)(object) except? NULL
+    void set_steps "corenet_set_steps"(object type, stepfunc send, iternextfunc next)
+    const int PYGEN_RETURN, PYGEN_NEXT
+    PyObject *PyExc_StopIteration
+    void PyErr_SetObject(PyObject *kind, object value)
+
+cdef extern from "string.h" nogil:
+    void *memmem(const void *haystack, size_t haystack_size, const void *needle, size_t needle_size)
+
+__all__ = ["ReaderCore", "Reading"]
+
+cdef Py_ssize_t DEFAULT_LIMIT = STREAM_LIMIT.default
+cdef object Future = asyncio.Future
+cdef bytes EMPTY = b""
+cdef bytes NEWLINE = b"\n"
+
+cdef enum:
+    READ = 0
+    EXACTLY = 1
+    UNTIL = 2
+    LINE = 3
+    ALL = 4
+
+cdef enum:
+    FRESH = 0
+    WAITING = 1
+    FINISHED = 2
+
+
+cdef class ReaderCore:
+    """What `corenet.StreamReader` adds to asyncio's: it takes the place of all that touches the buffer."""
+
+    def __init__(self, limit: int = DEFAULT_LIMIT, loop: object = None) -> None:
+        if limit <= 0:
+            raise ValueError("Limit cannot be <= 0")
+        self._limit = limit
+        self._loop = asyncio.get_event_loop() if loop is None else loop
+        self._source_traceback = None
+        self.native = isinstance(self._loop, Engine)
+        if self._loop.get_debug():
+            self._source_traceback = asyncio.format_helpers.extract_stack()
+
+    def __dealloc__(self) -> None:
+        PyMem_RawFree(self.data)
+
+    @property
+    def _buffer(self) -> bytearray:
+        """A copy of what was received and not read; for those who look at asyncio's attribute of this name."""
+        return bytearray((<const char *>self.first())[:self.unread()])
+
+    @property
+    def _waiter(self) -> object:
+        return self.waiter
+
+    @_waiter.setter
+    def _waiter(self, waiter: object) -> None:
+        self.waiter = waiter
+
+    # --- the buffer -----------------------------------------------------------------------------------------------
+
+    cdef Py_ssize_t unread(self) noexcept:
+        if self.whole is not None:
+            return PyBytes_GET_SIZE(self.whole) - self.whole_at
+        return self.stop - self.start
+
+    cdef const uint8_t *first(self) noexcept:
+        if self.whole is not None:
+            return <const uint8_t *>PyBytes_AS_STRING(self.whole) + self.whole_at
+        return self.data + self.start
+
+    cdef int feed(self, const uint8_t *data, Py_ssize_t length, bytes owner) except -1:
+        """Append bytes and wake whoever waits; `owner` is the bytes object that they are all of, or None."""
+        cdef Py_ssize_t held = self.unread()
+        if length == 0:
+            return 0
+        if held == 0:
+            self.whole = PyBytes_FromStringAndSize(<const char *>data, length) if owner is None else owner
+            self.whole_at = 0
+        else:
+            self.append(data, length)
+        if self.waiter is not None:
+            self.wake(None)
+        if held + length > 2 * self._limit and not self._paused and self._transport is not None:
+            try:
+                self._transport.pause_reading()
+            except NotImplementedError:
+                # It cannot be paused: all must be kept, and asking again would not help.
+                self._transport = None
+            else:
+                self._paused = True
+        return 0
+
+    cdef int append(self, const uint8_t *data, Py_ssize_t length) except -1:
+        cdef Py_ssize_t held = self.unread()
+        cdef Py_ssize_t wanted = held + length
+        cdef bytes whole = self.whole
+        cdef uint8_t *grown
+        if whole is None and self.start and wanted <= self.capacity and self.stop + length > self.capacity:
+            memmove(self.data, self.data + self.start, held)
+            self.start = 0
+            self.stop = held
+        if wanted > self.capacity - (0 if whole is not None else self.start):
+            wanted = max(wanted + (0 if whole is not None else self.start), 2 * self.capacity)
+            grown = <uint8_t *>PyMem_RawRealloc(self.data, wanted)
+            if grown == NULL:
+                raise MemoryError(f"no memory for {wanted} unread bytes")
+            self.data = grown
+            self.capacity = wanted
+        if whole is not None:
+            memcpy(self.data, self.first(), held)
+            self.start = 0
+            self.stop = held
+            self.whole = None
+        memcpy(self.data + self.stop, data, length)
+        self.stop += length
+        return 0
+
+    cdef bytes take(self, Py_ssize_t size):
+        """Remove and return the first `size` unread bytes, or all if there are fewer."""
+        cdef bytes taken = self.whole
+        size = min(size, self.unread())
+        if taken is None or self.whole_at or size < PyBytes_GET_SIZE(taken):
+            taken = PyBytes_FromStringAndSize(<const char *>self.first(), size)
+        self.drop(size)
+        return taken
+
+    cdef int drop(self, Py_ssize_t size) except -1:
+        """Remove the first `size` unread bytes; an empty buffer holds no memory."""
+        if self.whole is not None:
+            self.whole_at += size
+            if self.whole_at == PyBytes_GET_SIZE(self.whole):
+                self.whole = None
+        else:
+            self.start += size
+        if self.whole is None and self.start == self.stop and self.data != NULL:
+            PyMem_RawFree(self.data)
+            self.data = NULL
+            self.start = self.stop = self.capacity = 0
+        return 0
+
+    # --- the source -----------------------------------------------------------------------------------------------
+
+    def set_transport(self, transport: object) -> None:
+        """Remember the transport that is paused when more than twice the limit is unread."""
+        assert self._transport is None, "Transport already set"
+        self._transport = transport
+
+    def feed_data(self, data: object) -> None:
+        """Append bytes; wakes whoever waits."""
+        cdef Py_buffer view
+        assert not self._eof, "feed_data after feed_eof"
+        if type(data) is bytes:
+            self.feed(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
+            return
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.feed(<const uint8_t *>view.buf, view.len, None)
+        finally:
+            PyBuffer_Release(&view)
+
+    def feed_eof(self) -> None:
+        """No more bytes will come; wakes whoever waits."""
+        self._eof = True
+        self.wake(None)
+
+    def at_eof(self) -> bool:
+        """Tell whether everything was read and no more will come."""
+        return self._eof and self.unread() == 0
+
+    def exception(self) -> BaseException | None:
+        """Return what ended the stream, if it ended badly."""
+        return self._exception
+
+    def set_exception(self, error: BaseException) -> None:
+        """End the stream badly; wakes whoever waits with `error`."""
+        self._exception = error
+        self.wake(error)
+
+    def _wakeup_waiter(self) -> None:
+        self.wake(None)
+
+    def _maybe_resume_transport(self) -> None:
+        self.maybe_resume()
+
+    cdef int wake(self, object error) except -1:
+        cdef object waiter = self.waiter
+        if waiter is None:
+            return 0
+        self.waiter = None
+        if not waiter.cancelled():
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+        return 0
+
+    cdef int maybe_resume(self) except -1:
+        if self._paused and self.unread() <= self._limit:
+            self._paused = False
+            self._transport.resume_reading()
+        return 0
+
+    cdef object wait(self, str name):
+        """A future that is set when there is more, or no more; reading goes on if it was paused."""
+        if self.waiter is not None:
+            raise RuntimeError(f"{name}() called while another coroutine is already waiting for incoming data")
+        assert not self._eof, "waiting for data after EOF"
+        if self._paused:
+            # A read of more than the limit would else wait for ever.
+            self._paused = False
+            self._transport.resume_reading()
+        self.waiter = Future(loop=self._loop) if self.native else self._loop.create_future()
+        return self.waiter
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def read(self, n: int = -1) -> Reading:
+        """Read up to `n` bytes, waiting for at least one; everything until the end when `n` is negative.
+
+        At the end of the stream the result is empty.
+        """
+        return begin(self, READ if n >= 0 else ALL, n, None)
+
+    def readexactly(self, n: int) -> Reading:
+        """Read `n` bytes.
+
+        Raises:
+            asyncio.IncompleteReadError: when the stream ends before; `partial` holds what there was.
+            ValueError: when `n` is negative.
+        """
+        return begin(self, EXACTLY, n, None)
+
+    def readuntil(self, separator: object = NEWLINE) -> Reading:
+        """Read through the first `separator`, or through the first of a tuple of separators to end.
+
+        Raises:
+            asyncio.IncompleteReadError: when the stream ends before; `partial` holds what there was.
+            asyncio.LimitOverrunError: when more than the limit comes before it; nothing is removed.
+        """
+        return begin(self, UNTIL, 0, separator)
+
+    def readline(self) -> Reading:
+        """Read through the next newline, or to the end of the stream.
+
+        Raises:
+            ValueError: when the line is over the limit; it is removed, or all that there is of it.
+        """
+        return begin(self, LINE, 0, NEWLINE)
+
+
+cdef Reading begin(ReaderCore reader, int kind, Py_ssize_t wanted, object separator):
+    cdef Reading reading = Reading.__new__(Reading)
+    reading.reader = reader
+    reading.kind = kind
+    reading.wanted = wanted
+    reading.separator = separator
+    return reading
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Reading:
+    """One read under way, to be awaited once; it has the methods of a coroutine, so tasks can be made of it."""
+
+    cdef ReaderCore reader
+    cdef object separator       # bytes, or from the first step on a list of several, shortest first
+    cdef object waiter
+    cdef list blocks
+    cdef Py_ssize_t wanted
+    cdef Py_ssize_t searched    # before it no separator begins
+    cdef int kind
+    cdef int state
+
+    def __init__(self) -> None:
+        raise TypeError("a Reading is made by the methods of a StreamReader")
+
+    @property
+    def __name__(self) -> str:
+        return ("read", "readexactly", "readuntil", "readline", "read")[self.kind]
+
+    @property
+    def __qualname__(self) -> str:
+        return f"StreamReader.{self.__name__}"
+
+    def __repr__(self) -> str:
+        return f"<{self.__qualname__}() {('new', 'waiting', 'finished')[self.state]}>"
+
+    def __await__(self) -> Reading:
+        return self
+
+    def __iter__(self) -> Reading:
+        return self
+
+    def __next__(self) -> object:
+        return self.send(None)
+
+    def send(self, value: object) -> object:
+        """Go on, as a coroutine does; returns the future to wait for or raises StopIteration with the result."""
+        cdef object result = self.step()
+        if self.state == FINISHED:
+            raise StopIteration(result)
+        return result
+
+    def throw(self, kind: object, value: object = None, traceback: object = None) -> object:
+        """End the read with an exception, as a coroutine does."""
+        self.leave()
+        if isinstance(kind, BaseException):
+            raise kind
+        if value is None:
+            value = kind()
+        elif not isinstance(value, BaseException):
+            value = kind(value)
+        raise value.with_traceback(traceback)
+
+    def close(self) -> None:
+        """End the read, as a coroutine does."""
+        self.leave()
+
+    cdef int leave(self) except -1:
+        self.state = FINISHED
+        if self.waiter is not None:
+            if self.reader.waiter is self.waiter:
+                self.reader.waiter = None
+            self.waiter = None
+        return 0
+
+    cdef object step(self):
+        """The future to wait for or, when the state has become FINISHED, the result."""
+        cdef object result
+        if self.state == FINISHED:
+            raise RuntimeError(f"cannot reuse already awaited {self.__qualname__}()")
+        if self.waiter is not None:
+            if self.reader.waiter is self.waiter:
+                self.reader.waiter = None
+            self.waiter = None
+        try:
+            result = self.attempt()
+            if result is None:
+                self.state = WAITING
+                self.waiter = self.reader.wait("readuntil" if self.kind == LINE else self.__name__)
+                self.waiter._asyncio_future_blocking = True
+                return self.waiter
+        except BaseException:
+            self.state = FINISHED
+            raise
+        self.state = FINISHED
+        return result
+
+    cdef bytes attempt(self):
+        """The result if there is one already, else None."""
+        cdef ReaderCore reader = self.reader
+        cdef bytes taken
+        if self.state == FRESH:
+            if self.kind == EXACTLY and self.wanted < 0:
+                raise ValueError("readexactly size can not be less than zero")
+            if self.kind == UNTIL:
+                self.check_separator()
+            if reader._exception is not None:
+                raise reader._exception
+            if self.wanted == 0 and (self.kind == READ or self.kind == EXACTLY):
+                return EMPTY
+        if self.kind == READ:
+            if reader.unread() == 0 and not reader._eof:
+                return None
+            taken = reader.take(self.wanted)
+        elif self.kind == EXACTLY:
+            if reader.unread() < self.wanted:
+                if reader._eof:
+                    raise asyncio.IncompleteReadError(reader.take(reader.unread()), self.wanted)
+                return None
+            taken = reader.take(self.wanted)
+        elif self.kind == ALL:
+            return self.attempt_all()
+        elif self.kind == UNTIL:
+            return self.attempt_until()
+        else:
+            return self.attempt_line()
+        if reader._paused:
+            reader.maybe_resume()
+        return taken
+
+    cdef bytes attempt_all(self):
+        cdef ReaderCore reader = self.reader
+        if self.blocks is None:
+            self.blocks = []
+        if reader.unread():
+            self.blocks.append(reader.take(reader.unread()))
+            reader.maybe_resume()
+        if reader._eof:
+            return EMPTY.join(self.blocks)
+        if reader._exception is not None:
+            raise reader._exception
+        return None
+
+    cdef bytes attempt_line(self):
+        cdef ReaderCore reader = self.reader
+        try:
+            return self.attempt_until()
+        except asyncio.IncompleteReadError as error:
+            return error.partial
+        except asyncio.LimitOverrunError as error:
+            if error.consumed < reader.unread() and reader.first()[error.consumed] == NEWLINE[0]:
+                reader.drop(error.consumed + 1)
+            else:
+                reader.drop(reader.unread())
+            reader.maybe_resume()
+            raise ValueError(error.args[0])
+
+    cdef int check_separator(self) except -1:
+        cdef object separators = self.separator
+        if isinstance(separators, tuple):
+            separators = sorted(separators, key=len)
+            if not separators:
+                raise ValueError("Separator should contain at least one element")
+        else:
+            separators = [separators]
+        if len(separators[0]) == 0:
+            raise ValueError("Separator should be at least one-byte string")
+        separators = [bytes(memoryview(separator)) for separator in separators]
+        self.separator = separators[0] if len(separators) == 1 else separators
+        return 0
+
+    cdef bytes attempt_until(self):
+        cdef ReaderCore reader = self.reader
+        cdef Py_ssize_t unread = reader.unread()
+        cdef Py_ssize_t found = -1
+        cdef Py_ssize_t end = -1
+        cdef Py_ssize_t least, most, at
+        cdef bytes separator
+        cdef bytes taken
+        if type(self.separator) is bytes:
+            least = most = PyBytes_GET_SIZE(self.separator)
+        else:
+            least = PyBytes_GET_SIZE(self.separator[0])
+            most = PyBytes_GET_SIZE(self.separator[len(self.separator) - 1])
+        if unread - self.searched >= least:
+            if type(self.separator) is bytes:
+                found = find(reader.first(), unread, self.searched, self.separator)
+                end = found + least
+            else:
+                for separator in self.separator:
+                    at = find(reader.first(), unread, self.searched, separator)
+                    if at >= 0 and (found < 0 or at + PyBytes_GET_SIZE(separator) < end):
+                        found = at
+                        end = at + PyBytes_GET_SIZE(separator)
+            if found < 0:
+                # All but what may be the beginning of a separator.
+                self.searched = max(0, unread + 1 - most)
+                if self.searched > reader._limit:
+                    raise asyncio.LimitOverrunError(
+                        "Separator is not found, and chunk exceed the limit", self.searched
+                    )
+        if found < 0:
+            if reader._eof:
+                raise asyncio.IncompleteReadError(reader.take(unread), None)
+            return None
+        if found > reader._limit:
+            raise asyncio.LimitOverrunError("Separator is found, but chunk is longer than limit", found)
+        taken = reader.take(end)
+        if reader._paused:
+            reader.maybe_resume()
+        return taken
+
+
+cdef Py_ssize_t find(const uint8_t *data, Py_ssize_t size, Py_ssize_t start, bytes needle) noexcept:
+    """Where `needle` begins in data[start:size], or -1."""
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(needle)
+    cdef const uint8_t *hit
+    if size - start < length:
+        return -1
+    if length == 1:
+        hit = <const uint8_t *>memchr(data + start, PyBytes_AS_STRING(needle)[0], size - start)
+    else:
+        hit = <const uint8_t *>memmem(data + start, size - start, PyBytes_AS_STRING(needle), length)
+    return -1 if hit == NULL else hit - data
+
+
+cdef int reading_send(object reading, object value, PyObject **result) except -1:
+    cdef object got = (<Reading>reading).step()
+    Py_INCREF(got)
+    result[0] = <PyObject *>got
+    return PYGEN_RETURN if (<Reading>reading).state == FINISHED else PYGEN_NEXT
+
+
+cdef PyObject *reading_next(object reading) except? NULL:
+    cdef object got = (<Reading>reading).step()
+    if (<Reading>reading).state == FINISHED:
+        PyErr_SetObject(PyExc_StopIteration, got)
+        return NULL
+    Py_INCREF(got)
+    return <PyObject *>got
+
+
+set_steps(Reading, reading_send, reading_next)

@@ -1,0 +1,26 @@
+"""C door of native streams' sending half and of the protocol between a transport and its reader."""
+
+from corenet.transports.reader cimport ReaderCore
+from corenet.transports.stream cimport StreamTransport
+from corenet.transports.streambase cimport Consumer
+
+cdef class ProtocolCore(Consumer):
+    cdef public object _loop
+    cdef readonly object _stream_reader
+    cdef ReaderCore reader          # the same when it is one of ours
+    cdef object drains              # futures of those who wait for the transport to take more
+    cdef readonly bint _paused
+    cdef readonly bint _connection_lost
+
+    cdef int end_drains(self, object error) except -1
+
+cdef class WriterCore:
+    cdef readonly object _transport
+    cdef readonly object _protocol
+    cdef readonly object _reader
+    cdef readonly object _loop
+    cdef StreamTransport stream     # the transport when it is one of our streams
+    cdef ProtocolCore core          # the protocol when it is ours
+    cdef ReaderCore source          # the reader when it is ours
+
+    cdef bint open_wide(self) except -1
