@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from corenet._version import __version__
-from corenet.loop import AddressResolver, Loop, install, new_event_loop, run
+from corenet.loop import AddressResolver, Loop, LoopStatistics, install, new_event_loop, run
 from corenet.transports import SocketOptions
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ __all__ = [
     "IncompleteFrame",
     "LengthFramer",
     "Loop",
+    "LoopStatistics",
     "SocketOptions",
     "StreamReader",
     "StreamReaderProtocol",

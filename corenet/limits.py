@@ -41,6 +41,12 @@ POLL_SKIP_NANOSECONDS = Limit(
 SPARE_SMALLEST = Limit(16, 2, 4096, "bytes", "received bytes objects used again; shorter ones are shared by Python")
 SPARE_LARGEST = Limit(65_536, 64, 262_144, "bytes", "received bytes objects used again; a loop keeps one of this size")
 
+SLOW_ATTENTION = Limit(10, 0, 3600, "seconds", "callbacks are timed one by one for so long after a slow turn")
+SLOW_WORTH = Limit(
+    20_000, 0, 1_000_000, "nanoseconds", "a callback, on average, of a slow turn that is looked into: clocks cost 0.1"
+)
+SLOW_KEPT = Limit(32, 1, 1024, "callbacks", "the latest slow ones, in words: a program that blocks all day fills none")
+
 # --- buffers and framers ------------------------------------------------------------------------------------------
 
 BUFFER_SLAB = Limit(65_536, 4096, 1 << 24, "bytes", "one slab holds the largest TLS record with room to spare")

@@ -35,6 +35,22 @@ cdef class Engine:
     cdef bint debug
     cdef bint own_clock
     cdef bint counted
+    # Timed one by one: in debug mode, and for a while after something was slow.
+    cdef bint careful
+    cdef bint attentive
+    cdef int64_t attentive_until
+    cdef int64_t slow_ns
+    cdef int64_t turn_began
+    cdef int64_t run_began
+    cdef int64_t ran_ns
+    cdef int64_t slept_ns
+    cdef unsigned long long callbacks_before
+    cdef unsigned long long events_before
+    cdef unsigned long long slow_seen
+    cdef object slow
+    cdef object last_callback
+    cdef unsigned long long bytes_received
+    cdef unsigned long long bytes_sent
     cdef unsigned long long callbacks_run
     cdef unsigned long long timers_fired
 
@@ -51,8 +67,12 @@ cdef class Engine:
     cdef int deliver(self) except -1
     cdef int run_handles(self, Ring *ring) except -1
     cdef int run_kept(self, Handle handle) except -1
+    cdef int run_carefully(self, Handle handle) except -1
+    cdef int turn_was_slow(self, int64_t now) except -1
+    cdef int note_slow(self, object source, int fd, int64_t took, bint exact) except -1
     cdef int end_turn(self) except -1
     cdef Descriptor descriptor(self, int fd)
+    cdef int own_or_refuse(self, int fd) except -1
     cdef int check_open(self) except -1
     cdef int wait_once(self, int fd, bint writing, object waiter, object owner) except -1
     cdef bint forget_side(self, Descriptor descriptor, bint writing) except -1

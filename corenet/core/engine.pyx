@@ -6,9 +6,13 @@ reader that is removed in the same batch is not called. While callbacks are read
 left out, at most `SKIP_TURNS` turns and `SKIP_NS` nanoseconds, because a system call costs more than a short
 callback. The GIL is released only when the wait may sleep. Nothing here knows asyncio: `corenet.loop` overrides the
 hooks whose names begin with an underscore.
+
+What was slow is found for nothing: a turn begins by reading the clock anyway. Which of its callbacks it was is certain
+when there was only one; else callbacks are timed one by one for a while, so that whoever does it again is known.
 """
 
 import sys
+from collections import deque
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -21,17 +25,24 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_ENGINE, born, died
 from corenet.core.handles cimport Handle, TimerHandle, deadline_ns, new_handle, new_timer, seconds_of
-from corenet.core.poller cimport Poller, Watcher
+from corenet.core.poller cimport Poller, Watch, Watcher
 from corenet.core.ready cimport Inbox, Ring, ring_free, ring_init, ring_pop, ring_push
-from corenet.core.sys cimport bytes_refill, sole_owner
+from corenet.core.sys cimport PyContext_CopyCurrent, bytes_refill, sole_owner
 from corenet.core.timers cimport TimerHeap
 
-from corenet.limits import POLL_SKIP_NANOSECONDS, POLL_SKIP_TURNS, SPARE_LARGEST, SPARE_SMALLEST
+from corenet.limits import POLL_SKIP_NANOSECONDS, POLL_SKIP_TURNS, SLOW_ATTENTION, SLOW_KEPT, SLOW_WORTH
+from corenet.limits import SPARE_LARGEST, SPARE_SMALLEST
 
 cdef int SKIP_TURNS = POLL_SKIP_TURNS.default
 cdef int64_t SKIP_NS = POLL_SKIP_NANOSECONDS.default
 cdef Py_ssize_t SPARE_LEAST = SPARE_SMALLEST.default
 cdef Py_ssize_t SPARE_MOST = SPARE_LARGEST.default
+cdef int64_t WORTH_NS = SLOW_WORTH.default
+cdef int64_t ATTENTION_NS = SLOW_ATTENTION.default * <int64_t>1000000000
+
+cdef enum:
+    # More than a batch ever holds.
+    ALL_EVENTS = 1 << 30
 
 
 @cython.final
@@ -145,6 +156,9 @@ cdef class Engine:
         doorbell.fd = self.inbox.wake_fd
         self.poller.add(doorbell.fd, c.EPOLLIN, doorbell)
         self.own_clock = type(self).time is not Engine.time
+        self.slow = deque(maxlen=SLOW_KEPT.default)
+        # asyncio's 0.1 seconds.
+        self.slow_ns = 100000000
         self.counted = True
         born(KIND_ENGINE)
 
@@ -303,6 +317,12 @@ cdef class Engine:
 
     cdef int turn_once(self) except -1:
         cdef int64_t now = self.clock()
+        if now - self.turn_began >= self.slow_ns:
+            self.turn_was_slow(now)
+        elif self.attentive and now >= self.attentive_until:
+            self.attentive = False
+            self.careful = self.debug
+        self.last_callback = None
         self.turn += 1
         self.inbox.drain(&self.ready)
         if self.ready.count or self.due.count:
@@ -315,6 +335,9 @@ cdef class Engine:
         else:
             self.skipped = 0
             now = self.sleep(now)
+        self.turn_began = now
+        self.callbacks_before = self.callbacks_run
+        self.events_before = self.poller.events_seen
         if self.timers.length:
             self.expire(now)
         if self.ready.count:
@@ -348,17 +371,26 @@ cdef class Engine:
                 self.inbox.woke()
         self.inbox.drain(&self.ready)
         self.last_poll = self.clock()
+        self.slept_ns += self.last_poll - now
         return self.last_poll
 
     cdef int deliver(self) except -1:
         """Dispatch the batch; the exception of one watcher does not cost the others their events."""
+        cdef int64_t began, took
         while self.poller.batch_next < self.poller.batch_length:
             try:
-                self.poller.dispatch()
+                if not self.attentive:
+                    self.poller.dispatch(ALL_EVENTS)
+                    continue
+                began = c.clock_ns(c.CLOCK_MONOTONIC)
+                self.poller.dispatch(1)
+                took = c.clock_ns(c.CLOCK_MONOTONIC) - began
+                if took >= self.slow_ns:
+                    self.note_slow(None, self.poller.last_fd(), took, True)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self._watcher_failed(error)
+                self._watcher_failed(error, self.poller.last_fd())
         return 0
 
     cdef int run_handles(self, Ring *ring) except -1:
@@ -372,19 +404,79 @@ cdef class Engine:
             item = ring_pop(ring)
             handle = <Handle>item
             Py_DECREF(handle)
-            if self.debug:
-                self._run_in_debug(handle)
+            if self.careful:
+                self.run_carefully(handle)
             else:
+                if left == 0:
+                    self.last_callback = handle.callback
                 handle.run_once()
         return 0
 
     cdef int run_kept(self, Handle handle) except -1:
         """Run the handle of a descriptor, which is kept unless its wait was for one time."""
         self.callbacks_run += 1
+        # While only attentive, the event as a whole is timed.
+        if self.debug and not self.attentive:
+            return self.run_carefully(handle)
         if self.debug:
             self._run_in_debug(handle)
             return 0
         return handle.run() if handle.keep else handle.run_once()
+
+    cdef int run_carefully(self, Handle handle) except -1:
+        """Run one handle with a look at the clock before and after it."""
+        cdef object source = handle.callback
+        cdef int64_t began, took
+        began = c.clock_ns(c.CLOCK_MONOTONIC)
+        try:
+            if self.debug:
+                self._run_in_debug(handle)
+            else:
+                run_handle(handle)
+        finally:
+            took = c.clock_ns(c.CLOCK_MONOTONIC) - began
+            if took >= self.slow_ns and source is not None:
+                self.note_slow(source, -1, took, True)
+        return 0
+
+    cdef int turn_was_slow(self, int64_t now) except -1:
+        """The turn before this one was: name who was alone in it, and watch more closely from now on."""
+        cdef unsigned long long callbacks = self.callbacks_run - self.callbacks_before
+        cdef unsigned long long events = self.poller.events_seen - self.events_before
+        cdef object source = self.last_callback
+        if self.turn_began == 0 or self.own_clock:
+            # The first turn of this run, or a clock that jumps as it likes.
+            return 0
+        if (now - self.turn_began) // max(callbacks + events, 1) < WORTH_NS:
+            # Long because there was much to do.
+            return 0
+        if not self.careful and callbacks + events:
+            if source is not None:
+                self.note_slow(source, -1, now - self.turn_began, callbacks == 1 and events == 0)
+            else:
+                # The callbacks, if any, were those of readers and writers.
+                self.note_slow(None, self.poller.last_fd(), now - self.turn_began, events == 1)
+        self.attentive = self.careful = True
+        self.attentive_until = now + ATTENTION_NS
+        return 0
+
+    cdef int note_slow(self, object source, int fd, int64_t took, bint exact) except -1:
+        """Remember in words what took so long; `fd` stands for whoever has its events when `source` is None."""
+        cdef Watcher watcher
+        cdef Descriptor descriptor
+        self.slow_seen += 1
+        if source is None:
+            watcher = self.poller.find(fd)
+            source = watcher
+            if isinstance(watcher, Watch):
+                source = (<Watch>watcher).callback
+            elif isinstance(watcher, Descriptor):
+                descriptor = <Descriptor>watcher
+                source = descriptor.writer if descriptor.reader is None else descriptor.reader
+                if source is not None:
+                    source = (<Handle>source).callback
+        self.slow.append((self._describe_source(source, fd), took, exact))
+        return 0
 
     cdef int end_turn(self) except -1:
         cdef PyObject *item
@@ -398,7 +490,7 @@ cdef class Engine:
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self._watcher_failed(error)
+                self._watcher_failed(error, -1)
         return 0
 
     def run(self) -> None:
@@ -407,20 +499,29 @@ cdef class Engine:
         Raises:
             RuntimeError: the engine is closed or running already.
         """
+        cdef int64_t now
         self.check_open()
         if self.running:
             raise RuntimeError("This event loop is already running")
         self.running = True
         # The first turn always looks at the descriptors, so that run after stop is one whole turn.
         self.skipped = SKIP_TURNS
+        self.turn_began = 0
+        self.run_began = c.clock_ns(c.CLOCK_MONOTONIC)
         try:
             while True:
                 self.turn_once()
                 if self.stop_requested:
                     break
         finally:
+            now = c.clock_ns(c.CLOCK_MONOTONIC)
+            self.ran_ns += now - self.run_began
+            self.run_began = 0
             self.stop_requested = False
             self.running = False
+            if now - self.turn_began >= self.slow_ns:
+                self.turn_was_slow(now)
+            self.last_callback = None
 
     def stop(self) -> None:
         """End `run` with the current turn."""
@@ -472,7 +573,12 @@ cdef class Engine:
         if isinstance(watcher, Descriptor):
             return <Descriptor>watcher
         if watcher is not None:
-            raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
+            if not isinstance(watcher, Watch):
+                raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
+            if not self.poller.forgotten(fd):
+                raise RuntimeError(f"File descriptor {fd!r} is used by {watcher!r}")
+            # Closed without being unwatched; the number belongs to somebody else now.
+            self.poller.remove(fd)
         found = Descriptor.__new__(Descriptor)
         found.engine = self
         found.fd = fd
@@ -574,22 +680,54 @@ cdef class Engine:
     def _wait_side(self, fd: int, writing: bool, waiter: object, owner: object) -> None:
         self.wait_once(fd, writing, waiter, owner)
 
-    def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> object:
-        """Call ``callback(events)`` from the poll itself; see `Poller.watch` for modes and errors."""
+    def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> Watch:
+        """Call ``callback(events)`` from the poll itself, in the context of this call; see `Poller.watch`.
+
+        Replaces an earlier watch of the same descriptor. An exception of the callback goes to the exception handler;
+        the watch stays.
+
+        Raises:
+            RuntimeError: a transport, or a reader or writer, uses the descriptor.
+        """
+        cdef int number = fd
         self.check_open()
-        return self.poller.watch(fd, events, callback, mode)
+        self.own_or_refuse(number)
+        return self.poller.enter(number, events, callback, mode, PyContext_CopyCurrent())
 
     def unwatch(self, target: object) -> bool:
-        """Undo `watch`, by descriptor or by what it returned."""
+        """Undo `watch`, by descriptor or by what it returned; False when it was not watched.
+
+        Raises:
+            RuntimeError: a transport, or a reader or writer, uses the descriptor.
+        """
+        if not isinstance(target, Watch):
+            self.own_or_refuse(target)
         return self.poller.unwatch(target)
+
+    cdef int own_or_refuse(self, int fd) except -1:
+        """Refuse a descriptor whose events go elsewhere, unless it was closed since and its number is a new one's."""
+        cdef Watcher watcher = self.poller.find(fd)
+        if watcher is None or isinstance(watcher, Watch):
+            return 0
+        if isinstance(watcher, Descriptor) and not (<Descriptor>watcher).wanted():
+            # Left standing for the next wait of a sock_ method; whoever comes now has more use for it.
+            (<Descriptor>watcher).standing = None
+            self.poller.remove(fd)
+            return 0
+        if self.poller.forgotten(fd):
+            self.poller.remove(fd)
+            return 0
+        if isinstance(watcher, Descriptor):
+            raise RuntimeError(f"File descriptor {fd!r} is used by a reader or writer")
+        raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
 
     # --- hooks and figures ----------------------------------------------------------------------------------------
 
     def _callback_failed(self, handle: Handle, callback: object, args: tuple, error: BaseException) -> None:
         sys.unraisablehook(Failure(error, f"Exception in callback {callback!r}", handle))
 
-    def _watcher_failed(self, error: BaseException) -> None:
-        sys.unraisablehook(Failure(error, "Exception in a descriptor watcher", self))
+    def _watcher_failed(self, error: BaseException, fd: int) -> None:
+        sys.unraisablehook(Failure(error, f"Exception in the watcher of descriptor {fd}", self))
 
     def _check_call(self, callback: object, method: str, any_thread: bool) -> None:
         if not callable(callback):
@@ -606,19 +744,40 @@ cdef class Engine:
 
     def _set_engine_debug(self, enabled: bool) -> None:
         self.debug = enabled
+        self.careful = self.debug or self.attentive
 
-    def statistics(self) -> dict[str, int]:
-        """Return counts since the start and present depths, all cheap to keep: turns, polls, events, timers ..."""
+    def _set_slow(self, seconds: float) -> None:
+        """Set from how many seconds on a callback counts as slow."""
+        # A century is as good as never, and fits.
+        self.slow_ns = <int64_t>(min(max(<double>seconds, 0.0), 3e9) * 1e9)
+
+    def _describe_source(self, source: object, fd: int) -> str:
+        """Say in words what `source` is; None when the owner of descriptor `fd` is gone by now."""
+        return f"the former owner of descriptor {fd}" if source is None else repr(source)
+
+    def figures(self) -> dict[str, object]:
+        """Counts since the start and present depths; see `corenet.loop.statistics`."""
+        cdef int64_t ran = self.ran_ns
+        if self.run_began:
+            ran += c.clock_ns(c.CLOCK_MONOTONIC) - self.run_began
         return {
-            "turns": self.turn,
+            "iterations": self.turn,
             "polls": self.poller.waits,
+            "poll_seconds": self.slept_ns / 1e9,
+            "run_seconds": (ran - self.slept_ns) / 1e9,
+            "callbacks": self.callbacks_run,
+            "ready": self.ready.count + self.due.count,
+            "timers": self.timers.length,
+            "timers_fired": self.timers_fired,
+            # Without the doorbell of other threads, which is ours.
+            "descriptors": max(self.poller.registered - 1, 0),
             "events": self.poller.events_seen,
             "stale_events": self.poller.events_stale,
-            "callbacks": self.callbacks_run,
-            "timers_fired": self.timers_fired,
-            "timers": self.timers.length,
-            "ready": self.ready.count,
             "wakeups": self.inbox.wakeups,
+            "bytes_received": self.bytes_received,
+            "bytes_sent": self.bytes_sent,
+            "slow_seen": self.slow_seen,
+            "slow": tuple(self.slow),
         }
 
 

@@ -21,6 +21,7 @@ cdef class Watcher:
 cdef class Watch(Watcher):
     cdef Poller poller
     cdef object callback
+    cdef object context
     cdef readonly int fd
     cdef readonly int mode
 
@@ -35,13 +36,17 @@ cdef class Poller:
     cdef readonly unsigned long long events_seen
     cdef readonly unsigned long long events_stale
     cdef readonly unsigned long long waits
+    cdef readonly int registered
 
+    cdef Watch enter(self, int fd, object events, object callback, object mode, object context)
+    cdef bint forgotten(self, int fd) noexcept
+    cdef int last_fd(self) noexcept
     cdef int add(self, int fd, uint32_t events, Watcher watcher) except -1
     cdef int modify(self, int fd, uint32_t events) except -1
     cdef void remove(self, int fd) noexcept
     cdef Watcher find(self, int fd)
     cdef int poll(self, int64_t timeout_ns) except -1
-    cdef int dispatch(self) except -1
+    cdef int dispatch(self, int most) except -1
     cdef void dispose(self) noexcept
     cdef int renew(self) except -1
     cdef int reserve(self, int fd) except -1

@@ -15,7 +15,16 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_WATCH, born, died
-from corenet.core.sys cimport PyErr_CheckSignals, PyErr_SetFromErrno, PyExc_OSError, epoll_event, errno, timespec
+from corenet.core.sys cimport (
+    PyContext_Enter,
+    PyContext_Exit,
+    PyErr_CheckSignals,
+    PyErr_SetFromErrno,
+    PyExc_OSError,
+    epoll_event,
+    errno,
+    timespec,
+)
 
 READ = <int>c.EPOLLIN
 WRITE = <int>c.EPOLLOUT
@@ -59,14 +68,36 @@ cdef class Watch(Watcher):
         died(KIND_WATCH)
 
     cdef int on_events(self, uint32_t events) except -1:
-        self.callback(<int>events)
+        cdef object context = self.context
+        if context is None:
+            self.callback(<int>events)
+            return 0
+        PyContext_Enter(context)
+        try:
+            self.callback(<int>events)
+        finally:
+            PyContext_Exit(context)
         return 0
+
+    @property
+    def active(self) -> bool:
+        """Whether this watch is registered: not unwatched, not replaced, its poller open."""
+        return self.poller is not None and self.poller.find(self.fd) is self
+
+    def __repr__(self) -> str:
+        words = [name for bit, name in ((MODE_EDGE, "edge"), (MODE_ONESHOT, "oneshot"), (MODE_EXCLUSIVE, "exclusive"))
+                 if self.mode & bit]
+        state = "" if self.active else " removed"
+        return f"<Watch fd={self.fd} mode={'|'.join(words) or 'level'}{state} {self.callback!r}>"
 
     def rearm(self, events: int) -> None:
         """Ask for `events` again: the way to wait once more after a one-shot event, or for other events.
 
+        What is ready already is reported anew, also to an edge-triggered watch.
+
         Raises:
             ValueError: the watch was removed, or its mode is EXCLUSIVE, which the kernel does not let change.
+            OSError: the kernel refuses, EBADF when the descriptor was closed meanwhile.
         """
         if self.poller is None or self.poller.find(self.fd) is not self:
             raise ValueError(f"descriptor {self.fd} is no longer watched by this watch")
@@ -164,6 +195,8 @@ cdef class Poller:
         Py_INCREF(watcher)
         if previous != NULL:
             Py_DECREF(<object>previous)
+        else:
+            self.registered += 1
         return 0
 
     cdef int modify(self, int fd, uint32_t events) except -1:
@@ -192,7 +225,22 @@ cdef class Poller:
         slot.generation += 1
         slot.events = 0
         slot.watcher = NULL
+        self.registered -= 1
         Py_DECREF(<object>previous)
+
+    cdef bint forgotten(self, int fd) noexcept:
+        """Tell whether the kernel no longer knows a registered `fd`: it was closed behind our back.
+
+        Asked by an ADD for nothing, since a MOD would arm a one-shot registration again.
+        """
+        if self.control(c.EPOLL_CTL_ADD, fd, 0, 0) < 0:
+            return errno != c.EEXIST
+        self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
+        return True
+
+    cdef int last_fd(self) noexcept:
+        """The descriptor of the event that was dispatched last."""
+        return <int>(self.batch[self.batch_next - 1].data.u64 & 0xFFFFFFFF) if self.batch_next > 0 else -1
 
     cdef Watcher find(self, int fd):
         """The watcher registered for `fd`, or None."""
@@ -241,14 +289,14 @@ cdef class Poller:
         self.batch_length = got
         return got
 
-    cdef int dispatch(self) except -1:
-        """Deliver the batch; stops at the first exception and goes on behind it when called again."""
+    cdef int dispatch(self, int most) except -1:
+        """Deliver up to `most` events; stops at the first exception and goes on behind it when called again."""
         cdef epoll_event *event
         cdef int fd
         cdef Slot *slot
         cdef Watcher watcher
         cdef int delivered = 0
-        while self.batch_next < self.batch_length:
+        while self.batch_next < self.batch_length and delivered < most:
             event = &self.batch[self.batch_next]
             self.batch_next += 1
             # A cast, not a mask: Cython makes a Python integer of a literal that does not fit into an int.
@@ -275,6 +323,7 @@ cdef class Poller:
         self.closed = True
         self.slots = NULL
         self.slot_count = 0
+        self.registered = 0
         self.batch_next = self.batch_length = 0
         if self.epfd >= 0:
             c.c_close(self.epfd)
@@ -309,16 +358,8 @@ cdef class Poller:
 
     # --- Python door ----------------------------------------------------------------------------------------------
 
-    def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> Watch:
-        """Call ``callback(events)`` when `fd` is ready; replaces an earlier watch of the same descriptor.
-
-        `mode` is LEVEL, or EDGE, ONESHOT, EXCLUSIVE or a union of them that the kernel allows. The callback gets
-        the bits that are set, which may hold HANGUP and ERROR unasked.
-
-        Raises:
-            ValueError: `events` names nothing that can be asked for, or ONESHOT meets EXCLUSIVE.
-            OSError: the kernel refuses the descriptor, EPERM for a regular file.
-        """
+    cdef Watch enter(self, int fd, object events, object callback, object mode, object context):
+        """`watch` with the context in which the callback is to run; None: whatever it is called in."""
         cdef Watch watch
         cdef int number = mode
         cdef uint32_t mask = checked_events(events)
@@ -326,13 +367,33 @@ cdef class Poller:
             raise ValueError(f"unknown mode {mode!r}")
         if number & MODE_ONESHOT and number & MODE_EXCLUSIVE:
             raise ValueError("ONESHOT and EXCLUSIVE exclude each other")
+        if number & MODE_EXCLUSIVE and mask & ~<uint32_t>(c.EPOLLIN | c.EPOLLOUT):
+            # epoll_ctl(2), EPOLLEXCLUSIVE: anything else is EINVAL.
+            raise ValueError("an exclusive watch can ask for READ and WRITE only")
+        if not callable(callback):
+            raise TypeError(f"a callable object was expected, got {callback!r}")
         watch = Watch.__new__(Watch)
         watch.poller = self
         watch.callback = callback
+        watch.context = context
         watch.fd = fd
         watch.mode = number
         self.add(watch.fd, mask | mode_bits(number), watch)
         return watch
+
+    def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> Watch:
+        """Call ``callback(events)`` when `fd` is ready; replaces an earlier watch of the same descriptor.
+
+        `mode` is LEVEL, or EDGE, ONESHOT, EXCLUSIVE or a union of them that the kernel allows. The callback gets
+        the bits that are set, which may hold HANGUP and ERROR unasked.
+
+        Raises:
+            ValueError: `events` names nothing that can be asked for, ONESHOT meets EXCLUSIVE, or EXCLUSIVE is to
+                watch for anything but READ and WRITE.
+            TypeError: `callback` cannot be called.
+            OSError: the kernel refuses the descriptor, EPERM for a regular file, EBADF for a closed one.
+        """
+        return self.enter(fd, events, callback, mode, None)
 
     def unwatch(self, target: object) -> bool:
         """Stop watching a descriptor, or what a `Watch` watches; False when it was not watched."""
@@ -368,7 +429,7 @@ cdef class Poller:
                 self.poll(0)
             else:
                 self.poll(<int64_t>(min(seconds, 1e9) * 1e9) + 1)
-        return self.dispatch()
+        return self.dispatch(BATCH)
 
     def fileno(self) -> int:
         """Return the epoll descriptor, -1 once closed."""

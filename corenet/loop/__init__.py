@@ -8,5 +8,15 @@ from corenet.loop.loop import Loop, new_event_loop, run
 from corenet.loop.naming import AddressResolver
 from corenet.loop.policy import install
 from corenet.loop.server import Server
+from corenet.loop.statistics import LoopStatistics, SlowCallback
 
-__all__ = ["AddressResolver", "Loop", "Server", "install", "new_event_loop", "run"]
+__all__ = [
+    "AddressResolver",
+    "Loop",
+    "LoopStatistics",
+    "Server",
+    "SlowCallback",
+    "install",
+    "new_event_loop",
+    "run",
+]

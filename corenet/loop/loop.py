@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 from corenet.core.engine import Engine, run_handle
 from corenet.core.handles import Handle
+from corenet.core.poller import LEVEL, Watch
 from corenet.loop.backports import Backports
 from corenet.loop.connecting import Connecting
 from corenet.loop.forking import remember
@@ -22,6 +23,7 @@ from corenet.loop.listening import Listening
 from corenet.loop.naming import Naming
 from corenet.loop.signals import Signals
 from corenet.loop.sockops import SocketEngine
+from corenet.loop.statistics import LoopStatistics, statistics_of
 from corenet.loop.subprocess import SubprocessTransport, watch_child
 from corenet.tls import upgrade
 from corenet.tls.transport import make_tls
@@ -83,6 +85,20 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         asyncio.BaseEventLoop.set_debug(self, enabled)
         self._set_engine_debug(bool(enabled))
 
+    @property
+    def slow_callback_duration(self) -> float:
+        """Seconds from which on a callback counts as slow: in the log of debug mode, and in `statistics` always."""
+        return self._slow_callback_duration
+
+    @slow_callback_duration.setter
+    def slow_callback_duration(self, seconds: float) -> None:
+        self._slow_callback_duration = seconds
+        self._set_slow(seconds)
+
+    def statistics(self) -> LoopStatistics:
+        """Return what the loop has done so far and has to do now."""
+        return statistics_of(self.figures())
+
     # --- hooks of the engine --------------------------------------------------------------------------------------
 
     def _callback_failed(
@@ -94,8 +110,19 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
             context["source_traceback"] = handle._source_traceback
         self.call_exception_handler(context)
 
-    def _watcher_failed(self, error: BaseException) -> None:
-        self.call_exception_handler({"message": "Exception in a descriptor watcher", "exception": error})
+    def _watcher_failed(self, error: BaseException, fd: int) -> None:
+        self.call_exception_handler({"message": f"Exception in the watcher of descriptor {fd}", "exception": error})
+
+    def _describe_source(self, source: Any, fd: int) -> str:
+        task = getattr(source, "__self__", None)
+        if isinstance(task, asyncio.Task):
+            return repr(task)
+        if callable(source):
+            return str(format_helpers._format_callback_source(source, ()))
+        get_protocol = getattr(source, "get_protocol", None)
+        if get_protocol is not None:
+            return f"{get_protocol()!r} on {source!r}"
+        return Engine._describe_source(self, source, fd)
 
     def _check_call(self, callback: object, method: str, any_thread: bool) -> None:
         if not any_thread:
@@ -168,6 +195,29 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
                 return False  # a transport has the number now
         files.pop(number, None)
         return self._clear_side(number, writing)
+
+    def watch(self, fd: Any, events: int, callback: Callable[[int], object], mode: int = LEVEL) -> Watch:
+        """Call ``callback(events)`` when `fd`, a number or an object with fileno, is ready; docs/edge-and-level.md.
+
+        `events` is a union of READ, WRITE and PEER_CLOSED, `mode` LEVEL or a union of EDGE, ONESHOT and EXCLUSIVE (all
+        in `corenet.core`). The callback runs from the poll itself, in the context of this call, and gets the bits that
+        are set, HANGUP and ERROR also unasked. It replaces an earlier watch of the descriptor; what it raises goes to
+        the exception handler and the watch stays. Descriptors must be unwatched before they are closed.
+
+        Raises:
+            ValueError: events or mode that the kernel does not have, or not together.
+            RuntimeError: a transport, or a reader or writer, uses the descriptor.
+            OSError: EPERM for a regular file, EBADF for a closed descriptor.
+        """
+        return Engine.watch(self, descriptor_of(fd), events, callback, mode)
+
+    def unwatch(self, target: Any) -> bool:
+        """Undo `watch`, by what it returned or by descriptor; False when it is not watched (any more).
+
+        Raises:
+            RuntimeError: a transport, or a reader or writer, uses the descriptor.
+        """
+        return Engine.unwatch(self, target if isinstance(target, Watch) else descriptor_of(target))
 
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any

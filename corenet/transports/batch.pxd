@@ -52,6 +52,9 @@ cdef struct Batch:
     int answered
     int dropped
     int used
+    # Of the last receive_into, and of all calls of transmit since it was set to 0.
+    size_t bytes_received
+    size_t bytes_sent
 
 cdef class BatchArena:
     cdef Batch batch

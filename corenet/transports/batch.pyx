@@ -108,6 +108,9 @@ cdef int receive_into(Batch *batch, int fd) noexcept nogil:
         header.msg_controllen = CONTROL
     count = c.recvmmsg(fd, batch.inputs, BATCH, c.MSG_DONTWAIT, NULL)
     batch.used = max(count, 0)
+    batch.bytes_received = 0
+    for i in range(batch.used):
+        batch.bytes_received += batch.inputs[i].msg_len
     return count if count >= 0 else -errno
 
 
@@ -268,6 +271,8 @@ cdef int transmit(Batch *batch, int fd, int first, int count, size_t *longest) n
     if sent >= 0:
         for i in range(sent):
             taken += batch.runs[i]
+            # What the kernel says it took of each message.
+            batch.bytes_sent += batch.outputs[i].msg_len
         return taken
     refusal = errno
     if batch.runs[0] == 1 or not of_the_run(refusal):
@@ -281,6 +286,7 @@ cdef int transmit(Batch *batch, int fd, int first, int count, size_t *longest) n
     if c.c_sendmsg(fd, header, c.MSG_DONTWAIT | c.MSG_NOSIGNAL) < 0:
         return -errno
     size = batch.output_vectors[first].iov_len
+    batch.bytes_sent += size
     longest[0] = size - 1 if refusal == c.EINVAL or refusal == c.EMSGSIZE else 0
     return 1
 

@@ -273,8 +273,11 @@ cdef class DatagramTransport(Transport):
         cdef Segment *left
         cdef int count, i
         cdef list datagrams
+        batch.bytes_sent = 0
         with nogil:
             count = self.native_turn(batch)
+        self.loop.bytes_received += batch.bytes_received
+        self.loop.bytes_sent += batch.bytes_sent
         self.handled += batch.answered
         self.dropped += batch.dropped
         self.passed_on += batch.declined_count
@@ -307,6 +310,7 @@ cdef class DatagramTransport(Transport):
         if count < 0:
             self.receive_failed(-count)
             return 0
+        self.loop.bytes_received += batch.bytes_received
         for i in range(count):
             segment = read_control(batch, i)
             length = batch.inputs[i].msg_len
@@ -335,6 +339,7 @@ cdef class DatagramTransport(Transport):
             if got < 0:
                 number = errno
                 break
+            self.loop.bytes_received += got
             datagrams.append(
                 (
                     PyBytes_FromStringAndSize(<const char *>buffer, got),
@@ -472,6 +477,7 @@ cdef class DatagramTransport(Transport):
         number = errno
         PyBuffer_Release(&view)
         if sent >= 0:
+            self.loop.bytes_sent += sent
             return 0
         if number == c.EAGAIN or number == c.EINTR:
             self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
@@ -507,7 +513,9 @@ cdef class DatagramTransport(Transport):
         cdef Batch *batch = self.batch()
         cdef int sent
         while self.queue.count and self.fd >= 0 and not self.conn_lost:
+            batch.bytes_sent = 0
             sent = transmit(batch, self.fd, 0, datagrams_load(&self.queue, batch), &self.longest_in_run)
+            self.loop.bytes_sent += batch.bytes_sent
             if sent >= 0:
                 datagrams_forget(&self.queue, sent)
                 continue

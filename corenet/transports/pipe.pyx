@@ -40,7 +40,10 @@ cdef class ReadPipeTransport(StreamBase):
         return faces.ReadPipeTransport
 
     cdef ssize_t take(self, void *data, size_t length) noexcept:
-        return c.c_read(self.fd, data, length)
+        cdef ssize_t got = c.c_read(self.fd, data, length)
+        if got > 0:
+            self.loop.bytes_received += got
+        return got
 
     cdef int callback_failed(self, str _message) except -1:
         """Report and go on: on a pipe an exception of data_received costs only what it was given, as in asyncio."""

@@ -94,7 +94,10 @@ cdef class StreamBase(Transport):
     # --- the descriptor -------------------------------------------------------------------------------------------
 
     cdef ssize_t take(self, void *data, size_t length) noexcept:
-        return c.c_recv(self.fd, data, length, 0)
+        cdef ssize_t got = c.c_recv(self.fd, data, length, 0)
+        if got > 0:
+            self.loop.bytes_received += got
+        return got
 
     cdef ssize_t give(self, const void *data, size_t length) noexcept nogil:
         return c.c_send(self.fd, data, length, c.MSG_NOSIGNAL)
@@ -436,6 +439,8 @@ cdef class StreamBase(Transport):
                     sent = self.give(data, length)
             else:
                 sent = self.give(data, length)
+            if sent > 0:
+                self.loop.bytes_sent += sent
             if sent == <ssize_t>length:
                 return 0
             if sent < 0:
@@ -500,6 +505,8 @@ cdef class StreamBase(Transport):
                     sent = self.give(data, asked)
             else:
                 sent = self.give(data, asked)
+            if sent > 0:
+                self.loop.bytes_sent += sent
             if sent == <ssize_t>asked:
                 self.pending = None
                 return 0 if undisturbed(self) else self.drained()
@@ -523,6 +530,7 @@ cdef class StreamBase(Transport):
                     if errno != c.EAGAIN:
                         return self.write_failed(errno)
                     break
+                self.loop.bytes_sent += sent
                 queue_consume(&self.queue, sent)
                 if self.queue.count and <size_t>sent < asked and self.queue.count < VECTOR_LIMIT:
                     break

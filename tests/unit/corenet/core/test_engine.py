@@ -127,7 +127,7 @@ def test_inbox_wakes_a_sleeping_engine_once_and_keeps_order() -> None:
     thread.join()
     assert seen == list(range(1000))
     # The eventfd is written only for a loop that sleeps, not once a call.
-    assert engine.statistics()["wakeups"] < 1000
+    assert engine.figures()["wakeups"] < 1000
 
 
 def test_order_holds_between_both_doors() -> None:

@@ -357,18 +357,6 @@ def test_closed_loops_are_freed_without_the_collector() -> None:
         gc.enable()
 
 
-def test_statistics_count() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(0.001)
-        figures = loop.statistics()  # type: ignore[attr-defined]
-        assert figures["turns"] > 0
-        assert figures["timers_fired"] >= 1
-        assert figures["callbacks"] > 0
-
-    corenet.run(main())
-
-
 def test_a_loop_in_another_thread() -> None:
     results: list[int] = []
 

@@ -1,0 +1,308 @@
+"""`loop.statistics()`: each figure counts what its name says, and slow callbacks are named."""
+
+import asyncio
+import dataclasses
+import gc
+import socket
+import time
+import weakref
+from typing import Any
+
+import pytest
+from support.twin import Recorder, connected_pair
+
+import corenet
+from corenet import LoopStatistics
+from corenet.core import READ
+from corenet.loop import SlowCallback
+
+SLOW = 0.02
+
+
+def block() -> None:
+    """Do what nobody may do in a loop."""
+    time.sleep(SLOW * 1.5)
+
+
+def quick() -> None:
+    """Do nothing."""
+
+
+def one_turn(loop: corenet.Loop) -> None:
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+@pytest.fixture
+def loop() -> Any:
+    one = corenet.new_event_loop()
+    one.slow_callback_duration = SLOW
+    yield one
+    one.close()
+
+
+def slow(loop: corenet.Loop) -> list[tuple[str, bool]]:
+    figures = loop.statistics()
+    assert figures.slow_count >= len(figures.slow_callbacks)
+    assert all(SLOW <= item.seconds < 10 for item in figures.slow_callbacks)
+    return [(item.source, item.exact) for item in figures.slow_callbacks]
+
+
+def test_frozen_and_complete(loop: corenet.Loop) -> None:
+    figures = loop.statistics()
+    assert isinstance(figures, LoopStatistics)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        figures.iterations = 0  # type: ignore[misc]
+    assert (figures.iterations, figures.callbacks, figures.ready, figures.timers) == (0, 0, 0, 0)
+    assert (figures.run_seconds, figures.poll_seconds) == (0.0, 0.0)
+
+
+def test_callbacks_timers_and_depth(loop: corenet.Loop) -> None:
+    seen: list[LoopStatistics] = []
+    loop.call_soon(lambda: seen.append(loop.statistics()))
+    for _ in range(3):
+        loop.call_soon(quick)
+    loop.call_later(3600, quick)
+    loop.call_later(3600, quick).cancel()
+    before = loop.statistics()
+    assert (before.ready, before.timers) == (4, 1)
+    one_turn(loop)
+    # The turn that stops runs its callbacks, four and the stop.
+    assert (seen[0].ready, seen[0].callbacks) == (4, 5)
+    after = loop.statistics()
+    assert (after.iterations, after.callbacks, after.ready, after.timers) == (1, 5, 0, 1)
+    assert after.run_seconds > 0
+
+
+def test_time_asleep_is_not_time_at_work(loop: corenet.Loop) -> None:
+    loop.call_later(0.05, loop.stop)
+    loop.run_forever()
+    figures = loop.statistics()
+    assert figures.poll_seconds >= 0.04
+    assert 0 < figures.run_seconds < 0.05
+    assert (figures.timers, figures.timers_fired) == (0, 1)
+    assert loop.statistics().run_seconds == figures.run_seconds
+
+
+def test_descriptors_and_events(loop: corenet.Loop) -> None:
+    one, two = socket.socketpair()
+    before = loop.statistics().descriptors
+    watch = loop.watch(one, READ, lambda _events: one.recv(10))
+    assert loop.statistics().descriptors == before + 1
+    two.send(b"x")
+    one_turn(loop)
+    assert loop.statistics().events == 1
+    assert loop.unwatch(watch)
+    assert loop.statistics().descriptors == before
+    one.close()
+    two.close()
+
+
+def test_a_wakeup_by_another_thread_is_counted() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, corenet.Loop)
+        before = loop.statistics().wakeups
+        # The loop sleeps meanwhile.
+        await loop.run_in_executor(None, block)
+        assert loop.statistics().wakeups >= before + 1
+
+    corenet.run(main())
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_bytes_of_streams(size: int) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, corenet.Loop)
+        here, there, server = await connected_pair()
+        before = loop.statistics()
+        there.transport.write(b"x" * size)
+        await here.until(lambda: len(here.data) == size)
+        after = loop.statistics()
+        assert after.bytes_sent - before.bytes_sent == size
+        assert after.bytes_received - before.bytes_received == size
+        for end in (here, there):
+            end.transport.abort()
+            await end.lost
+        server.close()
+
+    corenet.run(main())
+
+
+def test_bytes_of_datagrams() -> None:
+    class Counter(asyncio.DatagramProtocol):
+        def __init__(self) -> None:
+            self.done = asyncio.get_running_loop().create_future()
+            self.left = 41
+
+        def datagram_received(self, _data: bytes, _addr: Any) -> None:
+            self.left -= 1
+            if not self.left:
+                self.done.set_result(None)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, corenet.Loop)
+        there, counter = await loop.create_datagram_endpoint(Counter, local_addr=("127.0.0.1", 0))
+        here, _ = await loop.create_datagram_endpoint(Counter, remote_addr=there.get_extra_info("sockname"))
+        here.sendto(b"1234")
+        here.send_many([(b"12", None)] * 40)
+        await counter.done
+        figures = loop.statistics()
+        assert (figures.bytes_sent, figures.bytes_received) == (84, 84)
+        here.close()
+        there.close()
+
+    corenet.run(main())
+
+
+# --- slow callbacks ---------------------------------------------------------------------------------------------------
+
+
+def test_alone_in_its_turn_it_is_named_at_once(loop: corenet.Loop) -> None:
+    loop.call_soon(block)
+    loop.call_later(SLOW * 4, loop.stop)
+    loop.run_forever()
+    [(source, exact)] = slow(loop)
+    assert "block()" in source
+    assert "test_statistics.py" in source
+    assert exact
+
+
+def test_one_of_several_is_named_when_it_does_it_again(loop: corenet.Loop) -> None:
+    for _ in range(2):
+        loop.call_soon(block)
+        loop.call_soon(quick)
+        loop.call_later(SLOW * 4, loop.stop)
+        loop.run_forever()
+    [(first, certain), (second, known)] = slow(loop)
+    assert "quick()" in first
+    assert not certain
+    assert "block()" in second
+    assert known
+
+
+def test_a_task_is_named_with_its_coroutine() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, corenet.Loop)
+        loop.slow_callback_duration = SLOW
+        await asyncio.sleep(0.001)
+        block()
+        await asyncio.sleep(0.001)
+        sources = [item.source for item in loop.statistics().slow_callbacks]
+        assert len(sources) == 1
+        assert "test_a_task_is_named_with_its_coroutine" in sources[0]
+
+    corenet.run(main())
+
+
+@pytest.mark.parametrize("kind", ["reader", "watch"])
+@pytest.mark.parametrize("again", [False, True])
+def test_descriptors_are_named_by_their_callback(loop: corenet.Loop, kind: str, again: bool) -> None:
+    one, two = socket.socketpair()
+    two.send(b"x")
+
+    def slow_reader(*_events: int) -> None:
+        one.recv(10)
+        block()
+
+    if again:
+        loop.call_soon(block)
+        loop.call_later(SLOW * 4, loop.stop)
+        loop.run_forever()
+    if kind == "reader":
+        loop.add_reader(one, slow_reader)
+    else:
+        loop.watch(one, READ, slow_reader)
+    loop.call_later(SLOW * 4, loop.stop)
+    loop.run_forever()
+    source, exact = slow(loop)[-1]
+    assert "slow_reader()" in source
+    assert exact
+    assert len(slow(loop)) == (2 if again else 1)
+    loop.remove_reader(one) if kind == "reader" else loop.unwatch(one)
+    one.close()
+    two.close()
+
+
+def test_a_transport_is_named_by_its_protocol() -> None:
+    class Blocking(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            block()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, corenet.Loop)
+        server = await loop.create_server(Blocking, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            await asyncio.sleep(0.01)
+            loop.slow_callback_duration = SLOW
+            client.send(b"x")
+            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)
+        [item] = loop.statistics().slow_callbacks
+        assert "Blocking object" in item.source
+        assert item.exact
+        server.close()
+        await asyncio.sleep(0.01)
+
+    corenet.run(main())
+
+
+def test_in_debug_mode_it_is_logged_and_counted_once(loop: corenet.Loop, caplog: pytest.LogCaptureFixture) -> None:
+    loop.set_debug(True)
+    for _ in range(2):
+        loop.call_soon(block)
+        loop.call_soon(quick)
+        loop.call_later(SLOW * 4, loop.stop)
+        loop.run_forever()
+    assert [("block()" in source, exact) for source, exact in slow(loop)] == [(True, True)] * 2
+    assert caplog.text.count("Executing <Handle block()") == 2
+
+
+def test_quick_turns_and_sleeping_ones_are_not_slow(loop: corenet.Loop) -> None:
+    loop.call_later(SLOW * 3, loop.stop)
+    loop.run_forever()
+    time.sleep(SLOW * 2)
+    one_turn(loop)
+    assert slow(loop) == []
+
+
+def test_only_the_latest_are_kept_and_they_hold_nothing(loop: corenet.Loop) -> None:
+    class Held:
+        def work(self) -> None:
+            time.sleep(0.0011)
+
+    loop.slow_callback_duration = 0.001
+    held = Held()
+    gone = weakref.ref(held)
+    for _ in range(40):
+        loop.call_soon(held.work)
+        one_turn(loop)
+    figures = loop.statistics()
+    assert figures.slow_count >= 40
+    assert len(figures.slow_callbacks) == 32
+    assert isinstance(figures.slow_callbacks[0], SlowCallback)
+    del held
+    gc.collect()
+    assert gone() is None
+
+
+def test_the_last_callback_of_a_turn_is_let_go_before_the_loop_sleeps() -> None:
+    class Held:
+        def work(self) -> None:
+            """Do nothing."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        held = Held()
+        gone = weakref.ref(held)
+        loop.call_soon(held.work)
+        del held
+        await asyncio.sleep(0.001)
+        assert gone() is None
+
+    corenet.run(main())
