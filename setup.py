@@ -12,11 +12,15 @@ CORENET_PURE=1                       leave the pure rooms of COMPILED as Python,
 
 import fnmatch
 import os
+import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    raise SystemExit("corenet needs the GIL and is not built for free-threaded Python (docs/interpreters.md)")
 
 ROOT = Path(__file__).parent
 DEBUG = os.environ.get("CORENET_DEBUG") == "1" or bool(os.environ.get("CORENET_SANITIZE"))

@@ -447,7 +447,7 @@ cdef class Engine:
         if self.turn_began == 0 or self.own_clock:
             # The first turn of this run, or a clock that jumps as it likes.
             return 0
-        if (now - self.turn_began) // max(callbacks + events, 1) < WORTH_NS:
+        if (now - self.turn_began) // <int64_t>max(callbacks + events, <unsigned long long>1) < WORTH_NS:
             # Long because there was much to do.
             return 0
         if not self.careful and callbacks + events:

@@ -1,13 +1,16 @@
-"""Refuses to be loaded into a subinterpreter, before any extension module is.
+"""Refuses to be loaded into a subinterpreter or a free-threaded Python, before any extension module is.
 
 Cython's types and constants live once in a process. Loaded first by a subinterpreter they would be lost to the main
 one and freed under it at the end, which ends in an abort; so the check is Python and comes first of all imports.
+Handles, rings and write queues rely on the GIL for their reference counts and their order (docs/interpreters.md).
 """
 
 import importlib
+import sys
+import sysconfig
 from typing import Any
 
-__all__ = ["refuse_subinterpreter"]
+__all__ = ["refuse_free_threading", "refuse_subinterpreter"]
 
 
 def number_of(identity: Any) -> int:
@@ -31,4 +34,18 @@ def refuse_subinterpreter() -> None:
         return
 
 
+def refuse_free_threading() -> None:
+    """Do nothing on a Python that was built with the GIL.
+
+    Raises:
+        ImportError: it was built without, also when the GIL was switched on by hand.
+    """
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise ImportError(
+            f"corenet needs the GIL and this Python {sys.version_info[0]}.{sys.version_info[1]} was built without it "
+            "(free-threaded); use the ordinary build of the same version"
+        )
+
+
+refuse_free_threading()
 refuse_subinterpreter()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from corenet.loop.listening import agreed, check_tls
+from corenet.tls.default import prepared_connection_context
 from corenet.transports.options import SocketOptions
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Connecting(asyncio.BaseEventLoop):
         check_tls(ssl or None, ssl_handshake_timeout, ssl_shutdown_timeout, client=True)
         if sock is not None:
             base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        if ssl is True:
+            ssl = await prepared_connection_context(bool(server_hostname))
         if host is not None or port is not None:
             if sock is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from corenet.loop import compat
 from corenet.loop.server import Server
+from corenet.tls.default import prepared_connection_context
 from corenet.transports.options import SocketOptions
 
 if TYPE_CHECKING:
@@ -262,6 +263,8 @@ class Listening(asyncio.BaseEventLoop):
         if ssl:
             if server_hostname is None:
                 raise ValueError("you have to pass server_hostname when using ssl")
+            if ssl is True:
+                ssl = await prepared_connection_context(bool(server_hostname))
         else:
             if server_hostname is not None:
                 raise ValueError("server_hostname is only meaningful with ssl")

@@ -28,6 +28,7 @@ from corenet.transports.streambase cimport Consumer
 from corenet.limits import LOST_WRITES_BEFORE_WARNING, TLS_FEED, TLS_GATHER, TLS_HANDSHAKE, TLS_READ_HIGH, TLS_SHUTDOWN
 from corenet.limits import TLS_WRITE_HIGH
 from corenet.tls import faces
+from corenet.tls.default import default_connection_context
 
 __all__ = ["TlsTransport", "make_tls"]
 
@@ -80,10 +81,7 @@ cdef object context_or_default(object context, bint server_side, object server_h
         return context
     if server_side:
         raise ValueError("Server side SSL needs a valid SSLContext")
-    context = ssl.create_default_context()
-    if not server_hostname:
-        context.check_hostname = False
-    return context
+    return default_connection_context(bool(server_hostname))
 
 
 @cython.final

@@ -248,7 +248,7 @@ def test_edges_that_nobody_waits_for_come_to_an_end() -> None:
         two.send(b"x")
         run(engine)
     assert seen == ["a"]
-    assert engine.statistics()["events"] == 3
+    assert engine.figures()["events"] == 3
     engine._wait_side(one.fileno(), False, Waiter(seen, "b"), weakref.ref(one))
     run(engine)
     assert seen == ["a", "b"]
