@@ -14,7 +14,8 @@ from libc.stddef cimport size_t
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_PIPE, born, died
 from corenet.core.engine cimport Engine
-from corenet.transports.base cimport call_method0
+from corenet.core.poller cimport Watcher
+from corenet.transports.base cimport Transport, call_method0
 from corenet.transports.streambase cimport StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
@@ -105,14 +106,37 @@ cdef class WritePipeTransport(StreamBase):
         self.close()
 
 
+class Second:
+    """Owns the duplicate that a second transport on the same pipe uses."""
+
+    def __init__(self, pipe: object, fd: int, shared: bool) -> None:
+        self.pipe = pipe
+        self.fd = fd
+        self.shared = shared
+
+    def close(self) -> None:
+        """Close the duplicate; the file object too unless the first transport owns it."""
+        os.close(self.fd)
+        if not self.shared:
+            self.pipe.close()
+
+
 cdef StreamBase attach_pipe(StreamBase transport, Engine loop, object pipe, object protocol, object waiter, dict extra):
     cdef int fd = pipe.fileno()
+    cdef Watcher present
+    cdef object owner = pipe
     loop.check_open()
-    if loop.poller.find(fd) is not None:
+    present = loop.poller.find(fd)
+    if isinstance(present, Transport):
+        # Several transports on one descriptor, standard output for one: the kernel's table has one place for each
+        # number, so the later ones get numbers of their own.
+        fd = os.dup(fd)
+        owner = Second(pipe, fd, (<Transport>present).sock is pipe)
+    elif present is not None:
         loop.descriptor(fd)
         loop.poller.remove(fd)
     os.set_blocking(fd, False)
-    transport.sock = pipe
+    transport.sock = owner
     transport.attach(loop, fd, protocol, {"pipe": pipe} if extra is None else {**extra, "pipe": pipe})
     loop.soon(transport._begin, (waiter,), None)
     return transport

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from support.twin import Recorder, loop_factory, twin
 
+import corenet
+
 __all__ = ["loop_factory", "twin"]
 
 Twin = Callable[[Any], Any]
@@ -84,5 +86,80 @@ def test_regular_files_are_refused(twin: Twin) -> None:
                 await loop.connect_read_pipe(Recorder, file)
             with pytest.raises(ValueError, match="Pipe transport"):
                 await loop.connect_write_pipe(Recorder, file)
+
+    twin(main())
+
+
+def test_two_transports_on_one_pipe(twin: Twin) -> None:
+    """As programs do with standard output; either may be closed first and the other goes on."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        read, write = os.pipe()
+        pipe = os.fdopen(write, "wb", 0)
+        _, first = await loop.connect_write_pipe(Recorder, pipe)
+        _, second = await loop.connect_write_pipe(Recorder, pipe)
+        assert second.transport.get_extra_info("pipe") is pipe
+        first.transport.write(b"one ")
+        second.transport.write(b"two")
+        await asyncio.sleep(0)
+        assert os.read(read, 20) == b"one two"
+        if isinstance(loop, corenet.Loop):
+            first.transport.close()
+            await first.lost
+            second.transport.write(b"three")
+            assert os.read(read, 20) == b"three"
+        second.transport.close()
+        await second.lost
+        first.transport.abort()
+        await first.lost
+        assert os.read(read, 20) == b""
+        os.close(read)
+
+    twin(main())
+
+
+def test_what_can_never_be_waited_for_ends_at_once() -> None:
+    """The null device can be written, as on asyncio; reading it is refused by epoll, and the caller hears of it."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        _, writer = await loop.connect_write_pipe(Recorder, open("/dev/null", "wb", 0))
+        writer.transport.write(b"x" * 1_000_000)
+        writer.transport.close()
+        await writer.lost
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(PermissionError):
+            await asyncio.wait_for(loop.connect_read_pipe(Recorder, open("/dev/null", "rb", 0)), 5)
+        await asyncio.sleep(0)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    corenet.run(main())
+
+
+def test_a_protocol_that_fails_costs_what_it_was_given(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reported: list[Any] = []
+        loop.set_exception_handler(lambda _loop, context: reported.append(type(context["exception"])))
+
+        class Failing(Recorder):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                raise ZeroDivisionError
+
+            def eof_received(self) -> bool:
+                super().eof_received()
+                raise LookupError
+
+        read, write = os.pipe()
+        _, reader = await loop.connect_read_pipe(Failing, os.fdopen(read, "rb", 0))
+        for piece in (b"a", b"b"):
+            os.write(write, piece)
+            await reader.until(lambda piece=piece: reader.data.endswith(piece))  # type: ignore[misc]
+        os.close(write)
+        assert await reader.lost is None
+        assert reader.events == ["made", "data", "data", "eof", "lost"]
+        assert reported == [ZeroDivisionError, ZeroDivisionError, LookupError]
 
     twin(main())
