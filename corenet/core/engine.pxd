@@ -55,6 +55,7 @@ cdef class Engine:
     cdef unsigned long long timers_fired
 
     cdef Handle soon(self, object callback, tuple args, object context)
+    cdef TimerHandle timer_at(self, double seconds, object callback, tuple args, object context)
     cdef TimerHandle later_ns(self, int64_t delay_ns, object callback, tuple args)
     cdef int at_turn_end(self, Watcher watcher) except -1
     cdef uint8_t *receive_buffer(self) except NULL

@@ -238,19 +238,20 @@ cdef class Engine:
         """Call ``callback(*args)`` after `delay` seconds, never earlier; equal deadlines keep their order."""
         if delay is None:
             raise TypeError("delay must not be None")
-        return self.call_at(self.time() + delay, callback, *args, context=context)
+        return self.timer_at(seconds_of(c.clock_ns(c.CLOCK_MONOTONIC)) + <double>delay, callback, args, context)
 
     def call_at(self, when: float, callback: object, *args: object, context: object = None) -> TimerHandle:
         """Call ``callback(*args)`` when ``loop.time()`` has reached `when` seconds."""
-        cdef TimerHandle handle
-        cdef double seconds
         if when is None:
             raise TypeError("when cannot be None")
+        return self.timer_at(when, callback, args, context)
+
+    cdef TimerHandle timer_at(self, double seconds, object callback, tuple args, object context):
+        cdef TimerHandle handle
         if self.closed:
             self.check_open()
         if self.debug:
             self._check_call(callback, "call_at", False)
-        seconds = when
         handle = new_timer(self, self.timers, deadline_ns(seconds), seconds, callback, args, context)
         if self.debug:
             self._handle_created(handle)
