@@ -13,6 +13,7 @@ from asyncio.base_events import _check_ssl_socket
 from typing import Any
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport PyObject_Call
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uint8_t
 
@@ -32,11 +33,26 @@ cdef class SocketEngine(Engine):
 
     def create_future(self) -> asyncio.Future[Any]:
         """Return a future of this loop."""
-        return Future(loop=self)
+        return self.new_future()
+
+    def get_debug(self) -> bool:
+        """Tell whether debug mode is on."""
+        return self.debug
+
+    cdef object new_future(self):
+        # The keyword comes from a dictionary made once: a constructor in C takes it without a copy.
+        if self.of_this_loop is None:
+            self.of_this_loop = {"loop": self}
+        return PyObject_Call(Future, (), self.of_this_loop)
+
+    def _dispose(self) -> None:
+        """Let go of the loop's own dictionary too, which holds the loop."""
+        Engine._dispose(self)
+        self.of_this_loop = None
 
     cdef object waiter(self, object sock, bint writing):
         """A future that is done when `sock` is ready; one that is given up may be forgotten."""
-        cdef object future = Future(loop=self)
+        cdef object future = self.new_future()
         cdef object owner = None
         if not writing and type(sock) is Socket:
             # The same object as long as it lives, by which the socket is recognised; its number may come back.
