@@ -9,7 +9,7 @@ is entered, and leaving it closes every socket.
 import asyncio
 import ipaddress
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -368,7 +368,7 @@ class _Running:
         self.clock = Clock()
         entropy = Entropy()
         self.upstream = Upstream(loop, settings.iteration, entropy=entropy)
-        self.crypto = Crypto(loop, _check_signature)
+        self.crypto = Crypto(loop, _signature_check(settings), clock=self.clock)
         self.mesh = Mesh(
             exchange=self.upstream,
             crypto=self.crypto,
@@ -390,11 +390,17 @@ class _Running:
         self.crypto.close()
 
 
-def _check_signature(job: Any) -> bool:
-    """One signature check; the library behind it is loaded with the first one."""
+def _signature_check(settings: Settings) -> Callable[[Any], bool]:
+    """What does one signature check; the room behind it is loaded only where something is to be validated."""
+    if not settings.dnssec.active:
+        return _nothing_to_check
     from resolver.validate.verify import check
 
-    return check(job)
+    return check
+
+
+def _nothing_to_check(job: Any) -> bool:
+    raise RuntimeError("a signature is to be checked where nothing is validated")
 
 
 def _own_addresses(settings: Settings) -> list[str]:

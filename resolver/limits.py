@@ -440,6 +440,9 @@ STREAM_MESSAGE = Limit(5, 1, 600, "seconds", "a begun message must be complete, 
 STREAM_WRITE_HIGH = Limit(128 << 10, 4096, 16 << 20, "bytes", "unsent replies of a connection before reading pauses")
 STREAM_BACKLOG = Limit(512, 1, 65_535, "connections", "accept queue of a listening socket")
 CRYPTO_THREADS = Limit(2, 1, 64, "threads", "signature checks that run beside the loop")
+CRYPTO_SLICE = Limit(
+    2, 0, 1_000, "milliseconds", "signature checks in a row before the loop has its turn; hits wait this long at most"
+)
 CRYPTO_IN_PLACE = Limit(4, 0, 64, "checks", "this many are done at once; handing over to a thread costs more")
 
 # --- daemon and tools ---------------------------------------------------------------------------------------------

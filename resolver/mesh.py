@@ -76,9 +76,9 @@ class Exchange(Protocol):
 
 
 class Crypto(Protocol):
-    """Performs a `Verify`, in place (then `on_done` is called inside) or in threads."""
+    """Performs a `Verify`: returns the results, or None when `on_done` is called with them, later or inside."""
 
-    def verify(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], None], /) -> object: ...
+    def verify(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], None], /) -> list[bool] | None: ...
 
 
 class Clock(Protocol):
@@ -372,8 +372,10 @@ class Mesh:
                     if self._crypto is None:
                         raise RuntimeError("signatures are to be verified, but the mesh was made without a Crypto")
                     job.verifying = True
-                    self._crypto.verify(effect.jobs, job.on_verified)
-                    return
+                    value = self._crypto.verify(effect.jobs, job.on_verified)
+                    if value is None:
+                        return
+                    job.verifying = False
                 elif isinstance(effect, Pause):
                     job.pausing = True
                     heappush(self._timers, (self._context.monotonic + effect.seconds, next(self._order), job))

@@ -112,6 +112,7 @@ class Commands:
             "fast": dict(current.fast.statistics()),
             "mesh": current.resolver.mesh.statistics(),
             "upstream": dict(current.resolver.upstream.statistics()),
+            "crypto": current.resolver.crypto.statistics(),
             "cache": self._host.store.statistics(),
         }
 

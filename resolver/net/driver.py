@@ -2,10 +2,12 @@
 
 Rule: the mesh never sees the loop. It says when it wants to be looked at next, and `MeshDriver` keeps exactly one timer
 for that; `Crypto` does few signature checks at once and many on threads, since a check costs a tenth of a millisecond
-and a hand-over nearly as much. Clock and random numbers are `ambient.Clock` and `ambient.Entropy`.
+and a hand-over nearly as much; after some milliseconds of checks the loop gets its turn, so that they never hold up
+other queries. Clock and random numbers are `ambient.Clock` and `ambient.Entropy`.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
@@ -65,8 +67,9 @@ class MeshDriver:
 class Crypto:
     """Performs `Verify` effects: `check` is asked once for each job.
 
-    Few jobs are done in place, and `on_done` is then called from inside `verify`; more go to a small pool of threads.
-    `on_done` gets ``list[bool]`` in the order of the jobs. `after_batch` is called after each callback from a thread.
+    Few jobs are done in place; more go to a small pool of threads. Checks in place may take `slice_seconds` altogether
+    before the loop has its turn: those that come after that wait for it. `after_batch` is called after results that
+    were not given at once.
     """
 
     def __init__(
@@ -76,31 +79,49 @@ class Crypto:
         *,
         threads: int = limits.CRYPTO_THREADS.default,
         in_place: int = limits.CRYPTO_IN_PLACE.default,
+        slice_seconds: float = limits.CRYPTO_SLICE.default / 1000,
+        clock: Clock | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None:
         self._loop = loop
         self._check = check
         self._threads = limits.CRYPTO_THREADS.check(threads, "threads")
         self._in_place = limits.CRYPTO_IN_PLACE.check(in_place, "in_place")
+        self._slice = slice_seconds
+        self._monotonic = (clock or Clock()).monotonic
+        self._spent = 0.0
+        self._waiting: deque[tuple[Sequence[Any], Callable[[list[bool]], object]]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
         self.after_batch = after_batch
         self.checks = 0
+        self.deferred = 0
 
-    def verify(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], object]) -> None:
-        """Check every job of `jobs`."""
+    def verify(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], object]) -> list[bool] | None:
+        """Check every job of `jobs`: the results in their order, or None when `on_done` will be called with them."""
         self.checks += len(jobs)
-        if len(jobs) <= self._in_place:
-            on_done(self._run(jobs))
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="resolver-crypto")
-        future = self._pool.submit(self._run, jobs)
-        future.add_done_callback(lambda done: self._hand_back(done, on_done))
+        if len(jobs) > self._in_place:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="resolver-crypto")
+            future = self._pool.submit(self._run, jobs)
+            future.add_done_callback(lambda done: self._hand_back(done, on_done))
+            return None
+        if self._spent < self._slice:
+            return self._timed(jobs)
+        self.deferred += len(jobs)
+        if not self._waiting:
+            self._loop.call_soon(self._go_on)
+        self._waiting.append((jobs, on_done))
+        return None
+
+    def statistics(self) -> dict[str, int]:
+        """Signature checks since the start, and how many of them waited for the loop's turn."""
+        return {"checks": self.checks, "deferred": self.deferred}
 
     def close(self) -> None:
         """End the threads; checks under way are finished and forgotten."""
         self._closed = True
+        self._waiting.clear()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
@@ -108,17 +129,38 @@ class Crypto:
     def _run(self, jobs: Sequence[Any]) -> list[bool]:
         return [self._check(job) for job in jobs]
 
+    def _timed(self, jobs: Sequence[Any]) -> list[bool]:
+        """Check `jobs` here and now, at the cost of this slice."""
+        began = self._monotonic()
+        results = [self._check(job) for job in jobs]
+        self._spent += self._monotonic() - began
+        return results
+
+    def _go_on(self) -> None:
+        """The loop had its turn: the next slice."""
+        if self._closed:
+            return
+        self._spent = 0.0
+        waiting = self._waiting
+        while waiting and self._spent < self._slice:
+            jobs, on_done = waiting[0]
+            results = self._timed(jobs)
+            waiting.popleft()
+            on_done(results)
+        if waiting:
+            self._spent = self._slice
+            self._loop.call_soon(self._go_on)
+        if self.after_batch is not None:
+            self.after_batch()
+
     def _hand_back(self, done: "Future[list[bool]]", on_done: Callable[[list[bool]], object]) -> None:
         """On the pool's thread: back to the loop."""
         if not self._closed and not done.cancelled():
             self._loop.call_soon_threadsafe(self._collect, done, on_done)
 
     def _collect(self, done: "Future[list[bool]]", on_done: Callable[[list[bool]], object]) -> None:
-        self._deliver(done.result(), on_done)
-
-    def _deliver(self, results: list[bool], on_done: Callable[[list[bool]], object]) -> None:
         if self._closed:
             return
-        on_done(results)
+        on_done(done.result())
         if self.after_batch is not None:
             self.after_batch()

@@ -21,21 +21,23 @@ from resolver.validate.records import (
     Rrsig,
     bitmap_has,
     ds_matches,
+    is_timely,
+    matching_keys,
     name_end,
     parse_dnskey,
     parse_ds,
-    parse_rrsig,
     serial_before,
+    signatures,
     signed_data,
     signer_labels,
 )
 from resolver.validate.verify import ALGORITHMS, SHA1_ALGORITHMS, SignatureJob
-from resolver.verdict import Verdict
+from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["INSECURE", "NO_SKEW", "SECURE", "Chain", "Finding", "charge_of"]
+__all__ = ["INSECURE", "NO_SKEW", "SECURE", "Chain", "Finding", "charge_of", "stamp"]
 
 
 class Finding:
@@ -64,6 +66,11 @@ INSECURE = Finding(Verdict.INSECURE)
 NO_SKEW = (0, 0)
 # Extended errors of signatures that our clock finds too early or too late.
 OUT_OF_TIME = frozenset((c.EDE_SIGNATURE_EXPIRED, c.EDE_SIGNATURE_NOT_YET_VALID))
+SIGNATURES = limits.SIGNATURES_PER_RRSET.default
+SIGNERS = limits.SIGNERS_PER_RRSET.default
+KEYS_PER_TAG = limits.KEYS_PER_TAG.default
+CHECKS = limits.CHECKS_PER_RRSET.default
+KEY_SETS = limits.PARSED_KEY_SETS.default
 # The part of a signature's time by which clocks may differ.
 SKEW_PART = 10
 
@@ -83,6 +90,10 @@ def _not_understood(zone: bytes, digest: bool) -> Finding:
 
 def _show(name: bytes, rtype: int) -> str:
     return f"{names.to_text(name)} {c.type_to_text(rtype)}"
+
+
+def _what(rrset: RRset) -> str:
+    return _show(rrset.name, rrset.rtype)
 
 
 class Chain:
@@ -110,7 +121,7 @@ class Chain:
         anchor = self.anchors.closest(place)
         if anchor is None:
             return INSECURE
-        sigs = _signatures(rrset) if rrset.sig_len else []
+        sigs = signatures(rrset, SIGNATURES)
         if not sigs:
             state = yield from self.zone_state(task, ctx, place)
             if state.verdict is Verdict.SECURE:
@@ -123,7 +134,8 @@ class Chain:
                 _note_check(task, rrset, None, None, state, place)
             return state
         reason: Finding | None = None
-        for signer in list(dict.fromkeys(s.signer for s in sigs))[: limits.SIGNERS_PER_RRSET.default]:
+        signers = [sigs[0].signer] if len(sigs) == 1 else list(dict.fromkeys(s.signer for s in sigs))[:SIGNERS]
+        for signer in signers:
             # A signer above the anchor is nobody: its zone may well be unsigned, and that must not make this set so.
             if not names.is_subdomain(signer, anchor.zone) or not _may_sign(signer, rrset, question):
                 reason = reason or _bogus(
@@ -132,13 +144,16 @@ class Chain:
                     f"{names.to_text(signer)}, which is not in charge of it",
                 )
                 continue
-            found = yield from self.keys(task, ctx, signer)
-            if found.verdict is not Verdict.SECURE:
-                if found.verdict is Verdict.INSECURE:
-                    return found
-                reason = reason or found
-                continue
-            found = yield from self._check(task, ctx, rrset, [s for s in sigs if s.signer == signer], found.keys)
+            keys: Sequence[Dnskey] | None = self._known_keys(ctx, signer) if task.trace is None else None
+            if keys is None:
+                found = yield from self.keys(task, ctx, signer)
+                if found.verdict is not Verdict.SECURE:
+                    if found.verdict is Verdict.INSECURE:
+                        return found
+                    reason = reason or found
+                    continue
+                keys = found.keys
+            found = yield from self._check(task, ctx, rrset, [s for s in sigs if s.signer == signer], keys)
             if found.verdict is Verdict.SECURE:
                 return found
             reason = found
@@ -192,23 +207,24 @@ class Chain:
             wanted.update(k.algorithm for k in keys if k.usable and k.algorithm in self.algorithms)
         proved: Finding | None = None
         reason: Finding | None = None
-        what = _show(rrset.name, rrset.rtype)
         tried = 0
         for sig in sigs:
             if proved is not None and sig.algorithm not in wanted:
                 continue
-            fault = self._fault(sig, rrset, ctx.now)
+            fault = None if is_timely(sig, rrset, ctx.now) else self._fault(sig, rrset, ctx.now)
             candidates: list[Dnskey] = []
             if fault is not None:
                 pass
             elif sig.algorithm not in self.algorithms:
-                fault = _bogus(c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, f"{what}: signature of algorithm {sig.algorithm}")
+                fault = _bogus(
+                    c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, f"{_what(rrset)}: signature of algorithm {sig.algorithm}"
+                )
             else:
-                candidates = [k for k in keys if k.tag == sig.tag and k.algorithm == sig.algorithm and k.usable]
+                candidates = matching_keys(keys, sig)
                 if not candidates:
                     fault = _bogus(
                         c.EDE_DNSKEY_MISSING,
-                        f"{what}: no key {sig.tag} of algorithm {sig.algorithm} at {names.to_text(sig.signer)}",
+                        f"{_what(rrset)}: no key {sig.tag} of algorithm {sig.algorithm} at {names.to_text(sig.signer)}",
                     )
             if fault is not None:
                 if task.trace is not None:
@@ -216,9 +232,9 @@ class Chain:
                 reason = reason or fault
                 continue
             # KeyTrap (CVE-2023-50387): colliding tags and many signatures multiply, so both factors are capped.
-            for key in candidates[: limits.KEYS_PER_TAG.default]:
-                if tried >= limits.CHECKS_PER_RRSET.default or not task.budget.take_verifications(1):
-                    return _bogus(c.EDE_DNSSEC_BOGUS, f"{what}: too many signatures to check")
+            for key in candidates[:KEYS_PER_TAG]:
+                if tried >= CHECKS or not task.budget.take_verifications(1):
+                    return _bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: too many signatures to check")
                 tried += 1
                 good = yield Verify((SignatureJob(key.algorithm, key.key, sig.signature, signed_data(rrset, sig)),))
                 if good[0]:
@@ -231,17 +247,17 @@ class Chain:
                     break
                 reason = _bogus(
                     c.EDE_DNSSEC_BOGUS,
-                    f"{what}: the signature by key {key.tag} of {names.to_text(sig.signer)} is wrong",
+                    f"{_what(rrset)}: the signature by key {key.tag} of {names.to_text(sig.signer)} is wrong",
                 )
                 if task.trace is not None:
                     _note_check(task, rrset, sig, key, reason, sig.signer)
         if reason is None:
-            reason = _bogus(c.EDE_DNSSEC_BOGUS, f"{what}: no right signature of algorithm {min(wanted)}")
+            reason = _bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: no right signature of algorithm {min(wanted)}")
         return reason
 
     def _fault(self, sig: Rrsig, rrset: RRset, now: int) -> Finding | None:
         """What is wrong with a signature before any cryptography (RFC 4035 section 5.3.1)."""
-        what = _show(rrset.name, rrset.rtype)
+        what = _what(rrset)
         # More labels than the owner, or fewer than the signer: forging wildcards across zones (CVE-2026-44690 and kin).
         if sig.labels > signer_labels(rrset.name) or sig.labels < names.label_count(sig.signer):
             return _bogus(c.EDE_DNSSEC_BOGUS, f"{what}: the signature states an impossible number of labels")
@@ -275,12 +291,12 @@ class Chain:
         """The validated keys of `zone` (lower case): SECURE with keys, INSECURE, or BOGUS with the reason."""
         if self.anchors.closest(zone) is None:
             return INSECURE
-        known = ctx.store.rrsets.find(zone, c.DNSKEY, ctx.now, min_trust=0)
-        if known is not None and known.verdict == Verdict.SECURE:
+        keys = self._known_keys(ctx, zone)
+        if keys is not None:
             if task.trace is not None:
                 task.note("keys", f"the keys of {names.to_text(zone)} are known and were validated before", zone=zone,
-                          facts={"keys": self._keys_of(known), "ds": (), "anchor": False, "entry": (), "cached": True})
-            return Finding(Verdict.SECURE, keys=self._keys_of(known))
+                          facts={"keys": keys, "ds": (), "anchor": False, "entry": (), "cached": True})
+            return Finding(Verdict.SECURE, keys=keys)
         outcome = yield Need(Question(zone, c.DNSKEY), Purpose.CHAIN)
         failure = outcome if isinstance(outcome, Failure) else outcome.failure
         if failure is not None:
@@ -303,13 +319,18 @@ class Chain:
             return _bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} signs but has no keys")
         return state
 
+    def _known_keys(self, ctx: Context, zone: bytes) -> tuple[Dnskey, ...] | None:
+        """The keys of `zone` (lower case) when the cache has them validated."""
+        known = ctx.store.rrsets.find(zone, c.DNSKEY, ctx.now, min_trust=0)
+        return self._keys_of(known) if known is not None and known.verdict == Verdict.SECURE else None
+
     def _keys_of(self, rrset: RRset) -> tuple[Dnskey, ...]:
         slot = rrset.packed
         known = self._parsed.get(slot)
         if known is None:
             known = tuple(k for k in map(parse_dnskey, rrset.rdatas()) if k is not None)
             self._parsed[slot] = known
-            if len(self._parsed) > limits.PARSED_KEY_SETS.default:
+            if len(self._parsed) > KEY_SETS:
                 self._parsed.popitem(last=False)
         return known
 
@@ -357,7 +378,7 @@ class Chain:
                       facts={"keys": self._keys_of(rrset), "ds": anchor.ds, "entry": tuple(entry), "cached": False,
                              "anchor": self.anchors.get(zone) is not None})
         entries = {k.tag for k in entry}
-        sigs = [s for s in _signatures(rrset) if s.signer == zone and s.tag in entries]
+        sigs = [s for s in signatures(rrset, SIGNATURES) if s.signer == zone and s.tag in entries]
         fault: Finding | None = None
         if not entry:
             fault = _bogus(c.EDE_DNSKEY_MISSING, f"no key of {names.to_text(zone)} matches a DS record or anchor")
@@ -388,6 +409,12 @@ class Chain:
         if self.anchors.closest(zone) is None:
             return INSECURE
         known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
+        if known is not None and known.verdict != Verdict.SECURE and known.sig_len and task.trace is None:
+            # It came with a referral: checked on the spot, since a question of its own costs as much as the check.
+            found = yield from self.rrset(task, ctx, known, Question(zone, c.DS))
+            if found.verdict is Verdict.SECURE:
+                known = stamp(known, found, ctx.now)
+                ctx.store.rrsets.put(known, ctx.now)
         if known is None or known.verdict != Verdict.SECURE:
             outcome = yield Need(Question(zone, c.DS), Purpose.CHAIN)
             state = self._ds_outcome(zone, outcome)
@@ -495,10 +522,26 @@ def _note_ds(task: Task, zone: bytes, outcome: Outcome | Failure, state: Finding
     })
 
 
-def _signatures(rrset: RRset) -> list[Rrsig]:
-    """The signatures over `rrset`, as far as they can be read and their number is reasonable."""
-    readable = map(parse_rrsig, rrset.sigs()[: limits.SIGNATURES_PER_RRSET.default])
-    return [s for s in readable if s is not None and s.covered == rrset.rtype]
+def stamp(rrset: RRset, found: Finding, now: int) -> RRset:
+    """Give a set its verdict and, when it was verified, the TTL its signature allows (RFC 4035 section 5.3.3)."""
+    signature = found.signature
+    if signature is not None:
+        ttl = min(rrset.ttl, signature.original_ttl, _time_left(signature, now))
+        if ttl < rrset.ttl:
+            rrset = rrset.with_ttl(ttl)
+        if len(signature.rdata) + 2 != len(rrset.packed_sigs):
+            # The one that was right comes first: the cache reads the label count of a wildcard there.
+            others = [rdata for rdata in rrset.sigs() if rdata != signature.rdata]
+            rrset = rrset.with_sigs([signature.rdata, *others])
+        rrset.trust = Trust.VALIDATED
+    rrset.verdict = found.verdict
+    return rrset
+
+
+def _time_left(signature: Rrsig, now: int) -> int:
+    """Seconds until a signature expires; some where it has expired already and is believed because clocks differ."""
+    left = (signature.expiration - now) & 0xFFFFFFFF
+    return left if left < 1 << 31 else limits.SKEWED_TTL.default
 
 
 def charge_of(name: bytes, rtype: int) -> bytes:

@@ -11,10 +11,10 @@ from resolver.settings import Settings
 from resolver.validate import nsec, nsec3
 from resolver.validate.aggressive import Foreknowledge
 from resolver.validate.anchors import Anchors
-from resolver.validate.chain import INSECURE, NO_SKEW, SECURE, Chain, Finding, charge_of
+from resolver.validate.chain import INSECURE, NO_SKEW, SECURE, Chain, Finding, charge_of, stamp
 from resolver.validate.records import Rrsig, signer_labels
 from resolver.validate.sentinel import Sentinel
-from resolver.verdict import Trust, Verdict
+from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
@@ -96,7 +96,7 @@ class Validator:
             worst = _worse(worst, found)
             if found.verdict is Verdict.BOGUS:
                 return found
-            rrset = raw.answer[at] = _stamp(rrset, found, context.now)
+            rrset = raw.answer[at] = stamp(rrset, found, context.now)
             signature = found.signature
             if signature is not None and signature.labels < signer_labels(rrset.name):
                 if rrset.rtype == c.DNAME:
@@ -148,7 +148,7 @@ class Validator:
             if soa.verdict is Verdict.BOGUS:
                 return soa
             found = _worse(found, soa)
-            raw.soa = _stamp(raw.soa, soa, context.now)
+            raw.soa = stamp(raw.soa, soa, context.now)
             self._learn(context, denials, raw.soa)
         return _worse(worst, found)
 
@@ -211,7 +211,7 @@ class Validator:
                 continue
             found = yield from self.chain.rrset(task, context, rrset, question)
             if found.verdict is Verdict.SECURE and found.signature is not None:
-                rrset = _stamp(rrset, found, context.now)
+                rrset = stamp(rrset, found, context.now)
                 kept.append(rrset)
                 denials.add(rrset, found.signature)
             elif reason is None and found.verdict is Verdict.BOGUS:
@@ -313,28 +313,6 @@ def _note_proof(task: Task, denials: _Denials, what: str, found: Finding, name: 
 
 def _worse(a: Finding, b: Finding) -> Finding:
     return b if b.verdict < a.verdict else a
-
-
-def _stamp(rrset: RRset, found: Finding, now: int) -> RRset:
-    """Give a set its verdict and, when it was verified, the TTL its signature allows (RFC 4035 section 5.3.3)."""
-    signature = found.signature
-    if signature is not None:
-        ttl = min(rrset.ttl, signature.original_ttl, _time_left(signature, now))
-        if ttl < rrset.ttl:
-            rrset = rrset.with_ttl(ttl)
-        if len(signature.rdata) + 2 != len(rrset.packed_sigs):
-            # The one that was right comes first: the cache reads the label count of a wildcard there.
-            others = [rdata for rdata in rrset.sigs() if rdata != signature.rdata]
-            rrset = rrset.with_sigs([signature.rdata, *others])
-        rrset.trust = Trust.VALIDATED
-    rrset.verdict = found.verdict
-    return rrset
-
-
-def _time_left(signature: Rrsig, now: int) -> int:
-    """Seconds until a signature expires; some where it has expired already and is believed because clocks differ."""
-    left = (signature.expiration - now) & 0xFFFFFFFF
-    return left if left < 1 << 31 else limits.SKEWED_TTL.default
 
 
 def create(settings: Settings) -> Validator | None:

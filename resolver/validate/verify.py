@@ -35,6 +35,9 @@ class SignatureJob:
 
 _Checker = Callable[[bytes, bytes], None]
 _keys: "OrderedDict[tuple[int, bytes], _Checker | None]" = OrderedDict()
+# What the library raises for a wrong signature; known once it has been loaded, with the first key.
+_refusals: tuple[type[Exception], ...] = ()
+KEPT_KEYS = limits.VERIFY_KEYS.default
 
 
 def _rsa(algorithm: int, key: bytes) -> _Checker:
@@ -68,13 +71,13 @@ def _ecdsa(algorithm: int, key: bytes) -> _Checker:
     half = 32 if algorithm == ECDSAP256 else 48
     if len(key) != 2 * half:
         raise ValueError("ECDSA key of a wrong length")
-    public = ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + key)
+    verify = ec.EllipticCurvePublicKey.from_encoded_point(curve, b"\x04" + key).verify
+    encode, from_bytes = utils.encode_dss_signature, int.from_bytes
 
     def checker(signature: bytes, data: bytes) -> None:
         if len(signature) != 2 * half:
             raise ValueError("ECDSA signature of a wrong length")
-        r, s = int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
-        public.verify(utils.encode_dss_signature(r, s), data, digest)
+        verify(encode(from_bytes(signature[:half], "big"), from_bytes(signature[half:], "big")), data, digest)
 
     return checker
 
@@ -98,26 +101,34 @@ def _load(algorithm: int, key: bytes) -> _Checker:
 
 def check(job: SignatureJob) -> bool:
     """Whether the signature is right. May be called from any thread; takes 20 to 300 microseconds."""
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-
     slot = (job.algorithm, job.key)
     try:
         checker = _keys[slot]
     except KeyError:
-        try:
-            checker = _load(job.algorithm, job.key)
-        except (ValueError, IndexError, UnsupportedAlgorithm):
-            checker = None  # remembered too: a malformed key must not cost a load for each of its signatures
-        _keys[slot] = checker
-        while len(_keys) > limits.VERIFY_KEYS.default:
-            try:
-                _keys.popitem(last=False)
-            except KeyError:  # another thread emptied it between the two lines
-                break
+        checker = _keep(slot)
     if checker is None:
         return False
     try:
         checker(job.signature, job.data)
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
+    except _refusals:
         return False
     return True
+
+
+def _keep(slot: tuple[int, bytes]) -> _Checker | None:
+    """Load a key and keep it, or None for one that cannot be used."""
+    global _refusals
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+    _refusals = (InvalidSignature, ValueError, UnsupportedAlgorithm)
+    try:
+        checker: _Checker | None = _load(*slot)
+    except (ValueError, IndexError, UnsupportedAlgorithm):
+        checker = None  # remembered too: a malformed key must not cost a load for each of its signatures
+    _keys[slot] = checker
+    while len(_keys) > KEPT_KEYS:
+        try:
+            _keys.popitem(last=False)
+        except KeyError:  # another thread emptied it between the two lines
+            break
+    return checker

@@ -104,7 +104,10 @@ def test_an_answer_is_no_error():
 # --- layouts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["effects", "mesh", "resolve", "iterate.scrub", "iterate.consult", "iterate.cut"])
+LAYOUTS = ["effects", "mesh", "resolve", "iterate.scrub", "iterate.consult", "iterate.cut", "validate.chain"]
+
+
+@pytest.mark.parametrize("module", LAYOUTS)
 def test_compiled_layouts_have_the_attributes_of_the_slots(module):
     text = ROOM.joinpath(*module.split(".")).with_suffix(".pxd").read_text(encoding="utf-8")
     layouts = re.findall(r"^cdef class (\w+):\n((?:    cdef public object \w+\n)+)", text, re.M)

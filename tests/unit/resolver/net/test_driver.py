@@ -94,14 +94,54 @@ def test_results_come_in_the_order_of_the_jobs(count: int) -> None:
 
         crypto = Crypto(loop, check, in_place=2, after_batch=lambda: batches.append(1))
         done: asyncio.Future[list[bool]] = loop.create_future()
-        crypto.verify(range(count), done.set_result)
-        assert done.done() == (count <= 2)
+        at_once = crypto.verify(range(count), done.set_result)
+        assert (at_once is not None) == (count <= 2)
+        if at_once is not None:
+            done.set_result(at_once)
         async with asyncio.timeout(5):
             assert await done == [n % 3 == 0 for n in range(count)]
         assert crypto.checks == count
         assert (threading.main_thread() in threads) == (0 < count <= 2)
         assert len(batches) == (count > 2)
         crypto.close()
+
+    asyncio.run(body())
+
+
+class Steps:
+    """A clock that goes on by a millisecond each time it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+def test_checks_in_place_leave_the_loop_its_turn() -> None:
+    """Each check takes a millisecond here: after five the loop has its turn, and nothing is lost or done twice."""
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        batches = []
+        crypto = Crypto(loop, bool, slice_seconds=0.005, clock=Steps(), after_batch=lambda: batches.append(1))
+        results: list[list[bool]] = []
+        at_once = [crypto.verify([number % 2], results.append) for number in range(20)]
+        assert at_once[:5] == [[False], [True], [False], [True], [False]]
+        assert at_once[5:] == [None] * 15
+        turns = []
+        while len(results) < 15:
+            turns.append(len(results))
+            await asyncio.sleep(0)
+        assert turns == [0, 5, 10]
+        assert results == [[bool(number % 2)] for number in range(5, 20)]
+        assert len(batches) == 3
+        assert crypto.statistics() == {"checks": 20, "deferred": 15}
+        assert crypto.verify([1], results.append) is None
+        crypto.close()
+        await asyncio.sleep(0)
+        assert len(results) == 15
 
     asyncio.run(body())
 
