@@ -6,6 +6,7 @@
 #   make lint         ruff, cython-lint, mypy, stub check, spelling
 #   make bench        all benchmarks, as ratios of interleaved runs;  make bench-check: the short set with floors
 #   make fuzz         every fuzz target, FUZZ_RUNS cases each (default 1,000,000)
+#   make soak         resolverd at full load with faulty name servers for SOAK_SECONDS (default 1,800)
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
 #   make differential 10,000 questions to our daemon, Unbound and Knot Resolver  [NAMES=10000] [SEED=1]
 #   make suites       test suites of aiohttp, anyio, uvicorn and asyncpg on both loops  [SUITES="anyio ..."] [FULL=1]
@@ -24,9 +25,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 5335
 FUZZ_RUNS ?= 1000000
+SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz scenarios differential suites wheel annotate docs clean help build
+.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz scenarios differential suites wheel annotate docs clean help build soak
 .DEFAULT_GOAL := help
 
 help:
@@ -80,6 +82,9 @@ bench-check: build
 
 fuzz: build
 	$(BIN)/python tests/fuzz/run.py --runs $(FUZZ_RUNS)
+
+soak: build
+	$(BIN)/python tests/soak.py --seconds $(SOAK_SECONDS)
 
 scenarios: build
 	@$(BIN)/python tests/conformance/scenarios/run.py $(if $(DIR),--dir '$(DIR)') $(if $(ONLY),--only '$(ONLY)') \

@@ -164,6 +164,9 @@ SERVER_TIMEOUT_FIRST = Limit(
     376, 50, 5000, "milliseconds", "timeout towards an address never asked; most answer in 100 ms"
 )
 SERVER_TIMEOUT_MINIMUM = Limit(50, 1, 1000, "milliseconds", "lowest timeout: a fast server may be slow once")
+SERVER_TIMEOUT_STREAM = Limit(
+    1_000, 50, 60_000, "milliseconds", "least wait for a reply over TCP, which takes a handshake as well"
+)
 SERVER_TIMEOUT_MAXIMUM = Limit(
     12_000, 1000, 120_000, "milliseconds", "doubling stops here; from half of it on an address counts as dead"
 )

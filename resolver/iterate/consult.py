@@ -28,6 +28,7 @@ LOOKUPS = limits.ADDRESS_LOOKUPS.default
 MISSING = limits.MISSING_ADDRESSES.default
 EDNS_GIVE_UP = limits.EDNS_GIVE_UP.default
 FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST.default / 1000
+STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM.default / 1000
 CROSSED_OFF = 1 << 20
 # UDP, then with another cookie or none, then without EDNS, then without case or over TCP, then both: more changes of
 # manner make no sense.
@@ -163,8 +164,8 @@ def _converse(
                                           "candidates": survey(cut, context)})
         result = yield Ask(
             server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
-            timeout=timeout, checking_disabled=cut.recursive and context.validator is not None,
-            randomise_case=case, cookie=cookie,
+            timeout=max(timeout, STREAM_TIMEOUT) if tcp else timeout,
+            checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
         )
         if isinstance(result, Failure):
             if task.trace is not None:

@@ -296,12 +296,17 @@ class StreamUpstream:
         return entry
 
     def place(self, entry: StreamAsk) -> None:
-        """Give `entry` a connection: the least used, a new one while that is busy, or a place in the queue."""
+        """Give `entry` a connection: the least used, a new one while that is busy, or a place in the queue.
+
+        What a server's end of one connection has lost goes to one made since: the older ones may be about to end too.
+        """
         line = entry.server
-        best: _Connection | None = None
-        for connection in line.connections:
-            if not connection.closing and (best is None or len(connection.pending) < len(best.pending)):
-                best = connection
+        usable = [connection for connection in line.connections if not connection.closing]
+        if entry.retried:
+            fresh = [connection for connection in usable if not connection.served]
+            if fresh or (len(line.connections) < self._per_server and self._make_room()):
+                usable = fresh
+        best = min(usable, key=lambda connection: len(connection.pending), default=None)
         if (best is None or best.pending) and len(line.connections) < self._per_server and self._make_room():
             best = self._connect(line)
         if best is not None and len(best.pending) < self._pipeline:

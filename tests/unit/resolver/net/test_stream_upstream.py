@@ -186,6 +186,38 @@ def test_connection_closed_while_idle_is_made_anew() -> None:
     play(body)
 
 
+def test_what_was_lost_goes_to_a_new_connection_and_not_to_an_old_one() -> None:
+    """A server that stops for a moment closes all its connections, one after the other; the next stands already."""
+
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(per_server=2), Collector()
+        for _ in range(2):
+            upstream.start(ask_for(peer.port), got)
+        await got.wait(2)
+        assert len(peer.connections) == 2
+        peer.script = lambda _: []
+        for _ in range(6):
+            upstream.start(ask_for(peer.port), got)
+        while sum(map(len, peer.connections)) < 8:
+            await asyncio.sleep(0)
+        for query in peer.connections[1][-2:]:
+            [packet] = echo(query)
+            peer.writers[1].write(len(packet).to_bytes(2, "big") + packet)
+        await got.wait(4)
+        peer.script = echo
+        lost = []
+        upstream.drop, drop = lambda one: (lost.append(one), drop(one)), upstream.drop
+        peer.writers[0].close()
+        while not lost:
+            await asyncio.sleep(0)
+        peer.writers[1].close()
+        assert all(isinstance(result, Reply) for result in await got.wait(8))
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
 def test_server_that_always_hangs_up_is_a_failure() -> None:
     async def body() -> None:
         peer = await StreamPeer.start(lambda _: (peer.writers[-1].close(), [])[1])
