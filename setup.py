@@ -45,6 +45,15 @@ COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
 ]
 
 
+# Those of them whose annotations are read as C types as well: what they name is what comes, always.
+TYPED = [] if not COMPILED else [
+    "resolver/mesh.py", "resolver/resolve.py", "resolver/cache/servers.py", "resolver/iterate/choose.py",
+    "resolver/iterate/classify.py", "resolver/iterate/consult.py", "resolver/iterate/cut.py",
+    "resolver/iterate/iterate.py", "resolver/iterate/scrub.py", "resolver/validate/aggressive.py",
+    "resolver/validate/chain.py", "resolver/validate/validate.py",
+]
+
+
 def extensions(paths: list[Path]) -> list[Extension]:
     """Each path as an extension of its own dotted name."""
     compile_args = ["-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unused-variable",
@@ -73,7 +82,8 @@ def cythonized() -> list[Extension]:
     everywhere = {"language_level": 3, "binding": True, "embedsignature": True, "embedsignature.format": "python"}
     pyx = [p.relative_to(ROOT) for package in ("corenet", "resolver") for p in sorted((ROOT / package).rglob("*.pyx"))]
     native = extensions(pyx)
-    pure = extensions([Path(p) for p in COMPILED])
+    pure = extensions([Path(p) for p in COMPILED if p not in TYPED])
+    typed = extensions([Path(p) for p in TYPED])
     modules: list[Extension] = []
     if native:
         modules += cythonize(native, compiler_directives={
@@ -83,6 +93,10 @@ def cythonized() -> list[Extension]:
         modules += cythonize(pure, compiler_directives={
             **everywhere, "boundscheck": True, "wraparound": True, "cdivision": False, "initializedcheck": True,
             "annotation_typing": False}, **common)
+    if typed:
+        modules += cythonize(typed, compiler_directives={
+            **everywhere, "boundscheck": True, "wraparound": True, "cdivision": False, "initializedcheck": True,
+            "annotation_typing": True}, **common)
     return modules
 
 

@@ -38,7 +38,7 @@ cdef class Ask:
 
 cdef class Need:
     cdef public object purpose
-    cdef public object question
+    cdef public Question question
 
 
 cdef class Verify:
@@ -110,12 +110,12 @@ cdef class Budget:
 
 
 cdef class Task:
-    cdef public object budget
+    cdef public Budget budget
     cdef public object cd
     cdef public object depth
     cdef public object missed
     cdef public object purpose
-    cdef public object question
+    cdef public Question question
     cdef public object trace
 
 

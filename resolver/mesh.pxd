@@ -1,25 +1,65 @@
-# Layout of jobs and tickets when mesh.py is compiled as it stands: the classes become extension types, whose
+# Layout of the mesh, its jobs and tickets when mesh.py is compiled as it stands: the classes become extension types, whose
 # attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
 # tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
 
+from resolver.effects cimport (
+    Ask, Budget, Context, Failure, Need, Outcome, Pause, Question, Reply, Task, TraceStep, Verify,
+)
+
+
 cdef class Ticket:
-    cdef public object _job
+    cdef public _Job _job
     cdef public object _on_done
     cdef public object done
 
 
 cdef class _Job:
-    cdef public object child
-    cdef public object finished
+    cdef public _Job child
+    cdef public bint finished
     cdef public object handle
     cdef public object key
-    cdef public object mesh
-    cdef public object need
-    cdef public object parents
-    cdef public object pausing
+    cdef public Mesh mesh
+    cdef public Need need
+    cdef public list parents
+    cdef public bint pausing
     cdef public object slot
-    cdef public object stale
+    cdef public Outcome stale
     cdef public object steps
-    cdef public object task
-    cdef public object tickets
-    cdef public object verifying
+    cdef public Task task
+    cdef public list tickets
+    cdef public bint verifying
+
+
+cdef class Mesh:
+    cdef public object _atlas
+    cdef public object _capacity
+    cdef public object _clock
+    cdef public Context _context
+    cdef public dict _counts
+    cdef public object _crypto
+    cdef public object _deadline
+    cdef public bint _draining
+    cdef public object _exchange
+    cdef public object _impatient
+    cdef public dict _jobs
+    cdef public object _order
+    cdef public object _packets
+    cdef public object _patience
+    cdef public object _ready
+    cdef public object _renewed_in
+    cdef public object _renewing
+    cdef public object _rewriter
+    cdef public bint _serve_stale
+    cdef public object _short_in
+    cdef public list _slot_heap
+    cdef public dict _slots
+    cdef public object _stale_ttl
+    cdef public list _timers
+    cpdef _look_at_clock(self)
+    cpdef _Job _start(self, tuple key, Task task)
+    cpdef _drain(self)
+    cpdef _run(self, _Job job, value)
+    cpdef _need(self, _Job job, Need need)
+    cpdef _finish(self, _Job job, Outcome outcome)
+    cpdef _deliver_all(self, _Job job, Outcome outcome)
+    cpdef _deliver(self, Ticket ticket, Outcome outcome)

@@ -8,6 +8,8 @@ mesh's work, and because a test can then turn the whole by hand in virtual time.
 from outside.
 """
 
+from __future__ import annotations
+
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -103,6 +105,12 @@ class Ticket:
 class Mesh:
     """Runs questions to their outcome."""
 
+    __slots__ = (
+        "_atlas", "_capacity", "_clock", "_context", "_counts", "_crypto", "_deadline", "_draining",
+        "_exchange", "_impatient", "_jobs", "_order", "_packets", "_patience", "_ready", "_renewed_in",
+        "_renewing", "_rewriter", "_serve_stale", "_short_in", "_slot_heap", "_slots", "_stale_ttl", "_timers",
+    )
+
     def __init__(
         self,
         *,
@@ -110,8 +118,8 @@ class Mesh:
         crypto: Crypto | None,
         clock: Clock,
         rng: RandomSource,
-        store: "Store",
-        settings: "Settings",
+        store: Store,
+        settings: Settings,
         policy: LocalAnswers | None = None,
         own_addresses: Sequence[str] = (),
         capacity: int = limits.JOBS.default,
@@ -145,7 +153,8 @@ class Mesh:
         self._renewed_in = (0, 0)
         self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream": 0, "failures": 0,
                         "cycles": 0, "expired": 0, "refused": 0, "faults": 0, "stale": 0, "prefetched": 0,
-                        "prefetch_refused": 0}
+                        "prefetch_refused": 0, "shortages": 0}
+        self._short_in = 0
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
@@ -322,7 +331,7 @@ class Mesh:
         self._context.now = self._clock.time()
         self._context.monotonic = self._clock.monotonic()
 
-    def _start(self, key: Key, task: Task) -> "_Job":
+    def _start(self, key: Key, task: Task) -> _Job:
         job = _Job(self, key, task, resolve(task, self._context))
         if key not in self._jobs:
             self._jobs[key] = job
@@ -351,7 +360,7 @@ class Mesh:
         finally:
             self._draining = False
 
-    def _run(self, job: "_Job", value: Any) -> None:
+    def _run(self, job: _Job, value: Any) -> None:
         """Resume one generator and do what it asks for, as long as that is there at once."""
         try:
             while True:
@@ -384,14 +393,13 @@ class Mesh:
                     raise TypeError(f"{effect!r} is no effect")
         except StopIteration as stop:
             self._finish(job, stop.value)
-        except Exception:  # a fault in a job must cost this job only, and is logged in full
-            self._counts["faults"] += 1
-            log.exception("fault while resolving %r", job.task.question)
+        except Exception as error:  # a fault in a job must cost this job only, and is logged in full
+            self._fault(error, "resolving", job.task.question)
             job.verifying = job.pausing = False
             failure = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
             self._finish(job, failure_outcome(job.task.question, failure))
 
-    def _need(self, job: "_Job", need: Need) -> Outcome | Failure | None:
+    def _need(self, job: _Job, need: Need) -> Outcome | Failure | None:
         """The result of a sub-query when it is there at once; None when `job` now waits for it."""
         task = job.task
         cd = task.cd or need.purpose in UNVALIDATED
@@ -431,7 +439,7 @@ class Mesh:
         return None
 
     @staticmethod
-    def _waits_for(waiter: "_Job", job: "_Job") -> bool:
+    def _waits_for(waiter: _Job, job: _Job) -> bool:
         """Whether `waiter`, directly or not, waits for `job`. Each job waits for at most one other: a chain to walk."""
         step = waiter.child
         while step is not None:
@@ -440,7 +448,7 @@ class Mesh:
             step = step.child
         return False
 
-    def _finish(self, job: "_Job", outcome: Outcome) -> None:
+    def _finish(self, job: _Job, outcome: Outcome) -> None:
         job.finished = True
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
@@ -466,7 +474,7 @@ class Mesh:
             outcome = self._stale_instead(job.task.question, failure, job.task.cd) or outcome
         self._deliver_all(job, outcome)
 
-    def _deliver_all(self, job: "_Job", outcome: Outcome) -> None:
+    def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
         tickets, job.tickets = job.tickets, []
         for ticket in tickets:
             self._deliver(ticket, outcome)
@@ -477,13 +485,23 @@ class Mesh:
             outcome = self._rewriter.apply(outcome)
         try:
             ticket._on_done(outcome)
-        except Exception:  # one listener's fault must not cost the others their answer
+        except Exception as error:  # one listener's fault must not cost the others their answer
+            self._fault(error, "handing over", outcome)
+
+    def _fault(self, error: Exception, doing: str, what: object) -> None:
+        """Count a fault and log it in full; shortage of memory is none, and one line a second says enough about it."""
+        if not isinstance(error, MemoryError):
             self._counts["faults"] += 1
-            log.exception("fault in the receiver of %r", outcome)
+            log.exception("fault while %s %r", doing, what)
+            return
+        self._counts["shortages"] += 1
+        if self._short_in != self._context.now:
+            self._short_in = self._context.now
+            log.warning("out of memory while %s %r: that question fails, the others go on", doing, what)
 
     # --- stale data (RFC 8767) ------------------------------------------------------------------------------------
 
-    def _join(self, job: "_Job", ticket: Ticket) -> None:
+    def _join(self, job: _Job, ticket: Ticket) -> None:
         """Let `ticket` wait for `job` as well, or take what those got who waited too long."""
         self._counts["joined"] += 1
         if job.stale is not None:
@@ -496,14 +514,14 @@ class Mesh:
         if first and self._serve_stale:
             self._be_patient(job)
 
-    def _be_patient(self, job: "_Job") -> None:
+    def _be_patient(self, job: _Job) -> None:
         """Begin to count how long the clients of `job` wait."""
         if self._patience:
             self._impatient.append((self._context.monotonic + self._patience, job))
         else:
             self._serve_early(job)
 
-    def _serve_early(self, job: "_Job") -> None:
+    def _serve_early(self, job: _Job) -> None:
         """Give those who wait for `job` what was true a while ago, if anything was; the job goes on."""
         if job.finished or not job.tickets:
             return
@@ -537,7 +555,7 @@ class Mesh:
 
     # --- ends that come early -------------------------------------------------------------------------------------
 
-    def _stop(self, job: "_Job") -> None:
+    def _stop(self, job: _Job) -> None:
         """Let go of whatever `job` waits for."""
         if job.handle is not None:
             job.handle.cancel()
@@ -549,7 +567,7 @@ class Mesh:
             child.parents.remove(job)
             self._abandon(child)
 
-    def _abandon(self, job: "_Job") -> None:
+    def _abandon(self, job: _Job) -> None:
         """End `job` when nobody waits for it any more."""
         while not job.finished and not job.tickets and not job.parents:
             job.finished = True
@@ -569,7 +587,7 @@ class Mesh:
             child.parents.remove(job)
             job = child
 
-    def _expire(self, job: "_Job") -> None:
+    def _expire(self, job: _Job) -> None:
         """The deadline of `job` has come: whatever it waits for is answered with that, and it draws its conclusions."""
         if job.finished:
             return

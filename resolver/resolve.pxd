@@ -2,12 +2,16 @@
 # attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
 # tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
 
+from resolver.effects cimport Context, Failure, Need, Outcome, Question, RawReply, Task
+from resolver.wire.rrset cimport RRset
+
+
 cdef class _Story:
-    cdef public object answer
-    cdef public object authority
-    cdef public object ede
-    cdef public object from_cache
-    cdef public object legs
-    cdef public object seen
+    cdef public list answer
+    cdef public list authority
+    cdef public list ede
+    cdef public bint from_cache
+    cdef public int legs
+    cdef public set seen
     cdef public object ttl
     cdef public object verdict

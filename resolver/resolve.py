@@ -7,6 +7,8 @@ also when it lay in the cache (CVE-2019-10190, CVE-2018-1000002 were paths aroun
 here, name by name, counted, and never twice through the same name.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
@@ -174,7 +176,7 @@ def _leads_to(local: Outcome, qtype: int) -> bytes | None:
     return answer[-1].targets()[0]
 
 
-def _looped(task: Task, context: Context, story: "_Story") -> Outcome:
+def _looped(task: Task, context: Context, story: _Story) -> Outcome:
     """RFC 1034 section 3.6.2: a loop of aliases is signalled as an error.
 
     One that a DNAME makes is shown as far as it was followed: not the name is at fault then, but its subtree.

@@ -27,6 +27,7 @@ from resolver.daemon.control import ControlServer, Office
 from resolver.daemon.doors import Doors
 from resolver.daemon.links import LinkError
 from resolver.daemon.metrics import MetricsServer
+from resolver.daemon.shortage import watch_for_shortage
 from resolver.daemon.sockets import Endpoint
 from resolver.effects import Outcome, Question
 from resolver.net.cookies import CookieJar
@@ -254,6 +255,7 @@ class _Worker:
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
         self.loop = loop
+        watch_for_shortage(loop, self.given.log.interval)
         self.stopping: asyncio.Future[str] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.on_stop, signal.Signals(number).name)

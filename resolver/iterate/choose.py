@@ -7,12 +7,15 @@ dead are asked once, when nobody else is left, which is also how they are found 
 a family that this host has no route for.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from resolver import limits
 from resolver.effects import Context, Server
 
 if TYPE_CHECKING:
+    from resolver.cache.servers import ServerInfo
     from resolver.iterate.cut import Cut
 
 __all__ = ["choose", "reason", "survey"]
@@ -24,7 +27,7 @@ FOREVER = float("inf")
 EXPLORE = limits.SERVER_EXPLORE.default
 
 
-def choose(cut: "Cut", context: Context, tries: dict[tuple[str, int], int], avoid: frozenset[str]) -> Server | None:
+def choose(cut: Cut, context: Context, tries: dict[tuple[str, int], int], avoid: frozenset[str]) -> Server | None:
     """Pick the next server of `cut`; None when all are crossed off. `tries` counts what each was asked in this step."""
     find = context.store.servers.find
     now = context.monotonic
@@ -33,6 +36,8 @@ def choose(cut: "Cut", context: Context, tries: dict[tuple[str, int], int], avoi
     best: list[tuple[float, Server]] = []
     fewest = TRIES
     fastest = FOREVER
+    server: Server
+    info: ServerInfo | None
     for server in cut.servers:
         key = server.key
         done = tries.get(key, 0) if tries else 0
@@ -73,7 +78,7 @@ def choose(cut: "Cut", context: Context, tries: dict[tuple[str, int], int], avoi
     return near[below(len(near))] if len(near) > 1 else near[0]
 
 
-def reason(server: Server, cut: "Cut", context: Context, tried: int) -> str:
+def reason(server: Server, cut: Cut, context: Context, tried: int) -> str:
     """Why `server` was chosen, in words for a trace. `tried` is how often it was asked in this step before."""
     info = context.store.servers.find(server.key)
     if info is None:

@@ -2,6 +2,14 @@
 # attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
 # tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
 
+from resolver.cache.servers cimport ServerInfo
+from resolver.effects cimport Ask, Context, Failure, Need, Outcome, Question, Reply, Server, Task
+from resolver.iterate.cut cimport Cut
+from resolver.iterate.scrub cimport Scrubbed
+from resolver.wire.message cimport MessageView
+from resolver.wire.rrset cimport RRset
+
+
 cdef class Search:
     cdef public object avoid
     cdef public object missing

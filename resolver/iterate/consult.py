@@ -6,6 +6,8 @@ the one gate `Budget.take_packet`, because a path without a counter becomes an e
 (CVE-2026-5950); name-server addresses are looked up one at a time and few in one step (NXNSAttack, CVE-2020-12662).
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from resolver import limits
@@ -18,7 +20,9 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
+    from resolver.cache.servers import ServerInfo
     from resolver.effects import Reply
+    from resolver.wire.message import MessageView
 
 __all__ = ["Search", "consult"]
 
@@ -80,12 +84,12 @@ def consult(
             last = result
             tries[key] = tries.get(key, 0) + 1 if result.kind is FailureKind.TIMEOUT else CROSSED_OFF
             continue
-        view = result.view
+        view: MessageView = result.view
         if not question_matches(view, qname, qtype):
             last = Failure(FailureKind.MISMATCH, c.EDE_INVALID_DATA, f"{server.address} answers another question")
             tries[key] = CROSSED_OFF
             continue
-        found = scrub(view, qname, qtype, zone, signatures=context.validator is not None)
+        found: Scrubbed = scrub(view, qname, qtype, zone, signatures=context.validator is not None)
         found.server = server
         found.kind = kind = classify(view, found, qname, qtype, zone, recursive=cut.recursive)
         if task.trace is not None:
@@ -121,13 +125,13 @@ def consult(
 
 def _converse(
     server: Server, cut: Cut, qname: bytes, qtype: int, context: Context, task: Task, earlier: int
-) -> "Steps[Reply | Failure]":
+) -> Steps[Reply | Failure]:
     """One server, one question, in the manner it needs: with or without EDNS, over UDP or TCP."""
     table = context.store.servers
     atlas: Atlas = context.room
     budget = task.budget
     key = server.key
-    info = table.find(key)
+    info: ServerInfo | None = table.find(key)
     now = context.monotonic
     payload: int | None = atlas.payload
     timeout = FIRST_TIMEOUT
@@ -181,7 +185,7 @@ def _converse(
                 if result.kind is FailureKind.NETWORK and not tcp:
                     atlas.note_unreachable(server.address, context.monotonic)
             return result
-        view = result.view
+        view: MessageView = result.view
         atlas.note_reachable(server.address)
         table.note_reply(key, result.rtt, context.monotonic, edns=view.edns is not None)
         if view.tc:

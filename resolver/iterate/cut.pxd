@@ -2,15 +2,19 @@
 # attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
 # tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
 
+from resolver.effects cimport Server
+from resolver.wire.rrset cimport RRset
+
+
 cdef class Cut:
-    cdef public object configured
+    cdef public bint configured
     cdef public object expires
-    cdef public object first
-    cdef public object labels
-    cdef public object learned
-    cdef public object missing
-    cdef public object names
-    cdef public object recursive
-    cdef public object servers
+    cdef public bint first
+    cdef public int labels
+    cdef public bint learned
+    cdef public list missing
+    cdef public list names
+    cdef public bint recursive
+    cdef public list servers
     cdef public object until
-    cdef public object zone
+    cdef public bytes zone

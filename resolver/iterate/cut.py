@@ -7,6 +7,8 @@ lives longer than the parent said, whatever the child adds (ghost domains, CVE-2
 never clients; unspecified, multicast and (unless permitted) loopback addresses are never asked (CVE-2026-50251).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -70,7 +72,7 @@ class Cut:
         servers.append(Server(address, port, name))
         return True
 
-    def same_servers(self, other: "Cut") -> bool:
+    def same_servers(self, other: Cut) -> bool:
         """Whether `other` offers nothing that this one does not have."""
         mine = {server.address for server in self.servers}
         return all(server.address in mine for server in other.servers) and set(other.missing) <= set(self.names)
@@ -83,7 +85,7 @@ class Atlas:
     """What a worker knows of delegations. `own` are addresses of this very resolver, which must not ask itself."""
 
     def __init__(
-        self, store: "Store", settings: "Settings", *, own: Iterable[str] = (), configured: dict[bytes, Cut | None]
+        self, store: Store, settings: Settings, *, own: Iterable[str] = (), configured: dict[bytes, Cut | None]
     ) -> None:
         iteration = settings.iteration
         # Read once for each packet: kept here flat.

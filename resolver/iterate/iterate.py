@@ -41,7 +41,7 @@ def iterate(
     begin = _begin(place, context, task)
     if begin is None:
         begin = yield from _prime(place, context, task)
-    cut = begin
+    cut: Cut = begin
     search = Search(avoid)
     total = names.label_count(target)
     minimising = atlas.minimising

@@ -2,18 +2,22 @@
 # attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
 # tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
 
+from resolver.wire.message cimport MessageView
+from resolver.wire.rrset cimport RRset
+
+
 cdef class Scrubbed:
-    cdef public object alias
-    cdef public object answer
-    cdef public object complete
-    cdef public object ds
+    cdef public bint alias
+    cdef public list answer
+    cdef public bint complete
+    cdef public list ds
     cdef public object kind
-    cdef public object name
-    cdef public object ns
-    cdef public object ns_elsewhere
-    cdef public object proofs
+    cdef public bytes name
+    cdef public RRset ns
+    cdef public bint ns_elsewhere
+    cdef public list proofs
     cdef public object server
-    cdef public object soa
-    cdef public object soa_above
-    cdef public object too_long
-    cdef public object view
+    cdef public RRset soa
+    cdef public bint soa_above
+    cdef public bint too_long
+    cdef public MessageView view

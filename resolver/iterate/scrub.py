@@ -8,6 +8,8 @@ that referral's name servers. The exchange has matched id, address, port and let
 compared here once more, because a stream can deliver the reply to another question of ours.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from resolver import limits
@@ -34,8 +36,8 @@ class Scrubbed:
     __slots__ = ("alias", "answer", "complete", "ds", "kind", "name", "ns", "ns_elsewhere", "proofs", "server", "soa",
                  "soa_above", "too_long", "view")
 
-    kind: "Kind"
-    server: "Server"
+    kind: Kind
+    server: Server
 
     def __init__(self, view: MessageView, qname: bytes) -> None:
         self.view = view

@@ -2,9 +2,14 @@
 # attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
 # tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
 
+from resolver.effects cimport Context, Failure, Need, Outcome, Question, Task, Verify
+from resolver.validate.fields cimport Dnskey, Ds, Rrsig
+from resolver.wire.rrset cimport RRset
+
+
 cdef class Finding:
     cdef public object ede
     cdef public object keys
-    cdef public object signature
+    cdef public Rrsig signature
     cdef public object text
     cdef public object verdict

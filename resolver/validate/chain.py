@@ -13,12 +13,10 @@ from resolver import limits
 from resolver.effects import Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Steps, Task, Verify
 from resolver.validate import nsec3
 from resolver.validate.anchors import Anchor, Anchors
+from resolver.validate.fields import Dnskey, Ds, Rrsig
 from resolver.validate.records import (
     DS_DIGESTS,
     REVOKED,
-    Dnskey,
-    Ds,
-    Rrsig,
     bitmap_has,
     ds_matches,
     is_timely,

@@ -12,7 +12,8 @@ from resolver.validate import nsec, nsec3
 from resolver.validate.aggressive import Foreknowledge
 from resolver.validate.anchors import Anchors
 from resolver.validate.chain import INSECURE, NO_SKEW, SECURE, Chain, Finding, charge_of, stamp
-from resolver.validate.records import Rrsig, signer_labels
+from resolver.validate.fields import Rrsig
+from resolver.validate.records import signer_labels
 from resolver.validate.sentinel import Sentinel
 from resolver.verdict import Verdict
 from resolver.wire import consts as c

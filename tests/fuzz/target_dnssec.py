@@ -29,11 +29,19 @@ def run(data: bytes) -> None:
         assert names.is_valid(sig.signer) and rdata.endswith(sig.signature)
         job = verify.SignatureJob(sig.algorithm, rdata[4:], sig.signature, rdata)
         assert verify.check(job) is False
+        for rrset in (RRset(owner, c.A, 60, [bytes(4)]), RRset(owner, c.NS, 60, [owner, ZONE], sigs=[])):
+            if sig.labels <= records.signer_labels(owner):
+                signed = records.signed_data(rrset, sig)
+                assert signed.startswith(rdata[:18] + sig.signer)
+            records.is_timely(sig, rrset, NOW)
+        assert records.matching_keys([] if key is None else [key], sig) in ([], [key])
     if key is not None and ds is not None:
         assert 0 <= key.tag <= 0xFFFF
         assert not records.ds_matches(ds, owner, key)
     for rtype in TYPES:
         records.bitmap_has(rdata, rtype)
+    packed = RRset.from_packed(owner, c.A, 60, b"\0\4abcd", len(rdata).to_bytes(2, "big") + rdata)
+    assert all(found.rdata == rdata for found in records.signatures(packed, 16))
     hashed = owner_hash(owner)
     assert hashed is None or len(hashed) == owner[0] * 5 // 8
     plain, chained = nsec.parse(owner, rdata, ZONE), nsec3.parse(owner, rdata, ZONE)

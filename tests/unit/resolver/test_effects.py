@@ -104,14 +104,16 @@ def test_an_answer_is_no_error():
 # --- layouts ------------------------------------------------------------------------------------------------------
 
 
-LAYOUTS = ["effects", "mesh", "resolve", "iterate.scrub", "iterate.consult", "iterate.cut", "validate.chain"]
+LAYOUTS = ["effects", "mesh", "resolve", "iterate.scrub", "iterate.consult", "iterate.cut", "validate.chain",
+           "cache.servers"]
 
 
 @pytest.mark.parametrize("module", LAYOUTS)
 def test_compiled_layouts_have_the_attributes_of_the_slots(module):
     text = ROOM.joinpath(*module.split(".")).with_suffix(".pxd").read_text(encoding="utf-8")
-    layouts = re.findall(r"^cdef class (\w+):\n((?:    cdef public object \w+\n)+)", text, re.M)
+    layouts = re.findall(r"^cdef class (\w+):\n((?:    cdef public \w+ \w+\n)+)", text, re.M)
     assert layouts
     room = importlib.import_module(f"resolver.{module}")
     for name, body in layouts:
-        assert set(re.findall(r"object (\w+)", body)) == set(getattr(room, name).__slots__), name
+        slots = set(re.findall(r"cdef public \w+ (\w+)", body))
+        assert slots == set(vars(getattr(room, name)).get("__slots__", slots)), name

@@ -214,6 +214,26 @@ def test_a_fault_costs_its_own_question_only(scripted, caplog):
     assert m.mesh.statistics()["faults"] == 1
 
 
+def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, caplog):
+    m = scripted
+
+    def short(task, context):
+        yield Pause(0.1)
+        raise MemoryError
+
+    found = []
+    for number in range(5):
+        m.table[f"x{number}."] = short
+        found.append(m.start(f"x{number}.")[1])
+    with caplog.at_level(logging.WARNING):
+        m.net.run(m.mesh)
+    assert all(outcomes[0].failure.kind is FailureKind.INTERNAL for outcomes in found)
+    [record] = caplog.records
+    assert record.exc_info is None
+    assert record.getMessage().startswith("out of memory while resolving")
+    assert (m.mesh.statistics()["shortages"], m.mesh.statistics()["faults"]) == (5, 0)
+
+
 def test_a_fault_in_a_receiver_does_not_cost_the_others_their_answer(scripted, caplog):
     m = scripted
 

@@ -1,0 +1,7 @@
+# Types of what is judged when validate.py is compiled as it stands, so that their attributes are read without a
+# dictionary or a descriptor. Without compilation nothing reads this file.
+
+from resolver.effects cimport Context, Question, RawReply, Task
+from resolver.validate.chain cimport Finding
+from resolver.validate.fields cimport Rrsig
+from resolver.wire.rrset cimport RRset

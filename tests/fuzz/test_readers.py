@@ -1,0 +1,84 @@
+"""Every reader of bytes from outside has a fuzz target: a table, held against the source.
+
+A module counts as a reader when it defines a function whose name says so (parse, read, feed, decode, load, unpack,
+scrub, inspect). One that is new has to be entered here, with its targets or with the reason why it needs none.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+READER = re.compile(
+    r"^\s*(?:async |cp|c)?def [\w \*\[\], |]*?\b(?:parse|read|feed|decode|load|unpack|inspect|scrub)\w*\(", re.M
+)
+TARGETS = {
+    "corenet/core/framer.pyx": ["framer"],
+    "corenet/http/decode.py": ["decode"],
+    "corenet/http/h1.pyx": ["h1"],
+    "corenet/http/url.py": ["url"],
+    "resolver/cache/rrsets.pyx": ["snapshot", "resolution"],
+    "resolver/cache/snapshot.py": ["snapshot"],
+    "resolver/daemon/config.py": ["config"],
+    "resolver/daemon/control.py": ["control"],
+    "resolver/hints.py": ["system"],
+    "resolver/iterate/scrub.py": ["resolution"],
+    "resolver/net/fastpath.pyx": ["service"],
+    "resolver/net/match.pyx": ["match"],
+    "resolver/system.py": ["system"],
+    "resolver/validate/fields.pyx": ["dnssec"],
+    "resolver/validate/nsec.py": ["dnssec"],
+    "resolver/validate/nsec3.py": ["dnssec"],
+    "resolver/wire/edns.pyx": ["wire_message", "wire_rdata"],
+    "resolver/wire/message.pyx": ["wire_message", "wire_query"],
+    "resolver/wire/name.pyx": ["wire_name"],
+    "resolver/wire/rdata.pyx": ["wire_rdata"],
+    "resolver/wire/rrset.pyx": ["wire_rdata", "wire_message"],
+}
+NONE = {
+    "corenet/http/client.py": "moves events of h1",
+    "corenet/http/response.py": "hands on what decode and h1 made",
+    "corenet/tls/engine.pyx": "moves bytes between OpenSSL and buffers",
+    "corenet/tls/transport.pyx": "moves bytes between OpenSSL and buffers",
+    "corenet/transports/address.pyx": "reads addresses that the kernel wrote",
+    "corenet/transports/stream.pyx": "moves bytes",
+    "corenet/transports/streambase.pyx": "moves bytes",
+    "resolver/cli/control.py": "the user's own command line",
+    "resolver/cli/grammar.py": "the user's own command line",
+    "resolver/daemon/main.py": "the user's own command line",
+    "resolver/net/stream_upstream.py": "frames by framer, messages by wire",
+    "resolver/net/peers.pyx": "reads addresses that iterate took from records, fuzzed by resolution",
+    "resolver/policy/ranges.py": "the operator's configuration, text by ipaddress",
+    "resolver/resolve.py": "loads a module",
+    "resolver/settings.py": "the operator's configuration, fuzzed by config",
+}
+
+
+def readers() -> list[str]:
+    """Modules with a function that reads."""
+    found = []
+    for package in ("corenet", "resolver"):
+        for path in sorted((ROOT / package).rglob("*.py*")):
+            if path.suffix in (".py", ".pyx") and READER.search(path.read_text(encoding="utf-8")):
+                found.append(path.relative_to(ROOT).as_posix())
+    return found
+
+
+@pytest.mark.parametrize("module", [module for module in readers() if not module.startswith("resolver/playground")])
+def test_each_reader_has_a_target_or_a_reason(module: str) -> None:
+    assert module in TARGETS or module in NONE
+
+
+@pytest.mark.parametrize("module", TARGETS)
+def test_the_targets_of_the_table_exist(module: str) -> None:
+    assert (ROOT / module).is_file()
+    for target in TARGETS[module]:
+        assert Path(__file__).with_name(f"target_{target}.py").is_file()
+
+
+def test_every_target_is_somebodys() -> None:
+    named = {target for targets in TARGETS.values() for target in targets}
+    # Whole paths rather than readers: finished answers, and the imitated servers that tests and users rely on.
+    named |= {"answers", "authority"}
+    assert {path.stem.removeprefix("target_") for path in Path(__file__).parent.glob("target_*.py")} <= named
