@@ -17,7 +17,6 @@ cdef class ReaderCore:
     cdef readonly Py_ssize_t _limit
     cdef readonly bint _eof
     cdef public bint _paused
-    cdef bint native            # the loop is ours, so its futures are asyncio's own
 
     cdef int feed(self, const uint8_t *data, Py_ssize_t length, bytes owner) except -1
     cdef int append(self, const uint8_t *data, Py_ssize_t length) except -1

@@ -16,8 +16,6 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcpy, memmove
 
-from corenet.core.engine cimport Engine
-
 from corenet.limits import STREAM_LIMIT
 
 cdef extern from *:
@@ -32,6 +30,8 @@ cdef extern from *:
     ctypedef int (*stepfunc "sendfunc")(object, object, PyObject **) except -1
     ctypedef PyObject *(*iternextfunc)(object) except? NULL
     void set_steps "corenet_set_steps"(object type, stepfunc send, iternextfunc next)
+
+cdef extern from "Python.h":
     const int PYGEN_RETURN, PYGEN_NEXT
     PyObject *PyExc_StopIteration
     void PyErr_SetObject(PyObject *kind, object value)
@@ -42,7 +42,6 @@ cdef extern from "string.h" nogil:
 __all__ = ["ReaderCore", "Reading"]
 
 cdef Py_ssize_t DEFAULT_LIMIT = STREAM_LIMIT.default
-cdef object Future = asyncio.Future
 cdef bytes EMPTY = b""
 cdef bytes NEWLINE = b"\n"
 
@@ -68,7 +67,6 @@ cdef class ReaderCore:
         self._limit = limit
         self._loop = asyncio.get_event_loop() if loop is None else loop
         self._source_traceback = None
-        self.native = isinstance(self._loop, Engine)
         if self._loop.get_debug():
             self._source_traceback = asyncio.format_helpers.extract_stack()
 
@@ -241,7 +239,7 @@ cdef class ReaderCore:
             # A read of more than the limit would else wait for ever.
             self._paused = False
             self._transport.resume_reading()
-        self.waiter = Future(loop=self._loop) if self.native else self._loop.create_future()
+        self.waiter = self._loop.create_future()
         return self.waiter
 
     # --- reading --------------------------------------------------------------------------------------------------

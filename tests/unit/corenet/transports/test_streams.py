@@ -1,0 +1,300 @@
+"""Native streams where CPython's own tests do not look: awaitables, tuples of separators, limits on the wire, TLS.
+
+The semantics as such are held by tests/conformance/asyncio/test_streams.py. Each body runs on the standard loop and on
+ours, with our streams on both.
+"""
+
+import asyncio
+import inspect
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.certs import Authority
+from support.twin import loop_factory, twin
+
+import corenet
+
+__all__ = ["loop_factory", "twin"]
+
+Twin = Callable[[Any], Any]
+
+
+def reader_with(data: bytes = b"", limit: int = 65536, eof: bool = False) -> corenet.StreamReader:
+    """A reader that holds `data`."""
+    reader = corenet.StreamReader(limit, asyncio.get_running_loop())
+    reader.feed_data(data)
+    if eof:
+        reader.feed_eof()
+    return reader
+
+
+async def echo(reader: Any, writer: Any) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def connected(handler: Any, **options: Any) -> tuple[Any, Any, Any]:
+    """A server, and a client's reader and writer."""
+    server = await corenet.start_server(handler, "127.0.0.1", 0)
+    reader, writer = await corenet.open_connection(*server.sockets[0].getsockname(), **options)
+    return server, reader, writer
+
+
+async def finish(server: Any, writer: Any) -> None:
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+
+
+def test_they_are_asyncio_streams(twin: Twin) -> None:
+    async def main() -> None:
+        server, reader, writer = await connected(echo)
+        assert isinstance(reader, asyncio.StreamReader) and isinstance(writer, asyncio.StreamWriter)
+        assert isinstance(writer.transport.get_protocol(), asyncio.StreamReaderProtocol)
+        assert writer.get_extra_info("peername") == server.sockets[0].getsockname()
+        assert writer.can_write_eof() and not writer.is_closing()
+        await finish(server, writer)
+
+    twin(main())
+
+
+def test_a_read_is_what_tasks_and_timeouts_take(twin: Twin) -> None:
+    async def main() -> None:
+        reader = reader_with(b"one\ntwo\n12345")
+        read = reader.readline()
+        assert inspect.isawaitable(read) and asyncio.iscoroutine(read)
+        assert await read == b"one\n"
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await read
+        task = asyncio.create_task(reader.readuntil(b"\n"))
+        assert "StreamReader.readuntil" in repr(task)
+        assert await asyncio.wait_for(task, 1) == b"two\n"
+        assert await asyncio.gather(reader.readexactly(2), reader.read(2)) == [b"12", b"34"]
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(reader.readexactly(2), 0.001)
+        reader.feed_data(b"6")
+        assert await reader.readexactly(2) == b"56"
+
+    twin(main())
+
+
+def test_a_cancelled_read_takes_nothing(twin: Twin) -> None:
+    async def main() -> None:
+        reader = reader_with()
+        task = asyncio.ensure_future(reader.read(10))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another coroutine is already waiting"):
+            await reader.read(1)
+        reader.feed_data(b"data")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await reader.read(10) == b"data"
+
+    twin(main())
+
+
+def test_an_error_reaches_who_waits_and_who_comes_later(twin: Twin) -> None:
+    async def main() -> None:
+        reader = reader_with()
+        task = asyncio.ensure_future(reader.readline())
+        await asyncio.sleep(0)
+        reader.set_exception(ZeroDivisionError())
+        for read in (task, reader.read(1), reader.readexactly(1), reader.read()):
+            with pytest.raises(ZeroDivisionError):
+                await read
+
+    twin(main())
+
+
+@pytest.mark.parametrize(
+    ("separators", "found"),
+    [((b"\r\n", b"\n"), b"a\r\n"), ((b"-", b"\n"), b"a\r\n"), ((b"b", b"\nb"), b"a\r\nb"), ((b"xyz", b"a"), b"a")],
+)
+def test_the_separator_that_ends_first(twin: Twin, separators: tuple[bytes, ...], found: bytes) -> None:
+    async def main() -> None:
+        reader = reader_with()
+        task = asyncio.ensure_future(reader.readuntil(separators))
+        for byte in b"a\r\nb-c":
+            await asyncio.sleep(0)
+            reader.feed_data(bytes([byte]))
+        assert await task == found
+
+    twin(main())
+
+
+def test_wrong_separators(twin: Twin) -> None:
+    async def main() -> None:
+        reader = reader_with(b"data")
+        for separator in (b"", (), (b"a", b"")):
+            with pytest.raises(ValueError, match="Separator should"):
+                await reader.readuntil(separator)
+        for other in ("text", 5, ("text",)):
+            with pytest.raises(TypeError):
+                await reader.readuntil(other)
+        with pytest.raises(ValueError, match="less than zero"):
+            await reader.readexactly(-1)
+
+    twin(main())
+
+
+def test_pieces_are_put_together_whatever_is_read_between(twin: Twin) -> None:
+    async def main() -> None:
+        whole = bytes(range(256)) * 40
+        for step, taken in ((7, 3), (100, 99), (3, 50), (1000, 1)):
+            reader = reader_with(limit=1 << 20)
+            got = b""
+            for at in range(0, len(whole), step):
+                reader.feed_data(whole[at : at + step])
+                got += await reader.read(taken)
+            reader.feed_eof()
+            assert bytes(reader._buffer) == whole[len(got) :]
+            assert got + await reader.read() == whole
+            assert reader.at_eof()
+
+    twin(main())
+
+
+def test_the_network_waits_for_a_slow_reader(twin: Twin) -> None:
+    total = 8 << 20
+
+    async def flood(reader: Any, writer: Any) -> None:
+        for _ in range(total >> 16):
+            writer.write(bytes(65536))
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        server, reader, writer = await connected(flood, limit=1000)
+        while writer.transport.is_reading():
+            await asyncio.sleep(0)
+        assert 2000 < len(reader._buffer) < total
+        assert len(await reader.readexactly(total - 5)) == total - 5
+        assert await reader.read() == bytes(5)
+        await finish(server, writer)
+
+    twin(main())
+
+
+def test_a_line_over_the_limit(twin: Twin) -> None:
+    async def main() -> None:
+        reader = reader_with(b"x" * 11 + b"\nnext\n", limit=10)
+        with pytest.raises(asyncio.LimitOverrunError) as caught:
+            await reader.readuntil(b"\n")
+        assert caught.value.consumed == 11
+        with pytest.raises(ValueError, match="longer than limit"):
+            await reader.readline()
+        assert await reader.readline() == b"next\n"
+
+    twin(main())
+
+
+def test_drain_waits_and_tells_of_the_loss(twin: Twin) -> None:
+    async def silent(reader: Any, writer: Any) -> None:
+        writer.transport.pause_reading()
+        await asked.wait()
+        writer.transport.abort()
+
+    asked = asyncio.Event()
+
+    async def main() -> None:
+        server, _, writer = await connected(silent)
+        writer.write(bytes(32 << 20))
+        drain = asyncio.ensure_future(writer.drain())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not drain.done()
+        asked.set()
+        with pytest.raises(ConnectionError):
+            await drain
+
+        async def write_on() -> None:
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await write_on()
+        writer.close()
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_a_handler_that_fails_is_told_and_closed(loop_factory: Any) -> None:
+    told: list[Any] = []
+
+    async def fails(reader: Any, writer: Any) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        server, reader, writer = await connected(fails)
+        assert await reader.read() == b""
+        await finish(server, writer)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(asyncio.wait_for(main(), 10))
+    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+
+
+def test_a_writer_nobody_closed(loop_factory: Any) -> None:
+    async def main() -> None:
+        server, reader, writer = await connected(echo)
+        transport = writer.transport
+        with pytest.warns(ResourceWarning, match="unclosed <StreamWriter"):
+            del writer
+        assert transport.is_closing()
+        await reader.read()
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(asyncio.wait_for(main(), 10))
+
+
+def test_start_tls(twin: Twin, tmp_path: Any) -> None:
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(leaf.certificate, leaf.key)
+
+    async def serve(reader: Any, writer: Any) -> None:
+        assert await reader.readline() == b"start\n"
+        writer.write(b"go\n")
+        await writer.start_tls(context)
+        await echo(reader, writer)
+
+    async def main() -> None:
+        server, reader, writer = await connected(serve)
+        writer.write(b"start\n")
+        assert await reader.readline() == b"go\n"
+        trusting = ssl.create_default_context(cafile=str(authority.cafile))
+        await writer.start_tls(trusting, server_hostname="localhost")
+        assert writer.get_extra_info("ssl_object") is not None
+        writer.write(b"secret" * 20000)
+        assert await reader.readexactly(120000) == b"secret" * 20000
+        await finish(server, writer)
+
+    twin(main())
+
+
+def test_over_unix_sockets(twin: Twin, tmp_path: Any) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "socket")
+        server = await corenet.start_unix_server(echo, path)
+        reader, writer = await corenet.open_unix_connection(path)
+        writer.writelines([b"by", b"tes"])
+        writer.write_eof()
+        assert [line async for line in reader] == [b"bytes"]
+        await finish(server, writer)
+
+    twin(main())
