@@ -1,7 +1,7 @@
 """The context of connections that were asked for with ``ssl=True``: the standard library's defaults, made once.
 
-asyncio makes a new one for each connection, on the loop: 31 ms of CPU that block everybody, nearly all of it for reading
-the system's trust store. Here a process has one for each way to check names, made in a thread on first use. It is made
+asyncio makes a new one for each connection, on the loop: 31 ms that block everybody, nearly all for reading the
+system's trust store. Here a process has one for each way to check names, made in a thread on first use. It is made
 anew when ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` change, when the files they name do (an update of the trust store), and
 when somebody has replaced ``ssl.create_default_context``. Who wants to change a context makes his own.
 """
@@ -65,4 +65,5 @@ def state_of(path: str | None) -> Hashable:
     return (path, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
+# The thread that held the lock is not in the child.
 os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock()))

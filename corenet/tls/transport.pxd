@@ -1,74 +1,13 @@
-"""C door of TLS transports: one object is the protocol of the stream below and the transport of the protocol above.
+"""C door of TLS transports, which the loop makes by `make_tls`: the session, with writing and the end.
 
-The loop makes them (`make_tls`); the stream below hands ciphertext over by `bytes_received` without a Python call.
+Fields and the receiving half are in ``corenet/tls/session.pxd``.
 """
 
-from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t
+from corenet.tls.session cimport TlsSession
 
-from corenet.core.engine cimport Engine
-from corenet.core.handles cimport TimerHandle
-from corenet.tls.engine cimport TlsEngine
-from corenet.transports.stream cimport StreamTransport
-from corenet.transports.streambase cimport Consumer
-
-cdef class TlsTransport(Consumer):
-    cdef Engine loop
-    cdef TlsEngine engine
-    cdef object raw             # the transport below
-    cdef StreamTransport stream     # the same when it is one of ours, else None
-    cdef object protocol
-    cdef object waiter
-    cdef object sslcontext
-    cdef dict extra
-    cdef list backlog           # plaintext from before the handshake, or from while the peer must speak first
-    cdef Py_ssize_t backlog_size
-    cdef TimerHandle timer
-    cdef double handshake_timeout
-    cdef double shutdown_timeout
-    cdef double began
-    cdef Py_ssize_t write_high
-    cdef Py_ssize_t write_low
-    cdef Py_ssize_t read_high
-    cdef Py_ssize_t read_low
-    cdef Py_ssize_t fresh       # plaintext encrypted since ciphertext was last handed down
-    cdef int state
-    cdef int app_state
-    cdef int lost_writes
-    cdef bint closing
-    cdef bint inside            # a batch of received bytes is being worked on
-    cdef bint flush_due
-    cdef bint stream_paused     # the transport below takes no more for now
-    cdef bint app_paused        # the protocol above was told to write no more
-    cdef bint reading_paused    # the protocol above wants no data
-    cdef bint raw_paused        # the transport below was told to receive no more
-    cdef bint eof_seen
-    cdef bint resuming
-    cdef bint buffered_protocol
-    cdef bint server_side
-    cdef object __weakref__
-    cdef dict __dict__
-
-    cdef int step_handshake(self) except -1
-    cdef int handshake_done(self) except -1
-    cdef int handshake_failed(self, object error) except -1
-    cdef int wake(self, object error) except -1
-    cdef int stop_timer(self) except -1
-    cdef int deliver(self) except -1
-    cdef int deliver_copied(self) except -1
-    cdef int deliver_into(self) except -1
-    cdef int goodbye_received(self) except -1
-    cdef int tell_eof(self) except -1
-    cdef int begin_shutdown(self) except -1
-    cdef int step_shutdown(self) except -1
+cdef class TlsTransport(TlsSession):
     cdef int finish(self) except -1
     cdef int encrypt(self, object data) except -1
-    cdef int flush_backlog(self) except -1
     cdef int written(self) except -1
-    cdef int hand_down(self, bint force) except -1
     cdef Py_ssize_t unsent(self) except -1
-    cdef int control_writing(self) except -1
-    cdef int control_reading(self) except -1
-    cdef int fatal(self, object error, str message) except -1
-    cdef int adopt(self, object protocol) except -1
     cdef int begin_write(self) except -1

@@ -1,7 +1,6 @@
 """C door of datagram transports, with the native handler: the one place where another package's C runs in the loop.
 
-A handler is called without the GIL for each datagram of a batch. It returns the length of the reply it wrote to
-``out.data`` (at most ``out.capacity`` bytes), 0 to drop the datagram, or a negative number to hand it to Python.
+`Datagram` and `native_handler` are those of ``corenet/transports/native.pxd``; `set_native_handler` takes one.
 """
 
 from libc.stddef cimport size_t
@@ -12,46 +11,28 @@ from corenet.core.sys cimport sockaddr, sockaddr_storage, socklen_t
 from corenet.transports.base cimport Transport
 from corenet.transports.batch cimport Batch, Origin
 from corenet.transports.datagramqueue cimport DatagramQueue
-
-ctypedef struct Datagram:
-    uint8_t *data
-    size_t length
-    size_t capacity
-    const sockaddr *peer
-    socklen_t peer_length
-    int64_t now_ns
-
-ctypedef int (*native_handler)(void *ctx, const Datagram *inp, Datagram *out) noexcept nogil
+from corenet.transports.native cimport Datagram, NativeDoor, native_handler
 
 cdef class DatagramTransport(Transport):
     cdef int family
-    cdef bint connected
     cdef bint corked
     cdef bint flush_due
     cdef object address
     cdef object many
-    cdef native_handler handler
-    cdef void *handler_context
     cdef object keep_alive
     cdef unsigned long long handled
     cdef unsigned long long dropped
     cdef unsigned long long passed_on
     cdef uint64_t last_turn
     cdef DatagramQueue queue
-    cdef size_t longest_in_run      # of datagrams that may leave as one; 0: the kernel cannot cut
     cdef bint udp
-    cdef bint anywhere              # bound to no address: datagrams say to which of ours they came
+    cdef NativeDoor door
 
     cdef void set_native_handler(self, native_handler fn, void *ctx, object keep_alive)
     cdef Batch *batch(self) except NULL
     cdef int receive_batch(self) except -2
     cdef int receive_native(self) except -2
     cdef int receive_each(self) except -2
-    cdef int native_turn(self, Batch *batch) noexcept nogil
-    cdef void native_one(
-        self, Batch *batch, int slot, Datagram *incoming, Datagram *outgoing, int *replies
-    ) noexcept nogil
-    cdef void send_replies(self, Batch *batch, int count) noexcept nogil
     cdef int deliver(self, list datagrams) except -1
     cdef int receive_failed(self, int number) except -1
     cdef int send(self, object data, object address) except -1

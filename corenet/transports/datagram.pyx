@@ -38,9 +38,6 @@ from corenet.transports.address cimport from_object, origin_of, to_object, to_pe
 from corenet.transports.base cimport Transport, call_method1, os_error
 from corenet.transports.batch cimport (
     BATCH,
-    SEGMENTS,
-    SLOT,
-    STRIDE,
     Batch,
     BatchArena,
     Origin,
@@ -53,6 +50,7 @@ from corenet.transports.batch cimport (
     transmit,
 )
 from corenet.transports.datagramqueue cimport datagrams_forget, datagrams_free, datagrams_load, datagrams_push
+from corenet.transports.native cimport native_handler, native_turn
 
 from corenet.limits import DATAGRAM_BUDGET, DATAGRAM_RUN, LOST_WRITES_BEFORE_WARNING
 from corenet.transports import faces
@@ -97,8 +95,8 @@ cdef class DatagramTransport(Transport):
         `keep_alive` is held as long as the handler is set: it owns what `ctx` points to. The handler runs on the
         loop's thread without the GIL and must not block.
         """
-        self.handler = fn
-        self.handler_context = ctx
+        self.door.handler = fn
+        self.door.context = ctx
         self.keep_alive = keep_alive
 
     def native_counters(self) -> tuple[int, int, int]:
@@ -107,95 +105,6 @@ cdef class DatagramTransport(Transport):
         An answer that the kernel did not take counts as dropped.
         """
         return (self.handled, self.dropped, self.passed_on)
-
-    cdef int native_turn(self, Batch *batch) noexcept nogil:
-        """Receive a batch, answer it, send the replies; the number of messages received, or -errno."""
-        cdef Datagram incoming, outgoing
-        cdef int count, i
-        cdef int replies = 0
-        cdef uint8_t *end
-        cdef uint32_t segment
-        batch.answered = batch.dropped = batch.declined_count = 0
-        count = receive_into(batch, self.fd)
-        if count < 0:
-            return count
-        incoming.now_ns = c.clock_ns(c.CLOCK_REALTIME)
-        incoming.capacity = SLOT
-        outgoing.now_ns = incoming.now_ns
-        outgoing.capacity = SLOT
-        for i in range(count):
-            segment = read_control(batch, i)
-            incoming.data = <uint8_t *>batch.input_vectors[i].iov_base
-            incoming.peer = <const sockaddr *>&batch.peers[i]
-            incoming.peer_length = batch.inputs[i].msg_hdr.msg_namelen
-            outgoing.peer = incoming.peer
-            outgoing.peer_length = incoming.peer_length
-            incoming.length = batch.inputs[i].msg_len
-            if segment == 0 or incoming.length <= segment:
-                self.native_one(batch, i, &incoming, &outgoing, &replies)
-                continue
-            end = incoming.data + incoming.length
-            while incoming.data < end:
-                incoming.length = min(<size_t>segment, <size_t>(end - incoming.data))
-                self.native_one(batch, i, &incoming, &outgoing, &replies)
-                incoming.data += incoming.length
-        if replies:
-            self.send_replies(batch, replies)
-        return count
-
-    cdef void native_one(
-        self, Batch *batch, int slot, Datagram *incoming, Datagram *outgoing, int *replies
-    ) noexcept nogil:
-        """Let the handler answer one datagram, note it for Python, or drop it."""
-        cdef int number = replies[0]
-        cdef int result
-        cdef Segment *declined
-        outgoing.data = batch.replies + <size_t>number * STRIDE
-        outgoing.length = 0
-        result = self.handler(self.handler_context, incoming, outgoing)
-        if result < 0:
-            if batch.declined_count == SEGMENTS:
-                batch.dropped += 1
-                return
-            declined = &batch.declined[batch.declined_count]
-            declined.slot = slot
-            declined.offset = <uint32_t>(incoming.data - <uint8_t *>batch.input_vectors[slot].iov_base)
-            declined.length = <uint32_t>incoming.length
-            batch.declined_count += 1
-            return
-        if result == 0 or result > SLOT:
-            batch.dropped += 1
-            return
-        batch.output_vectors[number].iov_base = outgoing.data
-        batch.output_vectors[number].iov_len = result
-        batch.pieces[number].peer = NULL if self.connected else &batch.peers[slot]
-        batch.pieces[number].peer_length = 0 if self.connected else incoming.peer_length
-        batch.pieces[number].origin = &batch.origins[slot] if self.anywhere and batch.origins[slot].family else NULL
-        number += 1
-        if number == BATCH:
-            self.send_replies(batch, number)
-            number = 0
-        replies[0] = number
-
-    cdef void send_replies(self, Batch *batch, int count) noexcept nogil:
-        """Send the replies of the handler and count those that left."""
-        cdef int done = 0
-        cdef int sent
-        while done < count:
-            sent = transmit(batch, self.fd, done, count - done, &self.longest_in_run)
-            if sent > 0:
-                done += sent
-                batch.answered += sent
-                continue
-            if sent == -c.EINTR:
-                continue
-            if sent == -c.EAGAIN or sent == -c.ENOBUFS:
-                # The peer asks again; a queue of answers would only make the overload longer.
-                batch.dropped += count - done
-                return
-            # The error belongs to this reply, or to an earlier one whose ICMP answer arrived: go on behind it.
-            batch.dropped += 1
-            done += 1
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
@@ -243,7 +152,7 @@ cdef class DatagramTransport(Transport):
                 while left > 0 and self.reading:
                     useful = True
                     left -= 1
-                    if self.handler != NULL:
+                    if self.door.handler != NULL:
                         got = self.receive_native()
                     elif self.family == c.AF_INET or self.family == c.AF_INET6:
                         got = self.receive_batch()
@@ -275,7 +184,7 @@ cdef class DatagramTransport(Transport):
         cdef list datagrams
         batch.bytes_sent = 0
         with nogil:
-            count = self.native_turn(batch)
+            count = native_turn(&self.door, self.fd, batch)
         self.loop.bytes_received += batch.bytes_received
         self.loop.bytes_sent += batch.bytes_sent
         self.handled += batch.answered
@@ -298,7 +207,7 @@ cdef class DatagramTransport(Transport):
         cdef socklen_t peer_length = batch.inputs[slot].msg_hdr.msg_namelen
         return (
             PyBytes_FromStringAndSize(<const char *>batch.input_vectors[slot].iov_base + offset, length),
-            to_peer(peer, peer_length, &batch.origins[slot]) if self.anywhere else to_object(peer, peer_length),
+            to_peer(peer, peer_length, &batch.origins[slot]) if self.door.anywhere else to_object(peer, peer_length),
         )
 
     cdef int receive_batch(self) except -2:
@@ -450,7 +359,7 @@ cdef class DatagramTransport(Transport):
                 logger.warning("socket.send() raised exception.")
             self.conn_lost += 1
             return 0
-        if not self.connected:
+        if not self.door.connected:
             try:
                 self.resolve(self.address if address is None else address, &target, &length)
             except OSError as error:
@@ -460,7 +369,7 @@ cdef class DatagramTransport(Transport):
             except BaseException as error:
                 return self.fatal(error, "Fatal write error on datagram transport")
         origin.family = 0
-        if self.anywhere and origin_of(address, &origin) and origin.family != self.family:
+        if self.door.anywhere and origin_of(address, &origin) and origin.family != self.family:
             # It came through another socket.
             origin.family = 0
         if self.corked or self.queue.count:
@@ -514,7 +423,7 @@ cdef class DatagramTransport(Transport):
         cdef int sent
         while self.queue.count and self.fd >= 0 and not self.conn_lost:
             batch.bytes_sent = 0
-            sent = transmit(batch, self.fd, 0, datagrams_load(&self.queue, batch), &self.longest_in_run)
+            sent = transmit(batch, self.fd, 0, datagrams_load(&self.queue, batch), &self.door.longest)
             self.loop.bytes_sent += batch.bytes_sent
             if sent >= 0:
                 datagrams_forget(&self.queue, sent)
@@ -556,8 +465,8 @@ cdef class DatagramTransport(Transport):
             self.schedule_lost(None)
 
     cdef int released(self) except -1:
-        self.handler = NULL
-        self.handler_context = NULL
+        self.door.handler = NULL
+        self.door.context = NULL
         self.keep_alive = None
         self.many = None
         return 0
@@ -565,11 +474,11 @@ cdef class DatagramTransport(Transport):
     @property
     def cut_datagrams(self) -> bool:
         """Whether runs of equal datagrams leave as one; False on a socket that is not UDP, or cannot cut them."""
-        return self.longest_in_run > 0
+        return self.door.longest > 0
 
     @cut_datagrams.setter
     def cut_datagrams(self, wanted: bool) -> None:
-        self.longest_in_run = LARGEST_RUN if wanted and self.udp else 0
+        self.door.longest = LARGEST_RUN if wanted and self.udp else 0
 
     # --- information ----------------------------------------------------------------------------------------------
 
@@ -584,7 +493,7 @@ cdef class DatagramTransport(Transport):
         if self.fd < 0:
             return None
         if name == "socket_options":
-            return read_options(self.sock, cut_datagrams=self.longest_in_run > 0 if self.udp else None)
+            return read_options(self.sock, cut_datagrams=self.door.longest > 0 if self.udp else None)
         if name == "socket":
             found = TransportSocket(self.sock)
         elif name == "sockname":
@@ -609,13 +518,13 @@ cdef int prepare(DatagramTransport transport) except -1:
     if transport.sock.type != socket.SOCK_DGRAM or transport.sock.proto not in (0, socket.IPPROTO_UDP):
         return 0
     transport.udp = True
-    transport.longest_in_run = LARGEST_RUN
+    transport.door.longest = LARGEST_RUN
     switch_on(fd, c.SOL_UDP, c.UDP_GRO)
-    if not transport.connected and is_anywhere(fd):
+    if not transport.door.connected and is_anywhere(fd):
         if transport.family == c.AF_INET:
-            transport.anywhere = switch_on(fd, c.IPPROTO_IP, c.IP_PKTINFO)
+            transport.door.anywhere = switch_on(fd, c.IPPROTO_IP, c.IP_PKTINFO)
         else:
-            transport.anywhere = switch_on(fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO)
+            transport.door.anywhere = switch_on(fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO)
     return 0
 
 
@@ -634,7 +543,7 @@ def make_datagram(
     transport.family = sock.family
     transport.sock = sock
     transport.address = address
-    transport.connected = c.getpeername(fd, <sockaddr *>&peer, &length) == 0 and length > 0
+    transport.door.connected = c.getpeername(fd, <sockaddr *>&peer, &length) == 0 and length > 0
     transport.attach(loop, fd, protocol, extra)
     if transport.family == c.AF_INET or transport.family == c.AF_INET6:
         prepare(transport)

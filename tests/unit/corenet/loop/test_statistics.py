@@ -16,7 +16,8 @@ from corenet import LoopStatistics
 from corenet.core import READ
 from corenet.loop import SlowCallback
 
-SLOW = 0.02
+# Longer than a busy machine takes the processor away from us.
+SLOW = 0.06
 
 
 def block() -> None:
@@ -76,10 +77,12 @@ def test_callbacks_timers_and_depth(loop: corenet.Loop) -> None:
 
 def test_time_asleep_is_not_time_at_work(loop: corenet.Loop) -> None:
     loop.call_later(0.05, loop.stop)
+    began = time.monotonic()
     loop.run_forever()
+    took = time.monotonic() - began
     figures = loop.statistics()
     assert figures.poll_seconds >= 0.04
-    assert 0 < figures.run_seconds < 0.05
+    assert 0 < figures.run_seconds <= took - figures.poll_seconds
     assert (figures.timers, figures.timers_fired) == (0, 1)
     assert loop.statistics().run_seconds == figures.run_seconds
 
@@ -162,7 +165,7 @@ def test_bytes_of_datagrams() -> None:
 
 def test_alone_in_its_turn_it_is_named_at_once(loop: corenet.Loop) -> None:
     loop.call_soon(block)
-    loop.call_later(SLOW * 4, loop.stop)
+    loop.call_later(SLOW, loop.stop)
     loop.run_forever()
     [(source, exact)] = slow(loop)
     assert "block()" in source
@@ -174,7 +177,7 @@ def test_one_of_several_is_named_when_it_does_it_again(loop: corenet.Loop) -> No
     for _ in range(2):
         loop.call_soon(block)
         loop.call_soon(quick)
-        loop.call_later(SLOW * 4, loop.stop)
+        loop.call_later(SLOW, loop.stop)
         loop.run_forever()
     [(first, certain), (second, known)] = slow(loop)
     assert "quick()" in first
@@ -210,13 +213,13 @@ def test_descriptors_are_named_by_their_callback(loop: corenet.Loop, kind: str, 
 
     if again:
         loop.call_soon(block)
-        loop.call_later(SLOW * 4, loop.stop)
+        loop.call_later(SLOW, loop.stop)
         loop.run_forever()
     if kind == "reader":
         loop.add_reader(one, slow_reader)
     else:
         loop.watch(one, READ, slow_reader)
-    loop.call_later(SLOW * 4, loop.stop)
+    loop.call_later(SLOW, loop.stop)
     loop.run_forever()
     source, exact = slow(loop)[-1]
     assert "slow_reader()" in source
@@ -257,7 +260,7 @@ def test_in_debug_mode_it_is_logged_and_counted_once(loop: corenet.Loop, caplog:
     for _ in range(2):
         loop.call_soon(block)
         loop.call_soon(quick)
-        loop.call_later(SLOW * 4, loop.stop)
+        loop.call_later(SLOW, loop.stop)
         loop.run_forever()
     assert [("block()" in source, exact) for source, exact in slow(loop)] == [(True, True)] * 2
     assert caplog.text.count("Executing <Handle block()") == 2

@@ -1,0 +1,88 @@
+"""C door of the receiving half of TLS: one object is the protocol of the stream below and the transport above.
+
+The stream hands ciphertext over by `bytes_received` without a Python call. All fields stand here; the methods at the end
+are those of `corenet.tls.transport`.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+
+from corenet.core.engine cimport Engine
+from corenet.core.handles cimport TimerHandle
+from corenet.tls.engine cimport TlsEngine
+from corenet.transports.stream cimport StreamTransport
+from corenet.transports.streambase cimport Consumer
+
+# The connection.
+cdef enum:
+    NEW = 0
+    HANDSHAKE = 1
+    OPEN = 2
+    CLOSING = 3     # our goodbye is on its way
+    ENDING = 4      # the transport below was told to close
+    LOST = 5
+
+# The protocol above.
+cdef enum:
+    APP_NEW = 0
+    APP_MADE = 1
+    APP_EOF = 2
+    APP_LOST = 3
+
+cdef tuple marks(object high, object low, Py_ssize_t default)
+
+cdef class TlsSession(Consumer):
+    cdef Engine loop
+    cdef TlsEngine engine
+    cdef object raw             # the transport below
+    cdef StreamTransport stream     # the same when it is one of ours, else None
+    cdef object protocol
+    cdef object waiter
+    cdef object sslcontext
+    cdef dict extra
+    cdef list backlog           # plaintext from before the handshake, or from while the peer must speak first
+    cdef Py_ssize_t backlog_size
+    cdef TimerHandle timer
+    cdef double handshake_timeout
+    cdef double shutdown_timeout
+    cdef double began
+    cdef Py_ssize_t write_high
+    cdef Py_ssize_t write_low
+    cdef Py_ssize_t read_high
+    cdef Py_ssize_t read_low
+    cdef Py_ssize_t fresh       # plaintext encrypted since ciphertext was last handed down
+    cdef int state
+    cdef int app_state
+    cdef int lost_writes
+    cdef bint closing
+    cdef bint inside            # a batch of received bytes is being worked on
+    cdef bint flush_due
+    cdef bint stream_paused     # the transport below takes no more for now
+    cdef bint app_paused        # the protocol above was told to write no more
+    cdef bint reading_paused    # the protocol above wants no data
+    cdef bint raw_paused        # the transport below was told to receive no more
+    cdef bint eof_seen
+    cdef bint resuming
+    cdef bint buffered_protocol
+    cdef bint server_side
+    cdef object __weakref__
+    cdef dict __dict__
+
+    cdef int step_handshake(self) except -1
+    cdef int handshake_done(self) except -1
+    cdef int handshake_failed(self, object error) except -1
+    cdef int wake(self, object error) except -1
+    cdef int stop_timer(self) except -1
+    cdef int deliver(self) except -1
+    cdef int deliver_copied(self) except -1
+    cdef int deliver_into(self) except -1
+    cdef int goodbye_received(self) except -1
+    cdef int tell_eof(self) except -1
+    cdef int begin_shutdown(self) except -1
+    cdef int step_shutdown(self) except -1
+    cdef int flush_backlog(self) except -1
+    cdef int hand_down(self, bint force) except -1
+    cdef int control_writing(self) except -1
+    cdef int control_reading(self) except -1
+    cdef int fatal(self, object error, str message) except -1
+    cdef int adopt(self, object protocol) except -1
