@@ -5,13 +5,14 @@ override as ever. It is loaded only where it is asked for, so to have corenet in
 """
 
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import corenet
 
-__all__ = ["anyio_backend", "pytest_asyncio_loop_factories"]
+__all__ = ["backend", "pytest_asyncio_loop_factories", "pytest_configure"]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -20,7 +21,14 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], Any]]:
     return {"corenet": corenet.new_event_loop}
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
+def pytest_configure(config: pytest.Config) -> None:
+    """Bring in the fixture after anyio's plugin brought its own: of two fixtures of plugins the later one counts."""
+    late = ModuleType("corenet-anyio")
+    late.__dict__["anyio_backend"] = backend
+    config.pluginmanager.register(late, late.__name__)
+
+
+@pytest.fixture(scope="module", name="anyio_backend")
+def backend() -> tuple[str, dict[str, Any]]:
     """anyio's tests run on asyncio with our loop."""
     return "asyncio", {"loop_factory": corenet.new_event_loop}
