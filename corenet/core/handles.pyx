@@ -124,6 +124,7 @@ cdef class Handle:
     def _run(self) -> None:
         self.run()
 
+    @cython.boundscheck(True)
     def __repr__(self) -> str:
         words = [type(self).__name__]
         if self.is_cancelled:

@@ -189,7 +189,10 @@ cdef class SocketEngine(Engine):
             found = await self._ensure_resolved(
                 address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
             )
-            address = found[0][4]
+            if not found:
+                raise OSError("getaddrinfo() returned empty list")
+            # Unpacked: a resolver set by the user may answer anything, and an index is not checked in this build.
+            _, _, _, _, address = next(iter(found))
         try:
             sock.connect(address)
             return

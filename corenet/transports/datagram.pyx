@@ -403,7 +403,11 @@ cdef class DatagramTransport(Transport):
             return 0
         if self.family != c.AF_INET and self.family != c.AF_INET6:
             raise TypeError(f"not an address of this socket's family: {address!r}")
-        found = socket.getaddrinfo(address[0], address[1], self.family, socket.SOCK_DGRAM)[0][4]
+        if not isinstance(address, tuple) or len(address) < 2:
+            raise TypeError(f"not an address of this socket's family: {address!r}")
+        # Unpacked: the release build does not check the bounds of an index.
+        host, port, *_ = address
+        _, _, _, _, found = next(iter(socket.getaddrinfo(host, port, self.family, socket.SOCK_DGRAM)))
         if from_object(found, self.family, out, length) != 0:
             raise TypeError(f"not an address of this socket's family: {address!r}")
         return 0

@@ -41,6 +41,9 @@ TRANSPORT_METHODS = [
     "get_write_buffer_size", "get_write_buffer_limits", "can_write_eof", "write_frame", "_make_empty_waiter",
     "_reset_empty_waiter", "_force_close", "_fatal_error", "close_descriptor", "__repr__",
 ]
+ON_DESCRIPTORS = {
+    "add_reader", "add_writer", "remove_reader", "remove_writer", "watch", "unwatch", "_set_side", "_clear_side"
+}
 NUMBERS = [0, 1, -1, 2, 3, 7, 255, 4096, 65536, 1 << 31, -(1 << 31), 1 << 63, -(1 << 63), 1 << 70, (1 << 20) + 1]
 KEYWORDS = [
     "sock", "ssl", "path", "host", "port", "backlog", "family", "flags", "local_addr", "remote_addr", "context",
@@ -105,6 +108,8 @@ class World:
         for sock in (left, right, datagram, listening):
             sock.setblocking(False)
         self.read, self.write = os.pipe()
+        # A file is an iterable, so writelines takes it; one that blocks would block.
+        os.set_blocking(self.read, False)
         self.reading = os.fdopen(self.read, "rb", 0)
         self.writing = os.fdopen(self.write, "wb", 0)
         self.file = open(os.path.join(folder, "file"), "w+b", 0)  # noqa: SIM115 - closed with the others
@@ -140,6 +145,16 @@ def pick(world: World, byte: int) -> Any:
         with contextlib.suppress(ValueError):
             return value()
     return value
+
+
+def numbers_of(world: World) -> set[int]:
+    """The descriptors that the run opened itself."""
+    found = set()
+    for closer in world.closers:
+        if hasattr(closer, "fileno"):
+            with contextlib.suppress(ValueError):
+                found.add(closer.fileno())
+    return found
 
 
 def keep(world: World, result: Any) -> None:
@@ -193,6 +208,9 @@ def play(world: World, data: bytes) -> None:
                 arguments[1:] = ["127.0.0.1", *NUMBERS[second % 9 : second % 9 + 1]] if third % 3 else []
                 keywords.pop("host", None)
             keywords = {key: value for key, value in keywords.items() if not isinstance(value, str)}
+        if name in ON_DESCRIPTORS and isinstance(arguments[0], int) and 0 <= arguments[0] < 256:
+            # The loop's own descriptors are nobody's business; taking them away is no finding.
+            arguments[0] = arguments[0] if arguments[0] in numbers_of(world) else world.gone
         if name == "getnameinfo":
             arguments = [("127.0.0.1", 1) if isinstance(arguments[0], tuple) else arguments[0], 3]
         if name == "add_signal_handler" and isinstance(arguments[0], int):
