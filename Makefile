@@ -10,6 +10,8 @@
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
 #   make differential 10,000 questions to our daemon, Unbound and Knot Resolver  [NAMES=10000] [SEED=1]
 #   make suites       test suites of aiohttp, anyio, uvicorn and asyncpg on both loops  [SUITES="anyio ..."] [FULL=1]
+#   make stress       the loop under stress at full size (a million connections; some three minutes)
+#   make valgrind     a workload of the loop under valgrind: no block of ours definitely lost
 #   make wheel        sdist and wheel, installed and tried outside the checkout
 #   make test-debug   unit tests on the debug build (checks, live-object counters)
 #   make test-sanitize  unit tests and fuzz targets under the address and undefined-behaviour sanitizers
@@ -28,7 +30,8 @@ FUZZ_RUNS ?= 1000000
 SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz scenarios differential suites wheel annotate docs clean help build soak
+.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites \
+	stress valgrind wheel annotate docs clean help build
 .DEFAULT_GOAL := help
 
 help:
@@ -95,6 +98,12 @@ differential: build
 
 suites: build
 	$(BIN)/python tests/conformance/suites/run.py $(SUITES) $(if $(FULL),--full)
+
+stress: build
+	CORENET_STRESS=1 $(BIN)/python -m pytest -q --durations=0 tests/integration/test_loop_stress.py
+
+valgrind: build
+	PYTHONPATH=$(CURDIR) $(BIN)/python tests/leaks.py
 
 wheel: $(VENV)/.installed
 	$(BIN)/python tests/wheel.py

@@ -1,0 +1,197 @@
+"""Descriptors behind the loop's back: closed, used again, duplicated. Known by generation, never by number."""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.twin import Recorder, loop_factory, twin
+
+import corenet
+
+__all__ = ["loop_factory", "twin"]
+
+Twin = Callable[[Any], Any]
+
+
+def test_a_number_that_comes_back_is_watched_anew() -> None:
+    """Closed without remove_reader, and the next socket gets its number: asyncio and uvloop never hear of it."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        first, other = socket.socketpair()
+        number = first.fileno()
+        loop.add_reader(first, print)
+        first.close()
+        heard: asyncio.Future[bytes] = loop.create_future()
+        second, far = socket.socketpair()
+        assert second.fileno() == number
+        loop.add_reader(second, lambda: heard.done() or heard.set_result(second.recv(10)))
+        far.send(b"for you")
+        assert await asyncio.wait_for(heard, 5) == b"for you"
+        loop.remove_reader(second)
+        for sock in (other, second, far):
+            sock.close()
+
+    corenet.run(main())
+
+
+def test_a_transport_may_take_a_number_whose_reader_was_forgotten() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        first, other = socket.socketpair()
+        loop.add_reader(first, print)
+        first.close()
+        second, far = socket.socketpair()
+        _, protocol = await loop.create_connection(Recorder, sock=second)
+        far.send(b"data")
+        await protocol.until(lambda: protocol.data == b"data")
+        protocol.transport.close()
+        await protocol.lost
+        other.close()
+        far.close()
+
+    corenet.run(main())
+
+
+def test_transports_on_numbers_used_again_in_one_batch(twin: Twin) -> None:
+    """The first callback closes the other's descriptor and opens a new one of that number; nobody hears a stranger."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        wrong: list[bytes] = []
+
+        class Closer(asyncio.Protocol):
+            def __init__(self) -> None:
+                self.victims: list[Any] = []
+
+            def data_received(self, data: bytes) -> None:
+                for victim in self.victims:
+                    victim.abort()
+
+        class Stranger(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                wrong.append(data)
+
+        for _ in range(20):
+            pairs = [socket.socketpair() for _ in range(6)]
+            ends = [await loop.create_connection(Closer, sock=near) for near, _ in pairs]
+            for transport, protocol in ends:
+                protocol.victims = [other for other, _ in ends if other is not transport]
+            for _, far in pairs:
+                far.send(b"old")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            fresh = [socket.socketpair() for _ in range(6)]
+            strangers = [(await loop.create_connection(Stranger, sock=near))[0] for near, _ in fresh]
+            await asyncio.sleep(0)
+            for transport in (*strangers, *(transport for transport, _ in ends)):
+                transport.abort()
+            for _, far in (*pairs, *fresh):
+                far.close()
+            await asyncio.sleep(0)
+        assert wrong == []
+
+    twin(main())
+
+
+def test_a_duplicate_keeps_nobody_awake() -> None:
+    """A dup keeps the file description in epoll after the close; its events must end, not spin."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        loop.add_reader(near, print)
+        copy = os.dup(near.fileno())
+        loop.remove_reader(near)
+        near.close()
+        far.send(b"x")
+        polls = loop.statistics()["polls"]
+        await asyncio.sleep(0.1)
+        assert loop.statistics()["polls"] - polls < 10
+        os.close(copy)
+        far.close()
+
+    corenet.run(main())
+
+
+def test_a_transport_whose_descriptor_was_closed_ends(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        transport, protocol = await loop.create_connection(Recorder, sock=near)
+        os.close(near.detach())
+        transport.write(b"into nothing")
+        transport.abort()
+        await protocol.lost
+        far.close()
+
+    twin(main())
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_wait_given_up_is_not_inherited(twin: Twin, turns: int) -> None:
+    """A cancelled sock_recv, the descriptor closed, its number used again at once."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(10):
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            task = asyncio.ensure_future(loop.sock_recv(near, 10))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            near.close()
+            far.close()
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            receiving = asyncio.ensure_future(loop.sock_recv(near, 10))
+            await asyncio.sleep(0)
+            far.send(b"mine")
+            assert await asyncio.wait_for(receiving, 5) == b"mine"
+            near.close()
+            far.close()
+
+    twin(main())
+
+
+def test_no_wake_up_is_lost_between_threads() -> None:
+    """The gap between "nothing to do" and the sleep: twenty thousand calls from four threads all arrive in order."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        count = 5000
+        heard: dict[int, list[int]] = {number: [] for number in range(4)}
+        done = asyncio.Event()
+
+        def hear(thread: int, value: int) -> None:
+            heard[thread].append(value)
+            if all(len(values) == count for values in heard.values()):
+                done.set()
+
+        def call(thread: int) -> None:
+            for value in range(count):
+                loop.call_soon_threadsafe(hear, thread, value)
+
+        threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        await asyncio.wait_for(done.wait(), 20)
+        for thread in threads:
+            thread.join()
+        assert all(values == list(range(count)) for values in heard.values())
+
+    corenet.run(main())
+
+
+def test_calls_after_the_close_are_refused() -> None:
+    loop = corenet.new_event_loop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.call_soon_threadsafe(print)
