@@ -273,7 +273,7 @@ class ServerSettings:
         if len(keys) > 2 or any(len(key) != 16 for key in keys):
             raise ValueError("server.cookie_secrets: one or two secrets of 32 hexadecimal digits are needed")
         if self.require_cookies and not self.cookies:
-            raise ValueError("server.require_cookies needs server.cookies")
+            raise ValueError("server.require_cookies: it needs server.cookies")
 
     @property
     def cookie_keys(self) -> tuple[bytes, ...]:
@@ -523,7 +523,7 @@ class DnssecSettings:
         limits.NSEC3_ITERATIONS.check(self.nsec3_iterations, "dnssec.nsec3_iterations")
         _check_limits(self, "dnssec")
         if self.signature_skew_min > self.signature_skew_max:
-            raise ValueError("dnssec.signature_skew_min is larger than dnssec.signature_skew_max")
+            raise ValueError("dnssec.signature_skew_min: it is larger than dnssec.signature_skew_max")
         for text in self.trust_anchors:
             hints.check_anchor(text, "dnssec.trust_anchors")
 

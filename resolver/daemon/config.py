@@ -534,6 +534,8 @@ def _literal(value: Any, kind: str = "") -> str:
             return f"[{', '.join(inner)}]"
         return "[\n" + "".join(f"    {one},\n" for one in inner) + "]"
     if isinstance(value, float):
+        if value.is_integer() and abs(value) < 1e15:
+            return f"{value:.0f}"
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value)
 

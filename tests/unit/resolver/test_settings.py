@@ -126,3 +126,9 @@ def test_hints_may_be_empty_when_everything_is_forwarded():
 def test_validation_is_off_without_anchors_or_by_choice():
     assert not DnssecSettings(trust_anchors=()).active
     assert not DnssecSettings(enabled=False).active
+
+
+def test_clock_skew_bounds_go_together():
+    with pytest.raises(ValueError, match=r"dnssec\.signature_skew_min: it is larger"):
+        DnssecSettings(signature_skew_min=7200.0, signature_skew_max=3600.0)
+    assert DnssecSettings(signature_skew_min=0.0, signature_skew_max=0.0).signature_skew_max == 0

@@ -105,7 +105,7 @@ def test_secrets_that_are_none_are_refused(secrets: list[str]) -> None:
 
 
 def test_required_cookies_need_cookies() -> None:
-    with pytest.raises(ValueError, match="needs server"):
+    with pytest.raises(ValueError, match=r"needs server\.cookies"):
         ServerSettings(cookies=False, require_cookies=True)
 
 
