@@ -2,8 +2,9 @@
 
 The rule kept here: only data. SOA and NS records, delegations and glue are made by world.py from these tables, so a
 delegation cannot contradict the zone it points to unless a table says so. All servers live in 127.20.0.0/16, which
-Linux routes to loopback without configuration; all hosts have addresses from the benchmarking ranges (RFC 2544,
-RFC 5180), because resolvers answer the reverse zones of the documentation ranges themselves (RFC 6303).
+Linux routes to loopback without configuration, but for the one at ::1, the only IPv6 address that a host has by
+itself; all hosts have addresses from the benchmarking ranges (RFC 2544, RFC 5180), because resolvers answer the
+reverse zones of the documentation ranges themselves (RFC 6303).
 """
 
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ SERVERS: dict[str, ServerSpec] = {
     "ns2.example.playground.": _server("11.2", mirror=names.from_text("mirror.example.playground.")),
     "ns1.example.com.": _server("12.1"),
     "ns1.example.org.": _server("12.2"),
+    "ns.six.playground.": ServerSpec("::1"),
     "ns1.glueless-dns.org.": _server("13.1"),
     "ns2.glueless-dns.org.": _server("13.2"),
     "ns.glueless.playground.": _server("13.3"),
@@ -394,6 +396,7 @@ chain   DNAME old
     "no-glue.com.": ZoneSpec(
         ("ns.no-glue.com.",), "Its server lies within it and the parent gives no address.", "www A 198.18.8.6\n"
     ),
+    "six.playground.": ZoneSpec(("ns.six.playground.",), "Its only server has an IPv6 address.", "www A 198.18.8.9\n"),
     "deep.playground.": ZoneSpec(("ns.deep.playground.",), "The first of five cuts below playground."),
     "one.deep.playground.": ZoneSpec(("ns.one.deep.playground.",), "The second cut."),
     "two.one.deep.playground.": ZoneSpec(("ns.two.one.deep.playground.",), "The third cut."),
@@ -480,6 +483,7 @@ SPECIALS: tuple[Special, ...] = (
     Special("www.edns-notimp.playground.", "A", "NOERROR", EdnsFault.NOTIMP.value),
     Special("www.edns-ignore.playground.", "A", "NOERROR", EdnsFault.IGNORE.value),
     Special("www.slow.playground.", "A", "NOERROR", "Three tenths of a second away."),
+    Special("www.six.playground.", "A", "NOERROR", "The only server of the zone is reached over IPv6."),
     Special("www.case.playground.", "A", "NOERROR", "The question comes back in lower case."),
     Special("www.wrong-id.playground.", "A", "NOERROR", "One server replies with a wrong id."),
     Special("www.poison.playground.", "A", "NOERROR", "The reply has lies about example.playground added."),

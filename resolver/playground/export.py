@@ -128,7 +128,6 @@ def _nsd(process: Process, port: int) -> None:
         f'  xfrdfile: "{home}/xfrd.state"',
         f'  zonelistfile: "{home}/zone.list"',
         f'  xfrdir: "{home}"',
-        "  do-ip6: no",
         "  minimal-responses: no",
         "  rrl-ratelimit: 0",
         *(f"  ip-address: {address}@{port}" for address in process.addresses),
@@ -176,7 +175,8 @@ def _knot(process: Process, port: int) -> None:
 
 def _bind(process: Process, port: int) -> None:
     home = process.directory
-    listen = " ".join(f"{address};" for address in process.addresses)
+    listen = " ".join(f"{address};" for address in process.addresses if ":" not in address) or "none;"
+    listen6 = " ".join(f"{address};" for address in process.addresses if ":" in address) or "none;"
     lines = [
         "options {",
         f'  directory "{home}";',
@@ -184,7 +184,7 @@ def _bind(process: Process, port: int) -> None:
         f'  session-keyfile "{home}/session.key";',
         f'  managed-keys-directory "{home}";',
         f"  listen-on port {port} {{ {listen} }};",
-        "  listen-on-v6 { none; };",
+        f"  listen-on-v6 port {port} {{ {listen6} }};",
         "  recursion no;",
         "  notify no;",
         "  allow-query { any; };",

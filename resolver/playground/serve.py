@@ -62,7 +62,7 @@ class RunningWorld:
         """`base` changed so far that a resolver with it lives in this world: its roots, its port, its anchors."""
         roots = tuple(RootServer(names.to_text(name), tuple(addresses)) for name, addresses in self.root_hints)
         iteration = dataclasses.replace(
-            base.iteration, upstream_port=self.port, do_not_query_localhost=False, do_ip6=False
+            base.iteration, upstream_port=self.port, do_not_query_localhost=False, do_ip6=_has_ip6()
         )
         dnssec = dataclasses.replace(base.dnssec, trust_anchors=self.world.trust_anchors)
         return dataclasses.replace(base, root_hints=roots, iteration=iteration, dnssec=dnssec, forward=(), stub=())
@@ -146,6 +146,8 @@ async def _start_at(world: World, port: int) -> RunningWorld:
     running = RunningWorld(world, port, [], [], set())
     try:
         for address, authority in world.authorities.items():
+            if ":" in address and not _has_ip6():
+                continue
             try:
                 transport, _ = await loop.create_datagram_endpoint(
                     partial(_Datagrams, authority), local_addr=(address, port)
@@ -159,6 +161,16 @@ async def _start_at(world: World, port: int) -> RunningWorld:
         await running.close()
         raise
     return running
+
+
+def _has_ip6() -> bool:
+    """Whether this host has IPv6 on its loopback interface; without it, what is served there stays dark."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 class _Datagrams(asyncio.DatagramProtocol):

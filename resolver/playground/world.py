@@ -123,7 +123,7 @@ class _Texts:
         # An ordered set of lines per zone: two delegations may need the same glue.
         self._extra: dict[str, dict[str, None]] = {origin: {} for origin in zones}
         for name, server in servers.items():
-            self._extra[self._home(name)][f"{name} A {server.address}"] = None
+            self._extra[self._home(name)][_address(name, server)] = None
         for origin in zones:
             if origin != ".":
                 self._delegate(origin, servers)
@@ -159,4 +159,9 @@ class _Texts:
                 continue
             lines[f"{child} NS {name}"] = None
             if servers[name].glue and names.is_subdomain(names.from_text(name), self._wires[parent]):
-                lines[f"{name} A {servers[name].address}"] = None
+                lines[_address(name, servers[name])] = None
+
+
+def _address(name: str, server: atlas.ServerSpec) -> str:
+    """The address record of a name server."""
+    return f"{name} {'AAAA' if ':' in server.address else 'A'} {server.address}"

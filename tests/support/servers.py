@@ -109,7 +109,8 @@ def ask_packet(
     address: str, port: int, packet: bytes, *, tcp: bool = False, timeout: float = 3.0
 ) -> MessageView | None:
     """Send `packet` as it is."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as channel:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as channel:
         channel.settimeout(timeout)
         try:
             channel.connect((address, port))
@@ -174,6 +175,8 @@ def interface_addresses(addresses: Sequence[str]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for address in addresses:
+            if ":" in address:
+                continue  # ::1 is there by itself
             add = subprocess.run(
                 [program("ip"), "address", "add", f"{address}/32", "dev", "lo"], capture_output=True, check=False
             )

@@ -129,7 +129,6 @@ listen = ["127.0.0.1:{port}"]
 [iteration]
 upstream-port = {upstream_port}
 do-not-query-localhost = false
-do-ip6 = false
 [dnssec]
 {dnssec}
 """
@@ -154,7 +153,7 @@ server:
     use-syslog: no
     logfile: ""
     num-threads: 1
-    do-ip6: no
+    do-ip6: yes
     do-daemonize: no
     do-not-query-localhost: no
     {dnssec}
@@ -175,7 +174,6 @@ def kresd_config(world: World, port: int, upstream_port: int, hints: Path, ancho
     dnssec = "trust_anchors.remove('.')" + ("" if anchor is None else f"\ntrust_anchors.add('{anchor}')")
     return f"""\
 net.listen('127.0.0.1', {port}, {{ kind = 'dns' }})
-net.ipv6 = false
 option('ALLOW_LOCAL', true)
 modules.unload('priming')
 modules.unload('ta_update')
