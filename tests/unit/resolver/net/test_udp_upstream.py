@@ -7,7 +7,9 @@ never ends an ask, a flood of them moves it to TCP, and what cannot be parsed is
 import asyncio
 import errno
 import logging
+import os
 import socket
+import struct
 from collections.abc import Callable, Coroutine
 
 import pytest
@@ -16,7 +18,9 @@ from support.upstream_peers import Collector, UdpPeer, ask_for, echo, open_descr
 from resolver.effects import Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.udp_upstream import UdpUpstream
+from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.message import MessageView
 
 SHORT = 0.05
 
@@ -537,6 +541,131 @@ def test_closed_upstream_refuses_and_forgets() -> None:
         assert isinstance(failure, Failure)
         assert "closed" in failure.text
         assert len(got.results) == 1
+        peer.close()
+
+    play(body)
+
+
+# --- what ICMP says (SAD DNS, CVE-2020-25705, and forged "unreachable") ---------------------------------------------
+
+
+def unreachable(quoted: bytes, port: int, server: int) -> bytes:
+    """An ICMP "port unreachable" about a datagram from `port` to `server` on loopback with this payload."""
+    udp = struct.pack("!HHHH", port, server, 8 + len(quoted), 0) + quoted
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, b"\x7f\0\0\1", b"\x7f\0\0\1")
+    body = struct.pack("!BBHI", 3, 3, 0, 0) + ip + udp
+    total = sum(struct.unpack(f"!{len(body) // 2}H", body[: len(body) // 2 * 2])) + (body[-1] << 8) * (len(body) % 2)
+    total = (total & 0xFFFF) + (total >> 16)
+    return body[:2] + (~(total + (total >> 16)) & 0xFFFF).to_bytes(2, "big") + body[4:]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sends ICMP")
+@pytest.mark.parametrize("lie", ["another id", "another name", "too short", "nothing"])
+def test_icmp_about_a_packet_that_is_not_ours_ends_nothing(lie: str) -> None:
+    async def body() -> None:
+        peer, upstream, got = await UdpPeer.start(lambda query: []), make(ports=1), Collector()
+        upstream.start(ask_for(peer.port), got)
+        async with asyncio.timeout(5):
+            await peer.arrived.wait()
+        query, (_, port) = peer.queries[0], peer.sources[0]
+        quoted = {
+            "another id": bytes([query[0] ^ 1]) + query[1:], "another name": query[:14] + b"y" + query[15:],
+            "too short": query[:11], "nothing": query,
+        }[lie]
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as forger:
+            forger.sendto(unreachable(quoted, port, peer.port), ("127.0.0.1", 0))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if lie == "nothing":
+            [failure] = await got.wait()
+            assert isinstance(failure, Failure), "what quotes the query itself is believed"
+        else:
+            assert got.results == []
+            peer.transport.sendto(echo(query)[0], peer.sources[0])
+            [reply] = await got.wait()
+            assert isinstance(reply, Reply)
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+# --- cookies --------------------------------------------------------------------------------------------------------
+
+
+def with_cookie(query: bytes, cookie: bytes) -> bytes:
+    """The smallest right reply, with another cookie in the place of the query's, which ends it."""
+    sent = MessageView.parse(query).edns
+    assert sent is not None
+    option = struct.pack("!HH", c.OPTION_COOKIE, len(cookie)) + cookie
+    head = echo(query)[0][: len(query) - len(sent.raw_options) - 2]
+    return head + len(option).to_bytes(2, "big") + option
+
+
+def test_a_cookie_of_our_own_is_made_when_none_is_known() -> None:
+    async def body() -> None:
+        peer, upstream, got = await UdpPeer.start(), make(), Collector()
+        for cookie in (b"", b"", b"known-cookie-of-server", None):
+            upstream.start(ask_for(peer.port, cookie=cookie), got)
+        replies = await got.wait(4)
+        sent = []
+        for query in peer.queries:
+            edns = MessageView.parse(query).edns
+            assert edns is not None
+            sent.append(edns.get(c.OPTION_COOKIE))
+        assert len(sent[0]) == len(sent[1]) == 8
+        assert sent[0] != sent[1]
+        assert sent[2:] == [b"known-cookie-of-server", None]
+        # An option that only comes back is no cookie, unless it holds a part of the server's.
+        assert [reply.cookie for reply in replies] == [b"", b"", b"known-cookie-of-server", b""]
+        assert upstream.statistics()["cookies"] == 1
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+@pytest.mark.parametrize("forged", [b"guessed!", b"guessed!server-part", b"", b"1234567"])
+def test_a_reply_with_a_wrong_cookie_never_happened(forged: bytes) -> None:
+    async def body() -> None:
+        right = b"ours8byt" + b"server-part"
+
+        def script(query: bytes) -> list[bytes]:
+            return [with_cookie(query, forged), with_cookie(query, right)]
+
+        peer, upstream, got = await UdpPeer.start(script), make(), Collector()
+        upstream.start(ask_for(peer.port, cookie=b"ours8byt"), got)
+        [reply] = await got.wait()
+        assert isinstance(reply, Reply)
+        assert reply.cookie == right
+        found = upstream.statistics()
+        assert (found["cookie_mismatches"], found["near_misses"], found["cookies"]) == (1, 1, 1)
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+def test_a_flood_of_wrong_cookies_moves_the_ask_to_tcp() -> None:
+    async def body() -> None:
+        moved: list[object] = []
+
+        def over_stream(ask: object, seconds: float, on_reply: Callable[[object], None]) -> object:
+            moved.append(ask)
+            return Handle()
+
+        class Handle:
+            def cancel(self) -> None:
+                """Nothing runs."""
+
+        peer = await UdpPeer.start(lambda query: [with_cookie(query, b"guessed!server-part")] * 20)
+        upstream, got = make(over_stream=over_stream), Collector()
+        upstream.start(ask_for(peer.port, cookie=b"ours8byt"), got)
+        async with asyncio.timeout(5):
+            while not moved:
+                await asyncio.sleep(0)
+        assert got.results == []
+        upstream.close()
         peer.close()
 
     play(body)
