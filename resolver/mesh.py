@@ -393,7 +393,7 @@ class Mesh:
                     raise TypeError(f"{effect!r} is no effect")
         except StopIteration as stop:
             self._finish(job, stop.value)
-        except Exception as error:  # a fault in a job must cost this job only, and is logged in full
+        except Exception as error:  # noqa: BLE001 - a fault in a job must cost this job only, and is logged in full
             self._fault(error, "resolving", job.task.question)
             job.verifying = job.pausing = False
             failure = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
@@ -485,7 +485,7 @@ class Mesh:
             outcome = self._rewriter.apply(outcome)
         try:
             ticket._on_done(outcome)
-        except Exception as error:  # one listener's fault must not cost the others their answer
+        except Exception as error:  # noqa: BLE001 - one listener's fault must not cost the others their answer
             self._fault(error, "handing over", outcome)
 
     def _fault(self, error: Exception, doing: str, what: object) -> None:

@@ -114,7 +114,7 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
             task.note("alias", f"on to {names.to_text(name)}", qname=name, qtype=qtype)
 
 
-def _note_cached(task: Task, name: bytes, leg: "Leg | RawReply | Failure") -> None:
+def _note_cached(task: Task, name: bytes, leg: Leg | RawReply | Failure) -> None:
     qtype = task.question.qtype
     if isinstance(leg, Failure):
         task.note("cache", f"it failed a moment ago: {leg.text}", qname=name, qtype=qtype, facts={"failure": leg})

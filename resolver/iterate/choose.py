@@ -92,7 +92,7 @@ def reason(server: Server, cut: Cut, context: Context, tried: int) -> str:
     return f"{why}, one of {len(cut.servers)}{again}"
 
 
-def survey(cut: "Cut", context: Context) -> list[tuple[Server, str, float | None]]:
+def survey(cut: Cut, context: Context) -> list[tuple[Server, str, float | None]]:
     """What was known of each server of `cut` at this moment, for a trace: a word, and the seconds expected of it."""
     now = context.monotonic
     without = context.room.unreachable_family(now)
