@@ -238,7 +238,7 @@ cdef class Engine:
         """Call ``callback(*args)`` after `delay` seconds, never earlier; equal deadlines keep their order."""
         if delay is None:
             raise TypeError("delay must not be None")
-        return self.timer_at(seconds_of(c.clock_ns(c.CLOCK_MONOTONIC)) + <double>delay, callback, args, context)
+        return self.timer_at(seconds_of(self.clock()) + <double>delay, callback, args, context)
 
     def call_at(self, when: float, callback: object, *args: object, context: object = None) -> TimerHandle:
         """Call ``callback(*args)`` when ``loop.time()`` has reached `when` seconds."""
