@@ -65,10 +65,11 @@ async def serve(kind: str) -> None:
 
 @contextmanager
 def server(loop_name: str, kind: str) -> Iterator[tuple[int, int]]:
-    """(pid, port) of an echo server on the loop named."""
+    """(pid, port) of an echo server on the loop named; it imports this checkout, whatever else is installed."""
+    here = Path(__file__).resolve()
     process = subprocess.Popen([sys.executable, __file__, loop_name, kind], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True,
-                               env={"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"})
+                               env={"PYTHONPATH": f"{here.parents[1]}:{here.parents[2]}", "PATH": "/usr/bin:/bin"})
     try:
         yield process.pid, int(process.stdout.readline())
     finally:

@@ -178,29 +178,33 @@ cdef class FrameSplitter(Consumer):
         if self.paused or self.gone or self.ended:
             return
         try:
-            if self.backlog is not None:
-                self.hand_on_backlog()
+            self.go_on()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
+            # No transport called us that would end the connection with what we raise.
             self.ended = True
-            self.failure = error
             force_close = force_close_of(self.transport)
             if force_close is None:
                 self.transport.abort()
             else:
                 force_close(error)
             raise
+
+    cdef int go_on(self) except -1:
+        if self.backlog is not None:
+            self.hand_on_backlog()
         if self.paused or self.gone or self.ended:
-            return
+            return 0
         if self.failure is not None:
-            self.fail()
-        elif self.eof_due:
+            return self.fail()
+        if self.eof_due:
             self.eof_due = False
             if not self.finish_eof():
                 self.transport.close()
         else:
             self.transport.resume_reading()
+        return 0
 
     @property
     def pending(self) -> int:

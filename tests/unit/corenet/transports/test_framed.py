@@ -309,6 +309,27 @@ def test_an_error_in_the_callback_ends_the_connection(loop_factory: Any) -> None
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
+def test_an_error_after_a_pause_ends_the_connection(loop_factory: Any) -> None:
+    reported = []
+
+    async def body(protocol: Frames, peer: socket.socket) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        protocol.on_batch = lambda frames: protocol.pause_frames()
+        await send(peer, packed(b"1", b"2"))
+        await protocol.until(lambda: len(protocol.frames) == 1)
+        protocol.on_batch = lambda frames: 1 // 0  # type: ignore[assignment,return-value]
+        protocol.resume_frames()
+        assert isinstance(await protocol.lost, ZeroDivisionError)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+
+        async def main() -> None:
+            await with_peer(body, batch=1)
+
+        runner.run(main())
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+
+
 def test_nothing_comes_after_close(twin: Twin) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         protocol.on_batch = lambda frames: protocol.transport.close()
