@@ -155,9 +155,13 @@ class Service:
         if not query.flags & c.RD:
             self._without_recursion(query, peer, sink)
             return None
-        if query.options and self._from_cache(query, peer, sink):
+        if query.options and not self._is_claimed(query) and self._from_cache(query, peer, sink):
             return None
         return self._submit(query, peer, sink)
+
+    def _is_claimed(self, query: ClientQuery) -> bool:
+        """Whether the fast path may have left a query with options here so that its answer is renewed."""
+        return bool(self._prefetch and self._answers.claimed(query.wire, self._clock.time()))
 
     def _submit(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
         pending = PendingQuery(self, query, peer, sink)

@@ -66,6 +66,19 @@ def test_an_answer_asked_for_near_its_end_is_renewed_and_never_runs_out():
     assert house.m.mesh.statistics()["prefetched"] == 20
 
 
+def test_a_query_with_a_cookie_is_as_good_a_reason_to_renew():
+    house = House()
+    house.ask()
+    house.sleep(275)
+    before = len(house.m.net.log)
+    view, who = house.ask(options=[(c.OPTION_COOKIE, b"a client")])
+    assert who == "python"
+    assert view.answer[0].ttl in (24, 25)
+    house.m.net.run(house.m.mesh, seconds=2)
+    assert len(house.m.net.log) == before + 1
+    assert house.ask()[0].answer[0].ttl >= 298
+
+
 def test_each_answer_is_handed_over_once():
     house = House()
     house.ask()
