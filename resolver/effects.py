@@ -7,7 +7,7 @@ and a frozen dataclass costs eight times as much per step. What every step of on
 what all queries of a worker share (`Context`) stand here too, since both sides of the line hold them.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, MutableSequence, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -428,7 +428,7 @@ class Task:
         cd: bool = False,
         depth: int = 0,
         purpose: Purpose = Purpose.CLIENT,
-        trace: list[TraceStep] | None = None,
+        trace: MutableSequence[TraceStep] | None = None,
         missed: bool = False,
     ) -> None:
         self.question = question

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
@@ -164,7 +164,7 @@ class Mesh:
         *,
         cd: bool = False,
         on_done: Callable[[Outcome], None],
-        trace: list[TraceStep] | None = None,
+        trace: MutableSequence[TraceStep] | None = None,
     ) -> Ticket:
         """Resolve `question`; `on_done` is called with the outcome, at once when the cache has it.
 
