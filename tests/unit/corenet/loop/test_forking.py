@@ -121,7 +121,7 @@ def test_the_child_may_run_the_inherited_loop() -> None:
 def test_wake_ups_of_the_child_are_its_own() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
-        before = loop.statistics()["wakeups"]
+        before = loop.statistics().wakeups
 
         def child() -> None:
             for _ in range(10):
@@ -129,7 +129,7 @@ def test_wake_ups_of_the_child_are_its_own() -> None:
 
         ended_well(in_child(child))
         await asyncio.sleep(0.01)
-        assert loop.statistics()["wakeups"] == before
+        assert loop.statistics().wakeups == before
 
     corenet.run(main())
 
