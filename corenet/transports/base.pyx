@@ -271,7 +271,9 @@ cdef class Transport(Watcher):
 
     cdef int blame(self, object callback, tuple args, object error) except -1:
         """Report what ``callback(*args)`` raised as asyncio would, which calls it through a handle."""
-        cdef Handle handle = new_handle(self.loop, callback, args, self.context)
+        # A copy: from Python 3.12 on the handler runs in the handle's context, and ours is entered at this moment.
+        cdef object context = None if self.context is None else self.context.copy()
+        cdef Handle handle = new_handle(self.loop, callback, args, context)
         if self.loop.debug:
             self.loop._handle_created(handle)
         self.loop._callback_failed(handle, callback, args, error)
