@@ -4,6 +4,8 @@
 
 cdef class ServerInfo:
     cdef public double backoff_until
+    cdef public object cookie
+    cdef public double cookieless_until
     cdef public double edns_broken_until
     cdef public bint edns_seen
     cdef public object lame

@@ -10,11 +10,11 @@ import gc
 import logging
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import corenet
 from corenet._version import __version__
@@ -364,7 +364,7 @@ class _Worker:
             dnssec,
             now=generation.resolver.clock.time,
             ask=self.ask_anew,
-            verify=lambda jobs, on_done: self.current.resolver.crypto.verify(jobs, on_done),
+            verify=self.check_signatures,
             changed=self.on_anchor,
             concluded=self.tell_anchors,
         )
@@ -436,6 +436,12 @@ class _Worker:
     def on_stop(self, reason: str) -> None:
         if not self.stopping.done():
             self.stopping.set_result(reason)
+
+    def check_signatures(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], None]) -> None:
+        """Check signatures beside the queries'; `on_done` is told, at once where there was time."""
+        results = self.current.resolver.crypto.verify(jobs, on_done)
+        if results is not None:
+            on_done(results)
 
     def on_report(self) -> None:
         """Write every counter that is not zero to the log."""
