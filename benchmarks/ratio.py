@@ -30,6 +30,8 @@ class Contender:
     name: str
     run: Callable[[int], None]
     cpu: Callable[[], float] = time.process_time
+    batch: int = 1
+    """Operations come in batches of this many; `run` gets multiples of it."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,13 @@ def cpu_of(pid: int) -> Callable[[], float]:
 
 def _calibrate(contender: Contender) -> int:
     """Number of operations that fill a slice, by wall time so that a sleeping server cannot stretch it for ever."""
-    count = 1
+    count = contender.batch
     while True:
         began = time.perf_counter()
         contender.run(count)
         took = time.perf_counter() - began
         if took >= SLICE_SECONDS / 4:
-            return max(1, int(count * SLICE_SECONDS / took))
+            return max(1, int(count * SLICE_SECONDS / took) // contender.batch) * contender.batch
         count *= 2 if took > SLICE_SECONDS / 32 else 8
 
 

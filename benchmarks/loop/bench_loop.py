@@ -1,60 +1,44 @@
-"""The loop against asyncio and uvloop: call_soon, TCP echo and UDP echo of 1 KiB."""
+"""The loop's network half against uvloop and asyncio: CPU time of a server, an operation at a time.
+
+Floors stand in floors.toml; what each contender does is in loop_servers. The tests marked short run in CI.
+"""
+
+from functools import partial
 
 import loop_servers as servers
 import pytest
-from ratio import Contender
 
-BATCH = 100
-MESSAGE_BYTES = 1024
+KIB = 1024
+FRAME = (64).to_bytes(4, "big") + bytes(64)
 
-
-def call_soon(loop_name: str) -> Contender:
-    """One operation is one callback scheduled and run, a hundred a turn."""
-    loop = servers.new_loop(loop_name)
-
-    def run(count: int) -> None:
-        left = max(1, count // BATCH)
-
-        def nothing() -> None:
-            pass
-
-        def turn() -> None:
-            nonlocal left
-            left -= 1
-            for _ in range(BATCH - 1):
-                loop.call_soon(nothing)
-            loop.call_soon(turn if left else loop.stop)
-
-        loop.call_soon(turn)
-        loop.run_forever()
-
-    contender = Contender(loop_name, run)
-    contender.loop = loop  # closed by the test
-    return contender
+ROWS = {
+    "echo_64": partial(servers.echo, kind="protocol", message=bytes(64)),
+    "tcp_echo_1k": partial(servers.echo, kind="protocol", message=bytes(KIB)),
+    "echo_16k": partial(servers.echo, kind="protocol", message=bytes(16 * KIB)),
+    "echo_100k": partial(servers.echo, kind="protocol", message=bytes(100 * KIB)),
+    "pipelined_64": partial(servers.echo, kind="protocol", message=bytes(64), messages=64),
+    "buffered_1k": partial(servers.echo, kind="buffered", message=bytes(KIB)),
+    "buffered_16k": partial(servers.echo, kind="buffered", message=bytes(16 * KIB)),
+    "buffered_100k": partial(servers.echo, kind="buffered", message=bytes(100 * KIB)),
+    "asyncio_streams_100k": partial(servers.echo, kind="streams", message=bytes(100 * KIB)),
+    "sock_1k": partial(servers.echo, kind="sock", message=bytes(KIB)),
+    "small_writes": partial(servers.echo, kind="frames", message=FRAME, messages=servers.FRAMES),
+    "unix_1k": partial(servers.echo, kind="unix", message=bytes(KIB)),
+    "tls_1k": partial(servers.echo, kind="tls", message=bytes(KIB)),
+    "tls_16k": partial(servers.echo, kind="tls", message=bytes(16 * KIB)),
+    "udp_echo_1k": partial(servers.datagrams, size=KIB),
+    "connections": servers.connections,
+}
+SHORT = ("tcp_echo_1k", "buffered_1k", "sock_1k", "small_writes", "udp_echo_1k", "connections")
 
 
-@pytest.mark.short
-@pytest.mark.parametrize("base", ["asyncio", "uvloop"])
-def test_call_soon(pair, base: str) -> None:
-    ours, theirs = call_soon("corenet"), call_soon(base)
-    try:
-        pair(f"call_soon/{base}", ours, theirs)
-    finally:
-        ours.loop.close()
-        theirs.loop.close()
+@pytest.mark.parametrize("row", [pytest.param(r, marks=pytest.mark.short) if r in SHORT else r for r in ROWS])
+def test_against_uvloop(pair, row: str) -> None:
+    with ROWS[row]("corenet") as ours, ROWS[row]("uvloop") as theirs:
+        pair(f"{row}/uvloop", ours, theirs)
 
 
-@pytest.mark.short
-@pytest.mark.parametrize("base", ["asyncio", "uvloop"])
-def test_tcp_echo(pair, base: str) -> None:
-    with servers.tcp_echo("corenet", MESSAGE_BYTES) as ours, servers.tcp_echo(base, MESSAGE_BYTES) as theirs:
-        pair(f"tcp_echo_1k/{base}", ours, theirs)
-
-
-@pytest.mark.short
-@pytest.mark.parametrize("base", ["asyncio", "uvloop"])
-def test_udp_echo(pair, base: str) -> None:
-    with servers.udp_echo("corenet", MESSAGE_BYTES) as ours, servers.udp_echo(base, MESSAGE_BYTES) as theirs:
-        pair(f"udp_echo_1k/{base}", ours, theirs)
-
-
+@pytest.mark.parametrize("row", ["tcp_echo_1k", "udp_echo_1k"])
+def test_against_asyncio(pair, row: str) -> None:
+    with ROWS[row]("corenet") as ours, ROWS[row]("asyncio") as theirs:
+        pair(f"{row}/asyncio", ours, theirs)

@@ -39,7 +39,7 @@ def framed(loop_name: str, kind: str, size: int, echoed: bool) -> Iterator[Conte
                         left -= sock.recv_into(room, left)
 
         try:
-            yield Contender(f"{loop_name}, {kind}", run, cpu_of(pid))
+            yield Contender(f"{loop_name}, {kind}", run, cpu_of(pid), CONNECTIONS * BATCH)
         finally:
             for sock in sockets:
                 sock.close()

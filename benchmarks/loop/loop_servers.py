@@ -1,24 +1,33 @@
-"""Echo servers in processes of their own, one per event loop, and the clients that drive them.
+"""Servers in processes of their own, one per event loop, and the clients that drive them.
 
 The figure is the CPU time of the server process, so the client may be as slow as it likes; both contenders of a pair
-get the very same client.
+get the very same client. Client and server share one core, and the server does not preempt (SCHED_BATCH): the client
+sends to all connections before it waits, so the server finds them all ready at once, as a loaded server does, and what
+is measured is the work and not how the two happened to wake each other.
 """
 
 import asyncio
 import importlib
+import os
 import socket
+import ssl
+import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import stream_servers
 from ratio import Contender, cpu_of
 
 CONNECTIONS = 10
+AT_ONCE = 50
 DATAGRAM_DEPTH = 8
+FRAMES = 64
 LOOPS = {"corenet": "corenet:new_event_loop", "uvloop": "uvloop:new_event_loop", "asyncio": "asyncio:new_event_loop"}
+LENGTH = struct.Struct(">I")
 
 
 def new_loop(name: str) -> asyncio.AbstractEventLoop:
@@ -27,7 +36,10 @@ def new_loop(name: str) -> asyncio.AbstractEventLoop:
     return getattr(importlib.import_module(module), factory)()
 
 
-class TcpEcho(asyncio.Protocol):
+# --- servers ----------------------------------------------------------------------------------------------------------
+
+
+class Echo(asyncio.Protocol):
     """Sends back what comes."""
 
     def connection_made(self, transport):
@@ -37,7 +49,42 @@ class TcpEcho(asyncio.Protocol):
         self.transport.write(data)
 
 
-class UdpEcho(asyncio.DatagramProtocol):
+class EchoBuffered(asyncio.BufferedProtocol):
+    """The same from one buffer of its own, slices of which are written."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.buffer = memoryview(bytearray(262_144))
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, size):
+        self.transport.write(self.buffer[:size])
+
+
+class EchoFrames(asyncio.Protocol):
+    """Takes messages behind a length of four bytes and writes each back by itself, as most people's code does."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.rest = b""
+
+    def data_received(self, data):
+        if self.rest:
+            data = self.rest + data
+        at, end = 0, len(data)
+        while end - at >= LENGTH.size:
+            stop = at + LENGTH.size + LENGTH.unpack_from(data, at)[0]
+            if stop > end:
+                break
+            message = data[at + LENGTH.size:stop]
+            self.transport.write(LENGTH.pack(len(message)) + message)
+            at = stop
+        self.rest = data[at:]
+
+
+class EchoDatagrams(asyncio.DatagramProtocol):
     """Sends back each datagram to where it came from."""
 
     def connection_made(self, transport):
@@ -47,63 +94,167 @@ class UdpEcho(asyncio.DatagramProtocol):
         self.transport.sendto(data, addr)
 
 
-async def serve(kind: str) -> None:
-    """Serve until the parent goes away (its end of our standard input closes)."""
+async def echo_sock(loop, listener, tasks):
+    """Sends back what comes, with the loop's sock_recv and sock_sendall."""
+
+    async def serve_one(sock):
+        with sock:
+            while data := await loop.sock_recv(sock, 262_144):
+                await loop.sock_sendall(sock, data)
+
+    while True:
+        sock, _ = await loop.sock_accept(listener)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = loop.create_task(serve_one(sock))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+PROTOCOLS = {"protocol": Echo, "buffered": EchoBuffered, "frames": EchoFrames, "tls": Echo}
+
+
+async def serve(kind: str, place: str) -> None:
+    """Serve until the parent goes away (its end of our standard input closes); `place`: path of a socket or of keys."""
     loop = asyncio.get_running_loop()
-    server = await stream_servers.start(kind)
-    if server is not None:
-        port = server.sockets[0].getsockname()[1]
-    elif kind == "tcp":
-        server = await loop.create_server(TcpEcho, "127.0.0.1", 0)
+    keep: set = set()
+    port = 0
+    if kind == "udp":
+        transport, _ = await loop.create_datagram_endpoint(EchoDatagrams, ("127.0.0.1", 0))
+        port = transport.get_extra_info("sockname")[1]
+    elif kind == "sock":
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        keep.add(loop.create_task(echo_sock(loop, listener, keep)))
+    elif kind == "unix":
+        await loop.create_unix_server(Echo, place)
+    elif kind in PROTOCOLS:
+        context = None
+        if kind == "tls":
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(place)
+        server = await loop.create_server(PROTOCOLS[kind], "127.0.0.1", 0, backlog=1024, ssl=context)
         port = server.sockets[0].getsockname()[1]
     else:
-        transport, _ = await loop.create_datagram_endpoint(UdpEcho, ("127.0.0.1", 0))
-        port = transport.get_extra_info("sockname")[1]
+        server = await stream_servers.start(kind)
+        port = server.sockets[0].getsockname()[1]
     print(port, flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
+def share_a_core() -> None:
+    """Run on the last core we may use and give way to whoever is awake there."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 @contextmanager
-def server(loop_name: str, kind: str) -> Iterator[tuple[int, int]]:
-    """(pid, port) of an echo server on the loop named; it imports this checkout, whatever else is installed."""
-    here = Path(__file__).resolve()
-    process = subprocess.Popen([sys.executable, __file__, loop_name, kind], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True,
-                               env={"PYTHONPATH": f"{here.parents[1]}:{here.parents[2]}", "PATH": "/usr/bin:/bin"})
+def server(loop_name: str, kind: str, place: str = "") -> Iterator[tuple[int, int]]:
+    """(pid, port) of an echo server on the loop named; until the end this process stays on the server's core."""
+    cores = os.sched_getaffinity(0)
+    path = os.pathsep.join(str(p) for p in (Path(__file__).parents[2], Path(__file__).parents[1]))
+    process = subprocess.Popen([sys.executable, __file__, loop_name, kind, place], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, preexec_fn=share_a_core,
+                               env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin"})
     try:
+        os.sched_setaffinity(0, {max(cores)})
         yield process.pid, int(process.stdout.readline())
     finally:
+        os.sched_setaffinity(0, cores)
         process.stdin.close()
         process.stdout.close()
         process.terminate()
         process.wait()
 
 
+# --- clients ----------------------------------------------------------------------------------------------------------
+
+
+def receive(sock: socket.socket, size: int) -> None:
+    """Take exactly `size` bytes; a server that closes early fails the benchmark instead of hanging it."""
+    while size:
+        got = len(sock.recv(min(size, 262_144)))
+        if not got:
+            raise ConnectionError("the server closed the connection")
+        size -= got
+
+
+def certificate(folder: str) -> str:
+    """A file with a fresh key and a self-signed certificate."""
+    path = str(Path(folder) / "server.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-keyout", path, "-out", path + ".crt", "-days", "30", "-subj", "/CN=localhost"],
+                   check=True, capture_output=True)
+    with open(path, "ab") as whole:
+        whole.write(Path(path + ".crt").read_bytes())
+    return path
+
+
 @contextmanager
-def tcp_echo(loop_name: str, size: int, kind: str = "tcp") -> Iterator[Contender]:
-    """A contender: one operation is one message of `size` bytes echoed, on ten connections in turn."""
-    with server(loop_name, kind) as (pid, port):
-        sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
-        message = bytes(size)
+def echo(loop_name: str, kind: str, message: bytes, messages: int = 1) -> Iterator[Contender]:
+    """A contender: one operation is one message echoed, `messages` under way on each of ten connections."""
+    with ExitStack() as stack:
+        place = ""
+        if kind in ("unix", "tls"):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            place = str(Path(folder) / "socket") if kind == "unix" else certificate(folder)
+        pid, port = stack.enter_context(server(loop_name, kind, place))
+        sockets = []
+        for _ in range(CONNECTIONS):
+            if kind == "unix":
+                sock = socket.socket(socket.AF_UNIX)
+                sock.connect(place)
+            else:
+                sock = socket.create_connection(("127.0.0.1", port))
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if kind == "tls":
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+                sock = context.wrap_socket(sock)
+            sock.settimeout(30)
+            sockets.append(stack.enter_context(sock))
+        burst = message * messages
+        # Larger bursts than the socket buffers hold would block both sides: one connection after another then.
+        turns = [sockets] if len(burst) <= 65_536 else [[sock] for sock in sockets]
 
         def run(count: int) -> None:
-            for _ in range(max(1, count // CONNECTIONS)):
+            for _ in range(max(1, count // (CONNECTIONS * messages))):
+                for turn in turns:
+                    for sock in turn:
+                        sock.sendall(burst)
+                    for sock in turn:
+                        receive(sock, len(burst))
+
+        yield Contender(loop_name, run, cpu_of(pid), CONNECTIONS * messages)
+
+
+def tcp_echo(loop_name: str, size: int, kind: str = "protocol") -> AbstractContextManager[Contender]:
+    """A contender: one operation is one message of `size` bytes echoed, on ten connections."""
+    return echo(loop_name, kind, bytes(size))
+
+
+@contextmanager
+def connections(loop_name: str) -> Iterator[Contender]:
+    """A contender: one operation is one connection accepted, 64 bytes echoed, and closed; fifty at a time."""
+    with server(loop_name, "protocol") as (pid, port):
+        message = bytes(64)
+
+        def run(count: int) -> None:
+            for _ in range(max(1, count // AT_ONCE)):
+                sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(AT_ONCE)]
                 for sock in sockets:
                     sock.sendall(message)
                 for sock in sockets:
-                    left = size
-                    while left:
-                        left -= len(sock.recv(left))
+                    receive(sock, len(message))
+                for sock in sockets:
+                    sock.close()
 
-        try:
-            yield Contender(loop_name, run, cpu_of(pid))
-        finally:
-            for sock in sockets:
-                sock.close()
+        yield Contender(loop_name, run, cpu_of(pid), AT_ONCE)
 
 
 @contextmanager
-def udp_echo(loop_name: str, size: int) -> Iterator[Contender]:
+def datagrams(loop_name: str, size: int) -> Iterator[Contender]:
     """A contender: one operation is one datagram echoed, `DATAGRAM_DEPTH` under way at a time."""
     with server(loop_name, "udp") as (pid, port), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
@@ -115,14 +266,14 @@ def udp_echo(loop_name: str, size: int) -> Iterator[Contender]:
                 for _ in range(DATAGRAM_DEPTH):
                     sock.send(message)
                 for _ in range(DATAGRAM_DEPTH):
-                    sock.recv(65536)
+                    sock.recv(65_536)
 
-        yield Contender(loop_name, run, cpu_of(pid))
+        yield Contender(loop_name, run, cpu_of(pid), DATAGRAM_DEPTH)
 
 
 if __name__ == "__main__":
     running = new_loop(sys.argv[1])
     try:
-        running.run_until_complete(serve(sys.argv[2]))
+        running.run_until_complete(serve(*sys.argv[2:]))
     except KeyboardInterrupt:
         pass
