@@ -39,7 +39,7 @@ POLL_SKIP_NANOSECONDS = Limit(
     50_000, 0, 1_000_000, "nanoseconds", "the longest that a ready descriptor waits for a chain of callbacks"
 )
 SPARE_SMALLEST = Limit(16, 2, 4096, "bytes", "received bytes objects used again; shorter ones are shared by Python")
-SPARE_LARGEST = Limit(262_144, 64, 262_144, "bytes", "received bytes used again, one a loop: 1.3 times asyncio's streams")
+SPARE_LARGEST = Limit(262_144, 64, 262_144, "bytes", "received bytes used again, one a loop: 1.3 x asyncio streams")
 
 SLOW_ATTENTION = Limit(10, 0, 3600, "seconds", "callbacks are timed one by one for so long after a slow turn")
 SLOW_WORTH = Limit(
