@@ -29,6 +29,7 @@ cdef int _max_set_bytes = RRSET_BYTES.default
 # Below this many records a set is searched for repetitions by comparing all with all; above, through a hash table.
 cdef enum:
     FEW = 12
+    UPDATE = 0x2800         # opcode 5 in its place among the flags (RFC 2136 section 1.3)
 
 # The interpreter's own hash is keyed with a secret of this process, which this room, having no source of
 # randomness of its own, borrows. Masked, because it may be negative.
@@ -278,8 +279,9 @@ cdef class MessageView:
                 opt[0] = i
             elif record.ttl > 0x7FFFFFFF:
                 record.ttl = 0       # RFC 2181 section 8
-            if record.length == 0 and record.rclass >= 254:
-                # prerequisites and deletions of dynamic updates carry no rdata (RFC 2136 section 2.4)
+            if record.length == 0 and record.rclass >= 254 and (self.flags & F_OPCODE) == UPDATE:
+                # prerequisites and deletions of dynamic updates carry no rdata (RFC 2136 section 2.4); anywhere else an
+                # empty rdata of a type that must have one would be read past its end
                 expanded = 0
             else:
                 expanded = rdata_check(p, size, at, record.length, rdata_layout(record.rtype, record.rclass))
@@ -461,7 +463,9 @@ cdef class MessageView:
             layout = rdata_layout(record.rtype, record.rclass)
             out[at] = record.expanded >> 8
             out[at + 1] = record.expanded & 255
-            if record.expanded == record.length and not _holds_pointer(layout):
+            if record.length == 0:
+                pass
+            elif record.expanded == record.length and not _holds_pointer(layout):
                 memcpy(out + at + 2, p + record.rdata, record.length)
             else:
                 rdata_expand(p, wire_size, record.rdata, record.length, layout, out + at + 2)

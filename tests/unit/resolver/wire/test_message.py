@@ -472,3 +472,23 @@ def test_to_be_dropped(data: bytes) -> None:
 )
 def test_malformed_queries(data: bytes) -> None:
     assert inspect_query(data)[0] < -1
+
+
+@pytest.mark.parametrize("rclass", [c.IN, 254, 255, 0x04D0])
+@pytest.mark.parametrize("rtype", [c.NS, c.MX, c.SRV, c.SOA, c.A, c.RRSIG, c.NSEC3])
+def test_rdata_that_must_not_be_empty_is_empty(rtype: int, rclass: int) -> None:
+    """Found by fuzzing: in classes 254 and above it went unchecked and was read, and written, past its end."""
+    packet = reply(record(AT_QNAME, rtype, b"", rclass=rclass))
+    if rtype == c.A and rclass != c.IN:
+        assert MessageView.parse(packet).answer[0].rdatas() == [b""]  # of these classes nobody knows what an A is
+    else:
+        assert reason(packet)
+
+
+@pytest.mark.parametrize("rclass", [254, 255])
+@pytest.mark.parametrize("rtype", [c.NS, c.MX, c.SRV, c.SOA, c.A, c.RRSIG, c.NSEC3])
+def test_an_update_deletes_with_empty_rdata(rtype: int, rclass: int) -> None:
+    """RFC 2136 section 2.4 and 2.5: such records are whole, and nothing is read behind them."""
+    packet = header(1, 1, flags=5 << 11) + question() + record(AT_QNAME, rtype, b"", rclass=rclass)
+    [rrset] = MessageView.parse(packet).answer
+    assert rrset.rdatas() == [b""]
