@@ -8,6 +8,7 @@ programs without it do not pay for it.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from corenet.core import interpreter as _interpreter  # noqa: F401 # isort: skip - before asyncio, see there
 from corenet._version import __version__
 from corenet.loop import AddressResolver, Loop, LoopStatistics, install, new_event_loop, run
 from corenet.transports import SocketOptions

@@ -2,6 +2,7 @@
 
 Cython's types and constants live once in a process. Loaded first by a subinterpreter they would be lost to the main
 one and freed under it at the end, which ends in an abort; so the check is Python and comes first of all imports.
+asyncio itself cannot be loaded into an isolated one of Python 3.12.1 without an abort, so nothing is imported before.
 Handles, rings and write queues rely on the GIL for their reference counts and their order (docs/interpreters.md).
 """
 
