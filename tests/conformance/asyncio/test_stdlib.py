@@ -58,6 +58,9 @@ EXCLUDED: dict[str, str] = {
     "test_prompt_cancellation": f"{INSIDE}: _stop_serving; test_services.py has it by public means",
     "test_timeout_rounding": f"{INSIDE}: counts calls of _run_once, which here runs until the loop is stopped",
     "test_unclosed_pipe_transport": "silences the destructor through the private _pipe; test_pipe.py has it",
+    # test_server, Python 3.12 and later
+    "test_wait_closed_basic": f"{INSIDE}: Server._attach and _detach; test_serving.py waits for real connections",
+    "test_wait_closed_race": f"{INSIDE}: Server._attach and _detach; test_serving.py waits for real connections",
     # test_ssl
     "test_remote_shutdown_receives_trailing_data": f"{INSIDE}: _test__append_write_backlog; tls has it as a twin test",
     # test_subprocess, Python 3.11 and 3.12
