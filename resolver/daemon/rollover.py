@@ -32,7 +32,7 @@ __all__ = ["Rollover", "check"]
 logger = logging.getLogger(__name__)
 
 Ask = Callable[[Question, bool, Callable[[Outcome], None]], bool]
-Verify = Callable[[Sequence[SignatureJob], Callable[[list[bool]], None]], None]
+Verify = Callable[[Sequence[SignatureJob], Callable[[list[bool]], None]], list[bool] | None]
 SETTING = "dnssec.auto-trust-anchor-file"
 LARGEST = limits.ANCHOR_FILE.default
 BUSY = limits.ROLLOVER_BUSY.default
@@ -159,7 +159,9 @@ class Rollover:
         rrset = _keys_of(outcome, point.zone)
         if rrset is not None and outcome.failure is None:
             look = look_at(point, rrset, self._now())
-            self._verify(look.jobs, partial(self._judged, point, look))
+            results = self._verify(look.jobs, partial(self._judged, point, look))
+            if results is not None:  # few checks are made in place, and then nobody calls back
+                self._judged(point, look, results)
             return
         question = Question(point.zone, c.DNSKEY)
         if validated and not _cancelled(outcome) and self._ask(question, True, partial(self._seen, point, False)):

@@ -36,7 +36,7 @@ class Crypto:
     """Checks at once, as the daemon does with few signatures."""
 
     def verify(self, jobs, on_done):
-        on_done([check_signature(job) for job in jobs])
+        return [check_signature(job) for job in jobs]
 
 
 class World:
