@@ -427,6 +427,7 @@ class _Worker:
 
         before = self.rollover.trusted()
         self.rollover.take(anchor_file.parse(text))
+        logger.debug("trust anchors: worker %d knows what the first one knows", self.number)
         for zone, identity in self.rollover.trusted().items():
             if identity != before.get(zone):
                 self.on_anchor(self.rollover.points[zone])

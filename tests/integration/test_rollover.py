@@ -79,12 +79,15 @@ def test_the_daemon_follows_the_root_and_survives(world: World, tmp_path: Path) 
     config.write_text(
         text.replace("[server]\n", "[server]\nworkers = 2\n")
         + f'auto-trust-anchor-file = "{file}"\n[control]\nsocket = "{tmp_path / "control"}"\n'
+        + '[log]\nlevel = "debug"\n'
     )
     with ExitStack() as stack:
         stack.enter_context(serve_playground(tmp_path, world, upstream))
         with daemon(tmp_path, config) as process:
             wait_until(lambda: bool(valid_keys(tmp_path)), "a first look", process=process)
             first = valid_keys(tmp_path)
+            wait_until(lambda: "worker 1 knows" in (tmp_path / "resolverd.log").read_text(), "the telling",
+                       process=process)
             process.send_signal(signal.SIGHUP)
             wait_until(lambda: "in force" in (tmp_path / "resolverd.log").read_text(), "the reload", process=process)
             assert valid_keys(tmp_path) == first
