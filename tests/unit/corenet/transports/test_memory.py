@@ -6,6 +6,7 @@ it lies when that saves a copy. Each test here fails when one of the two is done
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,11 @@ CHANGES = [
 ]
 
 
+# From Python 3.12 on asyncio sends what lies in a queued buffer later, so it can be no judge of this.
+JUDGES = ["asyncio", "corenet"] if sys.version_info < (3, 12) else ["corenet"]
+
+
+@pytest.mark.parametrize("loop_factory", JUDGES, indirect=True)
 @pytest.mark.parametrize(("name", "size"), CHANGES)
 def test_mutable_data_is_sent_as_it_was(twin: Twin, name: str, size: int) -> None:
     how = HOW[name]
@@ -147,7 +153,9 @@ def test_mutable_data_is_sent_as_it_was(twin: Twin, name: str, size: int) -> Non
             got = bytearray()
             while len(got) < 3 * size:
                 got += await loop.sock_recv(theirs, 65536)
-            assert got == b"a" * size + b"b" * size + b"c" * size
+            # Compared by hand: the difference of two such strings would take pytest minutes to draw.
+            changed = got != b"a" * size + b"b" * size + b"c" * size
+            assert not changed
         await protocol.lost
 
     twin(main())

@@ -148,5 +148,6 @@ def test_printed_digests_are_right(vector: Digest) -> None:
     assert ds is not None
     zone = names.from_text(vector.zone)
     assert ds.tag == key.tag and records.ds_matches(ds, zone, key)
-    assert not records.ds_matches(ds._replace(digest=ds.digest[:-1] + b"\0"), zone, key)
+    damaged = type(ds)(ds.tag, ds.algorithm, ds.digest_type, ds.digest[:-1] + bytes([ds.digest[-1] ^ 1]))
+    assert not records.ds_matches(damaged, zone, key)
     assert not records.ds_matches(ds, names.prepend(b"x", zone), key)
