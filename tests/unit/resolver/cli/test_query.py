@@ -118,7 +118,7 @@ def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
 )
 def test_bad_streams(answer: bytes, words: str) -> None:
     with pytest.raises(NoReplyError, match=words):
-        asyncio.run(run(lambda _: [], lambda _: answer, over_tcp=True))
+        asyncio.run(run(lambda _: [], lambda _: answer, over_tcp=True, timeout=2.0))
 
 
 def test_nobody_there() -> None:
