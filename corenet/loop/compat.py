@@ -5,8 +5,10 @@ that a program behaves on this loop as on the standard one of the same interpret
 """
 
 import sys
+from asyncio import format_helpers
 
 __all__ = [
+    "NAMES_ARGUMENTS_IN_DEBUG",
     "PASSES_TASK_KEYWORDS",
     "POLICIES",
     "REMOVES_UNIX_SOCKETS",
@@ -17,6 +19,9 @@ __all__ = [
 
 #: `create_task` passes keywords that it does not know to the task or its factory.
 PASSES_TASK_KEYWORDS = sys.version_info >= (3, 13, 3)
+
+#: Messages about a callback show its arguments in debug mode only.
+NAMES_ARGUMENTS_IN_DEBUG = "debug" in (format_helpers._format_callback_source.__kwdefaults__ or {})
 
 #: `asyncio.Task` takes `eager_start`.
 STARTS_TASKS_EAGERLY = sys.version_info >= (3, 12)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 from corenet.core.engine import Engine, run_handle
 from corenet.core.handles import Handle
 from corenet.core.poller import LEVEL, Watch
+from corenet.loop import compat
 from corenet.loop.backports import Backports
 from corenet.loop.connecting import Connecting
 from corenet.loop.forking import remember
@@ -104,7 +105,8 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
     def _callback_failed(
         self, handle: Handle, callback: Callable[..., object], args: tuple[Any, ...], error: BaseException
     ) -> None:
-        source = format_helpers._format_callback_source(callback, args)
+        debug = {"debug": self.get_debug()} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
+        source = format_helpers._format_callback_source(callback, args, **debug)
         context = {"message": f"Exception in callback {source}", "exception": error, "handle": handle}
         if handle._source_traceback:
             context["source_traceback"] = handle._source_traceback
@@ -427,7 +429,9 @@ def describe(handle: Handle, callback: Any, args: Any) -> str:
     task = getattr(callback, "__self__", None)
     if isinstance(task, asyncio.Task):
         return repr(task)
-    source = format_helpers._format_callback_source(callback, args)
+    # Asked for in debug mode alone.
+    debug = {"debug": True} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
+    source = format_helpers._format_callback_source(callback, args, **debug)
     text = f"<{type(handle).__name__} {source}"
     if handle._source_traceback:
         frame = handle._source_traceback[-1]

@@ -9,6 +9,7 @@ outside loopback, programs) are not among them.
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ import socket
 import struct
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import corenet
@@ -250,8 +251,7 @@ def run(data: bytes) -> None:
     """One input."""
     if len(data) < 4:
         data = struct.pack("<I", len(data)) + data
-    logging.getLogger("asyncio").disabled = True
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), silence():
         warnings.simplefilter("ignore")
         loop: Any = corenet.new_event_loop()
         loop.set_exception_handler(lambda *_: None)
@@ -260,6 +260,21 @@ def run(data: bytes) -> None:
             drive(loop, lambda: main(world, data[:400]))
         finally:
             finish(world)
+            # asyncio itself drops the socket of a datagram endpoint whose factory raises: not to be warned of later.
+            world.tasks.clear()
+            world.transports.clear()
+            gc.collect()
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """No log of asyncio for as long as an input plays."""
+    logger = logging.getLogger("asyncio")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def drive(loop: Any, make: Callable[[], Any]) -> None:
@@ -294,7 +309,13 @@ def finish(world: World) -> None:
 
     async def settle() -> None:
         if world.tasks:
-            await asyncio.wait(world.tasks, timeout=1)
+            done, _ = await asyncio.wait(world.tasks, timeout=1)
+            for task in done:
+                # What a call has made is nobody's but its task's.
+                made = None if task.cancelled() or task.exception() else task.result()
+                for part in made if isinstance(made, tuple) else (made,):
+                    if isinstance(part, asyncio.BaseTransport):
+                        part.close()
         for _ in range(3):
             await asyncio.sleep(0)
 
