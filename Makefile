@@ -9,12 +9,14 @@
 #   make soak         resolverd at full load with faulty name servers for SOAK_SECONDS (default 1,800)
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
 #   make differential 10,000 questions to our daemon, Unbound and Knot Resolver  [NAMES=10000] [SEED=1]
-#   make suites       test suites of aiohttp, anyio, uvicorn and asyncpg on both loops  [SUITES="anyio ..."] [FULL=1]
+#   make suites       test suites of aiohttp, anyio, uvicorn, asyncpg and websockets on both loops
+#                     [SUITES="anyio ..."] [FULL=1]
 #   make stress       the loop under stress at full size (a million connections; some three minutes)
 #   make valgrind     a workload of the loop under valgrind: no block of ours definitely lost
 #   make wheel        sdist and wheel, installed and tried outside the checkout
-#   make test-debug   unit tests on the debug build (checks, live-object counters)
-#   make test-sanitize  unit tests and fuzz targets under the address and undefined-behaviour sanitizers
+#   make test-debug   unit tests and the loop under stress on the debug build (checks, live-object counters)
+#   make test-sanitize  unit tests, the loop under stress and fuzz targets under the address and undefined-behaviour
+#                     sanitizers
 #   make annotate FILE=corenet/core/engine.pyx   Cython's yellow page of one file
 #   make docs         regenerate the pages made from code (limits, configuration)
 #   make clean        remove builds and environments
@@ -66,6 +68,9 @@ test-debug: $(VENV)/.installed
 	CORENET_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
 	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
 		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider $(CURDIR)/tests/unit $(CURDIR)/tests/property
+	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
+		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider \
+		$(addprefix $(CURDIR)/tests/integration/test_,loop_stress.py serve.py websockets.py coming_from_uvloop.py)
 
 test-sanitize: $(VENV)/.installed
 	CORENET_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib

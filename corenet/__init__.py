@@ -5,17 +5,16 @@
 programs without it do not pay for it.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from corenet.core import interpreter as _interpreter  # noqa: F401 # isort: skip - before asyncio, see there
-from corenet._version import __version__
-from corenet.loop import AddressResolver, Loop, LoopStatistics, install, new_event_loop, run
-from corenet.transports import SocketOptions
+from corenet.core import names_loaded_late  # isort: skip - before asyncio, see corenet.core.interpreter
+from corenet.loop.loop import Loop, new_event_loop, run
+from corenet.loop.naming import AddressResolver
 
 if TYPE_CHECKING:
     from asyncio import DefaultEventLoopPolicy as EventLoopPolicy
 
+    from corenet._version import __version__
     from corenet.core.framer import (
         DelimiterFramer,
         FixedFramer,
@@ -26,8 +25,11 @@ if TYPE_CHECKING:
     )
     from corenet.core.views import FrameView
     from corenet.http import HttpClient, get
+    from corenet.loop.policy import install
+    from corenet.loop.statistics import LoopStatistics
     from corenet.serving import serve
     from corenet.transports.framing import FramedProtocol
+    from corenet.transports.options import SocketOptions
     from corenet.transports.streams import (
         StreamReader,
         StreamReaderProtocol,
@@ -80,23 +82,26 @@ _LAZY = {
     "HttpClient": "corenet.http",
     "IncompleteFrame": _FRAMER,
     "LengthFramer": _FRAMER,
+    "LoopStatistics": "corenet.loop.statistics",
+    "SocketOptions": "corenet.transports.options",
     "StreamReader": _STREAMS,
     "StreamReaderProtocol": _STREAMS,
     "StreamWriter": _STREAMS,
+    "__version__": "corenet._version",
     "get": "corenet.http",
+    "install": "corenet.loop.policy",
     "open_connection": _STREAMS,
     "open_unix_connection": _STREAMS,
     "serve": "corenet.serving",
     "start_server": _STREAMS,
     "start_unix_server": _STREAMS,
 }
+_load, __dir__ = names_loaded_late(globals(), _LAZY)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
     if name == "EventLoopPolicy":
         from corenet.loop import policy
 
         return policy.make_policy_class()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _load(name)

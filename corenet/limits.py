@@ -2,22 +2,36 @@
 
 Rule: no other module carries a bare number that bounds work, memory or time; it imports the `Limit` from here and
 uses ``LIMIT.default`` or a value that went through ``LIMIT.check``. `docs/limits.md` is generated from this file.
+Written out and not made by `dataclass`, which would be a tenth of the time that importing the package takes.
 """
-
-from dataclasses import dataclass
 
 __all__ = ["Limit", "all_limits"]
 
 
-@dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit. `unit` is a word for people: seconds, bytes, packets, names."""
+    """One limit, which does not change. `unit` is a word for people: seconds, bytes, packets, names."""
+
+    __slots__ = ("default", "maximum", "minimum", "reason", "unit")
 
     default: int
     minimum: int
     maximum: int
     unit: str
     reason: str
+
+    def __init__(self, default: int, minimum: int, maximum: int, unit: str, reason: str) -> None:
+        put = object.__setattr__
+        put(self, "default", default)
+        put(self, "minimum", minimum)
+        put(self, "maximum", maximum)
+        put(self, "unit", unit)
+        put(self, "reason", reason)
+
+    def __setattr__(self, name: str, _value: object) -> None:
+        raise AttributeError(f"a limit does not change: {name} of {self!r} stays as it is")
+
+    def __repr__(self) -> str:
+        return f"Limit({self.default}, {self.minimum}, {self.maximum}, {self.unit!r}, {self.reason!r})"
 
     def check(self, value: int, where: str) -> int:
         """Return `value` when it lies in the range.
@@ -39,13 +53,26 @@ POLL_SKIP_NANOSECONDS = Limit(
     50_000, 0, 1_000_000, "nanoseconds", "the longest that a ready descriptor waits for a chain of callbacks"
 )
 SPARE_SMALLEST = Limit(16, 2, 4096, "bytes", "received bytes objects used again; shorter ones are shared by Python")
-SPARE_LARGEST = Limit(262_144, 64, 262_144, "bytes", "received bytes used again, one a loop: 1.3 x asyncio streams")
+SPARE_LARGEST = Limit(262_144, 64, 262_144, "bytes", "received bytes objects used again; no receive is larger")
+SPARE_COUNT = Limit(32, 1, 1024, "objects", "received bytes kept for use again: a task that reads holds one each")
+SPARE_MEMORY = Limit(2_097_152, 262_144, 1 << 30, "bytes", "in all of them; what a loop keeps after a burst of data")
+SPARE_PROBES = Limit(4, 1, 64, "objects", "looked at for one that is free; each may be a cache miss")
+TURN_FRESH = Limit(
+    65_536, 4096, 1 << 30, "bytes", "from one descriptor; what they woke runs before the next: they lie in the cache"
+)
+TURN_FRESH_CALLBACKS = Limit(8, 0, 1024, "callbacks", "the most that run for that before the next descriptor")
+RECEIVE_DIRECT = Limit(
+    4096, 64, 262_144, "bytes", "came with the last event: from here on a copy costs more than to guess wrong at times"
+)
 
 SLOW_ATTENTION = Limit(10, 0, 3600, "seconds", "callbacks are timed one by one for so long after a slow turn")
 SLOW_WORTH = Limit(
     20_000, 0, 1_000_000, "nanoseconds", "a callback, on average, of a slow turn that is looked into: clocks cost 0.1"
 )
 SLOW_KEPT = Limit(32, 1, 1024, "callbacks", "the latest slow ones, in words: a program that blocks all day fills none")
+
+EXECUTOR_THREADS = Limit(32, 1, 4096, "threads", "asyncio's value: the most of a loop's default executor")
+EXECUTOR_SPARE_THREADS = Limit(4, 0, 4096, "threads", "asyncio's value: of these beyond one for each processor")
 
 # --- buffers and framers ------------------------------------------------------------------------------------------
 

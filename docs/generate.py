@@ -32,7 +32,8 @@ def limits_page() -> str:
 
 def options_page() -> str:
     """Every setting of the daemon as one table."""
-    from resolver.settings import Settings, describe
+    from resolver.knobs import describe
+    from resolver.settings import Settings
 
     lines = [
         "# Options of resolverd",

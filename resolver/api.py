@@ -8,7 +8,7 @@ is entered, and leaving it closes every socket.
 
 import asyncio
 import ipaddress
-import secrets
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +27,7 @@ from resolver.policy import Plan
 from resolver.resolve import failure_outcome
 from resolver.settings import HostEntry, Settings
 from resolver.system import read_hosts_files
+from resolver.values import frozen
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -118,7 +119,7 @@ class Answer:
         return self
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trace:
     """Every step of a resolution and its reason; as text, one line a step.
 
@@ -168,7 +169,7 @@ class Trace:
         return "\n".join(f"{'  ' * step.depth}{step.kind}: {step.text}" for step in self.steps)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResolverStatistics:
     """Counters since the resolver was opened, by room."""
 
@@ -418,7 +419,7 @@ def make_store(settings: Settings, *, shared: bool = False) -> Store:
     want = settings.cache
     return Store.create(
         want.size,
-        seed=secrets.token_bytes(_SEED_SIZE),
+        seed=os.urandom(_SEED_SIZE),
         shared=shared,
         min_ttl=want.min_ttl,
         max_ttl=want.max_ttl,

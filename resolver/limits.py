@@ -2,15 +2,15 @@
 
 Rule: no other module carries a bare number that bounds work, memory or time; it imports the `Limit` from here and
 uses ``LIMIT.default`` or a value that went through ``LIMIT.check``. `docs/limits.md` is generated from this file.
+`Limit` stands in `corenet.limits` too: the rooms without I/O do not know corenet, whose door loads an event loop.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Limit", "all_limits"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """One limit. `unit` is a word for people: seconds, bytes, packets, names."""
 
     default: int
@@ -66,6 +66,13 @@ COMPRESSION_ENTRIES = Limit(
     96,
     "names",
     "suffixes that the builder remembers as targets; later ones save little and searching must stay short",
+)
+COMPRESSION_MISSES = Limit(
+    1024,
+    64,
+    65_536,
+    "comparisons",
+    "suffixes of one message that only shared a hash; honest names differ by case once each, crafted ones cost time",
 )
 EDNS_OPTIONS = Limit(
     64,
@@ -172,6 +179,9 @@ SERVER_TIMEOUT_MAXIMUM = Limit(
 )
 SERVER_PROBE_INTERVAL = Limit(
     60, 1, 3600, "seconds", "a dead address is tried again with one query each such time (a network that came back)"
+)
+SERVER_SHARE = Limit(
+    50, 10, 100, "percent", "of the time a query has left: how long one of several servers may keep silent"
 )
 SERVER_AGE = Limit(
     900, 1, 86_400, "seconds", "facts about an address not asked for so long are forgotten (RFC 6298 5.7)"
@@ -327,6 +337,13 @@ RSA_BYTES = Limit(
 )
 VERIFY_KEYS = Limit(4_096, 16, 1_000_000, "keys", "loaded public keys kept; loading one costs a third of a P-256 check")
 PARSED_KEY_SETS = Limit(4_096, 16, 1_000_000, "zones", "DNSKEY sets kept in parsed form")
+KNOWN_SIGNATURES = Limit(
+    16_384,
+    16,
+    1 << 22,
+    "signatures",
+    "right ones of SOA, NSEC and NSEC3 sets remembered, some 150 bytes each: they come again with other denials",
+)
 KEYS_PER_TAG = Limit(2, 1, 16, "keys", "keys of one tag and algorithm tried for a signature (KeyTrap, CVE-2023-50387)")
 CHECKS_PER_RRSET = Limit(8, 1, 64, "checks", "signature checks for one RRset (KeyTrap, CVE-2023-50387)")
 SIGNATURES_PER_RRSET = Limit(
@@ -420,6 +437,7 @@ UDP_NEAR_MISSES = Limit(12, 1, 1000, "packets", "forged or late replies that mov
 UDP_RECEIVE = Limit(4096, 512, 65_535, "bytes", "largest reply taken over UDP; longer ones come over TCP")
 UDP_BATCH = Limit(16, 1, 64, "packets", "replies read by one system call")
 UDP_ROUNDS = Limit(4, 1, 64, "batches", "full batches read from one port before other work gets its turn")
+UDP_ERRORS = Limit(64, 1, 1024, "errors", "ICMP reports read from one port before other work: anybody can forge them")
 UPSTREAM_ADDRESSES = Limit(8192, 64, 1 << 20, "addresses", "parsed server addresses kept before the table is emptied")
 STREAM_UPSTREAMS = Limit(256, 1, 10_000, "connections", "outgoing TCP connections in all")
 STREAM_UPSTREAMS_PER_SERVER = Limit(3, 1, 64, "connections", "outgoing TCP connections to one server (RFC 7766 6.2.2)")
@@ -429,6 +447,9 @@ STREAM_UPSTREAM_IDLE = Limit(5, 0, 300, "seconds", "an unused outgoing connectio
 PENDING_QUERIES = Limit(5000, 16, 1_000_000, "queries", "client queries waiting for an answer, in all")
 PENDING_PER_CLIENT = Limit(
     1000, 1, 1_000_000, "queries", "client queries waiting of one address (DNSBomb, CVE-2024-33655)"
+)
+PENDING_NETWORK_SHARE = Limit(
+    80, 1, 100, "percent", "of the places to wait in may be one network's, whose addresses are many (CVE-2026-42534)"
 )
 DISCARD_TIMEOUT = Limit(
     0, 0, 60_000, "milliseconds", "DNSBomb (CVE-2024-33655): answers hoarded upstream leave in one pulse"
@@ -474,6 +495,7 @@ CONTROL_REQUEST = Limit(
     4096, 256, 1 << 20, "bytes", "one request to the control socket; names have at most 1004 characters"
 )
 CONTROL_TIMEOUT = Limit(10_000, 100, 600_000, "milliseconds", "for a request to come and for an answer to be read")
+CONTROL_PATIENCE = Limit(30, 0, 86_400, "seconds", "resolverctl waits this long for each line of the daemon")
 CONTROL_CONNECTIONS = Limit(8, 1, 1000, "connections", "open at once on the control socket")
 CONTROL_PORTION = Limit(16, 1, 10_000, "sets", "of a cache dump written as text before clients have their turn again")
 CONTROL_REPLY = Limit(1 << 20, 4096, 1 << 26, "bytes", "longest line that resolverctl takes from the daemon")
@@ -482,7 +504,13 @@ METRICS_TIMEOUT = Limit(5000, 100, 600_000, "milliseconds", "for a request for m
 METRICS_CONNECTIONS = Limit(8, 1, 1000, "connections", "open at once for metrics")
 METRICS_PORT = Limit(9335, 1, 65535, "port", "for metrics, when none is given")
 WORKERS = Limit(1, 1, 64, "processes", "one loop each; more than the cores only costs memory")
-CACHE_SIZE = Limit(64 << 20, 1 << 20, 1 << 40, "bytes", "one arena holds answers, sets and proofs; full means eviction")
+CACHE_SIZE = Limit(
+    64 << 20,
+    1 << 20,
+    32 << 30,
+    "bytes",
+    "one arena holds answers, sets and proofs; full means eviction; offsets into it reach 32 GiB",
+)
 CACHE_MIN_TTL = Limit(0, 0, 3600, "seconds", "RFC 1035 3.2.1: zero means do not keep; raising it shows outdated data")
 CACHE_MAX_TTL = Limit(86400, 1, 604800, "seconds", "RFC 8767 4: longer promises outlive what they describe")
 CACHE_MAX_NEGATIVE_TTL = Limit(3600, 0, 86400, "seconds", "RFC 2308 5: one to three hours work well")
@@ -514,6 +542,9 @@ TCP_PIPELINE = Limit(
 )
 LOG_INTERVAL = Limit(
     10, 0, 3600, "seconds", "the same complaint at most once in this time: a broken upstream must not fill a disk"
+)
+LOG_FAILURES = Limit(
+    10, 1, 1000, "lines", "failed questions told in a log interval: a second broken zone is news, a flood of names none"
 )
 UNPRIVILEGED_PORT = Limit(5335, 1024, 65535, "port", "what the daemon listens on when nothing is configured")
 WORKER_RESTARTS = Limit(

@@ -60,6 +60,7 @@ cdef class Mesh:
     cpdef _drain(self)
     cpdef _run(self, _Job job, value)
     cpdef _need(self, _Job job, Need need)
+    cpdef _retire(self, _Job job)
     cpdef _finish(self, _Job job, Outcome outcome)
     cpdef _deliver_all(self, _Job job, Outcome outcome)
     cpdef _deliver(self, Ticket ticket, Outcome outcome)

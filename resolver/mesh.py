@@ -5,7 +5,8 @@ The rules: equal questions are asked once (RebirthDay 2025 needs many outstandin
 close a circle is refused; a sub-query spends its asker's budget; a fault of the program costs one question
 (SERVFAIL and a full log record), never the worker. Callbacks, because a task per query costs more than all the
 mesh's work, and because a test can then turn the whole by hand in virtual time. Time is read once for each entry
-from outside.
+from outside. That is one job however long the file: each method keeps the same few tables of jobs, waits and deadlines
+in step, and a job that stands in one of them too many or too few is never ended.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ PREFETCH_RATE = limits.PREFETCH_RATE.default
 UNVALIDATED = frozenset({Purpose.ADDRESS, Purpose.PRIMING})
 # Failures that stale data must not paper over: our own, and our end.
 UNEXCUSED = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
+INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 WORN_OUT = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED})
 
 Key = tuple[tuple[bytes, int, int], bool]
@@ -141,7 +143,8 @@ class Mesh:
         self._draining = False
         self._timers: list[tuple[float, int, _Job]] = []
         self._order = count()
-        self._slots: dict[int, set[_Job]] = {}
+        # Inner dictionaries and no sets: one that cannot grow for want of memory fills up and then turns in circles.
+        self._slots: dict[int, dict[_Job, None]] = {}
         self._slot_heap: list[int] = []
         # RFC 8767: whoever has waited too long gets stale data. First come, first served: all wait equally long.
         cache = settings.cache
@@ -180,7 +183,11 @@ class Mesh:
         if job is not None and job.task.purpose is not Purpose.PREFETCH:
             self._join(job, ticket)
             return ticket
-        outcome = find_outcome(question, self._context, cd=cd)
+        try:
+            outcome = find_outcome(question, self._context, cd=cd)
+        except Exception as error:  # noqa: BLE001 - whoever asks has counted on an outcome (and holds a place for it)
+            self._fault(error, "looking up", question)
+            outcome = failure_outcome(question, INTERNAL_FAULT)
         if not isinstance(outcome, bool):
             counts["from_cache"] += 1
             if outcome.failure is not None:
@@ -224,7 +231,6 @@ class Mesh:
             self._counts["prefetch_refused"] += 1
             return False
         self._renewed_in = (second, count + 1)
-        self._renewing += 1
         self._counts["prefetched"] += 1
 
         def done(outcome: Outcome) -> None:
@@ -236,6 +242,7 @@ class Mesh:
         ticket = Ticket(done)
         job.tickets.append(ticket)
         ticket._job = job
+        self._renewing += 1  # last: each step may find no memory, and nobody would take it back
         self._drain()
         return True
 
@@ -247,7 +254,7 @@ class Mesh:
             return None
         if outcome.failure is not None:
             outcome = self._stale_instead(question, outcome.failure, cd) or outcome
-        return outcome if self._rewriter is None else self._rewriter.apply(outcome)
+        return self._rewritten(outcome)
 
     def cancel(self, ticket: Ticket) -> None:
         """Give a question up: its callback is not called any more, and its work ends when nobody else waits for it."""
@@ -271,8 +278,12 @@ class Mesh:
                 self._ready.append((job, None))
         heap = self._slot_heap
         while heap and (heap[0] + 1) * GRAIN <= now:
-            for job in list(self._slots.pop(heappop(heap), ())):
+            members = self._slots.get(heap[0])
+            while members:
+                job = next(iter(members))
+                del members[job]
                 self._expire(job)
+            self._slots.pop(heappop(heap), None)
         impatient = self._impatient
         while impatient and impatient[0][0] <= now:
             self._serve_early(impatient.popleft()[1])
@@ -333,17 +344,17 @@ class Mesh:
 
     def _start(self, key: Key, task: Task) -> _Job:
         job = _Job(self, key, task, resolve(task, self._context))
-        if key not in self._jobs:
-            self._jobs[key] = job
         self._counts["jobs"] += 1
         slot = int(task.budget.deadline / GRAIN)
         members = self._slots.get(slot)
         if members is None:
-            members = self._slots[slot] = set()
             heappush(self._slot_heap, slot)
-        members.add(job)
+            members = self._slots[slot] = {}
+        members[job] = None
         job.slot = slot
         self._ready.append((job, None))
+        if key not in self._jobs:  # last: each step may find no memory, and nobody may join a job that does not run
+            self._jobs[key] = job
         return job
 
     def _drain(self) -> None:
@@ -396,8 +407,7 @@ class Mesh:
         except Exception as error:  # noqa: BLE001 - a fault in a job must cost this job only, and is logged in full
             self._fault(error, "resolving", job.task.question)
             job.verifying = job.pausing = False
-            failure = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
-            self._finish(job, failure_outcome(job.task.question, failure))
+            self._finish(job, failure_outcome(job.task.question, INTERNAL_FAULT))
 
     def _need(self, job: _Job, need: Need) -> Outcome | Failure | None:
         """The result of a sub-query when it is there at once; None when `job` now waits for it."""
@@ -448,13 +458,17 @@ class Mesh:
             step = step.child
         return False
 
-    def _finish(self, job: _Job, outcome: Outcome) -> None:
+    def _retire(self, job: _Job) -> None:
+        """Mark `job` as finished: nobody joins it any more, and no deadline looks at it."""
         job.finished = True
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
         members = self._slots.get(job.slot)
         if members is not None:
-            members.discard(job)
+            members.pop(job, None)
+
+    def _finish(self, job: _Job, outcome: Outcome) -> None:
+        self._retire(job)
         failure = outcome.failure
         if failure is not None:
             self._counts["failures"] += 1
@@ -481,12 +495,21 @@ class Mesh:
 
     def _deliver(self, ticket: Ticket, outcome: Outcome) -> None:
         ticket.done = True
-        if self._rewriter is not None:
-            outcome = self._rewriter.apply(outcome)
+        outcome = self._rewritten(outcome)
         try:
             ticket._on_done(outcome)
         except Exception as error:  # noqa: BLE001 - one listener's fault must not cost the others their answer
             self._fault(error, "handing over", outcome)
+
+    def _rewritten(self, outcome: Outcome) -> Outcome:
+        """`outcome` as a client may see it; one that no policy could look at is shown to nobody."""
+        if self._rewriter is None:
+            return outcome
+        try:
+            return self._rewriter.apply(outcome)
+        except Exception as error:  # noqa: BLE001 - a fault of a policy must cost this answer only
+            self._fault(error, "rewriting", outcome)
+            return failure_outcome(outcome.question, INTERNAL_FAULT)
 
     def _fault(self, error: Exception, doing: str, what: object) -> None:
         """Count a fault and log it in full; shortage of memory is none, and one line a second says enough about it."""
@@ -497,7 +520,10 @@ class Mesh:
         self._counts["shortages"] += 1
         if self._short_in != self._context.now:
             self._short_in = self._context.now
-            log.warning("out of memory while %s %r: that question fails, the others go on", doing, what)
+            try:
+                log.warning("out of memory while %s %r: that question fails, the others go on", doing, what)
+            except MemoryError:  # not even for the line: it is counted, and the next one tries again
+                self._short_in = -1
 
     # --- stale data (RFC 8767) ------------------------------------------------------------------------------------
 
@@ -526,7 +552,7 @@ class Mesh:
         if job.finished or not job.tickets:
             return
         task = job.task
-        outcome = find_stale(task.question, self._context, cd=task.cd)
+        outcome = self._find_stale(task.question, cd=task.cd)
         if outcome is None:
             return
         if task.trace is not None:
@@ -543,7 +569,7 @@ class Mesh:
             return None
         if question.qclass != c.IN:
             return None
-        outcome = find_stale(question, self._context, cd=cd)
+        outcome = self._find_stale(question, cd=cd)
         if outcome is not None and outcome.stale:
             self._counts["stale"] += 1
             outcome.ede.append((failure.ede, failure.text))
@@ -552,6 +578,14 @@ class Mesh:
                 # Until then nobody is asked again, so the finished answer may be kept.
                 outcome.ttl = min(known[2], self._stale_ttl)
         return outcome
+
+    def _find_stale(self, question: Question, *, cd: bool) -> Outcome | None:
+        """`find_stale`, whose faults cost no more than the stale answer (CVE-2025-40777, CVE-2026-55717)."""
+        try:
+            return find_stale(question, self._context, cd=cd)
+        except Exception as error:  # noqa: BLE001 - it runs where many questions are being finished
+            self._fault(error, "looking for stale data of", question)
+            return None
 
     # --- ends that come early -------------------------------------------------------------------------------------
 
@@ -570,12 +604,7 @@ class Mesh:
     def _abandon(self, job: _Job) -> None:
         """End `job` when nobody waits for it any more."""
         while not job.finished and not job.tickets and not job.parents:
-            job.finished = True
-            if self._jobs.get(job.key) is job:
-                del self._jobs[job.key]
-            members = self._slots.get(job.slot)
-            if members is not None:
-                members.discard(job)
+            self._retire(job)
             if job.handle is not None:
                 job.handle.cancel()
                 job.handle = None

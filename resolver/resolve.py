@@ -4,7 +4,8 @@ Each line of the story is a call into one room; what a zone said arrives as a `R
 `iterate`, so that both go the same way from there. Two gates stand here and nowhere else: what may be kept (`_store`)
 and what may be shown to somebody who wants validation (`_leg`): data whose verdict is not known is validated first,
 also when it lay in the cache (CVE-2019-10190, CVE-2018-1000002 were paths around such a gate). Aliases are followed
-here, name by name, counted, and never twice through the same name.
+here, name by name, counted, and never twice through the same name. Stale answers are told here too, because they go
+through the second gate like any others.
 """
 
 from __future__ import annotations
@@ -223,7 +224,8 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
             return raw, Verdict.INDETERMINATE, None
         verdict, ede, reason = yield from context.validator(Question(name, qtype), raw, context, task)
         if task.trace is not None:
-            task.note("validate", f"{Verdict(verdict).name.lower()}: {reason}", qname=name, qtype=qtype, zone=raw.zone,
+            said = f"{Verdict(verdict).name.lower()}{reason and ': '}{reason}"
+            task.note("validate", said, qname=name, qtype=qtype, zone=raw.zone,
                       facts={"verdict": verdict, "ede": ede, "reason": reason})
         if verdict != Verdict.BOGUS and verdict != Verdict.INDETERMINATE:
             _store(raw, verdict, context)
@@ -323,10 +325,11 @@ def _find_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
         return raw
     if context.validator is None:
         return None
-    owner = name
+    owner = names.lower(name)
+    side = context.room.configured_for(owner)
     for _ in range(ALIAS_PROBES):
         owner = owner[owner[0] + 1 :]
-        if len(owner) <= 1:
+        if len(owner) <= 1 or context.room.configured_for(owner) is not side:
             break
         rrset = rrsets.find(owner, c.DNAME, now, min_trust=Trust.VALIDATED)
         if rrset is not None:
@@ -373,11 +376,22 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             _store_wildcard(rrset, raw.proofs, context)
         if rtype == c.NS:
             context.room.forget(names.lower(rrset.name))
-    if raw.denied:
+    if raw.denied and not _denies_configured_zone(raw, context):
         rrsets.put_negative(
             raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype, soa=raw.soa, proofs=raw.proofs, ttl=raw.ttl,
             verdict=verdict, now=now,
         )
+
+
+def _denies_configured_zone(raw: RawReply, context: Context) -> bool:
+    """Whether a parent that was asked for DS denies the whole name of a forward or stub zone of the configuration.
+
+    It knows nothing of that zone, and kept, its word would stand for the zone's own (CVE-2026-44687).
+    """
+    if raw.qtype != c.DS or raw.rcode != c.NXDOMAIN:
+        return False
+    name = names.lower(raw.name)
+    return context.room.configured_for(name) is not context.room.configured_for(names.parent(name))
 
 
 def _comes_from_wildcard(rrset: RRset) -> bool:

@@ -2,16 +2,25 @@
 
 Nothing here reads a file, a clock or the environment: `resolver.daemon.config` turns a TOML file into these classes
 and `resolver.api.Resolver` takes them as they are. Names and addresses stay text, because the classes stand below the
-wire room; who needs wire form converts once, at start. A field is made by `knob`, whose sentence is the source of
-``resolverd --print-config`` and of docs/resolverd.md, so there is no second place that could disagree.
+wire room; who needs wire form converts once, at start. A field is made by `resolver.knobs.knob`, whose sentence is the
+source of ``resolverd --print-config`` and of docs/resolverd-options.md, so no second place could disagree.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import field, replace
 from ipaddress import ip_address, ip_network
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from resolver import hints, limits
-from resolver.limits import Limit
+from resolver.knobs import (
+    check_addresses,
+    check_limits,
+    check_names,
+    check_path,
+    check_prefixes,
+    knob,
+    parse_endpoint,
+)
+from resolver.values import frozen
 
 __all__ = [
     "CacheSettings",
@@ -27,77 +36,10 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StubZone",
-    "describe",
-    "knob",
-    "parse_endpoint",
     "replace",
 ]
 
-T = TypeVar("T")
-
 _DNS64_LENGTHS = (32, 40, 48, 56, 64, 96)
-
-
-def knob(default: T, doc: str, *, kind: str = "", limit: Limit | None = None, scale: int = 1) -> T:
-    """Declare one setting.
-
-    `kind` is "bytes" or "seconds" where the configuration file may write "256 MiB" or "1 d". `limit` is checked on
-    construction, after multiplying by `scale` (a field in seconds against a limit in milliseconds: 1000).
-    """
-    value: T = field(default=default, metadata={"doc": doc, "kind": kind, "limit": limit, "scale": scale})
-    return value
-
-
-def _check_limits(settings: Any, where: str) -> None:
-    for item in fields(settings):
-        limit = item.metadata.get("limit")
-        if limit is not None:
-            value = getattr(settings, item.name) * item.metadata["scale"]
-            limit.check(round(value), f"{where}.{item.name}")
-
-
-def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:
-    """Split ``192.0.2.1``, ``192.0.2.1:53``, ``2001:db8::1``, ``[2001:db8::1]:53`` or ``192.0.2.1@53``.
-
-    Raises:
-        ValueError: naming `where` when it is no address, or the port is no port.
-    """
-    host, port = text, str(default_port)
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket:
-            raise ValueError(f"{where}: {text!r} has no closing bracket")
-        if rest.startswith((":", "@")):
-            port = rest[1:]
-        elif rest:
-            raise ValueError(f"{where}: {text!r} has something after the bracket that is no port")
-    elif "@" in text:
-        host, _, port = text.rpartition("@")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    try:
-        ip_address(host)
-    except ValueError:
-        raise ValueError(f"{where}: {text!r} is not an IP address, with or without a port") from None
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f"{where}: {text!r} has no usable port (0..65535)")
-    return host, int(port)
-
-
-def _check_addresses(values: tuple[str, ...], where: str) -> None:
-    for value in values:
-        try:
-            ip_address(value)
-        except ValueError:
-            raise ValueError(f"{where}: {value!r} is not an IP address") from None
-
-
-def _check_prefixes(values: tuple[str, ...], where: str) -> None:
-    for value in values:
-        try:
-            ip_network(value, strict=False)
-        except ValueError:
-            raise ValueError(f"{where}: {value!r} is not an address prefix such as 192.0.2.0/24") from None
 
 
 def _check_dns64(text: str) -> None:
@@ -133,22 +75,25 @@ class HostEntry(NamedTuple):
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ForwardZone:
     """Names below `zone` are asked of other recursive resolvers instead of being resolved from the root."""
 
     zone: str = knob(".", 'The zone whose names are forwarded; "." forwards everything.')
     addresses: tuple[str, ...] = knob(
-        (), "Recursive resolvers to ask, tried by speed; a port other than 53 follows a colon."
+        (),
+        "Recursive resolvers to ask, tried by speed; a port other than 53 follows a colon. None: below a wider"
+        " forward zone, these names are resolved from the root after all.",
     )
     first: bool = knob(False, "Resolve from the root when all of them fail, instead of answering SERVFAIL.")
 
     def __post_init__(self) -> None:
+        check_names((self.zone,), "zone")
         for text in self.addresses:
-            parse_endpoint(text, 53, f"forward {self.zone}")
+            parse_endpoint(text, 53, "addresses")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StubZone:
     """Names below `zone` are asked of these authoritative servers; the delegation in the public tree is not used."""
 
@@ -158,11 +103,13 @@ class StubZone:
     first: bool = knob(False, "Follow the public delegation when all of them fail, instead of answering SERVFAIL.")
 
     def __post_init__(self) -> None:
+        check_names((self.zone,), "zone")
+        check_names(self.names, "names")
         for text in self.addresses:
-            parse_endpoint(text, 53, f"stub {self.zone}")
+            parse_endpoint(text, 53, "addresses")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServerSettings:
     """Where and how clients are served."""
 
@@ -215,6 +162,18 @@ class ServerSettings:
         "Of these, how many may be of one client address (DNSBomb, CVE-2024-33655).",
         limit=limits.PENDING_PER_CLIENT,
     )
+    pending_per_proven_client: int = knob(
+        limits.PENDING_PER_CLIENT.default,
+        "The same for an address that its client has shown to be its own, by a good cookie or by TCP. Such queries are"
+        " counted apart, in all as well, so that packets that forge an address take nobody's places (RFC 7873).",
+        limit=limits.PENDING_PER_CLIENT,
+    )
+    pending_network_share: int = knob(
+        limits.PENDING_NETWORK_SHARE.default,
+        "Of the places of either count, the percentage that the addresses of one network may have together: a /24 of"
+        " IPv4, a /56 of IPv6. 100 lets one network have all.",
+        limit=limits.PENDING_NETWORK_SHARE,
+    )
     overflow: str = knob(
         "servfail", 'What a query beyond these numbers gets: "servfail", so that the client asks elsewhere, or "drop".'
     )
@@ -255,7 +214,9 @@ class ServerSettings:
     )
 
     def __post_init__(self) -> None:
-        _check_limits(self, "server")
+        check_limits(self, "server")
+        if not self.listen:
+            raise ValueError("server.listen: the list is empty; nobody could ask")
         for text in self.listen:
             parse_endpoint(text, 53, "server.listen")
         for name, words in (("overflow", ("servfail", "drop")), ("without_recursion", ("refuse", "cache"))):
@@ -292,7 +253,7 @@ class ServerSettings:
         return tuple(parse_endpoint(text, 53, "server.listen") for text in self.listen)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CacheSettings:
     """What is remembered, how much of it and for how long."""
 
@@ -379,12 +340,13 @@ class CacheSettings:
     )
 
     def __post_init__(self) -> None:
-        _check_limits(self, "cache")
+        check_limits(self, "cache")
+        check_path(self.snapshot_file, "cache.snapshot_file")
         if self.min_ttl > self.max_ttl:
             raise ValueError(f"cache.min_ttl: {self.min_ttl} is above cache.max_ttl ({self.max_ttl})")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IterationSettings:
     """How the tree is walked and how upstream servers are asked."""
 
@@ -443,19 +405,20 @@ class IterationSettings:
     source_v6: str = knob("", "Source address of IPv6 queries; empty: the kernel's choice.")
 
     def __post_init__(self) -> None:
-        _check_limits(self, "iteration")
-        _check_prefixes(self.do_not_query, "iteration.do_not_query")
+        check_limits(self, "iteration")
+        check_prefixes(self.do_not_query, "iteration.do_not_query")
+        check_names(self.case_exempt, "iteration.case_exempt")
         for name, version in (("source_v4", 4), ("source_v6", 6)):
             text = getattr(self, name)
             if text:
-                _check_addresses((text,), f"iteration.{name}")
+                check_addresses((text,), f"iteration.{name}")
                 if ip_address(text).version != version:
                     raise ValueError(f"iteration.{name}: {text!r} is not an IPv{version} address")
         if not (self.do_ip4 or self.do_ip6):
             raise ValueError("iteration.do_ip4: with do_ip6 off as well no server could be asked")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DnssecSettings:
     """What is validated, and from which keys."""
 
@@ -521,9 +484,11 @@ class DnssecSettings:
 
     def __post_init__(self) -> None:
         limits.NSEC3_ITERATIONS.check(self.nsec3_iterations, "dnssec.nsec3_iterations")
-        _check_limits(self, "dnssec")
+        check_limits(self, "dnssec")
+        check_names(self.negative_anchors, "dnssec.negative_anchors")
+        check_path(self.auto_trust_anchor_file, "dnssec.auto_trust_anchor_file")
         if self.signature_skew_min > self.signature_skew_max:
-            raise ValueError("dnssec.signature_skew_min: it is larger than dnssec.signature_skew_max")
+            raise ValueError("dnssec.signature_skew_min: it is larger than dnssec.signature-skew-max")
         for text in self.trust_anchors:
             hints.check_anchor(text, "dnssec.trust_anchors")
 
@@ -533,7 +498,7 @@ class DnssecSettings:
         return self.enabled and bool(self.trust_anchors)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PolicySettings:
     """Who may ask, and what is answered without asking anybody."""
 
@@ -580,16 +545,20 @@ class PolicySettings:
 
     def __post_init__(self) -> None:
         for name in ("allow", "refuse", "drop", "dns64_exclude", "private_addresses"):
-            _check_prefixes(getattr(self, name), f"policy.{name}")
+            check_prefixes(getattr(self, name), f"policy.{name}")
         if self.dns64_prefix:
             _check_dns64(self.dns64_prefix)
         for text in self.renumber:
             _check_renumber(text)
         for entry in self.hosts:
-            _check_addresses(entry.addresses, f"policy.hosts.{entry.name}")
+            check_names((entry.name,), "policy.hosts")
+            check_addresses(entry.addresses, f"policy.hosts.{entry.name}")
+        check_names(self.private_domains, "policy.private_domains")
+        for name in self.hosts_files:
+            check_path(name, "policy.hosts_files")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ControlSettings:
     """How the running daemon is told what to do (resolverctl)."""
 
@@ -597,15 +566,18 @@ class ControlSettings:
         "", "Path of the Unix socket for resolverctl; only the daemon's own user and root may open it. Empty: none."
     )
 
+    def __post_init__(self) -> None:
+        check_path(self.socket, "control.socket")
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class MetricsSettings:
     """Counters for Prometheus."""
 
     listen: str = knob(
         "",
         "Address and port of GET /metrics over HTTP, for instance 127.0.0.1:9335; whoever reaches it can read all"
-        " counters. Empty: none.",
+        " counters. It needs prometheus-client (pip install 'corenet-resolver[metrics]'). Empty: none.",
     )
 
     def __post_init__(self) -> None:
@@ -616,25 +588,26 @@ class MetricsSettings:
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogSettings:
     """What the daemon says on standard error."""
 
     level: str = knob("info", "Least important message shown: debug, info, warning or error.")
     interval: float = knob(
         float(limits.LOG_INTERVAL.default),
-        "The same complaint is repeated at most once in this time, with a count.",
+        "The same complaint is repeated at most once in this time, with a count; of different questions that fail, ten"
+        " are told.",
         kind="seconds",
         limit=limits.LOG_INTERVAL,
     )
 
     def __post_init__(self) -> None:
-        _check_limits(self, "log")
+        check_limits(self, "log")
         if self.level not in LOG_LEVELS:
             raise ValueError(f"log.level: {self.level!r} is not one of {', '.join(LOG_LEVELS)}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """Everything that can be set. Two equal values behave the same; a reload replaces the whole."""
 
@@ -671,36 +644,23 @@ class Settings:
                 "root_hints: the list is empty and no forward zone takes its place; nothing could be resolved"
             )
         for name, addresses in self.root_hints:
-            _check_addresses(tuple(addresses), f"root_hints {name}")
+            check_names((name,), "root_hints")
+            check_addresses(tuple(addresses), f"root_hints {name}")
+        seen: set[str] = set()
+        for zone in self.configured_zones:
+            plain = zone.removesuffix(".").lower()
+            if plain in seen:
+                raise ValueError(f"forward: zone {zone!r} is given twice; give all its servers in one table")
+            seen.add(plain)
+        entries: tuple[ForwardZone | StubZone, ...] = (*self.forward, *self.stub)
+        for entry in entries:
+            plain = "." + entry.zone.strip(".").lower()
+            wider = any("." + one != plain and plain.endswith("." + one if one else "") for one in seen)
+            if not (entry.addresses or getattr(entry, "names", ()) or wider):
+                kind = "forward" if isinstance(entry, ForwardZone) else "stub"
+                raise ValueError(f"{kind}: zone {entry.zone!r} has no servers, and no wider zone to be taken out of")
 
     @property
     def configured_zones(self) -> tuple[str, ...]:
         """Names of the forward and stub zones."""
         return (*(zone.zone for zone in self.forward), *(zone.zone for zone in self.stub))
-
-
-class Knob(NamedTuple):
-    """One setting as the generators of documentation see it."""
-
-    path: str
-    value: object
-    default: object
-    doc: str
-    kind: str
-
-
-def describe(settings: Settings) -> list[Knob]:
-    """List every setting of `settings` with its path, value, default and sentence, in the order of the file."""
-    found: list[Knob] = []
-
-    def walk(value: Any, prefix: str) -> None:
-        for item in fields(value):
-            inner = getattr(value, item.name)
-            if is_dataclass(inner):
-                walk(inner, f"{prefix}{item.name}.")
-            else:
-                meta = item.metadata
-                found.append(Knob(prefix + item.name, inner, item.default, meta["doc"], meta["kind"]))
-
-    walk(settings, "")
-    return found

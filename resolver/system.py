@@ -10,12 +10,15 @@ import ipaddress
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Generic, TypeVar
+from dataclasses import field
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from resolver import limits
 from resolver.settings import HostEntry
+from resolver.values import frozen
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "Hosts",
@@ -31,7 +34,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResolvConf:
     """Content of resolv.conf(5). `timeout` is in seconds; `search` names end with a dot."""
 
@@ -45,7 +48,7 @@ class ResolvConf:
     trust_ad: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hosts:
     """Content of hosts(5): names in lower case without final dot, addresses in canonical text, in the file's order."""
 
@@ -153,7 +156,7 @@ def read_hosts_files(names: Iterable[str]) -> tuple[HostEntry, ...]:
     found: list[HostEntry] = []
     for name in names:
         try:
-            with Path(name).open("rb") as file:
+            with open(name, "rb") as file:
                 data = file.read(limits.SYSTEM_FILE_SIZE.default)
         except OSError as error:
             raise ValueError(f"policy.hosts_files: cannot read {name!r}: {error.strerror}") from None
@@ -166,13 +169,13 @@ class Watched(Generic[T]):
 
     def __init__(
         self,
-        path: str | Path,
+        path: "str | Path",
         parse: Callable[[bytes], T],
         *,
         interval: float = float(limits.SYSTEM_FILE_INTERVAL.default),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.path = Path(path)
+        self.path = os.fspath(path)
         self._parse = parse
         self._interval = interval
         self._clock = clock
@@ -200,17 +203,17 @@ class Watched(Generic[T]):
 
     def _read(self) -> bytes:
         try:
-            with self.path.open("rb") as file:
+            with open(self.path, "rb") as file:
                 return file.read(limits.SYSTEM_FILE_SIZE.default)
         except OSError:
             return b""  # missing or unreadable: the same as empty, resolv.conf(5)
 
 
-def resolv_conf(path: str | Path = "/etc/resolv.conf") -> Watched[ResolvConf]:
+def resolv_conf(path: "str | Path" = "/etc/resolv.conf") -> Watched[ResolvConf]:
     """The host's resolver configuration."""
     return Watched(path, parse_resolv_conf)
 
 
-def hosts_file(path: str | Path = "/etc/hosts") -> Watched[Hosts]:
+def hosts_file(path: "str | Path" = "/etc/hosts") -> Watched[Hosts]:
     """The host's table of names."""
     return Watched(path, parse_hosts)

@@ -1,4 +1,4 @@
-"""Runs the unit tests and the fuzz targets against a sanitizer build.
+"""Runs the unit tests, the loop's integration tests and the fuzz targets against a sanitizer build.
 
 The sanitizer's runtime must be in the process before Python is, so it is preloaded; Python's own allocator is replaced
 by malloc so that the runtime sees every block. Leaks are judged elsewhere: an interpreter at exit holds too much.
@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FUZZ_RUNS = "20000"
+# What the unit tests do not do to the loop: thousands at a time, workers that fork, frames of other people's making.
+LOOP = ("loop_stress", "serve", "websockets", "coming_from_uvloop")
 
 
 def main() -> int:
@@ -31,9 +33,11 @@ def main() -> int:
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
     }
     python = sys.executable
+    pytest = [str(Path(python).parent / "pytest"), "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
+              "-p", "no:benchmark", "-p", "no:cacheprovider"]
     commands = [
-        [str(Path(python).parent / "pytest"), "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
-         "-p", "no:benchmark", "-p", "no:cacheprovider", str(ROOT / "tests" / "unit")],
+        [*pytest, str(ROOT / "tests" / "unit")],
+        [*pytest, *(str(ROOT / "tests" / "integration" / f"test_{name}.py") for name in LOOP)],
         [python, str(ROOT / "tests" / "fuzz" / "run.py"), "--runs", FUZZ_RUNS],
     ]
     for command in commands:

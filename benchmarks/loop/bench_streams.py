@@ -7,6 +7,7 @@ and do the same work. A batch of `BATCH` frames is under way on each connection,
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import loop_servers as servers
 import pytest
@@ -54,7 +55,8 @@ def test_frames_against_readexactly(pair, size: int, echoed: bool) -> None:
         framed("corenet", f"frames_{what}", size, echoed) as ours,
         framed("uvloop", f"readexactly_{what}", size, echoed) as theirs,
     ):
-        pair(f"frames_{what}_{size}/readexactly", ours, theirs)
+        bare = None if echoed else partial(framed, servers.BARE, f"frames_{what}", size, echoed)
+        pair(f"frames_{what}_{size}/readexactly", ours, theirs, bare=bare)
 
 
 def test_frames_against_a_protocol_by_hand(pair) -> None:
@@ -73,7 +75,7 @@ def test_native_streams(pair) -> None:
         servers.tcp_echo("corenet", 1024, kind="native_streams") as ours,
         servers.tcp_echo("uvloop", 1024, kind="streams") as theirs,
     ):
-        pair("streams_1k/uvloop", ours, theirs)
+        pair("streams_1k/uvloop", ours, theirs, bare=partial(servers.tcp_echo, servers.BARE, 1024))
 
 
 def test_asyncio_streams(pair) -> None:

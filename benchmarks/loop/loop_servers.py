@@ -9,6 +9,7 @@ is measured is the work and not how the two happened to wake each other.
 import asyncio
 import importlib
 import os
+import shlex
 import socket
 import ssl
 import struct
@@ -17,8 +18,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
+import app_servers
 import stream_servers
 from ratio import Contender, cpu_of
 
@@ -27,6 +30,7 @@ AT_ONCE = 50
 DATAGRAM_DEPTH = 8
 FRAMES = 64
 LOOPS = {"corenet": "corenet:new_event_loop", "uvloop": "uvloop:new_event_loop", "asyncio": "asyncio:new_event_loop"}
+BARE = "bare"
 LENGTH = struct.Struct(">I")
 
 
@@ -126,6 +130,8 @@ async def serve(kind: str, place: str) -> None:
         listener.setblocking(False)
         port = listener.getsockname()[1]
         keep.add(loop.create_task(echo_sock(loop, listener, keep)))
+    elif kind in app_servers.APPS:
+        port = await app_servers.start(kind, keep)
     elif kind == "unix":
         await loop.create_unix_server(Echo, place)
     elif kind in PROTOCOLS:
@@ -148,14 +154,27 @@ def share_a_core() -> None:
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
+@cache
+def bare_server() -> str:
+    """The server in C, compiled once a run."""
+    folder = Path(__file__).parents[2] / "build"
+    folder.mkdir(exist_ok=True)
+    program = folder / "bare_server"
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    subprocess.run([*compiler, "-O2", "-Wall", "-Werror", "-o", program, Path(__file__).with_name("bare_server.c")],
+                   check=True)
+    return str(program)
+
+
 @contextmanager
 def server(loop_name: str, kind: str, place: str = "") -> Iterator[tuple[int, int]]:
-    """(pid, port) of an echo server on the loop named; until the end this process stays on the server's core."""
+    """(pid, port) of a server on the loop named, or the one in C; until the end this process stays on its core."""
     cores = os.sched_getaffinity(0)
-    path = os.pathsep.join(str(p) for p in (Path(__file__).parents[2], Path(__file__).parents[1]))
-    process = subprocess.Popen([sys.executable, __file__, loop_name, kind, place], stdin=subprocess.PIPE,
+    words = [bare_server(), kind] if loop_name == BARE else [sys.executable, __file__, loop_name, kind, place]
+    path = os.pathsep.join(str(p) for p in (Path(__file__).parents[2], Path(__file__).parents[1] / "support"))
+    process = subprocess.Popen(words, stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True, preexec_fn=share_a_core,
-                               env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin"})
+                               env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0"})
     try:
         os.sched_setaffinity(0, {max(cores)})
         yield process.pid, int(process.stdout.readline())

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ratio import Contender, cpu_of
@@ -23,20 +23,28 @@ from resolver.wire.consts import A
 DEPTH = 16
 NAMES = ("www.example.playground.", "example.playground.")
 START_SECONDS = 20.0
+POLL_SECONDS = 0.002
 
 
 def free_port() -> int:
     """A port that was free a moment ago on UDP and TCP."""
-    with socket.socket() as stream:
-        stream.bind(("127.0.0.1", 0))
-        return stream.getsockname()[1]
+    while True:
+        with (
+            socket.socket() as stream,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram,
+        ):
+            stream.bind(("127.0.0.1", 0))
+            port = stream.getsockname()[1]
+            with contextlib.suppress(OSError):
+                datagram.bind(("127.0.0.1", port))
+                return port
 
 
-def ask(port: int, query: bytes, timeout: float = 1.0) -> bytes | None:
+def ask(port: int, query: bytes, timeout: float = 1.0, address: str = "127.0.0.1") -> bytes | None:
     """One question; None when nothing comes in time."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout)
-        sock.connect(("127.0.0.1", port))
+        sock.connect((address, port))
         try:
             sock.send(query)
             return sock.recv(4096)
@@ -44,7 +52,7 @@ def ask(port: int, query: bytes, timeout: float = 1.0) -> bytes | None:
             return None
 
 
-def wait_for_answer(process: subprocess.Popen, port: int, query: bytes) -> None:
+def wait_for_answer(process: subprocess.Popen, port: int, query: bytes, address: str = "127.0.0.1") -> None:
     """Until the server gives an answer with records.
 
     Raises:
@@ -54,18 +62,19 @@ def wait_for_answer(process: subprocess.Popen, port: int, query: bytes) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args[0]} ended with status {process.returncode}")
-        reply = ask(port, query)
+        reply = ask(port, query, address=address)
         if reply is not None and reply[3] & 15 == 0 and reply[7] > 0:
             return
+        time.sleep(POLL_SECONDS)
     raise RuntimeError(f"{process.args[0]} does not answer")
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[int]:
+def running(command: list[str], port: int, names_to_answer: Iterable[str] = NAMES) -> Iterator[int]:
     """The pid of a server that answers on `port`."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for text in NAMES:
+        for text in names_to_answer:
             wait_for_answer(process, port, make_query(1, names.from_text(text), A))
         yield process.pid
     finally:
@@ -83,11 +92,14 @@ def resolverd() -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def unbound(upstream: int) -> Iterator[tuple[int, int]]:
-    """(pid, port) of an Unbound that forwards to `upstream` and caches."""
+def unbound_with(
+    options: Iterable[str], clauses: str = "", names_to_answer: Iterable[str] = NAMES
+) -> Iterator[tuple[int, int]]:
+    """(pid, port) of an Unbound of one thread, with `options` in its server clause and `clauses` after it."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-unbound-") as folder:
         config = Path(folder) / "unbound.conf"
+        lines = "\n".join(f"  {option}" for option in options)
         config.write_text(f"""server:
   directory: "{folder}"
   chroot: ""
@@ -99,16 +111,20 @@ def unbound(upstream: int) -> Iterator[tuple[int, int]]:
   port: {port}
   num-threads: 1
   do-not-query-localhost: no
-  module-config: "iterator"
   access-control: 127.0.0.0/8 allow
+{lines}
 remote-control:
   control-enable: no
-forward-zone:
-  name: "."
-  forward-addr: 127.0.0.1@{upstream}
+{clauses}
 """)
-        with running(["unbound", "-d", "-c", str(config)], port) as pid:
+        with running(["unbound", "-d", "-c", str(config)], port, names_to_answer) as pid:
             yield pid, port
+
+
+def unbound(upstream: int) -> contextlib.AbstractContextManager[tuple[int, int]]:
+    """(pid, port) of an Unbound that forwards to `upstream` and caches."""
+    forward = f'forward-zone:\n  name: "."\n  forward-addr: 127.0.0.1@{upstream}'
+    return unbound_with(('module-config: "iterator"',), forward)
 
 
 def has_unbound() -> bool:

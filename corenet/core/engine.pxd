@@ -1,7 +1,8 @@
 """C door of the engine: what transports need of the loop they live on.
 
 `scratch` is the loop's receive buffer, valid until the next receive; `turn` numbers the turns; `at_turn_end` asks for
-one call of a watcher's `on_turn_end` when the callbacks of this turn have run.
+one call of a watcher's `on_turn_end` when the callbacks of this turn have run, and `at_callback_end`, while `in_callback`,
+for the same as soon as the callback that runs has returned.
 """
 
 from cpython.object cimport PyObject
@@ -10,6 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from corenet.core.handles cimport Handle, TimerHandle
 from corenet.core.poller cimport Poller, Watcher
 from corenet.core.ready cimport Inbox, Ring
+from corenet.core.spares cimport Spares
 from corenet.core.timers cimport TimerHeap
 
 cdef enum:
@@ -22,15 +24,16 @@ cdef class Engine:
     cdef Ring ready
     cdef Ring due
     cdef Ring ending
+    cdef Ring leaving
     cdef uint8_t *scratch
-    cdef PyObject *spare
-    cdef Py_ssize_t spare_room
+    cdef Spares spares
     cdef object datagram_arena
     cdef uint64_t turn
     cdef int64_t last_poll
     cdef int skipped
     cdef bint stop_requested
     cdef bint running
+    cdef bint in_callback       # a callback of the ready ones or of a timer runs, not one of a descriptor
     cdef bint closed
     cdef bint debug
     cdef bint own_clock
@@ -58,8 +61,9 @@ cdef class Engine:
     cdef TimerHandle timer_at(self, double seconds, object callback, tuple args, object context)
     cdef TimerHandle later_ns(self, int64_t delay_ns, object callback, tuple args)
     cdef int at_turn_end(self, Watcher watcher) except -1
+    cdef void received_much(self) noexcept
+    cdef int at_callback_end(self, Watcher watcher) except -1
     cdef uint8_t *receive_buffer(self) except NULL
-    cdef bytes bytes_of(self, const uint8_t *data, Py_ssize_t length)
     cdef int push_handle(self, Handle handle) except -1
     cdef int64_t clock(self) except? -1
     cdef int turn_once(self) except -1
@@ -71,7 +75,8 @@ cdef class Engine:
     cdef int run_carefully(self, Handle handle) except -1
     cdef int turn_was_slow(self, int64_t now) except -1
     cdef int note_slow(self, object source, int fd, int64_t took, bint exact) except -1
-    cdef int end_turn(self) except -1
+    cdef int end_callback(self) except -1
+    cdef int call_ending(self, Ring *ring) except -1
     cdef Descriptor descriptor(self, int fd)
     cdef int own_or_refuse(self, int fd) except -1
     cdef int check_open(self) except -1

@@ -2,10 +2,11 @@
 
 Rules. The order within a turn is asyncio's: callbacks that were ready before the poll, then descriptors in the order
 of the batch, then timers that were due when the poll returned; what any of these schedule waits for the next turn. A
-reader that is removed in the same batch is not called. While callbacks are ready the poll is
-left out, at most `SKIP_TURNS` turns and `SKIP_NS` nanoseconds, because a system call costs more than a short
-callback. The GIL is released only when the wait may sleep. Nothing here knows asyncio: `corenet.loop` overrides the
-hooks whose names begin with an underscore.
+reader that is removed in the same batch is not called. A batch may be spread over several turns, as if the kernel had
+reported less: once much was received, what it woke runs first. While callbacks are ready the poll is left out, at
+most `SKIP_TURNS` turns and `SKIP_NS` nanoseconds, because a system call costs more than a short callback. The GIL is
+released only when the wait may sleep. Nothing here knows asyncio: `corenet.loop` overrides the hooks whose names
+begin with an underscore.
 
 What was slow is found for nothing: a turn begins by reading the clock anyway. Which of its callbacks it was is certain
 when there was only one; else callbacks are timed one by one for a while, so that whoever does it again is known.
@@ -15,11 +16,10 @@ import sys
 from collections import deque
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_NoMemory
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.object cimport PyObject, PyObject_GenericSetAttr
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from corenet.core cimport sys as c
@@ -27,16 +27,22 @@ from corenet.core.counters cimport KIND_ENGINE, born, died
 from corenet.core.handles cimport Handle, TimerHandle, deadline_ns, new_handle, new_timer, seconds_of
 from corenet.core.poller cimport Poller, Watch, Watcher
 from corenet.core.ready cimport Inbox, Ring, ring_free, ring_init, ring_pop, ring_push
-from corenet.core.sys cimport PyContext_CopyCurrent, bytes_refill, sole_owner
+from corenet.core.spares cimport Spares
+from corenet.core.sys cimport PyContext_CopyCurrent
 from corenet.core.timers cimport TimerHeap
 
-from corenet.limits import POLL_SKIP_NANOSECONDS, POLL_SKIP_TURNS, SLOW_ATTENTION, SLOW_KEPT, SLOW_WORTH
-from corenet.limits import SPARE_LARGEST, SPARE_SMALLEST
+from corenet.limits import (
+    POLL_SKIP_NANOSECONDS,
+    POLL_SKIP_TURNS,
+    SLOW_ATTENTION,
+    SLOW_KEPT,
+    SLOW_WORTH,
+    TURN_FRESH_CALLBACKS,
+)
 
 cdef int SKIP_TURNS = POLL_SKIP_TURNS.default
 cdef int64_t SKIP_NS = POLL_SKIP_NANOSECONDS.default
-cdef Py_ssize_t SPARE_LEAST = SPARE_SMALLEST.default
-cdef Py_ssize_t SPARE_MOST = SPARE_LARGEST.default
+cdef size_t FRESH_CALLBACKS = TURN_FRESH_CALLBACKS.default
 cdef int64_t WORTH_NS = SLOW_WORTH.default
 cdef int64_t ATTENTION_NS = SLOW_ATTENTION.default * <int64_t>1000000000
 
@@ -141,6 +147,15 @@ cdef class Descriptor(Watcher):
         return 0
 
 
+cdef int forget_all(Ring *ring) except -1:
+    """Let go of watchers that wanted to be called."""
+    cdef PyObject *item
+    while ring.count:
+        item = ring_pop(ring)
+        Py_DECREF(<object>item)
+    return 0
+
+
 cdef class Engine:
     """Runs callbacks, timers and descriptor watchers on one thread."""
 
@@ -149,9 +164,11 @@ cdef class Engine:
         ring_init(&self.ready, 1024)
         ring_init(&self.due, 64)
         ring_init(&self.ending, 64)
+        ring_init(&self.leaving, 64)
         self.poller = Poller()
         self.timers = TimerHeap()
         self.inbox = Inbox()
+        self.spares = Spares()
         doorbell = Doorbell()
         doorbell.fd = self.inbox.wake_fd
         self.poller.add(doorbell.fd, c.EPOLLIN, doorbell)
@@ -172,8 +189,9 @@ cdef class Engine:
             ring_free(&self.due)
         if self.ending.items != NULL:
             ring_free(&self.ending)
+        if self.leaving.items != NULL:
+            ring_free(&self.leaving)
         PyMem_RawFree(self.scratch)
-        Py_XDECREF(self.spare)
 
     # --- callbacks ------------------------------------------------------------------------------------------------
 
@@ -283,6 +301,11 @@ cdef class Engine:
         Py_INCREF(watcher)
         return 0
 
+    cdef int at_callback_end(self, Watcher watcher) except -1:
+        ring_push(&self.leaving, <PyObject *>watcher)
+        Py_INCREF(watcher)
+        return 0
+
     cdef uint8_t *receive_buffer(self) except NULL:
         """The buffer of `SCRATCH_SIZE` bytes into which everything is received first."""
         if self.scratch == NULL:
@@ -290,29 +313,6 @@ cdef class Engine:
             if self.scratch == NULL:
                 PyErr_NoMemory()
         return self.scratch
-
-    cdef bytes bytes_of(self, const uint8_t *data, Py_ssize_t length):
-        """What was received, as a bytes object; in the memory of the one before when nobody has kept that one.
-
-        A request that was answered is garbage by then, and a bytes object is immutable only for those who can see
-        it. The allocator is a fifth of the user-space cost of an echo. At most a quarter of the memory lies idle.
-        """
-        cdef bytes made
-        if (
-            self.spare != NULL
-            and length <= self.spare_room
-            and length > self.spare_room - (self.spare_room >> 2)
-            and sole_owner(self.spare)
-        ):
-            bytes_refill(self.spare, <const char *>data, length)
-            return <bytes>self.spare
-        made = PyBytes_FromStringAndSize(<const char *>data, length)
-        if SPARE_LEAST <= length <= SPARE_MOST:
-            Py_INCREF(made)
-            Py_XDECREF(self.spare)
-            self.spare = <PyObject *>made
-            self.spare_room = length
-        return made
 
     # --- the turn -------------------------------------------------------------------------------------------------
 
@@ -348,7 +348,7 @@ cdef class Engine:
         if self.due.count:
             self.run_handles(&self.due)
         if self.ending.count:
-            self.end_turn()
+            self.call_ending(&self.ending)
         return 0
 
     cdef int expire(self, int64_t now) except -1:
@@ -378,7 +378,8 @@ cdef class Engine:
     cdef int deliver(self) except -1:
         """Dispatch the batch; the exception of one watcher does not cost the others their events."""
         cdef int64_t began, took
-        while self.poller.batch_next < self.poller.batch_length:
+        self.poller.halted = False
+        while self.poller.batch_next < self.poller.batch_length and not self.poller.halted:
             try:
                 if not self.attentive:
                     self.poller.dispatch(ALL_EVENTS)
@@ -394,12 +395,22 @@ cdef class Engine:
                 self._watcher_failed(error, self.poller.last_fd())
         return 0
 
+    cdef void received_much(self) noexcept:
+        """Let what was received be used while it is in the processor's cache: the rest of the batch comes next turn.
+
+        Only when few callbacks wait, for a batch is as many turns then as it has such descriptors; and not in the last
+        turn of a run, which is a whole one.
+        """
+        if 0 < self.ready.count <= FRESH_CALLBACKS and not self.stop_requested:
+            self.poller.halted = True
+
     cdef int run_handles(self, Ring *ring) except -1:
         """Run what is in `ring` now; what these callbacks add waits for the next turn."""
         cdef size_t left = ring.count
         cdef PyObject *item
         cdef Handle handle
         self.callbacks_run += left
+        self.in_callback = True
         while left:
             left -= 1
             item = ring_pop(ring)
@@ -411,6 +422,9 @@ cdef class Engine:
                 if left == 0:
                     self.last_callback = handle.callback
                 handle.run_once()
+            if self.leaving.count:
+                self.end_callback()
+        self.in_callback = False
         return 0
 
     cdef int run_kept(self, Handle handle) except -1:
@@ -479,11 +493,18 @@ cdef class Engine:
         self.slow.append((self._describe_source(source, fd), took, exact))
         return 0
 
-    cdef int end_turn(self) except -1:
+    cdef int end_callback(self) except -1:
+        """Call those who asked for it during the callback that has just returned; what they send leaves at once."""
+        self.in_callback = False
+        self.call_ending(&self.leaving)
+        self.in_callback = True
+        return 0
+
+    cdef int call_ending(self, Ring *ring) except -1:
         cdef PyObject *item
         cdef Watcher watcher
-        while self.ending.count:
-            item = ring_pop(&self.ending)
+        while ring.count:
+            item = ring_pop(ring)
             watcher = <Watcher>item
             Py_DECREF(watcher)
             try:
@@ -520,6 +541,9 @@ cdef class Engine:
             self.run_began = 0
             self.stop_requested = False
             self.running = False
+            # SystemExit and its like leave in the middle of a callback; what it wrote still leaves.
+            self.in_callback = False
+            self.call_ending(&self.leaving)
             if now - self.turn_began >= self.slow_ns:
                 self.turn_was_slow(now)
             self.last_callback = None
@@ -548,14 +572,12 @@ cdef class Engine:
             item = ring_pop(&self.due)
             (<Handle>item).release()
             Py_DECREF(<object>item)
-        while self.ending.count:
-            item = ring_pop(&self.ending)
-            Py_DECREF(<object>item)
+        forget_all(&self.ending)
+        forget_all(&self.leaving)
         self.poller.dispose()
         PyMem_RawFree(self.scratch)
         self.scratch = NULL
-        Py_XDECREF(self.spare)
-        self.spare = NULL
+        self.spares.clear()
 
     def _renew_after_fork(self) -> None:
         """In the child of a fork: share nothing with the parent's loop, and count as not running."""
@@ -564,6 +586,9 @@ cdef class Engine:
         self.inbox.renew()
         self.poller.renew()
         self.running = False
+        # What the callback that forked has written so far is the parent's to send.
+        self.in_callback = False
+        forget_all(&self.leaving)
 
     # --- descriptors ----------------------------------------------------------------------------------------------
 

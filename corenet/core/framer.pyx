@@ -8,7 +8,8 @@ length prefix is a claim: memory is reserved for what has arrived, doubling, and
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_XDECREF, PyObject
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memchr, memcpy
 
@@ -305,6 +306,10 @@ cdef class LengthFramer(Framer):
             raise FrameError("this framer refused a frame before; the stream is lost")
         while at < n:
             if self.need < 0:
+                if self.head_filled == 0:
+                    frames = self.cut_whole(frames, p, n, &at, owner)
+                    if at == n:
+                        break
                 if self.head_filled == 0 and n - at >= prefix:
                     size = length_prefix(p + at, prefix, self.big_endian)
                     at += prefix
@@ -321,7 +326,7 @@ cdef class LengthFramer(Framer):
                         at -= prefix
                     self.refuse(size, frames, PyBytes_FromStringAndSize(<const char *>p + at, n - at))
                 if n - at >= <Py_ssize_t>size:
-                    # The common case: the frame lies whole in what was just read.
+                    # Only its prefix came in two parts.
                     self.head_filled = 0
                     frames.append(self.cut(p, at, at + <Py_ssize_t>size, owner))
                     at += size
@@ -339,6 +344,50 @@ cdef class LengthFramer(Framer):
                     self.head_filled = 0
                     frames.append(self.finish(owner))
         return frames
+
+    cdef list cut_whole(self, list frames, const uint8_t *p, Py_ssize_t n, Py_ssize_t *at, object owner):
+        """Return `frames` and all that lie whole behind ``at[0]``, which moves on.
+
+        They are counted first: a list of the right size costs less than one that grows.
+        """
+        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t place = at[0]
+        cdef Py_ssize_t filled = len(frames)
+        cdef Py_ssize_t i
+        cdef Py_ssize_t prefix = self.prefix
+        cdef Py_ssize_t most = self.max_frame
+        cdef uint64_t size
+        cdef bint big_endian = self.big_endian
+        cdef list whole
+        while n - place >= prefix:
+            size = length_prefix(p + place, prefix, big_endian)
+            if size > <uint64_t>most or n - place - prefix < <Py_ssize_t>size:
+                break
+            place += prefix + <Py_ssize_t>size
+            count += 1
+        if count == 0:
+            return frames
+        whole = PyList_New(filled + count)
+        for i in range(filled):
+            Py_INCREF(frames[i])
+            PyList_SET_ITEM(whole, i, frames[i])
+        place = at[0]
+        for i in range(filled, filled + count):
+            # Looked at again, since another thread may write into what we were given; never go beyond it.
+            if n - place >= prefix:
+                size = length_prefix(p + place, prefix, big_endian)
+            if n - place < prefix or <uint64_t>(n - place - prefix) < size:
+                raise FrameError("the bytes changed while they were split into frames")
+            place += prefix
+            frame = (
+                PyBytes_FromStringAndSize(<const char *>p + place, size) if owner is None
+                else make_view(owner, p + place, size)
+            )
+            Py_INCREF(frame)
+            PyList_SET_ITEM(whole, i, frame)
+            place += <Py_ssize_t>size
+        at[0] = place
+        return whole
 
 
 @cython.final

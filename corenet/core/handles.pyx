@@ -18,14 +18,10 @@ from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
     PyObject_Vectorcall,
+    propagate,
     tuple_items,
 )
 from corenet.core.timers cimport TimerHeap
-
-
-cdef int propagate() except -1:
-    """Raise what is already set, so that Cython's own ``except`` can look at it."""
-    return -1
 
 
 cdef int call_in_context(object context, object callback, tuple args) except -1:
@@ -241,6 +237,7 @@ cdef int64_t deadline_ns(double when) noexcept:
     cdef int64_t ns, whole
     cdef int64_t step = 1
     if when >= 9.0e9:
+        # Some 285 years: not much more fits into 64 bits of nanoseconds.
         return <int64_t>9000000000000000000
     if not when > 0.0:
         # Also a NaN: it is due at once, as everything in the past is.

@@ -8,7 +8,6 @@ Handles, rings and write queues rely on the GIL for their reference counts and t
 
 import importlib
 import sys
-import sysconfig
 from typing import Any
 
 __all__ = ["refuse_free_threading", "refuse_subinterpreter"]
@@ -25,7 +24,9 @@ def refuse_subinterpreter() -> None:
     Raises:
         ImportError: this is another one.
     """
-    for name in ("_interpreters", "_xxsubinterpreters"):
+    # The older name first where it is the only one: a search for a module that is not there is not short.
+    names = ("_interpreters", "_xxsubinterpreters")
+    for name in names if sys.version_info >= (3, 13) else names[::-1]:
         try:
             interpreters = importlib.import_module(name)
         except ImportError:
@@ -41,7 +42,8 @@ def refuse_free_threading() -> None:
     Raises:
         ImportError: it was built without, also when the GIL was switched on by hand.
     """
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    # Not by sysconfig, whose table of the whole build costs half of what the rest of the package does.
+    if "t" in sys.abiflags:
         raise ImportError(
             f"corenet needs the GIL and this Python {sys.version_info[0]}.{sys.version_info[1]} was built without it "
             "(free-threaded); use the ordinary build of the same version"

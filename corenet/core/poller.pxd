@@ -33,6 +33,7 @@ cdef class Poller:
     cdef int batch_length
     cdef int batch_next
     cdef bint closed
+    cdef bint halted        # set by a watcher: the rest of the batch waits for the next turn
     cdef readonly unsigned long long events_seen
     cdef readonly unsigned long long events_stale
     cdef readonly unsigned long long waits

@@ -290,13 +290,16 @@ cdef class Poller:
         return got
 
     cdef int dispatch(self, int most) except -1:
-        """Deliver up to `most` events; stops at the first exception and goes on behind it when called again."""
+        """Deliver up to `most` events; stops at the first exception and goes on behind it when called again.
+
+        A watcher that sets `halted` is the last one of this call.
+        """
         cdef epoll_event *event
         cdef int fd
         cdef Slot *slot
         cdef Watcher watcher
         cdef int delivered = 0
-        while self.batch_next < self.batch_length and delivered < most:
+        while self.batch_next < self.batch_length and delivered < most and not self.halted:
             event = &self.batch[self.batch_next]
             self.batch_next += 1
             # A cast, not a mask: Cython makes a Python integer of a literal that does not fit into an int.

@@ -230,14 +230,13 @@ cdef extern from "Python.h":
     #define corenet_sole_owner(object) (Py_REFCNT(object) == 1)
     #endif
 
-    static inline void corenet_bytes_refill(PyObject *object, const char *data, Py_ssize_t length) {
+    static inline void corenet_bytes_reset(PyObject *object, Py_ssize_t length) {
         PyBytesObject *bytes = (PyBytesObject *)object;
         _Py_COMP_DIAG_PUSH
         _Py_COMP_DIAG_IGNORE_DEPR_DECLS
         bytes->ob_shash = -1;
         _Py_COMP_DIAG_POP
         Py_SET_SIZE(bytes, length);
-        memcpy(bytes->ob_sval, data, length);
         bytes->ob_sval[length] = 0;
     }
 
@@ -261,8 +260,9 @@ cdef extern from "Python.h":
     """
     # True when the caller's reference is the only one there is, so that nobody can see what happens to the object.
     bint sole_owner "corenet_sole_owner"(PyObject *object) noexcept
-    # Other contents for a bytes object of which `sole_owner` holds and whose memory has room for `length` bytes.
-    void bytes_refill "corenet_bytes_refill"(PyObject *object, const char *data, Py_ssize_t length) noexcept
+    # Another length for a bytes object of which `sole_owner` holds and whose memory has room for it; it gets other
+    # contents before anybody sees it.
+    void bytes_reset "corenet_bytes_reset"(PyObject *object, Py_ssize_t length) noexcept
     # Where a memoryview or bytearray has its bytes, True when it could be told; valid until Python code runs.
     bint peek_bytes "corenet_peek_bytes"(object thing, bint writable, char **data, Py_ssize_t *length) noexcept
     PyObject **tuple_items "corenet_tuple_items"(object items)
@@ -277,3 +277,7 @@ cdef extern from "Python.h":
     PyObject *PyErr_Occurred()
     PyObject *PyExc_OSError
     unsigned long PyThread_get_thread_ident() nogil
+
+cdef inline int propagate() except -1:
+    """Raise what a C call left set, so that Cython's own ``except`` can look at it."""
+    return -1

@@ -25,6 +25,9 @@ __all__ = ["FrameView"]
 cdef Py_ssize_t BLOCK_SIZE = FRAME_BLOCK.default
 cdef Py_ssize_t LEAST_ROOM = FRAME_BLOCK_REST.default
 
+# A look into a table costs a quarter of making an int, also one of those that Python keeps.
+cdef tuple BYTES = tuple(range(256))
+
 cdef Block in_use = None
 
 
@@ -100,7 +103,7 @@ cdef class FrameView:
             at += self.size
         if at < 0 or at >= self.size:
             raise IndexError("FrameView index out of range")
-        return self.data[at]
+        return BYTES[self.data[at]]
 
     def __contains__(self, item):
         return item in bytes(self)

@@ -195,7 +195,8 @@ async def _use_resolver(
     def step(told: object) -> None:
         if trace is not None:
             kind, text = getattr(told, "kind", "step"), getattr(told, "text", told)
-            trace(TracePoint("resolver", str(kind), loop.time(), {"what": str(text)}))
+            # The steps of a question may be told at its end; then they carry their times with them.
+            trace(TracePoint("resolver", str(kind), getattr(told, "time", loop.time()), {"what": str(text)}))
 
     argument = "playground" if options.playground else options.resolver
     try:
@@ -254,10 +255,13 @@ def _head(response: StreamedResponse) -> bytes:
 
 @contextlib.contextmanager
 def _output(path: str | None) -> Iterator[BinaryIO]:
-    if path is None or path == "-":
+    target = None if path == "-" else path
+    if target is None and sys.stdout is None:
+        target = os.devnull  # started without a standard output (>&-): what would go there is not wanted
+    if target is None:
         yield sys.stdout.buffer
     else:
-        with Path(path).open("wb") as file:
+        with Path(target).open("wb") as file:
             yield file
 
 

@@ -8,73 +8,34 @@ a cancel.
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from corenet import tls
 from corenet._version import __version__
+from corenet.http.call import Body, Call, FieldTypes, Timeout, timeout_of
 from corenet.http.connect import open_connection
 from corenet.http.connection import Connection
 from corenet.http.decode import ACCEPT_ENCODING, Decoder, decode_all
-from corenet.http.errors import (
-    HttpError,
-    LocalProtocolError,
-    RedirectError,
-    ServerDisconnected,
-    TimeoutExceeded,
-)
+from corenet.http.errors import LocalProtocolError, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End
 from corenet.http.headers import Headers
 from corenet.http.pool import Limits, Pool, Slot
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
-from corenet.http.url import parse_url
-from corenet.limits import (
-    HTTP_BODY,
-    HTTP_CLOSE,
-    HTTP_CONNECT_TIMEOUT,
-    HTTP_DECODED,
-    HTTP_READ,
-    HTTP_READ_TIMEOUT,
-    HTTP_REDIRECTS,
-    HTTP_TOTAL_TIMEOUT,
-    HTTP_URL_CACHE,
-)
+from corenet.limits import HTTP_BODY, HTTP_CLOSE, HTTP_DECODED, HTTP_READ, HTTP_REDIRECTS, HTTP_URL_CACHE
 
 if TYPE_CHECKING:
     import ssl
 
 __all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
 
-FieldTypes = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
-Body = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | None
-
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-_BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_CREDENTIALS = (b"authorization", b"proxy-authorization", b"cookie")
 _VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1"}
 _END = End()
-
-
-@dataclass(frozen=True, slots=True)
-class Timeout:
-    """Seconds for the parts of a request; `math.inf` switches one off.
-
-    `connect` covers waiting for a free connection, name, TCP and TLS; `read` the longest silence in either direction;
-    `total` everything from the call to the last byte, redirects included.
-    """
-
-    connect: float = HTTP_CONNECT_TIMEOUT.default
-    read: float = HTTP_READ_TIMEOUT.default
-    total: float = HTTP_TOTAL_TIMEOUT.default
-
-    def __post_init__(self) -> None:
-        if min(self.connect, self.read, self.total) <= 0:
-            raise ValueError("a time-out of 0 or less would end every request")
 
 
 class HttpClient:
@@ -101,7 +62,7 @@ class HttpClient:
         max_head: int | None = None,
     ) -> None:
         self._context = tls_context
-        self._timeout = _timeout(timeout, Timeout())
+        self._timeout = timeout_of(timeout, Timeout())
         self._limits = Limits() if limits is None else limits
         self._trace = trace
         self._redirects = HTTP_REDIRECTS.check(follow_redirects, "HttpClient follow_redirects")
@@ -112,7 +73,8 @@ class HttpClient:
         self._max_head = max_head
         self._pool: Pool | None = None
         self._scratch = memoryview(bytearray(HTTP_READ.default))
-        self._open: set[Connection] = set()
+        # No set: one that finds no memory to grow keeps what it refused, fills up so, and a look into it never ends.
+        self._open: dict[Connection, None] = {}
         self._defaults = Headers.of(headers)
         for name, value in (("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*")):
             if name not in self._defaults:
@@ -154,7 +116,7 @@ class HttpClient:
             HttpError: one of its kinds, see `corenet.http.errors`: InvalidUrl, NameResolutionError, ConnectError,
                 TlsError, TimeoutExceeded, RemoteProtocolError, ResponseTooLarge, RedirectError, LocalProtocolError.
         """
-        call = _Call(self, method, url, headers, body, timeout)
+        call = self._call(method, url, headers, body, timeout)
         while True:
             slot, connection = await self._send(call, collecting=True)
             try:
@@ -166,7 +128,7 @@ class HttpClient:
                     continue
                 raise
             self._release(slot, call, None)
-            if response.status not in _REDIRECTS or not call.follow(response.status, response.headers):
+            if response.status not in _REDIRECTS or not self._follow(call, response.status, response.headers):
                 return response
             call.history += (response,)
 
@@ -184,16 +146,16 @@ class HttpClient:
         Reading slowly slows the server down: at most some 256 KiB wait in memory. Raises what `request` raises, on
         entering or while the body is read.
         """
-        return self._stream(_Call(self, method, url, headers, body, timeout))
+        return self._stream(self._call(method, url, headers, body, timeout))
 
     @asynccontextmanager
-    async def _stream(self, call: "_Call") -> AsyncIterator[StreamedResponse]:
+    async def _stream(self, call: Call) -> AsyncIterator[StreamedResponse]:
         while True:
             slot, connection = await self._send(call, collecting=False)
             try:
                 head = await connection.wait_head()
                 headers = head.headers
-                if head.status in _REDIRECTS and call.follow(head.status, headers):
+                if head.status in _REDIRECTS and self._follow(call, head.status, headers):
                     # A short body is read so that the connection can be kept; a long one ends the request.
                     connection.max_body = self._max_body
                     kept = Response(
@@ -245,9 +207,15 @@ class HttpClient:
     ) -> None:
         await self.close()
 
+    def _call(self, method: str, url: str, headers: FieldTypes, body: Body, timeout: Timeout | float | None) -> Call:
+        return Call(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
+
+    def _follow(self, call: Call, status: int, headers: Headers) -> bool:
+        return call.follow(status, headers, self._redirects, self._allow_downgrade)
+
     # --- one exchange ---------------------------------------------------------------------------------------------
 
-    async def _send(self, call: "_Call", *, collecting: bool) -> tuple[Slot, Connection]:
+    async def _send(self, call: Call, *, collecting: bool) -> tuple[Slot, Connection]:
         """Get a connection and send the request; on return the caller owns the slot."""
         got = self._assign(call)
         slot = got if isinstance(got, Slot) else await self._wait_for_slot(call, got)
@@ -294,7 +262,7 @@ class HttpClient:
                 return await self._send(call, collecting=collecting)
             raise
 
-    def _plain_head(self, call: "_Call", connection: Connection) -> bytes:
+    def _plain_head(self, call: Call, connection: Connection) -> bytes:
         """A request without a body. Without fields of its own it is the same bytes every time, so they are kept."""
         codec = connection.codec
         key = (call.method, call.url.text) if call.is_plain and self._keep_heads else None
@@ -324,7 +292,7 @@ class HttpClient:
         if not connection.ended:
             connection.write(codec.send(_END))
 
-    def _collect(self, call: "_Call", connection: Connection) -> Response:
+    def _collect(self, call: Call, connection: Connection) -> Response:
         head = connection.response
         if head is None:
             raise ServerDisconnected("the response has no head", received=False)
@@ -343,7 +311,7 @@ class HttpClient:
             history=call.history,
         )
 
-    def _streamed(self, call: "_Call", slot: Slot, connection: Connection) -> StreamedResponse:
+    def _streamed(self, call: Call, slot: Slot, connection: Connection) -> StreamedResponse:
         head = connection.response
         assert head is not None  # wait_head has returned it
         decoder = None
@@ -365,7 +333,7 @@ class HttpClient:
 
     # --- connections ----------------------------------------------------------------------------------------------
 
-    def _assign(self, call: "_Call") -> "Slot | asyncio.Future[Slot]":
+    def _assign(self, call: Call) -> "Slot | asyncio.Future[Slot]":
         pool = self._pool
         if pool is None:
             pool = self._pool = Pool(asyncio.get_running_loop(), self._limits)
@@ -375,7 +343,7 @@ class HttpClient:
             call.deadline = pool.loop.time() + call.timeout.total
         return pool.assign(call.url.origin)
 
-    async def _wait_for_slot(self, call: "_Call", waiting: "asyncio.Future[Slot]") -> Slot:
+    async def _wait_for_slot(self, call: Call, waiting: "asyncio.Future[Slot]") -> Slot:
         pool = self._pool
         assert pool is not None  # the future came from it
         try:
@@ -388,7 +356,7 @@ class HttpClient:
             pool.give_up(call.url.origin, waiting)
             raise
 
-    async def _connect(self, call: "_Call") -> Connection:
+    async def _connect(self, call: Call) -> Connection:
         loop = asyncio.get_running_loop()
         context = None
         if call.url.scheme == "https":
@@ -410,12 +378,18 @@ class HttpClient:
             scratch=self._scratch,
             max_head=self._max_head,
         )
-        self._open.add(connection)
-        if connection.lost is not None:
-            connection.lost.add_done_callback(lambda _: self._open.discard(connection))
+        try:
+            self._open[connection] = None
+            if connection.lost is not None:
+                connection.lost.add_done_callback(lambda _: self._open.pop(connection, None))
+        except BaseException:
+            # Without memory to remember it nobody else would close it.
+            self._open.pop(connection, None)
+            connection.abort()
+            raise
         return connection
 
-    def _release(self, slot: Slot, call: "_Call", error: BaseException | None) -> None:
+    def _release(self, slot: Slot, call: Call, error: BaseException | None) -> None:
         """Give the slot back; the connection is kept only after a clean end."""
         if not slot.held or self._pool is None:
             return
@@ -436,7 +410,7 @@ class HttpClient:
                     report(self._trace, step, FAILED, now, error=str(error) or type(error).__name__)
         self._pool.release(slot, reusable=reusable)
 
-    def _may_repeat(self, slot: Slot, call: "_Call", error: BaseException) -> bool:
+    def _may_repeat(self, slot: Slot, call: Call, error: BaseException) -> bool:
         """The keep-alive race: the server closed while our request was on its way (RFC 9112 section 9.3.1)."""
         if not (
             slot.reused
@@ -451,155 +425,6 @@ class HttpClient:
         if self._pool is not None:
             self._pool.drop_idle(call.url.origin)
         return True
-
-
-class _Call:
-    """A request on its way: what is asked, how long it may take, where redirects have led."""
-
-    __slots__ = (
-        "_defaults",
-        "_extra",
-        "body",
-        "client",
-        "deadline",
-        "history",
-        "length",
-        "method",
-        "method_bytes",
-        "repeated",
-        "sent_url",
-        "timeout",
-        "url",
-        "url_text",
-    )
-
-    def __init__(
-        self,
-        client: HttpClient,
-        method: str,
-        url: str,
-        headers: FieldTypes,
-        body: Body,
-        timeout: Timeout | float | None,
-    ) -> None:
-        self.client = client
-        self.method = method
-        self.method_bytes = method.encode("latin-1", "replace")
-        self.url_text = url
-        self.url = self.sent_url = parse_url(url)
-        self.timeout = client._timeout if timeout is None else _timeout(timeout, client._timeout)
-        self.deadline = 0.0
-        self.history: tuple[Response, ...] = ()
-        self.repeated = False
-        self._defaults = client._defaults.raw
-        self._extra = Headers.of(headers) if headers else None
-        if isinstance(body, str):
-            raise TypeError("a body is bytes or yields bytes; encode the text first")
-        self.body: bytes | AsyncIterable[bytes] | Iterable[bytes] | None
-        self.body = bytes(body) if isinstance(body, bytearray | memoryview) else body
-        self.length = -1
-        if isinstance(self.body, bytes):
-            self.length = len(self.body)
-        elif self.body is None and method in _BODY_EXPECTED:
-            # RFC 9110 section 8.6: say that there is nothing, where something would be expected.
-            self.length = 0
-        if self._extra is not None and "content-length" in self._extra:
-            self.length = -1
-
-    @property
-    def is_plain(self) -> bool:
-        """True when the client's own fields are all that is sent."""
-        return self._extra is None and self._defaults is self.client._defaults.raw
-
-    def fields(self) -> list[tuple[bytes, bytes]]:
-        """The header fields of the next request, Host first (RFC 9110 section 7.2)."""
-        defaults = self._defaults
-        extra = self._extra
-        fields = [(b"Host", self.url.host_field)]
-        if extra is None:
-            fields += defaults
-        else:
-            if "host" in extra:
-                fields.clear()
-            given = {name.lower() for name, _ in extra.raw}
-            fields += [field for field in defaults if field[0].lower() not in given]
-            fields += extra.raw
-        if (
-            self.body is not None
-            and self.length < 0
-            and not any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields)
-        ):
-            fields.append((b"Transfer-Encoding", b"chunked"))
-        return fields
-
-    def follow(self, status: int, headers: Headers) -> bool:
-        """Turn into the request a redirect asks for; False when it shall not be followed.
-
-        Raises:
-            RedirectError: when it leads nowhere, too far, or out of TLS.
-        """
-        client = self.client
-        location = headers.get_list("location")
-        if client._redirects == 0 or not location:
-            return False
-        if len(location) > 1:
-            raise RedirectError(f"{self.url}: a redirect with {len(location)} Location fields")
-        if len(self.history) >= client._redirects:
-            raise RedirectError(f"{self.url_text}: more than {client._redirects} redirects")
-        try:
-            target = self.url.join(_as_text(location[0]))
-        except HttpError as error:
-            raise RedirectError(f"{self.url}: a redirect to {location[0][:200]!r}: {error}") from error
-        if self.url.scheme == "https" and target.scheme == "http" and not client._allow_downgrade:
-            raise RedirectError(f"{self.url}: a redirect from https to {target} is refused")
-        if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
-            self._become_get()
-        elif self.body is not None and not isinstance(self.body, bytes):
-            raise RedirectError(f"{self.url}: a redirect asks for the body again, which was a stream")
-        if target.origin != self.url.origin:
-            self._drop_credentials()
-        self.sent_url = self.url
-        self.url = target
-        self.repeated = False
-        return True
-
-    def _become_get(self) -> None:
-        """RFC 9110 sections 15.4.2 to 15.4.4: what was posted is not posted again elsewhere."""
-        self.method, self.method_bytes, self.body, self.length = "GET", b"GET", None, -1
-        if self._extra is not None:
-            for name in (
-                "content-type",
-                "content-length",
-                "content-encoding",
-                "content-language",
-                "content-location",
-                "transfer-encoding",
-                "digest",
-                "last-modified",
-            ):
-                self._extra.remove(name)
-
-    def _drop_credentials(self) -> None:
-        """Credentials were meant for the origin that was asked (RFC 9110 section 15.4)."""
-        self._defaults = [field for field in self._defaults if field[0].lower() not in _CREDENTIALS]
-        if self._extra is not None:
-            for name in (*_CREDENTIALS, b"host"):
-                self._extra.remove(name.decode())
-
-
-def _as_text(location: str) -> str:
-    """A Location is ASCII by the rules and UTF-8 by habit; as ISO-8859-1 it would be escaped wrongly."""
-    try:
-        return location.encode("latin-1").decode("utf-8")
-    except UnicodeDecodeError:
-        return location
-
-
-def _timeout(given: Timeout | float | None, default: Timeout) -> Timeout:
-    """A bare number is the total."""
-    if given is None or isinstance(given, Timeout):
-        return given or default
-    return Timeout(total=given)
 
 
 async def _each(body: Iterable[bytes]) -> AsyncIterator[bytes]:

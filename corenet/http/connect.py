@@ -73,19 +73,20 @@ async def open_connection(
                 phase = "tls"
                 point(STARTED, name=origin.host)
                 await _secure(loop, connection, sock, context, timeout)
+                if trace is not None:
+                    tls_object = connection.transport.get_extra_info("ssl_object")
+                    point(
+                        DONE,
+                        version=tls_object.version(),
+                        cipher=tls_object.cipher()[0],
+                        alpn=tls_object.selected_alpn_protocol() or "none",
+                    )
             except BaseException:
-                # Once a transport owns the socket, this close is the transport's own or does nothing.
                 if connection.lost is None:
                     sock.close()
+                else:
+                    connection.abort()  # a transport owns the socket
                 raise
-            if trace is not None:
-                tls_object = connection.transport.get_extra_info("ssl_object")
-                point(
-                    DONE,
-                    version=tls_object.version(),
-                    cipher=tls_object.cipher()[0],
-                    alpn=tls_object.selected_alpn_protocol() or "none",
-                )
             return connection
     except TimeoutError as error:
         point(FAILED, error="timeout")

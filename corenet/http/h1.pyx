@@ -4,7 +4,8 @@ Rule: whatever two readers could frame differently is refused. Content-Length be
 malformed Content-Length, a coding other than one `chunked`, a bare CR or LF, folded lines, control characters, blanks
 before the colon and sizes that overflow raise `RemoteProtocolError`; after that the codec is spent. Any chunking of the
 input gives the same events but for the sizes of Data. Everything a stranger sends is counted: head bytes, fields,
-1xx responses, chunk extensions, pipelined bytes. It is shaped like h11, which is its oracle in the tests.
+1xx responses, chunk extensions, pipelined bytes. It is shaped like h11, which is its oracle in the tests. Both
+directions stand in one file because one reading of the fields (`note_field`) decides the framing, whoever sends.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

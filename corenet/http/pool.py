@@ -80,10 +80,16 @@ class Pool:
             if slot is not None:
                 return slot
         future: asyncio.Future[Slot] = self.loop.create_future()
-        group.waiters[future] = None
-        if not group.hungry:
-            group.hungry = True
-            self.hungry.append(group)
+        try:
+            group.waiters[future] = None
+            if not group.hungry:
+                self.hungry.append(group)
+                group.hungry = True
+        except MemoryError:
+            # Nobody will wait for it, so nobody may give it a slot.
+            group.waiters.pop(future, None)
+            self._forget(group)
+            raise
         return future
 
     def give_up(self, origin: Origin, future: "asyncio.Future[Slot]") -> None:
@@ -103,13 +109,21 @@ class Pool:
         slot.held = False
         group = slot.group
         connection = slot.connection
+        kept = False
         if reusable and connection is not None and not self.closing and self.limits.idle_seconds > 0:
-            group.idle[connection] = None
-            self.idle[connection] = group
-            connection.on_lost = self._on_lost
-            if self.timer is None:
-                self.timer = self.loop.call_later(self.limits.idle_seconds, self._expire)
-        else:
+            try:
+                group.idle[connection] = None
+                self.idle[connection] = group
+                connection.on_lost = self._on_lost
+                if self.timer is None:
+                    self.timer = self.loop.call_later(self.limits.idle_seconds, self._expire)
+                kept = True
+            except MemoryError:
+                # The request has its answer all the same; the next one opens a connection of its own.
+                group.idle.pop(connection, None)
+                self.idle.pop(connection, None)
+                connection.on_lost = None
+        if not kept:
             if reusable and connection is not None:
                 connection.close()
             group.count -= 1

@@ -4,11 +4,16 @@ Everything that asyncio promises of a loop is reached from here; the speed comes
 `corenet.transports` below.
 """
 
+from typing import TYPE_CHECKING
+
+from corenet.core import names_loaded_late
 from corenet.loop.loop import Loop, new_event_loop, run
 from corenet.loop.naming import AddressResolver
-from corenet.loop.policy import install
-from corenet.loop.server import Server
-from corenet.loop.statistics import LoopStatistics, SlowCallback
+
+if TYPE_CHECKING:
+    from corenet.loop.policy import install
+    from corenet.loop.server import Server
+    from corenet.loop.statistics import LoopStatistics, SlowCallback
 
 __all__ = [
     "AddressResolver",
@@ -20,3 +25,12 @@ __all__ = [
     "new_event_loop",
     "run",
 ]
+
+_LAZY = {
+    "LoopStatistics": "corenet.loop.statistics",
+    "Server": "corenet.loop.server",
+    "SlowCallback": "corenet.loop.statistics",
+    "install": "corenet.loop.policy",
+}
+
+__getattr__, __dir__ = names_loaded_late(globals(), _LAZY)

@@ -5,13 +5,15 @@ where the interpreter's own method does the same already, it is left alone.
 """
 
 import asyncio
-import concurrent.futures
 import threading
 import warnings
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corenet.loop import compat
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Backports"]
 
@@ -19,7 +21,7 @@ __all__ = ["Backports"]
 class Backports(asyncio.BaseEventLoop):
     """Task keywords of 3.13.3 and the executor's shutdown timeout of 3.12, right as in 3.13."""
 
-    _default_executor: concurrent.futures.ThreadPoolExecutor | None
+    _default_executor: "ThreadPoolExecutor | None"
     _task_factory: Callable[..., Any] | None
 
     if not compat.PASSES_TASK_KEYWORDS:
@@ -34,8 +36,9 @@ class Backports(asyncio.BaseEventLoop):
             """
             self._check_closed()  # type: ignore[attr-defined]
             if self._task_factory is None:
-                if "eager_start" in kwargs and not compat.STARTS_TASKS_EAGERLY and not kwargs["eager_start"]:
-                    del kwargs["eager_start"]
+                if "eager_start" in kwargs and not compat.STARTS_TASKS_EAGERLY:
+                    if kwargs.pop("eager_start"):
+                        raise TypeError("eager_start=True needs Python 3.12, from which on tasks can start eagerly")
                 task = asyncio.Task(coro, loop=self, name=name, context=context, **kwargs)
                 if task._source_traceback:  # type: ignore[attr-defined]
                     del task._source_traceback[-1]  # type: ignore[attr-defined]
@@ -71,7 +74,7 @@ class Backports(asyncio.BaseEventLoop):
 
 
 def join_executor(
-    loop: asyncio.AbstractEventLoop, executor: concurrent.futures.ThreadPoolExecutor, done: "asyncio.Future[None]"
+    loop: asyncio.AbstractEventLoop, executor: "ThreadPoolExecutor", done: "asyncio.Future[None]"
 ) -> None:
     """Wait for the threads of `executor` and tell the loop, unless it was closed meanwhile."""
     executor.shutdown(wait=True)

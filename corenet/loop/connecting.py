@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from corenet.loop.listening import agreed, check_tls
-from corenet.tls.default import prepared_connection_context
-from corenet.transports.options import SocketOptions
 
 if TYPE_CHECKING:
     import ssl as ssl_module
+
+    from corenet.loop.loop import Loop
+    from corenet.transports.options import SocketOptions
 
 __all__ = ["Connecting"]
 
@@ -46,7 +47,7 @@ class Connecting(asyncio.BaseEventLoop):
         happy_eyeballs_delay: float | None = None,
         interleave: int | None = None,
         all_errors: bool = False,
-        options: SocketOptions | None = None,
+        options: "SocketOptions | None" = None,
     ) -> tuple[Any, Any]:
         """Connect to `host` and `port`, or use a connected `sock`; returns (transport, protocol).
 
@@ -68,6 +69,8 @@ class Connecting(asyncio.BaseEventLoop):
         if sock is not None:
             base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
         if ssl is True:
+            from corenet.tls.default import prepared_connection_context
+
             ssl = await prepared_connection_context(bool(server_hostname))
         if host is not None or port is not None:
             if sock is not None:
@@ -81,25 +84,70 @@ class Connecting(asyncio.BaseEventLoop):
             if interleave:
                 infos = base_events._interleave_addrinfos(infos, interleave)  # type: ignore[attr-defined]
             sock = await self._first_connected(infos, local_infos, happy_eyeballs_delay, all_errors, options)
+            ours = True
         else:
+            ours = False
             if sock is None:
                 raise ValueError("host and port was not specified and no sock specified")
             if sock.type != socket.SOCK_STREAM:
                 raise ValueError(f"A Stream Socket was expected, got {sock!r}")
             if options is not None:
                 options.apply(sock, "stream")
-        transport, protocol = await self._create_connection_transport(  # type: ignore[attr-defined]
+        transport, protocol = await self._create_connection_transport(
             sock,
             protocol_factory,
             ssl,
             server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
+            ours=ours,
         )
         keep_nagle(transport, options)
         if self.get_debug():
             sock = transport.get_extra_info("socket")
             logger.debug("%r connected to %s:%r: (%r, %r)", sock, host, port, transport, protocol)
+        return transport, protocol
+
+    async def _create_connection_transport(
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], Any],
+        ssl: Any,
+        server_hostname: str | None,
+        server_side: bool = False,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        *,
+        ours: bool = False,
+    ) -> tuple[Any, Any]:
+        """Protocol and transport of a connected socket; one of `ours` is closed when there comes to be no transport."""
+        try:
+            sock.setblocking(False)
+            protocol = protocol_factory()
+            loop = cast("Loop", self)
+            waiter: asyncio.Future[None] = self.create_future()
+            if ssl:
+                transport = loop._make_ssl_transport(
+                    sock,
+                    protocol,
+                    None if isinstance(ssl, bool) else ssl,
+                    waiter,
+                    server_side=server_side,
+                    server_hostname=server_hostname,
+                    ssl_handshake_timeout=ssl_handshake_timeout,
+                    ssl_shutdown_timeout=ssl_shutdown_timeout,
+                )
+            else:
+                transport = loop._make_socket_transport(sock, protocol, waiter)
+        except BaseException:
+            if ours:
+                sock.close()
+            raise
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
         return transport, protocol
 
     async def _addresses_of(self, target: Any, family: int, proto: int, flags: int) -> list[Info]:
@@ -116,7 +164,7 @@ class Connecting(asyncio.BaseEventLoop):
         local_infos: list[Info] | None,
         delay: float | None,
         all_errors: bool,
-        options: SocketOptions | None,
+        options: "SocketOptions | None",
     ) -> socket.socket:
         """The socket that was connected first.
 
@@ -173,7 +221,7 @@ class Connecting(asyncio.BaseEventLoop):
         exceptions: list[list[OSError]],
         addr_info: Info,
         local_addr_infos: list[Info] | None = None,
-        options: SocketOptions | None = None,
+        options: "SocketOptions | None" = None,
     ) -> socket.socket:
         """One socket made, bound and connected; what went wrong is added to `exceptions` and raised."""
         mine: list[OSError] = []
@@ -210,7 +258,7 @@ class Connecting(asyncio.BaseEventLoop):
         ssl: "ssl_module.SSLContext | None" = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        options: SocketOptions | None = None,
+        options: "SocketOptions | None" = None,
     ) -> tuple[Any, Any]:
         """Serve a connection that was accepted elsewhere; returns (transport, protocol)."""
         if options is not None:
@@ -237,7 +285,7 @@ class Connecting(asyncio.BaseEventLoop):
         reuse_port: bool | None = None,
         allow_broadcast: bool | None = None,
         sock: socket.socket | None = None,
-        options: SocketOptions | None = None,
+        options: "SocketOptions | None" = None,
     ) -> tuple[Any, Any]:
         """Make a datagram endpoint; returns (transport, protocol). A given `sock` may be of any family.
 
@@ -247,8 +295,9 @@ class Connecting(asyncio.BaseEventLoop):
         """
         if options is not None and sock is None:
             reuse_port = agreed("reuse_port", reuse_port, options.reuse_port)
-        transport, protocol = await super().create_datagram_endpoint(
-            protocol_factory,
+        later = ProtocolLater(protocol_factory, sock)
+        transport, _ = await super().create_datagram_endpoint(
+            lambda: cast(Any, later),
             local_addr,
             remote_addr,
             family=family,
@@ -266,7 +315,43 @@ class Connecting(asyncio.BaseEventLoop):
                 raise
             if options.cut_datagrams is not None:
                 transport.cut_datagrams = options.cut_datagrams  # type: ignore[attr-defined]
-        return transport, protocol
+        return transport, later.protocol
+
+    def _make_datagram_transport(
+        self, sock: socket.socket, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        from corenet.transports.datagram import make_datagram
+
+        later = protocol if isinstance(protocol, ProtocolLater) else None
+        try:
+            if later is not None:
+                protocol = later.make()
+            return make_datagram(cast("Loop", self), sock, protocol, address, waiter, extra)
+        except BaseException:
+            if later is not None and sock is not later.given:
+                sock.close()
+            raise
+
+
+class ProtocolLater:
+    """Stands for a protocol until its socket is known, which is closed when protocol or transport cannot be made.
+
+    asyncio's method makes both at a place where nobody can close the socket that it has just bound.
+    """
+
+    def __init__(self, factory: Callable[[], Any], given: socket.socket | None) -> None:
+        self.factory = factory
+        #: The caller's own socket, which stays open.
+        self.given = given
+        self.protocol: Any = None
+
+    def __repr__(self) -> str:
+        return repr(self.protocol)
+
+    def make(self) -> Any:
+        """Call the factory."""
+        self.protocol = self.factory()
+        return self.protocol
 
 
 def bind_first(sock: socket.socket, infos: list[Info], failures: list[OSError]) -> None:
@@ -289,7 +374,7 @@ def bind_first(sock: socket.socket, infos: list[Info], failures: list[OSError]) 
     raise OSError(f"no matching local address with family={sock.family!r} found")
 
 
-def keep_nagle(transport: Any, options: SocketOptions | None) -> None:
+def keep_nagle(transport: Any, options: "SocketOptions | None") -> None:
     """The transport has switched TCP_NODELAY on, as asyncio's does; whoever wants it off has said so."""
     if options is not None and options.nodelay is False:
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)

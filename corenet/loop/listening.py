@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from corenet.loop import compat
-from corenet.loop.server import Server
-from corenet.tls.default import prepared_connection_context
-from corenet.transports.options import SocketOptions
 
 if TYPE_CHECKING:
     import ssl as ssl_module
 
     from corenet.loop.loop import Loop
+    from corenet.loop.server import Server
+    from corenet.transports.options import SocketOptions
 
 __all__ = ["Listening"]
 
@@ -47,8 +46,8 @@ class Listening(asyncio.BaseEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
-        options: SocketOptions | None = None,
-    ) -> Server:
+        options: "SocketOptions | None" = None,
+    ) -> "Server":
         """Listen for TCP connections on every address of `host`, or on a bound `sock`.
 
         `options` are set on the listening sockets, which hand them down to each connection.
@@ -85,6 +84,8 @@ class Listening(asyncio.BaseEventLoop):
             sockets = await self._bind_all(hosts, port, family, flags, reuse_address, reuse_port, keep_alive, options)
         for bound in sockets:
             bound.setblocking(False)
+        from corenet.loop.server import Server
+
         server = Server(
             cast("Loop", self),
             sockets,
@@ -97,7 +98,7 @@ class Listening(asyncio.BaseEventLoop):
         )
         return await self._finish_server(server, start_serving)
 
-    async def _finish_server(self, server: Server, start_serving: bool) -> Server:
+    async def _finish_server(self, server: "Server", start_serving: bool) -> "Server":
         if start_serving:
             server._start_serving()
             await asyncio.sleep(0)
@@ -114,7 +115,7 @@ class Listening(asyncio.BaseEventLoop):
         reuse_address: bool | None,
         reuse_port: bool | None,
         keep_alive: bool | None,
-        options: SocketOptions | None,
+        options: "SocketOptions | None",
     ) -> list[socket.socket]:
         """A bound socket for each distinct address of `hosts`."""
         infos: dict[tuple[Any, ...], None] = {}
@@ -138,7 +139,10 @@ class Listening(asyncio.BaseEventLoop):
         return sockets
 
     async def _addresses_to_bind(self, host: Any, port: Any, family: int, flags: int) -> list[tuple[Any, ...]]:
-        found = await self.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=flags)
+        # Not getaddrinfo by itself, whose numbers of ports are taken modulo 65,536.
+        found = await self._ensure_resolved(  # type: ignore[attr-defined]
+            (host, port), family=family, type=socket.SOCK_STREAM, flags=flags, loop=self
+        )
         if not found:
             raise OSError(f"getaddrinfo({host!r}) returned empty list")
         return [tuple(info) for info in found]
@@ -152,7 +156,7 @@ class Listening(asyncio.BaseEventLoop):
         reuse_address: bool | None,
         reuse_port: bool | None,
         keep_alive: bool | None,
-        options: SocketOptions | None,
+        options: "SocketOptions | None",
     ) -> socket.socket | None:
         """One bound socket; None when the machine does not have the family or the address at all."""
         try:
@@ -161,30 +165,24 @@ class Listening(asyncio.BaseEventLoop):
         except OSError:
             logger.debug("create_server() failed to create socket.socket(%r, %r, %r)", family, kind, proto)
             return None
-        if options is not None:
-            try:
-                options.apply(sock, "listen")
-            except BaseException:
-                sock.close()
-                raise
         try:
-            if reuse_address is None or reuse_address:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
-            if reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
-            if keep_alive:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
-            if family == socket.AF_INET6:
-                # One socket a family: a dual-stack socket would take the IPv4 port away from its sibling.
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
-            sock.bind(address)
-        except OSError as error:
-            sock.close()
-            message = f"error while attempting to bind on address {address!r}: {str(error).lower()}"
-            if error.errno == errno.EADDRNOTAVAIL:
-                logger.debug(message)
-                return None
-            raise OSError(error.errno, message) from None
+            if options is not None:
+                options.apply(sock, "listen")
+            try:
+                bind_tcp(
+                    sock,
+                    address,
+                    reuse_address=reuse_address is None or bool(reuse_address),
+                    reuse_port=bool(reuse_port),
+                    keep_alive=bool(keep_alive),
+                )
+            except OSError as error:
+                message = f"error while attempting to bind on address {address!r}: {str(error).lower()}"
+                if error.errno == errno.EADDRNOTAVAIL:
+                    logger.debug(message)
+                    sock.close()
+                    return None
+                raise OSError(error.errno, message) from None
         except BaseException:
             sock.close()
             raise
@@ -204,8 +202,8 @@ class Listening(asyncio.BaseEventLoop):
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
         cleanup_socket: bool | None = None,
-        options: SocketOptions | None = None,
-    ) -> Server:
+        options: "SocketOptions | None" = None,
+    ) -> "Server":
         """Listen on a Unix socket at `path`, or on a bound `sock`.
 
         `cleanup_socket` removes the file when the server is closed; left out it is as in this version's asyncio.
@@ -234,6 +232,8 @@ class Listening(asyncio.BaseEventLoop):
                 except FileNotFoundError:
                     cleanup = None
         sock.setblocking(False)
+        from corenet.loop.server import Server
+
         server = Server(
             cast("Loop", self),
             [sock],
@@ -257,13 +257,15 @@ class Listening(asyncio.BaseEventLoop):
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        options: SocketOptions | None = None,
+        options: "SocketOptions | None" = None,
     ) -> tuple[Any, Any]:
         """Connect to the Unix socket at `path`, or use a connected `sock`; returns (transport, protocol)."""
         if ssl:
             if server_hostname is None:
                 raise ValueError("you have to pass server_hostname when using ssl")
             if ssl is True:
+                from corenet.tls.default import prepared_connection_context
+
                 ssl = await prepared_connection_context(bool(server_hostname))
         else:
             if server_hostname is not None:
@@ -281,7 +283,9 @@ class Listening(asyncio.BaseEventLoop):
             except BaseException:
                 sock.close()
                 raise
+            ours = True
         else:
+            ours = False
             if sock is None:
                 raise ValueError("no path and sock were specified")
             if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
@@ -296,6 +300,7 @@ class Listening(asyncio.BaseEventLoop):
             server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
+            ours=ours,
         )
         return pair
 
@@ -323,7 +328,27 @@ def check_tls(
         raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
 
 
-def bind_unix(path: Any, options: SocketOptions | None) -> socket.socket:
+def bind_tcp(
+    sock: socket.socket, address: Any, *, reuse_address: bool = True, reuse_port: bool = False, keep_alive: bool = False
+) -> None:
+    """Bind `sock` as every listening TCP socket is bound; the caller closes it when that fails.
+
+    Raises:
+        OSError: the address cannot be had, or an option not be set.
+    """
+    if reuse_address:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+    if reuse_port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+    if keep_alive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
+    if sock.family == socket.AF_INET6:
+        # One socket a family: a dual-stack socket would take the IPv4 port away from its sibling.
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+    sock.bind(address)
+
+
+def bind_unix(path: Any, options: "SocketOptions | None") -> socket.socket:
     """A Unix socket bound to `path`, in the place of a socket file that nobody closed."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -11,7 +11,7 @@ import sys
 from asyncio import format_helpers
 from asyncio.log import logger
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from corenet.core.engine import Engine, run_handle
 from corenet.core.handles import Handle
@@ -24,11 +24,12 @@ from corenet.loop.listening import Listening
 from corenet.loop.naming import Naming
 from corenet.loop.signals import Signals
 from corenet.loop.sockops import SocketEngine
-from corenet.loop.statistics import LoopStatistics, statistics_of
-from corenet.loop.subprocess import SubprocessTransport, watch_child
-from corenet.tls import upgrade
-from corenet.tls.transport import make_tls
-from corenet.transports import make_datagram, make_read_pipe, make_stream, make_write_pipe
+from corenet.transports.stream import make_stream
+
+if TYPE_CHECKING:
+    from corenet.loop.statistics import LoopStatistics
+    from corenet.loop.subprocess import SubprocessTransport
+    from corenet.loop.threads import LoopThreads
 
 __all__ = ["Loop", "new_event_loop", "run"]
 
@@ -41,6 +42,9 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
     #: Set it before servers are made on listening sockets that other processes accept from as well: a connection then
     #: wakes one of these processes (EPOLLEXCLUSIVE), each in its turn. `corenet.serve` sets it in "exclusive" mode.
     exclusive_listeners = False
+
+    #: The default executor as long as nobody has put another in its place.
+    _threads: "LoopThreads | None" = None
 
     def __init__(self) -> None:
         asyncio.BaseEventLoop.__init__(self)
@@ -78,6 +82,7 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         self._signals.close()
         self._read_files.clear()
         self._write_files.clear()
+        self._threads = None
         asyncio.BaseEventLoop.close(self)
         self._dispose()
 
@@ -96,8 +101,10 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         self._slow_callback_duration = seconds
         self._set_slow(seconds)
 
-    def statistics(self) -> LoopStatistics:
+    def statistics(self) -> "LoopStatistics":
         """Return what the loop has done so far and has to do now."""
+        from corenet.loop.statistics import statistics_of
+
         return statistics_of(self.figures())
 
     # --- hooks of the engine --------------------------------------------------------------------------------------
@@ -105,15 +112,23 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
     def _callback_failed(
         self, handle: Handle, callback: Callable[..., object], args: tuple[Any, ...], error: BaseException
     ) -> None:
-        debug = {"debug": self.get_debug()} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
-        source = format_helpers._format_callback_source(callback, args, **debug)
-        context = {"message": f"Exception in callback {source}", "exception": error, "handle": handle}
-        if handle._source_traceback:
-            context["source_traceback"] = handle._source_traceback
-        self.call_exception_handler(context)
+        try:
+            debug = {"debug": self.get_debug()} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
+            source = format_helpers._format_callback_source(callback, args, **debug)
+            context = {"message": f"Exception in callback {source}", "exception": error, "handle": handle}
+            if handle._source_traceback:
+                context["source_traceback"] = handle._source_traceback
+            self.call_exception_handler(context)
+        except MemoryError:
+            pass  # no room even to tell of it, which is no reason to end the loop and all that it serves
 
     def _watcher_failed(self, error: BaseException, fd: int) -> None:
-        self.call_exception_handler({"message": f"Exception in the watcher of descriptor {fd}", "exception": error})
+        try:
+            self.call_exception_handler(
+                {"message": f"Exception in the watcher of descriptor {fd}", "exception": error}
+            )
+        except MemoryError:
+            pass  # as above
 
     def _describe_source(self, source: Any, fd: int) -> str:
         task = getattr(source, "__self__", None)
@@ -234,6 +249,36 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         """Restore the default of signal `sig`; False when it had no handler."""
         return self._signals.remove(sig)
 
+    # --- threads --------------------------------------------------------------------------------------------------
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., T], *args: Any
+    ) -> "asyncio.Future[T]":
+        """Call ``func(*args)`` in a thread of `executor`, None for the loop's own, and return a future of its result.
+
+        Raises:
+            RuntimeError: the loop is closed, or its executor or the interpreter shut down.
+        """
+        if executor is None and not self._executor_shutdown_called:
+            own = self._threads
+            if self._default_executor is None:
+                own = self._make_threads()
+            if own is not None and own is self._default_executor:
+                self._check_open()
+                if self.get_debug():
+                    self._check_callback(func, "run_in_executor")  # type: ignore[attr-defined]
+                future: asyncio.Future[T] = self.create_future()
+                own.ask((self, future, func, args))
+                return future
+        return asyncio.BaseEventLoop.run_in_executor(self, executor, func, *args)
+
+    def _make_threads(self) -> "LoopThreads":
+        from corenet.loop.threads import LoopThreads
+
+        self._check_open()
+        self._threads = self._default_executor = LoopThreads()
+        return self._threads
+
     # --- factories of transports, called by BaseEventLoop ---------------------------------------------------------
 
     def _make_socket_transport(
@@ -256,6 +301,8 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         ssl_shutdown_timeout: float | None = None,
         call_connection_made: bool = True,
     ) -> Any:
+        from corenet.tls.transport import make_tls
+
         tls = make_tls(
             self,
             protocol,
@@ -282,6 +329,8 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
         """Put TLS on a connection; returns the transport that `protocol` uses from now on."""
+        from corenet.tls import upgrade
+
         return await upgrade.start_tls(
             self,
             transport,
@@ -293,15 +342,14 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
 
-    def _make_datagram_transport(
-        self, sock: socket.socket, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
-    ) -> Any:
-        return make_datagram(self, sock, protocol, address, waiter, extra)
-
     def _make_read_pipe_transport(self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None) -> Any:
+        from corenet.transports.pipe import make_read_pipe
+
         return make_read_pipe(self, pipe, protocol, waiter, extra)
 
     def _make_write_pipe_transport(self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None) -> Any:
+        from corenet.transports.pipe import make_write_pipe
+
         return make_write_pipe(self, pipe, protocol, waiter, extra)
 
     async def _make_subprocess_transport(
@@ -315,7 +363,9 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         bufsize: int,
         extra: Any = None,
         **kwargs: Any,
-    ) -> SubprocessTransport:
+    ) -> "SubprocessTransport":
+        from corenet.loop.subprocess import SubprocessTransport, watch_child
+
         waiter = self.create_future()
         transport = SubprocessTransport(
             self, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter=waiter, extra=extra, **kwargs

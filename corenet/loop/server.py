@@ -13,12 +13,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from corenet.loop import compat
-from corenet.transports import Listener, Roster, SocketOptions
+from corenet.transports.listener import Listener
+from corenet.transports.stream import Roster
 
 if TYPE_CHECKING:
     import ssl as ssl_module
 
     from corenet.loop.loop import Loop
+    from corenet.transports.options import SocketOptions
 
 __all__ = ["Server"]
 
@@ -36,7 +38,7 @@ class Server(asyncio.AbstractServer):
         ssl_handshake_timeout: float | None,
         ssl_shutdown_timeout: float | None = None,
         cleanup: tuple[str, int] | None = None,
-        options: SocketOptions | None = None,
+        options: "SocketOptions | None" = None,
     ) -> None:
         self._loop = loop
         self._sockets: list[socket.socket] | None = sockets

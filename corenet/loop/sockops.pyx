@@ -1,8 +1,9 @@
-"""The ``sock_*`` coroutines: try the call first, and wait only when it would block.
+"""The ``sock_*`` coroutines, and what asyncio's C code asks of a loop: futures, tasks and ``call_soon``.
 
-A wait for reading finds the interest of the one before still in the kernel's table when it is the same socket object,
-known by its weak reference; then it costs no system call. All others are one-shot: one EPOLL_CTL_MOD, which becomes an
-ADD when the descriptor was closed and its number came back. Errors of the calls are raised as the socket module would.
+The coroutines try the call first, and wait only when it would block. A wait for reading finds the interest of the one
+before still in the kernel's table when it is the same socket object, known by its weak reference; then it costs no
+system call. All others are one-shot: one EPOLL_CTL_MOD, which becomes an ADD when the descriptor was closed and its
+number came back. Errors of the calls are raised as the socket module would.
 """
 
 import asyncio
@@ -10,22 +11,145 @@ import io
 import os
 import socket
 from asyncio.base_events import _check_ssl_socket
+from collections.abc import Coroutine
 from typing import Any
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.object cimport PyObject_Call
+from cpython.object cimport PyObject, PyObject_Call
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uint8_t
 
 from corenet.core cimport sys as c
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
-from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, errno
+from corenet.core.handles cimport Handle, new_handle
+from corenet.core.ready cimport ring_push
+from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
 from corenet.transports.base cimport call_method1
+
+cdef extern from "Python.h":
+    """
+    static PyObject *corenet_replace_method(PyObject *owner, PyObject *name, PyObject *method) {
+        if (PyDict_SetItem(((PyTypeObject *)owner)->tp_dict, name, method) < 0)
+            return NULL;
+        PyType_Modified((PyTypeObject *)owner);
+        Py_RETURN_NONE;
+    }
+
+    static void corenet_call_by(PyObject *object, Py_ssize_t offset) {
+        PyTypeObject *type = (PyTypeObject *)object;
+        type->tp_vectorcall_offset = offset;
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
+        PyType_Modified(type);
+    }
+    """
+    ctypedef PyObject *(*vectorcallfunc)(PyObject *, PyObject *const *, size_t, PyObject *)
+    Py_ssize_t PyVectorcall_NARGS(size_t count) noexcept
+    int PyUnicode_CompareWithASCIIString(object text, const char *ascii) noexcept
+    object PyMethod_New(object function, object owner)
+    object replace_method "corenet_replace_method"(PyObject *owner, object name, object method)
+    # Let objects of `type`, made by nobody yet, be called by the vectorcallfunc that lies at `offset` in each.
+    void call_by "corenet_call_by"(PyObject *type, Py_ssize_t offset) noexcept
 
 
 cdef object Future = asyncio.Future
+cdef object Task = asyncio.Task
 cdef object InvalidStateError = asyncio.InvalidStateError
 cdef object Socket = socket.socket
+
+
+@cython.final
+cdef class SoonMethod:
+    """``call_soon`` as asyncio's futures and tasks use it: by name, with the context as a keyword that is not interned.
+
+    Each time that costs a bound method and a comparison of keywords. Here the bound method is made once a loop, and
+    the arguments are read in place. What is unusual goes to the method written in Python's way, `function`, which also
+    answers for everything that may be asked of a function. Whatever stands in its place, in an instance, an heir or
+    the class, is found as ever.
+    """
+
+    cdef vectorcallfunc call
+    cdef object function
+    cdef object context_name        # the keyword as it was seen last: known again by its address
+
+    def __call__(self, *args: object, **kwargs: object) -> Handle:
+        return self.function(*args, **kwargs)
+
+    def __get__(self, owner: object, kind: object) -> object:
+        cdef SocketEngine loop
+        if owner is None:
+            return self
+        if not isinstance(owner, SocketEngine):
+            return PyMethod_New(self, owner)
+        loop = <SocketEngine>owner
+        if loop.bound_soon is not None:
+            return loop.bound_soon
+        if loop.closed:
+            # Nobody would untie the two of them.
+            return PyMethod_New(self, owner)
+        loop.bound_soon = PyMethod_New(self, owner)
+        return loop.bound_soon
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.function, name)
+
+    @property
+    def __doc__(self) -> str:
+        return self.function.__doc__
+
+    def __repr__(self) -> str:
+        return repr(self.function)
+
+
+cdef PyObject *soon_in_place(PyObject *method, PyObject *const *items, size_t count, PyObject *names) except NULL:
+    """Call `method`, a SoonMethod, by CPython's vectorcall protocol."""
+    cdef SoonMethod soon = <SoonMethod>method
+    cdef Py_ssize_t given = PyVectorcall_NARGS(count)
+    cdef Py_ssize_t i
+    cdef object context = None
+    cdef object item
+    cdef tuple args = ()
+    cdef SocketEngine loop
+    cdef Handle handle
+    if given and not isinstance(<object>items[0], SocketEngine):
+        # Cython's own methods do not look at what they are given for `self` when they are called by way of the class.
+        raise TypeError(f"call_soon() requires a corenet loop, not {type(<object>items[0]).__name__!r}")
+    if given < 2:
+        return call_through(soon.function, items, count, names)
+    loop = <SocketEngine>items[0]
+    if names != NULL and PyTuple_GET_SIZE(<object>names):
+        item = <object>PyTuple_GET_ITEM(<object>names, 0)
+        if item is not soon.context_name:
+            if PyUnicode_CompareWithASCIIString(item, "context") != 0:
+                return call_through(soon.function, items, count, names)
+            soon.context_name = item
+        if PyTuple_GET_SIZE(<object>names) > 1:
+            return call_through(soon.function, items, count, names)
+        context = <object>items[given]
+    if loop.debug or loop.closed:
+        return call_through(soon.function, items, count, names)
+    if given > 2:
+        args = PyTuple_New(given - 2)
+        for i in range(given - 2):
+            item = <object>items[i + 2]
+            Py_INCREF(item)
+            PyTuple_SET_ITEM(args, i, item)
+    handle = new_handle(loop, <object>items[1], args, context)
+    if loop.inbox.items.count:
+        loop.inbox.drain(&loop.ready)
+    ring_push(&loop.ready, <PyObject *>handle)
+    Py_INCREF(handle)
+    Py_INCREF(handle)
+    return <PyObject *>handle
+
+
+cdef PyObject *call_through(object function, PyObject *const *items, size_t count, PyObject *names) except NULL:
+    cdef PyObject *result = PyObject_Vectorcall(function, <PyObject **>items, count, names)
+    if result == NULL:
+        propagate()
+    return result
 
 
 cdef class SocketEngine(Engine):
@@ -35,20 +159,40 @@ cdef class SocketEngine(Engine):
         """Return a future of this loop."""
         return self.new_future()
 
+    def create_task(
+        self, coro: Coroutine[Any, Any, Any], *, name: object = None, context: object = None, **kwargs: Any
+    ) -> asyncio.Task[Any]:
+        """Run `coro` as a task; further keywords, such as eager_start, go to the task or its factory.
+
+        Raises:
+            TypeError: the task of this Python version, or the factory, does not take a keyword.
+        """
+        if kwargs or self.debug or self._task_factory is not None:
+            return super().create_task(coro, name=name, context=context, **kwargs)
+        if self.closed:
+            self.check_open()
+        if name is None and context is None:
+            return PyObject_Call(Task, (coro,), self.of_loop())
+        return Task(coro, loop=self, name=name, context=context)
+
     def get_debug(self) -> bool:
         """Tell whether debug mode is on."""
         return self.debug
 
     cdef object new_future(self):
-        # The keyword comes from a dictionary made once: a constructor in C takes it without a copy.
+        return PyObject_Call(Future, (), self.of_loop())
+
+    cdef dict of_loop(self):
+        """The keyword of constructors, in a dictionary made once: those in C take it without a copy."""
         if self.of_this_loop is None:
             self.of_this_loop = {"loop": self}
-        return PyObject_Call(Future, (), self.of_this_loop)
+        return self.of_this_loop
 
     def _dispose(self) -> None:
-        """Let go of the loop's own dictionary too, which holds the loop."""
+        """Let go of what holds the loop, too."""
         Engine._dispose(self)
         self.of_this_loop = None
+        self.bound_soon = None
 
     cdef object waiter(self, object sock, bint writing):
         """A future that is done when `sock` is ready; one that is given up may be forgotten."""
@@ -80,6 +224,7 @@ cdef class SocketEngine(Engine):
         ) if offset < view.len else 0
         number = errno
         if sent > 0:
+            self.bytes_sent += sent
             offset += sent
         if offset >= view.len:
             offset = -1
@@ -102,6 +247,7 @@ cdef class SocketEngine(Engine):
         cdef ssize_t got
         cdef Py_ssize_t room = nbytes
         cdef uint8_t *buffer
+        cdef bytes data
         self.check_socket(sock)
         while True:
             fd = sock.fileno()
@@ -109,24 +255,32 @@ cdef class SocketEngine(Engine):
                 buffer = self.receive_buffer()
                 got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
                 if got >= 0:
-                    return self.bytes_of(buffer, got)
+                    self.bytes_received += got
+                    return self.spares.bytes_of(buffer, got)
                 if errno != c.EAGAIN and errno != c.EINTR:
                     PyErr_SetFromErrno(PyExc_OSError)
             else:
                 try:
-                    return sock.recv(nbytes)
+                    data = sock.recv(nbytes)
                 except (BlockingIOError, InterruptedError):
                     pass
+                else:
+                    self.bytes_received += <size_t>len(data)
+                    return data
             await self.waiter(sock, False)
 
     async def sock_recv_into(self, sock: socket.socket, buf: object) -> int:
         """Receive into `buf`; returns the number of bytes, 0 at end of file."""
+        cdef size_t got
         self.check_socket(sock)
         while True:
             try:
-                return sock.recv_into(buf)
+                got = sock.recv_into(buf)
             except (BlockingIOError, InterruptedError):
                 pass
+            else:
+                self.bytes_received += got
+                return got
             await self.waiter(sock, False)
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, object]:
@@ -134,21 +288,28 @@ cdef class SocketEngine(Engine):
         self.check_socket(sock)
         while True:
             try:
-                return sock.recvfrom(bufsize)
+                data, address = sock.recvfrom(bufsize, c.MSG_DONTWAIT)
             except (BlockingIOError, InterruptedError):
                 pass
+            else:
+                self.bytes_received += <size_t>len(data)
+                return data, address
             await self.waiter(sock, False)
 
     async def sock_recvfrom_into(self, sock: socket.socket, buf: object, nbytes: int = 0) -> tuple[int, object]:
         """Receive one datagram into `buf`; returns its length and sender."""
+        cdef size_t got
         self.check_socket(sock)
         if not nbytes:
             nbytes = len(buf)
         while True:
             try:
-                return sock.recvfrom_into(buf, nbytes)
+                got, address = sock.recvfrom_into(buf, nbytes, c.MSG_DONTWAIT)
             except (BlockingIOError, InterruptedError):
                 pass
+            else:
+                self.bytes_received += got
+                return got, address
             await self.waiter(sock, False)
 
     async def sock_sendall(self, sock: socket.socket, data: object) -> None:
@@ -161,12 +322,16 @@ cdef class SocketEngine(Engine):
 
     async def sock_sendto(self, sock: socket.socket, data: object, address: object) -> int:
         """Send one datagram to `address`."""
+        cdef size_t sent
         self.check_socket(sock)
         while True:
             try:
-                return sock.sendto(data, address)
+                sent = sock.sendto(data, address)
             except (BlockingIOError, InterruptedError):
                 pass
+            else:
+                self.bytes_sent += sent
+                return sent
             await self.waiter(sock, True)
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, object]:
@@ -226,6 +391,7 @@ cdef class SocketEngine(Engine):
                     raise
                 if sent == 0:
                     break
+                self.bytes_sent += <size_t>sent
                 offset += sent
                 total += sent
                 left -= sent
@@ -233,3 +399,16 @@ cdef class SocketEngine(Engine):
         finally:
             if total:
                 os.lseek(source, offset, os.SEEK_SET)
+
+
+cdef int put_soon_in_place() except -1:
+    """Give the class its `call_soon`."""
+    cdef SoonMethod soon = SoonMethod.__new__(SoonMethod)
+    call_by(<PyObject *>SoonMethod, <char *>&soon.call - <char *><PyObject *>soon)
+    soon.call = <vectorcallfunc>soon_in_place
+    soon.function = Engine.call_soon
+    replace_method(<PyObject *>SocketEngine, "call_soon", soon)
+    return 0
+
+
+put_soon_in_place()

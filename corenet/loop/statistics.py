@@ -52,9 +52,9 @@ class LoopStatistics:
     stale_events: int
     #: Times that another thread has woken the sleeping loop.
     wakeups: int
-    #: Bytes received by stream and datagram transports.
+    #: Bytes received by transports and by the ``sock_*`` methods.
     bytes_received: int
-    #: Bytes that such transports have given to the kernel.
+    #: Bytes that they have given to the kernel, sendfile included.
     bytes_sent: int
     #: Slow callbacks in all.
     slow_count: int

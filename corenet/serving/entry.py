@@ -18,6 +18,7 @@ from corenet.limits import SERVE_BACKLOG, SERVE_GRACE, SERVE_WORKERS
 from corenet.serving.sockets import Address, open_sockets
 from corenet.serving.supervisor import Supervisor
 from corenet.serving.worker import App, Plan, kind_of, run_worker
+from corenet.transports.options import SocketOptions
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -37,6 +38,7 @@ def serve(
     backlog: int = SERVE_BACKLOG.default,
     ssl: "ssl_module.SSLContext | None" = None,
     debug: bool | None = None,
+    options: SocketOptions | None = None,
 ) -> None:
     """Serve `app` from several processes, each with a loop of its own, until SIGTERM or SIGINT.
 
@@ -51,6 +53,7 @@ def serve(
     `workers`: how many processes; None is one for each processor, 0 serves in this process, without a supervisor.
     `mode`: "reuseport" gives each worker a socket of its own, and the kernel spreads connections by their addresses;
     "exclusive" lets all accept from one, each in its turn. `grace`: seconds that open connections have after a stop.
+    `options` are set on every listening socket, which hands them down to the connections that it accepts.
 
     Signals: SIGTERM and SIGINT stop accepting, wait for `grace`, then cut off; a second one cuts off at once. SIGHUP
     replaces the workers one by one, each by a new one that is ready before the old one stops; no connection is lost.
@@ -76,8 +79,12 @@ def serve(
         raise RuntimeError("serve() cannot be called while a loop is running")
     if isinstance(listen, int | str | socket.socket) or is_pair(listen):
         listen = [listen]  # type: ignore[list-item]
-    sockets = open_sockets(listen, workers, own=mode == "reuseport", backlog=backlog)
-    plan = Plan(app, sockets.shared(), grace, backlog, ssl, debug)
+    if options is not None:
+        if options.reuse_port is False and mode == "reuseport" and workers > 1:
+            raise ValueError("options.reuse_port=False contradicts mode='reuseport'; mode='exclusive' does without")
+        backlog = backlog if options.backlog is None else options.backlog
+    sockets = open_sockets(listen, workers, own=mode == "reuseport", backlog=backlog, options=options)
+    plan = Plan(app, sockets.shared(), grace, backlog, ssl, debug, options)
     try:
         status = Supervisor(plan, sockets).run() if workers else serve_here(plan, sockets.shares[0])
     finally:

@@ -7,13 +7,18 @@ Unix sockets cannot be spread by the kernel, so they are shared in both modes.
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from corenet.loop.listening import bind_unix
+from corenet.loop.listening import bind_tcp, bind_unix
+from corenet.loop.server import remove_socket_file
+from corenet.transports.options import SocketOptions
 
 __all__ = ["Address", "Sockets", "open_sockets", "parse"]
+
+ENDPOINT = re.compile(r"(?:\[([^\[\]]*:[^\[\]]*)\]|([^\[\]:\s]*)):([0-9]{1,5})")
 
 Address: TypeAlias = int | str | tuple[str, int] | socket.socket
 
@@ -39,11 +44,7 @@ class Sockets:
             for sock in share:
                 sock.close()
         for path, inode in self.files:
-            try:
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
-            except FileNotFoundError:
-                continue
+            remove_socket_file(path, inode)
 
 
 def parse(address: Address) -> tuple[str, int] | str | socket.socket:
@@ -63,10 +64,10 @@ def parse(address: Address) -> tuple[str, int] | str | socket.socket:
             if address == "unix:":
                 raise ValueError("'unix:' needs a path")
             return address.removeprefix("unix:")
-        host, colon, text = address.rpartition(":")
-        if not colon or not text.isdecimal() or (":" in host and not host.startswith("[")):
+        found = ENDPOINT.fullmatch(address)
+        if found is None:
             raise ValueError(f"{address!r} is not host:port, [v6]:port, :port or unix:path")
-        host, port = host.removeprefix("[").removesuffix("]"), int(text)
+        host, port = found[1] or found[2] or "", int(found[3])
     elif isinstance(address, tuple) and len(address) == 2 and isinstance(address[1], int):
         host, port = address
     else:
@@ -76,12 +77,14 @@ def parse(address: Address) -> tuple[str, int] | str | socket.socket:
     return host, port
 
 
-def open_sockets(addresses: Iterable[Address], workers: int, *, own: bool, backlog: int) -> Sockets:
+def open_sockets(
+    addresses: Iterable[Address], workers: int, *, own: bool, backlog: int, options: SocketOptions | None = None
+) -> Sockets:
     """Bind and listen at every address; `own` gives each worker a socket of its own where the kernel can.
 
     Raises:
         OSError: an address cannot be bound or a name is not known.
-        ValueError: an address cannot be read, or a given socket is not a bound stream socket.
+        ValueError: an address cannot be read, a given socket is not a bound stream socket, or an option does not apply.
     """
     shares: list[list[socket.socket]] = [[] for _ in range(max(workers, 1))]
     opened = Sockets(shares, [])
@@ -89,14 +92,16 @@ def open_sockets(addresses: Iterable[Address], workers: int, *, own: bool, backl
         for address in [parse(one) for one in addresses]:
             if isinstance(address, socket.socket):
                 check_given(address)
+                if options is not None:
+                    options.apply(address, "listen")
                 share(shares, address)
             elif isinstance(address, str):
-                sock = bind_unix(address, None)
+                sock = bind_unix(address, options)
                 share(shares, sock)
                 opened.files.append((address, os.stat(address).st_ino))
             else:
                 for family, bound in resolve(*address):
-                    open_tcp(shares, family, bound, own)
+                    open_tcp(shares, family, bound, own, options)
         for sock in {sock.fileno(): sock for part in shares for sock in part}.values():
             sock.setblocking(False)
             sock.listen(backlog)
@@ -106,30 +111,39 @@ def open_sockets(addresses: Iterable[Address], workers: int, *, own: bool, backl
     return opened
 
 
-def open_tcp(shares: list[list[socket.socket]], family: int, address: tuple[str, int], own: bool) -> None:
+def open_tcp(
+    shares: list[list[socket.socket]], family: int, address: tuple[str, int], own: bool, options: SocketOptions | None
+) -> None:
     """One socket for each share, or one for all; a port left to the kernel is the same for all."""
     if not own:
-        share(shares, bind_tcp(family, address, False))
+        share(shares, bound_tcp(family, address, False, options))
         return
     for part in shares:
-        sock = bind_tcp(family, address, len(shares) > 1)
+        sock = bound_tcp(family, address, len(shares) > 1, options)
         part.append(sock)
         address = (address[0], sock.getsockname()[1])
 
 
-def bind_tcp(family: int, address: tuple[str, int], reuse_port: bool) -> socket.socket:
+def bound_tcp(
+    family: int, address: tuple[str, int], reuse_port: bool, options: SocketOptions | None
+) -> socket.socket:
     """A bound TCP socket."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-    except OSError as error:
+        if options is not None:
+            options.apply(sock, "listen")
+        try:
+            bind_tcp(
+                sock,
+                address,
+                reuse_address=options is None or options.reuse_address is None,
+                reuse_port=reuse_port,
+            )
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {address[0]} port {address[1]}: {error.strerror}") from None
+    except BaseException:
         sock.close()
-        raise OSError(error.errno, f"cannot listen on {address[0]} port {address[1]}: {error.strerror}") from None
+        raise
     return sock
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, runti
 
 from corenet.limits import SERVE_CANCEL, SERVE_SETTLE
 from corenet.loop import Loop, new_event_loop
+from corenet.transports.options import SocketOptions
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -54,6 +55,7 @@ class Plan:
     backlog: int
     ssl: "ssl_module.SSLContext | None"
     debug: bool | None
+    options: SocketOptions | None
 
 
 class Worker:
@@ -120,13 +122,17 @@ class Worker:
         loop = cast(Loop, asyncio.get_running_loop())
         servers: list[Any] = []
         for sock in self.sockets:
-            backlog, ssl = self._plan.backlog, self._plan.ssl
+            backlog, ssl, options = self._plan.backlog, self._plan.ssl, self._plan.options
             if sock.family == socket.AF_UNIX:  # its file belongs to the supervisor
                 servers.append(
-                    await loop.create_unix_server(factory, sock=sock, backlog=backlog, ssl=ssl, cleanup_socket=False)
+                    await loop.create_unix_server(
+                        factory, sock=sock, backlog=backlog, ssl=ssl, cleanup_socket=False, options=options
+                    )
                 )
             else:
-                servers.append(await loop.create_server(factory, sock=sock, backlog=backlog, ssl=ssl))
+                servers.append(
+                    await loop.create_server(factory, sock=sock, backlog=backlog, ssl=ssl, options=options)
+                )
         await self.until_stopped()
         for server in servers:
             server.close()

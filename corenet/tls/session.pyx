@@ -262,7 +262,7 @@ cdef class TlsSession(Consumer):
         if self.state == HANDSHAKE:
             self.handshake_failed(ConnectionResetError("the peer ended the connection during the TLS handshake"))
         elif self.state == OPEN:
-            if self.reading_paused:
+            if self.reading_paused or self.resuming:
                 # What was received before must still be read.
                 return True
             self.begin_shutdown()
@@ -493,11 +493,15 @@ cdef class TlsSession(Consumer):
 
     def pause_reading(self) -> None:
         """Hand no more data to the protocol; some may still be received, up to the read buffer's mark."""
+        if isinstance(self.protocol, Consumer):
+            (<Consumer>self.protocol).source_paused()
         self.reading_paused = True
 
     def resume_reading(self) -> None:
         """Hand data to the protocol again, from the next turn on."""
         if not self.reading_paused:
+            return
+        if isinstance(self.protocol, Consumer) and not (<Consumer>self.protocol).source_resumed():
             return
         self.reading_paused = False
         if not self.resuming and self.state < ENDING:

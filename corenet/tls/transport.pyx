@@ -49,21 +49,16 @@ cdef class TlsTransport(TlsSession):
         """Send `data`; never blocks. It is encrypted before this returns, so mutable data may be changed then."""
         if not PyBytes_CheckExact(data) and not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
-        if not data or not self.begin_write():
-            return
-        try:
-            self.encrypt(data)
-            self.written()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.fatal(error, "Fatal error on SSL protocol")
+        self.put(data)
 
     def writelines(self, list_of_data: object) -> None:
         """Send several pieces; they are joined, since one record for all costs less than one for each."""
-        cdef bytes data = b"".join(list_of_data)
+        self.put(b"".join(list_of_data))
+
+    cdef int put(self, object data) except -1:
+        """Encrypt `data` and decide when it leaves; what goes wrong ends the connection."""
         if not data or not self.begin_write():
-            return
+            return 0
         try:
             self.encrypt(data)
             self.written()
@@ -71,6 +66,7 @@ cdef class TlsTransport(TlsSession):
             raise
         except BaseException as error:
             self.fatal(error, "Fatal error on SSL protocol")
+        return 0
 
     def write_frame(self, payload: object) -> None:
         """Send `payload` as one frame of the protocol's framing, header and payload in one TLS record if they fit.
@@ -141,18 +137,34 @@ cdef class TlsTransport(TlsSession):
         return 0
 
     cdef int written(self) except -1:
-        """Decide when what was encrypted leaves: at once, with the batch, or at the end of the turn."""
+        """Decide when what was encrypted leaves: at once, with the batch, at the end of the callback or of the turn."""
         if self.state != OPEN:
             return self.control_writing()
         if self.inside:
             if self.fresh >= GATHER:
                 return self.hand_down(False)
             return 0
-        if self.stream is None or self.stream.last_turn != self.loop.turn or self.fresh >= GATHER:
+        if self.stream is None or self.fresh >= GATHER:
             return self.hand_down(False)
-        if not self.flush_due:
-            self.flush_due = True
-            self.loop.at_turn_end(self)
+        if self.flush_due:
+            self.several = True
+            return 0
+        if self.stream.last_turn == self.loop.turn:
+            self.flush_due = self.several = True
+            return self.loop.at_turn_end(self)
+        if not (self.loop.in_callback and self.several):
+            return self.hand_down(False)
+        # As a stream does that was last written to in several pieces (`corenet.transports.streambase`).
+        self.flush_due = True
+        self.several = False
+        return self.loop.at_callback_end(self)
+
+    cdef int send_collected(self) except -1:
+        """Offer the kernel what waits for no other reason than that its callback has not returned."""
+        if self.flush_due and self.state == OPEN:
+            self.hand_down(False)
+            if self.stream is not None:
+                self.stream.send_collected()
         return 0
 
     cdef int on_turn_end(self) except -1:
@@ -228,7 +240,8 @@ cdef class TlsTransport(TlsSession):
         return (self.write_low, self.write_high)
 
     def get_write_buffer_size(self) -> int:
-        """Return the number of bytes that the transport below has not taken yet."""
+        """Return the number of bytes that the kernel has not taken yet."""
+        self.send_collected()
         return self.unsent()
 
     def can_write_eof(self) -> bool:
@@ -305,6 +318,7 @@ cdef class TlsTransport(TlsSession):
 
     def abort(self) -> None:
         """Close at once; what waits to be sent is lost, connection_lost(None) follows."""
+        self.send_collected()
         self._force_close(None)
 
     def _force_close(self, error: BaseException | None) -> None:

@@ -1,15 +1,21 @@
 """Transports: streams, datagrams, listeners and pipes on the engine of `corenet.core`.
 
 They are made by the loop; what stands here are the constructors it uses and the types for annotations. The C door
-for native datagram handlers is ``corenet/transports/datagram.pxd``.
+for native datagram handlers is ``corenet/transports/datagram.pxd``. Listeners, datagrams and pipes are loaded when
+first used.
 """
 
-from corenet.transports.datagram import DatagramTransport, make_datagram
-from corenet.transports.listener import Listener
-from corenet.transports.options import SocketOptions
-from corenet.transports.peer import PeerAddress
-from corenet.transports.pipe import ReadPipeTransport, WritePipeTransport, make_read_pipe, make_write_pipe
+from typing import TYPE_CHECKING
+
+from corenet.core import names_loaded_late
 from corenet.transports.stream import Roster, StreamTransport, make_stream
+
+if TYPE_CHECKING:
+    from corenet.transports.datagram import DatagramTransport, make_datagram
+    from corenet.transports.listener import Listener
+    from corenet.transports.options import SocketOptions
+    from corenet.transports.peer import PeerAddress
+    from corenet.transports.pipe import ReadPipeTransport, WritePipeTransport, make_read_pipe, make_write_pipe
 
 __all__ = [
     "DatagramTransport",
@@ -25,3 +31,19 @@ __all__ = [
     "make_stream",
     "make_write_pipe",
 ]
+
+_DATAGRAM = "corenet.transports.datagram"
+_PIPE = "corenet.transports.pipe"
+_LAZY = {
+    "DatagramTransport": _DATAGRAM,
+    "Listener": "corenet.transports.listener",
+    "PeerAddress": "corenet.transports.peer",
+    "ReadPipeTransport": _PIPE,
+    "SocketOptions": "corenet.transports.options",
+    "WritePipeTransport": _PIPE,
+    "make_datagram": _DATAGRAM,
+    "make_read_pipe": _PIPE,
+    "make_write_pipe": _PIPE,
+}
+
+__getattr__, __dir__ = names_loaded_late(globals(), _LAZY)

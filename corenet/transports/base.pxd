@@ -1,6 +1,7 @@
 """C door of what every transport shares: loop, protocol, context, marks of the write buffer, end of life.
 
 `interest` is what the poller was told; `reading` and `writing` are what is wanted; `update` makes the two agree.
+While a transport is `corked`, what is written waits until the protocol's callback returns.
 """
 
 from libc.stdint cimport uint32_t
@@ -37,9 +38,11 @@ cdef class Transport(Watcher):
     cdef bint paused
     cdef bint protocol_paused
     cdef bint protocol_connected
+    cdef bint corked
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra) except -1
     cdef int update(self) except -1
+    cdef int unheeded(self) except -1
     cdef Py_ssize_t buffered_size(self) noexcept
     cdef void drop_buffer(self) noexcept
     cdef int maybe_pause(self) except -1

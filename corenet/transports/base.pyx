@@ -19,10 +19,15 @@ from corenet.core cimport sys as c
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport Handle, new_handle
 from corenet.core.poller cimport Watcher
-from corenet.core.sys cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, PyObject_VectorcallMethod
+from corenet.core.sys cimport (
+    PyContext_CopyCurrent,
+    PyContext_Enter,
+    PyContext_Exit,
+    PyObject_VectorcallMethod,
+    propagate,
+)
 
 from corenet.limits import WRITE_HIGH_WATER
-from corenet.transports.options import read_options
 
 cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATER.default
 
@@ -30,10 +35,6 @@ cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATER.default
 cdef object os_error(int number):
     """The OSError, of the right subclass, for `number`."""
     return OSError(number, os.strerror(number))
-
-
-cdef int propagate() except -1:
-    return -1
 
 
 cdef object call_method0(object receiver, object name):
@@ -98,12 +99,13 @@ cdef class Transport(Watcher):
         self.low = HIGH_WATER // 4
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra) except -1:
-        """Take over `fd`; nothing is registered yet."""
+        """Take over `fd`; nothing is registered yet. When this fails, `fd` is still the caller's to close."""
         self.loop = loop
-        self.fd = fd
         self.extra = extra
         self.context = PyContext_CopyCurrent()
         self.adopt(protocol)
+        # Last: an object that is dropped half-made would close it, and the caller would close it again.
+        self.fd = fd
         return 0
 
     cdef int adopt(self, object protocol) except -1:
@@ -121,14 +123,20 @@ cdef class Transport(Watcher):
         if wanted == self.interest:
             return 0
         if wanted == 0:
-            self.interest = 0
-            self.loop.poller.remove(self.fd)
+            self.unheeded()
         elif self.interest == 0:
             self.loop.poller.add(self.fd, wanted, self)
             self.interest = wanted
         else:
             self.loop.poller.modify(self.fd, wanted)
             self.interest = wanted
+        return 0
+
+    cdef int unheeded(self) except -1:
+        """Leave the poller: a hang-up that nobody waits for would wake us for ever. `update` registers anew."""
+        if self.interest:
+            self.interest = 0
+            self.loop.poller.remove(self.fd)
         return 0
 
     cdef Py_ssize_t buffered_size(self) noexcept:
@@ -201,7 +209,11 @@ cdef class Transport(Watcher):
         found = self.lookup_extra(name)
         if found is None and name == "socket_options" and self.fd >= 0:
             sock = self.get_extra_info("socket")
-            return default if sock is None else read_options(sock)
+            if sock is None:
+                return default
+            from corenet.transports.options import read_options
+
+            return read_options(sock)
         return default if found is None else found
 
     def set_protocol(self, protocol: object) -> None:

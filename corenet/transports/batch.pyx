@@ -154,6 +154,15 @@ cdef uint32_t read_control(Batch *batch, int slot) noexcept nogil:
 # --- sending ------------------------------------------------------------------------------------------------------
 
 
+cdef inline size_t write_entry(cmsghdr *entry, int level, int kind, const void *data, size_t size) noexcept nogil:
+    """Write one control message; returns how far behind it the next one begins."""
+    entry.cmsg_level = level
+    entry.cmsg_type = kind
+    entry.cmsg_len = c.CMSG_LEN(size)
+    c.memcpy(c.CMSG_DATA(entry), data, size)
+    return c.CMSG_SPACE(size)
+
+
 cdef size_t write_control(uint8_t *room, const Origin *origin, size_t segment) noexcept nogil:
     """Write what must go with a message into `room`, of CONTROL bytes; returns the length."""
     cdef msghdr header
@@ -171,27 +180,15 @@ cdef size_t write_control(uint8_t *room, const Origin *origin, size_t segment) n
         # No interface: which one leads to the peer is for the routes to say.
         c.memset(&v4, 0, sizeof(in_pktinfo))
         c.memcpy(&v4.ipi_spec_dst, origin.address, 4)
-        entry.cmsg_level = c.IPPROTO_IP
-        entry.cmsg_type = c.IP_PKTINFO
-        entry.cmsg_len = c.CMSG_LEN(sizeof(in_pktinfo))
-        c.memcpy(c.CMSG_DATA(entry), &v4, sizeof(in_pktinfo))
-        length = c.CMSG_SPACE(sizeof(in_pktinfo))
+        length = write_entry(entry, c.IPPROTO_IP, c.IP_PKTINFO, &v4, sizeof(in_pktinfo))
         entry = <cmsghdr *>(room + length)
     elif origin != NULL and origin.family == c.AF_INET6:
         c.memset(&v6, 0, sizeof(in6_pktinfo))
         c.memcpy(&v6.ipi6_addr, origin.address, 16)
-        entry.cmsg_level = c.IPPROTO_IPV6
-        entry.cmsg_type = c.IPV6_PKTINFO
-        entry.cmsg_len = c.CMSG_LEN(sizeof(in6_pktinfo))
-        c.memcpy(c.CMSG_DATA(entry), &v6, sizeof(in6_pktinfo))
-        length = c.CMSG_SPACE(sizeof(in6_pktinfo))
+        length = write_entry(entry, c.IPPROTO_IPV6, c.IPV6_PKTINFO, &v6, sizeof(in6_pktinfo))
         entry = <cmsghdr *>(room + length)
     if segment:
-        entry.cmsg_level = c.SOL_UDP
-        entry.cmsg_type = c.UDP_SEGMENT
-        entry.cmsg_len = c.CMSG_LEN(sizeof(uint16_t))
-        c.memcpy(c.CMSG_DATA(entry), &size, sizeof(uint16_t))
-        length += c.CMSG_SPACE(sizeof(uint16_t))
+        length += write_entry(entry, c.SOL_UDP, c.UDP_SEGMENT, &size, sizeof(uint16_t))
     return length
 
 

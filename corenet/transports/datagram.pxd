@@ -4,7 +4,7 @@
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from corenet.core.engine cimport Engine
 from corenet.core.sys cimport sockaddr, sockaddr_storage, socklen_t
@@ -15,15 +15,12 @@ from corenet.transports.native cimport Datagram, NativeDoor, native_handler
 
 cdef class DatagramTransport(Transport):
     cdef int family
-    cdef bint corked
-    cdef bint flush_due
     cdef object address
     cdef object many
     cdef object keep_alive
     cdef unsigned long long handled
     cdef unsigned long long dropped
     cdef unsigned long long passed_on
-    cdef uint64_t last_turn
     cdef DatagramQueue queue
     cdef bint udp
     cdef NativeDoor door

@@ -20,7 +20,7 @@ from cpython.bytes cimport (
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_DATAGRAM, born, died
@@ -30,6 +30,7 @@ from corenet.core.sys cimport (
     PyContext_Exit,
     PyObject_VectorcallMethod,
     errno,
+    propagate,
     sockaddr,
     sockaddr_storage,
     socklen_t,
@@ -54,15 +55,10 @@ from corenet.transports.native cimport native_handler, native_turn
 
 from corenet.limits import DATAGRAM_BUDGET, DATAGRAM_RUN, LOST_WRITES_BEFORE_WARNING
 from corenet.transports import faces
-from corenet.transports.options import read_options
 
 cdef int BUDGET = DATAGRAM_BUDGET.default
 cdef size_t LARGEST_RUN = DATAGRAM_RUN.default
 cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING.default
-
-
-cdef int propagate() except -1:
-    return -1
 
 
 @cython.final
@@ -70,7 +66,6 @@ cdef class DatagramTransport(Transport):
     """One datagram socket, connected or not."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        self.last_turn = <uint64_t>-1
         born(KIND_DATAGRAM)
 
     def __dealloc__(self) -> None:
@@ -166,15 +161,8 @@ cdef class DatagramTransport(Transport):
         finally:
             self.corked = False
             PyContext_Exit(context)
-        if not useful and self.interest:
-            self.loop.poller.remove(self.fd)
-            self.interest = 0
-        return 0
-
-    cdef int on_turn_end(self) except -1:
-        self.flush_due = False
-        if self.queue.count and not self.writing:
-            self.flush()
+        if not useful:
+            self.unheeded()
         return 0
 
     cdef int receive_native(self) except -2:
@@ -497,6 +485,8 @@ cdef class DatagramTransport(Transport):
         if self.fd < 0:
             return None
         if name == "socket_options":
+            from corenet.transports.options import read_options
+
             return read_options(self.sock, cut_datagrams=self.door.longest > 0 if self.udp else None)
         if name == "socket":
             found = TransportSocket(self.sock)

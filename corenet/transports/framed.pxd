@@ -18,7 +18,9 @@ cdef class FrameSplitter(Consumer):
     cdef list backlog           # frames not handed on yet, from backlog_at
     cdef Py_ssize_t backlog_at
     cdef Py_ssize_t batch
-    cdef bint paused
+    cdef bint paused            # by pause_frames
+    cdef bint stopped           # by pause_reading of a transport that tells us
+    cdef bint resume_due        # such a transport was to resume, and waits for our backlog
     cdef bint inside            # frames_received is running
     cdef bint ended             # no more frames: the peer's end was told, or we failed
     cdef bint eof_due           # the peer has ended while frames still wait

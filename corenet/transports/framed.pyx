@@ -3,7 +3,8 @@
 On our own streams bytes are received into blocks that views can keep (or into the loop's buffer when frames are to be
 bytes) and never become an object as a whole; on any other transport, TLS included, the same code runs on what
 ``data_received`` brings. One read's frames are the unit of work: pausing in between leaves at most that many waiting,
-and when another protocol takes the transport over, what was not handed on as frames goes to it as it came.
+since nothing is received until they were handed on, and when another protocol takes the transport over, what was not
+handed on as frames goes to it as it came.
 """
 
 import asyncio
@@ -114,7 +115,7 @@ cdef class FrameSplitter(Consumer):
             # Paused on a transport that delivered once more.
             self.backlog.extend(frames)
             return 0
-        if self.paused or self.inside or len(frames) > self.batch:
+        if self.paused or self.stopped or self.inside or len(frames) > self.batch:
             self.backlog = frames
             self.backlog_at = 0
             return self.hand_on_backlog()
@@ -137,7 +138,7 @@ cdef class FrameSplitter(Consumer):
             return 0
         self.inside = True
         try:
-            while self.backlog is not None and not self.paused and self.successor is None:
+            while self.backlog is not None and not self.paused and not self.stopped and self.successor is None:
                 if self.transport is not None and self.transport.is_closing():
                     # As with any protocol: nothing more after close().
                     self.backlog = None
@@ -165,7 +166,7 @@ cdef class FrameSplitter(Consumer):
         """Go on after `pause_frames`; frames that wait come in the next turn of the loop."""
         if not self.paused:
             return
-        self.paused = False
+        self.paused = self.stopped = False
         if self.gone or self.ended:
             return
         if self.backlog is None and self.failure is None and not self.eof_due:
@@ -173,9 +174,25 @@ cdef class FrameSplitter(Consumer):
         else:
             asyncio.get_running_loop().call_soon(self._go_on)
 
+    cdef int source_paused(self) except -1:
+        self.stopped = True
+        self.resume_due = False
+        return 0
+
+    cdef bint source_resumed(self) except -1:
+        self.stopped = self.resume_due = False
+        if self.gone or self.ended:
+            return True
+        if not self.paused:
+            if self.backlog is None and self.failure is None and not self.eof_due:
+                return True
+            asyncio.get_running_loop().call_soon(self._go_on)
+        self.resume_due = True
+        return False
+
     def _go_on(self) -> None:
         """Hand on what waited, then what comes after it."""
-        if self.paused or self.gone or self.ended:
+        if self.paused or self.stopped or self.gone or self.ended:
             return
         try:
             self.go_on()
@@ -194,7 +211,7 @@ cdef class FrameSplitter(Consumer):
     cdef int go_on(self) except -1:
         if self.backlog is not None:
             self.hand_on_backlog()
-        if self.paused or self.gone or self.ended:
+        if self.paused or self.stopped or self.gone or self.ended:
             return 0
         if self.failure is not None:
             return self.fail()
@@ -208,7 +225,7 @@ cdef class FrameSplitter(Consumer):
 
     @property
     def pending(self) -> int:
-        """How many received bytes wait: of an incomplete frame, and of frames held back by `pause_frames`."""
+        """How many received bytes wait: of an incomplete frame, and of frames held back by a pause."""
         cdef Py_ssize_t size = self.framer.pending
         if self.backlog is not None:
             for frame in self.backlog[self.backlog_at:]:
@@ -289,8 +306,9 @@ cdef class FrameSplitter(Consumer):
         cdef object transport = self.transport
         self.successor = None
         self.gone = True
-        if self.paused:
-            self.paused = False
+        self.stopped = False
+        if self.paused or self.resume_due:
+            self.paused = self.resume_due = False
             transport.resume_reading()
         if isinstance(successor, FrameSplitter) and (<FrameSplitter>successor).transport is None:
             (<FrameSplitter>successor).transport = self.transport

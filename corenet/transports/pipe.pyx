@@ -15,15 +15,12 @@ from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_PIPE, born, died
 from corenet.core.engine cimport Engine
 from corenet.core.poller cimport Watcher
+from corenet.core.sys cimport propagate
 from corenet.transports.base cimport Transport, call_method0
 from corenet.transports.streambase cimport StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
 from corenet.transports import faces
-
-
-cdef int propagate() except -1:
-    return -1
 
 
 @cython.final
@@ -135,9 +132,14 @@ cdef StreamBase attach_pipe(StreamBase transport, Engine loop, object pipe, obje
     elif present is not None:
         loop.descriptor(fd)
         loop.poller.remove(fd)
-    os.set_blocking(fd, False)
-    transport.sock = owner
-    transport.attach(loop, fd, protocol, {"pipe": pipe} if extra is None else {**extra, "pipe": pipe})
+    try:
+        os.set_blocking(fd, False)
+        transport.sock = owner
+        transport.attach(loop, fd, protocol, {"pipe": pipe} if extra is None else {**extra, "pipe": pipe})
+    except BaseException:
+        if owner is not pipe:
+            os.close(fd)
+        raise
     loop.soon(transport._begin, (waiter,), None)
     return transport
 

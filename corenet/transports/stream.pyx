@@ -29,6 +29,7 @@ cdef class StreamTransport(StreamBase):
     """One connected stream socket."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
+        self.collects = True
         born(KIND_STREAM)
 
     def __dealloc__(self) -> None:

@@ -24,6 +24,10 @@ cdef class Consumer(Watcher):
     # Called when it was put on a transport, and when `protocol` has taken its place there.
     cdef int adopted(self, object transport) except -1
     cdef int replaced(self, object protocol) except -1
+    # Called by pause_reading, also when reading is paused already; and by resume_reading, which does nothing more when
+    # the answer is False: the consumer has something to hand on first and calls resume_reading again.
+    cdef int source_paused(self) except -1
+    cdef bint source_resumed(self) except -1
     # Write each of `payloads` as a frame of the framing that this protocol speaks, on any transport.
     cdef int send_frames(self, object transport, object payloads) except -1
 
@@ -33,12 +37,15 @@ cdef class StreamBase(Transport):
     cdef bytes pending
     cdef object empty_waiter
     cdef uint64_t last_turn
-    cdef bint corked
     cdef bint flush_due
     cdef bint eof_requested
     cdef bint eof_seen
     cdef bint gathering
+    cdef bint collects      # what one callback of the loop writes may leave together
+    cdef bint held          # what waits leaves when the callback that runs has returned
+    cdef bint several       # the last turn or callback that wrote wrote more than one piece
     cdef int kind
+    cdef int expected       # how much came with the last event, when that is worth a receive without a copy, else 0
 
     cdef ssize_t take(self, void *data, size_t length) noexcept
     cdef ssize_t give(self, const void *data, size_t length) noexcept nogil
@@ -49,10 +56,13 @@ cdef class StreamBase(Transport):
     cdef int receive_consumed(self) except -1
     cdef int receive_into(self) except -1
     cdef int on_eof(self) except -1
+    cdef int write_bytes(self, bytes data) except -1
     cdef int submit(self, object owner, const char *data, size_t length) except -1
     cdef int enqueue(self, object owner, const char *data, size_t length) except -1
     cdef int after_enqueue(self) except -1
+    cdef int leave_later(self) except -1
     cdef int flush(self) except -1
+    cdef int send_collected(self) except -1
     cdef int write_failed(self, int number) except -1
     cdef int drained(self) except -1
     cdef int callback_failed(self, str message) except -1

@@ -2,8 +2,11 @@
 
 Reading: one ``recv`` an event into the loop's own buffer, GIL kept because the call cannot block; a short read ends
 the turn of the descriptor, full ones go on under a budget. A hang-up means "read on until 0", never "close".
-Writing: the first write of a turn goes to the kernel at once, later ones of the same turn and all writes inside the
-protocol's own callback are collected and leave in one ``sendmsg``. What the kernel does not take waits for EPOLLOUT.
+Writing: what the protocol's own callback writes leaves in one call when it returns. Elsewhere the first write of a turn
+goes to the kernel at once and later ones leave with the turn; but where a socket was last written to in several pieces,
+those of one callback of the loop (a step of a task) leave together when that callback returns. So head and body of a
+response are one call from the second response on, and who writes once and then blocks the thread has sent, as with
+asyncio. Pipes are never kept waiting. What the kernel does not take waits for EPOLLOUT.
 What kind of protocol is served is decided once, in `adopt`, and looked at in one place, `on_events`.
 """
 
@@ -25,6 +28,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from corenet.core cimport sys as c
 from corenet.core.engine cimport SCRATCH_SIZE
 from corenet.core.poller cimport Watcher
+from corenet.core.spares cimport Spare, Spares
 from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
@@ -32,12 +36,23 @@ from corenet.core.sys cimport (
     errno,
     msghdr,
     peek_bytes,
+    propagate,
 )
 from corenet.transports.base cimport Transport, call_method0, call_method1, os_error
 from corenet.transports.writequeue cimport VECTOR_LIMIT, queue_consume, queue_free, queue_push
 
-from corenet.limits import LOST_WRITES_BEFORE_WARNING, READ_BUDGET, SEND_RELEASE, WRITE_COPY, WRITE_CORK
+from corenet.limits import (
+    LOST_WRITES_BEFORE_WARNING,
+    READ_BUDGET,
+    RECEIVE_DIRECT,
+    SEND_RELEASE,
+    TURN_FRESH,
+    WRITE_COPY,
+    WRITE_CORK,
+)
 
+cdef Py_ssize_t DIRECT = RECEIVE_DIRECT.default
+cdef unsigned long long FRESH = TURN_FRESH.default
 cdef int READS = READ_BUDGET.default
 cdef size_t RELEASE_ABOVE = SEND_RELEASE.default
 cdef size_t CORK = WRITE_CORK.default
@@ -45,10 +60,7 @@ cdef size_t COPY_BELOW = WRITE_COPY.default
 cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING.default
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
-
-
-cdef int propagate() except -1:
-    return -1
+cdef object StreamReaderProtocol = asyncio.StreamReaderProtocol
 
 
 cdef class Consumer(Watcher):
@@ -66,6 +78,12 @@ cdef class Consumer(Watcher):
     cdef int replaced(self, object protocol) except -1:
         return 0
 
+    cdef int source_paused(self) except -1:
+        return 0
+
+    cdef bint source_resumed(self) except -1:
+        return True
+
     cdef int send_frames(self, object transport, object payloads) except -1:
         raise TypeError(f"{type(self).__name__} has no framing; frames are written by way of a FramedProtocol")
 
@@ -80,6 +98,28 @@ cdef inline bint undisturbed(StreamBase self) noexcept:
         or self.eof_requested
         or self.empty_waiter is not None
     )
+
+
+cdef inline bint collecting(StreamBase self) noexcept:
+    """A callback of the loop runs that is expected to write more to this socket."""
+    return self.loop.in_callback and (self.held or (self.several and self.collects))
+
+
+cdef inline bint held_back(StreamBase self, bytes data, Py_ssize_t length) except -1:
+    """Keep `data` if it is the first piece of a callback, which leaves at its end: the common answer."""
+    if (
+        (self.corked or collecting(self))
+        and self.pending is None
+        and self.queue.count == 0
+        and undisturbed(self)
+        and 0 < length <= self.high
+        and <size_t>length < CORK
+    ):
+        self.pending = data
+        if not self.corked:
+            self.leave_later()
+        return True
+    return False
 
 
 cdef class StreamBase(Transport):
@@ -124,6 +164,9 @@ cdef class StreamBase(Transport):
             self.kind = BUFFERED
         else:
             self.kind = PLAIN
+            if isinstance(protocol, StreamReaderProtocol):
+                from corenet.transports.received import keep_received
+                keep_received(protocol)
         self.protocol = protocol
         self.protocol_connected = True
         if self.consumer is not None:
@@ -170,6 +213,7 @@ cdef class StreamBase(Transport):
     cdef int on_events(self, uint32_t events) except -1:
         cdef bint useful = False
         cdef object context = self.context
+        cdef unsigned long long before = self.loop.bytes_received
         if context is None or self.fd < 0:
             return 0
         PyContext_Enter(context)
@@ -192,14 +236,15 @@ cdef class StreamBase(Transport):
         finally:
             self.corked = False
             PyContext_Exit(context)
-        if not useful and self.interest:
-            # A hang-up that nobody waits for would wake us for ever; `update` registers anew when somebody does.
-            self.loop.poller.remove(self.fd)
-            self.interest = 0
+        if not useful:
+            self.unheeded()
+        if self.loop.bytes_received - before >= FRESH:
+            self.loop.received_much()
         return 0
 
     cdef int on_turn_end(self) except -1:
         self.flush_due = False
+        self.held = False
         if (self.pending is not None or self.queue.count) and not self.writing:
             self.flush()
         return 0
@@ -207,22 +252,35 @@ cdef class StreamBase(Transport):
     cdef int receive(self) except -1:
         cdef uint8_t *buffer = self.loop.receive_buffer()
         cdef ssize_t got
+        cdef Py_ssize_t asked
+        cdef Py_ssize_t total = 0
         cdef int left = READS
         cdef PyObject *arguments[2]
         cdef PyObject *result
         cdef bytes data
+        cdef Spares spares = self.loop.spares
+        # With more room than is expected: a receive that fills it says nothing of what is left.
+        cdef Spare *spare = spares.find(self.expected + 1) if self.expected else NULL
         while left > 0 and self.reading:
             left -= 1
-            got = self.take(buffer, SCRATCH_SIZE)
+            if spare == NULL:
+                asked = SCRATCH_SIZE
+                got = self.take(buffer, asked)
+            else:
+                asked = spare.room
+                got = self.take(PyBytes_AS_STRING(<bytes>spare.owner), asked)
             if got > 0:
-                data = self.loop.bytes_of(buffer, got)
+                data = spares.bytes_of(buffer, got) if spare == NULL else spares.settle(spare, got)
+                spare = NULL
+                total += got
+                self.expected = <int>total if total >= DIRECT else 0
                 arguments[0] = <PyObject *>self.protocol
                 arguments[1] = <PyObject *>data
                 result = PyObject_VectorcallMethod("data_received", arguments, 2, NULL)
                 if result == NULL:
                     return self.callback_failed("Fatal error: protocol.data_received() call failed.")
                 Py_DECREF(<object>result)
-                if got < SCRATCH_SIZE or self.kind != PLAIN:
+                if got < asked or self.kind != PLAIN:
                     # A short read has emptied the socket; when the protocol was changed in its own callback, the
                     # level trigger brings the rest to the new one.
                     return 0
@@ -333,9 +391,17 @@ cdef class StreamBase(Transport):
             self.close()
         return 0
 
+    def pause_reading(self) -> None:
+        """Stop receiving; calls without effect are ignored."""
+        if self.consumer is not None:
+            self.consumer.source_paused()
+        Transport.pause_reading(self)
+
     def resume_reading(self) -> None:
         """Receive again after `pause_reading`; calls without effect are ignored."""
         if self.closing or not self.paused:
+            return
+        if self.consumer is not None and not self.consumer.source_resumed():
             return
         self.paused = False
         if not self.eof_seen:
@@ -360,16 +426,7 @@ cdef class StreamBase(Transport):
         cdef Py_ssize_t length
         if PyBytes_CheckExact(data):
             length = PyBytes_GET_SIZE(data)
-            if (
-                self.corked
-                and self.pending is None
-                and self.queue.count == 0
-                and undisturbed(self)
-                and 0 < length <= self.high
-                and <size_t>length < CORK
-            ):
-                # The common answer: the first piece of this callback, which leaves at its end.
-                self.pending = data
+            if held_back(self, data, length):
                 return
             self.check_writable()
             if length:
@@ -391,6 +448,16 @@ cdef class StreamBase(Transport):
         finally:
             PyBuffer_Release(&view)
 
+    cdef int write_bytes(self, bytes data) except -1:
+        """`write` for C callers."""
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
+        if held_back(self, data, length):
+            return 0
+        self.check_writable()
+        if length:
+            return self.submit(data, PyBytes_AS_STRING(data), length)
+        return 0
+
     cdef int check_writable(self) except -1:
         if self.eof_requested:
             raise RuntimeError("Cannot call write() after write_eof()")
@@ -409,12 +476,16 @@ cdef class StreamBase(Transport):
         finally:
             self.corked = corked
             self.gathering = gathering
-        if not corked and not self.writing and (self.pending is not None or self.queue.count):
+        if corked or self.writing or (self.pending is None and self.queue.count == 0):
+            return
+        if collecting(self):
+            self.after_enqueue()
+        else:
             self.flush()
             self.maybe_pause()
 
     cdef int submit(self, object owner, const char *data, size_t length) except -1:
-        """Send at once when nothing waits and nothing was sent in this turn, else queue.
+        """Send at once when nothing waits, no callback may write more and nothing was sent in this turn, else queue.
 
         `owner` is any object that keeps the bytes alive and unchanged; None: they are copied if they must wait. For
         that reason they do not wait for the end of the callback as others do when copying would cost as much as the
@@ -427,7 +498,10 @@ cdef class StreamBase(Transport):
             self.conn_lost += 1
             return 0
         if (
-            (not self.corked or (owner is None and length >= COPY_BELOW and not self.gathering))
+            (
+                not (self.corked or collecting(self))
+                or (owner is None and length >= COPY_BELOW and not self.gathering)
+            )
             and self.pending is None
             and self.queue.count == 0
             and not self.writing
@@ -477,14 +551,27 @@ cdef class StreamBase(Transport):
         if <size_t>self.buffered_size() >= CORK or self.queue.count >= VECTOR_LIMIT:
             self.flush()
             return self.maybe_pause()
-        if not self.corked and not self.flush_due:
-            self.flush_due = True
-            self.loop.at_turn_end(self)
+        if not self.corked:
+            self.leave_later()
         if self.buffered_size() > self.high:
             # Marks below the cork limit: the protocol must hear of it before its callback ends.
             self.flush()
             return self.maybe_pause()
         return 0
+
+    cdef int leave_later(self) except -1:
+        """Have what waits sent when the callback that runs has returned, or with the turn when something was before."""
+        if self.flush_due:
+            self.several = True
+            return 0
+        self.flush_due = True
+        if self.last_turn == self.loop.turn:
+            self.several = True
+        elif collecting(self):
+            self.held = True
+            self.several = False
+            return self.loop.at_callback_end(self)
+        return self.loop.at_turn_end(self)
 
     cdef int flush(self) except -1:
         """Send what is queued until it is gone or the kernel takes no more."""
@@ -589,6 +676,23 @@ cdef class StreamBase(Transport):
             self.schedule_lost(None)
         else:
             self.update()
+
+    def get_write_buffer_size(self) -> int:
+        """Return the number of bytes that the kernel has not taken yet."""
+        if not self.corked:
+            self.send_collected()
+        return self.buffered_size()
+
+    def abort(self) -> None:
+        """Close at once; what waits to be sent is lost, connection_lost(None) follows."""
+        self.send_collected()
+        self.force_close(None)
+
+    cdef int send_collected(self) except -1:
+        """Offer the kernel what waits for no other reason than that its callback has not returned."""
+        if not self.writing and (self.pending is not None or self.queue.count):
+            return self.flush()
+        return 0
 
     def _make_empty_waiter(self) -> object:
         if self.empty_waiter is not None:

@@ -9,7 +9,7 @@ import asyncio
 import collections
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
@@ -140,9 +140,7 @@ cdef class WriterCore:
         """Send `data`, now or as soon as the peer takes it; never blocks, see `drain`."""
         cdef StreamTransport stream = self.stream
         if stream is not None and PyBytes_CheckExact(data):
-            stream.check_writable()
-            if PyBytes_GET_SIZE(data):
-                stream.submit(data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            stream.write_bytes(data)
         else:
             self._transport.write(data)
 

@@ -22,6 +22,7 @@ from resolver.cache.writers cimport PUT_STORED, Piece, table_drop, table_put
 from resolver.wire.consts cimport C_IN, EDNS_DO, F_AA, F_AD, F_CD, F_OPCODE, F_QR, F_RA, F_RCODE, F_RD, F_TC, T_OPT
 from resolver.wire.message cimport QueryInfo, parse_query
 from resolver.wire.name cimport name_length, name_lower
+from resolver.wire.octets cimport get16, get32, put16, put32
 
 from resolver import limits
 from resolver.wire import name as wire_name
@@ -44,25 +45,7 @@ cdef uint64_t DUE_PERCENT = limits.PREFETCH_SHARE.default
 cdef uint32_t DUE_TTL = limits.PREFETCH_TTL.default
 
 
-# ----------------------------------------------------------------------------------------------------------- bytes
-
-cdef inline uint16_t get16(const uint8_t *p) noexcept nogil:
-    return <uint16_t>((p[0] << 8) | p[1])
-
-
-cdef inline uint32_t get32(const uint8_t *p) noexcept nogil:
-    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
-
-
-cdef inline void put16(uint8_t *p, uint32_t value) noexcept nogil:
-    p[0] = <uint8_t>(value >> 8)
-    p[1] = <uint8_t>value
-
-
-cdef inline void put32(uint8_t *p, uint32_t value) noexcept nogil:
-    put16(p, value >> 16)
-    put16(p + 2, value)
-
+# --------------------------------------------------------------------------------------------------------- keys
 
 cdef inline void fill_key(AnswerKey *key, const TableView *table, const uint8_t *name, uint32_t size, uint16_t rtype,
                           uint16_t rclass, bint do_bit, bint cd_bit, uint64_t view) noexcept nogil:

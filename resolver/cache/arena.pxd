@@ -66,6 +66,7 @@ cdef class Arena:
     cdef readonly bint shared
     cdef readonly bint fresh
     cdef readonly bint alone
+    cdef bint opened            # `fd` is ours: an object begins as zeros, and 0 is standard input
     cdef int fd
     cdef ArenaHeader *header
     cdef int map_file(self, str path) except -1

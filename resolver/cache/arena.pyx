@@ -157,7 +157,6 @@ cdef class Arena:
         cdef uint64_t size = limits.ARENA_BYTES.check(size_bytes, "cache size")
         cdef ArenaHeader wanted
         size -= size % ARENA_PAGE
-        self.fd = -1
         self.size = size
         self.shared = shared or path is not None
         self.alone = True
@@ -182,6 +181,7 @@ cdef class Arena:
         self.fd = open_private(name)
         if self.fd < 0:
             PyErr_SetFromErrno(OSError)
+        self.opened = True
         self.alone = lock_file(self.fd, True) == 0
         if not self.alone and lock_file(self.fd, False) != 0:
             PyErr_SetFromErrno(OSError)
@@ -195,7 +195,7 @@ cdef class Arena:
 
     cdef int settle(self) except -1:
         """The table stands: others may come in."""
-        if self.alone and self.fd >= 0 and lock_file(self.fd, False) != 0:
+        if self.alone and self.opened and lock_file(self.fd, False) != 0:
             PyErr_SetFromErrno(OSError)
         self.alone = False
         return 0
@@ -203,7 +203,7 @@ cdef class Arena:
     def __dealloc__(self) -> None:
         if self.base is not NULL:
             munmap(self.base, self.size)
-        if self.fd >= 0:
+        if self.opened:
             c_close(self.fd)
 
     @property

@@ -229,16 +229,14 @@ class DenialIndex:
         return known
 
 
-_BASE32HEX = {ord(char): value for value, char in enumerate("0123456789abcdefghijklmnopqrstuv")}
-
-
 def owner_hash(owner: bytes) -> bytes | None:
     """The hash that the first label of an NSEC3 owner spells (RFC 5155 section 3), or None when it is not base32hex."""
-    value = 0
-    for char in owner[1 : 1 + owner[0]].lower():
-        digit = _BASE32HEX.get(char)
-        if digit is None:
-            return None
-        value = value << 5 | digit
-    bits = owner[0] * 5
+    label = owner[1 : 1 + owner[0]]
+    if not label.isalnum():
+        return None  # int() would take signs, spaces and underscores as well
+    try:
+        value = int(label, 32)  # its digits are those of base32hex, in either case
+    except ValueError:
+        return None
+    bits = len(label) * 5
     return (value >> bits % 8).to_bytes(bits // 8, "big")

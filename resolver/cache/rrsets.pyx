@@ -20,7 +20,8 @@ from resolver.cache.lookup cimport (
     table_touch,
 )
 from resolver.cache.table cimport Table
-from resolver.cache.writers cimport PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Copied, Piece, table_drop, table_put
+from resolver.cache.walks cimport Copied
+from resolver.cache.writers cimport PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_drop, table_put
 from resolver.wire.consts cimport C_IN, T_NS
 from resolver.wire.name cimport name_length, name_lower
 from resolver.wire.rrset cimport RRset, make_rrset, packed_count

@@ -139,9 +139,17 @@ class ServerTable:
             info.edns_seen = True
             info.edns_broken_until = 0.0
 
-    def note_timeout(self, address: Hashable, now: float) -> None:
-        """No reply came in time: double the timeout (RFC 6298 section 5.5); at half the maximum the address is dead."""
+    def note_timeout(self, address: Hashable, now: float, timeout: float | None = None) -> None:
+        """No reply came in time: double the timeout (RFC 6298 section 5.5); at half the maximum the address is dead.
+
+        `timeout` is what `timeout` said when the query was sent. Queries that were under way together are one sign
+        and not many, as the one timer of RFC 6298 section 5 has it: who was sent under a shorter timeout than today's
+        tells nothing new, and who was sent under a longer one is refuted by a reply that came since. Without that, one
+        pause of a busy machine would bury a server that a hundred queries wait for.
+        """
         info = self._note(address, now)
+        if timeout is not None and timeout != info.timeout:
+            return
         info.timeouts += 1
         info.timeout = min(info.timeout * 2, HIGHEST)
         if info.dead:

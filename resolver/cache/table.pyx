@@ -1,4 +1,4 @@
-"""The table of the cache as Python sees it; `lookup` reads it and `writers` change it.
+"""The table of the cache as Python sees it; `lookup` reads it, `writers` change it, `walks` pass through all of it.
 
 One table holds answers, sets, denials and failures, so that one byte limit and one rule of eviction serve them all. It
 lies wholly inside its arena; this object is one process's view of it, with that process's counters of hits.
@@ -16,9 +16,9 @@ from resolver.cache.lookup cimport (
     GROUP_BUCKETS, KEY_LIMIT, KIND_ANSWER, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Found, TableHeader, TableView,
     found_is_valid, read_turns, remaining, table_find, table_hash, table_touch,
 )
+from resolver.cache.walks cimport Copied, table_copy, table_sweep
 from resolver.cache.writers cimport (
-    PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Copied, Piece, table_clear, table_copy, table_drop, table_put,
-    table_stand_inside, table_sweep,
+    PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_clear, table_drop, table_put, table_stand_inside,
 )
 from resolver.wire.name cimport name_length
 

@@ -1,9 +1,9 @@
-# C door of the writers: put, drop, sweep and clear, without the GIL, safe beside other processes.
+# C door of the writers: put, drop and clear, without the GIL, safe beside other processes.
 # All return PUT_ codes or counts; PUT_BUSY means that a process which does not run holds a lock.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from resolver.cache.lookup cimport TableView
+from resolver.cache.lookup cimport Bucket, TableView
 
 cdef enum:
     PUT_STORED = 1
@@ -19,24 +19,15 @@ ctypedef struct Piece:
     const void *data
     uint32_t size
 
-# An entry on its way out of the table or back into it: this head, the key, the value. In the machine's byte order.
-ctypedef struct Copied:
-    uint32_t value_size
-    uint32_t created
-    uint32_t ttl
-    uint16_t key_size
-    uint16_t aux
-    uint8_t kind
-    uint8_t meta
-    uint16_t unused
-
 cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Piece *pieces,
                    int count, int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux, int flags,
                    uint32_t age=*) noexcept nogil
 cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size) noexcept nogil
-cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size,
-                         bint subtree) noexcept nogil
-cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end, int64_t now, int64_t stale,
-                        uint8_t *out, uint64_t room) noexcept nogil
 cdef int table_clear(TableView *t) noexcept nogil
 cdef void table_stand_inside(TableView *t, uint64_t h) noexcept nogil
+
+# For `walks` alone, which holds the arena's lock whenever it takes a group's.
+cdef int lock_arena(TableView *t) noexcept nogil
+cdef int lock_group(TableView *t, uint64_t group) noexcept nogil
+cdef void clear_slot(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_t *slot) noexcept nogil
+cdef uint64_t *slot_of_place(Bucket *group, uint64_t h, uint64_t place, Bucket **where) noexcept nogil

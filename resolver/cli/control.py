@@ -16,6 +16,7 @@ from typing import Any
 
 from corenet._version import __version__
 from resolver import limits
+from resolver.daemon import stdout
 
 __all__ = ["EXIT_DONE", "EXIT_REFUSED", "EXIT_UNREACHABLE", "EXIT_USAGE", "main"]
 
@@ -26,6 +27,7 @@ EXIT_UNREACHABLE = 3
 
 VARIABLE = "RESOLVERD_SOCKET"
 REPLY = limits.CONTROL_REPLY.default
+PATIENCE = limits.CONTROL_PATIENCE
 
 
 class _UnreachableError(Exception):
@@ -43,7 +45,10 @@ def parser() -> argparse.ArgumentParser:
         "-s", "--socket", metavar="PATH", default=os.environ.get(VARIABLE),
         help=f"the daemon's control socket (by default the environment variable {VARIABLE})",
     )
-    made.add_argument("-t", "--timeout", type=float, default=30.0, metavar="SECONDS", help="wait so long for an answer")
+    made.add_argument(
+        "-t", "--timeout", type=float, default=PATIENCE.default, metavar="SECONDS",
+        help=f"wait so long for an answer (default {PATIENCE.default})",
+    )
     made.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     made.add_argument("--version", action="version", version=f"resolverctl {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -96,25 +101,33 @@ def request_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run resolverctl and return its exit status."""
+    stdout.prepare()
     arguments = parser().parse_args(argv)
     try:
         request = request_of(arguments)
+        if not PATIENCE.minimum < arguments.timeout <= PATIENCE.maximum:
+            raise ValueError(f"--timeout: {arguments.timeout:g} is not above 0 and up to {PATIENCE.maximum} seconds")
         if not arguments.socket:
             raise ValueError(f"which daemon? Give --socket PATH or set {VARIABLE}; the path is control.socket there")
     except ValueError as error:
         print(f"resolverctl: {error}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        return run(arguments, request)
+        status = run(arguments, request)
+        sys.stdout.flush()
+        return status
     except _UnreachableError as error:
         print(f"resolverctl: {error}", file=sys.stderr)
         return EXIT_UNREACHABLE
     except KeyboardInterrupt:
         return EXIT_UNREACHABLE
     except BrokenPipeError:
-        # Whoever read the output has seen enough; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stdout.discard()  # whoever read the output has seen enough
         return EXIT_DONE
+    except OSError as error:
+        stdout.discard()
+        print(f"resolverctl: cannot write {stdout.reason(error)}", file=sys.stderr)
+        return EXIT_REFUSED
 
 
 def run(arguments: argparse.Namespace, request: dict[str, Any]) -> int:

@@ -6,7 +6,6 @@ because a tool that is used to find out why resolving fails should start quickly
 """
 
 import dataclasses
-import os
 import secrets
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import corenet
 from resolver.cli import grammar, output
 from resolver.cli.query import NoReplyError, exchange
+from resolver.daemon import stdout
 from resolver.limits import DIG_TIMEOUT
 from resolver.wire import consts as c
 from resolver.wire import edns as edns_room
@@ -41,18 +41,28 @@ EDE_CODE_SIZE = 2  # RFC 8914 section 2
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the tool with `words` (the process's own by default) and return its exit code."""
+    stdout.prepare()
     try:
-        return _run(sys.argv[1:] if words is None else words)
-    except (grammar.UsageError, _ConfigurationError) as error:
+        status = _run(sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
+        return status
+    except _ConfigurationError as error:
+        for line in str(error).splitlines():
+            print(f"rdig: {line}", file=sys.stderr)
+        return EXIT_USAGE
+    except grammar.UsageError as error:
         print(f"rdig: {error}\nrdig --help shows how it is used", file=sys.stderr)
         return EXIT_USAGE
     except (NoReplyError, KeyboardInterrupt) as error:
         print(f"rdig: {str(error) or 'interrupted'}", file=sys.stderr)
         return EXIT_NO_REPLY
     except BrokenPipeError:
-        # Whoever read the output has seen enough; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stdout.discard()  # whoever read the output has seen enough
         return EXIT_FOUND
+    except OSError as error:
+        stdout.discard()
+        print(f"rdig: {stdout.reason(error)}", file=sys.stderr)
+        return EXIT_INTERNAL
     except Exception:  # noqa: BLE001  the interpreter's own exit code for a fault, 1, means "no such name" here
         traceback.print_exc()
         return EXIT_INTERNAL
@@ -76,7 +86,6 @@ def _run(words: Sequence[str]) -> int:
         settings = _settings(request)
         report, trace = corenet.run(resolve(request, settings))
     _print(request, report, trace)
-    sys.stdout.flush()
     return exit_code(report)
 
 

@@ -7,6 +7,7 @@ type or a class are taken as such.
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -125,7 +126,9 @@ def parse(words: Sequence[str]) -> Request:
             bare.append(word)
     _question(request, bare, given)
     if "-p" in given:
-        request.port = _number(given["-p"], "port", UPSTREAM_PORT.minimum, UPSTREAM_PORT.maximum)
+        request.port = _port(given["-p"])
+        if request.server is None:
+            raise UsageError("-p is the port of a server: name one with @SERVER")
     request.config = given.get("--config")
     _explanation(request, given.get("--output"))
     if request.server is None and (request.tcp or not request.edns or not request.rec or request.nsid):
@@ -164,19 +167,53 @@ def _explanation(request: Request, path: str | None) -> None:
 
 
 def _server(request: Request, text: str) -> None:
-    host, port = text, ""
+    host, colon, port = text, "", ""
     if text.startswith("["):
-        host, _, tail = text[1:].partition("]")
+        host, bracket, tail = text[1:].partition("]")
+        if not bracket:
+            raise UsageError(f"@{text}: the closing bracket is missing: @[2001:db8::1] or @[2001:db8::1]:5300")
         if tail and not tail.startswith(":"):
             raise UsageError(f"@{text}: after ] only :PORT may follow")
-        port = tail[1:]
+        if host and not _is_address(host, 6):
+            raise UsageError(f"@{text}: {host!r} in brackets is not an IPv6 address")
+        colon, port = tail[:1], tail[1:]
     elif text.count(":") == 1:
-        host, port = text.split(":")
+        host, colon, port = text.partition(":")
     if not host:
         raise UsageError("@ needs a server: @192.0.2.1, @192.0.2.1:5300 or @[2001:db8::1]:5300")
-    if port:
-        request.port = _number(port, "port", UPSTREAM_PORT.minimum, UPSTREAM_PORT.maximum)
-    request.server = host
+    if colon and not port:
+        raise UsageError(f"@{text}: no port follows the colon")
+    request.server = _host(host, text)
+    request.port = _port(port) if port else UPSTREAM_PORT.default
+
+
+def _host(host: str, text: str) -> str:
+    """An address as it is, or the name of a host in ASCII."""
+    if _is_address(host):
+        return host
+    if ":" in host:
+        raise UsageError(f"@{text}: {host!r} is not an IPv6 address; a port follows one in brackets: @[2001:db8::1]:53")
+    for sign in "#@":
+        before, found, port = host.partition(sign)
+        if found:
+            raise UsageError(f"@{text}: a port follows a colon, not {sign}: @{before}:{port}")
+    ascii_host = _name_in_ascii(host)
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", ascii_host):
+        raise UsageError(f"@{text}: {host!r} is neither an address nor the name of a host")
+    _name(ascii_host)
+    return ascii_host
+
+
+def _is_address(text: str, version: int = 0) -> bool:
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return version in (0, found.version)
+
+
+def _port(text: str) -> int:
+    return _number(text, "port", UPSTREAM_PORT.minimum, UPSTREAM_PORT.maximum)
 
 
 def _plus(request: Request, text: str) -> None:
@@ -257,10 +294,17 @@ def _question(request: Request, bare: list[str], given: dict[str, str]) -> None:
 
 def _name(text: str) -> bytes:
     try:
-        if not text.isascii():
-            text = idna.encode(text, uts46=True).decode("ascii")
-        return names.from_text(text)
-    except ValueError as error:  # idna's and wire's errors are both kinds of it
+        return names.from_text(_name_in_ascii(text))
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no domain name: {error}")
+
+
+def _name_in_ascii(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        return idna.encode(text, uts46=True).decode("ascii")
+    except ValueError as error:
         raise UsageError(f"{text!r} is no domain name: {error}")
 
 
@@ -279,8 +323,10 @@ def _class(word: str) -> int | None:
 
 
 def _number(text: str, what: str, minimum: int, maximum: int) -> int:
-    if text.isascii() and text.isdecimal() and minimum <= int(text) <= maximum:
-        return int(text)
+    # By length first: Python does not read numbers of thousands of digits.
+    digits = text.lstrip("0") or "0"
+    if text.isascii() and text.isdecimal() and len(digits) <= len(str(maximum)) and minimum <= int(digits) <= maximum:
+        return int(digits)
     raise UsageError(f"{what} must be a number from {minimum} to {maximum}, not {text!r}")
 
 

@@ -3,24 +3,37 @@
 Rule: nothing in the file is ever ignored. An unknown key, a wrong type or a value out of range is an error that names
 the file, the line and the path of the key, and every error of a file is reported at once. tomllib keeps no lines, so a
 small scanner finds them afterwards in text that tomllib has already accepted. The classes in `settings` are the schema;
-keys in the file are their field names with dashes, and msgspec checks the leaves.
+keys in the file are their field names with dashes. What only a wrong file needs is loaded then: msgspec, which words
+the complaint about a value, difflib, and the lines.
 """
 
-import difflib
+import os
 import re
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
-
-import msgspec
+from dataclasses import fields, is_dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from resolver import hints, limits
-from resolver.settings import HostEntry, RootServer, Settings, describe
+from resolver.knobs import describe
+from resolver.settings import HostEntry, RootServer, Settings
 
-__all__ = ["ConfigError", "Problem", "find_lines", "load", "parse", "parse_duration", "parse_size", "render"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "ConfigError",
+    "Problem",
+    "find_lines",
+    "load",
+    "located",
+    "parse",
+    "parse_duration",
+    "parse_size",
+    "render",
+]
 
 KeyPath = tuple[str | int, ...]
 
@@ -32,6 +45,20 @@ FILE_KEYS: dict[KeyPath, str] = {
     ): "File of DS or DNSKEY records in zone file form; takes the place of trust-anchors.",
 }
 """Keys whose value is a file's name and whose content goes into a setting."""
+
+WORDS = types.MappingProxyType(
+    {
+        "array": "a list",
+        "bool": "true or false",
+        "dict": "a table",
+        "float": "a number",
+        "int": "a whole number",
+        "list": "a list",
+        "object": "a table",
+        "str": "text",
+    }
+)
+"""What people call the types of TOML, by the names that Python and msgspec have for them."""
 
 
 class Problem(NamedTuple):
@@ -61,17 +88,17 @@ class ConfigError(ValueError):
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def load(path: str | Path) -> Settings:
+def load(path: "str | Path") -> Settings:
     """Read a configuration file.
 
     Raises:
         ConfigError: when the file cannot be read or anything in it is wrong.
     """
-    path = Path(path)
-    return parse(_read(path, str(path), "", 0), source=str(path), directory=path.parent)
+    name = os.fspath(path)
+    return parse(_read(name, name, "", 0), source=name, directory=os.path.dirname(name))
 
 
-def parse(text: str, *, source: str = "configuration", directory: Path | None = None) -> Settings:
+def parse(text: str, *, source: str = "configuration", directory: "str | Path" = "") -> Settings:
     """Turn TOML text into settings; relative file names in it are meant from `directory`.
 
     Raises:
@@ -86,7 +113,7 @@ def parse(text: str, *, source: str = "configuration", directory: Path | None = 
         raise ConfigError(source, [Problem("", line, f"this is not TOML: {message}")]) from None
     except RecursionError:
         raise ConfigError(source, [Problem("", 0, "arrays or tables are nested too deeply")]) from None
-    reader = _Reader(source, directory or Path(), find_lines(text))
+    reader = _Reader(source, directory, text)
     settings = reader.table(Settings, tree, ())
     if reader.problems or settings is None:
         raise ConfigError(source, reader.problems)
@@ -94,10 +121,32 @@ def parse(text: str, *, source: str = "configuration", directory: Path | None = 
     return result
 
 
-def _read(path: Path, source: str, key: str, line: int) -> str:
+def located(path: "str | Path", error: ValueError) -> ConfigError:
+    """What a part that compiles settings refused, with the place in the file `path` that they came from."""
+    if isinstance(error, ConfigError):
+        return error
+    name = os.fspath(path)
+    try:
+        text = _read(name, name, "", 0)
+        tomllib.loads(text)
+    except ValueError:
+        text = ""  # it was changed meanwhile, and nothing stands where it stood
+    reader = _Reader(name, os.path.dirname(name), text)
+    setting, _, _ = str(error).partition(": ")
+    section, dot, _ = setting.partition(".")
+    known = {item.name: item for item in fields(Settings)}
+    if dot and section in known:
+        inner = [item.name.replace("_", "-") for item in fields(get_type_hints(Settings)[section])]
+        reader.refused((section,), inner, str(error))
+    else:
+        reader.refused((), [name.replace("_", "-") for name in known], str(error))
+    return ConfigError(name, reader.problems)
+
+
+def _read(path: str, source: str, key: str, line: int) -> str:
     limit = limits.CONFIG_FILE_SIZE
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             data = file.read(limit.default + 1)
     except OSError as error:
         raise ConfigError(source, [Problem(key, line, f"cannot read {path}: {error.strerror}")]) from None
@@ -109,17 +158,17 @@ def _read(path: Path, source: str, key: str, line: int) -> str:
         raise ConfigError(source, [Problem(key, line, f"{path} is not UTF-8 text (byte {error.start})")]) from None
 
 
-@dataclass(slots=True)
 class _Reader:
     """Walks a parsed tree beside the classes, collecting problems instead of stopping at the first."""
 
-    source: str
-    directory: Path
-    lines: "LineMap"
-    problems: list[Problem]
+    def __init__(self, source: str, directory: "str | Path", text: str) -> None:
+        self.source, self.directory, self.text = source, directory, text
+        self.problems: list[Problem] = []
 
-    def __init__(self, source: str, directory: Path, lines: "LineMap") -> None:
-        self.source, self.directory, self.lines, self.problems = source, directory, lines, []
+    @cached_property
+    def lines(self) -> "LineMap":
+        """Where everything stands in the text."""
+        return find_lines(self.text)
 
     def line(self, path: KeyPath) -> int:
         while path and path not in self.lines:
@@ -162,12 +211,12 @@ class _Reader:
         name, _, rest = message.partition(": ")
         parts = [part.replace("_", "-") for part in name.split(" ")[0].split(".")]
         where = next(((*path, part) for part in parts if part in known), path)
-        quoted = re.match(r"'([^']*)'", rest)
-        for candidate, text in self.lines.elements.items():
-            if quoted and text == quoted[1] and candidate[: len(where)] == where:
-                where = candidate
-                break
-        self.complain(where, rest if where != path else message)
+        what = rest if where != path else message
+        wrong = _first_quoted(rest)
+        if wrong is not None:
+            found = [at for at, text in self.lines.texts.items() if text == wrong and at[: len(where)] == where]
+            where = (*where, wrong) if (*where, wrong) in self.lines else next(iter(found), where)
+        self.complain(where, what)
 
     def value(self, annotation: Any, value: Any, path: KeyPath, kind: str) -> Any:
         if is_dataclass(annotation):
@@ -212,13 +261,25 @@ class _Reader:
         return kind(name, addresses)
 
     def leaf(self, annotation: Any, value: Any, path: KeyPath) -> Any:
+        if type(value) is annotation:
+            return value
+        if annotation is float and type(value) is int:
+            return float(value)
+        if get_origin(annotation) is tuple and type(value) is list and all(
+            type(one) is get_args(annotation)[0] for one in value
+        ):
+            return tuple(value)
+        import msgspec
+
         try:
             return msgspec.convert(value, annotation)
         except msgspec.ValidationError as error:
             message, _, place = str(error).partition(" - at ")
             index = re.search(r"\[(\d+)\]", place)
             where = (*path, int(index[1])) if index else path
-            message = message.replace("Expected", "expected").replace("`", "").replace("array", "list")
+            wanted = re.fullmatch(r"Expected `([a-z]+)`, got `([a-z]+)`", message)
+            if wanted:
+                message = f"expected {WORDS.get(wanted[1], wanted[1])}, got {WORDS.get(wanted[2], wanted[2])}"
             self.complain(where, message)
             return () if get_origin(annotation) is tuple else None
 
@@ -232,9 +293,9 @@ class _Reader:
             self.complain(path, f"{plain} is given as well; only one of the two can be meant")
             return
         try:
-            text = _read(self.directory / name, self.source, _text(path), self.line(path))
+            text = _read(os.path.join(self.directory, name), self.source, _text(path), 0)
         except ConfigError as error:
-            self.problems += error.problems
+            self.problems += [problem._replace(line=self.line(path)) for problem in error.problems]
             return
         try:
             if plain == "root-hints":
@@ -243,6 +304,20 @@ class _Reader:
                 values["trust_anchors"] = hints.parse_anchors(text)
         except ValueError as error:
             self.complain(path, f"{name}: {error}")
+
+
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+
+
+def _first_quoted(message: str) -> str | None:
+    """The first text that `message` shows as `repr` writes it."""
+    import ast
+
+    quoted = _QUOTED.search(message)
+    try:
+        return str(ast.literal_eval(quoted[0])) if quoted else None
+    except (SyntaxError, ValueError):
+        return None  # apostrophes of a sentence
 
 
 def _text(path: KeyPath) -> str:
@@ -260,11 +335,12 @@ def _listed(value: Any) -> Any:
 
 
 def _kind_of(value: Any) -> str:
-    names: dict[type, str] = {dict: "a table", list: "a list", str: "text", bool: "true or false", int: "a number"}
-    return names.get(type(value), type(value).__name__)
+    return WORDS.get(type(value).__name__, type(value).__name__)
 
 
 def _suggest(key: str, known: Iterable[str]) -> str:
+    import difflib
+
     known = list(known)
     close = difflib.get_close_matches(key.replace("_", "-").lower(), known, 1, 0.6)
     return f'; did you mean "{close[0]}"?' if close else f"; known here: {', '.join(sorted(known))}"
@@ -341,11 +417,11 @@ def _measure(text: str, units: Mapping[str, float], wanted: str) -> float:
 
 
 class LineMap(dict[KeyPath, int]):
-    """Line of each key and list element by path; `elements` has the text of plain list elements."""
+    """Line of each key and list element by path; `texts` has the text of those that are neither list nor table."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.elements: dict[KeyPath, str] = {}
+        self.texts: dict[KeyPath, str] = {}
 
 
 _STRING = re.compile(
@@ -437,8 +513,8 @@ class _Scanner:
         self.position += 1  # the equals sign
         self.value(path)
 
-    def value(self, path: KeyPath) -> str:
-        """Step over a value; text of a plain one is returned."""
+    def value(self, path: KeyPath) -> None:
+        """Step over a value, noting the text of a plain one."""
         self.skip(_SPACE)
         if self.at("["):
             self.position += 1
@@ -447,10 +523,10 @@ class _Scanner:
                 self.skip(_SPACE)
                 if self.at("]") or self.position >= len(self.text):
                     self.position += 1
-                    return ""
+                    return
                 element = (*path, index)
                 self.lines[element] = self.line()
-                self.lines.elements[element] = self.value(element)
+                self.value(element)
                 index += 1
                 self.skip(_SPACE)
                 if self.at(","):
@@ -461,13 +537,13 @@ class _Scanner:
                 self.skip(_SPACE)
                 if self.at("}") or self.position >= len(self.text):
                     self.position += 1
-                    return ""
+                    return
                 self.pair(path)
                 self.skip(_SPACE)
                 if self.at(","):
                     self.position += 1
         quoted = self.skip(_STRING)
-        return _unquoted(quoted) if quoted else self.skip(_SCALAR).strip()
+        self.lines.texts[path] = _unquoted(quoted) if quoted else self.skip(_SCALAR).strip()
 
 
 def _unquoted(text: str) -> str:

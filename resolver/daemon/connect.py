@@ -4,14 +4,17 @@ corenet never imports this package; its command line finds the factory by the en
 methods of an address resolver. The context owns everything that was opened, the playground's servers included.
 """
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 from resolver.addrinfo import AddressResolver
 from resolver.api import Answer, Resolver
-from resolver.settings import ForwardZone, IterationSettings, Settings, parse_endpoint
+from resolver.knobs import parse_endpoint
+from resolver.settings import ForwardZone, IterationSettings, Settings
 
 __all__ = ["connect"]
 
@@ -59,6 +62,18 @@ def _settings_for(argument: str) -> Settings:
     return Settings(forward=(ForwardZone(".", (argument,)),), iteration=IterationSettings(do_not_query_localhost=False))
 
 
+class Line(str):
+    """What a step says; `time` is when it happened, by the clock of `time.monotonic`."""
+
+    time: float
+
+    def __new__(cls, text: str, moment: float) -> Self:
+        """A line of `text` about `moment`."""
+        made = super().__new__(cls, text)
+        made.time = moment
+        return made
+
+
 class TracedResolver(Resolver):
     """A resolver that tells every step of every question."""
 
@@ -70,7 +85,8 @@ class TracedResolver(Resolver):
         self, name: str, rdtype: str | int = "A", *, validate: bool = True, timeout: float | None = None
     ) -> Answer:
         """Resolve `name`; the steps are told when the answer is there."""
+        began = time.monotonic()
         told = await self.explain(name, rdtype, validate=validate, timeout=timeout)
-        for line in str(told).splitlines():
-            self._trace(line)
+        for step in told.steps:
+            self._trace(Line(f"{'  ' * step.depth}{step.kind}: {step.text}", began + (step.at or 0.0)))
         return told.answer

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from resolver import limits
 from resolver.daemon import keep
 from resolver.daemon.commands import Commands, Host, Statistics, merge
 from resolver.daemon.links import LinkError, Links
+from resolver.daemon.management import ManagementServer
 from resolver.errors import ResolveError
 from resolver.settings import Settings
 from resolver.wire import consts as c
@@ -62,8 +63,7 @@ class ControlHost(Host, Protocol):
     @property
     def links(self) -> Links | None: ...
 
-    @property
-    def reload(self) -> Callable[[], Settings]: ...
+    def check_reload(self) -> None: ...
 
     def do_reload(self) -> Awaitable[str]: ...
 
@@ -224,7 +224,7 @@ class Office:
                 raise RequestError(problem)
             return {}
         try:
-            self._host.reload()
+            self._host.check_reload()
         except ValueError as error:
             raise RequestError(str(error)) from None
         os.kill(os.getppid(), signal.SIGHUP)  # the supervisor checks it too, and tells every worker
@@ -285,45 +285,28 @@ def _rrset_lines(rrsets: Any) -> list[str]:
     return [line for rrset in rrsets for line in rrset_to_text(rrset)]
 
 
-class ControlServer:
-    """Serves the control socket `listening` (bound, listening, non-blocking) from the running loop."""
+def _line(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, ensure_ascii=True).encode() + b"\n"
+
+
+class ControlServer(ManagementServer):
+    """Serves the control socket from the running loop; `office` carries out what is asked."""
+
+    REFUSAL = _line({"ok": False, "error": "too many administrators at once"})
 
     def __init__(self, office: Office) -> None:
+        super().__init__(CONNECTIONS, REQUEST)
         self._office = office
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
 
-    async def start(self, listening: Any) -> None:
-        """Begin to accept."""
-        self._server = await asyncio.start_unix_server(self._on_connection, sock=listening, limit=REQUEST)
-
-    def close(self) -> None:
-        """Stop accepting and end what is under way."""
-        if self._server is not None:
-            self._server.close()
-        for task in self._open:
-            task.cancel()
-
-    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._open) >= CONNECTIONS:
-            writer.write(_line({"ok": False, "error": "too many administrators at once"}))
-            writer.close()
-            return
-        self._open.add(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request after the other."""
         try:
-            while await self._serve(reader, writer):
+            while await self._answer(reader, writer):
                 pass
-        except asyncio.CancelledError:
-            pass  # by `close`, or with the loop: nobody waits for this task, and asyncio's streams would complain
         except (OSError, TimeoutError) as error:
             logger.info("control: the connection ended: %s", error or "no request or no reading in time")
-        finally:
-            self._open.discard(task)
-            writer.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; False at the end of the connection."""
         try:
             async with asyncio.timeout(PATIENCE):
@@ -353,7 +336,3 @@ class ControlServer:
         writer.write(_line(message))
         async with asyncio.timeout(PATIENCE):
             await writer.drain()
-
-
-def _line(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, ensure_ascii=True).encode() + b"\n"

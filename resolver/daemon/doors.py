@@ -10,26 +10,29 @@ import os
 import socket
 import stat
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from resolver import limits
-from resolver.daemon.links import Links
 from resolver.daemon.sockets import ListenError
+from resolver.knobs import parse_endpoint
 from resolver.net.stream_listener import open_stream_socket
-from resolver.settings import Settings, parse_endpoint
+from resolver.settings import Settings
+
+if TYPE_CHECKING:
+    from resolver.daemon.links import Links
 
 __all__ = ["Doors", "open_doors"]
 
 
-@dataclass(slots=True)
 class Doors:
     """What was opened; each part is None when the settings do not want it."""
 
-    control: socket.socket | None = None
-    metrics: socket.socket | None = None
-    links: Links | None = None
-    path: str = ""
-    identity: tuple[int, int] = field(default=(0, 0))
+    def __init__(self) -> None:
+        self.control: socket.socket | None = None
+        self.metrics: socket.socket | None = None
+        self.links: Links | None = None
+        self.path = ""
+        self.identity = (0, 0)
 
     def close(self) -> None:
         """Close everything; the socket file goes unless somebody else has put his own in its place."""
@@ -64,6 +67,8 @@ def open_doors(settings: Settings, workers: int) -> Doors:
                 text = f"cannot listen on {address} port {port} for metrics: {error.strerror}; see metrics.listen"
                 raise ListenError(error.errno, text) from None
         if workers > 1:
+            from resolver.daemon.links import Links
+
             doors.links = Links(workers)
     except BaseException:
         doors.close()

@@ -17,9 +17,9 @@ from pathlib import Path
 from resolver import limits
 from resolver.cache import Store
 from resolver.cache.snapshot import Loaded, SnapshotError, dump, load
-from resolver.settings import Settings
+from resolver.settings import CacheSettings, Settings
 
-__all__ = ["KeepError", "label", "replace_file", "restore", "restore_if_set", "save", "save_if_set"]
+__all__ = ["KeepError", "check", "label", "replace_file", "restore", "restore_if_set", "save", "save_if_set"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +118,41 @@ def restore(path: Path, store: Store, settings: Settings) -> Loaded:
         raise KeepError(f"{str(path)!r} is not used: {error}") from None
 
 
+def check(settings: CacheSettings) -> None:
+    """Look whether the file of the cache can be written, before hours of answers depend on it.
+
+    Raises:
+        ValueError: naming the setting, and why not.
+    """
+    trouble = _obstacle(settings.snapshot_file)
+    if trouble:
+        raise ValueError(f"cache.snapshot_file: {settings.snapshot_file!r}: {trouble}")
+
+
+def _obstacle(name: str) -> str:
+    if not name:
+        return ""
+    path = Path(name)
+    try:
+        if path.exists() and not path.is_file():
+            return "it is not a file"
+        if not path.parent.is_dir():
+            return "its directory does not exist"
+    except OSError as error:
+        return error.strerror or str(error)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"user {os.geteuid()} may not write into its directory"
+    return ""
+
+
 def restore_if_set(store: Store, settings: Settings) -> None:
     """At start: take in the file that the settings name, if it is there and good."""
     if not settings.cache.snapshot_file:
         return
     path = Path(settings.cache.snapshot_file)
-    if not path.exists():
+    if trouble := _obstacle(settings.cache.snapshot_file):
+        logger.error("cache: %r will be lost at the end: %s (cache.snapshot-file)", str(path), trouble)
+    if not os.path.exists(path):
         logger.info("cache: %s is not there yet; the cache begins empty", path)
         return
     try:

@@ -5,27 +5,32 @@ are quoted when they hold anything but plain characters; what clients or servers
 line or a new key.
 """
 
-import json
 import logging
 import os
 import re
 import sys
+import threading
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
 from resolver import limits
 from resolver.settings import LogSettings
 
-__all__ = ["KeyValueFormatter", "Repetitions", "set_up"]
+__all__ = ["KeyValueFormatter", "LineHandler", "Record", "Repetitions", "set_up"]
 
+_BEGAN = time.time()
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
 
 
 def quoted(value: object) -> str:
     """Text of `value`, in quotes with escapes unless it is one plain word."""
     text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=not text.isprintable())
+    if _PLAIN.fullmatch(text):
+        return text
+    import json
+
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 class KeyValueFormatter(logging.Formatter):
@@ -44,6 +49,42 @@ class KeyValueFormatter(logging.Formatter):
         if record.exc_info:
             pairs.append(("traceback", self.formatException(record.exc_info)))
         return " ".join(f"{key}={quoted(value)}" for key, value in pairs)
+
+
+class Record(logging.LogRecord):
+    """A record that is made without an ``except`` of its own, with the attributes that `logging` documents.
+
+    Where memory is so short that not even a small integer can be made, CPython (3.11 to 3.13) never leaves a function
+    that looks at what it caught behind its 256th instruction: noting the place takes an integer, that raises again, and
+    the same place is looked at. The standard library's record does that with the name of a file.
+    """
+
+    def __init__(
+        self, name: str, level: int, pathname: str, lineno: int, msg: object, args: Any, exc_info: Any,
+        func: str | None = None, sinfo: str | None = None, **_kwargs: Any,
+    ) -> None:
+        self.name = name
+        self.msg = msg
+        # A mapping as the only argument is what the text's own names refer to.
+        self.args = args[0] if args and len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
+        self.levelname = logging.getLevelName(level)
+        self.levelno = level
+        self.pathname = pathname
+        self.filename = pathname.rpartition("/")[2]
+        self.module = self.filename.partition(".")[0]
+        self.exc_info = exc_info
+        self.exc_text = None
+        self.stack_info = sinfo
+        self.lineno = lineno
+        self.funcName = func or ""
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
+        self.relativeCreated = (self.created - _BEGAN) * 1000
+        self.process = os.getpid()
+        self.processName = "MainProcess"
+        self.thread = threading.get_ident()
+        self.threadName = threading.current_thread().name
+        self.taskName = None
 
 
 class Repetitions(logging.Filter):
@@ -76,11 +117,60 @@ class Repetitions(logging.Filter):
         return True
 
 
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream; a line for which there is no memory is replaced by one that was made before.
+
+    `logging` shows a failing handler as a traceback on standard error, each time, and lets what a filter raises go up
+    to whoever had something to say. Under a memory limit that would be a flood from the one place that has to be calm.
+    """
+
+    SHORT = b'level=warning from=daemon.log message="out of memory: lines of this log are lost"\n'
+
+    def __init__(self, stream: TextIO, interval: float) -> None:
+        super().__init__(stream)
+        self._interval = interval
+        self._next = float("-inf")
+
+    def record(self, *arguments: Any, **keywords: Any) -> Record:
+        """Make a record as `logging` asks for one; that there is no memory for it is said here."""
+        try:
+            return Record(*arguments, **keywords)
+        except MemoryError:
+            self._short()
+            raise
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        """Filter and write `record`."""
+        try:
+            return super().handle(record)
+        except MemoryError:
+            self._short()
+            return False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """What formatting or writing raised: shortage of memory in one line, anything else as `logging` shows it."""
+        if isinstance(sys.exc_info()[1], MemoryError):
+            self._short()
+        else:
+            super().handleError(record)
+
+    def _short(self) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._interval
+        try:
+            os.write(self.stream.fileno(), self.SHORT)
+        except (AttributeError, OSError, ValueError):
+            self._next = now  # there is no stream (2>&-), it was closed, or nobody reads it: nobody is left to tell
+
+
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send everything from `settings.level` on to `stream` (standard error). May be called again after a reload."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = LineHandler(stream or sys.stderr, settings.interval)
     handler.setFormatter(KeyValueFormatter())
     handler.addFilter(Repetitions(settings.interval))
+    logging.setLogRecordFactory(handler.record)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

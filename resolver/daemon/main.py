@@ -3,19 +3,26 @@
 The daemon stays in the foreground; starting, restarting and logging are a supervisor's business (systemd, a
 container). What only looks at the configuration (`--check`, `--print-config`) imports nothing that serves, and what
 serves imports neither dnspython nor cryptography before a query needs them, so a first answer is a fraction of a second
-away. Exit status: 0 stopped by a signal or asked only to look; 1 the service could not start or broke; 2 the command
+away. Whatever ends it leaves a line: a fault below Python its stacks, any other fault its traceback, SIGKILL alone
+nothing. Exit status: 0 stopped by a signal or asked only to look; 1 the service could not start or broke; 2 the command
 line or the configuration is wrong.
 """
 
 import argparse
+import faulthandler
+import gc
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from corenet._version import __version__
 from resolver import limits
-from resolver.settings import Settings, parse_endpoint, replace
+from resolver.knobs import parse_endpoint
+from resolver.settings import Settings, replace
 
 if TYPE_CHECKING:
     from resolver.daemon.config import ConfigError
@@ -29,10 +36,20 @@ EXIT_CONFIG = 2
 logger = logging.getLogger("resolver.daemon")
 
 
+def _help_width() -> int:
+    """Columns for help, as argparse takes them; it would import shutil and all compressions to learn them."""
+    try:
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns
+    except (ValueError, OSError):
+        columns = 0
+    return (columns or 80) - 2
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of resolverd."""
     made = argparse.ArgumentParser(
         prog="resolverd",
+        formatter_class=partial(argparse.HelpFormatter, width=_help_width()),
         description="A validating recursive DNS resolver. Without a configuration file it serves this host on port"
         f" {limits.UNPRIVILEGED_PORT.default}. It stays in the foreground and logs to standard error.",
         epilog="SIGTERM and SIGINT stop it; SIGHUP reads the configuration again and keeps the old one when the new one"
@@ -94,16 +111,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         settings = load_settings(arguments)
-        if arguments.check:
-            return check(arguments, settings)
     except ValueError as error:
-        _print_problems(error)
+        _print_problems("", error)
         return EXIT_CONFIG
+    if arguments.check:
+        try:
+            return check(arguments, settings)
+        except ValueError as error:
+            _print_problems(arguments.config, error)
+            return EXIT_CONFIG
     if arguments.print_config:
         from resolver.daemon import config
 
-        sys.stdout.write(config.render(settings))
-        return EXIT_OK
+        return _show(config.render(settings))
     return run(arguments, settings, lambda: load_settings(arguments))
 
 
@@ -114,28 +134,41 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
         ValueError: naming the setting that is wrong.
     """
     from resolver import validate
+    from resolver.daemon import keep, metrics
     from resolver.daemon.worker import make_plan
 
     make_plan(settings)
     validate.create(settings)
+    keep.check(settings.cache)
+    if settings.metrics.listen:
+        metrics.check()
     if settings.dnssec.active and settings.dnssec.auto_trust_anchor_file:
         from resolver.daemon import rollover
 
         rollover.check(settings.dnssec)
-    print(f"{arguments.config or 'built-in settings'}: configuration is good")
-    return EXIT_OK
+    return _show(f"{arguments.config or 'built-in settings'}: configuration is good\n")
 
 
 def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
     """Open the sockets and serve until a signal says otherwise."""
-    from resolver.daemon import doors, log, sockets, supervisor, worker
+    gc.disable()  # until it serves: what is loaded now stays, and looking through it again and again takes time
+    try:
+        return _serve(arguments, settings, reload)
+    finally:
+        gc.enable()
+
+
+def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
+    from resolver.daemon import doors, log, shortage, sockets, worker
 
     log.set_up(settings.log)
+    last_words()
+    shortage.watch_unraisable(settings.log.interval)
     server = settings.server
     options = worker.Options(
         playground=arguments.playground,
         show_first_answer=arguments.show_first_answer,
-        configured=arguments.config is not None,
+        config=arguments.config or "",
     )
     if server.workers > 1 and (options.playground or options.show_first_answer):
         logger.warning("one worker is enough to look around: server.workers is taken as 1")
@@ -143,6 +176,7 @@ def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], 
         settings = replace(settings, server=server)
     try:
         worker.raise_descriptor_limit()
+        sockets.check_sources(settings.iteration)
         shares = sockets.open_endpoints(
             server.endpoints, shares=server.workers, lenient=server.listen == Settings().server.listen
         )
@@ -152,19 +186,58 @@ def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], 
             try:
                 if server.workers == 1:
                     return worker.run(settings, shares[0], reload=reload, options=options)
+                from resolver.daemon import supervisor
+
                 return supervisor.run(settings, shares, reload=reload, options=options)
             finally:
                 opened.close()
         finally:
             sockets.close_all(shares)
     except ValueError as error:
-        _print_problems(error)
+        _print_problems(arguments.config, error)
         return EXIT_CONFIG
     except OSError as error:
         logger.error("%s", error.strerror or error)
         return EXIT_FAILED
+    except Exception:
+        logger.critical("ending on a fault of its own", exc_info=True)
+        return EXIT_FAILED
 
 
-def _print_problems(error: "ValueError | ConfigError") -> None:
+def last_words() -> None:
+    """See to it that no end is silent, and that signals of people wait until somebody listens to them."""
+    # SIGHUP and SIGUSR1 would kill a daemon that is still starting; the worker lets them in when it can hear them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
+    if sys.stderr is None:
+        return  # nobody could read them
+    # Crashes below Python (SIGSEGV, SIGBUS, SIGABRT ...), and signals that end a process and were not asked for.
+    faulthandler.enable()
+    for number in (signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR2):
+        faulthandler.register(number, chain=True)
+
+
+def _show(text: str) -> int:
+    """Write `text` to standard output and return the exit status."""
+    from resolver.daemon import stdout
+
+    stdout.prepare()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        stdout.discard()  # whoever read the output has seen enough
+    except OSError as error:
+        stdout.discard()
+        print(f"resolverd: cannot write {stdout.reason(error)}", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _print_problems(path: str | None, error: "ValueError | ConfigError") -> None:
+    """Write what is wrong, with its place in the file `path` if the settings came from one."""
+    if path:
+        from resolver.daemon import config
+
+        error = config.located(path, error)
     for line in str(error).splitlines():
         print(f"resolverd: {line}", file=sys.stderr)

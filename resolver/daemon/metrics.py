@@ -7,17 +7,21 @@ Counters keep the names they have inside, ``resolver_GROUP_NAME_total``; what go
 """
 
 import asyncio
+import importlib.util
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.daemon.commands import Statistics
+from resolver.daemon.management import ManagementServer
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-__all__ = ["MetricsServer", "families", "render"]
+__all__ = ["MetricsServer", "check", "families", "render"]
+
+MISSING = "metrics.listen: prometheus-client is not installed; pip install 'corenet-resolver[metrics]' brings it"
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +112,17 @@ def render(statistics: Statistics, version: str) -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-class MetricsServer:
+def check() -> None:
+    """Look whether what writes the page is installed.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise ValueError(MISSING)
+
+
+class MetricsServer(ManagementServer):
     """Serves the page; `gather` gives the statistics of all workers."""
 
     def __init__(self, gather: Callable[[], Awaitable[Statistics]], version: str) -> None:
@@ -117,44 +131,22 @@ class MetricsServer:
         Raises:
             ValueError: it is not installed.
         """
+        super().__init__(CONNECTIONS, REQUEST)
         self._gather = gather
         self._version = version
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
         try:
             render({}, version)
         except ImportError:
-            raise ValueError("metrics.listen: needs the package prometheus-client, which is not installed") from None
+            raise ValueError(MISSING) from None
 
-    async def start(self, listening: Any) -> None:
-        """Begin to accept on the bound socket `listening`."""
-        self._server = await asyncio.start_server(self._on_connection, sock=listening, limit=REQUEST)
-
-    def close(self) -> None:
-        """Stop accepting and end what is under way."""
-        if self._server is not None:
-            self._server.close()
-        for task in self._open:
-            task.cancel()
-
-    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._open) >= CONNECTIONS:
-            writer.close()
-            return
-        self._open.add(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
         try:
             async with asyncio.timeout(PATIENCE):
                 writer.write(await self._reply(reader))
                 await writer.drain()
-        except asyncio.CancelledError:
-            pass  # by `close`, or with the loop: nobody waits for this task, and asyncio's streams would complain
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             logger.debug("metrics: a connection ended without a complete request, or took too long")
-        finally:
-            self._open.discard(task)
-            writer.close()
 
     async def _reply(self, reader: asyncio.StreamReader) -> bytes:
         try:

@@ -1,18 +1,22 @@
-"""What the daemon does with what reaches its loop's exception handler: shortage of memory is said, faults are shown.
+"""What the daemon does with exceptions that nobody catches: shortage of memory is said, faults are shown.
 
 Under a memory limit (systemd's MemoryMax has none of this; RLIMIT_AS and RLIMIT_DATA do) any allocation can fail, and
 whatever was being done then is lost: a packet, a query, a connection. That is no fault of the program, so it is one
-plain sentence, and not more often than an interval permits, since each line costs memory as well. Everything else
-goes to the loop's own handler with its traceback.
+plain sentence, and not more often than an interval permits, since each line costs memory as well. Everything else keeps
+its traceback. What a generator raises when it is dropped half-way reaches no loop, only `sys.unraisablehook`.
 """
 
 import asyncio
 import logging
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from resolver.net.complaint import Complaint
 
-__all__ = ["watch_for_shortage"]
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+__all__ = ["watch_for_shortage", "watch_unraisable"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +27,26 @@ def watch_for_shortage(loop: asyncio.AbstractEventLoop, interval: float) -> None
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), MemoryError):
-            complaint.say("out of memory: what was being done is given up and the service goes on; "
-                          "a smaller cache.size or a higher limit of the process would help")
+            _tell(complaint)
         else:
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(handle)
+
+
+def watch_unraisable(interval: float) -> None:
+    """Do the same for the whole process with what no loop hears of."""
+    complaint = Complaint(logger, interval)
+
+    def handle(what: "UnraisableHookArgs") -> None:
+        if issubclass(what.exc_type, MemoryError):
+            _tell(complaint)
+        else:
+            sys.__unraisablehook__(what)
+
+    sys.unraisablehook = handle
+
+
+def _tell(complaint: Complaint) -> None:
+    complaint.say("out of memory: what was being done is given up and the service goes on; "
+                  "a smaller cache.size or a higher limit of the process would help")

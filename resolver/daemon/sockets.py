@@ -9,14 +9,15 @@ import errno
 import socket
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Self
 
 from resolver import limits
 from resolver.net.stream_listener import open_stream_socket
 from resolver.net.udp_listener import open_udp_socket
+from resolver.settings import IterationSettings
+from resolver.values import frozen
 
-__all__ = ["Endpoint", "ListenError", "close_all", "open_endpoints"]
+__all__ = ["Endpoint", "ListenError", "check_sources", "close_all", "open_endpoints"]
 
 _IPV6_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
@@ -25,7 +26,7 @@ class ListenError(OSError):
     """An address that cannot be served; the text says why and how to go on."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Endpoint:
     """One address and port with its two sockets; `wanted` is the port that was asked for, which may be 0."""
 
@@ -46,6 +47,26 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def check_sources(settings: IterationSettings) -> None:
+    """Look whether upstream queries can leave from the addresses that the settings name.
+
+    Raises:
+        ListenError: the host has no such address, or the system forbids it.
+    """
+    for family, address, key in (
+        (socket.AF_INET, settings.source_v4, "iteration.source-v4"),
+        (socket.AF_INET6, settings.source_v6, "iteration.source-v6"),
+    ):
+        if not address:
+            continue
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((address, 0))
+        except OSError as error:
+            text = f"cannot ask from {address}: {error.strerror}; 'ip address' lists what this host has; see {key}"
+            raise ListenError(error.errno, text) from None
 
 
 def open_endpoints(

@@ -57,6 +57,7 @@ class _Supervisor:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         gc.collect()
         gc.freeze()  # the children share these pages as long as nobody writes to them
+        gc.enable()
         try:
             for number in range(len(self.shares)):
                 self.start(number)
@@ -79,6 +80,9 @@ class _Supervisor:
         status = 1
         try:
             status = self.be_worker(number)
+        except BaseException:
+            # The parent sees a number only; what happened is known here and nowhere else.
+            logger.critical("worker %d ends on a fault of its own", number, exc_info=True)
         finally:
             sys.stderr.flush()
             os._exit(status)  # nothing of the parent's may be unwound in a child
@@ -90,7 +94,8 @@ class _Supervisor:
             if other != number:
                 for endpoint in share:
                     endpoint.close()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        # The worker lets in SIGHUP and SIGUSR1 itself, when it can hear them.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGHUP, signal.SIGUSR1})
         try:
             return worker.run(
                 self.settings,
@@ -124,8 +129,9 @@ class _Supervisor:
     def on_reload(self) -> None:
         """Look at the configuration here, once, so that a wrong one is not complained about by every worker."""
         try:
-            settings = self.reload()
-            worker.make_plan(settings)
+            with worker.places_named(self.options.config):
+                settings = self.reload()
+                worker.make_plan(settings)
         except ValueError as error:
             worker.report_bad_reload(error)
             return

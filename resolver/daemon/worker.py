@@ -10,10 +10,9 @@ import gc
 import logging
 import resource
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import corenet
@@ -21,12 +20,9 @@ from corenet._version import __version__
 from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
-from resolver.daemon import first, keep, log, sockets
+from resolver.daemon import log, sockets
 from resolver.daemon.commands import Commands
-from resolver.daemon.control import ControlServer, Office
 from resolver.daemon.doors import Doors
-from resolver.daemon.links import LinkError
-from resolver.daemon.metrics import MetricsServer
 from resolver.daemon.shortage import watch_for_shortage
 from resolver.daemon.sockets import Endpoint
 from resolver.effects import Outcome, Question
@@ -38,9 +34,11 @@ from resolver.net.udp_listener import UdpListener
 from resolver.policy import Plan
 from resolver.settings import Settings, replace
 from resolver.system import read_hosts_files
+from resolver.values import frozen
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
+    from resolver.daemon.management import ManagementServer
     from resolver.daemon.rollover import Rollover
     from resolver.validate.rollover import TrustPoint
 
@@ -50,6 +48,7 @@ __all__ = [
     "clock_trouble",
     "keep_what_needs_restart",
     "make_plan",
+    "places_named",
     "raise_descriptor_limit",
     "report_bad_reload",
     "run",
@@ -60,17 +59,17 @@ logger = logging.getLogger(__name__)
 Reload = Callable[[], Settings]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """What the command line asks of a worker beyond the settings.
 
-    `configured` says that there is a configuration file; `number` counts the workers from 0; `doors` were opened
+    `config` is the configuration file, empty without one; `number` counts the workers from 0; `doors` were opened
     before the fork and are used by the first worker, their links by all.
     """
 
     playground: bool = False
     show_first_answer: bool = False
-    configured: bool = False
+    config: str = ""
     number: int = 0
     doors: Doors | None = None
 
@@ -130,10 +129,24 @@ def keep_what_needs_restart(old: Settings, new: Settings, *, several: bool) -> S
     return replace(new, server=server, cache=cache, control=old.control, metrics=old.metrics)
 
 
+@contextmanager
+def places_named(config: str) -> Iterator[None]:
+    """Raise every `ValueError` from within as a `ConfigError` that says where in the file `config` its cause stands."""
+    try:
+        yield
+    except ValueError as error:
+        if not config:
+            raise
+        from resolver.daemon.config import located
+
+        raise located(config, error) from None
+
+
 def report_bad_reload(error: ValueError) -> None:
     """Say what is wrong with a new configuration, and that the old one goes on."""
     for line in str(error).splitlines():
-        logger.error("reload: %s", line)
+        setting, colon, what = line.partition(": ")
+        logger.error("reload: %s", setting.replace("_", "-") + colon + what if setting.isidentifier() else line)
     logger.error("reload: the configuration is wrong; the old one stays in force")
 
 
@@ -146,7 +159,7 @@ def clock_trouble(now: int) -> str:
     earliest, latest = limits.CLOCK_EARLIEST.default, limits.CLOCK_LATEST.default
     if earliest <= now < latest:
         return ""
-    shown = datetime.fromtimestamp(max(now, 0), UTC).strftime("%Y-%m-%d %H:%M:%S")
+    shown = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(max(now, 0)))
     why = "before this program was made" if now < earliest else "too far ahead to be true"
     return (
         f"the clock says {shown} UTC, {why}: no signature will be valid, and every signed name will fail. Set the clock"
@@ -243,7 +256,7 @@ class _Worker:
         self.lifeline = lifeline
         self.links = options.doors.links if options.doors is not None else None
         self.commands = Commands(self)
-        self.side_doors: list[ControlServer | MetricsServer] = []
+        self.side_doors: list[ManagementServer] = []
         self.listeners: list[_Listeners] = []
         self.adapt: Callable[[Settings], Settings] = lambda given: given
         self.retired: set[asyncio.Task[None]] = set()
@@ -265,7 +278,9 @@ class _Worker:
             loop.add_reader(self.lifeline, self.on_stop, "the end of its supervisor")
         async with AsyncExitStack() as stack:
             playing = self.options.playground
-            if self.options.show_first_answer and not playing and not self.options.configured:
+            if self.options.show_first_answer and not playing and not self.options.config:
+                from resolver.daemon import first
+
                 playing = not await first.roots_answer(self.given)
                 print(
                     "The Internet's root servers cannot be reached; a simulated Internet takes their place."
@@ -277,7 +292,9 @@ class _Worker:
             if playing:
                 self.keeps = False
                 await self.enter_playground(stack)
-            if self.keeps:
+            if self.keeps and self.given.cache.snapshot_file:
+                from resolver.daemon import keep
+
                 keep.restore_if_set(self.store, self.given)
             self.current = _Generation(self.adapt(self.given), self.store, loop)
             self.follow_anchors(self.current)
@@ -285,19 +302,24 @@ class _Worker:
                 listeners = _Listeners(endpoint)
                 self.listeners.append(listeners)
                 await listeners.start(self.current)
-            gc.collect()
             gc.set_threshold(limits.GC_YOUNG.default, limits.GC_MIDDLE.default, limits.GC_OLD.default)
             gc.freeze()  # what exists now lives to the end; the collector need not look at it again
+            gc.enable()
             await self.open_side_doors()
             self.announce()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # main blocked them
             self.look_at_anchors()
             if self.options.show_first_answer:
+                from resolver.daemon import first
+
                 shown = "www.example.playground." if playing else "www.iana.org."
                 await first.show_first_answer(self.endpoints[0], shown, self.given.iteration.deadline)
             reason = await self.stopping
             logger.info("stopping on %s", reason)
             await self.drain()
-            if self.keeps:
+            if self.keeps and self.given.cache.snapshot_file:
+                from resolver.daemon import keep
+
                 keep.save_if_set(self.store, self.given)
         return 0
 
@@ -315,6 +337,9 @@ class _Worker:
         world = await stack.enter_async_context(await playground.start(port=0))
         self.adapt = world.settings
         logger.info("the playground's servers are on port %d of their loopback addresses", world.port)
+        given = self.given
+        if given.cache.snapshot_file or given.dnssec.auto_trust_anchor_file:
+            logger.info("the playground is new each time: cache.snapshot-file and dnssec.auto-trust-anchor-file rest")
 
     async def open_side_doors(self) -> None:
         """The first worker serves the control socket and the metrics; the others answer what it asks them."""
@@ -326,6 +351,11 @@ class _Worker:
                 self.links.serve(self.loop, self.number, self.commands.perform)
                 return
             self.links.listen(self.loop)
+        if doors.control is None and doors.metrics is None:
+            return
+        from resolver.daemon.control import ControlServer, Office
+        from resolver.daemon.metrics import MetricsServer
+
         office = Office(self, self.commands)
         if doors.control is not None:
             control = ControlServer(office)
@@ -408,6 +438,8 @@ class _Worker:
             task.add_done_callback(self.retired.discard)
 
     async def tell_others(self, text: str) -> None:
+        from resolver.daemon.links import LinkError
+
         assert self.links is not None
         for number in self.links.others:
             try:
@@ -450,6 +482,15 @@ class _Worker:
             shown = " ".join(f"{name}={value}" for name, value in counters.items() if value)
             logger.info("statistics of %s: %s", group, shown or "nothing yet")
 
+    def check_reload(self) -> None:
+        """Look whether a reload would find a configuration that can be used.
+
+        Raises:
+            ValueError: it would not; the text says where and why.
+        """
+        with places_named(self.options.config):
+            make_plan(self.reload())
+
     def on_reload(self) -> None:
         if self.reloading is None or self.reloading.done():
             self.reloading = self.loop.create_task(self.do_reload())
@@ -458,10 +499,14 @@ class _Worker:
         """Read the configuration again and switch to it, or keep the old one and say why; empty when it is in force."""
         several = self.lifeline is not None
         try:
-            given = self.reload()
-            given = keep_what_needs_restart(self.given, given, several=several)
-            opened = [] if several else self.open_new(given)
-            generation = _Generation(self.adapt(given), self.store, self.loop)
+            with places_named(self.options.config):
+                given = keep_what_needs_restart(self.given, self.reload(), several=several)
+                opened = [] if several else self.open_new(given)
+                try:
+                    generation = _Generation(self.adapt(given), self.store, self.loop)
+                except BaseException:
+                    sockets.close_all([opened])
+                    raise
         except ValueError as error:
             report_bad_reload(error)
             return str(error)

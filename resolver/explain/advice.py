@@ -37,7 +37,7 @@ class Advice:
             ZONE: f"the operator of {shown}" if shown else "the operator of the zone",
             PARENT: f"the operator of {shown} and of the zone above it",
             RESOLVER: "the operator of this resolver",
-            NETWORK: f"the network, or the operator of {shown}" if shown else "the network",
+            NETWORK: f"the network, or the operator of {shown}" if shown and self.zone != names.ROOT else "the network",
             ASKER: "whoever asked",
         }.get(self.who, "nobody")
 
@@ -269,6 +269,21 @@ def _unreached(story: Story, ede: int) -> Advice:
     results = {e.result for e in asked}
     told = "; ".join(dict.fromkeys(f"{e.address}: {_deed(e.result, e.rcode)}" for e in asked))
     why = f"{why} {told}." if told and len(told) < 300 else why
+    if zone == names.ROOT:
+        # The root's servers are many and hardly ever wrong: what spoils their replies stands on this side of them.
+        heard = any(
+            e.rcode is not None and not e.flags & c.AA and e.result != "referral"
+            for e in story.exchanges
+            if e.zone == names.ROOT
+        )
+        what = (
+            "The addresses of the root's servers answer, but not as these do: something on the way answers in their "
+            "place. Let UDP and TCP port 53 pass to all addresses"
+            if heard
+            else "None of the root's servers can be reached: let UDP and TCP port 53 pass to all addresses"
+        )
+        return Advice(why, NETWORK, zone, what + ", or have everything asked of a resolver that this network has: a "
+                      "[[forward]] table with its addresses.")
     if results <= {"timeout", "network", "deadline", "no reply"}:
         return Advice(
             why,

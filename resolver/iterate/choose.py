@@ -3,8 +3,8 @@
 Among the servers tried least so far in this step, those whose expected time lies within a band above the best share
 the questions at random (a forger must not know whom we ask), and one question in sixteen goes to any of them, so
 that a server that became faster is noticed. Servers known to be lame for the zone are left out; those that count as
-dead are asked once, when nobody else is left, which is also how they are found alive again; so are all addresses of
-a family that this host has no route for.
+dead are asked once, when nobody else is left, and by one question per interval before all others, so that they are
+found alive again beside servers that never fail; all addresses of a family that this host has no route for come last.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from resolver.cache.servers import ServerInfo
     from resolver.iterate.cut import Cut
 
-__all__ = ["choose", "reason", "survey"]
+__all__ = ["choose", "patience", "reason", "survey"]
 
 TRIES = limits.TRIES_PER_SERVER.default
+FIRST = limits.SERVER_TIMEOUT_FIRST.default / 1000
 BAND = limits.SERVER_BAND.default / 1000
 UNKNOWN = limits.SERVER_UNKNOWN.default / 1000
 FOREVER = float("inf")
@@ -52,6 +53,9 @@ def choose(cut: Cut, context: Context, tries: dict[tuple[str, int], int], avoid:
             timeouts = info.timeouts
             expected = info.srtt if not timeouts and info.srtt is not None else info.timeout
             if timeouts and info.dead:
+                routed = not without or (6 if ":" in server.address else 4) != without
+                if not tries and routed and now >= info.backoff_until and context.store.servers.is_usable(key, now):
+                    return server
                 # One try, and behind everybody who may be alive.
                 done += TRIES - 1
                 if done > fewest or done >= TRIES:
@@ -78,13 +82,26 @@ def choose(cut: Cut, context: Context, tries: dict[tuple[str, int], int], avoid:
     return near[below(len(near))] if len(near) > 1 else near[0]
 
 
+def patience(server: Server, cut: Cut, context: Context) -> float:
+    """Seconds to wait for `server` where `cut` has others: its timeout, unless another would be given up far sooner.
+
+    Who keeps silent beside servers that answer is worth a first timeout and not the doubled ones.
+    """
+    servers = context.store.servers
+    wait = servers.timeout(server.key)
+    if wait > FIRST:
+        shortest = min(servers.timeout(other.key) for other in cut.servers if other is not server)
+        wait = min(wait, max(shortest, FIRST))
+    return wait
+
+
 def reason(server: Server, cut: Cut, context: Context, tried: int) -> str:
     """Why `server` was chosen, in words for a trace. `tried` is how often it was asked in this step before."""
     info = context.store.servers.find(server.key)
     if info is None:
         why = "never asked before"
     elif info.dead:
-        why = "counts as dead, but nobody else is left"
+        why = "counts as dead: tried again now and then, and when nobody else is left"
     else:
         expected = info.expected() * 1000
         why = f"expected in {expected:.0f} ms" if expected >= 10 else f"expected in {expected:.2f} ms"

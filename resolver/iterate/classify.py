@@ -42,14 +42,14 @@ def classify(view: MessageView, found: Scrubbed, qname: bytes, qtype: int, zone:
     if found.too_long:
         return Kind.TOO_LONG
     if rcode == c.NXDOMAIN:
-        return _classify_nxdomain(found, qname, qtype, zone, recursive=recursive)
+        return _classify_nxdomain(found, qname, qtype, recursive=recursive)
     if rcode != c.NOERROR:
         return Kind.BROKEN
     if found.complete:
         return Kind.ANSWER
     if found.alias:
         # The rest of the chain is denied only by a SOA that speaks about its last name (RFC 2308 section 2.2).
-        return Kind.NODATA if found.soa is not None and not _beyond(found, zone) else Kind.ALIAS
+        return Kind.NODATA if found.soa is not None and not found.beyond else Kind.ALIAS
     soa = found.soa
     if soa is not None:
         return Kind.BROKEN if _wrong_side(soa.name, qname, qtype) else Kind.NODATA
@@ -72,21 +72,16 @@ def classify(view: MessageView, found: Scrubbed, qname: bytes, qtype: int, zone:
     return Kind.EMPTY
 
 
-def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, zone: bytes, *, recursive: bool) -> Kind:
+def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, *, recursive: bool) -> Kind:
     if found.complete:
         return Kind.BROKEN
     if found.alias:
-        return Kind.ALIAS if _beyond(found, zone) else Kind.NXDOMAIN
+        return Kind.ALIAS if found.beyond else Kind.NXDOMAIN
     if found.soa is None and (found.soa_above or found.ns_elsewhere) and not recursive:
         return Kind.LAME
     if found.soa is not None and _wrong_side(found.soa.name, qname, qtype):
         return Kind.BROKEN
     return Kind.NXDOMAIN
-
-
-def _beyond(found: Scrubbed, zone: bytes) -> bool:
-    """The chain has left the zone: the server has no say about the last name."""
-    return not names.is_subdomain(found.name, zone)
 
 
 def _wrong_side(owner: bytes, qname: bytes, qtype: int) -> bool:

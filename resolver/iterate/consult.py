@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from resolver import limits
 from resolver.effects import Ask, Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Server, Steps, Task
-from resolver.iterate.choose import choose, reason, survey
+from resolver.iterate.choose import choose, patience, reason, survey
 from resolver.iterate.classify import Kind, classify
 from resolver.iterate.cut import Atlas, Cut
-from resolver.iterate.scrub import Scrubbed, question_matches, scrub
+from resolver.iterate.scrub import Scrubbed, cut_chain, question_matches, scrub
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -33,6 +33,8 @@ MISSING = limits.MISSING_ADDRESSES.default
 EDNS_GIVE_UP = limits.EDNS_GIVE_UP.default
 FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST.default / 1000
 STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM.default / 1000
+SHORTEST = limits.SERVER_TIMEOUT_MINIMUM.default / 1000
+SHARE = limits.SERVER_SHARE.default / 100
 CROSSED_OFF = 1 << 20
 # UDP, then with another cookie or none, then without EDNS, then without case or over TCP, then both: more changes of
 # manner make no sense.
@@ -90,6 +92,8 @@ def consult(
             tries[key] = CROSSED_OFF
             continue
         found: Scrubbed = scrub(view, qname, qtype, zone, signatures=context.validator is not None)
+        if found.alias:
+            _keep_to_one_side(found, qname, qtype, context)
         found.server = server
         found.kind = kind = classify(view, found, qname, qtype, zone, recursive=cut.recursive)
         if task.trace is not None:
@@ -153,6 +157,13 @@ def _converse(
             cookie = None
     if payload is None:
         cookie, known = None, b""
+    expected = wait = timeout
+    several = len(cut.servers) > 1
+    if several and timeout > FIRST_TIMEOUT:
+        wait = patience(server, cut, context)
+    if earlier:
+        # Replies to other questions shorten the timeout; one that is asked again backs off (RFC 1035 section 4.2.1).
+        wait = max(wait, SHORTEST * (1 << earlier))
     bad_cookies = 0
     refused_edns = False
     result: Reply | Failure
@@ -160,6 +171,9 @@ def _converse(
         if not budget.take_packet():
             assert budget.failure is not None
             return budget.failure
+        timeout = max(wait, STREAM_TIMEOUT) if tcp else wait
+        if several:
+            timeout = min(timeout, max((budget.deadline - context.monotonic) * SHARE, SHORTEST))
         if task.trace is not None:
             manner = f"{' over TCP' if tcp else ''}{'' if payload else ' without EDNS'}"
             why = reason(server, cut, context, earlier)
@@ -168,7 +182,7 @@ def _converse(
                                           "candidates": survey(cut, context)})
         result = yield Ask(
             server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
-            timeout=max(timeout, STREAM_TIMEOUT) if tcp else timeout,
+            timeout=timeout,
             checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
         )
         if isinstance(result, Failure):
@@ -181,13 +195,14 @@ def _converse(
                 table.note_tcp_only(key, context.monotonic)
                 continue
             if result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
-                table.note_timeout(key, context.monotonic)
+                table.note_timeout(key, context.monotonic, expected)
                 if result.kind is FailureKind.NETWORK and not tcp:
                     atlas.note_unreachable(server.address, context.monotonic)
             return result
         view: MessageView = result.view
         atlas.note_reachable(server.address)
         table.note_reply(key, result.rtt, context.monotonic, edns=view.edns is not None)
+        expected = table.timeout(key)
         if view.tc:
             if result.tcp:
                 return Failure(FailureKind.MALFORMED, c.EDE_INVALID_DATA, f"{server.address} truncates even over TCP")
@@ -240,6 +255,24 @@ def _bad_code(rcode: int, server: Server, zone: bytes) -> Failure:
         return Failure(FailureKind.LAME, c.EDE_INVALID_DATA, f"{server.address} contradicts itself")
     return Failure(FailureKind.RCODE, c.EDE_NO_REACHABLE_AUTHORITY,
                    f"{server.address} answers {c.rcode_to_text(rcode)} for {names.to_text(zone)}")
+
+
+def _keep_to_one_side(found: Scrubbed, qname: bytes, qtype: int, context: Context) -> None:
+    """End an alias chain where local names or a forward or stub zone of the configuration begin, or such a zone ends.
+
+    Whoever serves the zone around them could otherwise bring data for their names along (CVE-2026-44687).
+    """
+    atlas: Atlas = context.room
+    policy = context.policy
+    whole = names.lower(qname)
+    side = atlas.configured_for(names.parent(whole) if qtype == c.DS else whole)
+
+    def is_elsewhere(name: bytes) -> bool:
+        if policy is not None and policy.answer(Question(name, qtype)) is not None:
+            return True
+        return atlas.configured_for(names.lower(name)) is not side
+
+    cut_chain(found, is_elsewhere)
 
 
 def _look_up_addresses(

@@ -9,7 +9,7 @@ wider one off below its zone. `first` lets the public tree answer when the serve
 from typing import TYPE_CHECKING
 
 from resolver.iterate.cut import FOREVER, Cut
-from resolver.settings import parse_endpoint
+from resolver.knobs import parse_endpoint
 from resolver.wire import name as names
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from resolver.wire.rrset cimport RRset
 cdef class Scrubbed:
     cdef public bint alias
     cdef public list answer
+    cdef public bint beyond
     cdef public bint complete
     cdef public list ds
     cdef public object kind

@@ -19,10 +19,12 @@ from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resolver.effects import Server
     from resolver.iterate.classify import Kind
 
-__all__ = ["Scrubbed", "glue_of", "question_matches", "scrub"]
+__all__ = ["Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub"]
 
 ALIAS_STEPS = limits.MAX_ALIASES.default
 NAME_SERVERS = limits.MAX_NAME_SERVERS.default
@@ -33,8 +35,8 @@ UNREAD = frozenset({c.FORMERR, c.NOTIMP, c.REFUSED, c.SERVFAIL, c.BADVERS})
 class Scrubbed:
     """The believable part of one reply. `kind`, what it means, and `server`, who sent it, the asker fills in."""
 
-    __slots__ = ("alias", "answer", "complete", "ds", "kind", "name", "ns", "ns_elsewhere", "proofs", "server", "soa",
-                 "soa_above", "too_long", "view")
+    __slots__ = ("alias", "answer", "beyond", "complete", "ds", "kind", "name", "ns", "ns_elsewhere", "proofs",
+                 "server", "soa", "soa_above", "too_long", "view")
 
     kind: Kind
     server: Server
@@ -48,6 +50,8 @@ class Scrubbed:
         """The chain ended in data of the type asked for."""
         self.alias = False
         """At least one alias was followed."""
+        self.beyond = False
+        """The chain has left what the server has a say about: the last name is to be asked for by itself."""
         self.too_long = False
         """A DNAME made a name of more than 255 octets (RFC 6672 section 2.3)."""
         self.soa: RRset | None = None
@@ -86,6 +90,16 @@ def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes, *, signature
     if authority:
         _authority(found, authority, zone)
     return found
+
+
+def cut_chain(found: Scrubbed, is_elsewhere: Callable[[bytes], bool]) -> None:
+    """End the alias chain of `found` at the first target of which `is_elsewhere` is true."""
+    for position, rrset in enumerate(found.answer):
+        if rrset.rtype == c.CNAME and is_elsewhere(rrset.targets()[0]):
+            found.answer = found.answer[: position + 1]
+            found.name, found.beyond = rrset.targets()[0], True
+            found.complete = found.too_long = False
+            return
 
 
 def glue_of(view: MessageView, ns: RRset, zone: bytes, *, harden: bool) -> dict[bytes, list[RRset]]:
@@ -150,6 +164,7 @@ def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone
         name = target
         found.alias = True
         if not names.is_subdomain(name, zone):
+            found.beyond = True
             break
     found.name = name
 

@@ -1,7 +1,8 @@
 """A warning that cannot flood the log: said at most once an interval, with the number of those left out in between.
 
 Running out of descriptors, or a peer that sends rubbish, happens ten thousand times a second or not at all; the first
-line of such a storm is news, the rest would fill a disk. The counters in `statistics()` tell the true numbers.
+line of such a storm is news, the rest would fill a disk. Where complaints differ, as with zones that fail, the first
+few of an interval are said, so that one does not hide the other. The counters in `statistics()` tell the true numbers.
 """
 
 import logging
@@ -13,26 +14,38 @@ __all__ = ["Complaint"]
 
 
 class Complaint:
-    """One kind of warning of one logger."""
+    """One kind of warning of one logger, of which up to `different` ones are said in an interval of so many seconds."""
 
-    __slots__ = ("_interval", "_left_out", "_logger", "_next")
+    __slots__ = ("_different", "_interval", "_left_out", "_logger", "_next", "_said")
 
-    def __init__(self, logger: logging.Logger, interval: float = limits.LOG_INTERVAL.default) -> None:
+    def __init__(
+        self, logger: logging.Logger, interval: float = limits.LOG_INTERVAL.default, different: int = 1
+    ) -> None:
         self._logger = logger
         self._interval = interval
+        self._different = different
+        self._said: list[tuple[object, ...]] = []
         self._next = float("-inf")
         self._left_out = 0
 
     def say(self, text: str, *arguments: object) -> bool:
-        """Log `text` as a warning unless the interval has not passed; True when it was logged."""
-        now = time.monotonic()
-        if now < self._next:
+        """Log `text` as a warning unless it, or enough others, was said in this interval; True when it was logged."""
+        try:
+            now = time.monotonic()
+            if now >= self._next:
+                self._said.clear()
+            if len(self._said) >= self._different or (text, *arguments) in self._said:
+                self._left_out += 1
+                return False
+            if not self._said:
+                self._next = now + self._interval
+            self._said.append((text, *arguments))
+            if self._left_out:
+                text += " (and %d times since the last such line)"
+                arguments = (*arguments, self._left_out)
+            self._logger.warning(text, *arguments)
+        except MemoryError:  # the line itself had no room; whoever complains of that must not fail over it
             self._left_out += 1
             return False
-        if self._left_out:
-            text += " (and %d times since the last such line)"
-            arguments = (*arguments, self._left_out)
         self._left_out = 0
-        self._next = now + self._interval
-        self._logger.warning(text, *arguments)
         return True

@@ -20,6 +20,7 @@ from resolver import limits
 from resolver.net.libc cimport AF_INET, AF_INET6, sockaddr_in, sockaddr_in6, sockaddr_storage
 from resolver.net.peers cimport fill_sockaddr
 from resolver.wire.hash cimport siphash24
+from resolver.wire.octets cimport get32
 
 cdef enum:
     VERSION = 1
@@ -37,10 +38,6 @@ cdef int64_t FOREVER = 0x7fffffffffffffff
 
 # Drawn when the first process begins; workers are forked from it and have the same.
 SEED = os.urandom(32)
-
-
-cdef inline uint32_t get32(const uint8_t *p) noexcept nogil:
-    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
 
 
 cdef void write_hash(const uint64_t *key, const uint8_t *head, const uint8_t *ip, size_t ip_size,

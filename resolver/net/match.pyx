@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcmp, memcpy
 
 from resolver.net.ambient cimport Entropy
+from resolver.wire.octets cimport put16
 
 cdef enum:
     HEADER = 12
@@ -25,11 +26,6 @@ cdef enum:
     RCODE_SERVFAIL = 2
     RCODE_NOTIMP = 4
     RCODE_REFUSED = 5
-
-
-cdef inline void put16(uint8_t *p, uint16_t value) noexcept nogil:
-    p[0] = value >> 8
-    p[1] = value & 0xff
 
 
 cdef inline uint8_t lower(uint8_t octet) noexcept nogil:

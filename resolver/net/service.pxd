@@ -2,10 +2,21 @@
 # types, whose attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads
 # this file. tests/unit/resolver/net/test_service.py holds the names here against those there.
 
+cdef class Account:
+    cdef public object limit
+    cdef public object limit_per_client
+    cdef public object limit_per_network
+    cdef public object per_client
+    cdef public object per_network
+    cdef public object waiting
+
+
 cdef class PendingQuery:
+    cdef public object account
     cdef public object arrived
     cdef public object host
     cdef public object key
+    cdef public object network
     cdef public object peer
     cdef public object query
     cdef public object service
@@ -22,19 +33,17 @@ cdef class Service:
     cdef public object _drop_overflow
     cdef public object _failures
     cdef public object _fast
-    cdef public object _limit
-    cdef public object _limit_per_client
     cdef public object _mesh
     cdef public object _minimal
     cdef public object _minimal_any
     cdef public object _nsid
     cdef public object _payload
     cdef public object _pending
-    cdef public object _per_client
     cdef public object _plan
     cdef public object _prefetch
+    cdef public object _proven
     cdef public object _submitted
-    cdef public object _waiting
+    cdef public object _unproven
     cdef public object denied
     cdef public object discarded
     cdef public object failed

@@ -1,16 +1,20 @@
 """A client's query from packet to packet: admit it, answer it at once or give it to the mesh, and send the reply.
 
 Rule: every query that the fast path does not answer comes here, whatever carried it, and every reply leaves through
-`reply.compose`, so UDP, TCP and what follows them cannot differ in what they permit. Work that waits is bounded in all
-and for each client address (DNSBomb, CVE-2024-33655), and a question that is repeated while it waits costs one look in
-a dictionary. One object is made for each waiting query and no task, future or timer.
+`reply.compose`, so UDP, TCP and what follows them cannot differ in what they permit. Work that waits is bounded in all,
+for each client address (DNSBomb, CVE-2024-33655) and for each network (CVE-2026-42534); who has shown that the address
+is its own, by a good cookie or by TCP, has an account apart from all who only carry it, so forged packets use up
+nobody's share but their own (RFC 7873 section 1). A question that is repeated while it waits costs one look in a
+dictionary. One object is made for each waiting query and no task, future or timer.
 """
 
 import logging
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resolver import limits
 from resolver.effects import Outcome, Question
 from resolver.net.ambient import Clock
 from resolver.net.complaint import Complaint
@@ -36,6 +40,7 @@ logger = logging.getLogger(__name__)
 LARGEST = 65_535
 SMALLEST_PAYLOAD = 512
 HEADER_SIZE = 12
+IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 _LAST_DATA_TYPE = 127       # RFC 6895 section 3.1
 _MEANINGLESS_TYPES = frozenset({0, c.OPT})
@@ -64,17 +69,81 @@ class Sink(Protocol):
         """`pending` no longer waits (streams only: they keep what waits on them)."""
         ...
 
+    def abort(self) -> None:
+        """A reply that is due cannot be made: a client that relies on one learns it by the end of its connection."""
+        ...
+
+
+def network_of(host: str) -> str | bytes:
+    """What `host` counts for beside itself: the /24 of an IPv4 address, the /56 of an IPv6 one.
+
+    One customer is given a whole /56 or more (RFC 6177), so addresses alone would bound nobody who has IPv6.
+    """
+    if ":" not in host:
+        return host.rpartition(".")[0]
+    octets = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    if octets.startswith(IPV4_MAPPED):
+        return ".".join(map(str, octets[12:15]))
+    return octets[:7]
+
+
+class Account:
+    """Queries that wait: how many there are, in all, of each network and of each address, and how many there may be."""
+
+    __slots__ = ("limit", "limit_per_client", "limit_per_network", "per_client", "per_network", "waiting")
+
+    def __init__(self, limit: int, limit_per_client: int, network_share: int) -> None:
+        self.limit = limit
+        self.limit_per_client = limit_per_client
+        self.limit_per_network = max(limit * network_share // 100, 1)
+        self.per_client: dict[str, int] = {}
+        self.per_network: dict[str | bytes, int] = {}
+        self.waiting = 0
+
+    def take(self, host: str, network: str | bytes) -> bool:
+        """Count one more of `host` in `network`; False when there is no place for it."""
+        count = self.per_client.get(host, 0)
+        near = self.per_network.get(network, 0)
+        if self.waiting >= self.limit or count >= self.limit_per_client or near >= self.limit_per_network:
+            return False
+        self.per_client[host] = count + 1
+        try:
+            self.per_network[network] = near + 1
+        except MemoryError:
+            _one_less(self.per_client, host)
+            raise
+        self.waiting += 1
+        return True
+
+    def give_back(self, host: str, network: str | bytes) -> None:
+        """One of `host` in `network` waits no longer."""
+        self.waiting -= 1
+        _one_less(self.per_client, host)
+        _one_less(self.per_network, network)
+
+
+def _one_less(counts: dict[Any, int], key: str | bytes) -> None:
+    count = counts[key] - 1
+    if count:
+        counts[key] = count
+    else:
+        del counts[key]
+
 
 class PendingQuery:
     """A client's query while the mesh works on it."""
 
-    __slots__ = ("arrived", "host", "key", "peer", "query", "service", "sink", "ticket")
+    __slots__ = ("account", "arrived", "host", "key", "network", "peer", "query", "service", "sink", "ticket")
 
-    def __init__(self, service: "Service", query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> None:
+    def __init__(
+        self, service: "Service", query: ClientQuery, peer: tuple[Any, ...], sink: Sink, account: Account
+    ) -> None:
         self.service = service
+        self.account: Account | None = account  # None: it waits no longer
         self.query = query
         self.peer = peer
         self.host: str = peer[0]
+        self.network = network_of(self.host)
         self.sink = sink
         self.ticket: Any = None
         self.arrived = 0.0
@@ -82,7 +151,11 @@ class PendingQuery:
 
     def done(self, outcome: Outcome) -> None:
         """What `Mesh` calls."""
-        self.service.finished(self, outcome)
+        try:
+            self.service.finished(self, outcome)
+        except BaseException:
+            self.sink.abort()  # for want of memory
+            raise
 
 
 class Service:
@@ -113,14 +186,16 @@ class Service:
         self._cache_only = server.without_recursion == "cache"
         self._drop_overflow = server.overflow == "drop"
         self._discard = server.discard_timeout
-        self._limit = server.pending_queries
-        self._limit_per_client = server.pending_per_client
         self._nsid = server.nsid_octets
         self._cookies = fast.cookies
         self._pending: dict[tuple[tuple[Any, ...], bytes], PendingQuery] = {}
-        self._per_client: dict[str, int] = {}
-        self._waiting = 0
-        self._failures = Complaint(logger, settings.log.interval)
+        self._unproven = Account(
+            server.pending_queries, server.pending_per_client, server.pending_network_share
+        )
+        self._proven = Account(
+            server.pending_queries, server.pending_per_proven_client, server.pending_network_share
+        )
+        self._failures = Complaint(logger, settings.log.interval, limits.LOG_FAILURES.default)
         self.queries = 0
         self.replies = 0
         self.joined = 0
@@ -164,37 +239,42 @@ class Service:
         return bool(self._prefetch and self._answers.claimed(query.wire, self._clock.time()))
 
     def _submit(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
-        pending = PendingQuery(self, query, peer, sink)
+        account = self._proven if sink.stream or self._shows_cookie(query, peer) else self._unproven
+        pending = PendingQuery(self, query, peer, sink, account)
+        key = None
         if not sink.stream:
             # A client that repeats itself waits for the reply under way (same address, port, id and question).
             key = (peer, query.wire)
             if key in self._pending:
                 self.joined += 1
                 return None
-            pending.key = key
-        host = pending.host
-        count = self._per_client.get(host, 0)
-        if self._waiting >= self._limit or count >= self._limit_per_client:
+        if not account.take(pending.host, pending.network):
             self._overflow(query, peer, sink)
             return None
-        if pending.key is not None:
-            self._pending[pending.key] = pending
-        self._per_client[host] = count + 1
-        self._waiting += 1
-        if self._discard:
-            pending.arrived = self._clock.monotonic()
-        question = Question(query.qname, query.qtype)
-        ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done)
-        if ticket.done:
-            return None
-        pending.ticket = ticket
-        if self._submitted is not None:
-            self._submitted()
+        try:
+            if key is not None:
+                self._pending[key] = pending
+                pending.key = key
+            if self._discard:
+                pending.arrived = self._clock.monotonic()
+            question = Question(query.qname, query.qtype)
+            ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done)
+            if ticket.done:
+                return None
+            pending.ticket = ticket
+            if self._submitted is not None:
+                self._submitted()
+        except BaseException:
+            # For want of memory. Its place is not lost with it, and a repetition waits for no reply that never comes.
+            self.forget(pending)
+            self._release(pending)
+            raise
         return pending
 
     def finished(self, pending: PendingQuery, outcome: Outcome) -> None:
         """The mesh has an outcome: remember the reply for the fast path and send it."""
-        self._release(pending)
+        if not self._release(pending):
+            return
         query = pending.query
         if outcome.failure is not None:
             self._note_failure(query, outcome)
@@ -240,7 +320,7 @@ class Service:
     @property
     def waiting(self) -> int:
         """Queries the mesh works on."""
-        return self._waiting
+        return self._unproven.waiting + self._proven.waiting
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, by name."""
@@ -254,23 +334,24 @@ class Service:
             "discarded": self.discarded,
             "failed": self.failed,
             "malformed": self.malformed,
-            "waiting": self._waiting,
+            "waiting": self.waiting,
+            "waiting_proven": self._proven.waiting,
         }
 
     # --- replies -------------------------------------------------------------------------------------------------
 
-    def _release(self, pending: PendingQuery) -> None:
+    def _release(self, pending: PendingQuery) -> bool:
+        """Let `pending` wait no longer; False when it did not."""
+        account, pending.account = pending.account, None
+        if account is None:
+            return False
         pending.ticket = None
         if pending.key is not None:
             del self._pending[pending.key]
         else:
             pending.sink.forget(pending)
-        self._waiting -= 1
-        count = self._per_client[pending.host] - 1
-        if count:
-            self._per_client[pending.host] = count
-        else:
-            del self._per_client[pending.host]
+        account.give_back(pending.host, pending.network)
+        return True
 
     def _remember(self, query: ClientQuery, packet: bytes, ttl: int, options: bytes) -> None:
         """Keep a composed reply for the fast path."""
@@ -309,11 +390,9 @@ class Service:
     def _is_proven(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
         """Whether the client has shown that its address is its own; else it is told how to (RFC 7873 section 5.2)."""
         assert self._cookies is not None
-        if sink.stream:
+        if sink.stream or self._shows_cookie(query, peer):
             return True
-        cookie = next((value for code, value in options_from_wire(query.options) if code == c.OPTION_COOKIE), None)
-        if cookie is not None and self._cookies.is_good(cookie, peer[0], self._clock.time()):
-            return True
+        cookie = _cookie_of(query)
         self._cookies.refresh(self._clock.time())
         self._cookies.note_demanded()
         if cookie is not None:
@@ -323,6 +402,13 @@ class Service:
             packet[2] |= c.TC >> 8
             self._send(query, bytes(packet), peer, sink, b"")
         return False
+
+    def _shows_cookie(self, query: ClientQuery, peer: tuple[Any, ...]) -> bool:
+        """Whether a good cookie proves that the query comes from where it says (RFC 7873 section 5.2.5)."""
+        if self._cookies is None or not query.options:
+            return False
+        cookie = _cookie_of(query)
+        return cookie is not None and self._cookies.is_good(cookie, peer[0], self._clock.time())
 
     def _reply_empty(
         self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink, rcode: int, *, options: bytes = b"",
@@ -419,8 +505,13 @@ class Service:
 
     def _from_cache(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
         """Answer a query that only its options or its RD bit kept off the fast path."""
-        options = self._own_options(query, peer, sink) if query.options else b""
-        packet = self._fast.cached(query, self._clock.time(), self._client_limit(query, sink), options)
+        now, limit = self._clock.time(), self._client_limit(query, sink)
+        packet = self._fast.cached(query, now, limit)
+        if packet is not None and query.options:
+            # Only now, because a cookie that is made is counted; a cold query gets its own with the reply.
+            options = self._own_options(query, peer, sink)
+            if options:
+                packet = self._fast.cached(query, now, limit, options)
         if packet is None:
             return False
         self.replies += 1
@@ -442,3 +533,8 @@ class Service:
             "SERVFAIL for %s %s: %s (%s)", names.to_text(query.qname), c.type_to_text(query.qtype), failure.text,
             failure.kind.name,
         )
+
+
+def _cookie_of(query: ClientQuery) -> bytes | None:
+    """The content of the first COOKIE option; the parser has checked its size."""
+    return next((value for code, value in options_from_wire(query.options) if code == c.OPTION_COOKIE), None)

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from corenet.core.framer import FrameError, LengthFramer
 from resolver import limits
+from resolver.net.bound import bound_socket
 from resolver.net.complaint import Complaint
 from resolver.net.fastpath import FastPath
 from resolver.net.service import PendingQuery, Service
@@ -35,19 +36,12 @@ def open_stream_socket(address: str, port: int, *, reuse_port: bool = False) -> 
     Raises:
         OSError: the address cannot be had.
     """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind((address, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    return bound_socket(socket.SOCK_STREAM, address, port, reuse_port=reuse_port, prepare=_outlive_connections)
+
+
+def _outlive_connections(sock: socket.socket) -> None:
+    # A restart must not wait until the kernel has forgotten the connections that the last one closed.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 class StreamListener:
@@ -208,7 +202,7 @@ class _Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._framer = LengthFramer(2, max_frame=LARGEST_MESSAGE)
         self._peer: tuple[Any, ...] = ("", 0)
-        self._pending: set[PendingQuery] = set()
+        self._pending: dict[PendingQuery, None] = {}
         self._backlog: deque[bytes] = deque()
         self._feeding = False
         self._reading = True
@@ -306,7 +300,7 @@ class _Client(asyncio.Protocol):
         self._transport = None
         self._listener.leave(self)
         self._backlog.clear()
-        pending, self._pending = self._pending, set()
+        pending, self._pending = self._pending, {}
         for query in pending:
             query.service.forget(query)
 
@@ -329,7 +323,7 @@ class _Client(asyncio.Protocol):
 
     def forget(self, pending: PendingQuery) -> None:
         """`pending` no longer waits."""
-        self._pending.discard(pending)
+        self._pending.pop(pending, None)
 
     def _answered(self) -> None:
         self.waiting -= 1
@@ -347,15 +341,20 @@ class _Client(asyncio.Protocol):
         listener = self._listener
         backlog = self._backlog
         self._feeding = True
-        while backlog and self.waiting < listener.pipeline:
-            if self._transport is None or self._transport.is_closing():
-                backlog.clear()
-                break
-            self.waiting += 1
-            pending = listener.service.handle(backlog.popleft(), self._peer, self)
-            if pending is not None:
-                self._pending.add(pending)
-        self._feeding = False
+        try:
+            while backlog and self.waiting < listener.pipeline:
+                if self._transport is None or self._transport.is_closing():
+                    backlog.clear()
+                    break
+                self.waiting += 1
+                pending = listener.service.handle(backlog.popleft(), self._peer, self)
+                if pending is not None:
+                    self._pending[pending] = None
+        except BaseException:
+            self.abort()  # for want of memory: no reply comes, and the client shall not wait for one
+            raise
+        finally:
+            self._feeding = False
 
     def _regulate(self) -> None:
         """Read only while there is room for more queries and for their replies."""

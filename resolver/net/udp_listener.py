@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from resolver import limits
+from resolver.net.bound import bound_socket
 from resolver.net.complaint import Complaint
 from resolver.net.fastpath import FastPath
 from resolver.net.native import attach
@@ -34,19 +35,7 @@ def open_udp_socket(address: str, port: int, *, reuse_port: bool = False) -> soc
     Raises:
         OSError: the address cannot be had.
     """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        prepare_udp_socket(sock)
-        sock.bind((address, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    return bound_socket(socket.SOCK_DGRAM, address, port, reuse_port=reuse_port, prepare=prepare_udp_socket)
 
 
 def prepare_udp_socket(sock: socket.socket) -> None:
@@ -169,6 +158,9 @@ class UdpListener(asyncio.DatagramProtocol):
 
     def skip(self) -> None:
         """Silence needs no work on UDP."""
+
+    def abort(self) -> None:
+        """A client that gets no reply asks again."""
 
     def forget(self, pending: PendingQuery) -> None:
         """Nothing is kept here for a query that waits."""

@@ -46,7 +46,7 @@ cdef class UdpUpstream:
     cdef list ports_v4
     cdef list ports_v6
     cdef dict peers
-    cdef set open_ports
+    cdef dict open_ports
     cdef list wheel
     cdef object timer
     cdef object bound_turn
@@ -95,4 +95,5 @@ cdef class UdpUpstream:
     cdef int deliver(self, UdpAsk ask, object result) except -1
     cdef int fail(self, UdpAsk ask, object kind, str text) except -1
     cdef int schedule(self, UdpAsk ask, double seconds) except -1
+    cdef bint still_has_time(self, UdpAsk ask) except -1
     cdef int arm(self, int64_t tick) except -1

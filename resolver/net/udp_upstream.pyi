@@ -29,6 +29,8 @@ class UdpUpstream:
     network_errors: int
     moved_to_stream: int
     ports_opened: int
+    cookies: int
+    cookie_mismatches: int
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

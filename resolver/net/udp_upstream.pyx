@@ -50,14 +50,15 @@ EDES = {
 }
 
 cdef enum:
-    # The timeout wheel: 1024 slots of 10 ms. Longer waits go round again.
+    # The timeout wheel: 1024 slots of 10 ms. Longer waits go round again. Dictionaries, because a set that finds no
+    # memory to grow keeps the element nevertheless, fills up so, and then a look into it never ends (set_add_entry).
     SLOTS = 1024
     FLAG_RD = 0x0100
     FLAG_CD = 0x0010
-    ERROR_ROUNDS = 64
     CLIENT_COOKIE = 8
 
 cdef double TICK = 0.01
+cdef int ERROR_ROUNDS = limits.UDP_ERRORS.default
 cdef int64_t NEVER = 0x7fffffffffffffff
 
 
@@ -130,8 +131,8 @@ cdef class UdpUpstream:
         self.ports_v4 = [None] * limits.UDP_PORTS.check(ports, "ports")
         self.ports_v6 = [None] * ports
         self.peers = {}
-        self.open_ports = set()
-        self.wheel = [set() for _ in range(SLOTS)]
+        self.open_ports = {}
+        self.wheel = [{} for _ in range(SLOTS)]
         self.timer = None
         self.bound_turn = self._turn
         self.bound_flush = self._flush
@@ -209,12 +210,16 @@ cdef class UdpUpstream:
         port.pending[identity] = entry
         port.uses += 1
         self.outstanding += 1
-        self.schedule(entry, ask.timeout)
-        # Packets of one turn leave together, one straight after the other: each that leaves alone wakes the other side
-        # anew, and on a busy machine that costs more than the packet.
-        if not self.unsent:
-            self.loop.call_soon(self.bound_flush)
-        self.unsent.append(entry)
+        try:
+            self.schedule(entry, ask.timeout)
+            # Packets of one turn leave together, one straight after the other: each that leaves alone wakes the other
+            # side anew, and on a busy machine that costs more than the packet.
+            if not self.unsent:
+                self.loop.call_soon(self.bound_flush)
+            self.unsent.append(entry)
+        except MemoryError:
+            self.release(entry)  # nobody would ever time it out
+            raise
         return entry
 
     def _refuse(self, UdpAsk entry, str text):
@@ -273,7 +278,7 @@ cdef class UdpUpstream:
             return 0
         ask.done = True
         self.outstanding -= 1
-        (<set>self.wheel[ask.due % SLOTS]).discard(ask)
+        (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
         ask.port = None
         del port.pending[ask.identity]
         if port.retired and not port.pending:
@@ -357,7 +362,7 @@ cdef class UdpUpstream:
         port.pending = {}
         port.born = monotonic_now()
         self.loop.add_reader(port.fd, self._readable, port)
-        self.open_ports.add(port)
+        self.open_ports[port] = None
         self.ports_opened += 1
         return port
 
@@ -365,7 +370,7 @@ cdef class UdpUpstream:
         if port.fd < 0:
             return 0
         self.loop.remove_reader(port.fd)
-        self.open_ports.discard(port)
+        self.open_ports.pop(port, None)
         port.fd = -1
         port.sock.close()
         return 0
@@ -542,10 +547,10 @@ cdef class UdpUpstream:
 
     cdef int schedule(self, UdpAsk ask, double seconds) except -1:
         cdef int64_t now = <int64_t>(monotonic_now() / TICK)
-        if self.timer is None:
+        if self.timer is None and self.outstanding == 1:
             self.turned = now
         ask.due = now + 1 + <int64_t>(max(seconds, 0.0) / TICK)
-        (<set>self.wheel[ask.due % SLOTS]).add(ask)
+        (<dict>self.wheel[ask.due % SLOTS])[ask] = None
         if ask.due < self.armed:
             self.arm(ask.due)
         return 0
@@ -554,9 +559,11 @@ cdef class UdpUpstream:
         cdef double delay
         if self.timer is not None:
             self.timer.cancel()
+            self.timer = None
+        self.armed = NEVER  # should there be no memory for a timer, the next ask has to try again
         delay = tick * TICK - monotonic_now()
-        self.armed = tick
         self.timer = self.loop.call_later(max(delay, 0.0), self.bound_turn)
+        self.armed = tick
         return 0
 
     def _turn(self):
@@ -564,17 +571,17 @@ cdef class UdpUpstream:
         cdef int64_t now = <int64_t>(monotonic_now() / TICK)
         cdef int64_t tick, stop
         cdef UdpAsk ask
-        cdef set slot
+        cdef dict slot
         self.timer = None
         self.armed = NEVER
         stop = min(now, self.turned + SLOTS)
         tick = self.turned
         while tick <= stop:
-            slot = <set>self.wheel[tick % SLOTS]
+            slot = <dict>self.wheel[tick % SLOTS]
             if slot:
                 for entry in list(slot):
                     ask = <UdpAsk>entry
-                    if ask.due <= now and not ask.done:
+                    if ask.due <= now and not ask.done and not self.still_has_time(ask):
                         self.timeouts += 1
                         if ask.malformed_seen:
                             self.fail(ask, FailureKind.MALFORMED, "only malformed replies")
@@ -590,6 +597,20 @@ cdef class UdpUpstream:
                     break
         if self.after_batch is not None:
             self.after_batch()
+
+    cdef bint still_has_time(self, UdpAsk ask) except -1:
+        """Whether an ask that is due was sent late or has been answered: when the loop was held up, that is no silence.
+
+        Taking what lies in the socket may end this ask and others.
+        """
+        cdef double timeout = ask.ask.timeout
+        cdef double left = timeout if ask.sent_at == 0 else timeout - (monotonic_now() - ask.sent_at)
+        if left > 0:
+            (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
+            self.schedule(ask, left)
+            return True
+        self.drain(ask.port)
+        return ask.done
 
     # --- end and inspection --------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ the public servers. Nothing answered here is marked secure.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
@@ -121,6 +122,8 @@ class LocalZones:
             self._add_data(names.reverse_address("::1"), c.PTR, [names.from_text("localhost.")])
         for text in settings.local_zones:
             zone_text, _, kind_text = text.strip().partition(" ")
+            if not zone_text:
+                raise ValueError(f"policy.local_zones: {text!r}: no zone; write \"zone kind\"")
             try:
                 kind = Kind(kind_text.strip() or "static")
             except ValueError:
@@ -128,7 +131,7 @@ class LocalZones:
             if kind is Kind.LOOPBACK:
                 known = ", ".join(one.value for one in Kind if one is not Kind.LOOPBACK)
                 raise ValueError(f"policy.local_zones: {text!r}: unknown kind; known: {known}")
-            apex = _name(zone_text, "policy.local_zones")
+            apex = _name(zone_text, f"policy.local_zones: {text!r}")
             if kind is Kind.RESOLVE:
                 self._exempt.add(names.lower(apex))
             else:
@@ -229,7 +232,10 @@ class LocalZones:
         try:
             found = present.zone_from_text(f"$TTL {limits.LOCAL_TTL.default}\n{text}\n", names.ROOT)
         except ValueError as error:
-            raise ValueError(f"policy.local_data: {text!r}: {error}") from None
+            why = re.sub(r"^zone text: <text>:\d+: ", "", str(error))
+            raise ValueError(f"policy.local_data: {text!r}: {why}") from None
+        if not found:
+            raise ValueError(f"policy.local_data: {text!r}: no record; write \"name type data\"")
         for rrset in found:
             self._add_data(rrset.name, rrset.rtype, rrset.rdatas(), rrset.ttl)
 

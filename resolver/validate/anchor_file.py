@@ -94,7 +94,7 @@ def parse(text: str) -> list[SavedPoint]:
             else:
                 last = points[-1]
                 points[-1] = last._replace(keys=(*last.keys, _key(line, last.zone)))
-        except (ValueError, KeyError, IndexError) as error:
+        except (ValueError, KeyError, IndexError, OverflowError) as error:
             # The checksum fits, so whoever made it made this as well.
             raise AnchorFileError(f"line {number} makes no sense: {error}") from None
     return points
@@ -131,7 +131,10 @@ def _fields(text: str) -> dict[str, str]:
 def _seconds(text: str) -> int:
     if text == NEVER:
         return 0
-    return int(datetime.strptime(text, TIME).replace(tzinfo=UTC).timestamp())
+    seconds = int(datetime.strptime(text, TIME).replace(tzinfo=UTC).timestamp())
+    if seconds <= 0:
+        raise ValueError(f"{text} lies before all clocks")
+    return seconds
 
 
 def restore(point: TrustPoint, saved: SavedPoint) -> None:

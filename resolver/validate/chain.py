@@ -8,6 +8,7 @@ is proved absent at a delegation. Rule: "no keys" never means "insecure" unless 
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 
 from resolver import limits
 from resolver.effects import Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Steps, Task, Verify
@@ -69,6 +70,11 @@ SIGNERS = limits.SIGNERS_PER_RRSET.default
 KEYS_PER_TAG = limits.KEYS_PER_TAG.default
 CHECKS = limits.CHECKS_PER_RRSET.default
 KEY_SETS = limits.PARSED_KEY_SETS.default
+KNOWN_SIGNATURES = limits.KNOWN_SIGNATURES.default
+# Sets that come again with other denials; what answers a question is kept by the cache.
+REPEATED = frozenset((c.SOA, c.NSEC, c.NSEC3))
+KNOWN = [True]
+MARK_SIZE = 32
 # The part of a signature's time by which clocks may differ.
 SKEW_PART = 10
 
@@ -95,7 +101,12 @@ def _what(rrset: RRset) -> str:
 
 
 class Chain:
-    """Keys and zone states for one validator; holds nothing but its anchors and parsed keys of recent zones."""
+    """Keys and zone states for one validator.
+
+    Holds nothing but its anchors, parsed keys of recent zones, and marks of the signatures of denials found right: the
+    SOA set of a zone and the proof of its apex come with each of its denials, and whether a signature fits a key and
+    data never changes. Whether its time has come or is over is looked at each time.
+    """
 
     def __init__(
         self, anchors: Anchors, *, sha1: bool, harden: bool = False, skew: tuple[int, int] = NO_SKEW
@@ -105,6 +116,7 @@ class Chain:
         self.skew = skew
         self.algorithms = ALGORITHMS if sha1 else ALGORITHMS - SHA1_ALGORITHMS
         self._parsed: OrderedDict[bytes, tuple[Dnskey, ...]] = OrderedDict()
+        self._known: dict[bytes, None] = {}
 
     # --- one RRset ------------------------------------------------------------------------------------------------
 
@@ -231,11 +243,21 @@ class Chain:
                 continue
             # KeyTrap (CVE-2023-50387): colliding tags and many signatures multiply, so both factors are capped.
             for key in candidates[:KEYS_PER_TAG]:
-                if tried >= CHECKS or not task.budget.take_verifications(1):
+                data = signed_data(rrset, sig)
+                mark = _mark(key, sig, data) if rrset.rtype in REPEATED else None
+                if mark is not None and mark in self._known:
+                    del self._known[mark]  # to the end of the order of age
+                    good = KNOWN
+                elif tried >= CHECKS or not task.budget.take_verifications(1):
                     return _bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: too many signatures to check")
-                tried += 1
-                good = yield Verify((SignatureJob(key.algorithm, key.key, sig.signature, signed_data(rrset, sig)),))
+                else:
+                    tried += 1
+                    good = yield Verify((SignatureJob(key.algorithm, key.key, sig.signature, data),))
                 if good[0]:
+                    if mark is not None:
+                        self._known[mark] = None
+                        if len(self._known) > KNOWN_SIGNATURES:
+                            del self._known[next(iter(self._known))]
                     proved = Finding(Verdict.SECURE, signature=sig, keys=(key,))
                     if task.trace is not None:
                         _note_check(task, rrset, sig, key, proved, sig.signer)
@@ -487,6 +509,12 @@ class Chain:
         return any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in anchor.ds) or any(
             k.algorithm in self.algorithms for k in anchor.keys
         )
+
+
+def _mark(key: Dnskey, sig: Rrsig, data: bytes) -> bytes:
+    """What a check of the signature over `data` is remembered by. `data` names the algorithm and the signer."""
+    size = len(key.key).to_bytes(2, "big") + len(sig.signature).to_bytes(2, "big")
+    return blake2b(size + key.key + sig.signature + data, digest_size=MARK_SIZE).digest()
 
 
 def _note_check(

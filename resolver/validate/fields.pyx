@@ -11,6 +11,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from resolver.wire.name cimport name_length, name_lower
+from resolver.wire.octets cimport get16, get32, put16
 from resolver.wire.rdata cimport rdata_layout, rdata_lower
 from resolver.wire.rrset cimport RRset
 
@@ -27,19 +28,6 @@ cdef enum:
     ZONE_ONLY = 0x0100
     PROTOCOL = 3
     NAME_SIZE = 255
-
-
-cdef inline uint16_t get16(const uint8_t *p) noexcept nogil:
-    return <uint16_t>((p[0] << 8) | p[1])
-
-
-cdef inline uint32_t get32(const uint8_t *p) noexcept nogil:
-    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
-
-
-cdef inline void put16(uint8_t *p, uint32_t value) noexcept nogil:
-    p[0] = <uint8_t>(value >> 8)
-    p[1] = <uint8_t>value
 
 
 cdef int labels_of(const uint8_t *name, Py_ssize_t size) noexcept nogil:

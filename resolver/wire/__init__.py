@@ -1,10 +1,10 @@
 """Packets: bytes to views and back. The Python door of this room; the C door are the `.pxd` files beside it.
 
-Rule: no policy and no I/O; whatever the network sends raises `WireError` or nothing. Importing this does not import
-dnspython, which only `resolver.wire.present` uses, on its first call.
+Rule: no policy and no I/O; whatever the network sends raises `WireError` or nothing. The text forms stand apart in
+`resolver.wire.present`, which imports dnspython on its first call: who serves packets needs neither.
 """
 
-from resolver.wire import consts, name, present
+from resolver.wire import consts, name
 from resolver.wire.build import Builder, make_error, make_query
 from resolver.wire.edns import (
     Edns,
@@ -44,6 +44,5 @@ __all__ = [
     "parse_ede",
     "parse_keepalive",
     "parse_subnet",
-    "present",
     "unpack",
 ]

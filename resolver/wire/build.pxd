@@ -20,6 +20,7 @@ cdef class Builder:
     cdef Py_ssize_t _bound             # what the write under way must not pass
     cdef int _section
     cdef int _known
+    cdef int _misses                   # suffixes that had a known one's hash and were another
     cdef bint _started
     cdef bint _has_opt
     cdef int _counts[4]

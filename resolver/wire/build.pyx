@@ -5,6 +5,8 @@ stops at a set's boundary (RFC 2181 section 9). Owner names are compressed whate
 names inside rdata only against the same spelling, because owners take the client's spelling and data should keep its
 own. Only names in rdata of RFC 1035 types are compressed (RFC 3597 section 4). The table of targets is bounded, and a
 target is compared with the bytes it leads to before it is used, so a stale or colliding entry can only cost size.
+Names made to collide (the hash has no key) would cost time as well: after some vain comparisons nothing is compressed
+any more (CVE-2024-8508).
 """
 
 cimport cython
@@ -15,31 +17,21 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from resolver.wire.consts cimport *
 from resolver.wire.name cimport byte_lower, checked, name_equal_ci, name_expand, name_labels, name_length
+from resolver.wire.octets cimport put16, put32
 from resolver.wire.rdata cimport rdata_compressible, rdata_layout, rdata_next_name
 from resolver.wire.rrset cimport RRset
 
-from resolver.limits import COMPRESSION_ENTRIES
+from resolver.limits import COMPRESSION_ENTRIES, COMPRESSION_MISSES
 from resolver.wire.edns import options_to_wire
 
 cdef int _max_targets = COMPRESSION_ENTRIES.default
+cdef int _max_misses = COMPRESSION_MISSES.default
 
 cdef enum:
     SLOTS = 128              # of the table of targets; more than the limit on entries ever permits
     POINTER_MAX = 0x3FFF     # largest offset that a pointer can name (RFC 1035 section 4.1.4)
     FIRST_CAPACITY = 768     # enough for most answers without growing
     FULL = -2                # from writers: no room; not -1, which means an exception
-
-
-cdef inline void put16(uint8_t *p, int value) noexcept nogil:
-    p[0] = (value >> 8) & 255
-    p[1] = value & 255
-
-
-cdef inline void put32(uint8_t *p, uint32_t value) noexcept nogil:
-    p[0] = <uint8_t> (value >> 24)
-    p[1] = <uint8_t> (value >> 16)
-    p[2] = <uint8_t> (value >> 8)
-    p[3] = <uint8_t> value
 
 
 @cython.final
@@ -81,6 +73,7 @@ cdef class Builder:
         self._has_opt = False
         self._section = 0
         self._known = 0
+        self._misses = 0
         memset(self._counts, 0, sizeof(self._counts))
         memset(self._targets, 0, sizeof(self._targets))
         if self._room(HEADER_SIZE) < 0:
@@ -269,11 +262,12 @@ cdef class Builder:
         kept = count
         for i in range(count):
             slot = (hashes[i] ^ (hashes[i] >> 15)) & (SLOTS - 1)
-            while self._targets[slot].offset:
-                if self._targets[slot].hash == hashes[i] and self._matches(
-                        self._targets[slot].offset, name + starts[i], size - starts[i], exact):
-                    target = self._targets[slot].offset
-                    break
+            while self._targets[slot].offset and self._misses < _max_misses:
+                if self._targets[slot].hash == hashes[i]:
+                    if self._matches(self._targets[slot].offset, name + starts[i], size - starts[i], exact):
+                        target = self._targets[slot].offset
+                        break
+                    self._misses += 1
                 slot = (slot + 1) & (SLOTS - 1)
             if target:
                 kept = i

@@ -26,8 +26,17 @@ cdef inline void sip_round(uint64_t *v) noexcept nogil:
     v[2] = rotl64(v[2], 32)
 
 
-cdef inline uint64_t siphash13(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size) noexcept nogil:
-    """The 64-bit hash of `size` bytes under the key (k0, k1)."""
+cdef inline void sip_word(uint64_t *v, uint64_t word, bint twice) noexcept nogil:
+    """Mix one word of input into the state, with one round or with two."""
+    v[3] ^= word
+    sip_round(v)
+    if twice:
+        sip_round(v)
+    v[0] ^= word
+
+
+cdef inline uint64_t siphash(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size, bint twice) noexcept nogil:
+    """SipHash-1-3, or SipHash-2-4 when `twice`: a constant, so that the C compiler leaves no branch on it."""
     cdef uint64_t v[4]
     cdef uint64_t word
     cdef size_t whole = size & ~(<size_t> 7)
@@ -39,49 +48,24 @@ cdef inline uint64_t siphash13(uint64_t k0, uint64_t k1, const uint8_t *data, si
     while at < whole:
         memcpy(&word, data + at, 8)
         at += 8
-        v[3] ^= word
-        sip_round(v)
-        v[0] ^= word
+        sip_word(v, word, twice)
     word = 0
     memcpy(&word, data + at, size - at)
-    word |= (<uint64_t> size) << 56
-    v[3] ^= word
-    sip_round(v)
-    v[0] ^= word
+    sip_word(v, word | ((<uint64_t> size) << 56), twice)
     v[2] ^= 0xff
     sip_round(v)
     sip_round(v)
     sip_round(v)
+    if twice:
+        sip_round(v)
     return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+cdef inline uint64_t siphash13(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size) noexcept nogil:
+    """The 64-bit hash of `size` bytes under the key (k0, k1): one round a word, three at the end."""
+    return siphash(k0, k1, data, size, False)
 
 
 cdef inline uint64_t siphash24(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size) noexcept nogil:
-    """As `siphash13`, with two compression rounds and four final ones."""
-    cdef uint64_t v[4]
-    cdef uint64_t word
-    cdef size_t whole = size & ~(<size_t> 7)
-    cdef size_t at = 0
-    v[0] = k0 ^ <uint64_t> 0x736f6d6570736575
-    v[1] = k1 ^ <uint64_t> 0x646f72616e646f6d
-    v[2] = k0 ^ <uint64_t> 0x6c7967656e657261
-    v[3] = k1 ^ <uint64_t> 0x7465646279746573
-    while at < whole:
-        memcpy(&word, data + at, 8)
-        at += 8
-        v[3] ^= word
-        sip_round(v)
-        sip_round(v)
-        v[0] ^= word
-    word = 0
-    memcpy(&word, data + at, size - at)
-    word |= (<uint64_t> size) << 56
-    v[3] ^= word
-    sip_round(v)
-    sip_round(v)
-    v[0] ^= word
-    v[2] ^= 0xff
-    sip_round(v)
-    sip_round(v)
-    sip_round(v)
-    sip_round(v)
-    return v[0] ^ v[1] ^ v[2] ^ v[3]
+    """As `siphash13`, with two rounds a word and four at the end."""
+    return siphash(k0, k1, data, size, True)

@@ -71,6 +71,7 @@ cdef class MessageView:
     cdef int _slot_mask
     cdef int _record_count
     cdef int _group_count
+    cdef readonly int probes        # looks into `_slots`, whose number no choice of owners may drive up
     cdef readonly uint16_t id
     cdef readonly uint16_t flags
     cdef readonly uint16_t qtype

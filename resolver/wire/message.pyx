@@ -315,6 +315,7 @@ cdef class MessageView:
         cdef const Record *head
         # at most half of the slots are ever filled, so a free one ends the search
         while True:
+            self.probes = self.probes + 1
             found = self._slots[at]
             if found < 0:
                 slot[0] = at

@@ -4,18 +4,30 @@ Whatever servers say, the question gets exactly one outcome, no job dies of a fa
 nothing is sent to an address that must not be asked, and nothing outside the asked names' own tree enters the cache.
 """
 
+from ipaddress import ip_address
+
 from support.fakenet import FakeNet
-from support.minet import ROOT_ADDRESS, build
+from support.minet import ROOT_ADDRESS, assemble, build
 
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
 PACKETS = 30
-FORBIDDEN = ("127.", "0.", "::", "ff", "22")
 VICTIM = names.from_text("www.victim.test.")
 SERVERS = (ROOT_ADDRESS, "192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1")
+# Checking settings takes three times as long as the resolution: it is done once for each of the four.
+SETTINGS = {
+    (priming, minimising): build({}, max_packets=PACKETS, priming=priming, qname_minimisation=minimising).settings
+    for priming in (False, True) for minimising in (False, True)
+}
 QUESTIONS = ((b"www.example.com.", "A"), (b"a.b.example.com.", "TXT"), (b"example.com.", "DS"), (b"x.", "ANY"))
+
+
+def is_forbidden(address: str) -> bool:
+    """Whether nobody who may be asked has this address."""
+    parsed = ip_address(address)
+    return parsed.is_loopback or parsed.is_multicast or parsed.is_unspecified or address.startswith("0.")
 
 
 def run(data: bytes) -> None:
@@ -34,9 +46,8 @@ def run(data: bytes) -> None:
         word |= (c.AA if flags & 16 else 0) | (c.TC if flags & 32 else 0) | (c.RA if flags & 64 else 0)
         return packet[:2] + word.to_bytes(2, "big") + counts + packet[12 : end + 5] + body
 
-    m = build({}, max_packets=PACKETS, priming=bool(choice & 8), qname_minimisation=not choice & 16)
-    net: FakeNet = m.net
-    net.hosts.update(dict.fromkeys(SERVERS, host))
+    net = FakeNet(dict.fromkeys(SERVERS, host))
+    m = assemble(net, SETTINGS[bool(choice & 8), not choice & 16])
     qname, rtype = QUESTIONS[choice & 3]
     outcome = m.ask(qname.decode(), rtype)
     assert outcome.rcode in (c.NOERROR, c.NXDOMAIN, c.SERVFAIL, c.YXDOMAIN)
@@ -45,6 +56,6 @@ def run(data: bytes) -> None:
     net.run(m.mesh)
     assert m.mesh.statistics()["running"] == 0
     assert len(net.log) <= PACKETS
-    assert not any(entry.address.startswith(FORBIDDEN) for entry in net.log if entry.address not in SERVERS)
+    assert not any(is_forbidden(entry.address) for entry in net.log if entry.address not in SERVERS)
     if choice & 3 != 3:
         assert m.store.rrsets.find(VICTIM, c.A, net.time(), min_trust=Trust.NONAUTH_ANSWER) is None

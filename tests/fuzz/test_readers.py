@@ -38,6 +38,7 @@ TARGETS = {
     "resolver/wire/rrset.pyx": ["wire_rdata", "wire_message"],
 }
 NONE = {
+    "corenet/core/__init__.py": "names of the package itself",
     "corenet/core/views.pyx": "views of what framer delivered",
     "corenet/launch.py": "the user's own command line",
     "corenet/http/client.py": "moves events of h1",
@@ -60,7 +61,7 @@ NONE = {
     "resolver/net/peers.pyx": "reads addresses that iterate took from records, fuzzed by resolution",
     "resolver/policy/ranges.py": "the operator's configuration, text by ipaddress",
     "resolver/resolve.py": "loads a module",
-    "resolver/settings.py": "the operator's configuration, fuzzed by config",
+    "resolver/knobs.py": "the operator's configuration, fuzzed by config",
 }
 
 

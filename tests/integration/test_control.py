@@ -120,6 +120,10 @@ def test_all_that_resolverctl_can_ask_for(house: House) -> None:
         good = house.config.read_text()
         house.config.write_text(good + "[nonsense]\n")
         assert "nonsense" in house.ctl("reload", status=1)
+        house.config.write_text(good + "[policy]\nlocal-zones = ['a. odd']\n")
+        line = house.config.read_text().splitlines().index("local-zones = ['a. odd']") + 1
+        words = f"{house.config}:{line}: policy.local-zones[0]: 'a. odd': unknown kind"
+        assert words in house.ctl("reload", status=1)
         assert house.ask().rcode == c.NOERROR
         assert "label" in house.ctl("flush", "a..b", status=1)
     assert "has gone" in house.ctl("status", status=3) or not (house.path / "control").exists()

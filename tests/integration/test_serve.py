@@ -340,6 +340,14 @@ def test_unix_socket_is_shared_and_its_file_removed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_connections_inherit_the_options(tmp_path: Path, workers: int) -> None:
+    with service(tmp_path, workers=workers, options={"keepalive_idle": 77, "nodelay": False}) as running:
+        wait_until(lambda: accepts(running), "the port", seconds=SECONDS)
+        assert running.ask("options") == b"77 False"
+        assert running.end() == 0
+
+
 def test_a_port_in_use_is_said_before_any_fork(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,6 +1,7 @@
 """The TCP listener on real sockets, on asyncio's loop and ours: order, limits, slow and greedy clients (RFC 7766)."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Coroutine
@@ -10,6 +11,7 @@ from support.service_parts import Parts, address, positive, query
 from support.upstream_peers import open_descriptors
 
 import corenet
+from resolver.net import stream_listener
 from resolver.net.ambient import Clock
 from resolver.net.stream_listener import StreamListener, open_stream_socket
 from resolver.settings import PolicySettings, Settings, replace
@@ -186,7 +188,40 @@ def test_many_queries_in_one_packet_take_their_turns(run: Callable[[Body], None]
     run(body)
 
 
-def test_client_that_does_not_read_is_not_fed(run: Callable[[Body], None]) -> None:
+def test_client_whose_query_found_no_memory_is_disconnected(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts(tcp_pipeline=1)
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        client.send(query(identity=1), query(c.MX, identity=2))
+        await submitted(parts, 1)
+        ticket = parts.mesh.tickets.pop()
+
+        def short(*_question: object, **_options: object) -> None:
+            raise MemoryError
+
+        parts.mesh.submit = short  # type: ignore[method-assign, assignment]
+        with pytest.raises(MemoryError):
+            ticket.on_done(positive())
+        with contextlib.suppress(ConnectionError):
+            await client.reader.read()  # to the end; the reply to the first one may be among it
+        assert parts.service.waiting == 0
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_client_that_does_not_read_is_not_fed(run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    still_read = []
+    become_deaf = stream_listener._Client.pause_writing
+
+    def pause_writing(client: stream_listener._Client) -> None:
+        become_deaf(client)
+        still_read.append(client._transport is not None and client._transport.is_reading())
+
+    monkeypatch.setattr(stream_listener._Client, "pause_writing", pause_writing)
+
     async def body() -> None:
         parts = Parts()
         parts.mesh.instant = positive(address(count=200))
@@ -197,16 +232,16 @@ def test_client_that_does_not_read_is_not_fed(run: Callable[[Body], None]) -> No
         sock.setblocking(False)
         packet = query(edns_payload=None)
         message = len(packet).to_bytes(2, "big") + packet
-        sent = 0
         while listener.timed_out == 0:
             try:
-                sent += sock.send(message * 64)
+                sock.send(message * 64)
             except BlockingIOError:
                 await asyncio.sleep(0.001)
             except ConnectionError:
                 break
         # It was cut off long before it could make us hold what it asked for.
         assert listener.timed_out == 1
+        assert still_read == [False], "no more queries are taken before their answers are"
         assert parts.fast.statistics()["hits"] * 3300 < 64 << 20
         sock.close()
         listener.close()

@@ -8,6 +8,7 @@ seeds, but for the moment at which the signatures begin.
 
 import random
 import re
+import signal
 import time
 import tomllib
 from collections import Counter
@@ -241,14 +242,24 @@ def _run(world: World, anchor: str, server: str, questions: list[Question], dire
                     if theirs != ours:
                         result.found.append(Found(question, kind, server, ours, theirs, ours in others))
         for one in subjects:
-            code = one.process.poll()
-            assert code is None, f"{one.kind} ended with {code}:\n{one.said()[-4000:]}"
+            _look_after(one, "after the last question")
     return result
 
 
 def _ask(subject: Subject, question: Question) -> Answered:
     view = ask(subject.address, subject.port, question.name, question.rtype, tcp=True, do=True, timeout=PATIENCE)
+    if view is None:
+        _look_after(subject, f"when asked for {question}")
     return compare(view)
+
+
+def _look_after(subject: Subject, when: str) -> None:
+    """Silence of a process that is gone is no difference: how it ended is said at once, with the question it got."""
+    code = subject.process.poll()
+    if code is None:
+        return
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+    raise AssertionError(f"{subject.kind} ended {how} {when}; it said last:\n{subject.said()[-4000:]}")
 
 
 def compare(view: MessageView | None) -> Answered:

@@ -102,3 +102,10 @@ async def serving(serve: Callable[[Peer], Awaitable[None]], tls: Any = None) -> 
         if tasks:
             await asyncio.wait(tasks)
         await listener.wait_closed()
+
+
+async def always_ok(peer: Peer) -> None:
+    """Answer every request of a connection with `OK`."""
+    while True:
+        await peer.request()
+        await peer.send(OK)

@@ -125,11 +125,15 @@ def build(
         address: Authority([Zone.from_text(origin, text) for origin, text in zones], quirks=(quirks or {}).get(address))
         for address, zones in population.items()
     }
-    net = FakeNet(hosts_from(authorities), dict(links or {}), seed)
+    return assemble(FakeNet(hosts_from(authorities), dict(links or {}), seed), base, own=own, crypto=crypto)
+
+
+def assemble(net: FakeNet, settings: Settings, *, own: Sequence[str] = (), crypto: Any = None) -> Minet:
+    """A mesh with an empty cache in front of `net`; settings are dear to check and may be those of another one."""
     store = Store.create(1 << 22, seed=bytes(16))
-    mesh = Mesh(exchange=net, crypto=crypto, clock=net, rng=SeededRandom(seed), store=store, settings=base,
+    mesh = Mesh(exchange=net, crypto=crypto, clock=net, rng=SeededRandom(net.seed), store=store, settings=settings,
                 own_addresses=own)
-    return Minet(net, mesh, store, base)
+    return Minet(net, mesh, store, settings)
 
 
 def addresses(outcome: Outcome) -> list[str]:

@@ -32,19 +32,21 @@ def sets(text: str) -> list[RRset]:
 
 
 class Reply(NamedTuple):
-    """Response code, answer section and authority section of one reply."""
+    """Response code and sections of one reply."""
 
     rcode: int
     answer: str = ""
     authority: str = ""
+    additional: str = ""
 
 
 class Example(NamedTuple):
-    """A zone's anchor, the moment at which it is looked at, and replies by name and type."""
+    """A zone's anchor, the moment at which it is looked at, replies by name and type, and referrals by delegation."""
 
     anchor: str
     now: int
     replies: dict[tuple[str, str], Reply]
+    referrals: dict[str, Reply]
 
 
 class Signature(NamedTuple):
@@ -120,10 +122,45 @@ a.z.w.example. MX 1 ai.example.
 a.z.w.example. RRSIG MX 5 2 3600 {_SIGNED} OMK8rAZlepfzLWW75Dxd63jy2wswESzxDKG2f9AMN1CytCd10cYISAxfAdvXSZ7xujKAtPbctv\
 OQ2ofO7AZJ+d01EeeQTVBPq4/6KCWhqe2XTjnkVLNvvhnc0u28aoSsG0+4InvkkOHknKxw4kX18MMR34i8lC36SR5xBni8vHI=
 """
+_AI_AAAA = f"""
+ai.example. AAAA 2001:db8::f00:baa9
+ai.example. RRSIG AAAA 5 2 3600 {_SIGNED} nLcpFuXdT35AcE+EoafOUkl69KB+/e56XmFKkewXG2IadYLKAOBIoR5+VoQV3XgTcofTJNsh1rn\
+F6Eav2zpZB3byI6yo2bwY8MNkr4A7cL9TcMmDwV/hWFKsbGBsj8xSCN/caEL2CWY/5XP2sZM6QjBBLmukH30+w1z3h8PUP2o=
+"""
 _AI_A = f"""
 ai.example. A 192.0.2.9
 ai.example. RRSIG A 5 2 3600 {_SIGNED} pAOtzLP2MU0tDJUwHOKE5FPIIHmdYsCgTb5BERGgpnJluA9ixOyf6xxVCgrEJW0WNZSsJicdhBHXfD\
 mAGKUajUUlYSAH8tS4ZnrhyymIvk3uArDu2wfT130e9UHnumaHHMpUTosKe22PblOy6zrTpg9FkS0XGVmYRvOTNYx2HvQ=
+"""
+_XW_MX = f"""
+x.w.example. MX 1 xx.example.
+x.w.example. RRSIG MX 5 3 3600 {_SIGNED} Il2WTZ+Bkv+OytBx4LItNW5mjB4RCwhOO8y1XzPHZmZUTVYL7LaA63f6T9ysVBzJRI3KRjAPH3U1\
+qaYnDoN1DrWqmi9RJe4FoObkbcdm7P3Ikx70ePCoFgRz1Yq+bVVXCvGuAU4xALv3W/Y1jNSlwZ2mSWKHfxFQxPtLj8s32+k=
+"""
+_XX_A = f"""
+xx.example. A 192.0.2.10
+xx.example. RRSIG A 5 2 3600 {_SIGNED} kBF4YxMGWF0D8r0cztL+2fWWOvN1U/GYSpYP7SoKoNQ4fZKyk+weWGlKLIUM+uE1zjVTPXoa0Z6WG0oZ\
+p46rkl1EzMcdMgoaeUzzAJ2BMq+YVdxG9IK1yZkYGY9AgbTOGPoAgbJyO9EPULsxkbIDV6GPPSZVusnZU6OMgdgzHV4=
+"""
+_XX_AAAA = f"""
+xx.example. AAAA 2001:db8::f00:baaa
+xx.example. RRSIG AAAA 5 2 3600 {_SIGNED} Zzj0yodDxcBLnnOIwDsuKo5WqiaK24DlKg9CaGaxDFiKgKobUj2jilYQHpGFn2poFRetZd4zuly\
+Qkssz2QHrVrPuTMS22knudCiwP4LWpVTrU4zfeA+rDz9stmSBP/4PekH/x2IoAYnwctd/xS9cL2QgW7FChw16mzlkH6/vsfs=
+"""
+_NS1_A = f"""
+ns1.example. A 192.0.2.1
+ns1.example. RRSIG A 5 2 3600 {_SIGNED} F1C9HVhIcs10cZU09G5yIVfKJy5yRQQ3qVet5pGhp82pzhAOMZ3K22JnmK4c+IjUeFp/to06im5FV\
+pHtbFisdjyPq84bhTv8vrXt5AB1wNB++iAqvIfdgW4sFNC6oADb1hK8QNauw9VePJhKv/iVXSYC0b7mPSU+EOlknFpVECs=
+"""
+_NS2_A = f"""
+ns2.example. A 192.0.2.2
+ns2.example. RRSIG A 5 2 3600 {_SIGNED} V7cQRw1TR+knlaL1z/psxlS1PcD37JJDaCMqQo6/u1qFQu6x+wuDHRH22Ap9ulJPQjFwMKOuyfPGQ\
+PC8KzGdE3vt5snFEAoE1Vn3mQqtu7SO6amIjk13Kj/jyJ4nGmdRIc/3cM3ipXFhNTKqrdhx8SZ0yy4ObIRzIzvBFLiSS8o=
+"""
+_A_DS = f"""
+a.example. DS 57855 5 1 B6DCD485719ADCA18E5F3D48A2331627FDD3636B
+a.example. RRSIG DS 5 2 3600 {_SIGNED} oXIKit/QtdG64J/CB+Gi8dOvnwRvqrto1AdQoRkAN15FP3iZ7suB7gvTBmXzCjL7XUgQVcoHkdhyCuzp\
+8W9qJHgRUSwKKkczSyuL64nhgjuDEML8l9wlWVsl7PR2VnZduM9bLyBhaaPmRKX/Fm+v6ccF2EGNLRiY08kdkz+XHHo=
 """
 _NS = f"""
 example. NS ns1.example.
@@ -132,20 +169,42 @@ example. RRSIG NS 5 1 3600 {_SIGNED} gl13F00f2U0R+SWiXXLHwsMY+qStYy5k6zfdEuivWc+
 qF4q+o9qlnqIzmppU3LiNeKT4FZ8RO5urFOvoMRTbQxW3U0hXWuggE4g3ZpsHv480HjMeRaZB/FRPGfJPajngcq6Kwg=
 """
 
+
+
+def _referral(label: str) -> str:
+    return f"{label}.example. NS ns1.{label}.example.\n{label}.example. NS ns2.{label}.example.\n"
+
+
+def _glue(label: str, last: int) -> str:
+    return f"ns1.{label}.example. A 192.0.2.{last}\nns2.{label}.example. A 192.0.2.{last + 1}\n"
+
+
 RFC4035 = Example(
     f"example. IN DNSKEY {_KSK}",
     1_082_419_200,  # 2004-04-20
     {
         ("example.", "DNSKEY"): Reply(c.NOERROR, _KEYS),
         ("ai.example.", "A"): Reply(c.NOERROR, _AI_A),
+        ("ai.example.", "AAAA"): Reply(c.NOERROR, _AI_AAAA),
         ("example.", "NS"): Reply(c.NOERROR, _NS),
+        ("x.w.example.", "MX"): Reply(c.NOERROR, _XW_MX, _NS, _XX_A + _XX_AAAA + _NS1_A + _NS2_A),
+        ("xx.example.", "A"): Reply(c.NOERROR, _XX_A),
+        ("xx.example.", "AAAA"): Reply(c.NOERROR, _XX_AAAA),
+        ("ns1.example.", "A"): Reply(c.NOERROR, _NS1_A),
+        ("ns2.example.", "A"): Reply(c.NOERROR, _NS2_A),
+        ("a.example.", "DS"): Reply(c.NOERROR, _A_DS),
+        ("mc.a.example.", "MX"): Reply(c.NOERROR, "mc.a.example. MX 1 mx.a.example."),
         ("ml.example.", "A"): Reply(c.NXDOMAIN, "", _SOA + _B_NSEC + _APEX_NSEC),
         ("ns1.example.", "MX"): Reply(c.NOERROR, "", _SOA + _NS1_NSEC),
         ("b.example.", "DS"): Reply(c.NOERROR, "", _SOA + _B_NSEC),
         ("mc.b.example.", "MX"): Reply(c.NOERROR, "mc.b.example. MX 1 mx.b.example."),
-        ("a.z.w.example.", "MX"): Reply(c.NOERROR, _WILD_MX, _XYW_NSEC),
+        ("a.z.w.example.", "MX"): Reply(c.NOERROR, _WILD_MX, _NS + _XYW_NSEC, _AI_A + _AI_AAAA),
         ("a.z.w.example.", "AAAA"): Reply(c.NOERROR, "", _SOA + _XYW_NSEC + _STAR_NSEC),
         ("example.", "DS"): Reply(c.NOERROR, "", _SOA + _APEX_NSEC),
+    },
+    {
+        "a.example.": Reply(c.NOERROR, "", _referral("a") + _A_DS, _glue("a", 5)),
+        "b.example.": Reply(c.NOERROR, "", _referral("b") + _B_NSEC, _glue("b", 7)),
     },
 )
 
@@ -223,6 +282,7 @@ RFC5155 = Example(
         ("a.z.w.example.", "AAAA"): Reply(c.NOERROR, "", _SOA3 + _H_W + _H_NS2 + _H_STAR),
         ("example.", "DS"): Reply(c.NOERROR, "", _SOA3 + _H_APEX),
     },
+    {"c.example.": Reply(c.NOERROR, "", _referral("c") + _H_A + _H_APEX, _glue("c", 7))},
 )
 
 # --- one set for each algorithm -------------------------------------------------------------------------------------

@@ -20,7 +20,10 @@ __all__ = ["Facts", "Main"]
 
 
 class Answer(asyncio.Protocol):
-    """Answers "who" with the number of the process; "die" kills it; "hold" says nothing and keeps the connection."""
+    """Answers "who" with the number of the process, "options" with two of the connection's.
+
+    "die" kills it; "hold" says nothing more and keeps the connection.
+    """
 
     greeting = ""
     connections = 0
@@ -33,6 +36,10 @@ class Answer(asyncio.Protocol):
         word = data.decode().strip()
         if word == "who":
             self.transport.write(f"{os.getpid()} {self.greeting}".encode())
+            self.transport.close()
+        elif word == "options":
+            options = self.transport.get_extra_info("socket_options")
+            self.transport.write(f"{options.keepalive_idle} {options.nodelay}".encode())
             self.transport.close()
         elif word == "die":
             os._exit(7)
@@ -94,6 +101,8 @@ def main() -> None:
     app: Any = {"protocols": Answer, "main": Main(), "forever": forever}.get(options["app"], options["app"])
     if app in ("facts", "herd"):
         app = Facts(options["facts"], herd=app == "herd")
+    if "options" in options["serve"]:
+        options["serve"]["options"] = corenet.SocketOptions(**options["serve"]["options"])
     corenet.serve(app, **options["serve"])
 
 

@@ -92,6 +92,7 @@ class Sink:
     """Collects replies as views; None stands for silence."""
 
     idle_timeout = 10.0
+    aborted = False
 
     def __init__(self, *, stream: bool = False) -> None:
         self.stream = stream
@@ -103,6 +104,9 @@ class Sink:
 
     def skip(self) -> None:
         self.packets.append(None)
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def forget(self, pending: PendingQuery) -> None:
         self.forgotten.append(pending)

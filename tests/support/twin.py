@@ -91,16 +91,22 @@ class Recorder(asyncio.Protocol):
             await self.changed.wait()
 
 
-async def connected_pair() -> tuple[Recorder, Recorder, Any]:
-    """A server's and a client's end of one TCP connection, and the server."""
-    loop = asyncio.get_running_loop()
-    accepted: asyncio.Future[Recorder] = loop.create_future()
+def accepting() -> tuple[Callable[[], Recorder], "asyncio.Future[Recorder]"]:
+    """A factory for a server's protocols, and the future of the first that is connected; for a running loop."""
+    accepted: asyncio.Future[Recorder] = asyncio.get_running_loop().create_future()
 
     class Accepting(Recorder):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             accepted.set_result(self)
 
-    server = await loop.create_server(Accepting, "127.0.0.1", 0)
+    return Accepting, accepted
+
+
+async def connected_pair() -> tuple[Recorder, Recorder, Any]:
+    """A server's and a client's end of one TCP connection, and the server."""
+    loop = asyncio.get_running_loop()
+    factory, accepted = accepting()
+    server = await loop.create_server(factory, "127.0.0.1", 0)
     _, client = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
     return await accepted, client, server

@@ -6,14 +6,14 @@ Nothing sleeps: a test waits for the callback it wants, with a limit that only a
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import cast
 
 from resolver.effects import Ask, Failure, Reply, Server
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
-__all__ = ["Collector", "StreamPeer", "UdpPeer", "ask_for", "echo", "open_descriptors"]
+__all__ = ["Collector", "StreamPeer", "UdpPeer", "ask_for", "echo", "open_descriptors", "play"]
 
 PATIENCE = 5.0
 QNAME = names.from_text("www.example.com.")
@@ -125,3 +125,16 @@ class StreamPeer:
 def open_descriptors() -> int:
     """How many descriptors this process holds."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def play(body: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run one test body; every descriptor it opened must be gone some turns of the loop afterwards."""
+
+    async def checked() -> None:
+        before = open_descriptors()
+        await body()
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert open_descriptors() == before
+
+    asyncio.run(checked())

@@ -23,8 +23,8 @@ STAIRCASE = [
     {"corenet"},
     {"corenet.adapters"},
     {"corenet.launch"},
-    {"resolver.limits", "resolver.verdict"},
-    {"resolver.hints"},
+    {"resolver.limits", "resolver.values", "resolver.verdict"},
+    {"resolver.hints", "resolver.knobs"},
     {"resolver.settings"},
     {"resolver.wire"},
     {"resolver.effects", "resolver.errors"},
@@ -45,8 +45,8 @@ STAIRCASE = [
 STEP = {room: number for number, rooms in enumerate(STAIRCASE) for room in rooms}
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
-           "resolver.resolve", "resolver.mesh", "resolver.effects", "resolver.errors", "resolver.limits",
-           "resolver.verdict", "resolver.explain"}
+           "resolver.resolve", "resolver.mesh", "resolver.effects", "resolver.errors", "resolver.knobs",
+           "resolver.limits", "resolver.values", "resolver.verdict", "resolver.explain"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}

@@ -1,7 +1,8 @@
 """Runs the test suites of other projects on asyncio's own loop and on ours, and reports what only ours fails.
 
-The suites come from the projects' source distributions, fetched by pip; the projects themselves are installed from
-wheels of the same version into an environment under build/suites. Verdict: no test may fail on our loop that passes on
+The suites come from the projects' source distributions, fetched by pip, or, where these have no tests, from Debian's
+source packages, fetched by apt; the projects themselves are installed from wheels of the same version into an
+environment under build/suites. Verdict: no test may fail on our loop that passes on
 asyncio's in the same run. What differs is run once more on both, alone, because suites with real clocks fail now and
 then on any loop; what fails again is ours to mend. By default the files that exercise a loop are run (`Suite.files`
 says which and why); ``--full`` runs each suite whole.
@@ -25,6 +26,7 @@ ROOT = HERE.parents[2]
 BUILD = ROOT / "build" / "suites"
 BIN = BUILD / "venv" / "bin"
 LOOPS = ("stdlib", "corenet")
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n"
 
@@ -42,6 +44,10 @@ class Suite:
     take: tuple[str, ...] = ("tests/", "pyproject.toml", "pytest.ini", "setup.cfg", "README.rst")
     processes: int = 3
     environment: dict[str, str] = field(default_factory=dict)
+    #: (release, source package=version) of Debian's, where the project's own source distribution has no tests.
+    debian: tuple[str, str] | None = None
+    #: Installed into a folder of its own, since other suites talk to another version.
+    apart: bool = False
     #: PostgreSQL does not run as root.
     unprivileged: bool = False
     #: test: why it may fail on ours alone.
@@ -116,6 +122,21 @@ SUITES = [
         environment={"PGINSTALLATION": str(POSTGRES[0])} if POSTGRES else {},
         unprivileged=True,
     ),
+    Suite(
+        "websockets",
+        "15.0.1",
+        ("tests/asyncio", "tests/legacy"),
+        "both asyncio implementations, client and server; left out: the threaded one, and parsers without I/O",
+        # Its settings name nothing of pytest's, which would go on to look for ours.
+        ("-c", "pyproject.toml"),
+        debian=("trixie", "python-websockets=15.0.1-1"),
+        apart=True,
+        known={
+            "ConnectionTests::test_local_address": "replaces a method of asyncio's BaseTransport",
+            "ConnectionTests::test_remote_address": "replaces a method of asyncio's BaseTransport",
+            "ClientServerTests::test_explicit_socket": "counts calls of a socket object's send and recv; ours are in C",
+        },
+    ),
 ]
 #: Libraries that the suites talk to, at versions that they agree on.
 ALSO = ("websockets==17.4",)
@@ -127,7 +148,7 @@ ALSO = ("websockets==17.4",)
 def set_up(suites: list[Suite]) -> None:
     """Environment, source distributions, work folders; each is kept for the next run."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    wanted = [*ALSO, *(f"{suite.name}=={suite.version}" for suite in SUITES)]
+    wanted = [*ALSO, *(f"{suite.name}=={suite.version}" for suite in SUITES if not suite.apart)]
     text = "\n".join([*wanted, (HERE / "requirements.txt").read_text(encoding="utf-8")])
     stamp = BUILD / "installed.txt"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
@@ -154,9 +175,13 @@ def quiet_pip(*arguments: str) -> None:
 
 def unpack(suite: Suite) -> None:
     """The suite's files in a folder of their own."""
+    if suite.apart and not installed_apart(suite).exists():
+        quiet_pip("install", "--no-deps", "--target", str(installed_apart(suite)), f"{suite.name}=={suite.version}")
     sdists = BUILD / "sdists"
     archive = sdists / f"{suite.name}-{suite.version}.tar.gz"
-    if not archive.exists():
+    if not archive.exists() and suite.debian is not None:
+        fetch_debian(*suite.debian, archive)
+    elif not archive.exists():
         quiet_pip(
             "download", "--no-deps", "--no-binary", suite.name, "-d", str(sdists), f"{suite.name}=={suite.version}"
         )
@@ -169,6 +194,52 @@ def unpack(suite: Suite) -> None:
             if any(inner == part or (part.endswith("/") and inner.startswith(part)) for part in suite.take):
                 member.name = inner
                 tar.extract(member, target, filter="data")
+
+
+def installed_apart(suite: Suite) -> Path:
+    """The folder of a project that is not in the common environment."""
+    return BUILD / "apart" / f"{suite.name}-{suite.version}"
+
+
+def fetch_debian(release: str, package: str, archive: Path) -> None:
+    """The upstream archive of a Debian source package, by way of this machine's own mirror.
+
+    apt checks its signature by the keys of the archive. Lists and settings are ours for the time, so that the machine's
+    need no line for sources, and are not changed; nor is root needed.
+    """
+    found = ask("apt-get", "indextargets", "--format", "$(LABEL) $(COMPONENT) $(REPO_URI)", "Created-By: Packages")
+    mirrors = [line.split()[2] for line in found.splitlines() if line.startswith("Debian main ")]
+    if not mirrors:
+        sys.exit(f"apt knows no mirror of Debian, which has {package}; after apt-get update it may")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="corenet-apt-") as name:
+        folder = Path(name)
+        for part in ("lists/partial", "cache/archives/partial", "parts", "got"):
+            (folder / part).mkdir(parents=True)
+        (folder / "parts" / "tests.sources").write_text(
+            f"Types: deb-src\nURIs: {mirrors[0]}\nSuites: {release}\nComponents: main\nSigned-By: {KEYRING}\n",
+            encoding="ascii",
+        )
+        own = (
+            "Dir::Etc::SourceList=/dev/null",
+            f"Dir::Etc::SourceParts={folder}/parts",
+            f"Dir::State::Lists={folder}/lists",
+            f"Dir::Cache={folder}/cache",
+            f"APT::Sandbox::User={pwd.getpwuid(os.geteuid()).pw_name}",
+        )
+        apt = ("apt-get", "-q", *(word for option in own for word in ("-o", option)))
+        ask(*apt, "update")
+        ask(*apt, "source", "--download-only", "--tar-only", package, cwd=folder / "got")
+        (tar,) = (folder / "got").glob("*.orig.tar.gz")
+        shutil.move(tar, archive)
+
+
+def ask(*command: str, cwd: Path | None = None) -> str:
+    """What a command says; it is shown when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -198,7 +269,9 @@ def run(suite: Suite, loop: str, tests: tuple[str, ...], *, processes: int) -> R
         environment = {
             **{k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV", "CORENET_NO_SKIPS")},
             **suite.environment,
-            "PYTHONPATH": os.pathsep.join([str(BUILD / "path"), str(HERE)]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(BUILD / "path"), str(HERE), *([str(installed_apart(suite))] if suite.apart else [])]
+            ),
             "PYTHONDONTWRITEBYTECODE": "1",
             "CORENET_SUITE_LOOP": loop,
             "CORENET_SUITE_COUNT": str(count),

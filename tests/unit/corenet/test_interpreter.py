@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def test_a_build_without_the_gil_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     interpreter.refuse_free_threading()
-    real = sysconfig.get_config_var
-    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: 1 if name == "Py_GIL_DISABLED" else real(name))
+    monkeypatch.setattr(sys, "abiflags", sys.abiflags + "t")
     with pytest.raises(ImportError, match=r"corenet needs the GIL and this Python 3\.\d+ was built without it"):
         interpreter.refuse_free_threading()
 

@@ -15,6 +15,7 @@ LOOP = "unit/corenet/loop"
 CORE = "unit/corenet/core"
 TRANSPORTS = "unit/corenet/transports"
 TLS = "unit/corenet/tls/test_transport.py"
+HANDSHAKES = "unit/corenet/tls/test_handshake.py"
 STRESS = "integration/test_loop_stress.py"
 
 #: Correctness traps: what goes wrong in loops, and the tests that would see it here.
@@ -40,7 +41,7 @@ TRAPS: dict[str, list[str]] = {
         f"{STRESS}::test_cancelled_connects_cross_no_answers",
         f"{STRESS}::test_cancelled_handshakes_cross_no_answers",
         f"{LOOP}/test_happy_eyeballs.py::test_cancelled_connect_leaves_no_descriptor",
-        f"{TLS}::test_cancelled_handshake_leaves_nothing",
+        f"{HANDSHAKES}::test_cancelled_handshake_leaves_nothing",
     ],
     "stale event of a number used again": [
         f"{CORE}/test_poller.py::test_event_of_a_descriptor_that_was_reused_is_dropped",
@@ -65,7 +66,7 @@ TRAPS: dict[str, list[str]] = {
         f"{TLS}::test_silent_peer_is_left_after_the_shutdown_timeout",
         f"{TLS}::test_close_of_a_flooded_transport_is_quick_and_quiet",
     ],
-    "TLS handshake": [f"{TLS}::test_handshake_timeout", f"{STRESS}::test_waiting_handshakes_hold_nothing"],
+    "TLS handshake": [f"{HANDSHAKES}::test_handshake_timeout", f"{STRESS}::test_waiting_handshakes_hold_nothing"],
     "TLS cycles": [f"{TLS}::test_no_cycle_outlives_a_connection"],
     "memory of the write queue": [
         f"{TRANSPORTS}/test_stream.py::test_order_of_many_small_and_large_writes",
@@ -183,7 +184,10 @@ INTERFACE: dict[str, list[str]] = {
     "sock_*": [f"{LOOP}/test_services.py::test_sock_operations"],
     "sendfile": [f"{LOOP}/test_services.py::test_sendfile"],
     "start_tls": [f"{LOOP}/test_services.py::test_start_tls"],
-    "TLS timeouts": [f"{TLS}::test_handshake_timeout", f"{TLS}::test_silent_peer_is_left_after_the_shutdown_timeout"],
+    "TLS timeouts": [
+        f"{HANDSHAKES}::test_handshake_timeout",
+        f"{TLS}::test_silent_peer_is_left_after_the_shutdown_timeout",
+    ],
     "add_reader, add_writer": [f"{LOOP}/test_interface.py::test_descriptors_as_numbers_and_objects"],
     "signals": [f"{LOOP}/test_signals.py"],
     "subprocesses": [f"{LOOP}/test_children.py"],

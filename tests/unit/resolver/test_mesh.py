@@ -23,6 +23,7 @@ from resolver.effects import (
     TraceStep,
     Verify,
 )
+from resolver.limits import PREFETCH_JOBS
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -232,6 +233,25 @@ def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, 
     assert record.exc_info is None
     assert record.getMessage().startswith("out of memory while resolving")
     assert (m.mesh.statistics()["shortages"], m.mesh.statistics()["faults"]) == (5, 0)
+
+
+def test_shortage_of_memory_costs_no_renewal_its_place(scripted):
+    m = scripted
+
+    def short(task, context):
+        raise MemoryError
+
+    for number in range(PREFETCH_JOBS.default):
+        m.table[f"x{number}."] = short
+        with pytest.raises(MemoryError):
+            m.mesh.refresh(question(f"x{number}."), on_done=lambda outcome: None)
+
+    def job(task, context):
+        yield Pause(0.1)
+        return outcome_for(task.question)
+
+    m.table["y."] = job
+    assert m.mesh.refresh(question("y."), on_done=lambda outcome: None)
 
 
 def test_a_fault_in_a_receiver_does_not_cost_the_others_their_answer(scripted, caplog):

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from resolver import limits
+from resolver.knobs import describe, parse_endpoint
 from resolver.settings import (
     CacheSettings,
     DnssecSettings,
@@ -17,8 +18,6 @@ from resolver.settings import (
     ServerSettings,
     Settings,
     StubZone,
-    describe,
-    parse_endpoint,
 )
 
 
@@ -108,8 +107,8 @@ def test_wrong_endpoints_name_their_place(text):
         (lambda: PolicySettings(allow=("all",)), "policy.allow"),
         (lambda: PolicySettings(hosts=(HostEntry("a", ("b",)),)), "policy.hosts"),
         (lambda: LogSettings(level="loud"), "log.level"),
-        (lambda: ForwardZone("a.", ("b",)), "forward a."),
-        (lambda: StubZone("a.", ("b",)), "stub a."),
+        (lambda: ForwardZone("a.", ("b",)), "addresses: "),
+        (lambda: StubZone("a.", ("b",)), "addresses: "),
         (lambda: Settings(root_hints=()), "root_hints"),
         (lambda: Settings(root_hints=(RootServer("a.", ("b",)),)), "root_hints a."),
     ],

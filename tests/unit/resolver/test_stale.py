@@ -287,6 +287,19 @@ def test_addresses_made_from_stale_ones():
     assert c.EDE_STALE_ANSWER in codes(outcome)
 
 
+def test_a_stale_denial_alone_denies_no_addresses_that_would_have_been_made():
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(serve_stale=DAY),
+                        policy=PolicySettings(dns64_prefix="64:ff9b::/96"))
+    m = build(settings=settings)
+    m.ask("www.example.com.", "AAAA")
+    m.store.rrsets.drop(WWW, c.A)
+    break_servers(m)
+    m.net.sleep(m.mesh, 4000)
+    outcome = m.ask("www.example.com.", "AAAA")
+    assert (outcome.rcode, outcome.stale) == (c.SERVFAIL, False)
+    assert m.mesh.statistics()["faults"] == 0
+
+
 def test_local_zones_stand_above_stale_data():
     m = stale_world()
     m.ask("alias.example.com.")

@@ -4,6 +4,7 @@ That chunking never matters is a property test (tests/property/test_framer.py); 
 """
 
 import struct
+import sys
 from typing import Any
 
 import pytest
@@ -50,6 +51,19 @@ def test_a_large_frame_in_many_pieces() -> None:
     framer.feed(struct.pack(">I", len(body)))
     got = [frame for i in range(0, len(body), 1000) for frame in framer.feed(body[i : i + 1000])]
     assert got == [body]
+
+
+@pytest.mark.parametrize("views", [True, False])
+def test_frames_of_one_read_belong_to_their_list_alone(views: bool) -> None:
+    framer = LengthFramer(4, views=views)
+    stream = framer.pack([b"begun before", *(b"whole %d" % number for number in range(300)), b"begun"])
+    assert framer.feed(stream[:6]) == []
+    frames = framer.feed(stream[6:-1])
+    assert len(frames) == 301
+    assert (frames[0], frames[1], frames[-1]) == (b"begun before", b"whole 0", b"whole 299")
+    # The list's reference and that of the call.
+    assert {sys.getrefcount(frames[number]) for number in range(301)} == {2}
+    assert framer.feed(stream[-1:]) == [b"begun"]
 
 
 def test_an_announced_size_alone_reserves_little() -> None:

@@ -1,16 +1,19 @@
-"""The client against a peer that says what the test wants: reuse, races, limits, time-outs, redirects, cancels.
+"""The client against a peer that says what the test wants: reuse, races, limits, time-outs, errors, cancels.
 
 Every test runs on asyncio's loop and on ours. Time-outs are set so that only the one under test can end the request.
 """
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.http_peer import LOOPS, OK, Peer, run_on, serving
+from support.certs import Authority
+from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving
+from support.shortage import FullDict
 
+from corenet import tls
 from corenet.http import (
     ConnectError,
     DecodeError,
@@ -21,7 +24,6 @@ from corenet.http import (
     Limits,
     LocalProtocolError,
     NameResolutionError,
-    RedirectError,
     RemoteProtocolError,
     ResponseTooLarge,
     ServerDisconnected,
@@ -34,12 +36,6 @@ from corenet.http import (
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
 SHORT = 0.05
-
-
-async def always_ok(peer: Peer) -> None:
-    while True:
-        await peer.request()
-        await peer.send(OK)
 
 
 def test_one_get(loop: str) -> None:
@@ -76,6 +72,26 @@ def test_what_is_sent(loop: str) -> None:
         assert told[2][1]["content-length"] == "0"
         assert told[3][1]["transfer-encoding"] == "chunked" and told[3][2] == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
         assert told[4][0].startswith("DELETE /") and "content-length" not in told[4][1]
+
+    run_on(loop, main())
+
+
+def test_a_connection_that_cannot_be_remembered_for_want_of_memory_is_closed(loop: str) -> None:
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def serve(peer: Peer) -> None:
+            try:
+                await peer.request()
+            finally:
+                ended.set()
+
+        async with serving(serve) as server, HttpClient() as client:
+            client._open = FullDict()
+            with pytest.raises(MemoryError):
+                await client.get(server.url)
+            await asyncio.wait_for(ended.wait(), 5)
+            assert client._open == {} and client._pool is not None and client._pool.total == 0
 
     run_on(loop, main())
 
@@ -441,260 +457,6 @@ def test_closing_the_client_ends_what_runs(loop: str) -> None:
     run_on(loop, main())
 
 
-# --- bodies both ways -------------------------------------------------------------------------------------------------
-
-
-def test_a_slow_reader_slows_the_server_down(loop: str) -> None:
-    async def main() -> None:
-        total = 32 << 20
-        sent = 0
-
-        async def serve(peer: Peer) -> None:
-            nonlocal sent
-            await peer.request()
-            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
-            for _ in range(total >> 16):
-                await peer.send(bytes(1 << 16))
-                sent += 1 << 16
-
-        async with serving(serve) as server, HttpClient(timeout=Timeout(read=SHORT)) as client:
-            async with client.stream("GET", server.url) as response:
-                # Longer than the read time-out: it is our own pause, not the server's.
-                await asyncio.sleep(SHORT * 3)
-                assert sent < total // 2
-                assert sum([len(piece) async for piece in response]) == total
-
-    run_on(loop, main())
-
-
-def test_an_upload_at_the_pace_of_the_server(loop: str) -> None:
-    async def main() -> None:
-        made = 0
-
-        async def body() -> AsyncIterator[bytes]:
-            nonlocal made
-            for _ in range(256):
-                made += 1 << 16
-                yield bytes(1 << 16)
-
-        go = asyncio.Event()
-        got = 0
-
-        async def serve(peer: Peer) -> None:
-            nonlocal got
-            await peer.reader.readuntil(b"\r\n\r\n")
-            await go.wait()
-            while got < 256 << 16:
-                got += len(await peer.reader.read(1 << 20))
-            await peer.send(OK)
-
-        async with serving(serve) as server, HttpClient() as client:
-            task = asyncio.ensure_future(client.post(server.url, body(), headers={"Content-Length": str(256 << 16)}))
-            await asyncio.sleep(SHORT)
-            assert 0 < made < 256 << 16
-            go.set()
-            assert (await task).body == b"ok"
-            assert got == 256 << 16
-
-    run_on(loop, main())
-
-
-def test_an_answer_before_the_upload_ended(loop: str) -> None:
-    async def main() -> None:
-        async def serve(peer: Peer) -> None:
-            await peer.reader.readuntil(b"\r\n\r\n")
-            await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-            await peer.reader.read()
-
-        async def endless() -> AsyncIterator[bytes]:
-            while True:
-                yield b"x" * 100
-                await asyncio.sleep(0)
-
-        async with serving(serve) as server, HttpClient() as client:
-            assert (await client.post(server.url, endless())).status == 413
-
-    run_on(loop, main())
-
-
-def test_an_answer_wakes_an_upload_that_nobody_reads(loop: str) -> None:
-    async def main() -> None:
-        async def serve(peer: Peer) -> None:
-            await peer.reader.readuntil(b"\r\n\r\n")
-            await asyncio.sleep(SHORT)
-            await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-            # Neither reading nor closing: the client must not wait for either.
-            await done.wait()
-
-        done = asyncio.Event()
-        async with serving(serve) as server, HttpClient() as client:
-            response = await client.post(server.url, (bytes(1 << 20) for _ in range(64)))
-            assert response.status == 413
-            done.set()
-
-    run_on(loop, main())
-
-
-@pytest.mark.slow
-def test_a_slow_upload_is_no_silence(loop: str) -> None:
-    async def main() -> None:
-        # More than the kernel holds for us, so that we see it leave; the server is slow only with the first part.
-        size = 32 << 20
-        slowly = size - (8 << 20)
-
-        async def serve(peer: Peer) -> None:
-            await peer.reader.readuntil(b"\r\n\r\n")
-            left = size
-            while left:
-                left -= len(await peer.reader.readexactly(min(left, 1 << 20)))
-                if left > slowly:
-                    await asyncio.sleep(SHORT * 3)
-            await peer.send(OK)
-
-        async with serving(serve) as server, HttpClient(timeout=Timeout(read=SHORT * 20)) as client:
-            began = asyncio.get_running_loop().time()
-            assert (await client.post(server.url, bytes(size))).body == b"ok"
-            assert asyncio.get_running_loop().time() - began > SHORT * 20
-
-    run_on(loop, main())
-
-
-@pytest.mark.parametrize("headers", [{"Content-Length": "5"}, {"Content-Length": "3"}])
-def test_a_wrong_length_is_our_own_mistake(loop: str, headers: dict[str, str]) -> None:
-    async def main() -> None:
-        async with serving(always_ok) as server, HttpClient() as client:
-            with pytest.raises(LocalProtocolError):
-                await client.post(server.url, iter([b"four"]), headers=headers)
-            assert (await client.get(server.url)).body == b"ok"
-
-    run_on(loop, main())
-
-
-def test_a_body_is_bytes(loop: str) -> None:
-    async def main() -> None:
-        async with HttpClient() as client:
-            with pytest.raises(TypeError, match="encode the text"):
-                await client.post("http://127.0.0.1/", "text")  # type: ignore[arg-type]
-        async with serving(always_ok) as server, HttpClient() as client:
-            with pytest.raises(LocalProtocolError, match="not str"):
-                await client.post(server.url, iter(["text"]))  # type: ignore[arg-type]
-
-    run_on(loop, main())
-
-
-# --- redirects --------------------------------------------------------------------------------------------------------
-
-
-def redirecting(status: int, location: str) -> Any:
-    async def serve(peer: Peer) -> None:
-        while True:
-            line, headers, body = await peer.request()
-            if line.split()[1] == "/start":
-                await peer.send(
-                    f"HTTP/1.1 {status} Go\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
-                )
-            else:
-                said = (
-                    f"{line.split()[0]} {body!r} {headers.get('authorization')} {headers.get('content-type')}".encode()
-                )
-                await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
-
-    return serve
-
-
-@pytest.mark.parametrize(
-    ("status", "method", "said"),
-    [
-        (301, "POST", "GET b'' secret None"),
-        (302, "POST", "GET b'' secret None"),
-        (302, "PUT", "PUT b'data' secret text/plain"),
-        (303, "POST", "GET b'' secret None"),
-        (303, "PUT", "GET b'' secret None"),
-        (307, "POST", "POST b'data' secret text/plain"),
-        (308, "POST", "POST b'data' secret text/plain"),
-    ],
-)
-def test_methods_over_redirects(loop: str, status: int, method: str, said: str) -> None:
-    async def main() -> None:
-        async with serving(redirecting(status, "/next")) as server, HttpClient() as client:
-            fields = {"Authorization": "secret", "Content-Type": "text/plain"}
-            response = await client.request(method, server.url + "/start", body=b"data", headers=fields)
-            assert response.text == said
-            assert response.url == server.url + "/next"
-            assert [old.status for old in response.history] == [status]
-            assert server.connections == 1
-            async with client.stream(method, server.url + "/start", body=b"data", headers=fields) as streamed:
-                assert (await streamed.read()).decode() == said and len(streamed.history) == 1
-
-    run_on(loop, main())
-
-
-@pytest.mark.parametrize("where", ["default", "request"])
-def test_credentials_stay_with_their_origin(loop: str, where: str) -> None:
-    async def main() -> None:
-        secret = {"Authorization": "secret", "Cookie": "a=b"}
-        async with serving(redirecting(302, "")) as other:
-            async with serving(redirecting(302, other.url + "/next")) as server:
-                async with HttpClient(headers=secret if where == "default" else {}) as client:
-                    response = await client.get(server.url + "/start", headers={} if where == "default" else secret)
-                    assert response.text == "GET b'' None None"
-                    assert (await client.get(server.url + "/x", headers=secret)).text == "GET b'' secret None"
-
-    run_on(loop, main())
-
-
-@pytest.mark.parametrize("location", ["/start", "ftp://example.com/", "http://user:pass@127.0.0.1/", "http://", "a b"])
-def test_redirects_that_lead_nowhere(loop: str, location: str) -> None:
-    async def main() -> None:
-        async with serving(redirecting(302, location)) as server, HttpClient() as client:
-            with pytest.raises(RedirectError):
-                await client.get(server.url + "/start")
-
-    run_on(loop, main())
-
-
-def test_redirects_can_be_looked_at(loop: str) -> None:
-    async def main() -> None:
-        async with serving(redirecting(302, "/next")) as server, HttpClient(follow_redirects=0) as client:
-            response = await client.get(server.url + "/start")
-            assert response.status == 302 and response.headers["location"] == "/next"
-
-    run_on(loop, main())
-
-
-def test_a_location_in_utf_8(loop: str) -> None:
-    async def main() -> None:
-        async with serving(redirecting(302, "/\xc3\xa4")) as server, HttpClient() as client:
-            assert (await client.get(server.url + "/start")).url == server.url + "/%C3%A4"
-
-    run_on(loop, main())
-
-
-def test_the_body_of_a_redirect_is_bounded(loop: str) -> None:
-    async def main() -> None:
-        async def serve(peer: Peer) -> None:
-            await peer.request()
-            await peer.send(b"HTTP/1.1 302 Go\r\nLocation: /x\r\nContent-Length: 1000000\r\n\r\n")
-            for _ in range(100):
-                await peer.send(bytes(10000))
-
-        async with serving(serve) as server, HttpClient(max_body=5000) as client:
-            with pytest.raises(ResponseTooLarge):
-                async with client.stream("GET", server.url):
-                    pass
-
-    run_on(loop, main())
-
-
-def test_a_stream_cannot_be_sent_twice(loop: str) -> None:
-    async def main() -> None:
-        async with serving(redirecting(307, "/next")) as server, HttpClient() as client:
-            with pytest.raises(RedirectError, match="which was a stream"):
-                await client.post(server.url + "/start", iter([b"x"]))
-
-    run_on(loop, main())
-
-
 # --- errors and traces ------------------------------------------------------------------------------------------------
 
 
@@ -769,6 +531,35 @@ def test_raise_for_status(loop: str) -> None:
             with pytest.raises(HttpStatusError, match="404 Not Found") as caught:
                 response.raise_for_status()
             assert caught.value.response is response
+
+    run_on(loop, main())
+
+
+def test_a_trace_that_fails_leaves_no_connection(loop: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("localhost")
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def serve(peer: Peer) -> None:
+            try:
+                await peer.request()
+            finally:
+                ended.set()
+
+        def trace(told: TracePoint) -> None:
+            if (told.name, told.phase) == ("tls", "done"):
+                raise LookupError("the trace's own fault")
+
+        ours = tls.client_context(cafile=str(authority.cafile))
+        async with (
+            serving(serve, tls=tls.server_context(leaf.certificate, leaf.key)) as server,
+            HttpClient(tls_context=ours, trace=trace) as client,
+        ):
+            with pytest.raises(LookupError):
+                await client.get(server.url)
+            await asyncio.wait_for(ended.wait(), 5)
 
     run_on(loop, main())
 

@@ -6,10 +6,12 @@ can starve another.
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.shortage import FullDict
 
 from corenet.http.errors import LocalProtocolError
 from corenet.http.pool import Limits, Pool, Slot
@@ -109,6 +111,39 @@ def test_the_newest_idle_connection_is_used_first() -> None:
     again = fixture.take()
     assert again.connection is second.connection and again.reused and not first.reused
     assert fixture.pool.total == 2
+
+
+class FullDeque(deque[Any]):
+    def append(self, item: Any) -> None:
+        raise MemoryError
+
+
+@pytest.mark.parametrize("owner", ["pool", "group"])
+def test_a_connection_that_cannot_be_kept_for_want_of_memory_is_closed(owner: str) -> None:
+    fixture = Fixture()
+    slot = fixture.take()
+    (fixture.pool if owner == "pool" else slot.group).idle = FullDict()
+    fixture.give(slot)
+    assert slot.connection.closed and slot.connection.on_lost is None  # type: ignore[union-attr]
+    assert not slot.group.idle and not fixture.pool.idle
+    assert fixture.pool.total == 0 and not fixture.pool.groups
+
+
+@pytest.mark.parametrize("which", ["waiters", "hungry"])
+def test_a_waiter_that_cannot_be_noted_for_want_of_memory_gets_no_slot(which: str) -> None:
+    fixture = Fixture(per_origin=1)
+    slot = fixture.take()
+    if which == "waiters":
+        slot.group.waiters = FullDict()
+    else:
+        fixture.pool.hungry = FullDeque()
+    with pytest.raises(MemoryError):
+        fixture.pool.assign(A)
+    assert not slot.group.waiters
+    slot.group.waiters, fixture.pool.hungry = {}, deque(fixture.pool.hungry)
+    waiting = fixture.wait()
+    fixture.give(slot)
+    assert waiting.done() and waiting.result().connection is slot.connection
 
 
 def test_a_slot_is_released_once() -> None:

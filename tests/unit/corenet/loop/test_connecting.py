@@ -4,13 +4,17 @@
 """
 
 import asyncio
+import os
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support.twin import Recorder, loop_factory, twin
+
+import corenet
 
 __all__ = ["loop_factory", "twin"]
 
@@ -163,3 +167,124 @@ def test_a_cancelled_race_leaves_no_socket(twin: Twin) -> None:
                 sock.close()
 
     twin(main())
+
+
+# --- a protocol that cannot be made ----------------------------------------------------------------------------------
+
+
+def descriptors() -> int:
+    """How many descriptors this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def broken() -> Any:
+    """A protocol factory that fails."""
+    raise ZeroDivisionError("no protocol today")
+
+
+@pytest.mark.parametrize(
+    "kind", ["tcp", "tls", "unix", "datagram", "unix datagram", "bad context", "datagram without a transport"]
+)
+def test_no_socket_is_left_when_the_factory_fails(tmp_path: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # asyncio leaves the socket to the garbage collector, so there is nothing to compare with.
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        path = str(tmp_path / "socket")
+        server = await (loop.create_unix_server(Recorder, path) if kind == "unix" else served())
+        address = server.sockets[0].getsockname()
+        before = descriptors()
+        expected: Any = pytest.raises(ZeroDivisionError)
+        if kind == "unix":
+            call = loop.create_unix_connection(broken, path)
+        elif kind == "datagram":
+            call = loop.create_datagram_endpoint(broken, local_addr=("127.0.0.1", 0))
+        elif kind == "datagram without a transport":
+            monkeypatch.setattr("corenet.transports.datagram.make_datagram", lambda *_arguments: broken())
+            call = loop.create_datagram_endpoint(Recorder, local_addr=("127.0.0.1", 0))
+        elif kind == "unix datagram":
+            call = loop.create_datagram_endpoint(broken, local_addr=path, family=socket.AF_UNIX)
+        elif kind == "bad context":
+            expected = pytest.raises((TypeError, AttributeError))
+            call = loop.create_connection(Recorder, *address, ssl=object(), server_hostname="x")
+        else:
+            context = ssl.create_default_context() if kind == "tls" else None
+            call = loop.create_connection(
+                broken, *address, ssl=context, server_hostname="localhost" if context else None
+            )
+        accepted = asyncio.all_tasks()
+        with expected as caught:
+            await call
+        # Held by the traceback's frames, so that only a close can have freed it.
+        assert caught.value is not None
+        assert asyncio.all_tasks() == accepted
+        assert descriptors() - before <= (0 if "datagram" in kind else 1), "besides the server's end of the connection"
+        server.close()
+        server.abort_clients()
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("kind", ["stream", "accepted", "datagram"])
+def test_a_socket_that_was_given_stays_the_givers(twin: Twin, kind: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        if kind == "datagram":
+            sock = socket.socket(type=socket.SOCK_DGRAM)
+            call: Any = loop.create_datagram_endpoint(broken, sock=sock)
+        else:
+            sock, other = socket.socketpair()
+            other.close()
+            method = loop.create_connection if kind == "stream" else loop.connect_accepted_socket
+            call = method(broken, sock=sock)
+        with pytest.raises(ZeroDivisionError):
+            await call
+        assert sock.fileno() >= 0
+        sock.close()
+
+    twin(main())
+
+
+def test_a_datagram_protocol_is_what_the_factory_made(twin: Twin) -> None:
+    made = []
+
+    class Noted(asyncio.DatagramProtocol):
+        def __init__(self) -> None:
+            made.append(self)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)
+        transport, protocol = await loop.create_datagram_endpoint(Noted, local_addr=("127.0.0.1", 0))
+        assert made == [protocol]
+        transport.close()
+
+    twin(main())
+
+
+def test_a_server_whose_factory_fails_closes_the_connection_and_goes_on() -> None:
+    # asyncio leaves the connection to the garbage collector here too.
+    reported: list[Any] = []
+    turns = iter([broken, Recorder])
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        loop.set_debug(True)
+        server = await loop.create_server(lambda: next(turns)(), "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        before = descriptors()
+        _, first = await loop.create_connection(Recorder, *address)
+        await first.lost
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert descriptors() == before
+        transport, second = await loop.create_connection(Recorder, *address)
+        transport.write(b"!")
+        transport.write_eof()
+        await second.lost
+        server.close()
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
+    assert [type(error) for error in reported] == [ZeroDivisionError]

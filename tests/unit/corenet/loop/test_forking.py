@@ -118,6 +118,27 @@ def test_the_child_may_run_the_inherited_loop() -> None:
     right.close()
 
 
+def test_a_child_of_a_callback_sends_what_it_writes_and_not_what_its_parent_wrote(loop_factory: Factory) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        with right:
+            right.setblocking(False)
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+            await asyncio.sleep(0)
+            ended_well(in_child(lambda: transport.write(b"child's, ")))
+            assert right.recv(100) == b"child's, "
+            transport.write(b"parent's")
+            ended_well(in_child(lambda: None))
+            await asyncio.sleep(0)
+            assert right.recv(100) == b"parent's"
+            transport.close()
+            await asyncio.sleep(0.001)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+
+
 def test_wake_ups_of_the_child_are_its_own() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()

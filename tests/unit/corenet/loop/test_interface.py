@@ -217,7 +217,7 @@ def test_eager_tasks(twin: Twin) -> None:
                 await task
             else:
                 coroutine = work("d")
-                with pytest.raises(TypeError):
+                with pytest.raises(TypeError, match=r"eager_start=True needs Python 3\.12"):
                     await loop.create_task(coroutine, eager_start=True)
                 coroutine.close()
 

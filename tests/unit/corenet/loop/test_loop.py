@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import functools
 import gc
+import inspect
 import logging
 import os
 import socket
@@ -105,6 +107,102 @@ def test_arguments_are_checked(loop_factory: Factory) -> None:
     with pytest.raises(ValueError, match="file"):
         loop.add_reader("no descriptor", print)  # type: ignore[arg-type]
     loop.close()
+
+
+def test_futures_use_the_call_soon_that_stands_in_its_place(
+    loop_factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    loop = loop_factory()
+    kind = type(loop)
+    original = kind.call_soon
+
+    def put(name: str) -> Callable[..., Any]:
+        def noted(self: Any, callback: Any, *args: Any, context: Any = None) -> Any:
+            seen.append(name)
+            return original(self, callback, *args, context=context)
+
+        return noted
+
+    class Heir(kind):  # type: ignore[misc, valid-type]
+        def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+            seen.append("heir")
+            return super().call_soon(callback, *args, context=context)
+
+    def use(loop: asyncio.AbstractEventLoop) -> list[str]:
+        """Who was asked for the callback of a future."""
+        seen.clear()
+        future = loop.create_future()
+        future.add_done_callback(lambda _future: seen.append("called"))
+        future.set_result(None)
+        loop.stop()
+        loop.run_forever()
+        return list(seen)
+
+    heir = Heir()
+    # Once before anything stands in its place: what was found then must not be found for ever.
+    assert use(loop) == ["called"]
+    assert use(heir) == ["heir", "called"]
+    vars(loop)["call_soon"] = functools.partial(put("instance"), loop)
+    assert use(loop) == ["instance", "called"]
+    del vars(loop)["call_soon"]
+    monkeypatch.setattr(kind, "call_soon", put("class"))
+    assert use(loop) == ["class", "called"]
+    assert use(heir) == ["heir", "class", "called"]
+    monkeypatch.undo()
+    assert use(loop) == ["called"]
+    loop.close()
+    heir.close()
+
+
+def test_call_soon_is_called_in_every_way(loop_factory: Factory) -> None:
+    loop = loop_factory()
+    soon: Any = loop.call_soon
+    seen: list[Any] = []
+    variable = contextvars.ContextVar("variable", default="outside")
+    context = contextvars.copy_context()
+    context.run(variable.set, "inside")
+
+    def note(*args: int) -> None:
+        seen.append((variable.get(), *args))
+
+    # Not the string that the interpreter has for this name: asyncio's own C code has one of its own too.
+    name = "".join(["con", "text"])
+    soon(note)
+    soon(note, 1)
+    soon(note, 2, context=None)
+    soon(note, 3, **{name: context})
+    soon(note, 4, context=context)
+    type(loop).call_soon(loop, note, 5, context=context)
+    soon(callback=note)
+    soon(note, *range(10))
+    for args, keywords in (((), {}), ((print,), {"kontext": None}), ((print,), {"context": None, "more": 1})):
+        with pytest.raises(TypeError):
+            soon(*args, **keywords)
+    with pytest.raises((TypeError, AttributeError)):
+        type(loop).call_soon(5, print)  # type: ignore[arg-type]
+    loop.stop()
+    loop.run_forever()
+    assert seen[:3] == [("outside",), ("outside", 1), ("outside", 2)]
+    assert seen[3:6] == [("inside", 3), ("inside", 4), ("inside", 5)]
+    assert seen[6:] == [("outside",), ("outside", *range(10))]
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        soon(print, context=context)
+
+
+def test_call_soon_is_made_once_and_looks_like_a_method() -> None:
+    loop = corenet.new_event_loop()
+    method = loop.call_soon
+    assert method is loop.call_soon
+    assert inspect.ismethod(method)
+    assert method.__self__ is loop
+    assert method.__name__ == "call_soon"
+    assert list(inspect.signature(method).parameters) == ["callback", "args", "context"]
+    assert "next turn" in str(method.__doc__)
+    assert "call_soon" in repr(method)
+    loop.close()
+    assert method == loop.call_soon
 
 
 def test_timers_are_not_early_and_keep_order(twin: Twin) -> None:

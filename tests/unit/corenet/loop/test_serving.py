@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.twin import Recorder, loop_factory, since, twin
+from support.twin import Recorder, accepting, loop_factory, since, twin
 
 __all__ = ["loop_factory", "twin"]
 
@@ -26,6 +26,18 @@ def test_several_hosts_and_families(twin: Twin) -> None:
             transport, _ = await loop.create_connection(Recorder, *sock.getsockname()[:2])
             transport.abort()
         server.close()
+
+    twin(main())
+
+
+@pytest.mark.parametrize("port", [65_536, 70_000, -1])
+def test_a_port_that_does_not_exist_is_not_another_one(twin: Twin, port: int) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(OverflowError):
+            await loop.create_server(Recorder, "127.0.0.1", port)
+        with pytest.raises(OverflowError):
+            await loop.create_connection(Recorder, "127.0.0.1", port)
 
     twin(main())
 
@@ -233,14 +245,8 @@ def test_cleanup_socket(twin: Twin, tmp_path: Path, cleanup: bool) -> None:
 def test_extra_information_of_streams(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        accepted: asyncio.Future[Recorder] = loop.create_future()
-
-        class Accepting(Recorder):
-            def connection_made(self, transport: Any) -> None:
-                super().connection_made(transport)
-                accepted.set_result(self)
-
-        server = await loop.create_server(Accepting, "127.0.0.1", 0)
+        factory, accepted = accepting()
+        server = await loop.create_server(factory, "127.0.0.1", 0)
         transport, _ = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
         other = (await accepted).transport
         assert transport.get_extra_info("peername") == other.get_extra_info("sockname")

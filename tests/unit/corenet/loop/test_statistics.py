@@ -6,6 +6,7 @@ import gc
 import socket
 import time
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,6 +157,68 @@ def test_bytes_of_datagrams() -> None:
         assert (figures.bytes_sent, figures.bytes_received) == (84, 84)
         here.close()
         there.close()
+
+    corenet.run(main())
+
+
+def test_bytes_of_the_sock_methods(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(70_000))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, corenet.Loop)
+        sent = received = 0
+
+        def check(out: int, into: int) -> None:
+            nonlocal sent, received
+            sent, received = sent + out, received + into
+            figures = loop.statistics()
+            assert (figures.bytes_sent, figures.bytes_received) == (sent, received)
+
+        one, two = socket.socketpair()
+        three, four = socket.socketpair(type=socket.SOCK_DGRAM)
+        five, six = socket.socketpair(type=socket.SOCK_DGRAM)
+        for sock in (one, two, three, four, five, six):
+            sock.setblocking(False)
+        room = bytearray(1 << 20)
+        await loop.sock_sendall(one, b"12345")
+        check(5, 0)
+        assert await loop.sock_recv(two, 3) == b"123"
+        check(0, 3)
+        assert await loop.sock_recv(two, len(room)) == b"45"  # past the loop's own buffer
+        check(0, 2)
+        late = asyncio.ensure_future(loop.sock_recv_into(two, room))
+        await asyncio.sleep(0)
+        await loop.sock_sendall(one, b"late")
+        assert await late == 4
+        check(4, 4)
+        big = asyncio.ensure_future(loop.sock_sendall(one, bytes(1 << 20)))  # in many calls
+        left = 1 << 20
+        while left:
+            left -= len(await loop.sock_recv(two, 1 << 16))
+        await big
+        check(1 << 20, 1 << 20)
+        with file.open("rb") as source:
+            sending = asyncio.ensure_future(loop.sock_sendfile(one, source))
+            left = 70_000
+            while left:
+                left -= len(await loop.sock_recv(two, 1 << 16))
+            assert await sending == 70_000
+        check(70_000, 70_000)
+        await loop.sock_sendall(three, b"datagram")
+        assert await loop.sock_recvfrom(four, 100) == (b"datagram", None)
+        check(8, 8)
+        await loop.sock_sendall(five, b"another")
+        assert await loop.sock_recvfrom_into(six, room) == (7, None)
+        check(7, 7)
+        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket(type=socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            udp.setblocking(False)
+            assert await loop.sock_sendto(udp, b"to you", peer.getsockname()) == 6
+        check(6, 0)
+        for sock in (one, two, three, four, five, six):
+            sock.close()
 
     corenet.run(main())
 

@@ -43,3 +43,20 @@ def test_a_resolver_that_answers_nonsense(answer: Any) -> None:
             await loop.create_connection(asyncio.Protocol, "host.example", 80)
 
     corenet.run(main())
+
+
+@pytest.mark.parametrize("into", [False, True])
+def test_a_socket_that_blocks_does_not_hold_up_the_loop(into: bool) -> None:
+    """sock_recvfrom on a blocking socket without data: everything else stood still for ever."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with left, right:
+            loop.call_soon(right.send, b"data")
+            buffer = bytearray(9)
+            receiving = loop.sock_recvfrom_into(left, buffer) if into else loop.sock_recvfrom(left, 9)
+            got, _ = await receiving
+            assert got == (4 if into else b"data")
+
+    corenet.run(main())

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import corenet
+from corenet import SocketOptions
 from corenet.serving import Service
 from corenet.serving.sockets import open_sockets, parse
 from corenet.serving.worker import kind_of, load
@@ -28,6 +29,7 @@ from corenet.serving.worker import kind_of, load
         ("localhost:0", ("localhost", 0)),
         (":8000", ("", 8000)),
         ("[::1]:8000", ("::1", 8000)),
+        ("[fe80::1%lo]:80", ("fe80::1%lo", 80)),
         ("unix:/run/x.sock", "/run/x.sock"),
         (("::1", 65535), ("::1", 65535)),
     ],
@@ -38,7 +40,11 @@ def test_addresses(address: Any, means: Any) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["", "8000", "host", "host:", "host:http", "::1:80", "unix:", "host:-1", "h:65536", -1, 65536, True, None],
+    [
+        *("", "8000", "host", "host:", "host:http", "::1:80", "unix:", "host:-1", "h:65536", -1, 65536, True, None),
+        *("[::1:80", "::1]:80", "[::1]80", "[::1]x:80", "[]:80", "[127.0.0.1]:80", "[x:80", "x]:80", "a b:80"),
+        *("h:\u0663", "h:" + "9" * 5000),
+    ],
 )
 def test_wrong_addresses_are_named(address: Any) -> None:
     with pytest.raises(ValueError) as caught:
@@ -87,6 +93,36 @@ def test_nothing_stays_open_when_one_address_fails(tmp_path: Path) -> None:
             open_sockets(["127.0.0.1:0", f"unix:{tmp_path}/s", f"127.0.0.1:{port}"], 4, own=True, backlog=5)
     assert len(os.listdir("/proc/self/fd")) == before
     assert not (tmp_path / "s").exists()
+
+
+def test_options_are_set_on_every_socket(tmp_path: Path) -> None:
+    options = SocketOptions(keepalive_idle=77, receive_buffer=50_000, reuse_address=False)
+    with socket.socket() as given:
+        given.bind(("127.0.0.1", 0))
+        opened = open_sockets([("127.0.0.1", 0), given], 2, own=True, backlog=5, options=options)
+        try:
+            for sock in [sock for share in opened.shares for sock in share]:
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 100_000
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
+        finally:
+            opened.close()
+    buffers = SocketOptions(receive_buffer=50_000)
+    opened = open_sockets([f"unix:{tmp_path}/one"], 1, own=True, backlog=5, options=buffers)
+    assert opened.shares[0][0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 100_000
+    opened.close()
+
+
+def test_options_that_do_not_apply_are_refused_before_anything_is_left_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    addresses = ["127.0.0.1:0", f"unix:{tmp_path}/two"]
+    with pytest.raises(ValueError, match="keepalive_idle does not apply"):
+        open_sockets(addresses, 2, own=True, backlog=5, options=SocketOptions(keepalive_idle=7))
+    with pytest.raises(ValueError, match="cut_datagrams does not apply"):
+        open_sockets(addresses, 2, own=True, backlog=5, options=SocketOptions(cut_datagrams=True))
+    with pytest.raises(ValueError, match="reuse_port=False contradicts"):
+        corenet.serve(main, "127.0.0.1:0", workers=2, options=SocketOptions(reuse_port=False))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_given_sockets_must_be_bound_streams() -> None:

@@ -6,84 +6,21 @@ import shutil
 import socket
 import ssl
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.certs import Authority, Leaf
+from support.certs import Leaf
+from support.tls_pair import client_context, finish, leaf, ours, server_context, tls_pair
 from support.twin import Recorder, connected_pair, loop_factory, twin
 
-import corenet
+from corenet.limits import POLL_SKIP_TURNS
 from corenet.tls.engine import TlsEngine
 
-__all__ = ["loop_factory", "twin"]
+__all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
 Twin = Callable[[Any], Any]
-
-
-@pytest.fixture(scope="module")
-def leaf(tmp_path_factory: pytest.TempPathFactory) -> tuple[Leaf, Path]:
-    """A certificate for localhost and the file of its authority."""
-    authority = Authority(tmp_path_factory.mktemp("tls"))
-    return authority.leaf("localhost", "127.0.0.1"), authority.cafile
-
-
-@pytest.fixture
-def server_context(leaf: tuple[Leaf, Path]) -> ssl.SSLContext:
-    """A context of the server's side."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(leaf[0].certificate, leaf[0].key)
-    return context
-
-
-@pytest.fixture
-def client_context(leaf: tuple[Leaf, Path]) -> ssl.SSLContext:
-    """A context of the client's side."""
-    return ssl.create_default_context(cafile=str(leaf[1]))
-
-
-@pytest.fixture
-def ours() -> Iterator[Callable[[Any], Any]]:
-    """Run on our loop alone, for what asyncio does not promise."""
-    unexpected: list[dict[str, Any]] = []
-    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
-        runner.get_loop().set_exception_handler(lambda _loop, context: unexpected.append(context))
-        yield lambda main: runner.run(asyncio.wait_for(main, 20))
-    gc.collect()
-    assert not unexpected, unexpected
-
-
-async def tls_pair(
-    server_context: ssl.SSLContext,
-    client_context: ssl.SSLContext,
-    factory: Callable[[], Any] = Recorder,
-    **options: Any,
-) -> tuple[Recorder, Any, Any]:
-    """The server's end, the client's end, the server."""
-    loop = asyncio.get_running_loop()
-    accepted: asyncio.Future[Recorder] = loop.create_future()
-
-    class Accepting(Recorder):
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            accepted.set_result(self)
-
-    server = await loop.create_server(Accepting, "127.0.0.1", 0, ssl=server_context, **options)
-    _, client = await loop.create_connection(
-        factory, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost", **options
-    )
-    return await accepted, client, server
-
-
-async def finish(server: Any, *recorders: Recorder) -> None:
-    for recorder in recorders:
-        if recorder.transport is not None and not recorder.transport.is_closing():
-            recorder.transport.close()
-    for recorder in recorders:
-        await recorder.lost
-    server.close()
-    await server.wait_closed()
 
 
 # --- shape --------------------------------------------------------------------------------------------------------
@@ -145,9 +82,7 @@ def test_timeouts_must_be_positive(twin: Twin, client_context: ssl.SSLContext, n
 
 
 @pytest.mark.parametrize("size", [1, 1000, 16_384, 16_385, 100_000, 3_000_000])
-def test_both_directions(
-    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, size: int
-) -> None:
+def test_both_directions(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, size: int) -> None:
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context)
         data = bytes(range(256)) * (size // 256 + 1)
@@ -291,6 +226,36 @@ def test_received_before_the_end_is_read_after_resume(
     twin(main())
 
 
+def test_the_end_between_resume_and_its_reading(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """Reading goes on a turn after `resume_reading`; the stream's end in that turn must not overtake what waits.
+
+    When the loop looks at its descriptors while callbacks are ready is its own affair: each number of turns is tried.
+    """
+
+    async def attempt(turns: int) -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        there.transport.write(b"first, ")
+        await here.until(lambda: here.data == b"first, ")
+        here.transport.pause_reading()
+        there.transport.write(b"last words")
+        await poll(lambda: here.transport.get_read_buffer_size() > 0)
+        there.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        here.transport.resume_reading()
+        assert await here.lost is None
+        assert here.data == b"first, last words", turns
+        await finish(server, there)
+
+    async def main() -> None:
+        for turns in range(POLL_SKIP_TURNS.default + 2):
+            await attempt(turns)
+
+    twin(main())
+
+
 def test_many_small_writes_in_one_turn(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
@@ -303,6 +268,48 @@ def test_many_small_writes_in_one_turn(
         await finish(server, here, there)
 
     twin(main())
+
+
+def test_small_writes_of_a_task_are_one_piece(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        # Unread session tickets would turn the end into a reset.
+        there.transport.write(b"hello")
+        await here.until(lambda: here.data == b"hello")
+        sock = there.transport.get_extra_info("socket")
+
+        def arrived() -> int:
+            with socket.fromfd(sock.fileno(), sock.family, sock.type) as same:
+                try:
+                    return len(same.recv(65536, socket.MSG_PEEK))
+                except BlockingIOError:
+                    return 0
+
+        before = arrived()
+        here.transport.write(b"alone")
+        assert arrived() > before
+        here.transport.write(b" but not for long, ")
+        await there.until(lambda: there.data == b"alone but not for long, ")
+        before = arrived()
+        for _ in range(5):
+            here.transport.write(b"small")
+            assert arrived() == before
+        await asyncio.sleep(0)
+        sent = arrived() - before
+        assert sent > 25
+        here.transport.write(b"asked")
+        assert here.transport.get_write_buffer_size() == 0
+        assert arrived() - before > sent
+        await asyncio.sleep(0)
+        here.transport.write(b"last")
+        here.transport.abort()
+        await there.lost
+        assert there.data == b"alone but not for long, " + b"small" * 5 + b"askedlast"
+        await finish(server)
+
+    ours(main())
 
 
 # --- the end ------------------------------------------------------------------------------------------------------
@@ -495,183 +502,6 @@ def test_silent_peer_is_left_after_the_shutdown_timeout(
         assert isinstance(await here.lost, TimeoutError)
         there.transport.abort()
         await finish(server, here, there)
-
-    twin(main())
-
-
-# --- handshakes ---------------------------------------------------------------------------------------------------
-
-
-def test_certificate_error_reaches_the_caller(twin: Twin, server_context: ssl.SSLContext) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(Recorder, "127.0.0.1", 0, ssl=server_context)
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await loop.create_connection(Recorder, *server.sockets[0].getsockname(), ssl=True)
-        server.close()
-        await server.wait_closed()
-
-    twin(main())
-
-
-def test_the_peer_is_told_why_its_certificate_was_refused(ours: Twin, server_context: ssl.SSLContext) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        listener = socket.create_server(("127.0.0.1", 0))
-
-        def serve() -> str:
-            sock, _ = listener.accept()
-            try:
-                with server_context.wrap_socket(sock, server_side=True) as wrapped:
-                    wrapped.recv(1)
-            except ssl.SSLError as error:
-                return str(error.reason)
-            return "nothing"
-
-        answer = loop.run_in_executor(None, serve)
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await loop.create_connection(Recorder, *listener.getsockname(), ssl=True)
-        assert "UNKNOWN_CA" in await answer
-        listener.close()
-
-    ours(main())
-
-
-def test_handshake_timeout(twin: Twin, client_context: ssl.SSLContext) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(Recorder, "127.0.0.1", 0)
-        with pytest.raises(ConnectionAbortedError, match=r"SSL handshake is taking longer than 0\.05 seconds"):
-            await loop.create_connection(
-                Recorder, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost",
-                ssl_handshake_timeout=0.05,
-            )
-        server.close()
-        await server.wait_closed()
-
-    twin(main())
-
-
-def test_peer_ends_during_the_handshake(twin: Twin, client_context: ssl.SSLContext) -> None:
-    class Leaving(Recorder):
-        def data_received(self, data: bytes) -> None:
-            self.transport.close()
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(Leaving, "127.0.0.1", 0)
-        with pytest.raises(ConnectionResetError):
-            await loop.create_connection(
-                Recorder, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
-            )
-        server.close()
-        await server.wait_closed()
-
-    twin(main())
-
-
-def test_cancelled_handshake_leaves_nothing(twin: Twin, client_context: ssl.SSLContext) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Future[Recorder] = loop.create_future()
-
-        class Silent(Recorder):
-            def connection_made(self, transport: Any) -> None:
-                super().connection_made(transport)
-                arrived.set_result(self)
-
-        server = await loop.create_server(Silent, "127.0.0.1", 0)
-        task = asyncio.ensure_future(
-            loop.create_connection(
-                Recorder, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
-            )
-        )
-        there = await arrived
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await there.lost
-        server.close()
-        await server.wait_closed()
-
-    twin(main())
-
-
-def test_server_name_callback(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
-    names: list[Any] = []
-    server_context.sni_callback = lambda _object, name, _context: names.append(name)
-
-    async def main() -> None:
-        there, here, server = await tls_pair(server_context, client_context)
-        await finish(server, here, there)
-
-    twin(main())
-    assert names == ["localhost"]
-
-
-def test_alpn(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
-    server_context.set_alpn_protocols(["h2", "http/1.1"])
-    client_context.set_alpn_protocols(["http/1.1"])
-
-    async def main() -> None:
-        there, here, server = await tls_pair(server_context, client_context)
-        for end in (there, here):
-            assert end.transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
-        await finish(server, here, there)
-
-    twin(main())
-
-
-# --- start_tls ----------------------------------------------------------------------------------------------------
-
-
-def test_tls_in_tls(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        there, here, server = await tls_pair(server_context, client_context)
-        inner_there, inner_here = await asyncio.gather(
-            loop.start_tls(there.transport, there, server_context, server_side=True),
-            loop.start_tls(here.transport, here, client_context, server_hostname="localhost"),
-        )
-        inner_here.write(b"x" * 300_000)
-        inner_there.write(b"y" * 300_000)
-        await there.until(lambda: len(there.data) == 300_000)
-        await here.until(lambda: len(here.data) == 300_000)
-        assert inner_here.get_extra_info("peername") == here.transport.get_extra_info("peername")
-        inner_here.close()
-        await here.lost
-        await there.lost
-        assert here.events.count("lost") == there.events.count("lost") == 1
-        server.close()
-        await server.wait_closed()
-
-    twin(main())
-
-
-def test_start_tls_on_a_transport_that_is_being_closed_returns_none(twin: Twin, client_context: ssl.SSLContext) -> None:
-    """Programs look for None, which asyncio returns there without saying so in its documents."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        there, here, server = await connected_pair()
-        here.transport.close()
-        tls = await loop.start_tls(here.transport, here, client_context, server_hostname="localhost")
-        assert tls is None
-        there.transport.close()
-        server.close()
-
-    twin(main())
-
-
-def test_start_tls_wants_a_context_and_a_transport(twin: Twin, client_context: ssl.SSLContext) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        ours_end, theirs, server = await connected_pair()
-        with pytest.raises(TypeError, match="sslcontext"):
-            await loop.start_tls(theirs.transport, theirs, None)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="not supported by start_tls"):
-            await loop.start_tls(object(), theirs, client_context)  # type: ignore[arg-type]
-        await finish(server, ours_end, theirs)
 
     twin(main())
 

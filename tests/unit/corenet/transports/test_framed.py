@@ -1,18 +1,15 @@
-"""FramedProtocol on the standard loop and on ours: frames, batches, limits, pausing, the end, other protocols, TLS.
+"""FramedProtocol on the standard loop and on ours: frames, batches, limits, pausing, the end, writing.
 
 One body judges both ways in: received blocks on our streams, ``data_received`` on any other transport. What only our
-transports have (write_frame, set_protocol that loses nothing) is tested on ours alone.
+transports have (write_frame, a pause between the frames of a batch) is tested on ours alone.
 """
 
 import asyncio
 import socket
-import ssl
-import struct
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.certs import Authority
+from support.framed import HEAD, Frames, Plain, Twin, connect, contexts, packed, receive, send, with_peer
 from support.twin import loop_factory, twin
 
 import corenet
@@ -20,140 +17,13 @@ from corenet import (
     DelimiterFramer,
     FixedFramer,
     FramedProtocol,
-    FrameError,
     FrameTooLarge,
     FrameView,
     IncompleteFrame,
     LengthFramer,
 )
 
-__all__ = ["loop_factory", "twin"]
-
-Twin = Callable[[Any], Any]
-HEAD = struct.Struct(">I")
-
-
-def packed(*payloads: bytes) -> bytes:
-    """A stream of frames with four bytes of length."""
-    return b"".join(HEAD.pack(len(payload)) + payload for payload in payloads)
-
-
-class Frames(FramedProtocol):
-    """Notes every batch and lets a test wait."""
-
-    def __init__(self, framer: Any = None, **options: Any) -> None:
-        super().__init__(framer or LengthFramer(4, max_frame=1 << 22), **options)
-        self.batches: list[list[Any]] = []
-        self.events: list[str] = []
-        self.changed = asyncio.Event()
-        self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        self.on_batch: Callable[[list[Any]], None] = lambda frames: None
-
-    @property
-    def frames(self) -> list[bytes]:
-        return [bytes(frame) for batch in self.batches for frame in batch]
-
-    def frames_received(self, frames: list[Any]) -> None:
-        self.batches.append(frames)
-        self.changed.set()
-        self.on_batch(frames)
-
-    def frames_ended(self) -> bool | None:
-        self.events.append("ended")
-        self.changed.set()
-        return None
-
-    def pause_writing(self) -> None:
-        self.events.append("pause")
-        self.changed.set()
-
-    def resume_writing(self) -> None:
-        self.events.append("resume")
-        self.changed.set()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost.set_result(exc)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self.changed.clear()
-            await self.changed.wait()
-
-
-class Plain(asyncio.Protocol):
-    """Collects bytes."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.ended = False
-        self.changed = asyncio.Event()
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-        self.changed.set()
-
-    def eof_received(self) -> None:
-        self.ended = True
-        self.changed.set()
-
-    async def until(self, size: int) -> bytes:
-        while len(self.data) < size:
-            self.changed.clear()
-            await self.changed.wait()
-        return self.data
-
-
-class Buffered(asyncio.BufferedProtocol):
-    """Collects bytes by way of a buffer of three."""
-
-    def __init__(self) -> None:
-        self.room = bytearray(3)
-        self.data = b""
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self.room
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data += self.room[:nbytes]
-
-
-async def connect(protocol: Any) -> tuple[Any, socket.socket]:
-    """The transport of `protocol` and the bare socket at its other end."""
-    loop = asyncio.get_running_loop()
-    here, there = socket.socketpair()
-    there.setblocking(False)
-    transport, _ = await loop.create_connection(lambda: protocol, sock=here)
-    return transport, there
-
-
-def with_peer(body: Callable[[Any, socket.socket], Any], *arguments: Any, **options: Any) -> Any:
-    """Run `body(protocol, peer)` with a connected Frames, then see that the connection ends."""
-
-    async def main() -> Any:
-        protocol = Frames(*arguments, **options)
-        transport, peer = await connect(protocol)
-        try:
-            return await asyncio.wait_for(body(protocol, peer), 10)
-        finally:
-            peer.close()
-            transport.close()
-            await asyncio.wait_for(protocol.lost, 10)
-
-    return main()
-
-
-def send(peer: socket.socket, data: bytes) -> Any:
-    return asyncio.get_running_loop().sock_sendall(peer, data)
-
-
-async def receive(peer: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        piece = await asyncio.get_running_loop().sock_recv(peer, size - len(data))
-        if not piece:
-            break
-        data += piece
-    return data
+__all__ = ["contexts", "loop_factory", "twin"]
 
 
 # --- receiving ----------------------------------------------------------------------------------------------------
@@ -362,6 +232,86 @@ def test_pausing_takes_effect_after_the_batch_and_loses_nothing(twin: Twin) -> N
     twin(with_peer(body, batch=1))
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_pausing_our_transport_holds_frames_back_too(contexts: Any, encrypted: bool) -> None:
+    ours, theirs = contexts if encrypted else (None, None)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        made: asyncio.Future[Frames] = loop.create_future()
+
+        def factory() -> Frames:
+            protocol = Frames(batch=1)
+            made.set_result(protocol)
+            return protocol
+
+        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=ours)
+        options = {"ssl": theirs, "server_hostname": "localhost"} if encrypted else {}
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), **options)
+        writer.write(packed(b"0"))
+        protocol = await made
+        await protocol.until(lambda: len(protocol.frames) == 1)
+        transport = protocol.transport
+        protocol.on_batch = lambda frames: transport.pause_reading()
+        # Each read brings more frames than are handed on between two pauses: what waits must not grow.
+        writer.write(packed(*(str(number).encode() for number in range(1, 9))))
+        for number in range(2, 9):
+            await protocol.until(lambda number=number: len(protocol.frames) == number)  # type: ignore[misc]
+            writer.write(packed(b"more"))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert len(protocol.frames) == number
+            assert protocol.pending == 9 - number
+            assert not transport.is_reading()
+            if number == 3:
+                protocol.pause_frames()
+                transport.resume_reading()  # the other pause still holds
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                assert len(protocol.frames) == number
+                protocol.resume_frames()
+            elif number == 5:
+                transport.resume_reading()
+                transport.pause_reading()  # before anything was handed on
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                assert len(protocol.frames) == number
+                transport.resume_reading()
+            else:
+                transport.resume_reading()
+        protocol.on_batch = lambda frames: (transport.pause_reading(), transport.resume_reading())[0]
+        await protocol.until(lambda: len(protocol.frames) == 16)
+        assert transport.is_reading()
+        writer.write(packed(b"last"))
+        await protocol.until(lambda: len(protocol.frames) == 17)
+        assert protocol.frames == [str(n).encode() for n in range(9)] + [b"more"] * 7 + [b"last"]
+        writer.close()
+        assert await protocol.lost is None
+        server.close()
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_successor_reads_on_when_our_transport_was_to_resume() -> None:
+    async def body(protocol: Frames, peer: socket.socket) -> None:
+        protocol.on_batch = lambda frames: protocol.transport.pause_reading()
+        await send(peer, packed(b"1", b"2", b"3"))
+        await protocol.until(lambda: len(protocol.frames) == 1)
+        protocol.transport.resume_reading()
+        new = Plain()
+        protocol.transport.set_protocol(new)
+        await send(peer, b"!")
+        assert await new.until(11) == packed(b"2", b"3") + b"!"
+        protocol.lost.set_result(None)
+
+    async def main() -> None:
+        await with_peer(body, batch=1)
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
+
+
 def test_a_paused_peer_stops_sending(twin: Twin) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         protocol.pause_frames()
@@ -488,212 +438,3 @@ def test_other_protocols_have_no_frames() -> None:
         await asyncio.sleep(0)
 
     corenet.run(main())
-
-
-# --- another protocol takes over ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("successor", [Plain, Buffered])
-def test_hand_over_gives_everything_not_taken(twin: Twin, successor: Any) -> None:
-    async def body(protocol: Frames, peer: socket.socket) -> None:
-        new = successor()
-
-        def switch(frames: list[Any]) -> None:
-            at = frames.index(b"upgrade") + 1
-            protocol.hand_over(new, frames[at:])
-
-        protocol.on_batch = switch
-        rest = packed(b"x") + b"\xff\xff\xff\xffraw"
-        await send(peer, packed(b"hello", b"upgrade") + rest)
-        while len(new.data) < len(rest):
-            await asyncio.sleep(0)
-        assert new.data == rest
-        await send(peer, b"more")
-        while len(new.data) < len(rest) + 4:
-            await asyncio.sleep(0)
-        assert new.data == rest + b"more"
-        protocol.lost.set_result(None)
-
-    twin(with_peer(body))
-
-
-def test_hand_over_outside_of_a_callback_while_paused(twin: Twin) -> None:
-    async def body(protocol: Frames, peer: socket.socket) -> None:
-        protocol.on_batch = lambda frames: protocol.pause_frames()
-        await send(peer, packed(b"1", b"2", b"3") + b"\0\0\0\7part")
-        await protocol.until(lambda: len(protocol.frames) == 1)
-        new = Plain()
-        protocol.hand_over(new)
-        rest = packed(b"2", b"3") + b"\0\0\0\7part"
-        assert await new.until(len(rest)) == rest
-        await send(peer, b"!")
-        assert await new.until(len(rest) + 1) == rest + b"!"
-        protocol.lost.set_result(None)
-
-    twin(with_peer(body, batch=1))
-
-
-def test_from_lines_to_lengths_and_back_by_set_protocol(twin: Twin) -> None:
-    async def body(protocol: Frames, peer: socket.socket) -> None:
-        lengths = Frames()
-        lines = Frames(DelimiterFramer(b"\n"))
-        protocol.on_batch = lambda frames: protocol.hand_over(lengths)
-        lengths.on_batch = lambda frames: lengths.hand_over(lines)
-        stream = b"to lengths\n" + packed(b"to\nlines") + b"one\ntwo"
-        await send(peer, stream)
-        await send(peer, b"\n")
-        await lines.until(lambda: len(lines.frames) == 2)
-        assert (protocol.frames, lengths.frames, lines.frames) == ([b"to lengths"], [b"to\nlines"], [b"one", b"two"])
-        assert lines.transport is protocol.transport
-        lines.write_frame(b"answer")
-        assert await receive(peer, 7) == b"answer\n"
-        protocol.lost.set_result(None)
-
-    async def main() -> None:
-        await with_peer(body, DelimiterFramer(b"\n"), batch=1)
-
-    twin(main())
-
-
-def test_set_protocol_of_our_transports_hands_over() -> None:
-    async def body(protocol: Frames, peer: socket.socket) -> None:
-        new = Plain()
-        await send(peer, packed(b"1") + b"\0\0\0")
-        await protocol.until(lambda: len(protocol.frames) == 1)
-        protocol.transport.set_protocol(new)
-        assert new.data == b"\0\0\0"
-        back = Frames()
-        protocol.transport.set_protocol(back)
-        assert back.transport is protocol.transport
-        await send(peer, packed(b"2"))
-        await back.until(lambda: back.frames == [b"2"])
-        protocol.lost.set_result(None)
-
-    corenet.run(with_peer(body))
-
-
-# --- TLS ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context and a client's that trusts it."""
-    authority = Authority(tmp_path_factory.mktemp("framed"))
-    leaf = authority.leaf("localhost")
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(leaf.certificate, leaf.key)
-    return server, ssl.create_default_context(cafile=str(authority.cafile))
-
-
-def test_over_tls(twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        ends: list[Frames] = []
-
-        def serve() -> Frames:
-            end = Frames()
-            end.on_batch = end.write_frames
-            ends.append(end)
-            return end
-
-        server = await loop.create_server(serve, "127.0.0.1", 0, ssl=contexts[0])
-        transport, client = await loop.create_connection(
-            Frames, *server.sockets[0].getsockname(), ssl=contexts[1], server_hostname="localhost"
-        )
-        large = bytes(range(256)) * 500
-        client.write_frames([b"small", large])
-        if hasattr(transport, "write_frame"):
-            transport.write_frame(b"end")
-        else:
-            client.write_frame(b"end")
-        await client.until(lambda: len(client.frames) == 3)
-        assert client.frames == [b"small", large, b"end"]
-        assert type(client.batches[0][0]) is FrameView
-        client.write_frame(bytes(20))
-        transport.write(b"\0\0\0\4ab")
-        transport.close()
-        assert isinstance(await ends[0].lost, IncompleteFrame)
-        await client.lost
-        server.close()
-        await server.wait_closed()
-
-    twin(main())
-
-
-def test_a_frame_over_the_limit_in_tls(twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        ends: list[Frames] = []
-
-        def serve() -> Frames:
-            ends.append(Frames(LengthFramer(4, max_frame=100)))
-            return ends[0]
-
-        server = await loop.create_server(serve, "127.0.0.1", 0, ssl=contexts[0])
-        transport, client = await loop.create_connection(
-            Frames, *server.sockets[0].getsockname(), ssl=contexts[1], server_hostname="localhost"
-        )
-        client.write_frames([b"good", b"x" * 101])
-        assert isinstance(await ends[0].lost, FrameTooLarge)
-        assert ends[0].frames == [b"good"]
-        await client.lost
-        transport.close()
-        server.close()
-        await server.wait_closed()
-
-    twin(main())
-
-
-@pytest.mark.parametrize("by_loop", [False, True])
-def test_upgrade_to_tls(loop_factory: Any, contexts: tuple[ssl.SSLContext, ssl.SSLContext], by_loop: bool) -> None:
-    """By the protocol's own start_tls on any loop; by the loop's, where only ours tells the protocol its transport."""
-    if by_loop and loop_factory is not corenet.new_event_loop:
-        loop_factory = corenet.new_event_loop
-
-    async def upgrade(end: Frames, context: ssl.SSLContext, **options: Any) -> None:
-        if by_loop:
-            await asyncio.get_running_loop().start_tls(end.transport, end, context, **options)
-        else:
-            await end.start_tls(context, **options)
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        here, there = socket.socketpair()
-        client, server = Frames(), Frames()
-        await loop.create_connection(lambda: client, sock=here)
-        await loop.create_connection(lambda: server, sock=there)
-        client.write_frame(b"plain")
-        await server.until(lambda: server.frames == [b"plain"])
-        plain = server.transport
-        await asyncio.gather(
-            upgrade(server, contexts[0], server_side=True),
-            upgrade(client, contexts[1], server_hostname="localhost"),
-        )
-        assert server.transport is not plain
-        client.write_frames([b"secret", bytes(50000)])
-        await server.until(lambda: len(server.frames) == 3)
-        server.write_frame(b"answer")
-        await client.until(lambda: client.frames == [b"answer"])
-        assert server.frames == [b"plain", b"secret", bytes(50000)]
-        client.transport.close()
-        await asyncio.gather(client.lost, server.lost)
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(asyncio.wait_for(main(), 10))
-
-
-def test_plaintext_never_counts_as_encrypted(twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    async def body(protocol: Frames, peer: socket.socket) -> None:
-        protocol.on_batch = lambda frames: protocol.pause_frames()
-        await send(peer, packed(b"start tls", b"injected"))
-        await protocol.until(lambda: len(protocol.frames) == 1)
-        with pytest.raises((FrameError, ssl.SSLError)):
-            await protocol.start_tls(contexts[0], server_side=True)
-        await protocol.lost
-        assert protocol.frames == [b"start tls"]
-
-    async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        await with_peer(body, batch=1)
-
-    twin(main())

@@ -1,14 +1,16 @@
 """Listeners: bursts, failing factories, and what happens when descriptors run out."""
 
 import asyncio
+import os
 import resource
 import socket
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.twin import Recorder, connected_pair, loop_factory, twin
+from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
 
 import corenet
 
@@ -70,6 +72,46 @@ def test_failing_factory_costs_one_connection() -> None:
     corenet.run(main(), debug=True)
 
 
+class Unreadable:
+    """A protocol that cannot even be asked what it is."""
+
+    @property
+    def __class__(self) -> Any:
+        raise ZeroDivisionError
+
+
+def test_a_descriptor_is_closed_once_when_no_transport_can_be_made() -> None:
+    """By the listener, and not by a half-made transport as well: the number may be somebody else's by then."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Unreadable, "127.0.0.1", 0)  # type: ignore[arg-type]
+        before = len(os.listdir("/proc/self/fd"))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            client = socket.create_connection(server.sockets[0].getsockname())
+            client.setblocking(False)
+            assert await loop.sock_recv(client, 10) == b""
+            client.close()
+            near, far = socket.socketpair()
+            with pytest.raises(ZeroDivisionError):
+                await loop.create_connection(Unreadable, sock=near)  # type: ignore[arg-type]
+            near.close()
+            far.close()
+            read, write = os.pipe()
+            with os.fdopen(write, "wb", 0) as pipe, os.fdopen(read, "rb", 0):
+                first, _ = await loop.connect_write_pipe(Recorder, pipe)
+                with pytest.raises(ZeroDivisionError):
+                    await loop.connect_write_pipe(Unreadable, pipe)  # type: ignore[arg-type]
+                first.close()
+                await asyncio.sleep(0)
+        assert [str(one.message) for one in caught] == []
+        assert len(os.listdir("/proc/self/fd")) == before
+        server.close()
+
+    corenet.run(main())
+
+
 def test_descriptors_run_out_and_come_back() -> None:
     """The listener says so once, stands back, and serves those that waited."""
 
@@ -105,20 +147,14 @@ def test_descriptors_run_out_and_come_back() -> None:
 def test_both_addresses_of_an_accepted_connection(twin: Twin, tmp_path: Path, host: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        accepted: asyncio.Future[Recorder] = loop.create_future()
-
-        class Accepting(Recorder):
-            def connection_made(self, transport: Any) -> None:
-                super().connection_made(transport)
-                accepted.set_result(self)
-
+        factory, accepted = accepting()
         if host == "unix":
             path = str(tmp_path / "socket")
-            server: Any = await loop.create_unix_server(Accepting, path)
+            server: Any = await loop.create_unix_server(factory, path)
             _, client = await loop.create_unix_connection(Recorder, path)
         else:
             family = socket.AF_UNSPEC if host else socket.AF_INET
-            server = await loop.create_server(Accepting, host or None, 0, family=family)
+            server = await loop.create_server(factory, host or None, 0, family=family)
             port = server.sockets[0].getsockname()[1]
             _, client = await loop.create_connection(Recorder, host or "127.0.0.1", port)
         end = await accepted

@@ -94,6 +94,27 @@ def test_hashes_and_ends_of_memory_used_again(twin: Twin) -> None:
     twin(main())
 
 
+@pytest.mark.parametrize("sizes", [(8192, 20000), (20000, 8192), (4096, 200_000), (8192, 8320), (8192, 8321)])
+def test_another_size_costs_at_most_one_more_piece_once(twin: Twin, sizes: tuple[int, int]) -> None:
+    async def main() -> None:
+        lengths: list[int] = []
+        digests: list[int] = []
+
+        def look(data: bytes) -> None:
+            lengths.append(len(data))
+            digests.append(sum(data))
+
+        before, after = sizes
+        await feed(Keeper(look), [b"a" * before, b"b" * after, b"c" * after, b"d" * after])
+        assert sum(lengths) == before + 3 * after
+        assert sum(digests) == 97 * before + (98 + 99 + 100) * after
+        assert lengths[0] == before
+        assert lengths[-2:] == [after, after]
+        assert len(lengths) <= 5
+
+    twin(main())
+
+
 class Changer(asyncio.Protocol):
     """Answers from one buffer that it changes at once, as it may."""
 

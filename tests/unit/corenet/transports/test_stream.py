@@ -1,13 +1,14 @@
 """Stream transports beside asyncio's: data, flow control, half-close, errors, and the shape that libraries expect."""
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.twin import Recorder, connected_pair, loop_factory, twin
+from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
 
 import corenet
 
@@ -63,6 +64,71 @@ def test_shape(twin: Twin) -> None:
         assert ours.transport.get_extra_info("peername") is not None
 
     twin(main())
+
+
+class Caller(asyncio.Protocol):
+    """Asks for `calls` callbacks with each piece of data, and notes the order of it all."""
+
+    def __init__(self, name: str, calls: int, seen: list[str]) -> None:
+        self.name = name
+        self.calls = calls
+        self.seen = seen
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.seen.append(f"{self.name} received")
+        for _ in range(self.calls):
+            asyncio.get_running_loop().call_soon(self.seen.append, f"{self.name} called")
+
+
+def order_of_a_batch(size: int, calls: int, one_turn: bool = False) -> list[str]:
+    """What happens, in which order, when three connections have `size` bytes each in the same batch."""
+    seen: list[str] = []
+    pairs = [socket.socketpair() for _ in range(3)]
+    loop = corenet.new_event_loop()
+    callers = [Caller(name, calls, seen) for name in "abc"]
+
+    async def begin() -> None:
+        for caller, (ours, _theirs) in zip(callers, pairs, strict=True):
+            await loop.create_unix_connection(lambda caller=caller: caller, sock=ours)
+
+    async def wait() -> None:
+        while len(seen) < 3 * (1 + calls):
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(begin())
+    for _ours, theirs in pairs:
+        theirs.sendall(b"x" * size)
+    if one_turn:
+        loop.stop()
+        loop.run_forever()
+    else:
+        loop.run_until_complete(wait())
+    for caller, (_ours, theirs) in zip(callers, pairs, strict=True):
+        caller.transport.abort()
+        theirs.close()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    return seen
+
+
+RECEIVED = ["a received", "b received", "c received"]
+
+
+def test_what_much_data_woke_runs_before_the_next_descriptor() -> None:
+    assert order_of_a_batch(100_000, 1) == [f"{name} {what}" for name in "abc" for what in ("received", "called")]
+
+
+def test_little_data_or_many_callbacks_leave_the_batch_whole() -> None:
+    assert order_of_a_batch(1000, 1)[:3] == RECEIVED
+    assert order_of_a_batch(100_000, 0) == RECEIVED
+    assert order_of_a_batch(100_000, 9)[:3] == RECEIVED
+
+
+def test_a_turn_of_its_own_is_a_whole_one_with_much_data_too() -> None:
+    assert order_of_a_batch(100_000, 1, one_turn=True)[:3] == RECEIVED
 
 
 def test_large_transfer_pauses_and_resumes_the_writer(twin: Twin) -> None:
@@ -143,6 +209,98 @@ def test_writes_inside_the_callback_leave_together() -> None:
         server.close()
 
     corenet.run(main())
+
+
+def test_writes_of_a_callback_of_the_loop_leave_together() -> None:
+    """A step of a task is one callback; what further callbacks of the same turn write leaves with the turn.
+
+    It is so once a step wrote in pieces, as long as those after it do; a single piece leaves at once, as with asyncio.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        factory, accepted = accepting()
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        seen = []
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setblocking(False)
+            ours = await accepted
+            write = ours.transport.write
+
+            def received() -> bytes:
+                try:
+                    return sock.recv(65536)
+                except BlockingIOError:
+                    return b""
+
+            def step(data: bytes) -> None:
+                seen.append(received())
+                write(data)
+                ours.transport.writelines([data, data.upper()])
+                seen.append(received())
+
+            write(b"head, ")
+            assert received() == b"head, "
+            write(b"body")
+            assert received() == b""
+            await asyncio.sleep(0)
+            assert received() == b"body"
+            write(b"head, ")
+            write(b"body")
+            assert received() == b""
+            await asyncio.sleep(0)
+            assert received() == b"head, body"
+            write(b"alone")
+            assert received() == b""
+            await asyncio.sleep(0)
+            assert received() == b"alone"
+            write(b"once")
+            assert received() == b"once"
+            write(b" more")
+            await asyncio.sleep(0)
+            assert received() == b" more"
+            for data in (b"a", b"b", b"c"):
+                loop.call_soon(step, data)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert seen == [b"", b"", b"aaA", b"", b"", b""]
+            assert received() == b"bbBccC"
+            await finish(server, ours)
+
+    corenet.run(main())
+
+
+def test_the_size_of_what_waits_and_abort_leave_nothing_to_the_end_of_the_callback(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        ours.transport.write(b"words")
+        assert ours.transport.get_write_buffer_size() == 0
+        await asyncio.sleep(0)
+        ours.transport.write(b", last words")
+        ours.transport.abort()
+        await theirs.lost
+        assert theirs.data == b"words, last words"
+        await finish(server)
+
+    twin(main())
+
+
+def test_what_was_written_before_the_loop_is_left_is_sent(loop_factory: Callable[[], Any]) -> None:
+    loop = loop_factory()
+    ours, theirs, server = loop.run_until_complete(connected_pair())
+    sock = theirs.transport.get_extra_info("socket")
+
+    def write_and_leave() -> None:
+        ours.transport.write(b"good bye")
+        raise SystemExit
+
+    theirs.transport.pause_reading()
+    loop.call_soon(write_and_leave)
+    with pytest.raises(SystemExit):
+        loop.run_forever()
+    assert os.read(sock.fileno(), 100) == b"good bye"
+    loop.run_until_complete(finish(server, ours, theirs))
+    loop.close()
 
 
 def test_half_close(twin: Twin) -> None:

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,15 @@ def test_size_is_checked_and_rounded_to_pages():
     assert arena.size == 98_304
     assert 0 < arena.ring_size < arena.size
     assert arena.ring_used == 0
+
+
+@pytest.mark.parametrize("arguments", [(1,), ("large",), ()])
+def test_an_arena_that_never_was_closes_nobodys_descriptor(arguments: tuple[Any, ...]):
+    """Objects begin as zeros, and zero is standard input: whoever is given that number next cannot do with it."""
+    before = os.fstat(0)
+    with pytest.raises((TypeError, ValueError)):
+        Arena(*arguments)
+    assert os.path.samestat(os.fstat(0), before)
 
 
 def test_an_empty_arena_touches_almost_no_memory():

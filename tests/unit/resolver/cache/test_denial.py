@@ -1,5 +1,6 @@
 """The index of verified denials: order, expiry, bounds and flushing. What records prove is tested with validation."""
 
+import base64
 import random
 
 from resolver.cache.denial import DenialIndex, owner_hash
@@ -153,3 +154,8 @@ def test_owner_hash() -> None:
     assert owner_hash(b"\x02zz\0") is None
     assert owner_hash(b"\x0800000000\0") == bytes(5)
     assert owner_hash(b"\x08vvvvvvvv\0") == b"\xff" * 5
+    digest = random.Random(1).randbytes(20)
+    spelt = base64.b32hexencode(digest)
+    assert owner_hash(b"\x20" + spelt + ZONE) == owner_hash(b"\x20" + spelt.lower() + ZONE) == digest
+    for odd in (b"", b"+0000000", b" 0000000", b"0000_000", b"0000000\0", b"\xc3\xa40000"):
+        assert owner_hash(bytes([len(odd)]) + odd + ZONE) is None

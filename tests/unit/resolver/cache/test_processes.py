@@ -1,10 +1,12 @@
 """Several processes on one arena: nothing torn, nothing wrong, nobody waits for a dead one.
 
-Every run ends after a fixed number of operations; the interleaving is the machine's, the claims hold for all of them.
+Every writer ends after a fixed number of operations, and readers with it; the interleaving is the machine's, the claims
+hold for all of them.
 Each value says which key it belongs to and sums itself up, so a reader can tell a torn or misplaced one.
 """
 
 import hashlib
+import itertools
 import os
 import random
 import signal
@@ -16,10 +18,12 @@ import dns.rrset
 import pytest
 
 from resolver.cache import AnswerCache, Arena, Table
+from resolver.cache.table import Entry
 
 SEED = bytes(range(16))
 RRSET = 2
 KEYS = 300
+MISSED_PUTS = 10
 
 
 def value_for(key: bytes, rng: random.Random) -> bytes:
@@ -68,20 +72,48 @@ def in_child(job: Callable[[], object]) -> int:
         os._exit(status)
 
 
+def beside(children: list[int], step: Callable[[], int]) -> int:
+    """The sum of what `step` returns, called once and then until all children have ended, each of them well."""
+    total = step()
+    while children:
+        child, status = os.waitpid(children[0], os.WNOHANG)
+        if child:
+            assert status == 0
+            del children[0]
+        total += step()
+    return total
+
+
 # A ring that holds everything, one that evicts all the time, and one table that grows meanwhile.
 @pytest.mark.parametrize("size", [4 << 20, 128 << 10])
 @pytest.mark.slow
 def test_readers_beside_writers_see_whole_values(size):
     table = Table(Arena(size, shared=True), SEED)
     children = [in_child(lambda seed=seed: write(table, seed, 15_000)) for seed in (1, 2)]
-    found = read(table, 3, 60_000)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    assert found > 0
+    turns = itertools.count(3)
+    assert beside(children, lambda: read(table, next(turns), 5_000)) > 0
     assert read(table, 4, 5_000) > 0
     statistics = table.statistics()
     alive = sum(table.find(RRSET, b"key %d" % number, 100) is not None for number in range(KEYS))
     assert statistics.entries["rrset"] == alive
     assert statistics.repaired == 0
+
+
+def found_at_last(table: Table, key: bytes, writer: int) -> Entry:
+    """What was missed, once the writer has gone on or is gone.
+
+    An entry that is moved to another bucket may be missed in that instant, and a writer that loses the processor there
+    makes the instant as long as it likes; so time is counted by what the writer stored. More would be a lost group.
+    """
+    missed_at = set()
+    while len(missed_at) < MISSED_PUTS:
+        ended = os.waitid(os.P_PID, writer, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        missed_at.add(table.statistics().stored["rrset"])
+        if entry := table.find(RRSET, key, 100):
+            return entry
+        assert ended is None, "lost"
+        os.sched_yield()
+    raise AssertionError("hidden for good")
 
 
 @pytest.mark.slow
@@ -92,16 +124,12 @@ def test_growth_beside_readers_hides_nothing_that_stands():
     for key in fixed:
         table.put(RRSET, key, value_for(key, random.Random(0)), now=100, ttl=50)
     child = in_child(lambda: [table.put(RRSET, b"new %d" % n, b"x", now=100, ttl=50) for n in range(40_000)])
-    missed = 0
     for turn in range(60_000):
         key = fixed[turn % KEYS]
-        entry = table.find(RRSET, key, 100)
-        missed += entry is None
-        assert entry is None or is_whole(key, entry.value)
+        entry = table.find(RRSET, key, 100) or found_at_last(table, key, child)
+        assert is_whole(key, entry.value)
     assert os.waitpid(child, 0)[1] == 0
     assert table.statistics().groups > 60
-    # An entry that is moved to its other bucket may be missed in that instant; more would be a lost group.
-    assert missed < 20
     assert all(table.find(RRSET, key, 100) for key in fixed)
 
 
@@ -146,17 +174,20 @@ def test_answers_rendered_beside_their_renewal_are_whole():
         packets.append(message.to_wire())
 
     def renew() -> None:
-        for turn in range(30_000):
+        for turn in range(300_000):
             cache.put(packets[turn % 3], do=False, cd=False, now=100, ttl=50)
 
     child = in_child(renew)
     wire = query.to_wire()
     bodies = {packet[4:] for packet in packets}
-    found = 0
-    for _ in range(60_000):
-        reply = cache.render(wire, 100, 65_535)
-        if reply is not None:
-            assert reply[4:] in bodies
-            found += 1
-    assert os.waitpid(child, 0)[1] == 0
-    assert found > 0
+
+    def render() -> int:
+        found = 0
+        for _ in range(1_000):
+            reply = cache.render(wire, 100, 65_535)
+            if reply is not None:
+                assert reply[4:] in bodies
+                found += 1
+        return found
+
+    assert beside([child], render) > 0

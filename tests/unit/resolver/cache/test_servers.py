@@ -48,6 +48,21 @@ def test_timeouts_double_and_a_reply_ends_them():
     assert table.get(ADDRESS).timeouts == 0
 
 
+def test_queries_that_were_under_way_together_are_one_sign():
+    table = ServerTable()
+    table.note_reply(ADDRESS, 0.001, 0.0)
+    together = table.timeout(ADDRESS)
+    for _ in range(100):
+        table.note_timeout(ADDRESS, 1.0, together)
+    assert (table.timeout(ADDRESS), table.get(ADDRESS).timeouts) == (2 * together, 1)
+    table.note_timeout(ADDRESS, 1.1, 2 * together)
+    assert (table.timeout(ADDRESS), table.get(ADDRESS).timeouts) == (4 * together, 2)
+    table.note_reply(ADDRESS, 0.001, 1.2)
+    again = table.timeout(ADDRESS)
+    table.note_timeout(ADDRESS, 1.3, 4 * together)  # sent before the reply came
+    assert (table.timeout(ADDRESS), table.get(ADDRESS).timeouts) == (again, 0)
+
+
 def test_a_dead_address_is_probed_once_per_interval_and_comes_back():
     table = ServerTable()
     for _ in range(20):

@@ -213,15 +213,35 @@ def test_growth_keeps_every_entry():
 
 
 def test_one_hot_set_that_fills_everything_is_still_bounded():
-    """All entries marked as used: each insertion carries over a bounded number, then evicts."""
+    """All entries marked as used: an insertion carries over a bounded number, then evicts."""
     table = make(128 << 10)
-    for turn in range(3):
-        for number in range(2000):
-            key = b"%d" % number
-            table.find(RRSET, key, 100)
-            before = table.statistics().carried
-            table.put(RRSET, key, bytes(40 + turn * 8), now=100, ttl=50)
-            assert table.statistics().carried - before <= limits.TABLE_REPRIEVES.default
+    for number in range(500):
+        table.put(RRSET, b"%d" % number, bytes(400), now=100, ttl=50)
+    for turn in range(5):
+        alive = sum(table.find(RRSET, b"%d" % number, 100) is not None for number in range(500))
+        before = table.statistics()
+        assert alive > 3 * limits.TABLE_REPRIEVES.default
+        assert table.put(RRSET, b"new %d" % turn, bytes(400), now=100, ttl=50)
+        after = table.statistics()
+        assert after.carried - before.carried == limits.TABLE_REPRIEVES.default
+        assert 0 < after.evicted["rrset"] - before.evicted["rrset"] <= 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_carried_over_never_overtakes_the_oldest(seed):
+    """CVE-2023-2828: entries of all sizes, nearly all in use, so that each insertion moves some over the edge."""
+    table = make(64 << 10)
+    rng = random.Random(seed)
+    stored = {}
+    for _ in range(3000):
+        key = b"%d" % rng.randrange(60)
+        stored[key] = rng.randbytes(rng.choice((8, 100, 1000, 2500)) + rng.randrange(200))
+        assert table.put(RRSET, key, stored[key], now=100, ttl=50)
+        assert table.arena.ring_used <= table.arena.ring_size
+        for used in rng.sample(sorted(stored), min(len(stored), 12)):
+            assert value_of(table, used) in (None, stored[used])
+    assert table.statistics().carried > 1000
+    assert table.statistics().repaired == 0
 
 
 # --- removal ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ Everything that changes from run to run (times, ids, which of two servers was ch
 
 import json
 import re
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -229,6 +231,19 @@ def test_a_fault_has_an_exit_code_of_its_own(capsys, monkeypatch) -> None:
     monkeypatch.setattr(dig.grammar, "parse", broken)
     code, out, err = rdig(capsys, "x")
     assert (code, out) == (dig.EXIT_INTERNAL, "") and "ZeroDivisionError: a fault" in err
+
+
+@pytest.mark.parametrize("line", [
+    "--help", "--playground +short www.example.playground", "--playground +explain www.example.playground",
+])
+def test_output_that_cannot_be_written(line: str) -> None:
+    command = [sys.executable, "-m", "resolver.cli.dig", *line.split()]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (10, "rdig: the output: No space left on device\n")
+    closed = subprocess.run(f"{sys.executable} -m resolver.cli.dig {line} >&-", shell=True, stderr=subprocess.PIPE,
+                            text=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 def test_the_help_names_every_option() -> None:

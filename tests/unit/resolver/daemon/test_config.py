@@ -92,7 +92,7 @@ zone = 4
 """
     assert problems(text) == [
         (3, "server.workerz", 'unknown key; did you mean "workers"?'),
-        (4, "server.workers", "expected int, got str"),
+        (4, "server.workers", "expected a whole number, got text"),
         (7, "server.listen[1]", "'127.0.0.x:53' is not an IP address, with or without a port"),
         (
             10,
@@ -100,7 +100,7 @@ zone = 4
             "'2 parsec' is not a size such as \"256 MiB\": units are b, kb, mb, gb, kib, mib, gib, tib, k, m, g",
         ),
         (11, "cache.max_ttl", 'unknown key; did you mean "max-ttl"?'),
-        (16, "forward[1].zone", "expected str, got int"),
+        (16, "forward[1].zone", "expected text, got a whole number"),
     ]
 
 
@@ -113,7 +113,7 @@ def test_an_unknown_key_without_likeness_shows_what_there_is():
 @pytest.mark.parametrize(
     ("text", "line", "path", "words"),
     [
-        ("server = 4", 1, "server", "expected a table, got a number"),
+        ("server = 4", 1, "server", "expected a table, got a whole number"),
         ("forward = [3]", 1, "forward[0]", "expected a table"),
         ("[forward]\nzone = '.'", 1, "forward", "expected an array of tables, got a table"),
         ("[[root-hints]]\naddresses = ['192.0.2.1']", 1, "root-hints[0]", "the name is missing"),
@@ -121,8 +121,8 @@ def test_an_unknown_key_without_likeness_shows_what_there_is():
         ("root-hints = ['a.']", 1, "root-hints[0]", "expected a table with name and addresses"),
         ("[[root-hints]]\nname = 'a.'\naddresses = ['1.2']", 3, "root-hints[0].addresses[0]", "not an IP address"),
         ("\n[cache]\n\nmin-ttl = 99999", 4, "cache.min-ttl", "outside 0..3600"),
-        ("[policy.hosts]\n'a.b' = '1.2.3'", 1, "policy.hosts", "not an IP address"),
-        ("[policy.hosts]\n'a.b' = 3", 2, 'policy.hosts."a.b"', "expected list"),
+        ("[policy.hosts]\n'a.b' = '1.2.3'", 2, 'policy.hosts."a.b"', "not an IP address"),
+        ("[policy.hosts]\n'a.b' = 3", 2, 'policy.hosts."a.b"', "expected a list"),
         (
             "[dnssec]\ntrust-anchors = [\n '. DS 1 2 3 aa', '. DS 1 2']",
             3,
@@ -164,7 +164,7 @@ def test_files_that_are_missing_or_wrong_or_given_twice(tmp_path):
     [(_, _, message)] = problems('[dnssec]\ntrust-anchors = []\ntrust-anchors-file = "bad"', directory=tmp_path)
     assert "only one of the two" in message
     [(line, path, message)] = problems("root-hints-file = 3")
-    assert (line, path, message) == (1, "root-hints-file", "expected str, got int")
+    assert (line, path, message) == (1, "root-hints-file", "expected text, got a whole number")
 
 
 def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path):
@@ -239,4 +239,4 @@ date = 1979-05-27T07:32:00Z
     for path, line in expected.items():
         assert lines.get(path) == line, path
     assert ("key",) not in lines and ("z",) not in lines
-    assert lines.elements["list", 0] == "one"
+    assert lines.texts["list", 0] == "one"

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 
 import pytest
 
@@ -23,13 +24,16 @@ async def addresses(connected, name):
 
 def test_the_playground_comes_with_its_authority_and_leaves_nothing_behind():
     async def main():
-        said = []
+        said, started = [], time.monotonic()
         async with connect("playground", said.append) as connected:
             assert await addresses(connected, "www.example.playground.") == [("127.20.80.1", 443)]
             assert connected.trust.read_text().startswith("-----BEGIN CERTIFICATE-----")
             kept = connected.trust
         assert not kept.exists()
         assert any(line.startswith("ask: ") for line in said)
+        # Each step has its own time, in order within a question, although all are told at its end.
+        first = [line.time for line in said[: next(i for i, line in enumerate(said) if line.startswith("validate: "))]]
+        assert first == sorted(first) and len(set(first)) > 5 and started < first[0] < first[-1] < time.monotonic()
 
     run(main())
 

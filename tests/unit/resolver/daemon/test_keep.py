@@ -42,6 +42,12 @@ def test_what_was_saved_is_restored(tmp_path, settings):
     assert has_it(empty)
 
 
+def test_a_name_that_no_file_can_have_costs_the_cache_and_not_the_start(settings, caplog):
+    named = replace(settings, cache=replace(settings.cache, snapshot_file="/" + "x" * 300))
+    keep.restore_if_set(store(), named)
+    assert "will be lost at the end: File name too long" in caplog.text
+
+
 def test_nothing_happens_without_the_setting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keep.save_if_set(store(filled=True), Settings())
@@ -106,5 +112,15 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, settings, monkeypat
 
 def test_a_directory_that_is_not_there_is_said(tmp_path, caplog):
     settings = Settings(cache=CacheSettings(snapshot_file=str(tmp_path / "no" / "cache.bin")))
+    keep.restore_if_set(store(), settings)
+    assert "will be lost at the end: its directory does not exist (cache.snapshot-file)" in caplog.text
     keep.save_if_set(store(filled=True), settings)
     assert "cannot write" in caplog.text and "No such file" in caplog.text
+    with pytest.raises(ValueError, match=r"cache\.snapshot_file: .* its directory does not exist"):
+        keep.check(settings.cache)
+
+
+def test_a_directory_that_may_not_be_written_to_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(keep.os, "access", lambda path, mode: False)
+    with pytest.raises(ValueError, match=r"user \d+ may not write into its directory"):
+        keep.check(CacheSettings(snapshot_file=str(tmp_path / "cache.bin")))

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -15,7 +16,7 @@ from resolver.settings import LogSettings
 def written():
     """What the root logger writes after `set_up`; the handlers of the test run come back afterwards."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, level, factory = list(root.handlers), root.level, logging.getLogRecordFactory()
     stream = io.StringIO()
 
     def start(settings):
@@ -25,6 +26,7 @@ def written():
     yield start
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.setLogRecordFactory(factory)
 
 
 def test_a_line(written):
@@ -101,3 +103,92 @@ def test_the_level_is_kept_and_may_change(written):
     written(LogSettings(level="debug"))
     logging.getLogger("resolver").debug("heard")
     assert stream.getvalue().count("heard") == 1
+
+
+# --- without memory ---------------------------------------------------------------------------------------------------
+
+
+class Costly:
+    """Something that cannot be written down."""
+
+    def __init__(self, error: type[Exception] = MemoryError) -> None:
+        self.error = error
+
+    def __str__(self) -> str:
+        raise self.error
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_line_without_memory_is_one_plain_line(tmp_path, filtered: bool) -> None:
+    """Both in the filter, which runs outside of what `logging` guards, and in the formatter."""
+    with (tmp_path / "log").open("w") as stream:
+        handler = log.LineHandler(stream, 60.0)
+        handler.setFormatter(log.KeyValueFormatter())
+        if filtered:
+            handler.addFilter(log.Repetitions(60.0))
+        for _ in range(100):
+            handler.handle(logging.LogRecord("resolver.mesh", logging.WARNING, "", 0, "it says %s", (Costly(),), None))
+    assert (tmp_path / "log").read_bytes() == log.LineHandler.SHORT
+
+
+def test_a_line_without_memory_and_without_a_stream_is_no_error(monkeypatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    handler = log.LineHandler(None, 60.0)
+    handler.addFilter(log.Repetitions(60.0))
+    handler.handle(logging.LogRecord("resolver.mesh", logging.WARNING, "", 0, "it says %s", (Costly(),), None))
+
+
+def test_other_faults_of_a_line_are_shown_as_logging_shows_them(tmp_path, capsys) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        handler = log.LineHandler(stream, 60.0)
+        handler.handle(logging.LogRecord("a", logging.WARNING, "", 0, "it says %s", (Costly(KeyError),), None))
+    assert not (tmp_path / "log").read_bytes()
+    assert "KeyError" in capsys.readouterr().err
+
+
+def test_a_record_has_what_the_standard_one_has():
+    values = ("resolver.mesh", logging.WARNING, "/some/where/mesh.py", 7, "%(a)s", ({"a": "b"},), None, "tick")
+    ours, theirs = log.Record(*values), logging.LogRecord(*values)
+    assert set(vars(theirs)) <= set(vars(ours))
+    times = ("created", "msecs", "relativeCreated")
+    for name in set(vars(theirs)) - {*times, "taskName"}:
+        assert getattr(ours, name) == getattr(theirs, name), name
+    for name in times:
+        assert isinstance(getattr(ours, name), float)
+    assert ours.getMessage() == "b"
+
+
+def test_a_record_that_finds_no_memory_is_given_up():
+    """Allocations fail one after the other from each of the first on; the standard record does not come back then."""
+    code = """if True:
+        import logging, _testcapi
+        from resolver.daemon.log import Record
+        arguments = ("resolver.mesh", logging.WARNING, "/some/where/mesh.py", 70_000, "text", (), None, "tick")
+        refused = 0
+        Record(*arguments)
+        for spared in range(60):
+            try:
+                _testcapi.set_nomemory(spared, 0)
+                Record(*arguments)
+            except MemoryError:
+                refused += 1
+            finally:
+                _testcapi.remove_mem_hooks()
+        print(refused)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    assert int(done.stdout) > 2
+
+
+def test_a_line_for_which_no_record_can_be_made_is_told_of(tmp_path, monkeypatch):
+    class Short(log.Record):
+        def __init__(self, *_arguments):
+            raise MemoryError
+
+    monkeypatch.setattr(log, "Record", Short)
+    with (tmp_path / "log").open("w") as stream:
+        handler = log.LineHandler(stream, 60.0)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                handler.record("resolver.mesh", logging.WARNING, "", 0, "text", (), None)
+    assert (tmp_path / "log").read_bytes() == log.LineHandler.SHORT

@@ -20,6 +20,7 @@ from resolver.daemon.sockets import open_endpoints
 from resolver.daemon.worker import clock_trouble
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
+from resolver.wire import edns
 from resolver.wire import name as names
 from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
@@ -29,11 +30,11 @@ QUIET = "[dnssec]\ntrust-anchors = []\n"
 
 
 @contextmanager
-def daemon(*arguments):
+def daemon(*arguments, command=COMMAND):
     """A running resolverd; its log lines so far are in `.seen`, and `.wait_for` reads on until a pattern matches."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
     process.seen = []
     alarm = threading.Timer(30, process.kill)  # a daemon that says nothing must not stop the test run
@@ -99,11 +100,37 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
     ("text", "expected"),
     [
         ("[cache]\n\nsizze = 1\n", ':3: cache.sizze: unknown key; did you mean "size"?'),
-        ("[cache]\nsize = true\n", ":2: cache.size: expected int, got bool"),
-        ("[dnssec]\nnegative-anchors = ['a..b']\n", "resolverd: "),
-        ("[policy]\nhosts-files = ['/none']\n", "policy.hosts_files: cannot read '/none'"),
-        ("[policy]\nlocal-zones = ['a. odd']\n", "policy.local_zones: 'a. odd': unknown kind"),
-        ("[[forward]]\nzone = 'a..b'\naddresses = ['192.0.2.1']\n", "'a..b' is not a name"),
+        ("[cache]\nsize = true\n", ":2: cache.size: expected a whole number, got true or false"),
+        ("[dnssec]\nnegative-anchors = ['a..b']\n", ":2: dnssec.negative-anchors[0]: 'a..b' is no domain name"),
+        ("[iteration]\ncase-exempt = ['good.', '']\n", ":2: iteration.case-exempt[1]: '' is no domain name"),
+        ("[policy]\nprivate-domains = ['münchen.example']\n", "write it in its xn-- form"),
+        ("[policy]\nlocal-zones = ['']\n", "policy.local-zones[0]: '': no zone"),
+        ("[policy]\nlocal-data = [\n  'a A 192.0.2.1',\n  'a NONSENSE b',\n]\n", ":4: policy.local-data[1]: "),
+        ("[policy]\nlocal-data = ['']\n", ":2: policy.local-data[0]: '': no record"),
+        ("[cache]\nserve-stale-timeout = inf\n", ":2: cache.serve-stale-timeout: inf is outside 0..30 seconds"),
+        ("[cache]\nserve-stale-timeout = nan\n", ":2: cache.serve-stale-timeout: nan is outside 0..30 seconds"),
+        ("[iteration]\ndeadline = '0.1 s'\n", ":2: iteration.deadline: 0.1 is outside 0.5..60 seconds"),
+        ("[cache]\nsize = '900 GiB'\n", ":2: cache.size: 966367641600 is outside"),
+        ("[cache]\nsnapshot-file = '/none/cache'\n", ":2: cache.snapshot-file: '/none/cache': its directory does not"),
+        ("[cache]\nsnapshot-file = '/'\n", ":2: cache.snapshot-file: '/': it is not a file"),
+        ('[cache]\nsnapshot-file = "a\\u0000b"\n', ":2: cache.snapshot-file: 'a\\x00b' is no file name"),
+        ('[control]\nsocket = "a\\u0000b"\n', ":2: control.socket: 'a\\x00b' is no file name"),
+        (f"[cache]\nsnapshot-file = '/{'x' * 300}'\n", ": File name too long"),
+        (f"[server]\nlisten = ['[::1]:{'9' * 5000}']\n", "has no usable port (0..65535)"),
+        ("[server]\nlisten = []\n", ":2: server.listen: the list is empty"),
+        ("[[forward]]\nzone = '.'\n", "zone '.' has no servers"),
+        ("[[stub]]\nzone = 'a'\n", "zone 'a' has no servers"),
+        ("[policy]\nhosts-files = ['/none']\n", ":2: policy.hosts-files[0]: cannot read '/none'"),
+        ("[policy]\nlocal-zones = ['a. odd']\n", ":2: policy.local-zones[0]: 'a. odd': unknown kind"),
+        ("[policy]\nlocal-zones = [\n'a.',\n'b..c refuse']\n", ":4: policy.local-zones[1]: 'b..c refuse': 'b..c'"),
+        ('[policy]\nlocal-data = [\n"a A 192.0.2.1",\n"a X it\'s"]\n', ":4: policy.local-data[1]: \"a X it's\": "),
+        ("[policy]\nlocal-data = ['a X \\']\n", ":2: policy.local-data[0]: 'a X \\\\': "),
+        ("[policy.hosts]\n'a.' = '192.0.2.1'\n'b..c' = '192.0.2.2'\n", ':3: policy.hosts."b..c": \'b..c\' is no'),
+        (
+            "[[forward]]\nzone = 'a'\naddresses = ['192.0.2.1']\n[[stub]]\nzone = 'A.'\naddresses = ['192.0.2.1']\n",
+            "zone 'A.' is given twice",
+        ),
+        ("[[forward]]\nzone = 'a..b'\naddresses = ['192.0.2.1']\n", ":2: forward[0].zone: 'a..b' is no domain name"),
     ],
 )
 def test_check_names_what_is_wrong(tmp_path, capsys, text, expected):
@@ -125,6 +152,33 @@ def test_print_config_shows_what_is_in_force(tmp_path, capsys):
         assert line in text.splitlines()
     assert main(["--listen", "192.0.2.1", "--listen", "[::1]:9", "--print-config"]) == EXIT_OK
     assert 'listen = ["192.0.2.1", "[::1]:9"]' in capsys.readouterr().out
+
+
+def test_check_misses_the_library_for_metrics(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "a.toml"
+    path.write_text("[metrics]\nlisten = '127.0.0.1'\n")
+    assert main(["--check", "-c", str(path)]) == EXIT_OK
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["--check", "-c", str(path)]) == EXIT_CONFIG
+    assert f"{path}:2: metrics.listen: prometheus-client is not installed; pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--print-config"], ["--check"]])
+def test_output_that_cannot_be_written(arguments):
+    command = [sys.executable, "-m", "resolver.daemon", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "resolverd: cannot write the output: No space left on device\n")
+    closed = subprocess.run(f'"{sys.executable}" -m resolver.daemon {arguments[0]} >&-', shell=True,
+                            stderr=subprocess.PIPE, text=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_a_wrong_option_is_not_blamed_on_the_file(tmp_path, capsys):
+    path = tmp_path / "a.toml"
+    path.write_text("[server]\nlisten = ['127.0.0.1']\n")
+    assert main(["--check", "-c", str(path), "--port", "70000"]) == EXIT_CONFIG
+    assert capsys.readouterr().err == "resolverd: server.listen: '127.0.0.1:70000' has no usable port (0..65535)\n"
 
 
 @pytest.mark.parametrize("arguments", [["--port", "70000"], ["--listen", "here"], ["--workers", "0"], ["-c", "/none"]])
@@ -191,6 +245,12 @@ def test_a_life(tmp_path):
         process.wait_for("the old one stays in force")
         assert ask(port, "box.lan.").answer[0].rdatas() == [b"\xc0\0\2\2"]
 
+        config.write_text(base + "[policy]\nlocal-zones = [\n'good. refuse',\n'bad. odd',\n]\n")
+        line = config.read_text().splitlines().index("'bad. odd',") + 1
+        process.send_signal(signal.SIGHUP)
+        process.wait_for(rf"resolverd\.toml:{line}: policy\.local-zones\[1\]: 'bad\. odd': unknown kind")
+        process.wait_for("the old one stays in force")
+
         config.write_text(base + "[cache]\nsize = '1 MiB'\n")
         process.send_signal(signal.SIGHUP)
         process.wait_for("reload: cache.size changed in the file; that takes effect after a restart")
@@ -206,6 +266,66 @@ def test_a_life(tmp_path):
         assert process.wait(timeout=10) == EXIT_OK
         assert time.monotonic() - begun < 1
         process.wait_for("stopping on SIGTERM")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGSEGV, "Fatal Python error: Segmentation fault"),
+        (signal.SIGBUS, "Fatal Python error: Bus error"),
+        (signal.SIGABRT, "Fatal Python error: Aborted"),
+        (signal.SIGXCPU, "Current thread .*most recent call first"),
+        (signal.SIGUSR2, "Current thread .*most recent call first"),
+    ],
+)
+def test_no_end_is_silent(number, words):
+    with daemon("--listen", "127.0.0.1:0") as process:
+        serving_port(process)
+        process.send_signal(number)
+        process.wait_for(words)
+        # The runtime of a sanitizer hears of SIGSEGV and SIGBUS first, and aborts.
+        assert process.wait(timeout=10) in (-number, -signal.SIGABRT)
+
+
+# A fault where nobody expects one; the name servers' side of the daemon is not needed for it.
+BROKEN = """
+import sys
+import resolver.daemon.worker as worker
+from resolver.daemon.main import main
+
+def announce(self):
+    raise AssertionError("a fault for the test")
+
+worker._Worker.announce = announce
+sys.exit(main())
+"""
+
+
+def test_a_fault_of_ours_leaves_its_traceback():
+    command = [sys.executable, "-c", BROKEN]
+    with daemon("--listen", "127.0.0.1:0", command=command) as process:
+        process.wait_for(r'level=critical .*"ending on a fault of its own".*a fault for the test')
+        assert process.wait(timeout=10) == EXIT_FAILED
+    with daemon("--listen", "127.0.0.1:0", "--workers", "2", command=command) as process:
+        process.wait_for(r'level=critical .*worker \d ends on a fault of its own".*a fault for the test')
+        process.wait_for(r"worker \d ended \(status 1\); starting it again")
+
+
+def test_a_signal_during_the_start_waits_until_it_can_be_heard():
+    early = """
+import os, signal, sys
+import resolver.daemon.worker as worker
+from resolver.daemon.main import main
+
+def raise_descriptor_limit():
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+worker.raise_descriptor_limit = raise_descriptor_limit
+sys.exit(main())
+"""
+    with daemon("--listen", "127.0.0.1:0", command=[sys.executable, "-c", early]) as process:
+        serving_port(process)
+        process.wait_for("statistics of service")
 
 
 def test_a_reload_may_move_to_another_port(tmp_path):
@@ -294,6 +414,34 @@ def test_the_playground_gives_a_first_answer_without_a_network():
         process.wait_for(rf"^;; Query time: \d+ ms, server 127\.0\.0\.1:{port}")
         process.wait_for(f"^Ask for more: dig @127.0.0.1 -p {port} www.example.playground")
         assert ask(port, "www.example.playground.").answer[0].rdatas() == [bytes([127, 20, 80, 1])]
+
+
+def test_bogus_data_is_one_line_in_the_log_and_an_extended_error_in_each_reply(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text("[log]\ninterval = 3600\n")  # the same is not said again, however slow this machine is
+    with daemon("--playground", "--listen", "127.0.0.1:0", "-c", str(path)) as process:
+        port = serving_port(process)
+        for _ in range(3):
+            reply = ask(port, "www.expired.dnssec.playground.")
+            (code, told), = [edns.parse_ede(value) for code, value in reply.edns.options if code == c.OPTION_EDE]
+            assert (reply.rcode, code) == (c.SERVFAIL, c.EDE_SIGNATURE_EXPIRED)
+            assert "the signature expired" in told
+        process.terminate()
+        assert process.wait(timeout=10) == EXIT_OK
+        said = [line for line in (*process.seen, *process.stdout) if "SERVFAIL for" in line]
+    assert len(said) == 1
+    assert "www.expired.dnssec.playground. A: " in said[0] and "the signature expired" in said[0]
+
+
+def test_the_playground_leaves_files_alone_and_says_so(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text(f"[cache]\nsnapshot-file = '{tmp_path / 'cache'}'\n")
+    with daemon("--playground", "--listen", "127.0.0.1:0", "-c", str(path)) as process:
+        process.wait_for("the playground is new each time: cache.snapshot-file and")
+        serving_port(process)
+        process.terminate()
+        assert process.wait(timeout=10) == EXIT_OK
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import sys
 
 import pytest
 
 import corenet
-from resolver.daemon.shortage import watch_for_shortage
+from resolver.daemon.shortage import watch_for_shortage, watch_unraisable
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, corenet.new_event_loop])
@@ -34,3 +35,46 @@ def test_one_sentence_for_many_shortages_and_a_traceback_for_a_fault(factory, ca
     assert plain[0].exc_info is None
     assert plain[0].getMessage().startswith("out of memory: ")
     assert [record.exc_info[0] for record in others if record.exc_info] == [KeyError]
+
+
+def test_what_a_dropped_generator_raises_is_said_as_plainly(caplog, capsys, monkeypatch) -> None:
+    def dropped(error: Exception):
+        try:
+            yield
+        finally:
+            raise error
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
+    watch_unraisable(60.0)
+    with caplog.at_level(logging.WARNING):
+        for error in (MemoryError(), MemoryError(), KeyError("broken")):
+            generator = dropped(error)
+            next(generator)
+            del generator
+    assert [record.getMessage()[:15] for record in caplog.records] == ["out of memory: "]
+    shown = capsys.readouterr().err
+    assert "KeyError: 'broken'" in shown and "MemoryError" not in shown
+
+
+def test_a_loop_that_cannot_tell_of_a_shortage_goes_on() -> None:
+    ran = []
+
+    def short() -> None:
+        raise MemoryError
+
+    def no_room(loop: asyncio.AbstractEventLoop, context: object) -> None:
+        raise MemoryError
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        usual = loop.call_exception_handler
+        loop.call_exception_handler = lambda context: no_room(loop, context)  # type: ignore[method-assign]
+        loop.call_soon(short)
+        loop.call_soon(ran.append, 1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        loop.call_exception_handler = usual  # type: ignore[method-assign]
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(body())
+    assert ran == [1]

@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from resolver.daemon import sockets
-from resolver.daemon.sockets import ListenError, close_all, open_endpoints
+from resolver.daemon.sockets import ListenError, check_sources, close_all, open_endpoints
+from resolver.settings import IterationSettings
 
 
 def test_both_transports_get_the_same_port():
@@ -83,3 +84,12 @@ def test_each_reason_has_its_remedy(monkeypatch, number, words):
     assert caught.value.errno == number
     assert words in caught.value.strerror
     assert caught.value.strerror.startswith("cannot listen on 127.0.0.1 port 53 (UDP): no. ")
+
+
+def test_a_source_address_that_the_host_does_not_have_is_refused_at_the_start():
+    check_sources(IterationSettings())
+    check_sources(IterationSettings(source_v4="127.0.0.1"))
+    with pytest.raises(ListenError) as caught:
+        check_sources(IterationSettings(source_v4="192.0.2.77"))
+    assert caught.value.strerror.startswith("cannot ask from 192.0.2.77: Cannot assign requested address; ")
+    assert caught.value.strerror.endswith("see iteration.source-v4")

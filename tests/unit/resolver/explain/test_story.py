@@ -167,6 +167,23 @@ def test_dead_servers_are_named_with_how_long_they_kept_silent() -> None:
     assert (advice.who, advice.zone) == ("network", n("example.com.")) and "192.0.2.1: no reply" in advice.why
 
 
+def test_root_servers_that_cannot_be_reached_are_the_networks_fault() -> None:
+    advice = advise(told(build(links={"198.41.0.4": Link(loss=1.0)}), "www.example.com."))
+    assert (advice.who, advice.zone, advice.people) == ("network", names.ROOT, "the network")
+    assert advice.hint.startswith("None of the root's servers can be reached") and "[[forward]]" in advice.hint
+
+
+def test_who_answers_in_place_of_the_roots_servers_is_told_apart() -> None:
+    def impostor(qname, qtype, packet):
+        return reply(packet, rcode=c.REFUSED, flags=c.RA)
+
+    minet = build()
+    minet.net.hosts["198.41.0.4"] = scripted(impostor)
+    advice = advise(told(minet, "www.example.com."))
+    assert (advice.who, advice.people) == ("network", "the network")
+    assert "something on the way answers in their place" in advice.hint
+
+
 def test_lame_servers_are_the_delegations_fault() -> None:
     def refuse(qname, qtype, packet):
         return reply(packet, rcode=c.REFUSED, flags=0)

@@ -1,6 +1,6 @@
 """Known attacks on resolvers, one test for each that has a name or a number and is not played elsewhere.
 
-DNSSEC's are in ``validate/test_attacks.py``, forged packets in ``net/test_udp_upstream.py``, greedy clients in
+DNSSEC's are in ``validate/test_attacks.py``, forged packets in ``net/test_udp_forgeries.py``, greedy clients in
 ``net/test_service.py``, and those on the walk down the tree that need no name in ``test_hostile.py``.
 """
 
@@ -10,8 +10,10 @@ import pytest
 from support.fakenet import Link
 from support.minet import COM_ZONE, EXAMPLE_ZONE, addresses, build, reply, scripted, standard
 
-from resolver.effects import FailureKind
+from resolver import mesh as mesh_module
+from resolver.effects import FailureKind, Question
 from resolver.policy import Plan
+from resolver.policy.rewrite import Rewriter
 from resolver.settings import (
     CacheSettings,
     DnssecSettings,
@@ -19,10 +21,13 @@ from resolver.settings import (
     HostEntry,
     PolicySettings,
     Settings,
+    StubZone,
 )
 from resolver.verdict import Trust
+from resolver.wire import Builder, MessageView
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.rrset import RRset
 
 UNSIGNED = DnssecSettings(trust_anchors=())
 
@@ -63,14 +68,15 @@ def test_ghost_domain_new_names_of_servers_prolong_nothing():
     m = build()
     m.ask("www.example.com.")
     for number in range(4):
-        zone = EXAMPLE_ZONE.replace("ns1", f"other{number}").replace("7200 IN NS", "500000 IN NS")
+        zone = EXAMPLE_ZONE.replace("ns1", f"other{number}").replace("7200 IN", "500000 IN")
         fresh = build(standard(a192_0_2_1=[("example.com.", zone)]))
         m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = fresh.net.hosts["192.0.2.1"]
         m.net.sleep(m.mesh, 1700)
         assert m.ask("example.com.", "NS").rcode == c.NOERROR
+        assert addresses(m.ask(f"other{number}.example.com.")) == ["192.0.2.1"]
     without_example(m)
     m.net.sleep(m.mesh, 500)
-    assert m.ask("x.example.com.").rcode == c.NXDOMAIN
+    assert m.ask("deep.sub.tree.example.com.").rcode == c.NXDOMAIN, "the child still has the name"
 
 
 # --- poison ---------------------------------------------------------------------------------------------------------
@@ -109,6 +115,41 @@ def test_maginotdns_a_forwarder_speaks_for_its_zone_only():
     assert known(m, "ns.evil.") is None
 
 
+@pytest.mark.parametrize("kind", ["forward", "stub"])
+def test_maginotdns_the_zone_around_does_not_speak_for_a_configured_one(kind):
+    # The other way round: an alias of the public zone brings addresses for a name that only the configuration knows.
+    def script(qname, qtype, packet):
+        if qname == "alias.example.com.":
+            return reply(packet, [f"{qname} 60 CNAME www.corp.example.com.", "www.corp.example.com. 86400 A 6.6.6.6"])
+        return reply(packet, [f"{qname} 60 A 192.0.2.80"])
+
+    zone = {"forward": {"forward": (ForwardZone("corp.example.com.", ("10.0.0.1",)),)},
+            "stub": {"stub": (StubZone("corp.example.com.", ("10.0.0.1",)),)}}[kind]
+    m = build(settings=Settings(dnssec=UNSIGNED, **zone))
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
+    m.net.hosts["10.0.0.1"] = scripted(lambda qname, qtype, packet: reply(packet, [f"{qname} 60 A 10.9.9.9"]))
+    assert addresses(m.ask("alias.example.com.")) == ["10.9.9.9"]
+    assert addresses(m.ask("www.corp.example.com.")) == ["10.9.9.9"]
+
+
+def test_a_configured_zone_is_not_denied_by_its_parent_without_dnssec_either():
+    # CVE-2026-44687: the root knows nothing of "corp.", and says so when it is asked for its DS.
+    m = build(settings=Settings(dnssec=UNSIGNED, forward=(ForwardZone("corp.", ("10.0.0.1",)),)))
+    m.net.hosts["10.0.0.1"] = scripted(lambda qname, qtype, packet: reply(packet, [f"{qname} 60 A 10.9.9.9"]))
+    assert m.ask("corp.", "DS").rcode == c.NXDOMAIN
+    assert addresses(m.ask("corp.")) == ["10.9.9.9"]
+
+
+def test_an_alias_brings_nothing_along_for_a_local_name():
+    # What the operator has taken away must not come back in the reply to a question for somebody else's name.
+    settings = Settings(dnssec=UNSIGNED, policy=PolicySettings(local_zones=("www.example.com. nxdomain",)))
+    m = build(settings=settings)
+    m.mesh._context.policy = Plan(m.settings)
+    for _ in range(2):
+        outcome = m.ask("alias.example.com.")
+        assert (outcome.rcode, [rrset.rtype for rrset in outcome.answer]) == (c.NXDOMAIN, [c.CNAME])
+
+
 def test_rebirthday_equal_questions_are_asked_once():
     # Birthday attack (2002), RebirthDay (CVE-2025-5994): many copies in flight make one guess enough.
     m = build()
@@ -127,6 +168,25 @@ def test_fragments_are_not_asked_for():
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
     assert {entry.edns for entry in m.net.log} == {1232}
     assert m.net.log[-1].tcp
+
+
+def test_an_agent_for_error_reports_is_not_told_anything():
+    # CVE-2026-55973: the longest name there is, offered as the end of another (RFC 9567 section 6.1.1).
+    agent = (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"b" * 61 + b"\0"
+
+    def script(qname, qtype, packet):
+        query = MessageView.parse(packet)
+        builder = Builder()
+        builder.start(query.id, c.QR | c.AA | c.SERVFAIL, query.qname, query.qtype)
+        builder.opt(1232, options=[(c.OPTION_REPORT_CHANNEL, agent)])
+        return builder.finish()
+
+    m = build()
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
+    assert m.ask("www.example.com.").failure is not None
+    assert m.mesh.statistics()["faults"] == 0
+    assert {names.is_subdomain(names.from_text("www.example.com."), names.from_text(entry.qname))
+            for entry in m.net.log} == {True}
 
 
 # --- work without end -------------------------------------------------------------------------------------------------
@@ -169,12 +229,14 @@ def test_letter_case_games_end():
     # CVE-2026-5950 once more: a reply that never fits leads to TCP once, and not back.
     def script(qname, qtype, packet):
         made = reply(packet, [f"{qname} 60 A 192.0.2.80"])
-        return made[:12] + made[12:].replace(b"xample", b"XaMpLe").replace(b"XAMPLE", b"xample")
+        return made[:13] + made[13:16].swapcase() + made[16:]  # the "www" of the question
 
     m = build()
     m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
-    m.ask("www.example.com.")
-    assert len(m.net.log) <= 24
+    outcome = m.ask("www.example.com.")
+    assert outcome.failure is not None and outcome.failure.kind is FailureKind.MISMATCH
+    asked = [(entry.address, entry.tcp) for entry in m.net.log if entry.address.startswith("192.0.2.")]
+    assert sorted(asked) == [("192.0.2.1", False), ("192.0.2.1", True), ("192.0.2.2", False), ("192.0.2.2", True)]
 
 
 def test_dns_unchained_long_chains_between_zones_end():
@@ -210,9 +272,10 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("stale", [0, 86400])
+@pytest.mark.parametrize("stale", [0, 600, 86400])
+@pytest.mark.parametrize("age", [1000, 8000])
 @pytest.mark.parametrize("patience", [0.0, 1.8])
-def test_no_pair_of_settings_is_a_fault(policy, stale, patience):
+def test_no_pair_of_settings_is_a_fault(policy, stale, age, patience):
     # CVE-2025-40777, CVE-2026-55717: stale answers beside a policy ended the whole server.
     settings = Settings(
         dnssec=UNSIGNED, policy=POLICIES[policy],
@@ -224,14 +287,74 @@ def test_no_pair_of_settings_is_a_fault(policy, stale, patience):
         ("www.example.com.", "alias.example.com.", "none.example.com.", "www.here.", "host.here."),
         ("A", "AAAA", "PTR", "CNAME", "ANY"),
     ))
-    for name, rtype in questions:
-        m.ask(name, rtype)
+    outcomes = [m.ask(name, rtype) for name, rtype in questions]
     for address in list(m.net.hosts):
         del m.net.hosts[address]
-    m.net.sleep(m.mesh, 8000)
+    m.net.sleep(m.mesh, age)
     for _ in range(2):
-        for name, rtype in questions:
-            m.ask(name, rtype)
+        outcomes += [m.ask(name, rtype) for name, rtype in questions]
     m.net.sleep(m.mesh, 60)
     assert m.mesh.statistics()["faults"] == 0
     assert m.mesh.statistics()["running"] == 0
+    assert {type(rrset) for outcome in outcomes for rrset in outcome.answer} == {RRset}
+
+
+class Broken(Exception):
+    """A fault that a test has put in."""
+
+
+def _break(*_, **__):
+    raise Broken
+
+
+def stale_and_private(patience=1.8):
+    """Two names whose data has expired, and a policy that looks at every outcome."""
+    settings = Settings(
+        dnssec=UNSIGNED, policy=POLICIES["private"],
+        cache=CacheSettings(serve_stale=86400, serve_stale_timeout=patience),
+    )
+    m = build(settings=settings)
+    for name in ("www.example.com.", "ns1.example.com."):
+        m.ask(name)
+    m.net.sleep(m.mesh, 8000)
+    return m
+
+
+@pytest.mark.parametrize("patience", [0.0, 1.8])
+def test_a_fault_in_stale_data_costs_nothing_else(patience, monkeypatch):
+    # CVE-2025-40777, CVE-2026-55717, the second line: a fault that nobody has foreseen ends no server.
+    m = stale_and_private(patience)
+    if patience:
+        for address in ("192.0.2.1", "192.0.2.2"):
+            del m.net.hosts[address]
+    monkeypatch.setattr(mesh_module, "find_stale", _break)
+    found = [m.start(name)[1] for name in ("www.example.com.", "ns1.example.com.", "www.example.com.")]
+    m.net.run(m.mesh)
+    assert [outcomes[0].rcode for outcomes in found] == [c.SERVFAIL if patience else c.NOERROR] * 3
+    assert m.mesh.statistics()["faults"] > 0
+    assert m.mesh.statistics()["running"] == 0
+
+
+def test_a_fault_in_a_policy_shows_nothing_and_costs_nothing_else(monkeypatch):
+    m = stale_and_private()
+    right = Rewriter.apply
+
+    def apply(rewriter, outcome):
+        return _break() if names.to_text(outcome.question.qname) == "www.example.com." else right(rewriter, outcome)
+
+    monkeypatch.setattr(Rewriter, "apply", apply)
+    found = [m.start(name)[1] for name in ("www.example.com.", "ns1.example.com.", "www.example.com.")]
+    m.net.run(m.mesh)
+    m.start("www.example.com.")
+    assert [(outcomes[0].rcode, outcomes[0].answer) for outcomes in found[::2]] == [(c.SERVFAIL, [])] * 2
+    assert found[1][0].rcode == c.NOERROR
+    assert m.mesh.peek(Question(names.from_text("www.example.com."), c.A)).answer == []
+    assert m.mesh.statistics()["faults"] == 4
+
+
+def test_a_fault_while_looking_up_is_an_answer_too(monkeypatch):
+    m = stale_and_private()
+    monkeypatch.setattr(mesh_module, "find_outcome", _break)
+    outcome = m.ask("www.example.com.")
+    assert (outcome.rcode, outcome.failure.kind) == (c.SERVFAIL, FailureKind.INTERNAL)
+    assert m.mesh.statistics()["faults"] == 1

@@ -3,6 +3,8 @@
 Each test names the zones, asks, and looks both at the outcome and at the queries that the servers saw.
 """
 
+import itertools
+
 import pytest
 from support.fakenet import Link
 from support.minet import (
@@ -18,7 +20,8 @@ from support.minet import (
     standard,
 )
 
-from resolver.effects import FailureKind, TraceStep
+from resolver import limits
+from resolver.effects import FailureKind, Question, TraceStep
 from resolver.playground.authority import EdnsFault, Quirks
 from resolver.settings import ForwardZone, Settings, StubZone, replace
 from resolver.wire import consts as c
@@ -233,6 +236,78 @@ def test_a_dead_server_is_left_for_a_living_one_and_avoided_afterwards():
     assert dead <= 4
 
 
+def test_a_living_server_that_pauses_is_not_buried_beside_a_dead_one():
+    m = build(links={"192.0.2.1": Link(loss=1.0)})
+    host = m.net.hosts["192.0.2.2"]
+    # Twice a second the machine it runs on is busy with something else, for as long as three of its timeouts.
+    m.net.hosts["192.0.2.2"] = lambda packet, tcp: None if m.net.now % 0.5 < 0.15 else host(packet, tcp)
+    m.ask("www.example.com.")
+    waiting = []
+    for number in range(3000):
+        question = Question(names.from_text(f"x{number}.example.com."), c.A)
+        began = m.net.now
+        m.mesh.submit(question, on_done=lambda outcome, began=began: waiting.append((outcome.rcode, m.net.now - began)))
+        if number % 30 == 29:  # so many at once, every 150 ms
+            m.net.sleep(m.mesh, 0.15)
+    m.net.sleep(m.mesh, 10)
+    assert len(waiting) == 3000
+    assert {rcode for rcode, _ in waiting} == {c.NXDOMAIN}
+    assert max(seconds for _, seconds in waiting) < 1
+    assert not m.store.servers.is_dead(("192.0.2.2", 53))
+
+
+def test_a_question_that_is_asked_again_backs_off_though_others_are_answered():
+    m = build(standard(a192_5_6_30=[("com.", COM_ZONE.replace("example 7200 IN NS ns2.example\n", ""))]))
+    host, asked = m.net.hosts["192.0.2.1"], []
+
+    def busy(packet, tcp):
+        if b"slow" not in packet.lower():  # letters are mixed
+            return host(packet, tcp)
+        asked.append(m.net.now)
+        return host(packet, tcp) if m.net.now - asked[0] > 0.3 else None
+
+    m.net.hosts["192.0.2.1"] = busy
+    m.ask("www.example.com.")
+    _, slow = m.start("slow.example.com.")
+    for number in range(100):
+        m.start(f"x{number}.example.com.")
+        m.net.sleep(m.mesh, 0.01)
+    assert slow[0].rcode == c.NXDOMAIN
+    gaps = [later - sooner for sooner, later in itertools.pairwise(asked)]
+    assert [round(gap, 2) for gap in gaps] == [0.05, 0.1, 0.2]
+
+
+def test_no_server_uses_up_the_time_that_another_needs():
+    # Both count as dead, and only one of them is.
+    for seed in range(1, 9):
+        m = build(seed=seed)
+        for address in ("192.0.2.1", "192.0.2.2"):
+            for _ in range(20):
+                m.store.servers.note_timeout((address, 53), m.net.now)
+        m.net.hosts["192.0.2.1"] = lambda packet, tcp: None
+        assert m.ask("www.example.com.").rcode == c.NOERROR
+
+
+def test_a_server_that_comes_back_is_noticed_beside_one_that_never_failed():
+    m = build(links={"192.0.2.1": Link(loss=1.0)})
+    for number in range(50):
+        m.ask(f"x{number}.example.com.")
+    assert m.store.servers.is_dead(("192.0.2.1", 53))
+    before = len(m.net.asked("192.0.2.1"))
+    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL.default)
+    began = m.net.now
+    assert m.ask("y1.example.com.").rcode == c.NXDOMAIN
+    # Whoever pays for the probe does not pay the twelve seconds that a dead server is due.
+    assert m.net.now - began < 0.5
+    for number in range(2, 50):
+        m.ask(f"y{number}.example.com.")
+    assert len(m.net.asked("192.0.2.1")) == before + 1
+    m.net.links["192.0.2.1"].loss = 0.0
+    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL.default)
+    m.ask("z.example.com.")
+    assert not m.store.servers.is_dead(("192.0.2.1", 53))
+
+
 def test_dead_servers_fail_quickly_and_the_failure_is_kept():
     m = build(links={"192.0.2.1": Link(loss=1.0), "192.0.2.2": Link(loss=1.0)})
     begin = m.net.now
@@ -306,7 +381,8 @@ def test_addresses_of_ones_own_and_forbidden_ones_are_never_asked():
     assert not forbidden.net.asked("192.0.2.1")
 
 
-def test_a_host_without_ipv6_soon_stops_trying_it():
+def both_families():
+    """The world with IPv6 addresses of the servers of example.com. beside the IPv4 ones."""
     population = standard()
     zone = EXAMPLE_ZONE + "".join(f"ns{n} 7200 IN AAAA 2001:db8::{n}\n" for n in (1, 2))
     com = COM_ZONE + "".join(f"ns{n}.example 7200 IN AAAA 2001:db8::{n}\n" for n in (1, 2))
@@ -314,8 +390,27 @@ def test_a_host_without_ipv6_soon_stops_trying_it():
     population["192.5.6.30"] = [("com.", com)]
     for address in ("192.0.2.1", "192.0.2.2"):
         population[address] = [("example.com.", zone)]
+    return population
+
+
+def test_dead_servers_of_a_family_without_a_route_are_not_probed_before_others():
+    m = build(both_families())
+    m.ask("www.example.com.")
+    for number in (1, 2):
+        for _ in range(20):
+            m.store.servers.note_timeout((f"2001:db8::{number}", 53), m.net.now)
+    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL.default + 1)
+    for _ in range(limits.FAMILY_FAILURES.default):
+        m.mesh._context.room.note_unreachable("2001:db8::9", m.net.now)
+    before = len(m.net.log)
+    for number in range(8):
+        assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+    assert not any(":" in entry.address for entry in m.net.log[before:])
+
+
+def test_a_host_without_ipv6_soon_stops_trying_it():
     down = {f"2001:db8::{n}": Link(unreachable=True) for n in (1, 2)}
-    m = build(population, links=down)
+    m = build(both_families(), links=down)
     for number in range(100):
         assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
         m.store.servers.clear()

@@ -25,3 +25,46 @@ def test_the_next_interval_tells_how_many_were_left_out(
     now = 111.0
     complaint.say("full")
     assert [record.getMessage() for record in caplog.records] == ["full", "full (and 3 times since the last such line)"]
+
+
+def test_different_ones_do_not_hide_each_other(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    complaint = Complaint(logging.getLogger("test.complaint"), interval=10, different=2)
+    for what in "aabbcab":
+        complaint.say("%s fails", what)
+    now = 111.0
+    complaint.say("%s fails", "c")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["a fails", "b fails (and 1 times since the last such line)",
+                    "c fails (and 4 times since the last such line)"]
+
+
+def test_no_memory_to_remember_the_line_is_no_error_of_who_complains() -> None:
+    class Full(list):
+        def append(self, _line: object) -> None:
+            raise MemoryError
+
+    complaint = Complaint(logging.getLogger("resolver.test.short"), 0.0)
+    complaint._said = Full()
+    assert not complaint.say("out of it")
+
+
+def test_no_memory_for_the_line_is_no_error_of_who_complains(caplog) -> None:
+    class Short(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise MemoryError
+
+    logger = logging.getLogger("resolver.test.short")
+    complaint = Complaint(logger, 0.0)
+    short = Short()
+    logger.addFilter(short)
+    try:
+        assert not complaint.say("out of it")
+    finally:
+        logger.removeFilter(short)
+    with caplog.at_level(logging.WARNING):
+        assert complaint.say("again")
+    assert [record.getMessage() for record in caplog.records] == ["again (and 1 times since the last such line)"]

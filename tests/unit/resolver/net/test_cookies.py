@@ -148,6 +148,17 @@ def test_a_miss_is_answered_with_a_cookie() -> None:
     assert jar(SECRET).is_good(cookie, CLIENT[0], parts.clock.real)
 
 
+def test_the_cookie_of_a_cold_query_is_counted_once() -> None:
+    parts = Parts(cookie_secrets=(SECRET,))
+    cookie = cookie_in(parts.answer(ask(), positive()))
+    assert cookie is not None
+    counted = {"cookies_first": 1, "cookies_good": 0, "cookies_bad": 0, "cookies_demanded": 0}
+    assert parts.fast.cookies is not None
+    assert parts.fast.cookies.statistics() == counted
+    parts.answer(ask(cookie, qtype=c.AAAA), positive())
+    assert parts.fast.cookies.statistics() == counted | {"cookies_good": 1}
+
+
 def test_a_hit_with_a_cookie_stays_in_c() -> None:
     parts = warm(cookie_secrets=(SECRET,))
     view = fast(parts, ask())

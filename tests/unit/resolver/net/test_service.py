@@ -317,6 +317,20 @@ def test_strangers_are_refused_with_a_reason() -> None:
     assert parts.service.refused == 2
 
 
+@pytest.mark.parametrize("head", [
+    pytest.param(b"PROXY UDP4 127.0.0.1 127.0.0.1 40000 53\r\n", id="version 1"),
+    pytest.param(b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\x7f\0\0\1\x7f\0\0\1\x9c\x40\0\x35", id="version 2"),
+])
+@pytest.mark.parametrize("host", ["192.0.2.1", CLIENT[0]])
+def test_an_address_claimed_in_front_of_a_query_is_not_believed(head: bytes, host: str) -> None:
+    """CVE-2026-54478: nothing is read behind a header of the PROXY protocol, by whomever it was sent."""
+    parts = Parts()
+    parts.ask(head + query(), peer=(host, 5))
+    assert parts.mesh.tickets == []
+    assert parts.sink.last.rcode == (c.NOTIMP if host == CLIENT[0] else c.REFUSED)
+    assert len(parts.sink.packets[0] or b"") == 12
+
+
 def test_unwelcome_clients_get_silence() -> None:
     parts = guarded(drop=("127.0.0.0/8",), allow=())
     for packet in (query(), query(flags=4 << 11), b"junk"):
@@ -428,12 +442,14 @@ def test_identifier_of_its_own_in_octets() -> None:
 
 def test_option_flood_repeated_options_are_answered_once() -> None:
     # CVE-2026-41292, CVE-2026-42944: one of each goes out, however many came in.
-    flood = [(c.OPTION_NSID, b""), (c.OPTION_KEEPALIVE, b"")] * 30
+    flood = [(c.OPTION_NSID, b""), (c.OPTION_KEEPALIVE, b""), (c.OPTION_COOKIE, b"clients!")] * 10
     parts = Parts(identity="here")
     sink = Sink(stream=True)
     view = parts.answer(query(options=flood), positive(), sink=sink)
     assert view.edns is not None
-    assert sorted(code for code, _ in view.edns.options) == [c.OPTION_NSID, c.OPTION_KEEPALIVE]
+    assert sorted(code for code, _ in view.edns.options) == [c.OPTION_NSID, c.OPTION_COOKIE, c.OPTION_KEEPALIVE]
+    assert parts.fast.cookies is not None
+    assert parts.fast.cookies.statistics()["cookies_first"] == 1
 
 
 def test_keepalive_on_streams_only() -> None:
@@ -468,9 +484,59 @@ def test_repeated_question_waits_for_the_reply_under_way() -> None:
     assert len(parts.mesh.tickets) == 3
 
 
+def test_a_reply_for_which_there_is_no_memory_ends_the_connection() -> None:
+    class Full:
+        def put(self, *_answer: Any, **_options: Any) -> None:
+            raise MemoryError
+
+    parts, sink = Parts(), Sink(stream=True)
+    parts.service._answers = Full()  # type: ignore[assignment]
+    parts.ask(query(), sink=sink)
+    with pytest.raises(MemoryError):
+        parts.mesh.finish(positive())
+    assert sink.aborted and sink.packets == [] and parts.service.waiting == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("where", ["before", "begun", "after", "told"])
+def test_a_query_for_which_there_is_no_memory_keeps_no_place(where: str, stream: bool) -> None:
+    parts = Parts(pending_queries=16, pending_per_client=1, pending_per_proven_client=1)
+    submit, tell = parts.mesh.submit, parts.service._submitted
+
+    def short(question: Question, *, cd: bool = False, on_done: Any) -> Any:
+        if where == "before":
+            raise MemoryError
+        ticket = submit(question, cd=cd, on_done=on_done)
+        if where == "after":
+            parts.mesh.finish(positive())
+        if where != "told":
+            raise MemoryError
+        return ticket
+
+    def fail() -> None:
+        raise MemoryError
+
+    parts.mesh.submit = short  # type: ignore[method-assign]
+    parts.service._submitted = fail if where == "told" else tell
+    sink = Sink(stream=stream)
+    with pytest.raises(MemoryError):
+        parts.ask(query(), sink=sink)
+    assert parts.service.waiting == 0
+    assert len(parts.mesh.cancelled) == (where == "told")
+    told = len(sink.packets)
+    if where == "begun":
+        parts.mesh.finish(positive())  # the mesh goes on, and nobody waits for it
+    assert len(sink.packets) == told
+    parts.mesh.submit, parts.service._submitted = submit, tell  # type: ignore[method-assign]
+    parts.ask(query(qtype=c.AAAA), sink=sink)
+    assert parts.service.waiting == 1 and parts.service.joined == 0 and parts.service.overflowed == 0
+    parts.mesh.finish(positive())
+    assert parts.service.waiting == 0
+
+
 @pytest.mark.parametrize(("overflow", "expected"), [("servfail", c.SERVFAIL), ("drop", None)])
 def test_too_many_waiting_queries(overflow: str, expected: int | None) -> None:
-    parts = Parts(pending_queries=16, overflow=overflow)
+    parts = Parts(pending_queries=16, pending_network_share=100, overflow=overflow)
     for n in range(20):
         parts.ask(query(identity=n))
     assert parts.service.waiting == 16
@@ -491,6 +557,56 @@ def test_dnsbomb_one_client_cannot_take_every_place() -> None:
         parts.ask(query(identity=n), peer=("127.0.0.2", 9))
     assert parts.service.waiting == 6
     assert parts.service.overflowed == 4
+
+
+@pytest.mark.parametrize(
+    ("near", "far"),
+    [
+        ([f"192.0.2.{n}" for n in range(20)], "192.0.3.1"),
+        ([f"2001:db8:0:{n:x}::{n + 1:x}" for n in range(20)], "2001:db8:0:100::1"),
+        ([f"fe80::{n + 1:x}%eth{n}" for n in range(20)], "2001:db8::1"),
+        ([f"::ffff:192.0.2.{n}" for n in range(20)], "::ffff:192.0.3.1"),
+    ],
+    ids=["IPv4", "IPv6", "link-local", "mapped"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_network_cannot_take_every_place(near: list[str], far: str, stream: bool) -> None:
+    anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0", "::/0")))
+    parts = Parts(anybody, pending_queries=16, pending_network_share=50)
+    for n, host in enumerate(near):
+        parts.ask(query(identity=n), peer=(host, 9), sink=Sink(stream=stream))
+    assert (parts.service.waiting, parts.service.overflowed) == (8, 12)
+    parts.ask(query(), peer=(far, 9), sink=Sink(stream=stream))
+    assert parts.service.waiting == 9
+    for _ in range(9):
+        parts.mesh.finish(positive())
+    for n, host in enumerate(near):
+        parts.ask(query(identity=100 + n, qtype=c.AAAA), peer=(host, 9), sink=Sink(stream=stream))
+    assert parts.service.waiting == 8, "places are given back to their network"
+
+
+def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> None:
+    parts = Parts(
+        pending_queries=16, pending_per_client=3, pending_per_proven_client=2, pending_network_share=100
+    )
+    forged = c.OPTION_COOKIE, b"clients!" + bytes(16)
+    for n in range(50):
+        parts.ask(query(identity=n, options=[forged] if n % 2 else []))  # in the client's name
+        parts.ask(query(identity=n), peer=(f"127.0.1.{n}", 9))
+    assert (parts.service.waiting, parts.service.overflowed) == (16, 84)
+    jar = parts.fast.cookies
+    assert jar is not None
+    good = c.OPTION_COOKIE, jar.answer(b"clients!", CLIENT[0], parts.clock.real)
+    for n in range(3):
+        parts.ask(query(identity=100 + n, options=[good]))
+    assert parts.service.statistics()["waiting_proven"] == 2, "not without bounds either"
+    parts.ask(query(identity=200, options=[good]), peer=("127.0.0.9", 9))
+    assert parts.service.statistics()["waiting_proven"] == 2, "another's cookie proves nothing"
+    parts.ask(query(identity=201), peer=("127.0.0.9", 9), sink=Sink(stream=True))
+    assert parts.service.statistics()["waiting_proven"] == 3, "nobody forges a TCP connection"
+    for _ in range(19):
+        parts.mesh.finish(positive())
+    assert (parts.service.waiting, parts.service.statistics()["waiting_proven"]) == (0, 0)
 
 
 def test_dnsbomb_answers_that_come_too_late_are_not_sent() -> None:

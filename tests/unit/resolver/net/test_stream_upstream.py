@@ -2,10 +2,9 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Coroutine
 
 import pytest
-from support.upstream_peers import Collector, StreamPeer, ask_for, echo, open_descriptors
+from support.upstream_peers import Collector, StreamPeer, ask_for, echo, play
 
 from resolver.effects import Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
@@ -14,18 +13,6 @@ from resolver.net.upstream import Upstream
 from resolver.settings import IterationSettings
 
 SHORT = 0.05
-
-
-def play(body: Callable[[], Coroutine[None, None, None]]) -> None:
-    """Run one test body; every descriptor it opened must be gone afterwards."""
-    async def checked() -> None:
-        before = open_descriptors()
-        await body()
-        for _ in range(4):
-            await asyncio.sleep(0)
-        assert open_descriptors() == before
-
-    asyncio.run(checked())
 
 
 def make(**options: object) -> StreamUpstream:

@@ -36,7 +36,7 @@ class Checker:
 
 
 def build(
-    chain: Nsec3 | None = None, *, aggressive: bool = True, negative: tuple[str, ...] = (), stub: bool = False,
+    chain: Nsec3 | None = None, *, aggressive: bool = True, negative: tuple[str, ...] = (), stub: str = "",
     zone: str = ZONE,
 ) -> minet.Minet:
     """A root and ``example.``, signed; ``cut.example.`` unsigned on the same server."""
@@ -49,12 +49,12 @@ def build(
     settings = Settings(
         dnssec=DnssecSettings(trust_anchors=(root.anchor(),), negative_anchors=negative),
         cache=replace(CacheSettings(), aggressive_nsec=aggressive),
-        stub=(StubZone("beta.example.", (STUB,)),) if stub else (),
+        stub=(StubZone(stub, (STUB,)),) if stub else (),
     )
     population = {
         minet.ROOT_ADDRESS: [(".", sign_zone(".", text, [root]))],
         SERVER: [("example.", sign_zone("example.", zone, [key], nsec3=chain)), ("cut.example.", CUT)],
-        STUB: [("beta.example.", CUT.replace("192.0.2.53", STUB).replace("192.0.2.9\n", "192.0.2.3\n"))],
+        STUB: [(stub or "beta.example.", CUT.replace("192.0.2.53", STUB).replace("192.0.2.9\n", "192.0.2.3\n"))],
     }
     return minet.build(population, settings=settings, crypto=Checker(), qname_minimisation=False)
 
@@ -185,17 +185,56 @@ def test_opt_out_denies_no_name() -> None:
 @CHAINS
 def test_configured_zone_is_not_denied_by_the_public_tree(chain: Nsec3 | None) -> None:
     """CVE-2026-44687: the public ``example.`` proves that ``beta.example.`` does not exist; the stub zone has it."""
-    m = build(chain, stub=True, negative=("beta.example.",))
+    m = build(chain, stub="beta.example.", negative=("beta.example.",))
     m.ask("bet.example.")
     m.ask("betb.example.")
     assert minet.addresses(m.ask("www.beta.example.")) == ["192.0.2.3"]
 
 
-def test_stub_zone_without_negative_anchor_is_asked_too() -> None:
-    m = build(stub=True)
-    m.ask("bet.example.")
+@CHAINS
+def test_stub_zone_without_negative_anchor_is_asked_too(chain: Nsec3 | None) -> None:
+    """The anchors know no border here: that of the configuration has to do."""
+    m = build(chain, stub="beta.example.")
+    for number in range(12):
+        m.ask(f"bet{number}.example.")
+    assert not m.net.asked(STUB)
     m.ask("www.beta.example.")
     assert m.net.asked(STUB)
+
+
+@CHAINS
+def test_nxdomain_above_a_stub_zone_ends_at_its_border(chain: Nsec3 | None) -> None:
+    """CVE-2026-44687: RFC 8020 has nothing to say about zones of the configuration, wherever in the tree they are."""
+    m = build(chain, stub="deep.beta.example.")
+    assert m.ask("beta.example.").rcode == c.NXDOMAIN
+    m.store.denials.clear()
+    ask_quietly(m, "shallow.beta.example.")
+    m.ask("www.deep.beta.example.")
+    assert m.net.asked(STUB)
+
+
+@CHAINS
+@pytest.mark.parametrize(("name", "negative"), [("beta.example.", ("beta.example.",)), ("www.beta.example.", ())])
+def test_parent_asked_for_ds_does_not_deny_a_stub_zone(
+    chain: Nsec3 | None, name: str, negative: tuple[str, ...]
+) -> None:
+    """CVE-2026-44687: anybody may ask for the DS of a zone that only the configuration knows; the parent has none."""
+    m = build(chain, stub="beta.example.", negative=negative)
+    assert m.ask("beta.example.", "DS").rcode == c.NXDOMAIN
+    assert m.ask(name, "A").rcode == (c.NOERROR if negative else c.SERVFAIL)
+    assert m.net.asked(STUB)
+
+
+@CHAINS
+def test_dname_above_a_stub_zone_ends_at_its_border(chain: Nsec3 | None) -> None:
+    """A verified DNAME stands for its whole subtree, but not for what the configuration has put there."""
+    zone = ZONE + "gone 300 DNAME wild\n"
+    m = build(chain, stub="beta.gone.example.", negative=("beta.gone.example.",), zone=zone)
+    assert minet.addresses(m.ask("a.gone.example.")) == ["192.0.2.7"]
+    assert minet.addresses(m.ask("www.beta.gone.example.")) == ["192.0.2.3"]
+    before = len(m.net.log)
+    assert minet.addresses(m.ask("a.gone.example.")) == ["192.0.2.7"]
+    assert len(m.net.log) == before
 
 
 def test_negative_anchor_below_the_zone() -> None:

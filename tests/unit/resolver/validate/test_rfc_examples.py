@@ -47,8 +47,16 @@ def judged(example: Example, qname: str, qtype: str, **options: bool) -> Judgeme
         ("example.", "DNSKEY", SECURE, c.NOERROR),
         ("example.", "NS", SECURE, c.NOERROR),
         ("ai.example.", "A", SECURE, c.NOERROR),
+        ("ai.example.", "AAAA", SECURE, c.NOERROR),
+        ("x.w.example.", "MX", SECURE, c.NOERROR),  # B.1
+        ("xx.example.", "A", SECURE, c.NOERROR),  # and the sets of its additional section
+        ("xx.example.", "AAAA", SECURE, c.NOERROR),
+        ("ns1.example.", "A", SECURE, c.NOERROR),
+        ("ns2.example.", "A", SECURE, c.NOERROR),
         ("ml.example.", "A", SECURE, c.NXDOMAIN),  # B.2
         ("ns1.example.", "MX", SECURE, c.NOERROR),  # B.3
+        ("a.example.", "DS", SECURE, c.NOERROR),  # the DS set in the referral of B.4
+        ("mc.a.example.", "MX", BOGUS, c.NOERROR),  # the keys that it demands are not printed: nothing without them
         ("b.example.", "DS", SECURE, c.NOERROR),  # the proof in the referral of B.5
         ("mc.b.example.", "MX", INSECURE, c.NOERROR),  # and what it leads to
         ("a.z.w.example.", "MX", SECURE, c.NOERROR),  # B.6

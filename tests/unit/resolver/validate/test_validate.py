@@ -16,10 +16,12 @@ from support.signing import (
 )
 from support.tree import Tree
 
+from resolver.validate import chain as chains
 from resolver.validate import nsec3
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.rrset import RRset
 
 SOA = "@ 3600 SOA ns.example. host.example. 1 7200 3600 86400 300\n"
 CHILD = (
@@ -293,6 +295,52 @@ def test_hashes_of_one_reply_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert got.verdict is Verdict.BOGUS
     assert "too many NSEC3 hashes" in got.text
     assert len(set(calls)) < 50
+
+
+@pytest.mark.parametrize("form", [None, Nsec3()], ids=["nsec", "nsec3"])
+def test_sets_that_come_with_every_denial_are_checked_once(form: Nsec3 | None) -> None:
+    tree = build(chain=form)
+    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+    first = tree.checks
+    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+    # This tree keeps nothing, so each set has the chain climbed anew: two DNSKEY sets and the DS between them.
+    # Here a denial is three sets, SOA and two proofs.
+    assert (first, tree.checks - first) == (3 * 4, 3 * 3)
+
+
+def test_a_signature_checked_before_still_has_its_time() -> None:
+    tree = build()
+    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+    context = tree.now
+    tree.now = EXPIRATION + 1
+    assert tree.judge("nope.example.", c.A).ede == c.EDE_SIGNATURE_EXPIRED
+    tree.now = context
+    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+
+
+def test_a_signature_checked_before_is_not_good_for_other_data() -> None:
+    tree = build()
+    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+
+    def alter(question, view, answer, authority):
+        changed = [
+            RRset(r.name, r.rtype, r.ttl, [r.rdata(0)[:-1] + b"\0"], sigs=list(r.sigs()))
+            if r.rtype == c.SOA else r for r in authority
+        ]
+        return view.rcode, answer, changed
+
+    tree.edit = alter
+    got = tree.judge("nope.example.", c.A)
+    assert got.verdict is Verdict.BOGUS
+    assert "SOA: the signature by key" in got.text
+
+
+def test_signatures_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chains, "KNOWN_SIGNATURES", 2)
+    tree = build()
+    for name in ("nope.example.", "x.wild.example.", "a.nope.example.", "zz.example."):
+        assert tree.judge(name, c.TXT).verdict is Verdict.SECURE
+    assert len(tree.validator.chain._known) == 2
 
 
 def test_keytrap_is_bounded() -> None:

@@ -1,5 +1,7 @@
 """The builder's limits: whole sets or nothing, room for OPT, truncation, padding, and compression both ways."""
 
+import random
+
 import dns.message
 import pytest
 
@@ -181,6 +183,34 @@ def test_large_messages() -> None:
     assert 200 < len(written) < 400
     assert MessageView.parse(builder.finish()).answer == written
     assert len(dns.message.from_wire(builder.finish()).answer) == len(written)
+
+
+# In front of "ex." each of these labels leaves the hash of the suffix as it was, so all names made of them collide.
+COLLIDING = (
+    b"6\x14\x01\x9fa", b"\x1b+\x01,\xc0", b")\xe1\x039\x15", b"rp\x03\x85\xcd", b"\xfb\xc8\x04 \x08", b"d_\x04(\x0e",
+)
+
+
+@pytest.mark.parametrize("crafted", [False, True])
+def test_names_made_to_collide_end_compression_and_not_the_server(crafted: bool) -> None:
+    """CVE-2024-8508: each vain comparison walks a whole name, and a message has room for a million of them."""
+    labels = COLLIDING if crafted else (b"alpha", b"bravo", b"delta", b"gamma", b"omega", b"sigma")
+    rng = random.Random(1)
+    exchanges = [b"".join(b"\5" + rng.choice(labels) for _ in range(40)) + b"\2ex\0" for _ in range(80)]
+    last = name.from_text("ex")
+    builder = Builder()
+    builder.start(1, c.QR, last, c.MX)
+    sets = [RRset(last, c.MX, 5, [i.to_bytes(2, "big") + exchange for i, exchange in enumerate(exchanges)])]
+    assert builder.add(c.ANSWER, sets[0])
+    before = builder.size
+    sets.append(RRset(last, c.TXT, 5, [b"\1x"]))
+    assert builder.add(c.ANSWER, sets[1])
+    assert builder.size - before == (len(last) if crafted else 2) + 10 + 2
+    assert MessageView.parse(builder.finish()).answer == sets
+    builder.start(1, c.QR, last, c.TXT)
+    before = builder.size
+    assert builder.add(c.ANSWER, sets[1])
+    assert builder.size - before == 2 + 10 + 2, "the next message begins anew"
 
 
 # --- small messages -----------------------------------------------------------------------------------------------

@@ -143,6 +143,15 @@ def test_unknown_label_types(byte: int) -> None:
     assert "label type" in reason(reply(record(bytes((byte, 0)), c.A, bytes(4))))
 
 
+def test_nothing_behind_the_end_is_looked_at() -> None:
+    # the length of a label is held against what is there before anything else
+    long = (b"\x3f" + b"a" * 63) * 3 + b"\x3f"
+    assert "ends" in reason(header(1) + long)
+    assert "ends" in reason(header(1) + EXAMPLE[:-1] + b"\xc0")
+    assert "past the end of its rdata" in reason(reply(record(AT_QNAME, c.NS, long)) + b"a" * 63 + b"\0")
+    assert "past the end of its rdata" in reason(reply(record(AT_QNAME, c.NS, b"\2ns")) + b"\x80")
+
+
 def test_name_in_rdata_must_end_there() -> None:
     assert "past the end of its rdata" in reason(reply(record(AT_QNAME, c.NS, b"\2ns", length=3) + b"\0"))
     assert "past the end of its rdata" in reason(reply(record(AT_QNAME, c.NS, b"\2ns\xc0", length=4)) + b"\0")
@@ -348,22 +357,30 @@ def test_caps() -> None:
     assert "in one message" in reason(header(0, many) + record(b"\0", 65280, b"") * many)
 
 
-def test_compression_that_blows_up() -> None:
+@pytest.mark.parametrize("rtype", [c.MX, c.RRSIG])
+def test_compression_that_blows_up(rtype: int) -> None:
     long = (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"b" * 61 + b"\0"
-    packet = (
-        header(1, 400)
-        + question(long)
-        + b"".join(record(AT_QNAME, c.MX, i.to_bytes(2, "big") + AT_QNAME) for i in range(400))
-    )
-    assert "written out" in reason(packet)
+    front = {c.MX: b"", c.RRSIG: c.A.to_bytes(2, "big") + bytes(14)}[rtype]
+    tail = {c.MX: b"", c.RRSIG: b"s"}[rtype]
+    count = limits.RRSET_BYTES.default // (len(front) + 2 + len(long) + len(tail) + 2)
+
+    def packet(number: int) -> bytes:
+        rdatas = [front + i.to_bytes(2, "big") + AT_QNAME + tail for i in range(number)]
+        records = [record(AT_QNAME, c.A, bytes(4)), *(record(AT_QNAME, rtype, rdata) for rdata in rdatas)]
+        return header(1, len(records)) + question(long) + b"".join(records)
+
+    sets = MessageView.parse(packet(count)).answer
+    assert sum(len(one) + one.sig_len for one in sets) == count + 1
+    assert "written out" in reason(packet(count + 1))
 
 
 def test_many_owners_stay_linear() -> None:
     count = limits.MESSAGE_RECORDS.default
-    owners = [bytes((4,)) + b"%04x" % i + b"\0" for i in range(3000)]
-    packet = header(0, 3000) + b"".join(record(owner, 65280, b"") for owner in owners)
-    assert count >= 3000
-    assert [r.name for r in MessageView.parse(packet).answer] == owners
+    owners = [bytes((3,)) + b"%03x" % i + b"\0" for i in range(count)]
+    view = MessageView.parse(header(0, count) + b"".join(record(owner, 65280, b"") for owner in owners))
+    assert [r.name for r in view.answer] == owners
+    # half of the slots are free: two or three looks for each record, where comparing all with all takes thousands
+    assert count <= view.probes < 8 * count
 
 
 # --- OPT ----------------------------------------------------------------------------------------------------------

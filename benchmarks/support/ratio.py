@@ -32,6 +32,10 @@ class Contender:
     cpu: Callable[[], float] = time.process_time
     batch: int = 1
     """Operations come in batches of this many; `run` gets multiples of it."""
+    count: int = 0
+    """Operations of one slice, where none can be done twice; 0: as many as fill a slice."""
+    measure: Callable[[], float] | None = None
+    """Where the load and not we decide how many operations fill a slice: the CPU seconds an operation of one slice."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def _calibrate(contender: Contender) -> int:
 
 
 def _slice(contender: Contender, count: int) -> float:
+    if contender.measure is not None:
+        return contender.measure()
     before = contender.cpu()
     contender.run(count)
     return (contender.cpu() - before) / count
@@ -82,7 +88,7 @@ def _slice(contender: Contender, count: int) -> float:
 
 def compare(ours: Contender, base: Contender, *, rounds: int = ROUNDS) -> Ratio:
     """Measure both and return base / ours. Takes about ``4 * rounds * SLICE_SECONDS`` seconds of wall time."""
-    our_count, base_count = _calibrate(ours), _calibrate(base)
+    our_count, base_count = ours.count or _calibrate(ours), base.count or _calibrate(base)
     ratios, our_costs, base_costs = [], [], []
     for _ in range(rounds):
         a1 = _slice(ours, our_count)

@@ -1,0 +1,134 @@
+"""Our daemon and Unbound before the same cold world, and a client that asks each of them names it has not seen.
+
+Both get the same names in the same order, each once; an operation is one question from the packet to the answer, and
+its cost is what the resolver's process spends. The client looks at every answer: a resolver that fails fast is not
+fast. One answer in `FAILED_PART` may be wrong, since a busy machine may let a name server wait for longer than a
+resolver has patience with it.
+"""
+
+import contextlib
+import json
+import socket
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from cold_world import ColdWorld
+from ratio import Contender, cpu_of
+from resolver_servers import ask, free_port, running, unbound_with
+
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.consts import AD, NOERROR, RD, A
+
+DEPTH = 32
+PATIENCE = 5.0
+FAILED_PART = 50
+
+
+@contextlib.contextmanager
+def cold_resolverd(world: ColdWorld) -> Iterator[tuple[int, int, Path]]:
+    """(pid, port, control socket) of our daemon with an empty cache."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="bench-cold-") as folder:
+        control = Path(folder) / "control"
+        config = Path(folder) / "resolverd.toml"
+        dnssec = f'trust-anchors-file = "{world.folder}/root.ds"' if world.anchors else "enabled = false"
+        config.write_text(f"""
+root-hints-file = "{world.hints}"
+[server]
+listen = ["127.0.0.1:{port}"]
+workers = 1
+[iteration]
+do-ip6 = false
+do-not-query-localhost = false
+[policy]
+special-names = false
+[dnssec]
+{dnssec}
+[control]
+socket = "{control}"
+[log]
+level = "error"
+""")
+        with running([sys.executable, "-m", "resolver.daemon", "--config", str(config)], port, first(world)) as pid:
+            yield pid, port, control
+
+
+def cold_unbound(world: ColdWorld) -> contextlib.AbstractContextManager[tuple[int, int]]:
+    """(pid, port) of an Unbound with an empty cache and room for as much as we have."""
+    options = [
+        "do-ip6: no",
+        "outgoing-range: 4096",
+        "num-queries-per-thread: 2048",
+        "msg-cache-size: 64m",
+        "rrset-cache-size: 128m",
+        "key-cache-size: 64m",
+        "infra-cache-numhosts: 20000",
+        "trust-anchor-signaling: no",
+        "root-key-sentinel: no",
+        f'root-hints: "{world.hints}"',
+        f'module-config: "{"validator iterator" if world.anchors else "iterator"}"',
+    ]
+    if world.anchors:
+        options.append(f'trust-anchor-file: "{world.folder}/root.ds"')
+    return unbound_with(options, names_to_answer=first(world))
+
+
+def first(world: ColdWorld) -> tuple[str, ...]:
+    """What is asked until it is answered: the servers of all top-level domains, and no name that is measured."""
+    return tuple(f"ns1.{origin}" for origin in dict.fromkeys(z.split(".", 1)[1] for z in (*world.zones, *world.big)))
+
+
+@contextlib.contextmanager
+def cold(
+    name: str, pid: int, port: int, texts: Iterable[str], *, count: int, rcode: int = NOERROR, validated: bool = False,
+    known: Iterable[str] = (),
+) -> Iterator[Contender]:
+    """A contender: one operation is the answer to a name of `texts`, `DEPTH` under way at a time.
+
+    `known` zones are asked for their own server first. Answers have to have `rcode` and, when `validated`, AD.
+    """
+    for origin in known:
+        assert ask(port, make_query(1, names.from_text(f"ns1.{origin}"), A), timeout=PATIENCE) is not None
+    flags = RD | (AD if validated else 0)  # RFC 6840 section 5.7: without DO and its larger answers
+    supply = iter(texts)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(("127.0.0.1", port))
+
+        def run(wanted: int) -> None:
+            queries = [make_query(n, names.from_text(text), A, flags=flags)
+                       for n, text in enumerate(islice(supply, wanted))]
+            assert len(queries) == wanted, "the world has too few names for this benchmark"
+            wrong = 0
+            for query in queries[:DEPTH]:
+                sock.send(query)
+            for upcoming in (*queries[DEPTH:], *[None] * min(DEPTH, wanted)):
+                reply = sock.recv(4096)
+                wrong += reply[3] & 15 != rcode or (validated and not reply[3] & AD)
+                if upcoming is not None:
+                    sock.send(upcoming)
+            assert wrong <= wanted // FAILED_PART, f"{name}: {wrong} of {wanted} answers are not what they should be"
+
+        yield Contender(name, run, cpu_of(pid), count=count)
+
+
+def counters(control: Path) -> tuple[int, int]:
+    """Queries sent upstream and signatures checked by our daemon so far."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(control))
+        sock.sendall(json.dumps({"command": "statistics"}).encode() + b"\n")
+        sock.shutdown(socket.SHUT_WR)
+        with sock.makefile("rb") as replies:
+            found = json.loads(replies.readline())["result"]
+    return found["mesh"]["upstream"], found["crypto"]["checks"]
+
+
+def start_cpu(world: ColdWorld) -> float:
+    """CPU time of our daemon from the start of its process to its first answers from the world, in seconds."""
+    with cold_resolverd(world) as (pid, _port, _control):
+        return cpu_of(pid)()

@@ -1,0 +1,64 @@
+"""What the servers for administration share: a few connections at once, on the loop that serves clients.
+
+The control socket and the metrics page speak different protocols and come to their ends alike: who is one too many is
+sent away, and nobody waits for the task of a connection, so it must not leave with an exception.
+"""
+
+import abc
+import asyncio
+import socket
+
+__all__ = ["ManagementServer"]
+
+
+class ManagementServer(abc.ABC):
+    """Accepts connections and has each served by `serve`, up to a number at once.
+
+    Args:
+        connections: how many are served at once.
+        request: the most bytes of a request that are read ahead.
+    """
+
+    REFUSAL = b""  # what one connection too many is told before it is closed
+
+    def __init__(self, connections: int, request: int) -> None:
+        self._connections = connections
+        self._request = request
+        self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[None], None] = {}  # no set, see `resolver.mesh`
+
+    async def start(self, listening: socket.socket) -> None:
+        """Begin to accept on `listening`: bound, listening, non-blocking; TCP or Unix.
+
+        Raises:
+            OSError: the kernel does not let us watch it.
+        """
+        begin = asyncio.start_unix_server if listening.family == socket.AF_UNIX else asyncio.start_server
+        self._server = await begin(self._on_connection, sock=listening, limit=self._request)
+
+    def close(self) -> None:
+        """Stop accepting and end what is under way."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._open:
+            task.cancel()
+
+    async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._open) >= self._connections:
+            writer.write(self.REFUSAL)
+            writer.close()
+            return
+        try:
+            self._open[task] = None
+            await self.serve(reader, writer)
+        except asyncio.CancelledError:
+            pass  # by `close`, or with the loop: nobody waits for this task, and asyncio's streams would complain
+        finally:
+            self._open.pop(task, None)
+            writer.close()
+
+    @abc.abstractmethod
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end; errors of the network are the server's own to log."""

@@ -1,0 +1,24 @@
+# Numbers of messages and of packed records, most significant octet first (RFC 1035 section 2.3.2), inline for every room.
+#
+# Bounds are the caller's: two or four octets are read or written, whatever comes after them.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+
+cdef inline uint16_t get16(const uint8_t *p) noexcept nogil:
+    return <uint16_t>((p[0] << 8) | p[1])
+
+
+cdef inline uint32_t get32(const uint8_t *p) noexcept nogil:
+    return (<uint32_t>p[0] << 24) | (<uint32_t>p[1] << 16) | (<uint32_t>p[2] << 8) | p[3]
+
+
+cdef inline void put16(uint8_t *p, uint32_t value) noexcept nogil:
+    """Write the lower sixteen bits of `value`."""
+    p[0] = <uint8_t>(value >> 8)
+    p[1] = <uint8_t>value
+
+
+cdef inline void put32(uint8_t *p, uint32_t value) noexcept nogil:
+    put16(p, value >> 16)
+    put16(p + 2, value)

@@ -1,0 +1,83 @@
+"""A daemon whose memory limit is what it uses already: it says so in plain words, goes on, and is whole again after.
+
+RLIMIT_AS and RLIMIT_DATA make any allocation fail (systemd's MemoryMax does not), so each question that is new to the
+daemon is given up somewhere in its middle. What must hold: answers of the cache go on, no line of the log is a
+traceback, nothing turns in circles, and once there is memory again all is as before.
+"""
+
+import resource
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from support.servers import ask, free_port, run_process, wait_until
+from support.subject import RESOLVERD, daemon_environment
+
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+
+pytestmark = pytest.mark.integration
+
+SECONDS = 20
+BURST = 50
+LEAST_BURSTS, MOST_BURSTS = 10, 100
+CACHED = "www.example.playground."
+# What /proc says of the memory that each limit is about.
+USED = {resource.RLIMIT_AS: "VmSize:", resource.RLIMIT_DATA: "VmData:"}
+
+
+def used(pid: int, limit: int) -> int:
+    """Bytes that count against `limit` now."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(USED[limit]):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"no {USED[limit]} in the status of process {pid}")
+
+
+def drain(sock: socket.socket) -> int:
+    """How many replies come until none comes for a moment."""
+    count = 0
+    try:
+        while sock.recv(4096):
+            count += 1
+    except TimeoutError:
+        pass
+    return count
+
+
+@pytest.mark.parametrize("limit", [resource.RLIMIT_AS, resource.RLIMIT_DATA], ids=["RLIMIT_AS", "RLIMIT_DATA"])
+def test_shortage_of_memory_is_outlived(tmp_path: Path, limit: int) -> None:
+    port, log = free_port(), tmp_path / "log"
+
+    def answered(name: str, *, tcp: bool = False) -> bool:
+        view = ask("127.0.0.1", port, name, c.A, tcp=tcp, timeout=1.0)
+        return view is not None and view.rcode in (c.NOERROR, c.NXDOMAIN)
+
+    words = ("--playground", "--listen", f"127.0.0.1:{port}")
+    with run_process([*RESOLVERD, *words], log, env=daemon_environment()) as process:
+        wait_until(lambda: answered(CACHED), "an answer", process=process, log=log)
+        before = resource.prlimit(process.pid, limit)
+        resource.prlimit(process.pid, limit, (used(process.pid, limit), before[1]))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect(("127.0.0.1", port))
+            sock.settimeout(0.1)
+            for burst in range(MOST_BURSTS):
+                for number in range(burst * BURST, (burst + 1) * BURST):
+                    name = names.from_text(f"n{number}.{'x' * 50}.example.playground.")
+                    sock.send(make_query(number, name, c.A, do=True))
+                drain(sock)
+                assert process.poll() is None, log.read_text()
+                if burst >= LEAST_BURSTS and "out of memory" in log.read_text():
+                    break
+        wait_until(lambda: answered(CACHED), "an answer of the cache", process=process, log=log)
+        resource.prlimit(process.pid, limit, before)
+        for tcp in (False, True):
+            wait_until(lambda tcp=tcp: answered(f"fresh{int(tcp)}.example.playground.", tcp=tcp), "a new answer",
+                       process=process, log=log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    said = log.read_text()
+    assert "out of memory" in said
+    assert "Traceback" not in said and "traceback" not in said, said

@@ -1,0 +1,380 @@
+"""`run_in_executor` without an executor: calls in threads as asyncio makes them, and what the loop's own pool adds."""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import corenet
+from corenet.loop.threads import LoopThreads, Workers
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.fixture(params=[corenet.new_event_loop, asyncio.new_event_loop], ids=["corenet", "asyncio"])
+def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    one = request.param()
+    yield one
+    one.run_until_complete(one.shutdown_default_executor())
+    one.close()
+
+
+@pytest.fixture
+def ours() -> Iterator[corenet.Loop]:
+    one = corenet.new_event_loop()
+    yield one
+    if not one.is_closed():
+        one.run_until_complete(one.shutdown_default_executor())
+        one.close()
+
+
+class Gate:
+    """A call that says when it has begun and ends when it may."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, value: object = None) -> object:
+        self.begun.set()
+        assert self.open.wait(30)
+        return value
+
+
+def test_result_arguments_and_thread(loop: asyncio.AbstractEventLoop) -> None:
+    def call(a: int, b: int) -> tuple[int, str, bool]:
+        return a - b, threading.current_thread().name, threading.current_thread().daemon
+
+    assert loop.run_until_complete(loop.run_in_executor(None, call, 5, 3)) == (2, "asyncio_0", False)
+
+
+@pytest.mark.parametrize("failure", [ValueError("x"), KeyError(), asyncio.CancelledError(), TimeoutError("late")])
+def test_what_a_call_raises_is_raised(loop: asyncio.AbstractEventLoop, failure: BaseException) -> None:
+    def call() -> None:
+        raise failure
+
+    future = loop.run_in_executor(None, call)
+    loop.run_until_complete(asyncio.wait([future]))
+    with pytest.raises(type(failure)):
+        future.result()
+    assert not future.cancelled()
+
+
+def test_errors_of_the_other_kind_of_future_become_asyncios(loop: asyncio.AbstractEventLoop) -> None:
+    for theirs, expected in (
+        (concurrent.futures.CancelledError("a"), asyncio.CancelledError),
+        (concurrent.futures.InvalidStateError("b"), asyncio.InvalidStateError),
+    ):
+        def call(error: Exception = theirs) -> None:
+            raise error
+
+        future = loop.run_in_executor(None, call)
+        loop.run_until_complete(asyncio.wait([future]))
+        error = future.exception()
+        assert type(error) is expected and error.args == theirs.args
+
+
+def test_the_end_of_an_iterator_does_not_hang(ours: corenet.Loop) -> None:
+    # asyncio's future of Python 3.11 cannot be given a StopIteration, so whoever waits there waits for ever.
+    with pytest.raises(RuntimeError, match="StopIteration interacts badly") as caught:
+        ours.run_until_complete(ours.run_in_executor(None, next, iter(())))
+    assert isinstance(caught.value.__cause__, StopIteration)
+
+
+def test_the_context_is_the_threads_own(loop: asyncio.AbstractEventLoop) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+    async def main() -> tuple[str, str]:
+        variable.set("caller")
+        return await loop.run_in_executor(None, variable.get), await asyncio.to_thread(variable.get)
+
+    assert loop.run_until_complete(main()) == ("none", "caller")
+
+
+def test_cancelled_before_it_began_never_runs(loop: asyncio.AbstractEventLoop) -> None:
+    gate = Gate()
+    ran: list[str] = []
+
+    async def main() -> None:
+        if isinstance(loop, corenet.Loop):
+            one_thread(loop)
+        else:
+            loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(1))
+        first = loop.run_in_executor(None, gate, "first")
+        second = loop.run_in_executor(None, ran.append, "second")
+        third = loop.run_in_executor(None, ran.append, "third")
+        second.cancel()
+        # A future is cancelled at once, and asyncio tells the executor in the loop's next turn.
+        await asyncio.sleep(0)
+        gate.open.set()
+        assert await first == "first"
+        await third
+        assert second.cancelled()
+
+    loop.run_until_complete(main())
+    assert ran == ["third"]
+
+
+def one_thread(loop: corenet.Loop) -> LoopThreads:
+    """The loop's own pool with one thread only."""
+    pool = loop._make_threads()
+    pool._workers.most = 1
+    return pool
+
+
+def test_cancelled_while_it_runs(loop: asyncio.AbstractEventLoop) -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        future = loop.run_in_executor(None, gate)
+        while not gate.begun.is_set():
+            await asyncio.sleep(0)
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        gate.open.set()
+        assert await loop.run_in_executor(None, int) == 0
+
+    loop.run_until_complete(main())
+
+
+def test_calls_one_after_another_share_a_thread(ours: corenet.Loop) -> None:
+    async def main() -> set[str]:
+        return {await ours.run_in_executor(None, lambda: threading.current_thread().name) for _ in range(200)}
+
+    assert ours.run_until_complete(main()) == {"asyncio_0"}
+
+
+def test_as_many_threads_as_asyncio_has(ours: corenet.Loop) -> None:
+    pool = ours._make_threads()
+    standard = concurrent.futures.ThreadPoolExecutor()
+    most = standard._max_workers
+    standard.shutdown()
+    assert pool._workers.most == most == pool._max_workers
+    gates = [Gate() for _ in range(most)]
+    futures = [ours.run_in_executor(None, gate) for gate in gates]
+    late = ours.run_in_executor(None, lambda: threading.current_thread().name)
+    for gate in gates:
+        assert gate.begun.wait(30)
+    assert {thread.name for thread in pool._threads} == {f"asyncio_{number}" for number in range(most)}
+    for gate in gates:
+        gate.open.set()
+    ours.run_until_complete(asyncio.wait([*futures, late]))
+    assert late.result() in {f"asyncio_{number}" for number in range(most)}
+    assert len(pool._threads) == most
+
+
+def test_refused_when_closed_or_shut_down(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_until_complete(loop.run_in_executor(None, int))
+    loop.run_until_complete(loop.shutdown_default_executor())
+    with pytest.raises(RuntimeError, match="Executor shutdown has been called"):
+        loop.run_in_executor(None, int)
+    other = type(loop)()
+    other.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        other.run_in_executor(None, int)
+
+
+def test_coroutines_are_refused_in_debug_mode(loop: asyncio.AbstractEventLoop) -> None:
+    async def coroutine() -> None:
+        """Never called."""
+
+    loop.set_debug(True)
+    with pytest.raises(TypeError, match="coroutines cannot be used with run_in_executor"):
+        loop.run_in_executor(None, coroutine)
+
+
+def test_executors_of_others_are_used_as_they_are(loop: asyncio.AbstractEventLoop) -> None:
+    def name() -> str:
+        return threading.current_thread().name
+
+    with concurrent.futures.ThreadPoolExecutor(1, "mine") as mine:
+        assert loop.run_until_complete(loop.run_in_executor(mine, name)) == "mine_0"
+        loop.run_until_complete(loop.run_in_executor(None, int))
+        loop.set_default_executor(mine)
+        assert loop.run_until_complete(loop.run_in_executor(None, name)) == "mine_0"
+
+
+def test_the_pool_is_an_executor(ours: corenet.Loop) -> None:
+    ours.run_until_complete(ours.run_in_executor(None, int))
+    pool = ours._default_executor
+    assert isinstance(pool, concurrent.futures.ThreadPoolExecutor)
+    assert pool.submit(int, "11", base=2).result(30) == 3
+    assert list(pool.map(abs, [-1, -2])) == [1, 2]
+    with pytest.raises(ValueError, match="invalid literal"):
+        pool.submit(int, "x").result(30)
+    other = corenet.new_event_loop()
+    other.set_default_executor(pool)
+    assert other.run_until_complete(other.run_in_executor(None, abs, -3)) == 3
+    other.close()
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        pool.submit(int)
+
+
+def test_shut_down_with_calls_that_have_not_begun(ours: corenet.Loop) -> None:
+    pool = one_thread(ours)
+    gate = Gate()
+    running = ours.run_in_executor(None, gate, 1)
+    waiting = ours.run_in_executor(None, abs, -1)
+    foreign = pool.submit(abs, -1)
+    assert gate.begun.wait(30)
+    pool.shutdown(wait=False, cancel_futures=True)
+    gate.open.set()
+    pool.shutdown()
+    ours.run_until_complete(asyncio.wait([running, waiting]))
+    assert running.result() == 1 and waiting.cancelled() and foreign.cancelled()
+
+
+def test_shut_down_makes_the_calls_that_wait(ours: corenet.Loop) -> None:
+    pool = one_thread(ours)
+    gate = Gate()
+    futures = [ours.run_in_executor(None, gate, 0), *(ours.run_in_executor(None, abs, -i) for i in range(1, 20))]
+    pool.shutdown(wait=False)
+    gate.open.set()
+    assert ours.run_until_complete(asyncio.gather(*futures)) == list(range(20))
+
+
+def test_a_result_for_a_closed_loop_is_dropped() -> None:
+    loop = corenet.new_event_loop()
+    gate = Gate()
+    pool = loop._make_threads()
+    future = loop.run_in_executor(None, gate)
+    assert gate.begun.wait(30)
+    loop.close()
+    gate.open.set()
+    pool.shutdown()
+    assert not future.done()
+
+
+def test_a_result_that_cannot_be_handed_over_ends_no_thread(
+    ours: corenet.Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    tried = threading.Event()
+
+    def short(*_call: Any) -> None:
+        tried.set()
+        raise MemoryError
+
+    monkeypatch.setattr(threading, "excepthook", lambda what: told.append(what.exc_type))
+    with monkeypatch.context() as patched:
+        patched.setattr(ours, "call_soon_threadsafe", short)
+        ours.run_in_executor(None, int)
+        assert tried.wait(10)
+
+    async def main() -> int:
+        return await asyncio.wait_for(ours.run_in_executor(None, int, "7"), 10)
+
+    assert ours.run_until_complete(main()) == 7
+    assert told == [MemoryError]
+
+
+def test_a_thread_that_cannot_be_started_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    workers = Workers(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            workers.ask((None, concurrent.futures.Future(), int, ()))
+    assert not workers.threads
+    future: concurrent.futures.Future[int] = concurrent.futures.Future()
+    workers.ask((None, future, int, ("7",)))
+    assert future.result(10) == 7
+    workers.stop()
+    workers.join()
+
+
+def test_threads_end_with_a_pool_that_nobody_has() -> None:
+    pool = LoopThreads()
+    assert pool.submit(abs, -1).result(30) == 1
+    threads = list(pool._threads)
+    seen = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert seen() is None
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_thread_that_waits_keeps_nothing(ours: corenet.Loop) -> None:
+    class Thing:
+        """Something that can be seen to go."""
+
+        def fail(self) -> None:
+            raise ValueError(self)
+
+    async def main() -> "weakref.ref[Thing]":
+        thing = Thing()
+        await ours.run_in_executor(None, id, thing)
+        with pytest.raises(ValueError):
+            await ours.run_in_executor(None, thing.fail)
+        return weakref.ref(thing)
+
+    seen = ours.run_until_complete(main())
+    # The thread lets go after it has handed the result over.
+    ours.run_until_complete(ours.shutdown_default_executor())
+    gc.collect()
+    assert seen() is None
+
+
+def test_no_thread_can_be_started(ours: corenet.Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            ours.run_in_executor(None, int)
+    assert ours.run_until_complete(ours.run_in_executor(None, abs, -1)) == 1
+
+
+# Other threads are alive, which is warned of from 3.12 on: that they are is the point.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_has_threads_of_its_own(ours: corenet.Loop) -> None:
+    ours.run_until_complete(ours.run_in_executor(None, int))
+    pool = ours._default_executor
+    assert pool is not None
+    child = os.fork()
+    if child == 0:
+        # Nothing of pytest may run here.
+        try:
+            os._exit(0 if pool.submit(abs, -7).result(30) == 7 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert ours.run_until_complete(ours.run_in_executor(None, abs, -1)) == 1
+
+
+def test_workers_after_the_end_refuse() -> None:
+    workers = Workers(1)
+    workers.stop("cannot schedule new futures after interpreter shutdown")
+    with pytest.raises(RuntimeError, match="after interpreter shutdown"):
+        workers.ask((None, concurrent.futures.Future(), int, ()))
+
+
+def test_the_interpreter_ends_when_the_calls_have() -> None:
+    code = (
+        "import asyncio, corenet, sys\n"
+        "loop = corenet.new_event_loop()\n"
+        "loop.run_in_executor(None, lambda: print('made', sys.stdin.readline(), flush=True))\n"
+        "print('left', flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "left\n"
+        rest, _ = child.communicate("late\n", timeout=60)
+    assert (child.returncode, rest) == (0, "made late\n\n")

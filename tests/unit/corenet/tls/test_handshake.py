@@ -1,0 +1,186 @@
+"""TLS handshakes: refused, silent, cancelled, by server name and ALPN; and on a transport that is there already."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.tls_pair import client_context, finish, leaf, ours, server_context, tls_pair
+from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
+
+__all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
+
+Twin = Callable[[Any], Any]
+
+
+def test_certificate_error_reaches_the_caller(twin: Twin, server_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0, ssl=server_context)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await loop.create_connection(Recorder, *server.sockets[0].getsockname(), ssl=True)
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_the_peer_is_told_why_its_certificate_was_refused(ours: Twin, server_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def serve() -> str:
+            sock, _ = listener.accept()
+            try:
+                with server_context.wrap_socket(sock, server_side=True) as wrapped:
+                    wrapped.recv(1)
+            except ssl.SSLError as error:
+                return str(error.reason)
+            return "nothing"
+
+        answer = loop.run_in_executor(None, serve)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await loop.create_connection(Recorder, *listener.getsockname(), ssl=True)
+        assert "UNKNOWN_CA" in await answer
+        listener.close()
+
+    ours(main())
+
+
+def test_handshake_timeout(twin: Twin, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Recorder, "127.0.0.1", 0)
+        with pytest.raises(ConnectionAbortedError, match=r"SSL handshake is taking longer than 0\.05 seconds"):
+            await loop.create_connection(
+                Recorder,
+                *server.sockets[0].getsockname(),
+                ssl=client_context,
+                server_hostname="localhost",
+                ssl_handshake_timeout=0.05,
+            )
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_peer_ends_during_the_handshake(twin: Twin, client_context: ssl.SSLContext) -> None:
+    class Leaving(Recorder):
+        def data_received(self, data: bytes) -> None:
+            self.transport.close()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Leaving, "127.0.0.1", 0)
+        with pytest.raises(ConnectionResetError):
+            await loop.create_connection(
+                Recorder, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
+            )
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_cancelled_handshake_leaves_nothing(twin: Twin, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        factory, arrived = accepting()
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        task = asyncio.ensure_future(
+            loop.create_connection(
+                Recorder, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
+            )
+        )
+        there = await arrived
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await there.lost
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_server_name_callback(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    names: list[Any] = []
+    server_context.sni_callback = lambda _object, name, _context: names.append(name)
+
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        await finish(server, here, there)
+
+    twin(main())
+    assert names == ["localhost"]
+
+
+def test_alpn(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    server_context.set_alpn_protocols(["h2", "http/1.1"])
+    client_context.set_alpn_protocols(["http/1.1"])
+
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        for end in (there, here):
+            assert end.transport.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+        await finish(server, here, there)
+
+    twin(main())
+
+
+# --- start_tls ----------------------------------------------------------------------------------------------------
+
+
+def test_tls_in_tls(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        there, here, server = await tls_pair(server_context, client_context)
+        inner_there, inner_here = await asyncio.gather(
+            loop.start_tls(there.transport, there, server_context, server_side=True),
+            loop.start_tls(here.transport, here, client_context, server_hostname="localhost"),
+        )
+        inner_here.write(b"x" * 300_000)
+        inner_there.write(b"y" * 300_000)
+        await there.until(lambda: len(there.data) == 300_000)
+        await here.until(lambda: len(here.data) == 300_000)
+        assert inner_here.get_extra_info("peername") == here.transport.get_extra_info("peername")
+        inner_here.close()
+        await here.lost
+        await there.lost
+        assert here.events.count("lost") == there.events.count("lost") == 1
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_start_tls_on_a_transport_that_is_being_closed_returns_none(twin: Twin, client_context: ssl.SSLContext) -> None:
+    """Programs look for None, which asyncio returns there without saying so in its documents."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        there, here, server = await connected_pair()
+        here.transport.close()
+        tls = await loop.start_tls(here.transport, here, client_context, server_hostname="localhost")
+        assert tls is None
+        there.transport.close()
+        server.close()
+
+    twin(main())
+
+
+def test_start_tls_wants_a_context_and_a_transport(twin: Twin, client_context: ssl.SSLContext) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours_end, theirs, server = await connected_pair()
+        with pytest.raises(TypeError, match="sslcontext"):
+            await loop.start_tls(theirs.transport, theirs, None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="not supported by start_tls"):
+            await loop.start_tls(object(), theirs, client_context)  # type: ignore[arg-type]
+        await finish(server, ours_end, theirs)
+
+    twin(main())
