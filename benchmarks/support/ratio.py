@@ -6,6 +6,7 @@ factor of two within minutes, yet they change both sides of one interleaved roun
 drift through the round cancels. The interval is a bootstrap over the rounds with a fixed seed.
 """
 
+import math
 import random
 import statistics
 import time
@@ -103,3 +104,15 @@ def compare(ours: Contender, base: Contender, *, rounds: int = ROUNDS) -> Ratio:
     tail = int((1 - CONFIDENCE) / 2 * BOOTSTRAP_SAMPLES)
     return Ratio(statistics.median(ratios), medians[tail], medians[-1 - tail],
                  statistics.median(our_costs) * 1e6, statistics.median(base_costs) * 1e6, rounds, our_count)
+
+
+def floor_here(above_bare: float, bare: float) -> float:
+    """The ratio base / ours at which ours adds `above_bare` times less to a bare server's cost than the base does.
+
+    `bare` is base / bare server, measured on this machine. What the kernel takes is in all three, so a machine where it
+    takes more moves every ratio towards 1 and leaves this one where it is.
+    """
+    if bare <= 1:
+        return math.inf  # A server in C that is not the cheaper one says nothing, and moves no floor.
+    least = 1 / bare
+    return 1 / (least + (1 - least) / above_bare)
