@@ -57,6 +57,10 @@ SPARE_LARGEST = Limit(262_144, 64, 262_144, "bytes", "received bytes objects use
 SPARE_COUNT = Limit(32, 1, 1024, "objects", "received bytes kept for use again: a task that reads holds one each")
 SPARE_MEMORY = Limit(2_097_152, 262_144, 1 << 30, "bytes", "in all of them; what a loop keeps after a burst of data")
 SPARE_PROBES = Limit(4, 1, 64, "objects", "looked at for one that is free; each may be a cache miss")
+SPARE_IDLE = Limit(2, 1, 6, "halvings", "2: a quarter of a received object's memory may lie idle when it is used again")
+SPARE_ROOM = Limit(
+    6, 2, 12, "halvings", "6: a 64th is added to a received object, so that as much again is a short receive, the last"
+)
 TURN_FRESH = Limit(
     65_536, 4096, 1 << 30, "bytes", "from one descriptor; what they woke runs before the next: they lie in the cache"
 )

@@ -17,17 +17,27 @@ from libc.string cimport memcpy
 
 from corenet.core.sys cimport bytes_reset, sole_owner
 
-from corenet.limits import SPARE_COUNT, SPARE_LARGEST, SPARE_MEMORY, SPARE_PROBES, SPARE_SMALLEST
+from corenet.limits import (
+    SPARE_COUNT,
+    SPARE_IDLE,
+    SPARE_LARGEST,
+    SPARE_MEMORY,
+    SPARE_PROBES,
+    SPARE_ROOM,
+    SPARE_SMALLEST,
+)
 
 cdef Py_ssize_t LEAST = SPARE_SMALLEST.default
 cdef Py_ssize_t MOST = SPARE_LARGEST.default
 cdef Py_ssize_t MEMORY = SPARE_MEMORY.default
 cdef int COUNT = SPARE_COUNT.default
 cdef int PROBES = SPARE_PROBES.default
+cdef int IDLE = SPARE_IDLE.default
+cdef int ROOM = SPARE_ROOM.default
 
 
 cdef inline bint suits(const Spare *spare, Py_ssize_t length) noexcept:
-    return length <= spare.room and length > spare.room - (spare.room >> 2) and sole_owner(spare.owner)
+    return length <= spare.room and length > spare.room - (spare.room >> IDLE) and sole_owner(spare.owner)
 
 
 cdef inline int after(int place) noexcept:
@@ -82,7 +92,7 @@ cdef class Spares:
         if not LEAST <= length <= MOST:
             return PyBytes_FromStringAndSize(<const char *>data, length)
         # More than now: a receive of as much again is a short one, which tells that there is no more.
-        room = length + (length >> 6) + 1
+        room = length + (length >> ROOM) + 1
         made = PyBytes_FromStringAndSize(NULL, room)
         bytes_reset(<PyObject *>made, length)
         memcpy(PyBytes_AS_STRING(made), data, length)
