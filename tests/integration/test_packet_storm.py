@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from support.servers import ask, ask_packet, free_port, run_process, wait_until
+from support.subject import daemon_environment
 
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -26,7 +27,6 @@ CACHE_MIB = 4
 # What the interpreter's own pools, the pending queries of a full mesh and its generators may add to the cache.
 GROWTH_KIB = 48 * 1024
 BURST = 32
-ROOT_FOLDER = Path(__file__).resolve().parents[2]
 
 CONFIGURATION = f"""
 [server]
@@ -73,9 +73,8 @@ def daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     command = [sys.executable, "-m", "resolver.daemon", "-c", str(config), "--playground"]
     if hasattr(request, "param"):
         command = ["/usr/bin/prlimit", f"--nofile={request.param}:{request.param}", *command]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT_FOLDER)}
     log = tmp_path / "log"
-    with run_process(command, log, env=environment) as process:
+    with run_process(command, log, env=daemon_environment()) as process:
         running = Daemon(port, process.pid)
         wait_until(running.serves, "an answer of the daemon", process=process, log=log)
         yield running

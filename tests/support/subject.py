@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.servers import ask, can_bind, free_port, run_process, wait_until
 
+import resolver
 from resolver.playground import World
 from resolver.wire import consts as c
 
@@ -32,7 +33,8 @@ __all__ = [
 
 SUBJECT = os.environ.get("SUBJECT", "resolverd")
 RESOLVERD = (sys.executable, "-m", "resolver.daemon")
-ROOT = Path(__file__).parents[2]
+#: Where the packages under test lie: the checkout, or the folder of a debug or sanitizer build.
+PACKAGES = Path(resolver.__file__).parents[1]
 DNS_PORT = 53
 
 
@@ -115,8 +117,8 @@ def serve_playground(directory: Path, world: World, port: int) -> Iterator[None]
 
 
 def daemon_environment() -> dict[str, str]:
-    """The environment of a child that has to find this checkout's packages."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    """The environment of a child that has to find the packages under test."""
+    return {**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONUNBUFFERED": "1"}
 
 
 def resolverd_config(world: World, port: int, upstream_port: int, hints: Path, anchor: str | None = None) -> str:

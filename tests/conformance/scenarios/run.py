@@ -40,7 +40,8 @@ def command(arguments: argparse.Namespace, suite: Path) -> list[str]:
         only = suite / f"{folder.name}.txt"
     out = Path(arguments.out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    daemon = f"env PYTHONPATH={shlex.quote(str(CHECKOUT))} {shlex.quote(sys.executable)} -m resolver.daemon"
+    packages = os.environ.get("PYTHONPATH", str(CHECKOUT))
+    daemon = f"env PYTHONPATH={shlex.quote(packages)} {shlex.quote(sys.executable)} -m resolver.daemon"
     line = [
         sys.executable,
         str(suite / "run_scenarios.py"),

@@ -16,6 +16,7 @@ import pytest
 from support.keysets import DAY, HOUR, key_set
 from support.minet import Minet, build, reply, scripted
 from support.signing import ZoneKey
+from support.subject import daemon_environment
 
 from resolver.daemon import keep
 from resolver.daemon.rollover import Rollover, check
@@ -328,7 +329,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_a_whole_file(path: Path) -> None
     for turn in range(15):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path), str(one), str(two)], stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[4])},
+            env=daemon_environment(),
         )
         assert writer.stdout is not None
         writer.stdout.readline()
