@@ -26,12 +26,15 @@ from support.faulty import ANSWER, FAULTY, HEALTHY, ROOT_ADDRESS  # noqa: E402
 from support.servers import free_port, wait_until  # noqa: E402
 
 import corenet  # noqa: E402
+import resolver  # noqa: E402
 from resolver.wire import consts as c  # noqa: E402
 from resolver.wire import name as names  # noqa: E402
 from resolver.wire.build import make_query  # noqa: E402
 from resolver.wire.errors import WireError  # noqa: E402
 from resolver.wire.message import MessageView  # noqa: E402
 
+#: Where the packages under test lie: the checkout, or the folder of a debug or sanitizer build.
+PACKAGES = Path(resolver.__file__).parents[1]
 CACHE_MIB = 32
 # Beside the cache: what a worker has for itself, measured at some 45 MiB, and what thousands of waiting queries hold.
 MEMORY_MIB = 64
@@ -242,7 +245,7 @@ async def load(port: int, seconds: float, process: Process, seed: int) -> tuple[
 def soak(seconds: float, folder: Path, seed: int = 1) -> list[str]:
     """Run it; returns what is wrong, nothing when all is well."""
     port, upstream_port = free_port(), free_port(ROOT_ADDRESS)
-    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{ROOT}", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}:{PACKAGES}", "PYTHONUNBUFFERED": "1"}
     log = folder / "resolverd.log"
     upstream = subprocess.Popen([sys.executable, "-m", "support.faulty", str(upstream_port)], stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, env=environment)
