@@ -10,6 +10,8 @@ begin with an underscore.
 
 What was slow is found for nothing: a turn begins by reading the clock anyway. Which of its callbacks it was is certain
 when there was only one; else callbacks are timed one by one for a while, so that whoever does it again is known.
+
+Turns and descriptors are two jobs in one file: every shared object adds 0.1 to 0.3 ms to the import of the package.
 """
 
 import sys
