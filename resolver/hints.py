@@ -147,6 +147,10 @@ def check_anchor(text: str, where: str) -> None:
         numbers = [part for index, part in enumerate(rdata[:3]) if index != named or part.upper() not in ALGORITHMS]
         if len(rdata) < 4 or not all(part.isascii() and part.isdigit() for part in numbers):
             raise ValueError(f"{rtype} needs three numbers and then its data")
+        for index, part in enumerate(rdata[:3]):
+            largest = 255 if index else 65535
+            if part.isdigit() and int(part) > largest:
+                raise ValueError(f"{part} is more than that field holds ({largest})")
         if rtype == "DS":
             binascii.unhexlify("".join(rdata[3:]))
         else:

@@ -491,6 +491,7 @@ class DnssecSettings:
             raise ValueError("dnssec.signature_skew_min: it is larger than dnssec.signature-skew-max")
         for text in self.trust_anchors:
             hints.check_anchor(text, "dnssec.trust_anchors")
+            check_names((text.replace("(", " ").split()[0],), "dnssec.trust_anchors")
 
     @property
     def active(self) -> bool:
