@@ -227,6 +227,8 @@ class Office:
             self._host.check_reload()
         except ValueError as error:
             raise RequestError(str(error)) from None
+        except OSError as error:
+            raise RequestError(error.strerror or str(error)) from None
         os.kill(os.getppid(), signal.SIGHUP)  # the supervisor checks it too, and tells every worker
         return {}
 

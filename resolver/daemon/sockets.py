@@ -23,7 +23,11 @@ _IPV6_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
 class ListenError(OSError):
-    """An address that cannot be served; the text says why and how to go on."""
+    """An address that cannot be served; the text says why and how to go on, `endpoint` which of the settings it was."""
+
+    def __init__(self, number: int | None, text: str, *, endpoint: tuple[str, int] | None = None) -> None:
+        super().__init__(number, text)
+        self.endpoint = endpoint
 
 
 @frozen
@@ -38,7 +42,11 @@ class Endpoint:
 
     def duplicate(self) -> Self:
         """The same sockets under other descriptors, so that two owners may close them independently."""
-        return type(self)(self.address, self.port, self.wanted, self.udp.dup(), self.tcp.dup())
+        with ExitStack() as undo:
+            udp = undo.enter_context(self.udp.dup())
+            tcp = self.tcp.dup()
+            undo.pop_all()
+        return type(self)(self.address, self.port, self.wanted, udp, tcp)
 
     def close(self) -> None:
         """Close both sockets."""
@@ -70,11 +78,12 @@ def check_sources(settings: IterationSettings) -> None:
 
 
 def open_endpoints(
-    wanted: tuple[tuple[str, int], ...], *, shares: int = 1, lenient: bool = False
+    wanted: tuple[tuple[str, int], ...], *, shares: int = 1, lenient: bool = False, enough: bool = False
 ) -> list[list[Endpoint]]:
     """Open UDP and TCP sockets on every address, `shares` times over.
 
-    With `lenient`, IPv6 addresses that the host does not have are left out as long as something remains.
+    With `lenient`, IPv6 addresses that the host does not have are left out as long as something remains, or when what
+    is served already is `enough`.
 
     Raises:
         ListenError: when an address cannot be had; nothing stays open then.
@@ -90,9 +99,10 @@ def open_endpoints(
                     undo.callback(endpoint.close)
                     share.append(endpoint)
             except ListenError as error:
+                error.endpoint = (address, port)
                 if not (lenient and ":" in address and error.errno in _IPV6_ABSENT):
                     raise
-        if not found[0]:
+        if not found[0] and not enough:
             raise ListenError(errno.EADDRNOTAVAIL, "none of the addresses to listen on can be had")
         undo.pop_all()
     return found

@@ -129,10 +129,9 @@ class _Supervisor:
     def on_reload(self) -> None:
         """Look at the configuration here, once, so that a wrong one is not complained about by every worker."""
         try:
-            with worker.places_named(self.options.config):
-                settings = self.reload()
-                worker.make_plan(settings)
-        except ValueError as error:
+            settings = self.reload()
+            worker.check_settings(settings, self.options.config)
+        except (ValueError, OSError) as error:
             worker.report_bad_reload(error)
             return
         self.settings = worker.keep_what_needs_restart(self.settings, settings, several=True)

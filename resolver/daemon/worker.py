@@ -1,19 +1,21 @@
 """One worker: one loop, the listeners of its sockets, and the resolver behind them; started, reloaded and stopped here.
 
-A reload builds the new resolver completely before anything of the old one is touched, then the listeners are switched:
-queries that wait finish where they began, and a configuration that is wrong changes nothing. The store is kept, unless
-what was concluded under the old rules (validation, local names, forwarding) must not outlive them.
+A reload is all or nothing: whatever can fail (files, policies, anchors, sockets, a cache that is locked) is done before
+anything of the old settings is touched, and undone when a later part fails; what then follows only switches. Queries
+that wait finish where they began. The store is kept, unless what was concluded under the old rules (validation, local
+names, forwarding) must not outlive them.
 """
 
 import asyncio
+import errno
 import gc
 import logging
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import corenet
 from corenet._version import __version__
@@ -24,7 +26,7 @@ from resolver.daemon import log, sockets
 from resolver.daemon.commands import Commands
 from resolver.daemon.doors import Doors
 from resolver.daemon.shortage import watch_for_shortage
-from resolver.daemon.sockets import Endpoint
+from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.effects import Outcome, Question
 from resolver.net.cookies import CookieJar
 from resolver.net.fastpath import FastPath
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Options",
     "Reload",
+    "check_settings",
     "clock_trouble",
     "keep_what_needs_restart",
     "make_plan",
@@ -106,6 +109,21 @@ def make_plan(settings: Settings) -> Plan:
     return Plan(settings, read_hosts_files(settings.policy.hosts_files))
 
 
+def check_settings(settings: Settings, config: str) -> None:
+    """Look whether a reload could take over `settings`, which came from the file `config`.
+
+    Raises:
+        ValueError: a setting is wrong; the text says where and why.
+        ListenError: an address that is not this host's.
+    """
+    from resolver import validate
+
+    with places_named(config):
+        make_plan(settings)
+        validate.create(settings)
+    sockets.check_sources(settings.iteration)
+
+
 def keep_what_needs_restart(old: Settings, new: Settings, *, several: bool) -> Settings:
     """Take over from `old` what a running process cannot change, and say so."""
     server = new.server
@@ -142,12 +160,17 @@ def places_named(config: str) -> Iterator[None]:
         raise located(config, error) from None
 
 
-def report_bad_reload(error: ValueError) -> None:
-    """Say what is wrong with a new configuration, and that the old one goes on."""
+def report_bad_reload(error: Exception) -> str:
+    """Say why a new configuration cannot be used, and that the old one goes on; the reason alone for who asked."""
+    if not isinstance(error, ValueError):
+        why = "out of memory" if isinstance(error, MemoryError) else str(getattr(error, "strerror", None) or error)
+        logger.error("reload: %s; the old configuration stays in force", why)
+        return why
     for line in str(error).splitlines():
         setting, colon, what = line.partition(": ")
         logger.error("reload: %s", setting.replace("_", "-") + colon + what if setting.isidentifier() else line)
     logger.error("reload: the configuration is wrong; the old one stays in force")
+    return str(error)
 
 
 def clock_trouble(now: int) -> str:
@@ -182,9 +205,18 @@ class _Generation:
 
     def __init__(self, settings: Settings, store: Store, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
+        self.taints = False
+        """Whether it goes on to conclude under rules that are no longer in force."""
         self.resolver = Resolver(settings, store=store)
         self.resolver.open(loop)
-        plan = self.resolver.policy
+        try:
+            self.serve_with(store)
+        except BaseException:
+            self.resolver.close()
+            raise
+
+    def serve_with(self, store: Store) -> None:
+        settings, plan = self.settings, self.resolver.policy
         server = settings.server
         self.fast = FastPath(
             store.answers,
@@ -217,11 +249,18 @@ class _Listeners:
 
     async def start(self, generation: _Generation) -> None:
         service, fast = generation.service, generation.fast
+        udp = UdpListener(service, fast)
+        tcp = StreamListener(service, fast, generation.resolver.policy.access, generation.settings.server)
         own = self.endpoint.duplicate()
-        self.udp = UdpListener(service, fast)
-        self.tcp = StreamListener(service, fast, generation.resolver.policy.access, generation.settings.server)
-        await self.udp.start(own.udp)
-        await self.tcp.start(own.tcp)
+        with ExitStack() as undo:
+            undo.callback(own.close)
+            await udp.start(own.udp)
+            undo.pop_all()  # the listener closes its socket now
+            undo.callback(own.tcp.close)
+            undo.callback(udp.close)
+            await tcp.start(own.tcp)
+            undo.pop_all()
+        self.udp, self.tcp = udp, tcp
 
     def switch(self, generation: _Generation) -> None:
         if self.udp is not None and self.tcp is not None:
@@ -235,6 +274,15 @@ class _Listeners:
             self.udp.close()
         if self.tcp is not None:
             self.tcp.close()
+
+
+class _Prepared(NamedTuple):
+    """All that a reload needs to switch: nothing in it can be refused any more."""
+
+    given: Settings
+    generation: _Generation
+    rollover: "Rollover | None"
+    added: list[_Listeners]
 
 
 class _Worker:
@@ -254,16 +302,19 @@ class _Worker:
         self.store = store or make_store(settings)
         self.keeps = store is None and not options.playground
         self.lifeline = lifeline
+        self.several = lifeline is not None
         self.links = options.doors.links if options.doors is not None else None
         self.commands = Commands(self)
         self.side_doors: list[ManagementServer] = []
         self.listeners: list[_Listeners] = []
         self.adapt: Callable[[Settings], Settings] = lambda given: given
-        self.retired: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.retiring: dict[_Generation, asyncio.Task[None]] = {}
         self.playing = False
         self.rollover: Rollover | None = None
         self.rollover_timer: asyncio.TimerHandle | None = None
-        self.reloading: asyncio.Task[str] | None = None
+        self.reloading = asyncio.Lock()
+        self.reload_waits = False
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
@@ -297,7 +348,8 @@ class _Worker:
 
                 keep.restore_if_set(self.store, self.given)
             self.current = _Generation(self.adapt(self.given), self.store, loop)
-            self.follow_anchors(self.current)
+            self.rollover = self.anchors_of(self.current)
+            self.keep_anchors()
             for endpoint in self.endpoints:
                 listeners = _Listeners(endpoint)
                 self.listeners.append(listeners)
@@ -381,16 +433,15 @@ class _Worker:
 
     # --- trust anchors that follow their zones (RFC 5011) -----------------------------------------------------------
 
-    def follow_anchors(self, generation: _Generation) -> None:
+    def anchors_of(self, generation: _Generation) -> "Rollover | None":
         """Let a new generation trust what was learned so far; every worker does, the first one goes on learning."""
-        known, self.rollover = self.rollover, None
         dnssec = generation.settings.dnssec
         if not dnssec.active or not dnssec.auto_trust_anchor_file or self.playing:
-            return
+            return None
         from resolver.daemon.rollover import Rollover
         from resolver.validate import anchor_file
 
-        self.rollover = Rollover(
+        rollover = Rollover(
             dnssec,
             now=generation.resolver.clock.time,
             ask=self.ask_anew,
@@ -398,12 +449,16 @@ class _Worker:
             changed=self.on_anchor,
             concluded=self.tell_anchors,
         )
-        self.rollover.load()
-        if known is not None:
-            self.rollover.take(anchor_file.parse(known.text))
-        if not self.number:
-            self.rollover.save()  # what cannot be written shall be known at the start, not in a month
-        self.rollover.apply(generation.resolver.mesh.validation.anchors)
+        rollover.load()
+        if self.rollover is not None:
+            rollover.take(anchor_file.parse(self.rollover.text))
+        rollover.apply(generation.resolver.mesh.validation.anchors)
+        return rollover
+
+    def keep_anchors(self) -> None:
+        """Write the first worker's file: what cannot be written shall be known at the start, not in a month."""
+        if self.rollover is not None and not self.number:
+            self.rollover.save()
 
     def look_at_anchors(self) -> None:
         """Look at the zones whose time has come, and come back when the next one's has."""
@@ -433,9 +488,13 @@ class _Worker:
         """After a look: when to look again, and what the other workers have to know."""
         self.look_at_anchors()
         if self.links is not None and self.rollover is not None:
-            task = self.loop.create_task(self.tell_others(self.rollover.text))
-            self.retired.add(task)
-            task.add_done_callback(self.retired.discard)
+            self.begin(self.tell_others(self.rollover.text))
+
+    def begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Let `work` run beside the service; the end of the service is its end."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def tell_others(self, text: str) -> None:
         from resolver.daemon.links import LinkError
@@ -482,64 +541,93 @@ class _Worker:
             shown = " ".join(f"{name}={value}" for name, value in counters.items() if value)
             logger.info("statistics of %s: %s", group, shown or "nothing yet")
 
+    # --- reload ---------------------------------------------------------------------------------------------------
+
     def check_reload(self) -> None:
         """Look whether a reload would find a configuration that can be used.
 
         Raises:
             ValueError: it would not; the text says where and why.
+            ListenError: it names an address that is not this host's.
         """
-        with places_named(self.options.config):
-            make_plan(self.reload())
+        check_settings(self.reload(), self.options.config)
 
     def on_reload(self) -> None:
-        if self.reloading is None or self.reloading.done():
-            self.reloading = self.loop.create_task(self.do_reload())
+        """SIGHUP: one more while another waits for its turn asks for nothing new."""
+        if not self.reload_waits and not self.stopping.done():
+            self.reload_waits = True
+            self.begin(self.reload_in_turn())
+
+    async def reload_in_turn(self) -> None:
+        async with self.reloading:
+            self.reload_waits = False
+            await self.switch_over()
 
     async def do_reload(self) -> str:
         """Read the configuration again and switch to it, or keep the old one and say why; empty when it is in force."""
-        several = self.lifeline is not None
+        async with self.reloading:
+            return await self.switch_over()
+
+    async def switch_over(self) -> str:
         try:
-            with places_named(self.options.config):
-                given = keep_what_needs_restart(self.given, self.reload(), several=several)
-                opened = [] if several else self.open_new(given)
-                try:
-                    generation = _Generation(self.adapt(given), self.store, self.loop)
-                except BaseException:
-                    sockets.close_all([opened])
-                    raise
-        except ValueError as error:
-            report_bad_reload(error)
-            return str(error)
-        except OSError as error:
-            logger.error("reload: %s; the old configuration stays in force", error.strerror or error)
-            return str(error.strerror or error)
-        old, self.current = self.current, generation
-        self.follow_anchors(generation)
-        self.look_at_anchors()
-        if outdated(old.settings, generation.settings):
-            self.store.clear()
-        wanted = set(given.server.endpoints)
+            new = await self.prepare()
+        except (ValueError, OSError, MemoryError) as error:
+            return report_bad_reload(error)
+        old, self.current = self.current, new.generation
+        running = old.resolver.mesh.statistics()["running"]
+        old.taints = bool(running) and outdated(old.settings, new.generation.settings)
+        self.rollover = new.rollover
+        wanted = set(new.given.server.endpoints)
         for listeners in list(self.listeners):
             endpoint = listeners.endpoint
-            if several or (endpoint.address, endpoint.wanted) in wanted:
-                listeners.switch(generation)
+            if self.several or (endpoint.address, endpoint.wanted) in wanted:
+                listeners.switch(new.generation)
             else:
                 self.listeners.remove(listeners)
                 self.endpoints.remove(endpoint)
                 listeners.close()
                 endpoint.close()
-        for endpoint in opened:
-            listeners = _Listeners(endpoint)
-            self.listeners.append(listeners)
-            self.endpoints.append(endpoint)
-            await listeners.start(generation)
-        self.given = given
-        log.set_up(given.log)
-        task = self.loop.create_task(retire(old))
-        self.retired.add(task)
-        task.add_done_callback(self.retired.discard)
+        self.listeners += new.added
+        self.endpoints += [listeners.endpoint for listeners in new.added]
+        self.given = new.given
+        self.retiring[old] = self.loop.create_task(self.retire(old))
+        log.set_up(new.given.log)
+        self.keep_anchors()
+        self.look_at_anchors()
         logger.info("reload: the new configuration is in force")
         return ""
+
+    async def prepare(self) -> _Prepared:
+        """Everything of a reload that can fail; what was done before that is undone then.
+
+        Raises:
+            ValueError: the configuration is wrong; the text says where and why.
+            OSError: an address, a descriptor or the cache's lock cannot be had.
+        """
+        with ExitStack() as undo:
+            with places_named(self.options.config):
+                given = keep_what_needs_restart(self.given, self.reload(), several=self.several)
+                sockets.check_sources(given.iteration)
+                opened = [] if self.several else self.open_new(given)
+                undo.callback(sockets.close_all, [opened])
+                generation = _Generation(self.adapt(given), self.store, self.loop)
+            undo.callback(generation.resolver.close)
+            rollover = self.anchors_of(generation)
+            added = []
+            for endpoint in opened:
+                listeners = _Listeners(endpoint)
+                try:
+                    await listeners.start(generation)
+                except OSError as error:
+                    text = f"cannot serve {endpoint}: {error.strerror or error}"
+                    refusal = ListenError(error.errno, text, endpoint=(endpoint.address, endpoint.wanted))
+                    raise self.placed(refusal, given) from None
+                undo.callback(listeners.close)
+                added.append(listeners)
+            if outdated(self.current.settings, generation.settings):
+                self.store.clear()  # last, so that only what nothing can stop any more costs the cache
+            undo.pop_all()
+        return _Prepared(given, generation, rollover, added)
 
     def open_new(self, given: Settings) -> list[Endpoint]:
         """Sockets for addresses that are not served yet.
@@ -549,7 +637,50 @@ class _Worker:
         """
         served = {(endpoint.address, endpoint.wanted) for endpoint in self.endpoints}
         new = tuple(endpoint for endpoint in given.server.endpoints if endpoint not in served)
-        return sockets.open_endpoints(new)[0] if new else []
+        lenient = given.server.listen == Settings().server.listen  # as at the start
+        try:
+            return sockets.open_endpoints(new, lenient=lenient, enough=bool(served))[0]
+        except ListenError as error:
+            raise self.placed(self.own_part(error), given) from None
+
+    def own_part(self, error: ListenError) -> ListenError:
+        """`error` as it is, or in other words when it is this daemon itself that has the port."""
+        if error.errno != errno.EADDRINUSE or error.endpoint is None:
+            return error
+        address, port = error.endpoint
+        whole = "::" if ":" in address else "0.0.0.0"
+        for own in self.endpoints:
+            if own.port == port and (":" in own.address) == (":" in address) and whole in (own.address, address):
+                text = f"cannot listen on {address} port {port} beside {own}, which is served now; restart to change it"
+                return ListenError(error.errno, text, endpoint=error.endpoint)
+        return error
+
+    def placed(self, error: ListenError, given: Settings) -> ListenError:
+        """`error` with the setting that wanted the address, and its line where there is a file."""
+        wanted = given.server.listen[given.server.endpoints.index(error.endpoint)] if error.endpoint else ""
+        reason = ValueError(f"server.listen: {wanted!r}: {error.strerror}")
+        if self.options.config:
+            from resolver.daemon.config import located
+
+            reason = located(self.options.config, reason)
+        return ListenError(error.errno, str(reason), endpoint=error.endpoint)
+
+    async def retire(self, old: _Generation) -> None:
+        """Close what a reload has replaced as soon as nobody waits for it any more."""
+        until = self.loop.time() + old.settings.iteration.deadline
+        while old.service.waiting and self.loop.time() < until:
+            await asyncio.sleep(limits.RETIRE_LOOK.default / 1000)
+        self.finish(old)
+
+    def finish(self, old: _Generation) -> None:
+        """Close a replaced generation, and forget what it has stored since if that is not as the new one would."""
+        del self.retiring[old]
+        old.resolver.close()
+        if old.taints:
+            try:
+                self.store.clear()
+            except BlockingIOError as error:
+                logger.warning("reload: answers found under the old configuration stay until their TTL ends: %s", error)
 
     # --- end ------------------------------------------------------------------------------------------------------
 
@@ -561,31 +692,20 @@ class _Worker:
             self.rollover_timer.cancel()
         if self.links is not None:
             self.links.stop()
-        if self.reloading is not None:
-            self.reloading.cancel()
-        for task in self.retired:
-            task.cancel()
         until = self.loop.time() + limits.DRAIN.default / 1000
-        while self.current.service.waiting and self.loop.time() < until:
+        generations = (self.current, *self.retiring)
+        for task in self.tasks:
+            task.cancel()
+        while any(one.service.waiting for one in generations) and self.loop.time() < until:
             await asyncio.sleep(limits.DRAIN.default / 10000)
         for listeners in self.listeners:
             listeners.close()
+        for old, task in list(self.retiring.items()):
+            task.cancel()
+            self.finish(old)
         self.current.resolver.close()
         if self.lifeline is not None:
             self.loop.remove_reader(self.lifeline)
-
-
-async def retire(generation: _Generation) -> None:
-    """Close what a reload has replaced as soon as nobody waits for it any more."""
-    deadline = generation.settings.iteration.deadline
-    waited = 0.0
-    step = limits.RETIRE_LOOK.default / 1000
-    try:
-        while generation.service.waiting and waited < deadline:
-            await asyncio.sleep(step)
-            waited += step
-    finally:
-        generation.resolver.close()
 
 
 def outdated(old: Settings, new: Settings) -> bool:

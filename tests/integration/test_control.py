@@ -4,7 +4,9 @@ The simulated Internet runs in a process of its own, so that a test can take it 
 """
 
 import contextlib
+import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -127,6 +129,32 @@ def test_all_that_resolverctl_can_ask_for(house: House) -> None:
         assert house.ask().rcode == c.NOERROR
         assert "label" in house.ctl("flush", "a..b", status=1)
     assert "has gone" in house.ctl("status", status=3) or not (house.path / "control").exists()
+
+
+def test_a_reload_that_cannot_have_an_address_changes_nothing(tmp_path: Path) -> None:
+    house = House(tmp_path, 1)
+    other = free_port()
+    with house.daemon() as process:
+        held = lambda: len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: E731
+        house.ctl("reload")
+        before = held()
+        good = house.config.read_text()
+        served = f'"127.0.0.1:{house.port}"'
+        assert good.count(served) == 1
+        moved = good.replace(served, f'"127.0.0.1:{other}"') + "[policy.hosts]\n'new.test' = '192.0.2.1'\n"
+        house.config.write_text(moved)
+        line = next(number for number, text in enumerate(moved.splitlines(), 1) if str(other) in text)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+            taken.bind(("127.0.0.1", other))
+            taken.listen()
+            said = house.ctl("reload", status=1)
+        assert f"{house.config}:{line}: server.listen[0]: '127.0.0.1:{other}': cannot listen on 127.0.0.1" in said
+        assert "Address already in use" in said
+        assert house.ask("localhost.").rcode == c.NOERROR
+        wait_until(lambda: held() == before, "descriptors as before", process=process, log=tmp_path / "log")
+        house.ctl("reload")
+        house.port = other
+        assert house.ask("new.test.").answer[0].rdata(0) == bytes((192, 0, 2, 1))
 
 
 def test_the_cache_outlives_the_daemon(house: House) -> None:

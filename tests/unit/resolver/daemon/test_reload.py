@@ -1,0 +1,349 @@
+"""A reload is all or nothing: whatever fails before the switch leaves the old settings, sockets and descriptors."""
+
+import asyncio
+import errno
+import gc
+import os
+import socket
+
+import pytest
+from support.http_peer import run_on
+
+from resolver import validate
+from resolver.api import Resolver
+from resolver.cache import Store
+from resolver.daemon import config, sockets, supervisor
+from resolver.daemon import worker as room
+from resolver.daemon.sockets import open_endpoints
+from resolver.net.stream_listener import StreamListener
+from resolver.net.udp_listener import UdpListener
+from resolver.settings import Settings, replace
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+
+BOX = '[dnssec]\ntrust-anchors = []\n[cache]\nsize = "1 MiB"\n[policy.hosts]\n"box.lan" = "192.0.2.{number}"\n'
+
+
+class Opened:
+    """A worker that serves the addresses of its configuration file, without signals and without a log of its own."""
+
+    def __init__(self, path):
+        self.path = path / "resolverd.toml"
+        self.port = free_port()
+        self.write(1, self.port)
+        settings = config.load(self.path)
+        self.endpoints = open_endpoints(settings.server.endpoints)[0]
+        options = room.Options(config=str(self.path))
+        self.worker = room._Worker(settings, self.endpoints, lambda: config.load(self.path), options, None, None)
+
+    def write(self, number, *ports, extra=""):
+        listen = "".join(f'    "127.0.0.1:{port}",\n' for port in ports)
+        self.path.write_text(f"{extra}[server]\nlisten = [\n{listen}]\n{BOX.format(number=number)}")
+
+    async def serve(self):
+        worker = self.worker
+        worker.loop = asyncio.get_running_loop()
+        worker.stopping = worker.loop.create_future()
+        worker.current = room._Generation(worker.given, worker.store, worker.loop)
+        for endpoint in self.endpoints:
+            listeners = room._Listeners(endpoint)
+            await listeners.start(worker.current)
+            worker.listeners.append(listeners)
+
+    async def reload(self, number, *ports, extra=""):
+        self.write(number, *ports, extra=extra)
+        return await self.worker.do_reload()
+
+    async def numbers(self, port):
+        """What box.lan is now, over UDP and TCP."""
+        query = make_query(7, names.from_text("box.lan."), c.A)
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as datagram:
+            datagram.connect(("127.0.0.1", port))
+            await loop.sock_sendall(datagram, query)
+            async with asyncio.timeout(5):
+                replies = [await loop.sock_recv(datagram, 4096)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(len(query).to_bytes(2, "big") + query)
+        replies.append(await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big")))
+        writer.close()
+        return [MessageView.parse(reply).answer[0].rdata(0)[3] for reply in replies]
+
+    async def descriptors(self):
+        """How many are open once what was closed has gone; asked before, so that what is made once has been made."""
+        await self.numbers(self.worker.endpoints[0].port)
+        while any(listeners.tcp.connections for listeners in self.worker.listeners):
+            await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+
+def free_port():
+    [[endpoint]] = open_endpoints((("127.0.0.1", 0),))
+    endpoint.close()
+    return endpoint.port
+
+
+@pytest.fixture(params=["corenet", "asyncio"])
+def serving(request, tmp_path, monkeypatch):
+    """Run a test beside a worker that serves, on both loops."""
+    monkeypatch.setattr(room.log, "set_up", lambda settings: None)
+
+    def runner(test):
+        async def main():
+            opened = Opened(tmp_path)
+            try:
+                await opened.serve()
+                await test(opened)
+                await opened.worker.drain()
+            finally:
+                sockets.close_all([opened.endpoints])
+
+        run_on(request.param, main())
+
+    return runner
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_an_address_in_use_changes_nothing(serving, kind):
+    async def test(opened):
+        taken, free = free_port(), free_port()
+        await opened.reload(1, opened.port)
+        before = await opened.descriptors()
+        with socket.socket(socket.AF_INET, kind) as other:
+            other.bind(("127.0.0.1", taken))
+            if kind == socket.SOCK_STREAM:
+                other.listen()
+            said = await opened.reload(2, free, taken)
+            assert said.startswith(f"{opened.path}:4: server.listen[1]: '127.0.0.1:{taken}': cannot listen on 127.")
+            assert "Address already in use" in said
+            assert await opened.numbers(opened.port) == [1, 1]
+        with pytest.raises(ConnectionRefusedError):
+            await opened.numbers(free)
+        assert await opened.descriptors() == before
+        assert await opened.reload(3, free, taken) == ""
+        assert await opened.numbers(free) == await opened.numbers(taken) == [3, 3]
+
+    serving(test)
+
+
+@pytest.mark.parametrize("listener", [UdpListener, StreamListener])
+def test_a_listener_that_cannot_start_changes_nothing(serving, monkeypatch, listener):
+    """Bound is not served yet: listen() may be refused, or the watching of a descriptor."""
+
+    async def test(opened):
+        first, second = free_port(), free_port()
+        real = listener.start
+
+        async def start(self, sock):
+            if sock.getsockname()[1] == second:
+                raise OSError(errno.EADDRINUSE, "Address already in use")
+            await real(self, sock)
+
+        await opened.reload(1, opened.port)
+        before = await opened.descriptors()
+        with monkeypatch.context() as patched:
+            patched.setattr(listener, "start", start)
+            said = await opened.reload(2, first, second)
+        assert said == (
+            f"{opened.path}:4: server.listen[1]: '127.0.0.1:{second}': cannot serve 127.0.0.1:{second}: Address already"
+            " in use"
+        )
+        assert await opened.numbers(opened.port) == [1, 1]
+        assert await opened.descriptors() == before
+        assert await opened.reload(3, first, second) == ""
+        assert await opened.numbers(first) == await opened.numbers(second) == [3, 3]
+
+    serving(test)
+
+
+def test_a_cache_that_cannot_be_emptied_changes_nothing(serving, monkeypatch):
+    async def test(opened):
+        def held(store):
+            raise BlockingIOError("a lock of the cache is held by a process that does not run")
+
+        new = free_port()
+        before = await opened.descriptors()
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "clear", held)
+            assert "a lock of the cache is held" in await opened.reload(2, opened.port, new)
+        assert await opened.numbers(opened.port) == [1, 1]
+        assert await opened.descriptors() == before
+        assert await opened.reload(3, opened.port, new) == ""
+        assert await opened.numbers(opened.port) == await opened.numbers(new) == [3, 3]
+
+    serving(test)
+
+
+def test_shortage_of_memory_changes_nothing_and_closes_the_new_resolver(serving, monkeypatch):
+    async def test(opened):
+        def short(*arguments, **keywords):
+            raise MemoryError
+
+        closed = []
+        real = Resolver.close
+        with monkeypatch.context() as patched:
+            patched.setattr(room, "Service", short)
+            patched.setattr(Resolver, "close", lambda resolver: closed.append(resolver) or real(resolver))
+            assert await opened.reload(2, opened.port) == "out of memory"
+        assert len(closed) == 1 and closed[0] is not opened.worker.current.resolver
+        assert await opened.numbers(opened.port) == [1, 1]
+
+    serving(test)
+
+
+def test_reloads_at_once_take_turns(serving):
+    async def test(opened):
+        new = free_port()
+        opened.write(2, new)
+        assert await asyncio.gather(opened.worker.do_reload(), opened.worker.do_reload()) == ["", ""]
+        assert await opened.numbers(new) == [2, 2]
+        assert len(opened.worker.listeners) == len(opened.endpoints) == 1
+
+    serving(test)
+
+
+def test_a_signal_during_a_reload_is_heard_and_many_are_one(serving):
+    async def test(opened):
+        worker = opened.worker
+        async with worker.reloading:
+            for _ in range(3):
+                worker.on_reload()
+            assert len(worker.tasks) == 1
+            await asyncio.sleep(0)
+            opened.write(2, opened.port)
+        await next(iter(worker.tasks))
+        assert await opened.numbers(opened.port) == [2, 2]
+        worker.stopping.set_result("for the test")
+        worker.on_reload()
+        assert not worker.tasks
+
+    serving(test)
+
+
+def test_an_upstream_address_of_somebody_else_is_refused_as_at_the_start(serving):
+    async def test(opened):
+        extra = '[iteration]\nsource-v4 = "192.0.2.77"\n'
+        assert (await opened.reload(2, opened.port, extra=extra)).startswith("cannot ask from 192.0.2.77: ")
+        with pytest.raises(sockets.ListenError, match=r"192\.0\.2\.77"):
+            opened.worker.check_reload()
+        assert await opened.numbers(opened.port) == [1, 1]
+
+    serving(test)
+
+
+def test_an_address_that_contains_one_that_is_served_needs_a_restart(serving):
+    async def test(opened):
+        opened.path.write_text(f'[server]\nlisten = ["0.0.0.0:{opened.port}"]\n{BOX.format(number=2)}')
+        said = await opened.worker.do_reload()
+        assert said.endswith(f"beside 127.0.0.1:{opened.port}, which is served now; restart to change it")
+        assert await opened.numbers(opened.port) == [1, 1]
+
+    serving(test)
+
+
+def test_a_host_without_ipv6_can_reload_the_addresses_that_are_the_default(serving, monkeypatch):
+    async def test(opened):
+        real = sockets.open_udp_socket
+
+        def without(address, port, *, reuse_port):
+            if ":" in address:
+                raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+            return real(address, port, reuse_port=reuse_port)
+
+        monkeypatch.setattr(sockets, "open_udp_socket", without)
+        [endpoint] = opened.endpoints
+        opened.worker.endpoints = [replace(endpoint, wanted=Settings().server.endpoints[0][1])]
+        assert opened.worker.open_new(Settings()) == []
+
+    serving(test)
+
+
+# --- what has been replaced ---------------------------------------------------------------------------------------
+
+
+class Replaced:
+    """A generation whose last client is answered when it was looked at often enough."""
+
+    def __init__(self, looks, *, taints=False):
+        self.looks, self.taints, self.open = looks, taints, True
+        self.settings = Settings()
+        self.service = self.resolver = self
+
+    @property
+    def waiting(self):
+        self.looks -= 1
+        assert self.open
+        return max(self.looks, 0)
+
+    def close(self):
+        assert self.looks <= 0, "somebody still waits"
+        self.open = False
+
+
+def test_the_end_waits_for_clients_of_a_replaced_generation_too(serving):
+    async def test(opened):
+        old = Replaced(3)
+        opened.worker.retiring[old] = opened.worker.loop.create_task(asyncio.sleep(0))
+        await opened.worker.drain()
+        assert not old.open and not opened.worker.retiring
+
+    serving(test)
+
+
+@pytest.mark.parametrize("taints", [True, False])
+def test_what_was_found_under_old_rules_after_the_switch_is_forgotten(serving, taints):
+    async def test(opened):
+        worker = opened.worker
+        old = Replaced(0, taints=taints)
+        worker.retiring[old] = worker.loop.create_task(worker.retire(old))
+        now = worker.current.resolver.clock.time()
+        worker.store.rrsets.put_failure(names.from_text("late.test."), c.A, ede=0, text="", ttl=60, now=now)
+        await worker.retiring[old]
+        assert not old.open and not worker.retiring
+        assert (sum(v for k, v in worker.store.statistics().items() if k.startswith("entries_")) == 0) is taints
+
+    serving(test)
+
+
+# --- several workers ----------------------------------------------------------------------------------------------
+
+
+def test_the_supervisor_refuses_what_its_workers_would(tmp_path, caplog, monkeypatch):
+    """It restarts workers with the settings it took last: they must not be ones that no worker can start with."""
+
+    def create(settings):
+        if settings.dnssec.trust_anchors:
+            raise ValueError("dnssec.trust_anchors: no good")
+
+    monkeypatch.setattr(validate, "create", create)
+    path = tmp_path / "resolverd.toml"
+    path.write_text('[dnssec]\ntrust-anchors = [". DS 1 8 2 abcd"]\n')
+    watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    watching.settings = before = Settings()
+    watching.reload = lambda: config.load(path)
+    watching.options = room.Options(config=str(path))
+    watching.children = {}
+    watching.on_reload()
+    assert watching.settings is before
+    assert f"{path}:2: dnssec.trust-anchors: no good" in caplog.text and "stays in force" in caplog.text
+    path.write_text('[dnssec]\ntrust-anchors = []\n[iteration]\nsource-v4 = "192.0.2.77"\n')
+    watching.on_reload()
+    assert watching.settings is before and "cannot ask from 192.0.2.77" in caplog.text
+    path.write_text("[dnssec]\ntrust-anchors = []\n[log]\nlevel = 'error'\n")
+    watching.on_reload()
+    assert watching.settings.log.level == "error"
+
+
+def test_a_copy_of_an_endpoint_that_cannot_be_made_leaves_nothing():
+    [[endpoint]] = open_endpoints((("127.0.0.1", 0),))
+    endpoint.tcp.close()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        endpoint.duplicate()
+    assert len(os.listdir("/proc/self/fd")) == before, caught
+    endpoint.close()
