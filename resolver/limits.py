@@ -537,6 +537,9 @@ TCP_IDLE_TIMEOUT = Limit(
 )
 TCP_CONNECTIONS = Limit(1000, 1, 100000, "connections", "each is a descriptor and some KiB of memory")
 TCP_CONNECTIONS_PER_CLIENT = Limit(100, 1, 100000, "connections", "RFC 7766 6.2.2: one client must not take them all")
+TCP_NETWORK_SHARE = Limit(
+    80, 1, 100, "percent", "of the connections may be one network's, whose addresses are many (as of the waiting)"
+)
 TCP_PIPELINE = Limit(
     100, 1, 10000, "queries", "RFC 7766 6.2.1.1: unanswered queries on one connection before reading stops"
 )

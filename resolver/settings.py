@@ -147,6 +147,12 @@ class ServerSettings:
         "Open TCP connections of one client address (RFC 7766 6.2.2).",
         limit=limits.TCP_CONNECTIONS_PER_CLIENT,
     )
+    tcp_network_share: int = knob(
+        limits.TCP_NETWORK_SHARE.default,
+        "Of all these connections, the percentage that the addresses of one network may have together: a /24 of IPv4, a"
+        " /56 of IPv6; beyond it, the longest idle one of that network makes room. 100 lets one network have all.",
+        limit=limits.TCP_NETWORK_SHARE,
+    )
     tcp_pipeline: int = knob(
         limits.TCP_PIPELINE.default,
         "Unanswered queries on one connection before reading from it pauses (RFC 7766 6.2.1.1).",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.mesh import Mesh
 
-__all__ = ["PendingQuery", "Service", "Sink"]
+__all__ = ["PendingQuery", "Service", "Sink", "network_of"]
 
 logger = logging.getLogger(__name__)
 

@@ -2,14 +2,16 @@
 
 Rule: everything a connection can hold is bounded: bytes of an unfinished message, unanswered queries, unsent replies,
 and the time for each; beyond a bound reading pauses, and past its time the connection ends (slow loris; Unbound and
-BIND both ran out of memory this way, CVE-2024-0760, CVE-2024-12705). One sweep a second looks after all timeouts, since
-a timer per connection would be moved with every message. Hits of one read leave in one write.
+BIND both ran out of memory this way, CVE-2024-0760, CVE-2024-12705). Connections are bounded in all, for each address
+and for each network, as queries that wait are in `resolver.net.service`. One sweep a second looks after all timeouts,
+since a timer per connection would be moved with every message. Hits of one read leave in one write.
 """
 
 import asyncio
 import logging
 import socket
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from typing import Any, cast
 
 from corenet.core.framer import FrameError, LengthFramer
@@ -17,7 +19,7 @@ from resolver import limits
 from resolver.net.bound import bound_socket
 from resolver.net.complaint import Complaint
 from resolver.net.fastpath import FastPath
-from resolver.net.service import PendingQuery, Service
+from resolver.net.service import PendingQuery, Service, network_of
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
 
@@ -59,8 +61,9 @@ class StreamListener:
         """`message_timeout` in seconds bounds a begun message and an unread reply."""
         self.message_timeout = message_timeout
         self._clients: OrderedDict[_Client, None] = OrderedDict()
-        self.switch(service, fast, access, settings)
+        self._networks: dict[str | bytes, OrderedDict[_Client, None]] = {}
         self._per_address: dict[str, int] = {}
+        self.switch(service, fast, access, settings)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,6 +89,7 @@ class StreamListener:
         self.idle_timeout = settings.tcp_idle_timeout
         self._limit = settings.tcp_connections
         self._limit_per_client = settings.tcp_connections_per_client
+        self._limit_per_network = max(self._limit * settings.tcp_network_share // 100, 1)
         for client in list(self._clients):
             verdict = access.lookup(client.host)
             client.allowed = verdict == ALLOW
@@ -131,7 +135,7 @@ class StreamListener:
         return self._loop.time()
 
     def admit(self, client: "_Client") -> bool:
-        """Whether `client` may stay. When all places are taken, the longest idle connection makes room."""
+        """Whether `client` may stay. When all places, or its network's, are taken, the longest idle one makes room."""
         access = self.access.lookup(client.host)
         if self._server is None or access == DROP:
             self.rejected += 1
@@ -140,32 +144,63 @@ class StreamListener:
         count = self._per_address.get(client.host, 0)
         if count >= self._limit_per_client:
             self.rejected += 1
-            self._complaint.say("%s has %d TCP connections open, one more was closed", client.host, count)
+            self._complaint.say(
+                "%s has %d TCP connections open, one more was closed (server.tcp-connections-per-client)",
+                client.host, count,
+            )
             return False
-        if len(self._clients) >= self._limit:
-            oldest = next(iter(self._clients))
-            if oldest.waiting or oldest.partial_since is not None:
-                self.rejected += 1
-                self._complaint.say("all %d TCP connections are taken", self._limit)
-                return False
-            oldest.abort()
-        self.accepted += 1
-        self._clients[client] = None
+        near = self._networks.get(client.network, OrderedDict[_Client, None]())
+        if not self._make_room(near, self._limit_per_network):
+            self._complaint.say(
+                "the network of %s has %d TCP connections open, one more was closed (server.tcp-network-share)",
+                client.host, len(near),
+            )
+            return False
+        if not self._make_room(self._clients, self._limit):
+            self._complaint.say("all %d TCP connections are taken (server.tcp-connections)", self._limit)
+            return False
         self._per_address[client.host] = self._per_address.get(client.host, 0) + 1
+        try:
+            if client.network not in self._networks:  # also when room was made by its last one
+                self._networks[client.network] = OrderedDict()
+            self._networks[client.network][client] = None
+            self._clients[client] = None
+        except MemoryError:
+            self._remove(client)
+            raise
+        self.accepted += 1
         if self._timer is None:
             self._arm()
+        return True
+
+    def _make_room(self, crowd: "Mapping[_Client, None]", limit: int) -> bool:
+        """End the longest idle of `crowd` until one more is within `limit`; False, and counted, when it is busy."""
+        while len(crowd) >= limit:  # more than once only after a reload that has lowered the limit
+            oldest = next(iter(crowd))
+            if oldest.waiting or oldest.partial_since is not None:
+                self.rejected += 1
+                return False
+            oldest.abort()
         return True
 
     def used(self, client: "_Client") -> None:
         """`client` did something: it is the last to make room."""
         if client in self._clients:
             self._clients.move_to_end(client)
+            self._networks[client.network].move_to_end(client)
 
     def leave(self, client: "_Client") -> None:
         """`client` is gone; a second call does nothing."""
-        if client not in self._clients:
-            return
-        del self._clients[client]
+        if client in self._clients:
+            self._remove(client)
+
+    def _remove(self, client: "_Client") -> None:
+        self._clients.pop(client, None)
+        near = self._networks.get(client.network)
+        if near is not None:
+            near.pop(client, None)
+            if not near:
+                del self._networks[client.network]
         count = self._per_address[client.host] - 1
         if count:
             self._per_address[client.host] = count
@@ -193,7 +228,8 @@ class _Client(asyncio.Protocol):
     """One connection. It is also the sink of its replies."""
 
     __slots__ = ("_backlog", "_closing", "_deaf_since", "_feeding", "_framer", "_listener", "_peer", "_pending",
-                 "_reading", "_transport", "allowed", "host", "idle_since", "octets", "partial_since", "waiting")
+                 "_reading", "_transport", "allowed", "host", "idle_since", "network", "octets", "partial_since",
+                 "waiting")
 
     stream = True
 
@@ -209,6 +245,7 @@ class _Client(asyncio.Protocol):
         self._closing = False
         self._deaf_since: float | None = None
         self.host = ""
+        self.network: str | bytes = ""
         self.octets = b""
         """The client's address as cookies are made of it."""
         self.allowed = False
@@ -242,6 +279,7 @@ class _Client(asyncio.Protocol):
             return
         self._peer = peer
         self.host = peer[0]
+        self.network = network_of(self.host)
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self.octets = socket.inet_pton(family, self.host.partition("%")[0])
         self.idle_since = self._listener.now()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 from support.service_parts import Parts, address, positive, query
+from support.shortage import FullDict
 from support.upstream_peers import open_descriptors
 
 import corenet
@@ -351,9 +352,88 @@ def test_one_address_may_not_take_all_connections(run: Callable[[Body], None]) -
     run(body)
 
 
+class Arrived:
+    """The transport of a connection from anywhere."""
+
+    def __init__(self, host: str) -> None:
+        self.peer = (host, 9)
+        self.aborted = False
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        return self.peer
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.parametrize(
+    ("near", "far"),
+    [
+        ([f"192.0.2.{n}" for n in range(20)], "192.0.3.1"),
+        ([f"2001:db8:0:{n:x}::{n + 1:x}" for n in range(20)], "2001:db8:0:100::1"),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_one_network_may_not_take_all_connections(run: Callable[[Body], None], near: list[str], far: str) -> None:
+    async def body() -> None:
+        anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0", "::/0")))
+        parts = Parts(anybody, tcp_connections=16, tcp_network_share=50)
+        listener = await serve(parts)
+        clients = []
+
+        def connect(host: str, busy: int = 1) -> bool:
+            client, transport = stream_listener._Client(listener), Arrived(host)
+            client.connection_made(transport)  # type: ignore[arg-type]
+            client.waiting = busy
+            clients.append(client)
+            return not transport.aborted
+
+        assert [connect(host) for host in near] == [True] * 8 + [False] * 12
+        assert (listener.rejected, listener.accepted, listener.connections) == (12, 8, 8)
+        assert connect(far, busy=0)
+        clients[0].connection_lost(None)
+        assert connect(near[9]) and not connect(near[10]), "the place goes back to the network, once"
+        clients[1].waiting = clients[2].waiting = 0
+        listener.used(clients[1])
+        assert connect(near[11]) and listener.connections == 9
+        assert [clients[n] in listener._clients for n in (1, 2, 20)] == [True, False, True], "its longest idle left"
+        server = replace(parts.settings.server, tcp_network_share=100)
+        listener.switch(parts.service, parts.fast, parts.plan.access, server)
+        for client in clients[3:8]:
+            client.waiting = 0
+        assert [connect(host) for host in near[12:20]] == [True] * 8, "of all, the longest idle makes room"
+        assert listener.connections == 16
+        for client in clients:
+            client.waiting = 0
+        listener.switch(parts.service, parts.fast, parts.plan.access, replace(server, tcp_connections=4))
+        assert connect(far) and listener.connections == 4
+        for client in clients:
+            client.connection_lost(None)
+        assert (listener.connections, listener._per_address, listener._networks) == (0, {}, {})
+        listener.close()
+
+    run(body)
+
+
+def test_a_connection_for_which_there_is_no_memory_keeps_no_place(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        listener = await serve(Parts())
+        client = stream_listener._Client(listener)
+        listener._networks = FullDict()
+        with pytest.raises(MemoryError):
+            client.connection_made(Arrived("127.0.0.1"))  # type: ignore[arg-type]
+        client.connection_lost(None)
+        assert (listener.connections, listener._per_address) == (0, {})
+        listener.close()
+
+    run(body)
+
+
 def test_longest_idle_connection_makes_room(run: Callable[[Body], None]) -> None:
     async def body() -> None:
-        parts = Parts(tcp_connections=2)
+        parts = Parts(tcp_connections=2, tcp_network_share=100)
         parts.mesh.instant = positive()
         listener = await serve(parts)
         first, second = await Client.start(listener), await Client.start(listener)
