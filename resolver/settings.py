@@ -602,8 +602,8 @@ class LogSettings:
     level: str = knob("info", "Least important message shown: debug, info, warning or error.")
     interval: float = knob(
         float(limits.LOG_INTERVAL.default),
-        "The same complaint is repeated at most once in this time, with a count; of different questions that fail, ten"
-        " are told.",
+        "The same complaint is repeated at most once in this time, with a count; of different questions that fail,"
+        f" {limits.LOG_FAILURES.default} are told.",
         kind="seconds",
         limit=limits.LOG_INTERVAL,
     )

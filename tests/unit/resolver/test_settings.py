@@ -1,5 +1,7 @@
 """Settings: defaults lie within their limits, every field explains itself, and wrong values are named."""
 
+import importlib.util
+import sys
 from dataclasses import fields, is_dataclass
 
 import pytest
@@ -34,6 +36,16 @@ def test_defaults_serve_only_this_host_without_privilege_and_validate():
 def test_every_setting_has_a_sentence():
     for knob in describe(Settings()):
         assert len(knob.doc) > 20 and knob.doc.endswith("."), knob.path
+
+
+def test_a_sentence_that_names_a_limit_follows_it(monkeypatch):
+    monkeypatch.setattr(limits, "LOG_FAILURES", limits.LOG_FAILURES._replace(default=7))
+    spec = importlib.util.find_spec("resolver.settings")
+    again = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "resolver.settings", again)  # where dataclasses look for names
+    spec.loader.exec_module(again)
+    [sentence] = [item.doc for item in describe(again.Settings()) if item.path == "log.interval"]
+    assert "fail, 7 are told" in sentence
 
 
 def test_paths_are_unique_and_cover_every_field():
