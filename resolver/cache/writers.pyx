@@ -330,10 +330,7 @@ cdef int retire_oldest(TableView *t, int64_t now, int *reprieves) noexcept nogil
         lock_release(&t.locks[group])
         return 0
     alive = remaining(now, r.created, r.ttl) > 0
-    target = t.arena.head % t.ring_size
-    gap = t.ring_size - target if target + size > t.ring_size else 0
-    if (not alive or not slot[0] & REFERENCED or reprieves[0] <= 0 or size > t.arena.scratch_size
-            or t.arena.head + gap - t.arena.tail > t.ring_size):
+    if not alive or not slot[0] & REFERENCED or reprieves[0] <= 0 or size > t.arena.scratch_size:
         if alive:
             atomic_add64(&t.head.evicted[r.kind], 1)
         else:
@@ -343,6 +340,10 @@ cdef int retire_oldest(TableView *t, int64_t now, int *reprieves) noexcept nogil
         lock_release(&t.locks[group])
         return 0
     reprieves[0] -= 1
+    # Room needs no look: a head that is a lap ahead stands at or before the tail's place, and what fits there fits here
+    # (no gap); one in the tail's own lap leaves the next lap free up to the tail, even when this one ends in a gap.
+    target = t.arena.head % t.ring_size
+    gap = t.ring_size - target if target + size > t.ring_size else 0
     # Source and target may overlap, so the tail gives the bytes up before the head takes them: one copy in between.
     write_begin(b)
     memcpy(t.ring - t.arena.ring_offset + t.arena.scratch_offset, r, size)
