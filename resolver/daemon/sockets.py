@@ -156,6 +156,10 @@ def _explain(address: str, port: int, kind: socket.SocketKind, error: OSError) -
         )
     if error.errno in _IPV6_ABSENT:
         return text + "This host has no such address; 'ip address' lists those it has."
+    if error.errno == errno.ENODEV:
+        return text + "'ip link' lists the interfaces of this host."
+    if error.errno == errno.EINVAL and ":" in address and "%" not in address:
+        return text + f"A link-local address needs its interface, as in {address}%eth0; 'ip address' tells which."
     if error.errno == errno.EMFILE:
         return text + "Too many open files: raise the limit (ulimit -n, LimitNOFILE= under systemd)."
     return text + f"The system said {errno.errorcode.get(error.errno or 0, '?')} on {sys.platform}."

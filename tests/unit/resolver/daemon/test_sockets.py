@@ -7,6 +7,7 @@ import pytest
 
 from resolver.daemon import sockets
 from resolver.daemon.sockets import ListenError, check_sources, close_all, open_endpoints
+from resolver.net.bound import bound_socket
 from resolver.settings import IterationSettings
 
 
@@ -93,3 +94,40 @@ def test_a_source_address_that_the_host_does_not_have_is_refused_at_the_start():
         check_sources(IterationSettings(source_v4="192.0.2.77"))
     assert caught.value.strerror.startswith("cannot ask from 192.0.2.77: Cannot assign requested address; ")
     assert caught.value.strerror.endswith("see iteration.source-v4")
+
+
+def test_a_link_local_address_is_served_on_its_interface():
+    with open("/proc/net/if_inet6") as file:
+        found = [line.split() for line in file]
+    local = next(((one[0], one[5]) for one in found if one[0].startswith("fe80")), None)
+    if local is None:
+        pytest.skip("this host has no link-local address")
+    address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(local[0]))
+    [[endpoint]] = open_endpoints(((f"{address}%{local[1]}", 0),))
+    assert endpoint.udp.getsockname()[3] == endpoint.tcp.getsockname()[3] == socket.if_nametoindex(local[1])
+    endpoint.close()
+    with pytest.raises(ListenError, match=f"as in {address}%eth0"):
+        open_endpoints(((address, 0),))
+
+
+def test_an_interface_is_known_by_name_or_number():
+    number = socket.if_nametoindex("lo")
+    for zone in ("lo", str(number)):
+        sock = bound_socket(socket.SOCK_DGRAM, f"::1%{zone}", 0, reuse_port=False, prepare=lambda sock: None)
+        assert sock.getsockname()[0] == "::1"
+        sock.close()
+    with pytest.raises(ListenError, match=r"No interface 'nowhere'\. 'ip link' lists"):
+        open_endpoints((("::1%nowhere", 0),))
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_socket_that_cannot_be_prepared_is_closed(error):
+    made = []
+
+    def prepare(sock):
+        made.append(sock)
+        raise error
+
+    with pytest.raises(error):
+        bound_socket(socket.SOCK_DGRAM, "127.0.0.1", 0, reuse_port=False, prepare=prepare)
+    assert made[0].fileno() == -1
