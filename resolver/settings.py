@@ -223,8 +223,12 @@ class ServerSettings:
         check_limits(self, "server")
         if not self.listen:
             raise ValueError("server.listen: the list is empty; nobody could ask")
+        seen = set()
         for text in self.listen:
-            parse_endpoint(text, 53, "server.listen")
+            host, port = parse_endpoint(text, 53, "server.listen")
+            if port and (ip_address(host), port) in seen:
+                raise ValueError(f"server.listen: {text!r} is the address and port of an entry before it")
+            seen.add((ip_address(host), port))
         for name, words in (("overflow", ("servfail", "drop")), ("without_recursion", ("refuse", "cache"))):
             if getattr(self, name) not in words:
                 raise ValueError(f"server.{name}: {getattr(self, name)!r} is not one of {', '.join(words)}")

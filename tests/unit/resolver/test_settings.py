@@ -115,6 +115,7 @@ def test_wrong_endpoints_name_their_place(text):
         (lambda: IterationSettings(source_v6="x"), "iteration.source_v6"),
         (lambda: IterationSettings(do_not_query=("10.0.0.0/99",)), "iteration.do_not_query"),
         (lambda: IterationSettings(do_ip4=False, do_ip6=False), "iteration.do_ip4"),
+        (lambda: ServerSettings(listen=("[::1]:53", "::1@53")), "server.listen: '::1@53' is the address and port of"),
         (lambda: DnssecSettings(trust_anchors=(". A 1",)), "dnssec.trust_anchors"),
         (lambda: DnssecSettings(trust_anchors=("a..b DS 1 8 2 00",)), "dnssec.trust_anchors: 'a..b' is no domain name"),
         (lambda: PolicySettings(allow=("all",)), "policy.allow"),
