@@ -9,6 +9,7 @@ the complaint about a value, difflib, and the lines.
 
 import os
 import re
+import sys
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from resolver import hints, limits
-from resolver.knobs import describe
+from resolver.knobs import check_path, describe
 from resolver.settings import HostEntry, RootServer, Settings
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def parse(text: str, *, source: str = "configuration", directory: "str | Path" =
         raise ConfigError(source, [Problem("", line, f"this is not TOML: {message}")]) from None
     except RecursionError:
         raise ConfigError(source, [Problem("", 0, "arrays or tables are nested too deeply")]) from None
+    except ValueError:
+        raise ConfigError(source, [_endless_number(text)]) from None
     reader = _Reader(source, directory, text)
     settings = reader.table(Settings, tree, ())
     if reader.problems or settings is None:
@@ -141,6 +144,14 @@ def located(path: "str | Path", error: ValueError) -> ConfigError:
     else:
         reader.refused((), [name.replace("_", "-") for name in known], str(error))
     return ConfigError(name, reader.problems)
+
+
+def _endless_number(text: str) -> Problem:
+    """Where the number stands that tomllib gave up on: Python reads none of more than so many digits."""
+    most = sys.get_int_max_str_digits()
+    found = re.search(rf"[0-9_]{{{most + 1},}}", text)
+    line = text.count("\n", 0, found.start()) + 1 if found else 0
+    return Problem("", line, f"a number of more than {most} digits")
 
 
 def _read(path: str, source: str, key: str, line: int) -> str:
@@ -291,6 +302,11 @@ class _Reader:
         plain = str(path[-1]).removesuffix("-file")
         if plain in tree:
             self.complain(path, f"{plain} is given as well; only one of the two can be meant")
+            return
+        try:
+            check_path(name, _text(path))
+        except ValueError:
+            self.complain(path, f"{name!r} is no file name")
             return
         try:
             text = _read(os.path.join(self.directory, name), self.source, _text(path), 0)

@@ -133,6 +133,10 @@ def test_an_unknown_key_without_likeness_shows_what_there_is():
         ("a = 1\n[server", 2, "", "this is not TOML"),
         ("[log]\nlevel = 'info'\nlevel = 'info'", 3, "", "this is not TOML"),
         ("x = " + "[" * 3000, 0, "", "nested too deeply"),
+        ("a = 1\nb = " + "1" * 5000, 2, "", "a number of more than 4300 digits"),
+        ('[log]\nlevel = "info"\n[dnssec]\ntrust-anchors-file = "a\\u0000b"', 4, "dnssec.trust-anchors-file",
+         "'a\\x00b' is no file name"),
+        ('root-hints-file = "\\u0000"', 1, "root-hints-file", "is no file name"),
     ],
 )
 def test_one_problem(text, line, path, words):
