@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,6 +23,9 @@ from resolver.settings import CacheSettings, Settings
 __all__ = ["KeepError", "check", "label", "replace_file", "restore", "restore_if_set", "save", "save_if_set"]
 
 logger = logging.getLogger(__name__)
+
+# Administrators may ask for it twice at once, or just before the end, from threads that share the new file's name.
+_saving = threading.Lock()
 
 
 class KeepError(Exception):
@@ -42,7 +46,8 @@ def save(path: Path, store: Store, settings: Settings) -> int:
         KeepError: naming the file and what stands in the way; an older file is still there.
     """
     pieces = dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.serve_stale)
-    return replace_file(path, pieces)
+    with _saving:
+        return replace_file(path, pieces)
 
 
 def replace_file(path: Path, pieces: Iterable[bytes]) -> int:

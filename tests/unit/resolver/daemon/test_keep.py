@@ -1,6 +1,7 @@
 """The file in which the cache outlives the process: written whole or not at all, read only when it can be used."""
 
 import os
+import threading
 import time
 
 import pytest
@@ -30,6 +31,31 @@ def has_it(made):
 @pytest.fixture
 def settings(tmp_path):
     return Settings(cache=CacheSettings(size=1 << 20, snapshot_file=str(tmp_path / "cache.bin")))
+
+
+def test_who_saves_at_once_takes_turns(monkeypatch, settings):
+    """They write under one name: the second would take away what the first has begun and put half of it in place."""
+    inside = threading.Event()
+    second = threading.Thread(target=keep.save_if_set, args=(store(filled=True), settings))
+    real = keep.dump
+    seen = []
+
+    def dump(*arguments, **keywords):
+        if seen:
+            inside.set()
+        else:
+            seen.append(second)
+            second.start()
+            seen.append(inside.wait(0.2))  # it never comes in; the time is only for one that would
+        yield from real(*arguments, **keywords)
+
+    monkeypatch.setattr(keep, "dump", dump)
+    keep.save_if_set(store(filled=True), settings)
+    second.join()
+    assert seen == [second, False] and inside.is_set()
+    empty = store()
+    keep.restore_if_set(empty, settings)
+    assert has_it(empty)
 
 
 def test_what_was_saved_is_restored(tmp_path, settings):
