@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,6 +99,8 @@ def parse_request(line: bytes) -> Request:
             raise RequestError('flush needs either a "name" or "all"')
         if request.get("subtree") and "type" in request:
             raise RequestError("flush takes a type or a subtree, not both")
+        if request.get("all") and ("type" in request or request.get("subtree")):
+            raise RequestError("flush of all takes neither a type nor a subtree")
     return request
 
 
@@ -108,7 +111,7 @@ class Office:
         self._host = host
         self._commands = commands
 
-    async def perform(self, request: Request) -> AsyncIterator[str | Request]:
+    async def perform(self, request: Request) -> AsyncGenerator[str | Request, None]:
         """Lines of text, and at the end the result.
 
         Raises:
@@ -116,12 +119,14 @@ class Office:
         """
         command = request["command"]
         if command == "dump":
-            async for line in self._dump(request.get("name")):
-                yield line
+            async with aclosing(self._dump(request.get("name"))) as lines:
+                async for line in lines:
+                    yield line
             yield {}
         elif command == "trace":
-            async for line in self._trace(request):
-                yield line
+            async with aclosing(self._trace(request)) as lines:
+                async for line in lines:
+                    yield line
             yield {}
         else:
             yield await getattr(self, f"_{command}")(request)
@@ -232,7 +237,7 @@ class Office:
         os.kill(os.getppid(), signal.SIGHUP)  # the supervisor checks it too, and tells every worker
         return {}
 
-    async def _trace(self, request: Request) -> AsyncIterator[str]:
+    async def _trace(self, request: Request) -> AsyncGenerator[str, None]:
         resolver = self._host.current.resolver
         try:
             trace = await resolver.explain(
@@ -251,7 +256,7 @@ class Office:
         for extended in answer.ede:
             yield f"reason: {extended}"
 
-    async def _dump(self, name: str | None) -> AsyncIterator[str]:
+    async def _dump(self, name: str | None) -> AsyncGenerator[str, None]:
         """The record sets and denials of the cache, in the text form of zone files."""
         from resolver.api import to_wire
 
@@ -297,7 +302,7 @@ class ControlServer(ManagementServer):
     REFUSAL = _line({"ok": False, "error": "too many administrators at once"})
 
     def __init__(self, office: Office) -> None:
-        super().__init__(CONNECTIONS, REQUEST)
+        super().__init__(CONNECTIONS, REQUEST, PATIENCE)
         self._office = office
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -322,11 +327,12 @@ class ControlServer(ManagementServer):
         try:
             request = parse_request(line)
             logger.debug("control: %s", line.decode("utf-8", "replace").strip())
-            async for piece in self._office.perform(request):
-                if isinstance(piece, str):
-                    await self._send(writer, {"text": piece})
-                else:
-                    result = piece
+            async with aclosing(self._office.perform(request)) as pieces:  # also when nobody reads to the end
+                async for piece in pieces:
+                    if isinstance(piece, str):
+                        await self._send(writer, {"text": piece})
+                    else:
+                        result = piece
         except RequestError as error:
             await self._send(writer, {"ok": False, "error": str(error)})
         else:

@@ -1,14 +1,18 @@
 """What the servers for administration share: a few connections at once, on the loop that serves clients.
 
 The control socket and the metrics page speak different protocols and come to their ends alike: who is one too many is
-sent away, and nobody waits for the task of a connection, so it must not leave with an exception.
+sent away, and nobody waits for the task of a connection, so it must not leave with an exception. A connection keeps its
+place until it is gone: who does not read its answer is cut off, or such would gather without a bound.
 """
 
 import abc
 import asyncio
+import logging
 import socket
 
 __all__ = ["ManagementServer"]
+
+logger = logging.getLogger(__name__)
 
 
 class ManagementServer(abc.ABC):
@@ -17,13 +21,16 @@ class ManagementServer(abc.ABC):
     Args:
         connections: how many are served at once.
         request: the most bytes of a request that are read ahead.
+        patience: seconds for the last of an answer to be read.
     """
 
     REFUSAL = b""  # what one connection too many is told before it is closed
 
-    def __init__(self, connections: int, request: int) -> None:
+    def __init__(self, connections: int, request: int, patience: float) -> None:
         self._connections = connections
         self._request = request
+        self._patience = patience
+        self._closed = False
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], None] = {}  # no set, see `resolver.mesh`
 
@@ -38,6 +45,7 @@ class ManagementServer(abc.ABC):
 
     def close(self) -> None:
         """Stop accepting and end what is under way."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for task in self._open:
@@ -46,6 +54,9 @@ class ManagementServer(abc.ABC):
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._closed:  # it was accepted just before
+            writer.close()
+            return
         if len(self._open) >= self._connections:
             writer.write(self.REFUSAL)
             writer.close()
@@ -53,8 +64,15 @@ class ManagementServer(abc.ABC):
         try:
             self._open[task] = None
             await self.serve(reader, writer)
+            writer.close()
+            async with asyncio.timeout(self._patience):
+                await writer.wait_closed()
         except asyncio.CancelledError:
-            pass  # by `close`, or with the loop: nobody waits for this task, and asyncio's streams would complain
+            # By `close`, or with the loop: nobody waits for this task, and asyncio's streams would complain.
+            writer.transport.abort()
+        except OSError as error:
+            logger.debug("the end of an answer was not read: %s", error or "too late")
+            writer.transport.abort()
         finally:
             self._open.pop(task, None)
             writer.close()

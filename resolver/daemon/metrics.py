@@ -131,7 +131,7 @@ class MetricsServer(ManagementServer):
         Raises:
             ValueError: it is not installed.
         """
-        super().__init__(CONNECTIONS, REQUEST)
+        super().__init__(CONNECTIONS, REQUEST, PATIENCE)
         self._gather = gather
         self._version = version
         try:

@@ -140,6 +140,8 @@ def room_of(request, tmp_path):
         (b'{"command": "flush"}', 'either a "name" or "all"'),
         (b'{"command": "flush", "name": "x", "all": true}', 'either a "name" or "all"'),
         (b'{"command": "flush", "name": "x", "type": "A", "subtree": true}', "not both"),
+        (b'{"command": "flush", "all": true, "type": "A"}', "neither a type"),
+        (b'{"command": "flush", "all": true, "subtree": true}', "neither a type"),
     ],
 )
 def test_wrong_requests_are_told_what_is_wrong(line, words):
@@ -318,6 +320,33 @@ def test_output_that_cannot_be_written(tmp_path):
         thread.join()
     assert (done.returncode, done.stderr) == (1, "resolverctl: cannot write the output: No space left on device\n")
     assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_an_answer_that_nobody_reads_to_its_end_is_ended_at_once():
+    ended = []
+
+    class Endless:
+        async def perform(self, request):
+            try:
+                while True:
+                    yield "line"
+            finally:
+                ended.append(request["command"])
+
+    class Gone:
+        def write(self, data): ...
+
+        async def drain(self):
+            raise ConnectionResetError
+
+    async def main():
+        reader = asyncio.StreamReader()
+        reader.feed_data(b'{"command": "dump"}\n')
+        with pytest.raises(ConnectionResetError):
+            await ControlServer(Endless())._answer(reader, Gone())
+        assert ended == ["dump"]
+
+    asyncio.run(main())
 
 
 def test_a_request_without_end_is_refused(room_of):

@@ -1,11 +1,14 @@
 """What the servers for administration share: a connection for which there is no memory is closed and keeps no place."""
 
 import asyncio
+import contextlib
 
 import pytest
+from support.http_peer import run_on
 from support.shortage import FullDict
 
 from resolver.daemon.management import ManagementServer
+from resolver.net.stream_listener import open_stream_socket
 
 
 class Writer:
@@ -21,7 +24,7 @@ class Quiet(ManagementServer):
 
 
 def test_shortage_of_memory_costs_a_connection_and_no_place() -> None:
-    server, writer = Quiet(1, 100), Writer()
+    server, writer = Quiet(1, 100, 1.0), Writer()
     server._open = FullDict()
 
     async def main() -> None:
@@ -30,3 +33,41 @@ def test_shortage_of_memory_costs_a_connection_and_no_place() -> None:
 
     asyncio.run(main())
     assert writer.closed and not server._open
+
+
+def test_a_connection_that_was_accepted_just_before_the_end_is_not_served() -> None:
+    server, writer = Quiet(1, 100, 1.0), Writer()
+    server.close()
+    asyncio.run(server._on_connection(None, writer))  # type: ignore[arg-type]
+    assert writer.closed and not server._open
+
+
+class Talkative(ManagementServer):
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(bytes(SIZE))
+
+
+SIZE = 64 << 20
+
+
+@pytest.mark.parametrize("loop", ["corenet", "asyncio"])
+def test_who_does_not_read_keeps_its_place_until_it_is_cut_off(loop: str) -> None:
+    async def main() -> None:
+        listening = open_stream_socket("127.0.0.1", 0)
+        server = Talkative(1, 100, 0.05)
+        await server.start(listening)
+        reader, writer = await asyncio.open_connection(*listening.getsockname(), limit=1000)
+        async with asyncio.timeout(5):
+            while not server._open:
+                await asyncio.sleep(0)
+            while server._open:
+                await asyncio.sleep(0)
+        got = 0
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(1 << 20):
+                got += len(piece)
+        assert 0 < got < SIZE
+        writer.close()
+        server.close()
+
+    run_on(loop, main())
