@@ -67,6 +67,8 @@ class Host(Protocol):
 
     def take_anchors(self, text: str) -> None: ...
 
+    def connections(self) -> Mapping[str, int]: ...
+
 
 class Commands:
     """Performs commands in this worker."""
@@ -110,6 +112,7 @@ class Commands:
             **anchors,
             "service": dict(current.service.statistics()),
             "fast": dict(current.fast.statistics()),
+            "tcp": dict(self._host.connections()),
             "mesh": current.resolver.mesh.statistics(),
             "upstream": dict(current.resolver.upstream.statistics()),
             "crypto": current.resolver.crypto.statistics(),

@@ -42,6 +42,7 @@ BY_KIND = {
 GAUGES = frozenset({
     ("cache", "entries"), ("cache", "bytes_used"), ("cache", "bytes_limit"), ("cache", "groups"), ("cache", "denials"),
     ("cache", "servers_addresses"), ("cache", "servers_dead"), ("mesh", "running"), ("service", "waiting"),
+    ("tcp", "connections"),
 })
 ABOUT = {
     ("fast", "hits"): "queries answered from finished answers",
@@ -55,6 +56,11 @@ ABOUT = {
     ("service", "queries"): "queries that finished answers did not settle",
     ("service", "failed"): "clients answered SERVFAIL",
     ("service", "waiting"): "clients waiting for an answer",
+    ("tcp", "accepted"): "connections of clients that were served",
+    ("tcp", "rejected"): "connections beyond what one client, one network or all may have, or of clients not served",
+    ("tcp", "timed_out"): "connections that were silent, slow or deaf for too long",
+    ("tcp", "garbled"): "connections on which something else than queries came",
+    ("tcp", "connections"): "connections open",
     ("anchors", "succeeded"): "when the keys of the zone that waits longest were last seen, seconds since 1970",
     ("anchors", "looks_failed"): "looks at the keys of zones with trust anchors that came to nothing",
     ("cache", "bytes_used"): "bytes of the cache in use",

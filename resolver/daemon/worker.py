@@ -13,6 +13,7 @@ import logging
 import resource
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -307,6 +308,7 @@ class _Worker:
         self.commands = Commands(self)
         self.side_doors: list[ManagementServer] = []
         self.listeners: list[_Listeners] = []
+        self.closed: Counter[str] = Counter()
         self.adapt: Callable[[Settings], Settings] = lambda given: given
         self.tasks: set[asyncio.Task[Any]] = set()
         self.retiring: dict[_Generation, asyncio.Task[None]] = {}
@@ -380,6 +382,14 @@ class _Worker:
         """Which of the workers this is."""
         return self.options.number
 
+    def connections(self) -> dict[str, int]:
+        """Counters of all TCP listeners, of those that a reload has closed too."""
+        total = Counter(self.closed)
+        for listeners in self.listeners:
+            if listeners.tcp is not None:
+                total.update(listeners.tcp.statistics())
+        return dict(total)
+
     # --- beginning ------------------------------------------------------------------------------------------------
 
     async def enter_playground(self, stack: AsyncExitStack) -> None:
@@ -439,7 +449,6 @@ class _Worker:
         if not dnssec.active or not dnssec.auto_trust_anchor_file or self.playing:
             return None
         from resolver.daemon.rollover import Rollover
-        from resolver.validate import anchor_file
 
         rollover = Rollover(
             dnssec,
@@ -450,10 +459,16 @@ class _Worker:
             concluded=self.tell_anchors,
         )
         rollover.load()
+        self.pass_on(rollover, generation)
+        return rollover
+
+    def pass_on(self, rollover: "Rollover", generation: _Generation) -> None:
+        """Let a new generation know what the one in force has learned."""
+        from resolver.validate import anchor_file
+
         if self.rollover is not None:
             rollover.take(anchor_file.parse(self.rollover.text))
         rollover.apply(generation.resolver.mesh.validation.anchors)
-        return rollover
 
     def keep_anchors(self) -> None:
         """Write the first worker's file: what cannot be written shall be known at the start, not in a month."""
@@ -585,6 +600,9 @@ class _Worker:
             else:
                 self.listeners.remove(listeners)
                 self.endpoints.remove(endpoint)
+                if listeners.tcp is not None:
+                    self.closed.update(listeners.tcp.statistics())
+                    del self.closed["connections"]
                 listeners.close()
                 endpoint.close()
         self.listeners += new.added
@@ -624,6 +642,8 @@ class _Worker:
                     raise self.placed(refusal, given) from None
                 undo.callback(listeners.close)
                 added.append(listeners)
+            if rollover is not None and added:
+                self.pass_on(rollover, generation)  # once more: starting listeners gave others a turn
             if outdated(self.current.settings, generation.settings):
                 self.store.clear()  # last, so that only what nothing can stop any more costs the cache
             undo.pop_all()

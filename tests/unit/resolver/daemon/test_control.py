@@ -57,6 +57,9 @@ class Worker:
         self.current = Serving(settings, self.store)
         self.problem = ""
 
+    def connections(self):
+        return {"accepted": 2, "rejected": 1}
+
     async def do_reload(self):
         return self.problem
 
@@ -167,6 +170,7 @@ def test_looking_at_it(room_of):
         _, found = await opened.ask(command="statistics")
         assert found["mesh"]["submitted"] == 1 and found["cache"]["entries_rrset"] > 0
         assert found["fast"]["malformed"] == {"-3": 2}
+        assert found["tcp"] == {"accepted": 2, "rejected": 1}
 
     room_of(test)
 

@@ -196,6 +196,46 @@ def test_shortage_of_memory_changes_nothing_and_closes_the_new_resolver(serving,
     serving(test)
 
 
+def test_what_is_learned_of_anchors_during_a_reload_is_not_lost(serving, monkeypatch):
+    async def test(opened):
+        worker = opened.worker
+        monkeypatch.setattr(worker, "look_at_anchors", lambda: None)  # nobody is there to be asked
+        anchors = f"""[dnssec]
+trust-anchors = ["test. DS 1 8 2 {"ab" * 32}"]
+auto-trust-anchor-file = "{opened.path.parent / 'anchors'}"
+[server]
+listen = ["127.0.0.1:{{port}}"]
+"""
+        opened.path.write_text(anchors.format(port=opened.port))
+        assert await worker.do_reload() == ""
+        [(zone, point)] = worker.rollover.points.items()
+        real = StreamListener.start
+
+        async def start(self, sock):
+            await real(self, sock)
+            point.looked = 1_800_000_000
+
+        monkeypatch.setattr(StreamListener, "start", start)
+        opened.path.write_text(anchors.format(port=free_port()))
+        assert await worker.do_reload() == ""
+        assert worker.rollover.points[zone] is not point
+        assert worker.rollover.points[zone].looked == 1_800_000_000
+
+    serving(test)
+
+
+def test_counters_of_connections_outlive_their_listeners(serving):
+    async def test(opened):
+        await opened.descriptors()
+        assert await opened.reload(2, free_port()) == ""
+        await opened.descriptors()
+        found = opened.worker.commands.perform({"command": "statistics"})["tcp"]
+        assert found == {"accepted": 2, "rejected": 0, "timed_out": 0, "garbled": 0, "connections": 0}
+        assert len(opened.worker.listeners) == 1
+
+    serving(test)
+
+
 def test_reloads_at_once_take_turns(serving):
     async def test(opened):
         new = free_port()
