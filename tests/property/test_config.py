@@ -31,15 +31,13 @@ NAMES = st.just(".") | st.builds(
     lambda labels, dot: ".".join(labels) + dot, st.lists(LABELS, min_size=1, max_size=3), st.sampled_from(("", "."))
 )
 ADDRESSES = st.lists(st.ip_addresses().map(str), max_size=3).map(tuple)
-ENDPOINTS = st.lists(
-    st.builds(
-        lambda address, port: f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
-        st.ip_addresses().map(str),
-        st.integers(0, 65535),
-    ),
-    min_size=1,
-    max_size=3,
-).map(tuple)
+ENDPOINT = st.builds(
+    lambda address, port: f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
+    st.ip_addresses().map(str),
+    st.integers(0, 65535),
+)
+ENDPOINTS = st.lists(ENDPOINT, min_size=1, max_size=3).map(tuple)
+LISTENED = st.lists(ENDPOINT, min_size=1, max_size=3, unique=True).map(tuple)
 PREFIXES = st.lists(
     st.builds(
         lambda address, bits: str(ipaddress.ip_network((address, bits % (address.max_prefixlen + 1)), strict=False)),
@@ -75,7 +73,7 @@ PLAIN = st.builds(
     Settings,
     server=st.builds(
         ServerSettings,
-        listen=ENDPOINTS,
+        listen=LISTENED,
         workers=within(limits.WORKERS),
         tcp_idle_timeout=within(limits.TCP_IDLE_TIMEOUT, 1000),
         identity=TEXT,
