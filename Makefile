@@ -16,7 +16,7 @@
 #   make wheel        sdist and wheel, installed and tried outside the checkout
 #   make test-debug   unit tests and the loop under stress on the debug build (checks, live-object counters)
 #   make test-sanitize  unit tests, the loop under stress and fuzz targets under the address and undefined-behaviour
-#                     sanitizers
+#                     sanitizers; FULL=1: on either build all integration tests too
 #   make annotate FILE=corenet/core/engine.pyx   Cython's yellow page of one file
 #   make docs         regenerate the pages made from code (limits, configuration)
 #   make clean        remove builds and environments
@@ -64,17 +64,19 @@ test: build test-versions
 test-versions:
 	$(PYTHON) tests/interpreters.py run
 
+LOOP_TESTS := loop_stress.py serve.py websockets.py coming_from_uvloop.py
+
 test-debug: $(VENV)/.installed
 	CORENET_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
 	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
 		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider $(CURDIR)/tests/unit $(CURDIR)/tests/property
 	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
 		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider \
-		$(addprefix $(CURDIR)/tests/integration/test_,loop_stress.py serve.py websockets.py coming_from_uvloop.py)
+		$(if $(FULL),$(CURDIR)/tests/integration,$(addprefix $(CURDIR)/tests/integration/test_,$(LOOP_TESTS)))
 
 test-sanitize: $(VENV)/.installed
 	CORENET_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
-	$(BIN)/python tests/sanitized.py build/sanitize/lib
+	$(BIN)/python tests/sanitized.py build/sanitize/lib $(if $(FULL),full)
 
 lint: build
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ test is a failed one, so that a missing package can never look like success. Ran
 import os
 import random
 import signal
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,6 +18,11 @@ settings.load_profile("default")
 # A shell without job control starts what runs in the background with SIGINT ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Under the sanitizers (tests/sanitized.py) children in Python are started by this, all others without the runtime.
+if os.environ.get("CORENET_TEST_PYTHON"):
+    sys.executable = os.environ["CORENET_TEST_PYTHON"]
+    os.environ.pop("LD_PRELOAD", None)
 
 
 @pytest.hookimpl(wrapper=True)
