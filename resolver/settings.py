@@ -139,7 +139,7 @@ class ServerSettings:
     )
     tcp_connections: int = knob(
         limits.TCP_CONNECTIONS.default,
-        "Open TCP connections of all clients together, in each worker.",
+        "Open TCP connections of all clients together, in each worker and for each address of listen.",
         limit=limits.TCP_CONNECTIONS,
     )
     tcp_connections_per_client: int = knob(

@@ -64,6 +64,9 @@ class ControlHost(Host, Protocol):
     @property
     def links(self) -> Links | None: ...
 
+    @property
+    def supervisor(self) -> int: ...
+
     def check_reload(self) -> None: ...
 
     def do_reload(self) -> Awaitable[str]: ...
@@ -234,7 +237,10 @@ class Office:
             raise RequestError(str(error)) from None
         except OSError as error:
             raise RequestError(error.strerror or str(error)) from None
-        os.kill(os.getppid(), signal.SIGHUP)  # the supervisor checks it too, and tells every worker
+        if os.getppid() != self._host.supervisor:
+            # Whoever is the parent now must not get a signal that ends most programs.
+            raise RequestError("the supervisor is gone, and this worker is about to end")
+        os.kill(self._host.supervisor, signal.SIGHUP)  # it checks the file too, and tells every worker
         return {}
 
     async def _trace(self, request: Request) -> AsyncGenerator[str, None]:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import resource
 import signal
 import time
@@ -303,6 +304,7 @@ class _Worker:
         self.store = store or make_store(settings)
         self.keeps = store is None and not options.playground
         self.lifeline = lifeline
+        self.supervisor = os.getppid()
         self.several = lifeline is not None
         self.links = options.doors.links if options.doors is not None else None
         self.commands = Commands(self)

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -264,6 +266,23 @@ def test_reloading_says_what_is_wrong(room_of):
         opened.worker.problem = "resolverd.toml:3: server.listen: wrong"
         with pytest.raises(ValueError, match="toml:3"):
             await opened.ask(command="reload")
+
+    room_of(test)
+
+
+def test_a_worker_without_its_supervisor_signals_nobody(room_of, monkeypatch):
+    sent = []
+    monkeypatch.setattr("os.kill", lambda *arguments: sent.append(arguments))
+
+    async def test(opened):
+        worker = opened.worker
+        worker.links, worker.check_reload, worker.supervisor = object(), lambda: None, os.getppid() + 1
+        with pytest.raises(ValueError, match="the supervisor is gone"):
+            await opened.ask(command="reload")
+        assert sent == []
+        worker.supervisor = os.getppid()
+        await opened.ask(command="reload")
+        assert sent == [(os.getppid(), signal.SIGHUP)]
 
     room_of(test)
 
