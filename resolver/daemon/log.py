@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from resolver import limits
 from resolver.settings import LogSettings
 
-__all__ = ["KeyValueFormatter", "LineHandler", "Record", "Repetitions", "set_up"]
+__all__ = ["KeyValueFormatter", "LineHandler", "Record", "Repetitions", "say_short", "set_up"]
 
 _BEGAN = time.time()
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
@@ -130,13 +130,14 @@ class LineHandler(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self._interval = interval
         self._next = float("-inf")
+        self._timeless = False
 
     def record(self, *arguments: Any, **keywords: Any) -> Record:
         """Make a record as `logging` asks for one; that there is no memory for it is said here."""
         try:
             return Record(*arguments, **keywords)
         except MemoryError:
-            self._short()
+            self.say_short()
             raise
 
     def handle(self, record: logging.LogRecord) -> Any:
@@ -144,30 +145,48 @@ class LineHandler(logging.StreamHandler[TextIO]):
         try:
             return super().handle(record)
         except MemoryError:
-            self._short()
+            self.say_short()
             return False
 
     def handleError(self, record: logging.LogRecord) -> None:
         """What formatting or writing raised: shortage of memory in one line, anything else as `logging` shows it."""
         if isinstance(sys.exc_info()[1], MemoryError):
-            self._short()
+            self.say_short()
         else:
             super().handleError(record)
 
-    def _short(self) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + self._interval
+    def say_short(self) -> None:
+        """Write the line that was made before, not more often than the interval permits."""
+        try:
+            now = time.monotonic()
+            if now < self._next:
+                return
+            self._next = now + self._interval
+            self._timeless = False
+        except MemoryError:
+            # Not even a number can be made, so nobody knows the time: once, until somebody does again.
+            if self._timeless:
+                return
+            self._timeless = True
         try:
             os.write(self.stream.fileno(), self.SHORT)
         except (AttributeError, OSError, ValueError):
-            self._next = now  # there is no stream (2>&-), it was closed, or nobody reads it: nobody is left to tell
+            self._next = float("-inf")  # no stream (2>&-), a closed one, or nobody reads it: nobody is left to tell
+
+
+_handler: LineHandler | None = None
+
+
+def say_short() -> None:
+    """Say that lines are lost for want of memory, where `set_up` has sent the log; needs no memory itself."""
+    if _handler is not None:
+        _handler.say_short()
 
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send everything from `settings.level` on to `stream` (standard error). May be called again after a reload."""
-    handler = LineHandler(stream or sys.stderr, settings.interval)
+    global _handler
+    _handler = handler = LineHandler(stream or sys.stderr, settings.interval)
     handler.setFormatter(KeyValueFormatter())
     handler.addFilter(Repetitions(settings.interval))
     logging.setLogRecordFactory(handler.record)

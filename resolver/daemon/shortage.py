@@ -2,8 +2,9 @@
 
 Under a memory limit (systemd's MemoryMax has none of this; RLIMIT_AS and RLIMIT_DATA do) any allocation can fail, and
 whatever was being done then is lost: a packet, a query, a connection. That is no fault of the program, so it is one
-plain sentence, and not more often than an interval permits, since each line costs memory as well. Everything else keeps
-its traceback. What a generator raises when it is dropped half-way reaches no loop, only `sys.unraisablehook`.
+plain sentence, and not more often than an interval permits, since each line costs memory as well; where there is none
+even for that, the log gets a line that was made before. Everything else keeps its traceback. What a generator raises
+when it is dropped half-way reaches no loop, only `sys.unraisablehook`.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from resolver.daemon import log
 from resolver.net.complaint import Complaint
 
 if TYPE_CHECKING:
@@ -50,3 +52,5 @@ def watch_unraisable(interval: float) -> None:
 def _tell(complaint: Complaint) -> None:
     complaint.say("out of memory: what was being done is given up and the service goes on; "
                   "a smaller cache.size or a higher limit of the process would help")
+    if complaint.unsaid:
+        log.say_short()

@@ -16,7 +16,7 @@ __all__ = ["Complaint"]
 class Complaint:
     """One kind of warning of one logger, of which up to `different` ones are said in an interval of so many seconds."""
 
-    __slots__ = ("_different", "_interval", "_left_out", "_logger", "_next", "_said")
+    __slots__ = ("_different", "_interval", "_left_out", "_logger", "_next", "_said", "unsaid")
 
     def __init__(
         self, logger: logging.Logger, interval: float = limits.LOG_INTERVAL.default, different: int = 1
@@ -27,25 +27,40 @@ class Complaint:
         self._said: list[tuple[object, ...]] = []
         self._next = float("-inf")
         self._left_out = 0
+        self.unsaid = False
+        """Whether there was no memory to say it the last time."""
 
     def say(self, text: str, *arguments: object) -> bool:
         """Log `text` as a warning unless it, or enough others, was said in this interval; True when it was logged."""
         try:
-            now = time.monotonic()
-            if now >= self._next:
-                self._said.clear()
-            if len(self._said) >= self._different or (text, *arguments) in self._said:
+            said = self._say(text, *arguments)
+        except MemoryError:  # whoever complains of that must not fail over it
+            self.unsaid = True
+            try:
                 self._left_out += 1
-                return False
-            if not self._said:
-                self._next = now + self._interval
-            self._said.append((text, *arguments))
-            if self._left_out:
-                text += " (and %d times since the last such line)"
-                arguments = (*arguments, self._left_out)
-            self._logger.warning(text, *arguments)
-        except MemoryError:  # the line itself had no room; whoever complains of that must not fail over it
+            except MemoryError:
+                pass  # not even for a number, as Python makes them from 257 on: the count stays behind
+            return False
+        self.unsaid = False
+        return said
+
+    def _say(self, text: str, *arguments: object) -> bool:
+        now = time.monotonic()
+        if now >= self._next:
+            self._said.clear()
+        if len(self._said) >= self._different or (text, *arguments) in self._said:
             self._left_out += 1
             return False
+        if not self._said:
+            self._next = now + self._interval
+        self._said.append((text, *arguments))
+        if self._left_out:
+            text += " (and %d times since the last such line)"
+            arguments = (*arguments, self._left_out)
+        try:
+            self._logger.warning(text, *arguments)
+        except MemoryError:
+            self._said.pop()
+            raise
         self._left_out = 0
         return True

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 SECONDS = 20
 BURST = 50
-LEAST_BURSTS, MOST_BURSTS = 10, 600  # a busy machine works on few at once, and they fit into what was freed before
+LEAST_BURSTS, MOST_BURSTS = 10, 200  # a busy machine works on few at once, and they fit into what was freed before
 CACHED = "www.example.playground."
 # What /proc says of the memory that each limit is about.
 USED = {resource.RLIMIT_AS: "VmSize:", resource.RLIMIT_DATA: "VmData:"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -78,3 +79,28 @@ def test_a_loop_that_cannot_tell_of_a_shortage_goes_on() -> None:
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
         runner.run(body())
     assert ran == [1]
+
+
+def test_where_there_is_no_memory_at_all_the_log_has_the_line_that_was_made_before() -> None:
+    """Not one allocation succeeds for a thousand shortages; the second spell has its line as well."""
+    code = """if True:
+        import itertools, sys, _testcapi
+        from resolver.daemon import log, shortage
+        from resolver.settings import LogSettings
+        log.set_up(LogSettings())
+        shortage.watch_unraisable(60.0)
+        what, hook = type("Args", (), {"exc_type": MemoryError}), sys.unraisablehook
+        for spell in [itertools.repeat(None, 1000), itertools.repeat(None, 1000)]:
+            floats = [float(number) for number in range(1000)]  # none is left over from those that were freed
+            _testcapi.set_nomemory(0, 0)
+            for _ in spell:
+                hook(what)
+            _testcapi.remove_mem_hooks()
+            hook(what)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    lines = [line.partition("message=")[2].strip('"')[:35] for line in done.stderr.splitlines()]
+    assert lines == [
+        "out of memory: lines of this log are lost"[:35], "out of memory: what was being done "[:35],
+        "out of memory: lines of this log are lost"[:35],
+    ], done.stderr
