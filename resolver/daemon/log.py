@@ -174,6 +174,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
             self._next = float("-inf")  # no stream (2>&-), a closed one, or nobody reads it: nobody is left to tell
 
 
+# The root logger has it too, in a list; to go through a list takes memory.
 _handler: LineHandler | None = None
 
 

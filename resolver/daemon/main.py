@@ -135,7 +135,7 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
     """
     from resolver import validate
     from resolver.daemon import keep, metrics
-    from resolver.daemon.worker import make_plan
+    from resolver.daemon.renewal import make_plan
 
     make_plan(settings)
     validate.create(settings)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from resolver import limits
 from resolver.api import make_store
-from resolver.daemon import keep, worker
+from resolver.daemon import keep, renewal, worker
 from resolver.daemon.sockets import Endpoint
 from resolver.settings import Settings, replace
 
@@ -130,11 +130,11 @@ class _Supervisor:
         """Look at the configuration here, once, so that a wrong one is not complained about by every worker."""
         try:
             settings = self.reload()
-            worker.check_settings(settings, self.options.config)
+            renewal.check_settings(settings, self.options.config)
         except (ValueError, OSError) as error:
-            worker.report_bad_reload(error)
+            renewal.report_bad_reload(error)
             return
-        self.settings = worker.keep_what_needs_restart(self.settings, settings, several=True)
+        self.settings = renewal.keep_what_needs_restart(self.settings, settings, several=True)
         for pid in self.children:
             os.kill(pid, signal.SIGHUP)
 

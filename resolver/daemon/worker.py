@@ -15,8 +15,8 @@ import resource
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import corenet
@@ -27,6 +27,13 @@ from resolver.cache import Store
 from resolver.daemon import log, sockets
 from resolver.daemon.commands import Commands
 from resolver.daemon.doors import Doors
+from resolver.daemon.renewal import (
+    check_settings,
+    keep_what_needs_restart,
+    outdated,
+    places_named,
+    report_bad_reload,
+)
 from resolver.daemon.shortage import watch_for_shortage
 from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.effects import Outcome, Question
@@ -35,9 +42,7 @@ from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
 from resolver.net.stream_listener import StreamListener
 from resolver.net.udp_listener import UdpListener
-from resolver.policy import Plan
-from resolver.settings import Settings, replace
-from resolver.system import read_hosts_files
+from resolver.settings import Settings
 from resolver.values import frozen
 from resolver.wire import consts as c
 
@@ -49,13 +54,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Options",
     "Reload",
-    "check_settings",
     "clock_trouble",
-    "keep_what_needs_restart",
-    "make_plan",
-    "places_named",
     "raise_descriptor_limit",
-    "report_bad_reload",
     "run",
 ]
 
@@ -99,80 +99,7 @@ def run(
         return runner.run(worker.main())
 
 
-# --- settings that come from files beside the configuration -------------------------------------------------------
-
-
-def make_plan(settings: Settings) -> Plan:
-    """Compile the policies of `settings`.
-
-    Raises:
-        ValueError: a setting is wrong, or a file it names cannot be read.
-    """
-    return Plan(settings, read_hosts_files(settings.policy.hosts_files))
-
-
-def check_settings(settings: Settings, config: str) -> None:
-    """Look whether a reload could take over `settings`, which came from the file `config`.
-
-    Raises:
-        ValueError: a setting is wrong; the text says where and why.
-        ListenError: an address that is not this host's.
-    """
-    from resolver import validate
-
-    with places_named(config):
-        make_plan(settings)
-        validate.create(settings)
-    sockets.check_sources(settings.iteration)
-
-
-def keep_what_needs_restart(old: Settings, new: Settings, *, several: bool) -> Settings:
-    """Take over from `old` what a running process cannot change, and say so."""
-    server = new.server
-    kept = []
-    if server.workers != old.server.workers:
-        kept.append("server.workers")
-        server = replace(server, workers=old.server.workers)
-    if several and server.listen != old.server.listen:
-        kept.append("server.listen")
-        server = replace(server, listen=old.server.listen)
-    cache = new.cache
-    for name in ("size", "min_ttl", "max_ttl", "max_negative_ttl", "servers"):
-        if getattr(cache, name) != getattr(old.cache, name):
-            kept.append(f"cache.{name}")
-            cache = replace(cache, **{name: getattr(old.cache, name)})
-    for part in ("control", "metrics"):
-        if getattr(new, part) != getattr(old, part):
-            kept.append(part)
-    if kept:
-        logger.warning("reload: %s changed in the file; that takes effect after a restart", " and ".join(kept))
-    return replace(new, server=server, cache=cache, control=old.control, metrics=old.metrics)
-
-
-@contextmanager
-def places_named(config: str) -> Iterator[None]:
-    """Raise every `ValueError` from within as a `ConfigError` that says where in the file `config` its cause stands."""
-    try:
-        yield
-    except ValueError as error:
-        if not config:
-            raise
-        from resolver.daemon.config import located
-
-        raise located(config, error) from None
-
-
-def report_bad_reload(error: Exception) -> str:
-    """Say why a new configuration cannot be used, and that the old one goes on; the reason alone for who asked."""
-    if not isinstance(error, ValueError):
-        why = "out of memory" if isinstance(error, MemoryError) else str(getattr(error, "strerror", None) or error)
-        logger.error("reload: %s; the old configuration stays in force", why)
-        return why
-    for line in str(error).splitlines():
-        setting, colon, what = line.partition(": ")
-        logger.error("reload: %s", setting.replace("_", "-") + colon + what if setting.isidentifier() else line)
-    logger.error("reload: the configuration is wrong; the old one stays in force")
-    return str(error)
+# --- the host -----------------------------------------------------------------------------------------------------
 
 
 def clock_trouble(now: int) -> str:
@@ -728,14 +655,3 @@ class _Worker:
         self.current.resolver.close()
         if self.lifeline is not None:
             self.loop.remove_reader(self.lifeline)
-
-
-def outdated(old: Settings, new: Settings) -> bool:
-    """Whether answers kept under `old` may differ from those that `new` would give."""
-    return (
-        any(
-            getattr(old, part) != getattr(new, part)
-            for part in ("dnssec", "policy", "forward", "stub", "root_hints", "iteration")
-        )
-        or old.server.minimal_responses != new.server.minimal_responses
-    )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.mesh import Mesh
 
-__all__ = ["PendingQuery", "Service", "Sink", "network_of"]
+__all__ = ["PendingQuery", "Service", "Sink", "network_of", "one_less"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Account:
         try:
             self.per_network[network] = near + 1
         except MemoryError:
-            _one_less(self.per_client, host)
+            one_less(self.per_client, host)
             raise
         self.waiting += 1
         return True
@@ -118,11 +118,12 @@ class Account:
     def give_back(self, host: str, network: str | bytes) -> None:
         """One of `host` in `network` waits no longer."""
         self.waiting -= 1
-        _one_less(self.per_client, host)
-        _one_less(self.per_network, network)
+        one_less(self.per_client, host)
+        one_less(self.per_network, network)
 
 
-def _one_less(counts: dict[Any, int], key: str | bytes) -> None:
+def one_less(counts: dict[Any, int], key: str | bytes) -> None:
+    """Count one less of `key`; what is at nought takes no room."""
     count = counts[key] - 1
     if count:
         counts[key] = count

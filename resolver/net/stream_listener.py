@@ -19,7 +19,7 @@ from resolver import limits
 from resolver.net.bound import bound_socket
 from resolver.net.complaint import Complaint
 from resolver.net.fastpath import FastPath
-from resolver.net.service import PendingQuery, Service, network_of
+from resolver.net.service import PendingQuery, Service, network_of, one_less
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
 
@@ -201,11 +201,7 @@ class StreamListener:
             near.pop(client, None)
             if not near:
                 del self._networks[client.network]
-        count = self._per_address[client.host] - 1
-        if count:
-            self._per_address[client.host] = count
-        else:
-            del self._per_address[client.host]
+        one_less(self._per_address, client.host)
 
     def _arm(self) -> None:
         assert self._loop is not None
