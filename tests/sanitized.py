@@ -43,9 +43,11 @@ def main() -> int:
     pytest = [str(Path(python).parent / "pytest"), "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
               "-p", "no:benchmark", "-p", "no:cacheprovider"]
     further = ["property", "integration"] if sys.argv[2:] == ["full"] else LOOP
+    # Memory at its limit is for the other builds: the sanitizer's own allocator ends the process there.
+    further.append(f"--ignore={ROOT / 'tests' / 'integration' / 'test_memory_limit.py'}")
     commands = [
         [*pytest, str(ROOT / "tests" / "unit")],
-        [*pytest, *(str(ROOT / "tests" / place) for place in further)],
+        [*pytest, *(place if place.startswith("-") else str(ROOT / "tests" / place) for place in further)],
         [python, str(ROOT / "tests" / "fuzz" / "run.py"), "--runs", FUZZ_RUNS],
     ]
     for command in commands:

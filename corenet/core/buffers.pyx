@@ -15,6 +15,8 @@ from libc.string cimport memset
 
 cimport cython
 
+from corenet.core.receivers cimport guard_receivers
+
 from corenet.limits import BUFFER_SLAB, BUFFER_SLABS
 
 cdef extern from *:
@@ -300,3 +302,6 @@ cdef class Chunk:
         if self.holders == 0:
             raise BufferError("this chunk was released already")
         return 0
+
+
+guard_receivers(globals())

@@ -29,6 +29,7 @@ from corenet.core.counters cimport KIND_ENGINE, born, died
 from corenet.core.handles cimport Handle, TimerHandle, deadline_ns, new_handle, new_timer, seconds_of
 from corenet.core.poller cimport Poller, Watch, Watcher
 from corenet.core.ready cimport Inbox, Ring, ring_free, ring_init, ring_pop, ring_push
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.spares cimport Spares
 from corenet.core.sys cimport PyContext_CopyCurrent
 from corenet.core.timers cimport TimerHeap
@@ -826,3 +827,6 @@ def run_handle(handle: Handle) -> None:
         handle.run()
     else:
         handle.run_once()
+
+
+guard_receivers(globals())

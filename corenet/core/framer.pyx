@@ -16,6 +16,7 @@ from libc.string cimport memchr, memcpy
 cimport cython
 
 from corenet.core.buffers cimport Chunk
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.views cimport FrameView, make_view
 from corenet.limits import FRAME_DELIMITER, FRAME_RESERVE, FRAME_SIZE
 
@@ -248,7 +249,7 @@ cdef class Framer:
 cdef class LengthFramer(Framer):
     """Frames preceded by their size in 1, 2, 4 or 8 bytes, big or little endian; the prefix does not count itself."""
 
-    def __init__(self, prefix=4, *, big_endian=True, max_frame=None, views=False):
+    def __cinit__(self, prefix=4, *, big_endian=True, max_frame=None, views=False):
         if prefix not in (1, 2, 4, 8):
             raise ValueError(f"LengthFramer prefix: {prefix} is not 1, 2, 4 or 8 bytes")
         largest = min(FRAME_SIZE.maximum, (1 << (8 * prefix)) - 1)
@@ -394,7 +395,7 @@ cdef class LengthFramer(Framer):
 cdef class DelimiterFramer(Framer):
     """Frames that end with a delimiter of 1 to 16 bytes; the delimiter is no part of the frame."""
 
-    def __init__(self, delimiter, *, max_frame=None, views=False):
+    def __cinit__(self, delimiter, *, max_frame=None, views=False):
         cdef const uint8_t *p
         self.delimiter = bytes(delimiter)
         self.mark_size = FRAME_DELIMITER.check(len(self.delimiter), "DelimiterFramer delimiter length")
@@ -502,7 +503,7 @@ cdef class DelimiterFramer(Framer):
 cdef class FixedFramer(Framer):
     """Frames of one fixed size, with nothing between them."""
 
-    def __init__(self, size, *, views=False):
+    def __cinit__(self, size, *, views=False):
         self.size = FRAME_SIZE.check(size, "FixedFramer size")
         self.max_frame = self.size
         self.views = views
@@ -538,3 +539,6 @@ cdef class FixedFramer(Framer):
         if at < n:
             self.absorb(p + at, n - at, self.size)
         return frames
+
+
+guard_receivers(globals())

@@ -12,6 +12,7 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
 
 from corenet.core.counters cimport KIND_HANDLE, KIND_TIMER, born, died
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     DEBUG_BUILD,
     PyContext_CopyCurrent,
@@ -274,3 +275,6 @@ cdef TimerHandle new_timer(
     handle.heap = heap
     heap.push(when_ns, handle, &handle.position)
     return handle
+
+
+guard_receivers(globals())

@@ -15,6 +15,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_WATCH, born, died
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
@@ -447,3 +448,6 @@ cdef class Poller:
 
     def __exit__(self, *_exc: object) -> None:
         self.dispose()
+
+
+guard_receivers(globals())

@@ -15,6 +15,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport bytes_reset, sole_owner
 
 from corenet.limits import (
@@ -130,3 +131,6 @@ cdef class Spares:
         """Let go of all."""
         while self.count:
             self.drop_oldest()
+
+
+guard_receivers(globals())

@@ -15,6 +15,8 @@ from libc.string cimport memcmp
 
 cimport cython
 
+from corenet.core.receivers cimport guard_receivers
+
 from corenet.limits import FRAME_BLOCK, FRAME_BLOCK_REST
 
 cdef extern from "Python.h":
@@ -152,3 +154,6 @@ cdef class FrameView:
         """How many bytes of memory cannot be used again while this view is held."""
         cdef object owner = self.owner
         return (<Block>owner).size if type(owner) is Block else len(owner)
+
+
+guard_receivers(globals())

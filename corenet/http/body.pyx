@@ -12,6 +12,8 @@ from libc.string cimport memcpy
 
 cimport cython
 
+from corenet.core.receivers cimport guard_receivers
+
 cdef extern from "Python.h":
     PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *p, Py_ssize_t n) except NULL
     char *bytes_data "PyBytes_AS_STRING" (PyObject *p)
@@ -76,3 +78,6 @@ cdef class BodyBuffer:
         Py_XDECREF(self.target)
         self.target = NULL
         return body
+
+
+guard_receivers(globals())

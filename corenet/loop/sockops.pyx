@@ -26,6 +26,7 @@ from corenet.core cimport sys as c
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
 from corenet.core.handles cimport Handle, new_handle
 from corenet.core.ready cimport ring_push
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
 from corenet.transports.base cimport call_method1
 
@@ -113,10 +114,7 @@ cdef PyObject *soon_in_place(PyObject *method, PyObject *const *items, size_t co
     cdef tuple args = ()
     cdef SocketEngine loop
     cdef Handle handle
-    if given and not isinstance(<object>items[0], SocketEngine):
-        # Cython's own methods do not look at what they are given for `self` when they are called by way of the class.
-        raise TypeError(f"call_soon() requires a corenet loop, not {type(<object>items[0]).__name__!r}")
-    if given < 2:
+    if given < 2 or not isinstance(<object>items[0], SocketEngine):
         return call_through(soon.function, items, count, names)
     loop = <SocketEngine>items[0]
     if names != NULL and PyTuple_GET_SIZE(<object>names):
@@ -412,3 +410,6 @@ cdef int put_soon_in_place() except -1:
 
 
 put_soon_in_place()
+
+
+guard_receivers(globals())

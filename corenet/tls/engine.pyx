@@ -15,6 +15,8 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
+from corenet.core.receivers cimport guard_receivers
+
 from corenet.limits import TLS_COPY
 
 __all__ = ["TlsEngine"]
@@ -237,3 +239,6 @@ cdef class TlsEngine:
             ssl.SSLError: among others when the peer goes on sending data, which is not an error of the peer.
         """
         return self.step_shutdown()
+
+
+guard_receivers(globals())

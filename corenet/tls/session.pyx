@@ -15,6 +15,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t
 
 from corenet.core.engine cimport Engine
+from corenet.core.receivers cimport guard_receivers
 from corenet.tls.engine cimport TlsEngine
 from corenet.transports.base cimport call_method0, call_method1
 from corenet.transports.stream cimport StreamTransport
@@ -63,7 +64,7 @@ cdef object context_or_default(object context, bint server_side, object server_h
 cdef class TlsSession(Consumer):
     """One encrypted connection, as far as it receives."""
 
-    def __init__(
+    def __cinit__(
         self,
         loop: Engine,
         protocol: object,
@@ -250,8 +251,10 @@ cdef class TlsSession(Consumer):
             return self.step_shutdown()
         return 0
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: object) -> None:
         """Take ciphertext from a transport that is not one of ours."""
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
         self.bytes_received(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     def eof_received(self) -> object:
@@ -575,3 +578,6 @@ cdef class TlsSession(Consumer):
 
     cdef int fatal(self, object error, str message) except -1:
         raise NotImplementedError
+
+
+guard_receivers(globals())

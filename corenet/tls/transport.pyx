@@ -16,6 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from libc.stdint cimport int64_t
 
 from corenet.core.engine cimport Engine
+from corenet.core.receivers cimport guard_receivers
 from corenet.tls.session cimport APP_NEW, CLOSING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession, marks
 from corenet.transports.base cimport call_method0
 from corenet.transports.stream cimport StreamTransport
@@ -381,3 +382,6 @@ def make_tls(
         ssl_handshake_timeout,
         ssl_shutdown_timeout,
     )
+
+
+guard_receivers(globals())

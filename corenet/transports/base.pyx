@@ -19,6 +19,7 @@ from corenet.core cimport sys as c
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport Handle, new_handle
 from corenet.core.poller cimport Watcher
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_CopyCurrent,
     PyContext_Enter,
@@ -321,6 +322,9 @@ cdef class Transport(Watcher):
     cdef int schedule_lost(self, object error) except -1:
         """Leave the poller now and call `connection_lost` in the next turn."""
         cdef Farewell farewell
+        if self.loop is None:
+            # Made by hand: nothing is open and nobody waits.
+            return 0
         self.reading = False
         self.writing = False
         self.conn_lost += 1
@@ -392,3 +396,6 @@ cdef class Transport(Watcher):
                 self.loop.poller.remove(self.fd)
             self.close_descriptor()
             self.released()
+
+
+guard_receivers(globals())

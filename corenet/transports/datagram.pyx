@@ -25,6 +25,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_DATAGRAM, born, died
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
@@ -545,3 +546,6 @@ def make_datagram(
     transport.lookup_extra("peername")
     loop.soon(transport._begin, (waiter,), None)
     return transport
+
+
+guard_receivers(globals())

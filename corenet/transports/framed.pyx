@@ -14,6 +14,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
 from corenet.core.framer cimport Framer
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.views cimport Block, FrameView, receive_block
 from corenet.transports.base cimport call_method1
 from corenet.transports.stream cimport StreamTransport
@@ -25,6 +26,7 @@ from corenet.limits import FRAME_BATCH, FRAME_JOIN
 __all__ = ["FrameSplitter"]
 
 cdef Py_ssize_t JOIN = FRAME_JOIN.default
+cdef str NOT_MADE = "the framer is missing: super().__init__(framer) of the FramedProtocol was not called"
 
 
 cdef inline Py_ssize_t fixed_bytes(object payload, const uint8_t **data) noexcept:
@@ -49,8 +51,24 @@ cdef object force_close_of(object transport):
     return getattr(transport, "_force_close", None)
 
 
+cdef class NoFramer(Framer):
+    """What stands for the framer until `FrameSplitter.__init__` has run: a subclass may forget to call it."""
+
+    cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
+        raise RuntimeError(NOT_MADE)
+
+    cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1:
+        raise RuntimeError(NOT_MADE)
+
+
+cdef Framer NO_FRAMER = NoFramer()
+
+
 cdef class FrameSplitter(Consumer):
     """The half of FramedProtocol that runs in C."""
+
+    def __cinit__(self, *_args, **_kwargs) -> None:
+        self.framer = NO_FRAMER
 
     def __init__(self, framer: object, *, views: bool = True, batch: int | None = None) -> None:
         if not isinstance(framer, Framer):
@@ -416,3 +434,6 @@ cdef class FrameSplitter(Consumer):
         if type(self.transport) is StreamTransport:
             (<StreamTransport>self.transport).check_writable()
         self.send_frames(self.transport, payloads)
+
+
+guard_receivers(globals())

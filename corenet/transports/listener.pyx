@@ -19,6 +19,7 @@ from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_LISTENER, born, died
 from corenet.core.engine cimport Engine
 from corenet.core.poller cimport Watcher
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, errno, sockaddr
 from corenet.core.sys cimport sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t
 from corenet.transports.base cimport os_error
@@ -90,7 +91,7 @@ cdef class Listener(Watcher):
     def start(self) -> None:
         """Begin to accept."""
         self.retry = None
-        if not self.listening and self.fd >= 0:
+        if self.loop is not None and not self.listening and self.fd >= 0:
             self.loop.poller.add(self.fd, self.events, self)
             self.listening = True
 
@@ -183,3 +184,6 @@ cdef class Listener(Watcher):
             }
         )
         return 0
+
+
+guard_receivers(globals())

@@ -16,6 +16,8 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcpy, memmove
 
+from corenet.core.receivers cimport guard_receivers
+
 from corenet.limits import STREAM_LIMIT
 
 cdef extern from *:
@@ -522,3 +524,6 @@ cdef PyObject *reading_next(object reading) except? NULL:
 
 
 set_steps(Reading, reading_send, reading_next)
+
+
+guard_receivers(globals())

@@ -17,6 +17,8 @@ from cpython.object cimport PyObject_RichCompare
 from cpython.slice cimport PySlice_Check, PySlice_GetIndicesEx
 from libc.string cimport memchr
 
+from corenet.core.receivers cimport guard_receivers
+
 cdef extern from "Python.h":
     Py_ssize_t PyByteArray_GET_SIZE(object array) noexcept
     char *PyByteArray_AS_STRING(object array) noexcept
@@ -165,3 +167,6 @@ def keep_received(protocol: object) -> None:
         received = ReceivedBytes.__new__(ReceivedBytes)
         received.pile = buffer
         reader._buffer = received
+
+
+guard_receivers(globals())

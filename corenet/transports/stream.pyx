@@ -15,6 +15,7 @@ from cpython.object cimport PyObject
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_STREAM, born, died
 from corenet.core.engine cimport Engine
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport sockaddr, sockaddr_storage, socklen_t
 from corenet.transports.address cimport to_object
 from corenet.transports.streambase cimport StreamBase
@@ -218,3 +219,6 @@ def make_stream(
     transport = new_stream(loop, fd, family, sock, protocol, extra, roster)
     loop.soon(transport._begin, (waiter,), None)
     return transport
+
+
+guard_receivers(globals())

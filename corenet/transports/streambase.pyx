@@ -28,6 +28,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from corenet.core cimport sys as c
 from corenet.core.engine cimport SCRATCH_SIZE
 from corenet.core.poller cimport Watcher
+from corenet.core.receivers cimport guard_receivers
 from corenet.core.spares cimport Spare, Spares
 from corenet.core.sys cimport (
     PyContext_Enter,
@@ -707,3 +708,6 @@ cdef class StreamBase(Transport):
 
     def _reset_empty_waiter(self) -> None:
         self.empty_waiter = None
+
+
+guard_receivers(globals())

@@ -13,6 +13,7 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
+from corenet.core.receivers cimport guard_receivers
 from corenet.transports.reader cimport ReaderCore
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer
@@ -184,3 +185,6 @@ cdef class WriterCore:
             # connection_lost must have its turn, or a loop of writes and drains would never hear of it.
             await asyncio.sleep(0)
         await self._protocol._drain_helper()
+
+
+guard_receivers(globals())

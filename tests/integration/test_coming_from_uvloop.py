@@ -8,6 +8,7 @@ import asyncio
 import re
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,13 @@ async def sigchld(loop: Any) -> None:
     assert loop.remove_signal_handler(signal.SIGCHLD)
 
 
+@row("by way of its class", AssertionError)
+async def method_of_the_class(loop: Any) -> None:
+    code = f"import {type(loop).__module__} as module\ntry: module.Loop.time(5)\nexcept TypeError: pass"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == 0
+
+
 @row("asyncio.Transport", AssertionError)
 async def transports_are_instances(loop: Any) -> None:
     one, two = socket.socketpair()
@@ -144,6 +152,6 @@ def test_row(title: str) -> None:
 
 def test_the_page_has_these_rows() -> None:
     table = PAGE.read_text().partition("## What uvloop refuses")[2].partition("\n## ")[0]
-    rows = [line for line in table.splitlines() if re.match(r"\| [^|]*`|\| transports|\| a replaced|\| edge", line)]
+    rows = [line for line in table.splitlines() if re.match(r"\| ([^|]*`|a method|transports|a replaced|edge)", line)]
     assert [title for title in ROWS if title not in table] == []
     assert len(rows) == len(ROWS)  # corenet.serve has tests of its own

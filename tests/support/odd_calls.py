@@ -1,0 +1,115 @@
+"""Calls that no program means to make, on every extension type of the loop; run in a process that may crash.
+
+``python odd_calls.py foreign`` calls every method, taken from its type, on objects of other types.
+``python odd_calls.py blank`` calls every method of objects that were made by ``__new__`` alone, so that no ``__init__``
+has given them what they need. Each name is printed before its calls: after a crash the last one is the culprit.
+"""
+
+import contextlib
+import functools
+import importlib
+import pkgutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import corenet
+
+HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: classes written in Python
+METHOD = type(corenet.Loop.call_at)
+#: They block until something happens, and nothing will.
+BLOCKING = {"run", "wait"}
+PATIENCE = 30
+
+ARGUMENTS: list[tuple[Any, ...]] = [
+    (), (None,), (5,), (-1,), (1 << 70,), (b"x",), ("x",), (object(),), (None, None), (5, 5), (-1, -1), (0, 1, 2),
+    (None,) * 3, (None,) * 4, (5,) * 4, (None,) * 5,
+]
+
+
+def extension_types() -> Iterator[type]:
+    """Every extension type of the package, each once."""
+    seen = set()
+    for module in pkgutil.walk_packages(corenet.__path__, "corenet."):
+        if module.name.endswith("__main__") or module.name.startswith("corenet.adapters"):
+            continue
+        for value in list(vars(importlib.import_module(module.name)).values()):
+            if isinstance(value, type) and not value.__flags__ & HEAP_TYPE and value not in seen:
+                if value.__module__.startswith("corenet."):
+                    seen.add(value)
+                    yield value
+
+
+def refusal(call: Callable[..., object], *arguments: Any) -> str:
+    """The text of the TypeError that a call ends with, nothing when it ends well."""
+    try:
+        call(*arguments)
+    except TypeError as error:
+        return str(error)
+    return ""
+
+
+def call_on_foreign(kind: type) -> int:
+    """Call the methods of `kind` on what is none of it; how many there were."""
+    strangers: list[Any] = [5, None, object(), kind]
+    if not issubclass(corenet.LengthFramer, kind):
+        strangers.append(corenet.LengthFramer())
+    calls = 0
+    for name, method in list(vars(kind).items()):
+        if not isinstance(method, METHOD):
+            continue
+        print(f"{kind.__module__}.{kind.__name__}.{name}", flush=True)
+        calls += 1
+        for stranger in strangers:
+            for arguments in ((), (None,), (1, 2)):
+                for call in (method, functools.partial(vars(type(method))["__call__"], method)):
+                    refused = refusal(call, stranger, *arguments)
+                    if "doesn't apply to" not in refused:
+                        raise AssertionError(f"{name} took {stranger!r} for a {kind.__name__}: {refused}")
+        refused = refusal(method)
+        if "needs an argument" not in refused:
+            raise AssertionError(f"{name} took nothing for a {kind.__name__}: {refused}")
+    return calls
+
+
+def call_on_blank(kind: type) -> int:
+    """Call whatever a bare object of `kind` has; how many names that were."""
+    calls = 0
+    for name in dir(kind):
+        if name in BLOCKING or name == "__class__":
+            continue
+        try:
+            blank: Any = kind.__new__(kind)
+        except TypeError:
+            return 0
+        print(f"{kind.__module__}.{kind.__name__}.{name}", flush=True)
+        calls += 1
+        for arguments in ARGUMENTS:
+            # Any exception is an answer.
+            with contextlib.suppress(BaseException):
+                result = getattr(blank, name)(*arguments)
+                if hasattr(result, "send") and hasattr(result, "close"):
+                    with contextlib.suppress(BaseException):
+                        result.send(None)
+                    result.close()
+        for value in (None, 5):
+            with contextlib.suppress(AttributeError, TypeError):
+                setattr(blank, name, value)
+        del blank
+    return calls
+
+
+def main() -> None:
+    """See the head of the file."""
+    sys.unraisablehook = lambda _unraisable: None
+    call = {"foreign": call_on_foreign, "blank": call_on_blank}[sys.argv[1]]
+    total = 0
+    for kind in extension_types():
+        signal.alarm(PATIENCE)
+        total += call(kind)
+    print(f"{total} names")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""No call of a method ends the process: neither on an object of another type nor on one that was never initialised."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import corenet
+
+PROGRAM = Path(__file__).resolve().parents[2] / "support" / "odd_calls.py"
+PACKAGES = Path(corenet.__file__).parents[1]
+
+
+@pytest.mark.parametrize("kind", ["foreign", "blank"])
+def test_every_method_of_every_type(kind: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", PROGRAM, kind],
+        env={**os.environ, "PYTHONPATH": str(PACKAGES)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout.splitlines()[-1:], done.stderr)
+    assert int(done.stdout.splitlines()[-1].split()[0]) > 150
+
+
+def test_the_error_is_pythons() -> None:
+    with pytest.raises(TypeError) as ours:
+        corenet.Loop.call_at(5, 1.0, print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError) as theirs:
+        str.join(5, [])  # type: ignore[arg-type]
+    assert str(ours.value) == str(theirs.value).replace("join", "call_at").replace("str", "corenet.core.engine.Engine")
+
+
+def test_keywords_of_every_shape_still_arrive() -> None:
+    class Watched(corenet.Loop):
+        pass
+
+    loop = Watched()
+    seen: list[object] = []
+    try:
+        method = corenet.Loop.call_later
+        method(loop, 0, seen.append, 1)
+        method(loop, delay=0, callback=lambda: seen.append(2), context=None)
+        with pytest.raises(TypeError, match="stop"):
+            loop.stop(reason=1)  # type: ignore[call-arg]
+        loop.call_later(0.001, loop.stop)
+        loop.run_forever()
+    finally:
+        loop.close()
+    assert seen == [1, 2]
+
+
+def test_a_framed_protocol_that_forgot_its_framer_is_told() -> None:
+    """Bytes for a protocol whose subclass does not call ``super().__init__`` were read by way of a null pointer."""
+    told: list[str] = []
+
+    class Forgetful(corenet.FramedProtocol):
+        def __init__(self) -> None:
+            """Nothing, where the framer should have been handed on."""
+
+        def connection_lost(self, error: Exception | None) -> None:
+            told.append(str(error))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: told.append(context["message"]))
+        server = await loop.create_server(Forgetful, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"bytes")
+        assert await reader.read() == b""
+        writer.close()
+        transport, _ = await loop.create_connection(Forgetful, *server.sockets[0].getsockname())
+        with pytest.raises(RuntimeError, match=r"super\(\).__init__\(framer\)"):
+            transport.write_frame(b"payload")  # type: ignore[attr-defined]
+        transport.abort()
+        server.close()
+
+    corenet.run(main())
+    assert told[0] == "Fatal error: protocol.frames_received() call failed."
+    assert "super().__init__(framer)" in told[1]
+
+
+def test_a_framer_keeps_its_shape() -> None:
+    """A second ``__init__`` in the middle of a frame would have left lengths that no longer fit what was received."""
+    framer = corenet.FixedFramer(100)
+    assert framer.feed(b"x" * 60) == []
+    framer.__init__(4)  # type: ignore[misc]
+    assert framer.size == 100
+    assert framer.feed(b"y" * 40) == [b"x" * 60 + b"y" * 40]
