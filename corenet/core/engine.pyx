@@ -544,9 +544,10 @@ cdef class Engine:
             self.run_began = 0
             self.stop_requested = False
             self.running = False
-            # SystemExit and its like leave in the middle of a callback; what it wrote still leaves.
+            # SystemExit and its like leave in the middle of a callback; what it and the turn wrote still leaves.
             self.in_callback = False
             self.call_ending(&self.leaving)
+            self.call_ending(&self.ending)
             if now - self.turn_began >= self.slow_ns:
                 self.turn_was_slow(now)
             self.last_callback = None
@@ -632,6 +633,8 @@ cdef class Engine:
             descriptor.read_waiter = None
         if previous is not None:
             previous.cancel()
+        # What the poll has seen already was for whoever was registered then.
+        self.poller.outdate(number)
         try:
             descriptor.arm(None)
         except BaseException:
@@ -779,6 +782,9 @@ cdef class Engine:
         """Set from how many seconds on a callback counts as slow."""
         # A century is as good as never, and fits.
         self.slow_ns = <int64_t>(min(max(<double>seconds, 0.0), 3e9) * 1e9)
+
+    def _describe_callback(self, callback: object, args: tuple) -> str:
+        return repr(callback)
 
     def _describe_source(self, source: object, fd: int) -> str:
         """Say in words what `source` is; None when the owner of descriptor `fd` is gone by now."""

@@ -97,7 +97,7 @@ cdef class Handle:
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self.loop._callback_failed(self, callback, args, error)
+            self.loop._callback_failed(self, None if callback is call_nothing else callback, args, error)
         return 0
 
     cdef void release(self) noexcept:
@@ -126,8 +126,11 @@ cdef class Handle:
         words = [type(self).__name__]
         if self.is_cancelled:
             words.append("cancelled")
+        if isinstance(self, TimerHandle):
+            words.append(f"when={self._when}")
         if self.callback is not None:
-            words.append(repr(self.callback))
+            describe = getattr(self.loop, "_describe_callback", None)
+            words.append(repr(self.callback) if describe is None else describe(self.callback, self.args))
         if self.source_traceback:
             frame = self.source_traceback[len(self.source_traceback) - 1]
             words.append(f"created at {frame[0]}:{frame[1]}")
@@ -251,10 +254,15 @@ cdef int64_t deadline_ns(double when) noexcept:
     return ns
 
 
+def call_nothing(*args: object) -> None:
+    """What runs in the place of None, which must not pass for a callback that was cancelled."""
+    raise TypeError("'NoneType' object is not callable")
+
+
 cdef Handle new_handle(object loop, object callback, tuple args, object context):
     """A Handle without the detour through ``__init__``; `context` None means a copy of the current one."""
     cdef Handle handle = Handle.__new__(Handle)
-    handle.callback = callback
+    handle.callback = call_nothing if callback is None else callback
     handle.args = args
     handle.loop = loop
     handle.context = PyContext_CopyCurrent() if context is None else context
@@ -266,7 +274,7 @@ cdef TimerHandle new_timer(
 ):
     """A TimerHandle that stands in `heap`."""
     cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
-    handle.callback = callback
+    handle.callback = call_nothing if callback is None else callback
     handle.args = args
     handle.loop = loop
     handle.context = PyContext_CopyCurrent() if context is None else context

@@ -44,6 +44,7 @@ cdef class Poller:
     cdef int last_fd(self) noexcept
     cdef int add(self, int fd, uint32_t events, Watcher watcher) except -1
     cdef int modify(self, int fd, uint32_t events) except -1
+    cdef void outdate(self, int fd) noexcept
     cdef void remove(self, int fd) noexcept
     cdef Watcher find(self, int fd)
     cdef int poll(self, int64_t timeout_ns) except -1

@@ -211,6 +211,11 @@ cdef class Poller:
         slot.events = events
         return 0
 
+    cdef void outdate(self, int fd) noexcept:
+        """Make stale what is still in the batch for `fd`; for a registered one `modify` must follow."""
+        if 0 <= fd < self.slot_count:
+            self.slots[fd].generation += 1
+
     cdef void remove(self, int fd) noexcept:
         """Forget `fd`; events of it that are still in the batch become stale."""
         cdef Slot *slot

@@ -267,6 +267,7 @@ cdef extern from "Python.h":
     bint peek_bytes "corenet_peek_bytes"(object thing, bint writable, char **data, Py_ssize_t *length) noexcept
     PyObject **tuple_items "corenet_tuple_items"(object items)
     object PyContext_CopyCurrent()
+    object PyContext_Copy(object context)
     int PyContext_Enter(object context)
     int PyContext_Exit(object context)
     # Both return a new reference or NULL with an exception set: hot callers look at the pointer themselves.

@@ -1,5 +1,6 @@
 # C door: the grammar of HTTP field lines (RFC 9110 section 5), as tables and a few walkers without Python.
 
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 
 cdef extern from *:
@@ -29,6 +30,13 @@ cdef enum CharClass:
     TOKEN = 1
     VALUE = 2
     TARGET = 4
+
+
+# The length of what an event, a header or a caller gave for bytes, where Cython lets None pass.
+cdef inline Py_ssize_t length_of(bytes text) except -1:
+    if text is None:
+        raise TypeError("bytes are needed here, not None")
+    return PyBytes_GET_SIZE(text)
 
 
 # How many bytes from the beginning belong to the class.

@@ -4,7 +4,7 @@ Shared by the codec (which calls the C walkers) and by `headers` (which calls th
 byte outside the grammar never leaves and never enters; CR, LF and NUL in a value are how requests are smuggled.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
@@ -32,8 +32,8 @@ cdef bint has_member(const uint8_t *p, Py_ssize_t n, const char *lower, Py_ssize
 
 
 cdef bytes field_line(bytes name, bytes value):
-    cdef Py_ssize_t n = PyBytes_GET_SIZE(name)
-    cdef Py_ssize_t m = PyBytes_GET_SIZE(value)
+    cdef Py_ssize_t n = length_of(name)
+    cdef Py_ssize_t m = length_of(value)
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(name)
     cdef const uint8_t *v = <const uint8_t *>PyBytes_AS_STRING(value)
     if n == 0 or span(p, n, TOKEN) != n:
@@ -54,25 +54,24 @@ cdef bytes field_line(bytes name, bytes value):
 def find_fields(list raw, bytes lower):
     """Return the values of all fields named `lower` (lower-case) in the list of (name, value), in order."""
     cdef list found = []
-    cdef tuple field
     cdef bytes name
+    cdef object value
+    cdef Py_ssize_t n = length_of(lower)
     cdef const char *wanted = PyBytes_AS_STRING(lower)
-    cdef Py_ssize_t n = PyBytes_GET_SIZE(lower)
-    for field in raw:
-        name = field[0]
-        if same_name(<const uint8_t *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), wanted, n):
-            found.append(field[1])
+    for name, value in raw:
+        if same_name(<const uint8_t *>PyBytes_AS_STRING(name), length_of(name), wanted, n):
+            found.append(value)
     return found
 
 
 def is_token(bytes text):
     """Tell whether `text` is a token, as methods and field names are (RFC 9110 section 5.6.2)."""
-    cdef Py_ssize_t n = PyBytes_GET_SIZE(text)
+    cdef Py_ssize_t n = length_of(text)
     return n > 0 and span(<const uint8_t *>PyBytes_AS_STRING(text), n, TOKEN) == n
 
 
 def is_value(bytes text):
     """Tell whether `text` may be a field value: no control characters, no blanks around (RFC 9110 section 5.5)."""
-    cdef Py_ssize_t n = PyBytes_GET_SIZE(text)
+    cdef Py_ssize_t n = length_of(text)
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(text)
     return span(p, n, VALUE) == n and not (n and (is_blank(p[0]) or is_blank(p[n - 1])))

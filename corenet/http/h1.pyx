@@ -22,6 +22,7 @@ from corenet.http.fields cimport (
     field_line,
     has_member,
     is_blank,
+    length_of,
     same_name,
     span,
 )
@@ -89,6 +90,9 @@ cdef inline int hex_digit(uint8_t c) noexcept nogil:
 @cython.final
 cdef class H1Codec:
     """One connection's codec. `H1Codec(CLIENT)` receives responses, `H1Codec(SERVER)` requests."""
+
+    def __cinit__(self, *_args, **_kwargs):
+        self.held = self.request_method = b""
 
     def __init__(self, bint server=False, *, max_head=None, max_fields=None):
         self.server = server
@@ -563,11 +567,11 @@ cdef class H1Codec:
         """Return a request head; `length` above 0 adds that Content-Length, -1 leaves framing to `fields`."""
         if self.server or self.sending != S_IDLE:
             raise LocalProtocolError("a request now is out of order")
-        cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(method)
-        if PyBytes_GET_SIZE(method) == 0 or span(p, PyBytes_GET_SIZE(method), TOKEN) != PyBytes_GET_SIZE(method):
+        cdef Py_ssize_t n = length_of(method)
+        if n == 0 or span(<const uint8_t *>PyBytes_AS_STRING(method), n, TOKEN) != n:
             raise LocalProtocolError(f"{method!r} is not a method")
-        p = <const uint8_t *>PyBytes_AS_STRING(target)
-        if PyBytes_GET_SIZE(target) == 0 or span(p, PyBytes_GET_SIZE(target), TARGET) != PyBytes_GET_SIZE(target):
+        n = length_of(target)
+        if n == 0 or span(<const uint8_t *>PyBytes_AS_STRING(target), n, TARGET) != n:
             raise LocalProtocolError(f"{target!r} is not a request target")
         if length >= 0:
             fields = [*fields, (b"Content-Length", b"%d" % length)]
@@ -593,7 +597,8 @@ cdef class H1Codec:
             raise LocalProtocolError("a response now is out of order")
         if not (100 <= status <= 199 if informational else 200 <= status <= 999):
             raise LocalProtocolError(f"{status} is no status of such a response")
-        if span(<const uint8_t *>PyBytes_AS_STRING(reason), PyBytes_GET_SIZE(reason), VALUE) != len(reason):
+        cdef Py_ssize_t n = length_of(reason)
+        if span(<const uint8_t *>PyBytes_AS_STRING(reason), n, VALUE) != n:
             raise LocalProtocolError("the reason phrase has a control character")
         cdef bytes start = b"HTTP/1.1 %d %b\r\n" % (status, reason)
         if informational:
@@ -660,7 +665,7 @@ cdef class H1Codec:
         return b"".join(parts)
 
     cdef bytes send_body(self, bytes data):
-        cdef Py_ssize_t n = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t n = length_of(data)
         if self.sending == S_LENGTH:
             if n > self.send_left:
                 raise LocalProtocolError("more body than Content-Length says")

@@ -113,14 +113,17 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         self, handle: Handle, callback: Callable[..., object], args: tuple[Any, ...], error: BaseException
     ) -> None:
         try:
-            debug = {"debug": self.get_debug()} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
-            source = format_helpers._format_callback_source(callback, args, **debug)
+            source = self._describe_callback(callback, args)
             context = {"message": f"Exception in callback {source}", "exception": error, "handle": handle}
             if handle._source_traceback:
                 context["source_traceback"] = handle._source_traceback
             self.call_exception_handler(context)
         except MemoryError:
             pass  # no room even to tell of it, which is no reason to end the loop and all that it serves
+
+    def _describe_callback(self, callback: Callable[..., object], args: tuple[Any, ...]) -> str:
+        debug = {"debug": self.get_debug()} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
+        return str(format_helpers._format_callback_source(callback, args, **debug))
 
     def _watcher_failed(self, error: BaseException, fd: int) -> None:
         try:

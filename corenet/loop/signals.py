@@ -118,10 +118,13 @@ class Signals:
         try:
             signal.signal(number, ignore_in_python)
             signal.siginterrupt(number, False)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # ValueError: another thread than the main one, while the loop has its wake-up descriptor already.
             del self.handlers[number]
             if not self.handlers and not self.loop_runs():
                 self.uninstall()
+            if isinstance(error, ValueError):
+                raise RuntimeError(str(error)) from error
             raise RuntimeError(f"sig {number} cannot be caught") from error
 
     def loop_runs(self) -> bool:

@@ -239,7 +239,8 @@ cdef class SocketEngine(Engine):
             raise ValueError("the socket must be non-blocking")
         return 0
 
-    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
+    # Sizes are annotated as objects: what Cython takes for an int may also be a float.
+    async def sock_recv(self, sock: socket.socket, nbytes: object) -> bytes:
         """Receive up to `nbytes` bytes; empty at end of file."""
         cdef int fd
         cdef ssize_t got
@@ -249,6 +250,9 @@ cdef class SocketEngine(Engine):
         self.check_socket(sock)
         while True:
             fd = sock.fileno()
+            if room == 0:
+                # As CPython's socket has it; the kernel would have us wait.
+                return b""
             if 0 <= room <= SCRATCH_SIZE and fd >= 0:
                 buffer = self.receive_buffer()
                 got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
@@ -281,7 +285,7 @@ cdef class SocketEngine(Engine):
                 return got
             await self.waiter(sock, False)
 
-    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, object]:
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: object) -> tuple[bytes, object]:
         """Receive one datagram of up to `bufsize` bytes, with its sender."""
         self.check_socket(sock)
         while True:
@@ -294,7 +298,7 @@ cdef class SocketEngine(Engine):
                 return data, address
             await self.waiter(sock, False)
 
-    async def sock_recvfrom_into(self, sock: socket.socket, buf: object, nbytes: int = 0) -> tuple[int, object]:
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: object, nbytes: object = 0) -> tuple[int, object]:
         """Receive one datagram into `buf`; returns its length and sender."""
         cdef size_t got
         self.check_socket(sock)

@@ -29,7 +29,6 @@ cdef enum:
     APP_EOF = 2
     APP_LOST = 3
 
-cdef tuple marks(object high, object low, Py_ssize_t default)
 
 cdef class TlsSession(Consumer):
     cdef Engine loop

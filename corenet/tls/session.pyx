@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint8_t
 from corenet.core.engine cimport Engine
 from corenet.core.receivers cimport guard_receivers
 from corenet.tls.engine cimport TlsEngine
-from corenet.transports.base cimport call_method0, call_method1
+from corenet.transports.base cimport call_method0, call_method1, marks
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer
 
@@ -39,17 +39,6 @@ cdef double timeout_of(str name, object value, int default) except -1.0:
     if value <= 0:
         raise ValueError(f"{name} should be a positive number, got {value}")
     return value
-
-
-cdef tuple marks(object high, object low, Py_ssize_t default):
-    """The marks of a buffer by asyncio's rules for the one that is missing."""
-    if high is None:
-        high = default if low is None else 4 * low
-    if low is None:
-        low = high // 4
-    if not high >= low >= 0:
-        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-    return high, low
 
 
 cdef object context_or_default(object context, bint server_side, object server_hostname):
@@ -545,7 +534,7 @@ cdef class TlsSession(Consumer):
             self.raw.resume_reading()
         return 0
 
-    def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+    def set_read_buffer_limits(self, high: object = None, low: object = None) -> None:
         """Set the marks, in bytes of ciphertext, at which receiving stops and goes on while the protocol is paused."""
         self.read_high, self.read_low = marks(high, low, READ_HIGH)
         if self.raw is not None and self.state == OPEN:

@@ -17,8 +17,8 @@ from libc.stdint cimport int64_t
 
 from corenet.core.engine cimport Engine
 from corenet.core.receivers cimport guard_receivers
-from corenet.tls.session cimport APP_NEW, CLOSING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession, marks
-from corenet.transports.base cimport call_method0
+from corenet.tls.session cimport APP_NEW, CLOSING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession
+from corenet.transports.base cimport call_method0, marks
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer
 
@@ -162,7 +162,7 @@ cdef class TlsTransport(TlsSession):
 
     cdef int send_collected(self) except -1:
         """Offer the kernel what waits for no other reason than that its callback has not returned."""
-        if self.flush_due and self.state == OPEN:
+        if (self.flush_due or self.inside) and self.state == OPEN:
             self.hand_down(False)
             if self.stream is not None:
                 self.stream.send_collected()
@@ -231,7 +231,7 @@ cdef class TlsTransport(TlsSession):
             )
         return 0
 
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+    def set_write_buffer_limits(self, high: object = None, low: object = None) -> None:
         """Set the marks, in bytes, at which the protocol is paused and resumed."""
         self.write_high, self.write_low = marks(high, low, WRITE_HIGH)
         self.control_writing()

@@ -14,6 +14,7 @@ from corenet.core.sys cimport sockaddr_storage, socklen_t
 cdef object os_error(int number)
 cdef object call_method0(object receiver, object name)
 cdef object call_method1(object receiver, object name, object argument)
+cdef tuple marks(object high, object low, Py_ssize_t default)
 
 cdef class Farewell(Handle):
     cdef Transport transport

@@ -7,6 +7,7 @@ Python socket object when there is one, else the transport. The order at the end
 """
 
 import os
+import sys
 import warnings
 from asyncio.log import logger
 
@@ -36,6 +37,18 @@ cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATER.default
 cdef object os_error(int number):
     """The OSError, of the right subclass, for `number`."""
     return OSError(number, os.strerror(number))
+
+
+cdef tuple marks(object high, object low, Py_ssize_t default):
+    """The marks of a buffer by asyncio's rules for the one that is missing."""
+    if high is None:
+        high = default if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    # "No limit" is often said by a number beyond all sizes.
+    return int(min(high, sys.maxsize)), int(min(low, sys.maxsize))
 
 
 cdef object call_method0(object receiver, object name):
@@ -172,16 +185,9 @@ cdef class Transport(Watcher):
             self.report("protocol.resume_writing() failed", error)
         return 0
 
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+    def set_write_buffer_limits(self, high: object = None, low: object = None) -> None:
         """Set the marks, in bytes, at which the protocol is paused and resumed."""
-        if high is None:
-            high = HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high = high
-        self.low = low
+        self.high, self.low = marks(high, low, HIGH_WATER)
         self.maybe_pause()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -307,7 +313,12 @@ cdef class Transport(Watcher):
         """End a transport whose descriptor the poller did not take, and tell whoever waits for its beginning."""
         self.interest = 0
         if waiter is None:
-            self.report("The descriptor cannot be watched", error)
+            self.report(
+                "The descriptor cannot be watched"
+                if isinstance(error, OSError)
+                else "Error on transport creation for incoming connection",
+                error,
+            )
         elif not waiter.done():
             waiter.set_exception(error)
         return self.force_close(error)

@@ -396,6 +396,11 @@ cdef class DatagramTransport(Transport):
             raise TypeError(f"not an address of this socket's family: {address!r}")
         # Unpacked: the release build does not check the bounds of an index.
         host, port, *_ = address
+        # What CPython's socket module reads without a lookup.
+        if host == "":
+            host = "0.0.0.0" if self.family == c.AF_INET else "::"
+        elif host == "<broadcast>" and self.family == c.AF_INET:
+            host = "255.255.255.255"
         _, _, _, _, found = next(iter(socket.getaddrinfo(host, port, self.family, socket.SOCK_DGRAM)))
         if from_object(found, self.family, out, length) != 0:
             raise TypeError(f"not an address of this socket's family: {address!r}")
@@ -456,6 +461,12 @@ cdef class DatagramTransport(Transport):
                 self.flush()
         else:
             self.schedule_lost(None)
+
+    cdef int force_close(self, object error) except -1:
+        # What is lost is what the kernel did not take; what waits for the end of a callback was sent, for asyncio.
+        if not self.writing and self.queue.count:
+            self.flush()
+        return Transport.force_close(self, error)
 
     cdef int released(self) except -1:
         self.door.handler = NULL

@@ -20,8 +20,18 @@ from corenet.core.counters cimport KIND_LISTENER, born, died
 from corenet.core.engine cimport Engine
 from corenet.core.poller cimport Watcher
 from corenet.core.receivers cimport guard_receivers
-from corenet.core.sys cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit, errno, sockaddr
-from corenet.core.sys cimport sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t
+from corenet.core.sys cimport (
+    PyContext_Copy,
+    PyContext_CopyCurrent,
+    PyContext_Enter,
+    PyContext_Exit,
+    errno,
+    sockaddr,
+    sockaddr_in,
+    sockaddr_in6,
+    sockaddr_storage,
+    socklen_t,
+)
 from corenet.transports.base cimport os_error
 from corenet.transports.stream cimport Roster, StreamTransport, new_stream, start_now
 
@@ -135,8 +145,10 @@ cdef class Listener(Watcher):
 
     cdef int on_connection(self, int fd, void *address, unsigned int length) except -1:
         cdef StreamTransport transport
-        cdef object protocol
-        PyContext_Enter(self.context)
+        cdef object protocol, context
+        # A context for each: what one factory sets, the next does not see.
+        context = PyContext_Copy(self.context)
+        PyContext_Enter(context)
         try:
             if self.accept_tls is not None:
                 sock = socket.socket(self.family, socket.SOCK_STREAM, 0, fileno=fd)
@@ -162,7 +174,7 @@ cdef class Listener(Watcher):
                 )
             return 0
         finally:
-            PyContext_Exit(self.context)
+            PyContext_Exit(context)
         return start_now(transport)
 
     cdef int exhausted(self, int number) except -1:

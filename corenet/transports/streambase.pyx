@@ -13,7 +13,13 @@ What kind of protocol is served is decided once, in `adopt`, and looked at in on
 import asyncio
 from asyncio.log import logger
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_SIMPLE,
+    PyBUF_WRITABLE,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
@@ -180,6 +186,9 @@ cdef class StreamBase(Transport):
 
     cdef int begin(self) except -1:
         """Call `connection_made` in the transport's context, then start to read."""
+        if self.context is None:
+            # Lost before it began.
+            return 0
         PyContext_Enter(self.context)
         self.corked = True
         try:
@@ -187,15 +196,21 @@ cdef class StreamBase(Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self.blame(self.protocol.connection_made, (self,), error)
+            made = getattr(self.protocol, "connection_made", None)
+            if made is None:
+                # No protocol: nobody hears of the end either.
+                self.protocol_connected = False
+                raise
+            self.blame(made, (self,), error)
         finally:
+            # Also when SystemExit or its like passes through: whoever runs the loop again finds a whole connection.
             self.corked = False
             PyContext_Exit(self.context)
-        if not self.closing and not self.paused:
-            self.reading = True
-            self.update()
-        if self.pending is not None or self.queue.count:
-            self.flush()
+            if not self.closing and not self.paused:
+                self.reading = True
+                self.update()
+            if self.pending is not None or self.queue.count:
+                self.flush()
         return 0
 
     def _begin(self, waiter: object) -> None:
@@ -203,6 +218,8 @@ cdef class StreamBase(Transport):
         try:
             self.begin()
         except (SystemExit, KeyboardInterrupt):
+            if waiter is not None and not waiter.cancelled():
+                waiter.set_result(None)
             raise
         except BaseException as error:
             # The kernel refuses the descriptor: whoever waits must hear of it instead of waiting for ever.
@@ -220,22 +237,24 @@ cdef class StreamBase(Transport):
         PyContext_Enter(context)
         self.corked = True
         try:
-            if self.writing and events & ~<uint32_t>c.EPOLLIN:
-                useful = True
-                self.flush()
-            if self.reading and events & ~<uint32_t>c.EPOLLOUT:
-                useful = True
-                if self.kind == PLAIN:
-                    self.receive()
-                elif self.kind == BUFFERED:
-                    self.receive_into()
-                else:
-                    self.receive_consumed()
-            self.corked = False
-            if self.pending is not None or (self.queue.count and not self.writing):
-                self.flush()
+            try:
+                if self.writing and events & ~<uint32_t>c.EPOLLIN:
+                    useful = True
+                    self.flush()
+                if self.reading and events & ~<uint32_t>c.EPOLLOUT:
+                    useful = True
+                    if self.kind == PLAIN:
+                        self.receive()
+                    elif self.kind == BUFFERED:
+                        self.receive_into()
+                    else:
+                        self.receive_consumed()
+            finally:
+                # Also when SystemExit or its like passes through: what was written before it was sent, for asyncio.
+                self.corked = False
+                if self.pending is not None or (self.queue.count and not self.writing):
+                    self.flush()
         finally:
-            self.corked = False
             PyContext_Exit(context)
         if not useful:
             self.unheeded()
@@ -467,23 +486,27 @@ cdef class StreamBase(Transport):
         return 0
 
     def writelines(self, list_of_data: object) -> None:
-        """Send several pieces with as few system calls as they allow, without joining them."""
+        """Send several pieces with as few system calls as they allow, without joining them: all of them or none."""
         cdef bint corked = self.corked
         cdef bint gathering = self.gathering
+        cdef list pieces = list(list_of_data)
+        for data in pieces:
+            if not PyObject_CheckBuffer(data):
+                raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        self.check_writable()
         self.corked = self.gathering = True
         try:
-            for data in list_of_data:
+            for data in pieces:
                 self.write(data)
         finally:
             self.corked = corked
             self.gathering = gathering
-        if corked or self.writing or (self.pending is None and self.queue.count == 0):
-            return
-        if collecting(self):
-            self.after_enqueue()
-        else:
-            self.flush()
-            self.maybe_pause()
+            if not (corked or self.writing) and (self.pending is not None or self.queue.count):
+                if collecting(self):
+                    self.after_enqueue()
+                else:
+                    self.flush()
+                    self.maybe_pause()
 
     cdef int submit(self, object owner, const char *data, size_t length) except -1:
         """Send at once when nothing waits, no callback may write more and nothing was sent in this turn, else queue.
@@ -673,6 +696,10 @@ cdef class StreamBase(Transport):
             return
         self.closing = True
         self.reading = False
+        self.send_collected()
+        if self.conn_lost:
+            # All of it has left, or could not; either way the end is on its way.
+            return
         if self.pending is None and self.queue.count == 0:
             self.schedule_lost(None)
         else:
@@ -680,14 +707,20 @@ cdef class StreamBase(Transport):
 
     def get_write_buffer_size(self) -> int:
         """Return the number of bytes that the kernel has not taken yet."""
-        if not self.corked:
-            self.send_collected()
+        self.send_collected()
         return self.buffered_size()
 
-    def abort(self) -> None:
-        """Close at once; what waits to be sent is lost, connection_lost(None) follows."""
+    cdef int force_close(self, object error) except -1:
+        # What is lost is what the kernel did not take. asyncio would have offered it the rest before.
         self.send_collected()
-        self.force_close(None)
+        return Transport.force_close(self, error)
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Return optional information such as socket, sockname or peername."""
+        if name == "socket":
+            # Whoever takes the socket into his own hands comes after what was written.
+            self.send_collected()
+        return Transport.get_extra_info(self, name, default)
 
     cdef int send_collected(self) except -1:
         """Offer the kernel what waits for no other reason than that its callback has not returned."""

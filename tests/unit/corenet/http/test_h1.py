@@ -9,6 +9,7 @@ import pytest
 from corenet.http.errors import LocalProtocolError, RemoteProtocolError
 from corenet.http.events import Data, End, Event, Informational, Request, Response
 from corenet.http.h1 import CLIENT, SERVER, H1Codec
+from corenet.http.headers import Headers
 from corenet.limits import HTTP_CHUNK_LINE, HTTP_FIELDS, HTTP_HEAD, HTTP_INFORMATIONAL, HTTP_PIPELINE
 
 HOST = [(b"Host", b"example.test")]
@@ -460,3 +461,39 @@ def test_an_answer_before_the_request_ended_spends_the_connection() -> None:
     codec.send(Request(b"POST", b"/", [*HOST, (b"Transfer-Encoding", b"chunked")]))
     codec.feed(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
     assert codec.receiving_done and not codec.sending_done and not codec.reusable
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Request(None, b"/", HOST),  # type: ignore[arg-type]
+        Request(b"GET", None, HOST),  # type: ignore[arg-type]
+        Request(b"GET", b"/", [(None, b"x")]),  # type: ignore[list-item]
+        Request(b"GET", b"/", [(b"Host", None)]),  # type: ignore[list-item]
+        Response(200, HOST, None),  # type: ignore[arg-type]
+        Response(200, [(b"Server", None)]),  # type: ignore[list-item]
+        Informational(100, [(None, b"x")]),  # type: ignore[list-item]
+    ],
+    ids=["method", "target", "name", "value", "reason", "value of a response", "name of an informational one"],
+)
+def test_nothing_in_the_place_of_bytes_is_refused(event: Event) -> None:
+    """Cython lets None pass for bytes; what lies behind it in memory was read as their length."""
+    codec = H1Codec(isinstance(event, Response))
+    if isinstance(event, Response):
+        codec.feed(b"GET / HTTP/1.1\r\nHost: example.test\r\n\r\n")
+    with pytest.raises(TypeError, match="not None"):
+        codec.send(event)
+
+
+def test_a_body_that_is_nothing_is_refused() -> None:
+    codec = H1Codec(CLIENT)
+    codec.send(Request(b"POST", b"/", [*HOST, (b"Transfer-Encoding", b"chunked")]))
+    with pytest.raises(TypeError, match="not None"):
+        codec.send(Data(None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("raw", [[()], [(b"one",)], [None], [(None, b"x")]])
+def test_fields_of_the_wrong_shape_are_no_memory(raw: list[object]) -> None:
+    headers = Headers(raw)  # type: ignore[arg-type]
+    with pytest.raises((TypeError, ValueError)):
+        headers.get("one")
