@@ -41,7 +41,7 @@ cdef class Transport(Watcher):
     cdef bint protocol_connected
     cdef bint corked
 
-    cdef int attach(self, Engine loop, int fd, object protocol, dict extra) except -1
+    cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
     cdef int update(self) except -1
     cdef int unheeded(self) except -1
     cdef Py_ssize_t buffered_size(self) noexcept

@@ -112,11 +112,11 @@ cdef class Transport(Watcher):
         self.high = HIGH_WATER
         self.low = HIGH_WATER // 4
 
-    cdef int attach(self, Engine loop, int fd, object protocol, dict extra) except -1:
+    cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=None) except -1:
         """Take over `fd`; nothing is registered yet. When this fails, `fd` is still the caller's to close."""
         self.loop = loop
         self.extra = extra
-        self.context = PyContext_CopyCurrent()
+        self.context = PyContext_CopyCurrent() if context is None else context
         self.adopt(protocol)
         # Last: an object that is dropped half-made would close it, and the caller would close it again.
         self.fd = fd

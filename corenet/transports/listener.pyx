@@ -157,7 +157,7 @@ cdef class Listener(Watcher):
                 self.accept_tls(sock)
                 return 0
             protocol = self.protocol_factory()
-            transport = new_stream(self.loop, fd, self.family, None, protocol, None, self.roster)
+            transport = new_stream(self.loop, fd, self.family, None, protocol, None, self.roster, context)
             fd = -1
             transport.local = self.local
             if self.family != c.AF_UNIX and length <= sizeof(sockaddr_in6):

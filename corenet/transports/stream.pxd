@@ -30,6 +30,6 @@ cdef class StreamTransport(StreamBase):
     cdef object python_socket(self)
 
 cdef StreamTransport new_stream(
-    Engine loop, int fd, int family, object sock, object protocol, dict extra, Roster roster
+    Engine loop, int fd, int family, object sock, object protocol, dict extra, Roster roster, object context=*
 )
 cdef int start_now(StreamTransport transport) except -1

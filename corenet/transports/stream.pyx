@@ -178,13 +178,16 @@ cdef class Roster:
 
 
 cdef StreamTransport new_stream(
-    Engine loop, int fd, int family, object sock, object protocol, dict extra, Roster roster
+    Engine loop, int fd, int family, object sock, object protocol, dict extra, Roster roster, object context=None
 ):
-    """A transport on `fd`, which `sock` owns when it is not None; nothing is called or registered yet."""
+    """A transport on `fd`, which `sock` owns when it is not None; nothing is called or registered yet.
+
+    It lives in `context`, by default in a copy of the present one.
+    """
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
     transport.family = family
     transport.sock = sock
-    transport.attach(loop, fd, protocol, extra)
+    transport.attach(loop, fd, protocol, extra, context)
     if roster is not None:
         roster.join(transport)
     return transport

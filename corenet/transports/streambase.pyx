@@ -237,24 +237,25 @@ cdef class StreamBase(Transport):
         PyContext_Enter(context)
         self.corked = True
         try:
-            try:
-                if self.writing and events & ~<uint32_t>c.EPOLLIN:
-                    useful = True
-                    self.flush()
-                if self.reading and events & ~<uint32_t>c.EPOLLOUT:
-                    useful = True
-                    if self.kind == PLAIN:
-                        self.receive()
-                    elif self.kind == BUFFERED:
-                        self.receive_into()
-                    else:
-                        self.receive_consumed()
-            finally:
-                # Also when SystemExit or its like passes through: what was written before it was sent, for asyncio.
-                self.corked = False
-                if self.pending is not None or (self.queue.count and not self.writing):
-                    self.flush()
+            if self.writing and events & ~<uint32_t>c.EPOLLIN:
+                useful = True
+                self.flush()
+            if self.reading and events & ~<uint32_t>c.EPOLLOUT:
+                useful = True
+                if self.kind == PLAIN:
+                    self.receive()
+                elif self.kind == BUFFERED:
+                    self.receive_into()
+                else:
+                    self.receive_consumed()
+            self.corked = False
+            if self.pending is not None or (self.queue.count and not self.writing):
+                self.flush()
         finally:
+            if self.corked:
+                # SystemExit or its like passes through; what was written before it was sent, for asyncio.
+                self.corked = False
+                self.loop.at_turn_end(self)
             PyContext_Exit(context)
         if not useful:
             self.unheeded()
