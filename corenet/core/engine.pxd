@@ -30,6 +30,8 @@ cdef class Engine:
     cdef object datagram_arena
     cdef uint64_t turn
     cdef int64_t last_poll
+    cdef unsigned long long sent_before     # bytes_sent at the last poll
+    cdef bint stirred                       # a descriptor was closed, or half of it, since the last poll
     cdef int skipped
     cdef bint stop_requested
     cdef bint running

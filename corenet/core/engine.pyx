@@ -4,8 +4,9 @@ Rules. The order within a turn is asyncio's: callbacks that were ready before th
 of the batch, then timers that were due when the poll returned; what any of these schedule waits for the next turn. A
 reader that is removed in the same batch is not called. A batch may be spread over several turns, as if the kernel had
 reported less: once much was received, what it woke runs first. While callbacks are ready the poll is left out, at
-most `SKIP_TURNS` turns and `SKIP_NS` nanoseconds, because a system call costs more than a short callback. The GIL is
-released only when the wait may sleep. Nothing here knows asyncio: `corenet.loop` overrides the hooks whose names
+most `SKIP_TURNS` turns and `SKIP_NS` nanoseconds, because a system call costs more than a short callback; not when
+something was sent or closed since the last one, which both ends of a connection in one process would wait for. The GIL
+is released only when the wait may sleep. Nothing here knows asyncio: `corenet.loop` overrides the hooks whose names
 begin with an underscore.
 
 What was slow is found for nothing: a turn begins by reading the clock anyway. Which of its callbacks it was is certain
@@ -330,14 +331,24 @@ cdef class Engine:
         self.turn += 1
         self.inbox.drain(&self.ready)
         if self.ready.count or self.due.count:
-            if self.skipped < SKIP_TURNS and now - self.last_poll < SKIP_NS:
+            if (
+                self.skipped < SKIP_TURNS
+                and now - self.last_poll < SKIP_NS
+                # What was sent or closed may be news for another descriptor of this process.
+                and self.bytes_sent == self.sent_before
+                and not self.stirred
+            ):
                 self.skipped += 1
             else:
                 self.skipped = 0
                 self.last_poll = now
+                self.sent_before = self.bytes_sent
+                self.stirred = False
                 self.poller.poll(0)
         else:
             self.skipped = 0
+            self.sent_before = self.bytes_sent
+            self.stirred = False
             now = self.sleep(now)
         self.turn_began = now
         self.callbacks_before = self.callbacks_run

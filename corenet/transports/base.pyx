@@ -384,6 +384,8 @@ cdef class Transport(Watcher):
             return 0
         self.fd = -1
         self.sock = None
+        if self.loop is not None:
+            self.loop.stirred = True
         if sock is not None:
             sock.close()
         else:

@@ -157,7 +157,9 @@ cdef class StreamBase(Transport):
         return c.c_sendmsg(self.fd, &message, c.MSG_NOSIGNAL)
 
     cdef int half_close(self) except -1:
-        c.c_shutdown(self.fd, c.SHUT_WR)
+        if self.fd >= 0:
+            self.loop.stirred = True
+            c.c_shutdown(self.fd, c.SHUT_WR)
         return 0
 
     cdef int adopt(self, object protocol) except -1:
