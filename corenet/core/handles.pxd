@@ -24,6 +24,7 @@ cdef class Handle:
     cdef int run(self) except -1
     cdef int run_once(self) except -1
     cdef int report(self, object callback, tuple args) except -1
+    cdef list own_words(self)
     cdef void release(self) noexcept
 
 cdef class TimerHandle(Handle):

@@ -121,13 +121,16 @@ cdef class Handle:
     def _run(self) -> None:
         self.run()
 
+    cdef list own_words(self):
+        """What `repr` says of this kind of handle alone."""
+        return []
+
     @cython.boundscheck(True)
     def __repr__(self) -> str:
         words = [type(self).__name__]
         if self.is_cancelled:
             words.append("cancelled")
-        if isinstance(self, TimerHandle):
-            words.append(f"when={self._when}")
+        words += self.own_words()
         if self.callback is not None:
             describe = getattr(self.loop, "_describe_callback", None)
             words.append(repr(self.callback) if describe is None else describe(self.callback, self.args))
@@ -195,6 +198,9 @@ cdef class TimerHandle(Handle):
         self.release()
         if self.position >= 0:
             self.heap.remove(self.position)
+
+    cdef list own_words(self):
+        return [f"when={self.when_seconds}"]
 
     def when(self) -> float:
         """Return the deadline in seconds of ``loop.time()``."""

@@ -3,10 +3,10 @@
 Rule: every module of the package that defines an extension type ends with ``guard_receivers(globals())``; a test calls
 every method of every type on foreign objects.
 
-With ``binding=True``, which annotations and the marks of coroutines need, Cython puts function objects of its
-own in the place of CPython's method descriptors. Those take the first argument for ``self`` unseen
+With ``binding=True``, which annotations and the marks of coroutines need, Cython puts function objects of its own in the
+place of CPython's method descriptors. Those take the first argument for ``self`` unseen
 (cython/cython#6127), so ``Loop.call_at(5, ...)`` would read the number as a loop. Their vectorcall slot is therefore
-given one of four functions that look first, as ``method_vectorcall_*`` of CPython's ``descrobject.c`` do, and call the
+given one of three functions that look first, as ``method_vectorcall_*`` of CPython's ``descrobject.c`` do, and call the
 C function themselves: the price of a call stays what it was. The owner stands in the field that
 ``PyCMethodObject`` has for it. What is assumed of the function objects is looked at before anything is changed.
 """
@@ -35,36 +35,23 @@ cdef extern from *:
         return 0;
     }
 
-    static int corenet_named(PyObject *method, PyObject *names) {
-        if (names == NULL || PyTuple_GET_SIZE(names) == 0)
-            return 0;
-        PyErr_Format(PyExc_TypeError, "%.200s() takes no keyword arguments",
-                     ((PyCFunctionObject *)method)->m_ml->ml_name);
-        return 1;
-    }
-
-    static PyObject *corenet_call_none(PyObject *method, PyObject *const *args, size_t flagged, PyObject *names) {
+    /* METH_NOARGS and METH_O: the C function takes the one argument, or nothing in its place. */
+    static PyObject *corenet_call_plain(PyObject *method, PyObject *const *args, size_t flagged, PyObject *names) {
+        PyMethodDef *definition = ((PyCFunctionObject *)method)->m_ml;
         Py_ssize_t count = PyVectorcall_NARGS(flagged);
-        if (corenet_foreign(method, args, count) || corenet_named(method, names))
+        Py_ssize_t wanted = definition->ml_flags == METH_O;
+        if (corenet_foreign(method, args, count))
             return NULL;
-        if (count != 1) {
-            PyErr_Format(PyExc_TypeError, "%.200s() takes no arguments (%zd given)",
-                         ((PyCFunctionObject *)method)->m_ml->ml_name, count - 1);
+        if (names != NULL && PyTuple_GET_SIZE(names) > 0) {
+            PyErr_Format(PyExc_TypeError, "%.200s() takes no keyword arguments", definition->ml_name);
             return NULL;
         }
-        return ((PyCFunctionObject *)method)->m_ml->ml_meth(args[0], NULL);
-    }
-
-    static PyObject *corenet_call_one(PyObject *method, PyObject *const *args, size_t flagged, PyObject *names) {
-        Py_ssize_t count = PyVectorcall_NARGS(flagged);
-        if (corenet_foreign(method, args, count) || corenet_named(method, names))
-            return NULL;
-        if (count != 2) {
-            PyErr_Format(PyExc_TypeError, "%.200s() takes exactly one argument (%zd given)",
-                         ((PyCFunctionObject *)method)->m_ml->ml_name, count - 1);
+        if (count != 1 + wanted) {
+            PyErr_Format(PyExc_TypeError, "%.200s() takes %s (%zd given)", definition->ml_name,
+                         wanted ? "exactly one argument" : "no arguments", count - 1);
             return NULL;
         }
-        return ((PyCFunctionObject *)method)->m_ml->ml_meth(args[0], args[1]);
+        return definition->ml_meth(args[0], wanted ? args[1] : NULL);
     }
 
     static PyObject *corenet_call_any(PyObject *method, PyObject *const *args, size_t flagged, PyObject *names) {
@@ -109,8 +96,7 @@ cdef extern from *:
                 || kind->tp_vectorcall_offset != (Py_ssize_t)offsetof(PyCFunctionObject, vectorcall))
             goto unknown;
         switch (seen->func.m_ml->ml_flags) {
-            case METH_NOARGS: guard = corenet_call_none; break;
-            case METH_O: guard = corenet_call_one; break;
+            case METH_NOARGS: case METH_O: guard = corenet_call_plain; break;
             case METH_FASTCALL | METH_KEYWORDS: guard = corenet_call_any; break;
             case METH_VARARGS | METH_KEYWORDS: guard = corenet_call_packed; break;
         }

@@ -417,6 +417,47 @@ def test_abort(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.S
     twin(main())
 
 
+@pytest.mark.parametrize("end", ["abort", "raise"])
+def test_what_a_callback_wrote_before_it_ended_the_connection(
+    loop_factory: Any, server_context: ssl.SSLContext, client_context: ssl.SSLContext, end: str
+) -> None:
+    class Ending(Recorder):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"last words")
+            assert self.transport.get_write_buffer_size() == 0
+            if end == "raise":
+                raise ZeroDivisionError("on purpose")
+            self.transport.abort()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        there, here, server = await tls_pair(server_context, client_context, Ending)
+        there.transport.write(b"data")
+        await here.lost
+        await there.lost
+        assert bytes(there.data) == b"last words"
+        await finish(server, here, there)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
+
+
+def test_ciphertext_may_come_in_any_buffer(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """A transport that is not ours may hand on bytearrays and views."""
+
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        for kind in (bytearray, memoryview):
+            here.transport.data_received(kind(b""))
+        there.transport.write(b"data")
+        await here.until(lambda: here.data == b"data")
+        await finish(server, here, there)
+
+    ours(main())
+
+
 def test_end_without_goodbye(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context)
