@@ -114,4 +114,6 @@ class ParallelBuildExt(build_ext):
         self.build_temp = os.path.join(self.build_temp, FLAVOUR)
 
 
-setup(ext_modules=cythonized(), cmdclass={"build_ext": ParallelBuildExt})
+# Cython's helper processes import this file when they are not forks of this one, as from Python 3.14 on.
+if __name__ == "__main__":
+    setup(ext_modules=cythonized(), cmdclass={"build_ext": ParallelBuildExt})

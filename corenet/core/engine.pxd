@@ -40,6 +40,7 @@ cdef class Engine:
     cdef bint debug
     cdef bint own_clock
     cdef bint counted
+    cdef bint guarded_handles   # those of call_soon_threadsafe are ThreadSafeHandles
     # Timed one by one: in debug mode, and for a while after something was slow.
     cdef bint careful
     cdef bint attentive
@@ -81,6 +82,7 @@ cdef class Engine:
     cdef int call_ending(self, Ring *ring) except -1
     cdef Descriptor descriptor(self, int fd)
     cdef int own_or_refuse(self, int fd) except -1
+    cdef int refuse_owned(self, int fd) except -1
     cdef int check_open(self) except -1
     cdef int wait_once(self, int fd, bint writing, object waiter, object owner) except -1
     cdef bint forget_side(self, Descriptor descriptor, bint writing) except -1

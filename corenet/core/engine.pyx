@@ -27,7 +27,15 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_ENGINE, born, died
-from corenet.core.handles cimport Handle, TimerHandle, deadline_ns, new_handle, new_timer, seconds_of
+from corenet.core.handles cimport (
+    Handle,
+    TimerHandle,
+    deadline_ns,
+    new_handle,
+    new_threadsafe,
+    new_timer,
+    seconds_of,
+)
 from corenet.core.poller cimport Poller, Watch, Watcher
 from corenet.core.ready cimport Inbox, Ring, ring_free, ring_init, ring_pop, ring_push
 from corenet.core.receivers cimport guard_receivers
@@ -250,7 +258,10 @@ cdef class Engine:
             self.check_open()
         if self.debug:
             self._check_call(callback, "call_soon_threadsafe", True)
-        handle = new_handle(self, callback, args, context)
+        if self.guarded_handles:
+            handle = new_threadsafe(self, callback, args, context)
+        else:
+            handle = new_handle(self, callback, args, context)
         if self.debug:
             self._handle_created(handle)
         self.inbox.put(handle)
@@ -620,10 +631,18 @@ cdef class Engine:
                 raise RuntimeError(f"File descriptor {fd!r} is used by {watcher!r}")
             # Closed without being unwatched; the number belongs to somebody else now.
             self.poller.remove(fd)
+        self.refuse_owned(fd)
         found = Descriptor.__new__(Descriptor)
         found.engine = self
         found.fd = fd
         return found
+
+    cdef int refuse_owned(self, int fd) except -1:
+        """Refuse the descriptor of a transport that is paused, and so not in the poller."""
+        cdef Watcher owner = self.poller.owner_of(fd)
+        if owner is not None and not (<object>owner).is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
+        return 0
 
     def _set_side(self, fd: int, writing: bool, callback: object, args: tuple) -> Handle:
         """Set reader or writer of `fd`, cancelling what was there."""
@@ -662,6 +681,7 @@ cdef class Engine:
         if not isinstance(watcher, Descriptor):
             if watcher is not None:
                 raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
+            self.refuse_owned(fd)
             return False
         descriptor = <Descriptor>watcher
         return self.forget_side(descriptor, writing)
@@ -750,7 +770,9 @@ cdef class Engine:
     cdef int own_or_refuse(self, int fd) except -1:
         """Refuse a descriptor whose events go elsewhere, unless it was closed since and its number is a new one's."""
         cdef Watcher watcher = self.poller.find(fd)
-        if watcher is None or isinstance(watcher, Watch):
+        if watcher is None:
+            return self.refuse_owned(fd)
+        if isinstance(watcher, Watch):
             return 0
         if isinstance(watcher, Descriptor) and not (<Descriptor>watcher).wanted():
             # Left standing for the next wait of a sock_ method; whoever comes now has more use for it.
@@ -788,6 +810,10 @@ cdef class Engine:
     def _set_engine_debug(self, enabled: bool) -> None:
         self.debug = enabled
         self.careful = self.debug or self.attentive
+
+    def _guard_handles(self) -> None:
+        """From now on, handles of `call_soon_threadsafe` wait for their callback when another thread cancels them."""
+        self.guarded_handles = True
 
     def _set_slow(self, seconds: float) -> None:
         """Set from how many seconds on a callback counts as slow."""

@@ -27,6 +27,12 @@ cdef class Handle:
     cdef list own_words(self)
     cdef void release(self) noexcept
 
+cdef class ThreadSafeHandle(Handle):
+    cdef unsigned long runner       # the thread that runs the callback, 0 when none does
+    cdef object busy                # a lock that is held until the callback has returned; None when nobody waits
+
+    cdef int wait(self) except -1
+
 cdef class TimerHandle(Handle):
     cdef Py_ssize_t position
     cdef int64_t when_ns
@@ -39,4 +45,5 @@ cdef inline double seconds_of(int64_t ns) noexcept nogil:
 
 cdef int64_t deadline_ns(double when) noexcept
 cdef Handle new_handle(object loop, object callback, tuple args, object context)
+cdef Handle new_threadsafe(object loop, object callback, tuple args, object context)
 cdef TimerHandle new_timer(object loop, TimerHeap heap, int64_t when_ns, double when_seconds, object callback, tuple args, object context)

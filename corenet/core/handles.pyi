@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, final
 
 from corenet.core.timers import TimerHeap
 
@@ -23,6 +23,10 @@ class Handle:
     def _loop(self) -> object: ...
     @property
     def _cancelled(self) -> bool: ...
+
+@final
+class ThreadSafeHandle(Handle):
+    pass
 
 class TimerHandle(Handle):
     def __init__(

@@ -1,13 +1,16 @@
 """Handle and TimerHandle, shaped as asyncio's, called by vectorcall inside their own context.
 
-They take no part in cyclic collection, which is a tenth of the cost of ``call_soon``. That is sound only because every
+They pass for asyncio's classes where ``isinstance`` is asked. They take no part in cyclic collection, which is a tenth of the cost of ``call_soon``. That is sound only because every
 handle lets go of callback, arguments and context when it has run, was cancelled, or its loop was closed; code that
 adds a holder of handles must keep this. Only SystemExit and KeyboardInterrupt leave `run`; everything else goes to the
 loop's exception handler.
 """
 
+from _thread import allocate_lock
+
 cimport cython
 from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE, PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
 
@@ -23,6 +26,13 @@ from corenet.core.sys cimport (
     tuple_items,
 )
 from corenet.core.timers cimport TimerHeap
+
+
+cdef object events():
+    """The module of asyncio's own handles, imported by the first who asks for it."""
+    from asyncio import events as module
+
+    return module
 
 
 cdef int call_in_context(object context, object callback, tuple args) except -1:
@@ -105,6 +115,10 @@ cdef class Handle:
         self.args = None
         self.context = None
 
+    @property
+    def __class__(self) -> type:
+        return events().Handle
+
     def cancel(self) -> None:
         """Cancel the callback and let go of everything it holds; further calls do nothing."""
         self.is_cancelled = True
@@ -127,7 +141,7 @@ cdef class Handle:
 
     @cython.boundscheck(True)
     def __repr__(self) -> str:
-        words = [type(self).__name__]
+        words = [self.__class__.__name__]
         if self.is_cancelled:
             words.append("cancelled")
         words += self.own_words()
@@ -170,6 +184,58 @@ cdef class Handle:
 
 @cython.final
 @cython.no_gc
+cdef class ThreadSafeHandle(Handle):
+    """What ``call_soon_threadsafe`` returns where asyncio's own is of this kind, from Python 3.14 on.
+
+    While the callback runs, other threads that cancel it or ask whether it was cancelled wait for its end, so that it
+    is not running any more when they go on.
+    """
+
+    cdef int run(self) except -1:
+        cdef unsigned long before = self.runner
+        cdef object lock
+        self.runner = PyThread_get_thread_ident()
+        try:
+            return Handle.run(self)
+        finally:
+            self.runner = before
+            if before == 0 and self.busy is not None:
+                lock, self.busy = self.busy, None
+                lock.release()
+
+    cdef int wait(self) except -1:
+        """Return when no other thread runs the callback."""
+        cdef object lock
+        while self.runner != 0 and self.runner != PyThread_get_thread_ident():
+            lock = self.busy
+            if lock is None:
+                lock = allocate_lock()
+                lock.acquire()
+                # Making it may have let other threads run.
+                if self.runner == 0 or self.busy is not None:
+                    continue
+                self.busy = lock
+            lock.acquire()
+            lock.release()
+        return 0
+
+    @property
+    def __class__(self) -> type:
+        return getattr(events(), "_ThreadSafeHandle", events().Handle)
+
+    def cancel(self) -> None:
+        """Cancel the callback, when it runs in another thread after its end; further calls do nothing."""
+        self.wait()
+        Handle.cancel(self)
+
+    def cancelled(self) -> bool:
+        """Tell whether `cancel` was called; while the callback runs in another thread, after its end."""
+        self.wait()
+        return self.is_cancelled
+
+
+@cython.final
+@cython.no_gc
 cdef class TimerHandle(Handle):
     """A callback with a deadline, as returned by ``call_later`` and ``call_at``."""
 
@@ -191,6 +257,10 @@ cdef class TimerHandle(Handle):
     def __dealloc__(self) -> None:
         if DEBUG_BUILD:
             died(KIND_TIMER)
+
+    @property
+    def __class__(self) -> type:
+        return events().TimerHandle
 
     def cancel(self) -> None:
         """Cancel the callback and take it out of the timers at once."""
@@ -268,6 +338,16 @@ def call_nothing(*args: object) -> None:
 cdef Handle new_handle(object loop, object callback, tuple args, object context):
     """A Handle without the detour through ``__init__``; `context` None means a copy of the current one."""
     cdef Handle handle = Handle.__new__(Handle)
+    handle.callback = call_nothing if callback is None else callback
+    handle.args = args
+    handle.loop = loop
+    handle.context = PyContext_CopyCurrent() if context is None else context
+    return handle
+
+
+cdef Handle new_threadsafe(object loop, object callback, tuple args, object context):
+    """The same as a ThreadSafeHandle."""
+    cdef ThreadSafeHandle handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
     handle.callback = call_nothing if callback is None else callback
     handle.args = args
     handle.loop = loop

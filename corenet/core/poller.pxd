@@ -13,6 +13,7 @@ cdef struct Slot:
     uint32_t generation
     uint32_t events
     PyObject *watcher
+    PyObject *owner         # borrowed: the transport whose descriptor it is, registered at this moment or not
 
 cdef class Watcher:
     cdef int on_events(self, uint32_t events) except -1
@@ -47,6 +48,9 @@ cdef class Poller:
     cdef void outdate(self, int fd) noexcept
     cdef void remove(self, int fd) noexcept
     cdef Watcher find(self, int fd)
+    cdef int own(self, int fd, Watcher owner) except -1
+    cdef void disown(self, int fd, Watcher owner) noexcept
+    cdef Watcher owner_of(self, int fd)
     cdef int poll(self, int64_t timeout_ns) except -1
     cdef int dispatch(self, int most) except -1
     cdef void dispose(self) noexcept

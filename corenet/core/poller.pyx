@@ -254,6 +254,23 @@ cdef class Poller:
             return None
         return <Watcher>self.slots[fd].watcher
 
+    cdef int own(self, int fd, Watcher owner) except -1:
+        """Note whose descriptor `fd` is, also while nothing is registered for it; the owner must `disown` it."""
+        self.reserve(fd)
+        self.slots[fd].owner = <PyObject *>owner
+        return 0
+
+    cdef void disown(self, int fd, Watcher owner) noexcept:
+        """Undo `own`, unless somebody else has the number by now."""
+        if 0 <= fd < self.slot_count and self.slots[fd].owner == <PyObject *>owner:
+            self.slots[fd].owner = NULL
+
+    cdef Watcher owner_of(self, int fd):
+        """The transport whose descriptor `fd` is, or None."""
+        if fd < 0 or fd >= self.slot_count or self.slots[fd].owner == NULL:
+            return None
+        return <Watcher>self.slots[fd].owner
+
     cdef int poll(self, int64_t timeout_ns) except -1:
         """Fill the batch; `timeout_ns` 0 does not block and keeps the GIL, negative waits without end.
 

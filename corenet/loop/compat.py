@@ -4,16 +4,20 @@ Rule: no other module of this room looks at ``sys.version_info``. Each name says
 that a program behaves on this loop as on the standard one of the same interpreter.
 """
 
+import asyncio
 import sys
-from asyncio import format_helpers
+from asyncio import base_events, coroutines, events, format_helpers
 
 __all__ = [
+    "CLOSES_CLIENTS_WHEN_CANCELLED",
+    "GUARDS_HANDLES",
     "NAMES_ARGUMENTS_IN_DEBUG",
     "PASSES_TASK_KEYWORDS",
     "POLICIES",
     "REMOVES_UNIX_SOCKETS",
     "STARTS_TASKS_EAGERLY",
     "WAIT_CLOSED_WAITS",
+    "is_coroutine_function",
     "policies_in",
 ]
 
@@ -28,6 +32,15 @@ STARTS_TASKS_EAGERLY = sys.version_info >= (3, 12)
 
 #: `Server.wait_closed` waits for the connections that are still open.
 WAIT_CLOSED_WAITS = sys.version_info >= (3, 12, 1)
+
+#: `Server.serve_forever` closes the connections when it is cancelled; it came to some versions with a bug-fix release.
+CLOSES_CLIENTS_WHEN_CANCELLED = "close_clients" in base_events.Server.serve_forever.__code__.co_names
+
+#: Cancelling a handle of `call_soon_threadsafe` in another thread waits for the callback that runs.
+GUARDS_HANDLES = hasattr(events, "_ThreadSafeHandle")
+
+#: asyncio's own test whether a function makes coroutines; the public one is deprecated from 3.14 on.
+is_coroutine_function = getattr(coroutines, "_iscoroutinefunction", None) or asyncio.iscoroutinefunction
 
 #: A Unix server removes its socket file when it is closed.
 REMOVES_UNIX_SOCKETS = sys.version_info >= (3, 13)

@@ -6,6 +6,7 @@ checks follow asyncio.
 """
 
 import asyncio
+import contextlib
 import functools
 import socket
 from asyncio import base_events, staggered
@@ -84,9 +85,7 @@ class Connecting(asyncio.BaseEventLoop):
             if interleave:
                 infos = base_events._interleave_addrinfos(infos, interleave)  # type: ignore[attr-defined]
             sock = await self._first_connected(infos, local_infos, happy_eyeballs_delay, all_errors, options)
-            ours = True
         else:
-            ours = False
             if sock is None:
                 raise ValueError("host and port was not specified and no sock specified")
             if sock.type != socket.SOCK_STREAM:
@@ -100,7 +99,6 @@ class Connecting(asyncio.BaseEventLoop):
             server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
-            ours=ours,
         )
         keep_nagle(transport, options)
         if self.get_debug():
@@ -117,10 +115,8 @@ class Connecting(asyncio.BaseEventLoop):
         server_side: bool = False,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
-        *,
-        ours: bool = False,
     ) -> tuple[Any, Any]:
-        """Protocol and transport of a connected socket; one of `ours` is closed when there comes to be no transport."""
+        """Protocol and transport of a connected socket, which is closed when there comes to be no transport."""
         try:
             sock.setblocking(False)
             protocol = protocol_factory()
@@ -140,13 +136,14 @@ class Connecting(asyncio.BaseEventLoop):
             else:
                 transport = loop._make_socket_transport(sock, protocol, waiter)
         except BaseException:
-            if ours:
-                sock.close()
+            sock.close()
             raise
         try:
             await waiter
         except BaseException:
             transport.close()
+            # The frame that the error holds must not hold the error.
+            del waiter
             raise
         return transport, protocol
 
@@ -237,14 +234,12 @@ class Connecting(asyncio.BaseEventLoop):
             if local_addr_infos is not None:
                 bind_first(sock, local_addr_infos, mine)
             await self.sock_connect(sock, address)
-        except OSError as error:
-            mine.append(error)
+        except BaseException as error:
+            if isinstance(error, OSError):
+                mine.append(error)
             if sock is not None:
-                sock.close()
-            raise
-        except BaseException:
-            if sock is not None:
-                sock.close()
+                with contextlib.suppress(OSError):  # of no use to anybody, and it would hide the error
+                    sock.close()
             raise
         finally:
             del exceptions, mine

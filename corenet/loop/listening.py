@@ -283,9 +283,7 @@ class Listening(asyncio.BaseEventLoop):
             except BaseException:
                 sock.close()
                 raise
-            ours = True
         else:
-            ours = False
             if sock is None:
                 raise ValueError("no path and sock were specified")
             if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
@@ -300,7 +298,6 @@ class Listening(asyncio.BaseEventLoop):
             server_hostname,
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
-            ours=ours,
         )
         return pair
 

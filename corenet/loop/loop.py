@@ -6,6 +6,7 @@ the standard ``run_forever`` of each Python version keeps its own setup and clea
 """
 
 import asyncio
+import contextvars
 import socket
 import sys
 from asyncio import format_helpers
@@ -48,6 +49,8 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
 
     def __init__(self) -> None:
         asyncio.BaseEventLoop.__init__(self)
+        if compat.GUARDS_HANDLES:
+            self._guard_handles()
         self._signals = Signals(self)
         # What `add_reader` and `add_writer` were given, by descriptor: a closed socket no longer knows its own.
         self._read_files: dict[int, object] = {}
@@ -243,7 +246,7 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:
         """Call ``callback(*args)`` in the loop for each signal `sig`; main thread only."""
-        if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
+        if asyncio.iscoroutine(callback) or compat.is_coroutine_function(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         self._check_open()
         self._signals.add(sig, callback, args)
@@ -285,9 +288,16 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
     # --- factories of transports, called by BaseEventLoop ---------------------------------------------------------
 
     def _make_socket_transport(
-        self, sock: socket.socket, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        waiter: Any = None,
+        *,
+        extra: Any = None,
+        server: Any = None,
+        context: contextvars.Context | None = None,
     ) -> Any:
-        return make_stream(self, sock, protocol, waiter, extra, server)
+        return make_stream(self, sock, protocol, waiter, extra, server, context)
 
     def _make_ssl_transport(
         self,
@@ -303,6 +313,7 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         call_connection_made: bool = True,
+        context: contextvars.Context | None = None,
     ) -> Any:
         from corenet.tls.transport import make_tls
 
@@ -317,7 +328,7 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        make_stream(self, rawsock, cast(Any, tls), None, extra, server)
+        make_stream(self, rawsock, cast(Any, tls), None, extra, server, context)
         return tls
 
     async def start_tls(
@@ -380,7 +391,8 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
             raise
         except BaseException:
             transport.close()
-            await transport._wait()
+            # Shielded: cancelled a second time, the task would leave a process behind that nobody waits for.
+            await asyncio.shield(transport._wait())
             raise
         return transport
 

@@ -155,6 +155,8 @@ class Server(asyncio.AbstractServer):
         except asyncio.CancelledError:
             try:
                 self.close()
+                if compat.CLOSES_CLIENTS_WHEN_CANCELLED:
+                    self.close_clients()
                 await self.wait_closed()
             finally:
                 raise

@@ -55,8 +55,9 @@ cdef extern from "Python.h":
     void call_by "corenet_call_by"(PyObject *type, Py_ssize_t offset) noexcept
 
 
-cdef object Future = asyncio.Future
-cdef object Task = asyncio.Task
+# Asked for each time, as asyncio does: programs put classes of their own there.
+cdef dict FUTURES = asyncio.futures.__dict__
+cdef dict TASKS = asyncio.tasks.__dict__
 cdef object InvalidStateError = asyncio.InvalidStateError
 cdef object Socket = socket.socket
 
@@ -166,19 +167,24 @@ cdef class SocketEngine(Engine):
             TypeError: the task of this Python version, or the factory, does not take a keyword.
         """
         if kwargs or self.debug or self._task_factory is not None:
-            return super().create_task(coro, name=name, context=context, **kwargs)
+            # A factory must not meet keywords that nobody gave: it may take none of them.
+            if name is not None:
+                kwargs["name"] = name
+            if context is not None:
+                kwargs["context"] = context
+            return super().create_task(coro, **kwargs)
         if self.closed:
             self.check_open()
         if name is None and context is None:
-            return PyObject_Call(Task, (coro,), self.of_loop())
-        return Task(coro, loop=self, name=name, context=context)
+            return PyObject_Call(TASKS["Task"], (coro,), self.of_loop())
+        return TASKS["Task"](coro, loop=self, name=name, context=context)
 
     def get_debug(self) -> bool:
         """Tell whether debug mode is on."""
         return self.debug
 
     cdef object new_future(self):
-        return PyObject_Call(Future, (), self.of_loop())
+        return PyObject_Call(FUTURES["Future"], (), self.of_loop())
 
     cdef dict of_loop(self):
         """The keyword of constructors, in a dictionary made once: those in C take it without a copy."""
@@ -399,8 +405,11 @@ cdef class SocketEngine(Engine):
                 left -= sent
             return total
         finally:
-            if total:
+            try:
                 os.lseek(source, offset, os.SEEK_SET)
+            except OSError:
+                if total:
+                    raise
 
 
 cdef int put_soon_in_place() except -1:

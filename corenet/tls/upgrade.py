@@ -1,7 +1,9 @@
 """Putting TLS on a connection that has spoken plainly so far, as ``loop.start_tls`` does.
 
 The transport below is paused until its new protocol was told of it, so that no ciphertext reaches the old protocol and
-none is lost.
+none is lost. What a stream reader has received already and nobody has read is taken for the beginning of the handshake:
+plaintext must never be read as if it had come encrypted, and a client may send its hello in one piece with what it said
+before. A client's reader of asyncio's own class keeps it, as it does there.
 """
 
 import asyncio
@@ -9,6 +11,7 @@ import ssl
 from typing import Any
 
 from corenet.tls.transport import TlsTransport, make_tls
+from corenet.transports.reader import ReaderCore
 
 __all__ = ["start_tls"]
 
@@ -50,6 +53,9 @@ async def start_tls(
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
     transport.pause_reading()
+    early = unread_by(protocol, server_side)
+    if early:
+        tls.data_received(early)
     transport.set_protocol(tls)
     made = loop.call_soon(tls.connection_made, transport)
     resumed = loop.call_soon(transport.resume_reading)
@@ -59,7 +65,21 @@ async def start_tls(
         transport.close()
         made.cancel()
         resumed.cancel()
+        # The frame that the error holds must not hold the error.
+        del waiter
         if was_closing and isinstance(error, ConnectionAbortedError):
             return None
         raise
     return tls
+
+
+def unread_by(protocol: asyncio.BaseProtocol, server_side: bool) -> bytes:
+    """Take away what the stream reader of `protocol` has received and not handed on; nothing from other protocols."""
+    reader: Any = getattr(protocol, "_stream_reader", None)
+    if isinstance(reader, ReaderCore):
+        return reader._take_unread()
+    early = b""
+    if server_side and isinstance(protocol, asyncio.StreamReaderProtocol) and reader is not None:
+        early = bytes(reader._buffer)
+        reader._buffer.clear()
+    return early

@@ -118,6 +118,7 @@ cdef class Transport(Watcher):
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
         self.adopt(protocol)
+        loop.poller.own(fd, self)
         # Last: an object that is dropped half-made would close it, and the caller would close it again.
         self.fd = fd
         return 0
@@ -385,6 +386,7 @@ cdef class Transport(Watcher):
         self.fd = -1
         self.sock = None
         if self.loop is not None:
+            self.loop.poller.disown(fd, self)
             self.loop.stirred = True
         if sock is not None:
             sock.close()
@@ -404,6 +406,8 @@ cdef class Transport(Watcher):
 
     def __del__(self) -> None:
         if self.fd >= 0 and self.loop is not None:
+            # Before anything that may raise: the poller's pointer to this object is a borrowed one.
+            self.loop.poller.disown(self.fd, self)
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             if self.interest:
                 self.loop.poller.remove(self.fd)

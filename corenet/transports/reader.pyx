@@ -60,6 +60,17 @@ cdef enum:
     FINISHED = 2
 
 
+class Unread(bytearray):
+    """What `ReaderCore._buffer` shows."""
+
+    reader: object
+
+    def clear(self) -> None:
+        """Forget the content, here and in the reader."""
+        bytearray.clear(self)
+        self.reader._take_unread()
+
+
 cdef class ReaderCore:
     """What `corenet.StreamReader` adds to asyncio's: it takes the place of all that touches the buffer."""
 
@@ -77,8 +88,17 @@ cdef class ReaderCore:
 
     @property
     def _buffer(self) -> bytearray:
-        """A copy of what was received and not read; for those who look at asyncio's attribute of this name."""
-        return bytearray((<const char *>self.first())[:self.unread()])
+        """A copy of what was received and not read; for those who look at asyncio's attribute of this name.
+
+        Clearing it clears the original: so `start_tls` of asyncio's loop takes what it holds for the handshake.
+        """
+        unread = Unread((<const char *>self.first())[:self.unread()])
+        unread.reader = self
+        return unread
+
+    def _take_unread(self) -> bytes:
+        """Return what was received and not read, and forget it."""
+        return self.take(self.unread())
 
     @property
     def _waiter(self) -> object:

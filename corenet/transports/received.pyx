@@ -108,6 +108,25 @@ cdef class ReceivedBytes:
             self.pile.clear()
         self.whole = None
 
+    def take_bytes(self, n: object = None) -> bytes:
+        """Cut off the first `n` bytes, or all, and return them; as bytearray.take_bytes, with which 3.15 reads."""
+        cdef Py_ssize_t length = self.size()
+        cdef bytes taken
+        if n is not None:
+            if not 0 <= n <= length:
+                return self.piled().take_bytes(n)
+            length = n
+        if self.whole is None:
+            taken = PyBytes_FromStringAndSize(self.first(), length)
+            if self.pile is not None:
+                del self.pile[:length]
+            return taken
+        taken = self.cut(0, length)
+        self.at += length
+        if self.at == PyBytes_GET_SIZE(self.whole):
+            self.whole = None
+        return taken
+
     def find(self, sub: object, *bounds: object) -> int:
         """Where `sub` begins, -1 when it is nowhere; as bytearray.find."""
         cdef const char *begin

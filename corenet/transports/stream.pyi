@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,4 +27,5 @@ def make_stream(
     waiter: asyncio.Future[None] | None = None,
     extra: dict[str, Any] | None = None,
     roster: Roster | None = None,
+    context: contextvars.Context | None = None,
 ) -> StreamTransport: ...

@@ -206,8 +206,12 @@ def make_stream(
     waiter: object = None,
     extra: dict | None = None,
     roster: Roster | None = None,
+    context: object = None,
 ) -> StreamTransport:
-    """Return a transport on a connected, non-blocking socket; `waiter` is set after connection_made."""
+    """Return a transport on a connected, non-blocking socket; `waiter` is set after connection_made.
+
+    The protocol is called in `context`, by default in a copy of the present one.
+    """
     cdef StreamTransport transport
     cdef int one = 1
     cdef int fd = sock.fileno()
@@ -219,7 +223,7 @@ def make_stream(
         loop.poller.remove(fd)
     if family == c.AF_INET or family == c.AF_INET6:
         c.setsockopt(fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))
-    transport = new_stream(loop, fd, family, sock, protocol, extra, roster)
+    transport = new_stream(loop, fd, family, sock, protocol, extra, roster, context)
     loop.soon(transport._begin, (waiter,), None)
     return transport
 

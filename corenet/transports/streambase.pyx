@@ -735,6 +735,8 @@ cdef class StreamBase(Transport):
         if self.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
         self.empty_waiter = self.loop.create_future()
+        # Whoever waits for the buffer to be empty uses the descriptor next.
+        self.loop.poller.disown(self.fd, self)
         if self.pending is not None or self.queue.count:
             if not self.writing:
                 self.flush()
@@ -744,6 +746,8 @@ cdef class StreamBase(Transport):
 
     def _reset_empty_waiter(self) -> None:
         self.empty_waiter = None
+        if self.fd >= 0 and not self.loop.closed:
+            self.loop.poller.own(self.fd, self)
 
 
 guard_receivers(globals())

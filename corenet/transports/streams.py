@@ -57,6 +57,10 @@ class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
         self._closed: asyncio.Future[None] = loop.create_future()
 
     def _replace_transport(self, transport: Any) -> None:
+        reader: Any = self._stream_reader
+        if reader is not None and reader._transport is not None:
+            # What is paused and resumed from now on is the transport that the data comes from.
+            reader._transport = transport
         self._transport = transport
         self._over_ssl = transport.get_extra_info("sslcontext") is not None
 
@@ -68,7 +72,11 @@ class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
             reader.set_transport(transport)
         if self._client_connected_cb is None:
             return
-        result = self._client_connected_cb(reader, StreamWriter(transport, self, reader, self._loop))
+        try:
+            result = self._client_connected_cb(reader, StreamWriter(transport, self, reader, self._loop))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the loop's exception handler hears of it
+            self._refuse(error, transport)
+            return
         if asyncio.iscoroutine(result):
             self._task = self._loop.create_task(result)
             self._task.add_done_callback(self._handled)
@@ -82,11 +90,14 @@ class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
             return
         error = task.exception()
         if error is not None:
-            self._loop.call_exception_handler(
-                {"message": "Unhandled exception in client_connected_cb", "exception": error, "transport": transport}
-            )
-            if transport is not None:
-                transport.close()
+            self._refuse(error, transport)
+
+    def _refuse(self, error: BaseException, transport: Any) -> None:
+        self._loop.call_exception_handler(
+            {"message": "Unhandled exception in client_connected_cb", "exception": error, "transport": transport}
+        )
+        if transport is not None:
+            transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the reader and everybody who waits."""

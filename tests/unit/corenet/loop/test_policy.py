@@ -37,7 +37,10 @@ def test_what_versions_think_of_policies(version: tuple[int, int], opinion: str)
 @pytest.mark.usefixtures("_policy_restored")
 def test_everything_that_asks_asyncio_gets_our_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "POLICIES", "fine")
-    corenet.install()
+    with warnings.catch_warnings():
+        # asyncio's own word on the matter, where this Python has one.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        corenet.install()
 
     async def main() -> None:
         assert type(asyncio.get_running_loop()) is corenet.Loop

