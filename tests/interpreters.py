@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14)]
+SUPPORTED = [(3, 11), (3, 12), (3, 13), (3, 14), (3, 15)]
 REQUIRED_IN_CI = {(3, 11), (3, 12), (3, 13)}
 
 

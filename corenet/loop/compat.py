@@ -7,10 +7,12 @@ that a program behaves on this loop as on the standard one of the same interpret
 import asyncio
 import sys
 from asyncio import base_events, coroutines, events, format_helpers
+from typing import Any
 
 __all__ = [
     "CLOSES_CLIENTS_WHEN_CANCELLED",
     "GUARDS_HANDLES",
+    "MAKES_TRANSPORTS_IN_CONTEXT",
     "NAMES_ARGUMENTS_IN_DEBUG",
     "PASSES_TASK_KEYWORDS",
     "POLICIES",
@@ -38,6 +40,10 @@ CLOSES_CLIENTS_WHEN_CANCELLED = "close_clients" in base_events.Server.serve_fore
 
 #: Cancelling a handle of `call_soon_threadsafe` in another thread waits for the callback that runs.
 GUARDS_HANDLES = hasattr(events, "_ThreadSafeHandle")
+
+#: What makes transports, `_make_socket_transport` and its like, is given the context that they live in (3.15).
+_make_pair: Any = getattr(base_events.BaseEventLoop, "_create_connection_transport")  # noqa: B009
+MAKES_TRANSPORTS_IN_CONTEXT = "context" in _make_pair.__code__.co_varnames
 
 #: asyncio's own test whether a function makes coroutines; the public one is deprecated from 3.14 on.
 is_coroutine_function = getattr(coroutines, "_iscoroutinefunction", None) or asyncio.iscoroutinefunction

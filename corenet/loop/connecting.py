@@ -7,6 +7,7 @@ checks follow asyncio.
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import socket
 from asyncio import base_events, staggered
@@ -14,6 +15,7 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from corenet.loop import compat
 from corenet.loop.listening import agreed, check_tls
 
 if TYPE_CHECKING:
@@ -115,12 +117,16 @@ class Connecting(asyncio.BaseEventLoop):
         server_side: bool = False,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
+        context: contextvars.Context | None = None,
     ) -> tuple[Any, Any]:
         """Protocol and transport of a connected socket, which is closed when there comes to be no transport."""
         try:
             sock.setblocking(False)
             protocol = protocol_factory()
             loop = cast("Loop", self)
+            place: dict[str, Any] = {}
+            if compat.MAKES_TRANSPORTS_IN_CONTEXT:
+                place["context"] = contextvars.copy_context() if context is None else context
             waiter: asyncio.Future[None] = self.create_future()
             if ssl:
                 transport = loop._make_ssl_transport(
@@ -132,9 +138,10 @@ class Connecting(asyncio.BaseEventLoop):
                     server_hostname=server_hostname,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
+                    **place,
                 )
             else:
-                transport = loop._make_socket_transport(sock, protocol, waiter)
+                transport = loop._make_socket_transport(sock, protocol, waiter, **place)
         except BaseException:
             sock.close()
             raise

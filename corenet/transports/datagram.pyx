@@ -343,7 +343,7 @@ cdef class DatagramTransport(Transport):
         cdef Py_buffer view
         cdef ssize_t sent
         cdef int number
-        if self.conn_lost or self.fd < 0:
+        if self.fd < 0 or (self.conn_lost and self.address is not None):
             if self.conn_lost >= WARN_AFTER:
                 logger.warning("socket.send() raised exception.")
             self.conn_lost += 1
@@ -361,7 +361,7 @@ cdef class DatagramTransport(Transport):
         if self.door.anywhere and origin_of(address, &origin) and origin.family != self.family:
             # It came through another socket.
             origin.family = 0
-        if self.corked or self.queue.count:
+        if not self.conn_lost and (self.corked or self.queue.count):
             return self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         if origin.family:
@@ -378,6 +378,9 @@ cdef class DatagramTransport(Transport):
             self.loop.bytes_sent += sent
             return 0
         if number == c.EAGAIN or number == c.EINTR:
+            if self.conn_lost:
+                # Between `close` and connection_lost: sent if the kernel takes it, and nobody waits any more.
+                return 0
             self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
             self.writing = True
             return self.update()

@@ -381,6 +381,8 @@ cdef class Reading:
         cdef object result
         if self.state == FINISHED:
             raise RuntimeError(f"cannot reuse already awaited {self.__qualname__}()")
+        if self.reader is None:
+            raise RuntimeError("a Reading is made by the methods of a StreamReader")
         if self.waiter is not None:
             if self.reader.waiter is self.waiter:
                 self.reader.waiter = None

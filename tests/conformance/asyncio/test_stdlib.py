@@ -71,6 +71,7 @@ EXCLUDED: dict[str, str] = {
     ),
     # test_subprocess, Python 3.14 and later
     "test_watcher_implementation": f"{INSIDE}: _watcher; every child has a pidfd",
+    "test_pid_not_reaped_before_exit_published": f"{INSIDE}: _watcher._threads; the loop's own thread reaps by pidfd",
     # test_subprocess, Python 3.11 and 3.12
     "test_create_subprocess_fails_with_inactive_watcher": "child watchers are not asked: every child has a pidfd",
     # test_base_events

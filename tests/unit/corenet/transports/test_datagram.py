@@ -1,6 +1,7 @@
 """Datagram transports: batches, errors of single datagrams, flow control, and the native door."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -294,6 +295,25 @@ def test_failing_protocol_costs_one_datagram() -> None:
         await close(server, client)
 
     corenet.run(main())
+
+
+def test_an_unconnected_endpoint_sends_until_it_has_ended(twin: Twin) -> None:
+    """What is sent between `close` and connection_lost leaves, and its errors are told; afterwards nothing happens."""
+
+    async def main() -> None:
+        ours, theirs = await endpoint(), await endpoint()
+        address = theirs.transport.get_extra_info("sockname")
+        ours.transport.close()
+        ours.transport.sendto(b"last", address)
+        ours.transport.sendto(bytes(70_000), address)
+        assert [error.errno for error in ours.errors] == [errno.EMSGSIZE]
+        await theirs.until(lambda: bool(theirs.received))
+        assert [data for data, _ in theirs.received] == [b"last"]
+        await ours.lost
+        theirs.transport.close()
+        await theirs.lost
+
+    twin(main())
 
 
 def test_close_inside_a_batch_stops_delivery() -> None:
