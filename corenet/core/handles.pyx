@@ -1,9 +1,9 @@
 """Handle and TimerHandle, shaped as asyncio's, called by vectorcall inside their own context.
 
-They pass for asyncio's classes where ``isinstance`` is asked. They take no part in cyclic collection, which is a tenth of the cost of ``call_soon``. That is sound only because every
-handle lets go of callback, arguments and context when it has run, was cancelled, or its loop was closed; code that
-adds a holder of handles must keep this. Only SystemExit and KeyboardInterrupt leave `run`; everything else goes to the
-loop's exception handler.
+They pass for asyncio's classes where ``isinstance`` is asked. They take no part in cyclic collection, which is a tenth
+of the cost of ``call_soon``. That is sound only because every handle lets go of callback, arguments and context when it
+has run, was cancelled, or its loop was closed; code that adds a holder of handles must keep this. Only SystemExit and
+KeyboardInterrupt leave `run`; everything else goes to the loop's exception handler.
 """
 
 from _thread import allocate_lock

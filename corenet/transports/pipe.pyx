@@ -124,7 +124,10 @@ cdef StreamBase attach_pipe(StreamBase transport, Engine loop, object pipe, obje
     cdef Watcher present
     cdef object owner = pipe
     loop.check_open()
-    present = loop.poller.find(fd)
+    # The owner first: while it is paused, the poller does not have it.
+    present = loop.poller.owner_of(fd)
+    if present is None:
+        present = loop.poller.find(fd)
     if isinstance(present, Transport):
         # Several transports on one descriptor, standard output for one: the kernel's table has one place for each
         # number, so the later ones get numbers of their own.

@@ -8,26 +8,34 @@ another loop cannot pass for one of ours.
 
 import asyncio
 import os
+import warnings
 
 import pytest
 
 made = 0
 
 
-class Policy(asyncio.DefaultEventLoopPolicy):
-    """asyncio's policy with `corenet.new_event_loop` as its factory."""
+def give_ours() -> None:
+    """Make asyncio's policy take, and count, loops of ours."""
+    import corenet
 
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        """Count and return a loop of ours."""
-        import corenet
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        """asyncio's policy with `corenet.new_event_loop` as its factory."""
 
-        global made
-        made += 1
-        return corenet.new_event_loop()
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            """Count and return a loop of ours."""
+            global made
+            made += 1
+            return corenet.new_event_loop()
+
+    asyncio.set_event_loop_policy(Policy())
 
 
 if os.environ.get("CORENET_SUITE_LOOP") == "corenet":
-    asyncio.set_event_loop_policy(Policy())
+    with warnings.catch_warnings():
+        # Policies warn from Python 3.14 on, and the suites take warnings for errors.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        give_ours()
 
 
 @pytest.hookimpl(trylast=True)

@@ -119,6 +119,33 @@ def test_two_transports_on_one_pipe(twin: Twin) -> None:
     twin(main())
 
 
+def test_a_second_reader_beside_a_paused_one_takes_nothing_from_it() -> None:
+    """While the first was paused, its place in the kernel's table went to the second and did not come back."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        read, write = os.pipe()
+        pipe = os.fdopen(read, "rb", 0)
+        _, first = await loop.connect_read_pipe(Recorder, pipe)
+        first.transport.pause_reading()
+        _, second = await loop.connect_read_pipe(Recorder, pipe)
+        for end, word in ((second, b"second"), (first, b"first")):
+            if end is first:
+                first.transport.resume_reading()
+            os.write(write, word)
+            while bytes(end.data) != word:
+                await end.changed.wait()
+                end.changed.clear()
+            if end is second:
+                second.transport.close()
+                await second.lost
+        os.close(write)
+        await first.lost
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(main())
+
+
 def test_what_can_never_be_waited_for_ends_at_once() -> None:
     """The null device can be written, as on asyncio; reading it is refused by epoll, and the caller hears of it."""
 
