@@ -228,7 +228,7 @@ class Listening(asyncio.BaseEventLoop):
             name = sock.getsockname()
             if name and name[0] not in (0, "\0"):
                 try:
-                    cleanup = (name, os.stat(name).st_ino)
+                    cleanup = (name, os.lstat(name).st_ino)
                 except FileNotFoundError:
                     cleanup = None
         sock.setblocking(False)

