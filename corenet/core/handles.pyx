@@ -335,23 +335,26 @@ def call_nothing(*args: object) -> None:
     raise TypeError("'NoneType' object is not callable")
 
 
-cdef Handle new_handle(object loop, object callback, tuple args, object context):
-    """A Handle without the detour through ``__init__``; `context` None means a copy of the current one."""
-    cdef Handle handle = Handle.__new__(Handle)
+cdef inline int fill(Handle handle, object loop, object callback, tuple args, object context) except -1:
+    """What ``__init__`` does, without the detour through it; `context` None means a copy of the current one."""
     handle.callback = call_nothing if callback is None else callback
     handle.args = args
     handle.loop = loop
     handle.context = PyContext_CopyCurrent() if context is None else context
+    return 0
+
+
+cdef Handle new_handle(object loop, object callback, tuple args, object context):
+    """A Handle to be put somewhere."""
+    cdef Handle handle = Handle.__new__(Handle)
+    fill(handle, loop, callback, args, context)
     return handle
 
 
 cdef Handle new_threadsafe(object loop, object callback, tuple args, object context):
     """The same as a ThreadSafeHandle."""
-    cdef ThreadSafeHandle handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
-    handle.callback = call_nothing if callback is None else callback
-    handle.args = args
-    handle.loop = loop
-    handle.context = PyContext_CopyCurrent() if context is None else context
+    cdef Handle handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
+    fill(handle, loop, callback, args, context)
     return handle
 
 
@@ -360,10 +363,7 @@ cdef TimerHandle new_timer(
 ):
     """A TimerHandle that stands in `heap`."""
     cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
-    handle.callback = call_nothing if callback is None else callback
-    handle.args = args
-    handle.loop = loop
-    handle.context = PyContext_CopyCurrent() if context is None else context
+    fill(handle, loop, callback, args, context)
     handle.when_seconds = when_seconds
     handle.when_ns = when_ns
     handle.heap = heap

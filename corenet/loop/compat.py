@@ -7,7 +7,6 @@ that a program behaves on this loop as on the standard one of the same interpret
 import asyncio
 import sys
 from asyncio import base_events, coroutines, events, format_helpers
-from typing import Any
 
 __all__ = [
     "CLOSES_CLIENTS_WHEN_CANCELLED",
@@ -42,7 +41,7 @@ CLOSES_CLIENTS_WHEN_CANCELLED = "close_clients" in base_events.Server.serve_fore
 GUARDS_HANDLES = hasattr(events, "_ThreadSafeHandle")
 
 #: What makes transports, `_make_socket_transport` and its like, is given the context that they live in (3.15).
-_make_pair: Any = getattr(base_events.BaseEventLoop, "_create_connection_transport")  # noqa: B009
+_make_pair = base_events.BaseEventLoop._create_connection_transport  # type: ignore[attr-defined]
 MAKES_TRANSPORTS_IN_CONTEXT = "context" in _make_pair.__code__.co_varnames
 
 #: asyncio's own test whether a function makes coroutines; the public one is deprecated from 3.14 on.

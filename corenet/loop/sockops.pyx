@@ -408,6 +408,7 @@ cdef class SocketEngine(Engine):
             try:
                 os.lseek(source, offset, os.SEEK_SET)
             except OSError:
+                # What cannot be positioned and gave nothing is told by the error that is under way, if by any.
                 if total:
                     raise
 

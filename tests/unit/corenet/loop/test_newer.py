@@ -8,7 +8,6 @@ import contextvars
 import io
 import os
 import socket
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -313,11 +312,20 @@ def test_serving_for_ever_ends_with_its_connections_where_asyncios_does(
         runner.run(asyncio.wait_for(main(), 20))
 
 
-def test_what_the_probe_of_serve_forever_finds() -> None:
-    if sys.version_info < (3, 12):
-        assert not compat.CLOSES_CLIENTS_WHEN_CANCELLED
-    if sys.version_info >= (3, 14):
-        assert compat.CLOSES_CLIENTS_WHEN_CANCELLED
+def test_the_probe_of_serve_forever_says_what_it_does(twin: Twin) -> None:
+    async def main() -> None:
+        here, there, server = await connected_pair()
+        serving = asyncio.get_running_loop().create_task(server.serve_forever())
+        await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.sleep(0)
+        assert here.transport.is_closing() is compat.CLOSES_CLIENTS_WHEN_CANCELLED
+        here.transport.abort()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        await there.lost
+
+    twin(main())
 
 
 def test_a_transport_lives_in_the_context_that_it_is_given() -> None:
