@@ -36,6 +36,7 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1"}
 _END = End()
+_CLOSED = "the client was closed during the request"
 
 
 class HttpClient:
@@ -71,10 +72,13 @@ class HttpClient:
         self._max_body = HTTP_BODY.check(max_body, "HttpClient max_body")
         self._max_decoded = HTTP_DECODED.check(max_decoded, "HttpClient max_decoded")
         self._max_head = max_head
+        self._closed = False
         self._pool: Pool | None = None
         self._scratch = memoryview(bytearray(HTTP_READ.default))
         # No set: one that finds no memory to grow keeps what it refused, fills up so, and a look into it never ends.
         self._open: dict[Connection, None] = {}
+        # What ends a connection that is not made yet.
+        self._connecting: dict[asyncio.Timeout, None] = {}
         self._defaults = Headers.of(headers)
         for name, value in (("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*")):
             if name not in self._defaults:
@@ -184,14 +188,19 @@ class HttpClient:
             response.close()
 
     async def close(self) -> None:
-        """Close all connections, waiting a little for the goodbyes; requests still running fail."""
+        """Close all connections, waiting a little for the goodbyes; requests still running fail, as do later ones."""
+        self._closed = True
         if self._pool is None:
             return
         self._pool.close()
+        now = self._pool.loop.time()
+        for limit in self._connecting:
+            limit.reschedule(now)
+        self._connecting.clear()
         waiting = []
         for connection in list(self._open):
             if connection.active:
-                connection.fail(LocalProtocolError("the client was closed during the request"))
+                connection.fail(LocalProtocolError(_CLOSED))
             if connection.lost is not None:
                 waiting.append(connection.lost)
         if waiting:
@@ -224,6 +233,9 @@ class HttpClient:
             if connection is None:
                 connection = await self._connect(call)
                 slot.connection = connection
+            if self._closed:
+                # `close` did not see this one: neither idle nor in use.
+                raise LocalProtocolError(_CLOSED)
             connection.begin(
                 collecting=collecting,
                 max_body=self._max_body if collecting else math.inf,
@@ -334,11 +346,11 @@ class HttpClient:
     # --- connections ----------------------------------------------------------------------------------------------
 
     def _assign(self, call: Call) -> "Slot | asyncio.Future[Slot]":
+        if self._closed:
+            raise LocalProtocolError("this client was closed")
         pool = self._pool
         if pool is None:
             pool = self._pool = Pool(asyncio.get_running_loop(), self._limits)
-        if pool.closing:
-            raise LocalProtocolError("this client was closed")
         if call.deadline == 0.0:
             call.deadline = pool.loop.time() + call.timeout.total
         return pool.assign(call.url.origin)
@@ -357,6 +369,20 @@ class HttpClient:
             raise
 
     async def _connect(self, call: Call) -> Connection:
+        """Open a connection, unless the client is closed meanwhile."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._connecting[limit] = None
+                return await self._open_connection(call)
+        except TimeoutError:
+            if limit.expired():
+                raise LocalProtocolError(_CLOSED) from None
+            raise
+        finally:
+            self._connecting.pop(limit, None)
+
+    async def _open_connection(self, call: Call) -> Connection:
         loop = asyncio.get_running_loop()
         context = None
         if call.url.scheme == "https":

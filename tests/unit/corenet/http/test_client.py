@@ -457,6 +457,72 @@ def test_closing_the_client_ends_what_runs(loop: str) -> None:
     run_on(loop, main())
 
 
+@pytest.mark.parametrize("turns", range(12))
+def test_closing_the_client_while_it_connects(loop: str, turns: int) -> None:
+    """However far the connection has come, also when the server has seen it already and the request has not begun."""
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        async with serving(serve) as server:
+            client = HttpClient()
+            running = asyncio.ensure_future(client.get(server.url))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for _ in range(4):
+                await client.close()
+                await asyncio.sleep(0)
+            with pytest.raises(LocalProtocolError, match="client was closed"):
+                await running
+            # The server may be about to accept; asyncio's would leave the socket open if it ended now.
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    run_on(loop, main())
+
+
+def test_closing_the_client_during_a_handshake(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        # Nobody answers the hello.
+        async with serving(serve) as server:
+            points: list[TracePoint] = []
+            context = tls.client_context(cafile=str(Authority(tmp_path).cafile))
+            client = HttpClient(tls_context=context, trace=points.append)
+            running = asyncio.ensure_future(client.get(f"https://127.0.0.1:{server.port}"))
+            while not points or points[-1].name != "tls":
+                await asyncio.sleep(0)
+            await client.close()
+            with pytest.raises(LocalProtocolError, match="client was closed"):
+                await running
+            assert [point.phase for point in points if point.name == "tls"] == ["started", "failed"]
+
+    run_on(loop, main())
+
+
+def test_closing_the_client_when_a_slot_was_just_given(loop: str) -> None:
+    async def main() -> None:
+        async with serving(always_ok) as server:
+            client = HttpClient(limits=Limits(connections=1))
+            second: list[asyncio.Future[Any]] = []
+
+            async def first() -> None:
+                call = asyncio.ensure_future(client.get(server.url))
+                await asyncio.sleep(0)
+                second.append(asyncio.ensure_future(client.get(server.url)))
+                assert (await call).body == b"ok"
+                await client.close()
+
+            await first()
+            with pytest.raises(LocalProtocolError, match="client was closed"):
+                await second[0]
+
+    run_on(loop, main())
+
+
 # --- errors and traces ------------------------------------------------------------------------------------------------
 
 
