@@ -80,7 +80,7 @@ cdef class Engine:
     cdef int note_slow(self, object source, int fd, int64_t took, bint exact) except -1
     cdef int end_callback(self) except -1
     cdef int call_ending(self, Ring *ring) except -1
-    cdef Descriptor descriptor(self, int fd)
+    cdef Descriptor descriptor(self, int fd, bint writing)
     cdef int own_or_refuse(self, int fd) except -1
     cdef int refuse_owned(self, int fd) except -1
     cdef int check_open(self) except -1

@@ -267,10 +267,14 @@ cdef class Engine:
         self.inbox.put(handle)
         return handle
 
-    def call_later(self, delay: float, callback: object, *args: object, context: object = None) -> TimerHandle:
+    def call_later(self, delay: object, callback: object, *args: object, context: object = None) -> TimerHandle:
         """Call ``callback(*args)`` after `delay` seconds, never earlier; equal deadlines keep their order."""
         if delay is None:
             raise TypeError("delay must not be None")
+        if type(delay) is not float and type(delay) is not int:
+            # As asyncio, which adds it to the time: a Decimal is refused, a Fraction is not. Annotated as an object,
+            # since Cython would make a C double of a float before anybody could look.
+            delay = 0.0 + delay
         return self.timer_at(seconds_of(self.clock()) + <double>delay, callback, args, context)
 
     def call_at(self, when: float, callback: object, *args: object, context: object = None) -> TimerHandle:
@@ -618,13 +622,13 @@ cdef class Engine:
 
     # --- descriptors ----------------------------------------------------------------------------------------------
 
-    cdef Descriptor descriptor(self, int fd):
+    cdef Descriptor descriptor(self, int fd, bint writing):
         """The Descriptor of `fd`, made when there is none. Raises RuntimeError when a transport owns the number."""
         cdef Watcher watcher = self.poller.find(fd)
         cdef Descriptor found
         if isinstance(watcher, Descriptor):
             return <Descriptor>watcher
-        if watcher is not None:
+        if watcher is not None and (writing or not watcher.give_way()):
             if not isinstance(watcher, Watch):
                 raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
             if not self.poller.forgotten(fd):
@@ -650,7 +654,7 @@ cdef class Engine:
         cdef Handle handle, previous
         cdef int number = fd
         self.check_open()
-        descriptor = self.descriptor(number)
+        descriptor = self.descriptor(number, writing)
         handle = new_handle(self, callback, args, None)
         handle.keep = True
         if self.debug:
@@ -680,6 +684,8 @@ cdef class Engine:
         watcher = self.poller.find(fd)
         if not isinstance(watcher, Descriptor):
             if watcher is not None:
+                if not writing and watcher.give_way():
+                    return True
                 raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
             self.refuse_owned(fd)
             return False
@@ -690,6 +696,7 @@ cdef class Engine:
         """Let go of one side; False when there was nothing."""
         cdef Handle handle
         cdef object waiter
+        cdef bint found
         if writing:
             handle, descriptor.writer = descriptor.writer, None
             waiter, descriptor.write_waiter = descriptor.write_waiter, None
@@ -698,6 +705,8 @@ cdef class Engine:
             waiter, descriptor.read_waiter = descriptor.read_waiter, None
         if handle is None and waiter is None:
             return False
+        # A wait that was given up is nobody's any more.
+        found = handle is not None or not waiter.done()
         if handle is not None:
             handle.cancel()
         # A kernel that still has the one-shot interest of the side that is gone wakes us once and finds nobody.
@@ -707,7 +716,7 @@ cdef class Engine:
         else:
             descriptor.standing = None
             self.poller.remove(descriptor.fd)
-        return True
+        return found
 
     cdef int wait_once(self, int fd, bint writing, object waiter, object owner) except -1:
         """Wake `waiter`, a future, when `fd` is ready: in place of whoever waited before, until it is ready or closed.
@@ -715,7 +724,7 @@ cdef class Engine:
         A waiter that was given up may be left behind: it is skipped. `owner` is a weak reference to the object that
         owns `fd`, or None; a wait for reading that finds the same owner as the last one costs no system call.
         """
-        cdef Descriptor descriptor = self.descriptor(fd)
+        cdef Descriptor descriptor = self.descriptor(fd, writing)
         cdef Handle previous
         if writing:
             previous, descriptor.writer = descriptor.writer, None

@@ -319,8 +319,11 @@ cdef int64_t deadline_ns(double when) noexcept:
     if when >= 9.0e9:
         # Some 285 years: not much more fits into 64 bits of nanoseconds.
         return <int64_t>9000000000000000000
-    if not when > 0.0:
-        # Also a NaN: it is due at once, as everything in the past is.
+    if when <= -2.0e8:
+        # Clocks that begin before zero are put in the place of ours by programs; a difference must fit as well.
+        return -<int64_t>200000000000000000
+    if when != when:
+        # Not a number: due at once.
         return 0
     whole = <int64_t>when
     ns = whole * 1000000000 + <int64_t>((when - <double>whole) * 1e9)

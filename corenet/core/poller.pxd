@@ -1,7 +1,8 @@
 """C door of the poller: watchers by descriptor, each registration with a generation of its own.
 
 A `Watcher` is called by one virtual method. `on_turn_end` is the second hook: the engine calls it once for every
-watcher that asked for it in this turn.
+watcher that asked for it in this turn. `give_way` is asked when a reader is set or removed on the descriptor of a
+watcher that is no reader: true when it has left the poller for that.
 """
 
 from cpython.object cimport PyObject
@@ -18,6 +19,7 @@ cdef struct Slot:
 cdef class Watcher:
     cdef int on_events(self, uint32_t events) except -1
     cdef int on_turn_end(self) except -1
+    cdef bint give_way(self) except -1
 
 cdef class Watch(Watcher):
     cdef Poller poller

@@ -57,6 +57,10 @@ cdef class Watcher:
     cdef int on_turn_end(self) except -1:
         return 0
 
+    cdef bint give_way(self) except -1:
+        # A descriptor is its transport's alone.
+        return False
+
 
 @cython.final
 cdef class Watch(Watcher):

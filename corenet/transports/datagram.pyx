@@ -547,7 +547,7 @@ def make_datagram(
     cdef int fd = sock.fileno()
     loop.check_open()
     if loop.poller.find(fd) is not None:
-        loop.descriptor(fd)
+        loop.descriptor(fd, True)
         loop.poller.remove(fd)
     transport.family = sock.family
     transport.sock = sock

@@ -21,5 +21,5 @@ class ReadPipeTransport(asyncio.ReadTransport):
     """The reading end of a pipe."""
 
 
-class WritePipeTransport(asyncio.WriteTransport):
-    """The writing end of a pipe."""
+class WritePipeTransport(asyncio.transports._FlowControlMixin, asyncio.WriteTransport):
+    """The writing end of a pipe; by the mixin an asyncio.Transport too, as asyncio's own."""

@@ -136,6 +136,9 @@ cdef class FrameSplitter(Consumer):
         if self.paused or self.stopped or self.inside or len(frames) > self.batch:
             self.backlog = frames
             self.backlog_at = 0
+            if self.paused and self.transport is not None:
+                # Paused before there was a transport to pause.
+                self.transport.pause_reading()
             return self.hand_on_backlog()
         self.inside = True
         try:
@@ -185,7 +188,7 @@ cdef class FrameSplitter(Consumer):
         if not self.paused:
             return
         self.paused = self.stopped = False
-        if self.gone or self.ended:
+        if self.gone or self.ended or self.transport is None:
             return
         if self.backlog is None and self.failure is None and not self.eof_due:
             self.transport.resume_reading()

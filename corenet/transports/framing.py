@@ -45,7 +45,12 @@ class FramedProtocol(FrameSplitter, asyncio.Protocol):
         `frames` are those of the present batch that belong to the successor already. On our own transports
         ``transport.set_protocol`` does the same without `frames`; this works on every transport. As with set_protocol,
         ``connection_made`` of the successor is not called; a FramedProtocol without a transport is given ours.
+
+        Raises:
+            RuntimeError: there is no connection yet.
         """
+        if self.transport is None:
+            raise RuntimeError("hand_over before connection_made")
         if frames:
             self._put_back(frames)
         self.transport.set_protocol(protocol)
@@ -61,7 +66,10 @@ class FramedProtocol(FrameSplitter, asyncio.Protocol):
         Raises:
             FrameError: when there are such bytes on a foreign transport; the connection is aborted.
             ssl.SSLError: when the handshake failed; the connection is closed then.
+            RuntimeError: there is no connection yet.
         """
+        if self.transport is None:
+            raise RuntimeError("start_tls before connection_made")
         plain = self.transport
         self.pause_frames()
         if self.pending and not hasattr(plain, "write_frame"):

@@ -17,7 +17,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_LISTENER, born, died
-from corenet.core.engine cimport Engine
+from corenet.core.engine cimport Descriptor, Engine
 from corenet.core.poller cimport Watcher
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
@@ -113,7 +113,16 @@ cdef class Listener(Watcher):
         if self.listening:
             self.listening = False
             self.loop.poller.remove(self.fd)
+        elif self.loop is not None and isinstance(self.loop.poller.find(self.fd), Descriptor):
+            # A reader that took our place ends with the server, as in asyncio.
+            self.loop._clear_side(self.fd, False)
         self.fd = -1
+
+    cdef bint give_way(self) except -1:
+        """As asyncio has it: who removes the reader of a listening socket pauses the server, who sets one takes over."""
+        self.listening = False
+        self.loop.poller.remove(self.fd)
+        return True
 
     def __repr__(self) -> str:
         return f"<Listener fd={self.fd}>"

@@ -134,7 +134,7 @@ cdef StreamBase attach_pipe(StreamBase transport, Engine loop, object pipe, obje
         fd = os.dup(fd)
         owner = Second(pipe, fd, (<Transport>present).sock is pipe)
     elif present is not None:
-        loop.descriptor(fd)
+        loop.descriptor(fd, True)
         loop.poller.remove(fd)
     try:
         os.set_blocking(fd, False)

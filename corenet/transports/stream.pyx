@@ -219,7 +219,7 @@ def make_stream(
     loop.check_open()
     if loop.poller.find(fd) is not None:
         # A reader left behind by somebody who closed an earlier descriptor of this number.
-        loop.descriptor(fd)
+        loop.descriptor(fd, True)
         loop.poller.remove(fd)
     if family == c.AF_INET or family == c.AF_INET6:
         c.setsockopt(fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))

@@ -161,6 +161,91 @@ def test_a_wait_given_up_is_not_inherited(twin: Twin, turns: int) -> None:
     twin(main())
 
 
+def test_a_wait_given_up_is_no_reader(twin: Twin) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        for wait in (loop.sock_recv(near, 1), loop.sock_recv_into(near, bytearray(1))):
+            task = asyncio.ensure_future(wait)
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.sleep(0)
+            assert not loop.remove_reader(near)
+            assert not loop.remove_writer(near)
+        far.send(b"x")
+        assert await loop.sock_recv(near, 1) == b"x"
+        near.close()
+        far.close()
+
+    twin(main())
+
+
+def test_the_reader_of_a_listening_socket(twin: Twin) -> None:
+    """To remove it pauses the server, to set another takes over; nothing of that is left when the server closes."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        made: list[Recorder] = []
+
+        def factory() -> Recorder:
+            made.append(Recorder())
+            return made[-1]
+
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            number = sock.fileno()
+            server = await loop.create_server(factory, sock=sock)
+            assert loop.remove_reader(sock)
+            assert not loop.remove_reader(sock)
+            clients = [socket.create_connection(sock.getsockname()) for _ in range(3)]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not made
+            taken, _ = await asyncio.wait_for(loop.sock_accept(sock), 5)
+            heard: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(number, lambda: heard.done() or heard.set_result(sock.accept()[0].close()))
+            await asyncio.wait_for(heard, 5)
+            server.close()
+            assert not made
+            for one in (taken, *clients):
+                one.close()
+            # Its number is anybody's.
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            with near, far:
+                assert near.fileno() == number
+                assert not loop.remove_reader(near)
+                far.send(b"x")
+                assert await loop.sock_recv(near, 1) == b"x"
+
+    twin(main())
+
+
+def test_a_watch_is_no_reader_of_a_listening_socket() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, corenet.Loop)
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        (sock,) = server.sockets
+        uses: list[Callable[[], object]] = [
+            lambda: loop.watch(sock, 1, print),
+            lambda: loop.unwatch(sock),
+            lambda: loop.add_writer(sock, print),
+            lambda: loop.remove_writer(sock),
+        ]
+        for use in uses:
+            with pytest.raises(RuntimeError, match="is used by transport <Listener"):
+                use()
+        _, client = await loop.create_connection(Recorder, *sock.getsockname())
+        await client.until(lambda: True)
+        client.transport.abort()
+        await client.lost
+        server.close()
+
+    corenet.run(main())
+
+
 def test_no_wake_up_is_lost_between_threads() -> None:
     """The gap between "nothing to do" and the sleep: twenty thousand calls from four threads all arrive in order."""
 

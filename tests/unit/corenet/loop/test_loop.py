@@ -12,6 +12,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 from unittest import mock
 
@@ -106,7 +108,32 @@ def test_arguments_are_checked(loop_factory: Factory) -> None:
         loop.call_at(None, print)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="file"):
         loop.add_reader("no descriptor", print)  # type: ignore[arg-type]
+    for delay in (Decimal(1), "1", [1]):
+        with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \+: 'float' and"):
+            loop.call_later(delay, print)  # type: ignore[arg-type]
+    for delay in (Fraction(1, 3), True, 0):
+        now = loop.time()
+        assert now <= loop.call_later(delay, print).when() - delay <= loop.time()  # type: ignore[arg-type]
     loop.close()
+
+
+def test_a_clock_that_began_in_the_future(twin: Twin) -> None:
+    """A replaced clock may be below zero: deadlines keep their order there, and come when it has reached them."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        order: list[float] = []
+        with mock.patch.object(loop, "time") as clock:
+            clock.return_value = -10.5
+            for deadline in (-3.0, -1e7, 1.0, -3.25, -1e12):
+                loop.call_at(deadline, order.append, deadline)
+            for now, due in ((-10.5, 2), (-3.25, 3), (-2.5, 4), (1.0, 5)):
+                clock.return_value = now
+                for _ in range(4):
+                    await asyncio.sleep(0)
+                assert order == [-1e12, -1e7, -3.25, -3.0, 1.0][:due]
+
+    twin(main())
 
 
 def test_futures_use_the_call_soon_that_stands_in_its_place(

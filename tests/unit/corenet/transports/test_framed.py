@@ -93,8 +93,12 @@ def test_arguments_are_checked() -> None:
         FramedProtocol("\n")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch"):
         FramedProtocol(FixedFramer(1), batch=0)
+    protocol = FramedProtocol(FixedFramer(1))
+    for use in (lambda: protocol.write_frame(b"x"), lambda: protocol.hand_over(asyncio.Protocol())):
+        with pytest.raises(RuntimeError, match="before connection_made"):
+            use()
     with pytest.raises(RuntimeError, match="before connection_made"):
-        FramedProtocol(FixedFramer(1)).write_frame(b"x")
+        corenet.run(protocol.start_tls(None))
 
 
 # --- faults and the end -------------------------------------------------------------------------------------------
@@ -230,6 +234,35 @@ def test_pausing_takes_effect_after_the_batch_and_loses_nothing(twin: Twin) -> N
         await protocol.until(lambda: len(protocol.frames) == 4)
 
     twin(with_peer(body, batch=1))
+
+
+def test_a_pause_before_the_connection_holds(twin: Twin) -> None:
+    async def main() -> None:
+        ready = Frames()
+        ready.pause_frames()
+        ready.resume_frames()
+        protocol = Frames()
+        protocol.pause_frames()
+        for each in (ready, protocol):
+            transport, peer = await connect(each)
+            await send(peer, packed(b"1", b"22"))
+            if each is ready:
+                await each.until(lambda: len(ready.frames) == 2)
+            else:
+                while transport.is_reading():
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                assert not protocol.frames
+                assert protocol.pending == 3
+                protocol.resume_frames()
+                await protocol.until(lambda: len(protocol.frames) == 2)
+                await send(peer, packed(b"3"))
+                await protocol.until(lambda: len(protocol.frames) == 3)
+            transport.close()
+            await each.lost
+            peer.close()
+
+    twin(main())
 
 
 @pytest.mark.parametrize("encrypted", [False, True])

@@ -65,6 +65,7 @@ def test_pipes(twin: Twin) -> None:
             writer, two = await loop.connect_write_pipe(Recorder, sink)
             assert isinstance(reader, asyncio.ReadTransport)
             assert isinstance(writer, asyncio.WriteTransport)
+            assert [isinstance(pipe, asyncio.Transport) for pipe in (reader, writer)] == [False, True]
             assert told(reader, "pipe", "socket") == [source, None]
             assert told(writer, "pipe", "socket") == [sink, None]
             await over(two, one)
