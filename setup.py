@@ -78,7 +78,8 @@ def extensions(paths: list[Path]) -> list[Extension]:
 
 def cythonized() -> list[Extension]:
     """All extensions, translated to C where that is out of date."""
-    common = {"build_dir": f"build/cython-{FLAVOUR}", "nthreads": JOBS,
+    # With the sanitizers it is the same C as in a debug build.
+    common = {"build_dir": f"build/cython-{'debug' if DEBUG else 'release'}", "nthreads": JOBS,
               "annotate": os.environ.get("CORENET_ANNOTATE") == "1"}
     everywhere = {"language_level": 3, "binding": True, "embedsignature": True, "embedsignature.format": "python"}
     pyx = [p.relative_to(ROOT) for package in ("corenet", "resolver") for p in sorted((ROOT / package).rglob("*.pyx"))]
