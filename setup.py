@@ -81,19 +81,18 @@ def cythonized() -> list[Extension]:
     # With the sanitizers it is the same C as in a debug build.
     common = {"build_dir": f"build/cython-{'debug' if DEBUG else 'release'}", "nthreads": JOBS,
               "annotate": os.environ.get("CORENET_ANNOTATE") == "1"}
-    everywhere = {"language_level": 3, "binding": True, "embedsignature": True, "embedsignature.format": "python"}
-    pyx = [p.relative_to(ROOT) for package in ("corenet", "resolver") for p in sorted((ROOT / package).rglob("*.pyx"))]
-    # What the loop is made of are descriptors and places in memory: no pickle could bring them back.
-    native: dict[str, dict[str, bool]] = {"corenet": {"auto_pickle": False}, "resolver": {}}
+    # What these modules hold are descriptors and places in memory: no pickle could bring them back.
+    everywhere = {"language_level": 3, "binding": True, "embedsignature": True, "embedsignature.format": "python",
+                  "auto_pickle": False}
+    native = extensions(
+        [p.relative_to(ROOT) for package in ("corenet", "resolver") for p in sorted((ROOT / package).rglob("*.pyx"))])
     pure = extensions([Path(p) for p in COMPILED if p not in TYPED])
     typed = extensions([Path(p) for p in TYPED])
     modules: list[Extension] = []
-    for package, own in native.items():
-        found = extensions([path for path in pyx if path.parts[0] == package])
-        if found:
-            modules += cythonize(found, compiler_directives={
-                **everywhere, "boundscheck": DEBUG, "wraparound": DEBUG, "nonecheck": DEBUG, "initializedcheck": DEBUG,
-                "cdivision": True, **own}, **common)
+    if native:
+        modules += cythonize(native, compiler_directives={
+            **everywhere, "boundscheck": DEBUG, "wraparound": DEBUG, "nonecheck": DEBUG, "initializedcheck": DEBUG,
+            "cdivision": True}, **common)
     if pure:
         modules += cythonize(pure, compiler_directives={
             **everywhere, "boundscheck": True, "wraparound": True, "cdivision": False, "initializedcheck": True,

@@ -23,7 +23,8 @@ ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT)]
 
 from support.faulty import ANSWER, FAULTY, HEALTHY, ROOT_ADDRESS  # noqa: E402
-from support.servers import free_port, wait_until  # noqa: E402
+from support.ports import free_port  # noqa: E402
+from support.servers import wait_until  # noqa: E402
 
 import corenet  # noqa: E402
 import resolver  # noqa: E402

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.servers import ask, free_port, run_process, wait_until
+from support.ports import free_port
+from support.servers import ask, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment, resolverd_config, upstream_port_for
 
 from resolver.playground import World

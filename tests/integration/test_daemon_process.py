@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.servers import ask, free_port, program, run_process, wait_until
+from support.ports import free_port
+from support.servers import ask, program, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment, resolverd_config
 
 from resolver.playground import World

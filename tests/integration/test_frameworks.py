@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.servers import free_port, wait_until
+from support.ports import free_port
+from support.servers import wait_until
 
 pytestmark = pytest.mark.integration
 

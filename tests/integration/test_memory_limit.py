@@ -11,7 +11,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from support.servers import ask, free_port, run_process, wait_until
+from support.ports import free_port
+from support.servers import ask, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment
 
 from resolver.wire import consts as c

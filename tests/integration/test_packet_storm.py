@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.servers import ask, ask_packet, free_port, run_process, wait_until
+from support.ports import free_port
+from support.servers import ask, ask_packet, run_process, wait_until
 from support.subject import daemon_environment
 
 from resolver.wire import consts as c

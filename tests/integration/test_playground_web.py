@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.servers import can_bind, free_port, run_process, wait_until
+from support.ports import free_port
+from support.servers import can_bind, run_process, wait_until
 from support.subject import Subject, daemon_environment, start_subject
 
 from resolver.playground import World

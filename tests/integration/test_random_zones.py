@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from support.ports import free_port
 from support.random_zones import LABELS, random_zone
-from support.servers import free_port, program, serve_export
+from support.servers import program, serve_export
 from support.signing import Nsec3, ZoneKey, sign_zone
 
 from resolver.playground import Authority, World, Zone, atlas

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.servers import free_port, program, serve_export
+from support.ports import free_port
+from support.servers import program, serve_export
 from support.subject import Subject, daemon_environment, start_subject
 from support.tools import look_up
 

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 from support.keysets import DAY, key_set
 from support.minet import reply
-from support.servers import ask, can_bind, free_port, program, run_process, wait_until
+from support.ports import free_port
+from support.servers import ask, can_bind, program, run_process, wait_until
 from support.signing import ZoneKey
 from support.subject import RESOLVERD, daemon_environment, resolverd_config, serve_playground, upstream_port_for
 

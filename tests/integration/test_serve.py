@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.servers import free_port, wait_until
+from support.ports import free_port
+from support.servers import wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,8 @@ own reading of RFC 4035 section 3 and RFC 5155 section 7. Ours has to agree with
 from collections.abc import Iterator
 
 import pytest
-from support.servers import ask_packet, free_port, program, serve_export
+from support.ports import free_port
+from support.servers import ask_packet, program, serve_export
 from support.signing import Nsec3, ZoneKey, sign_zone
 
 from resolver.playground import Authority, World, Zone

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.certs import Authority
+from support.ports import free_port
 
 __all__ = ["Nginx", "find_nginx"]
 
@@ -93,14 +94,6 @@ def find_nginx() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/sbin:/usr/local/sbin")
 
 
-def _ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
-
-
 @dataclass(frozen=True)
 class LogLine:
     """One request as nginx saw it."""
@@ -121,7 +114,7 @@ class Nginx:
         self.folder = folder
         self.program = program
         self.authority = Authority(folder)
-        self.https, self.http, self.expired, self.stale = _ports(4)
+        self.https, self.http, self.expired, self.stale = (free_port() for _ in range(4))
         leaf = self.authority.leaf("localhost", "127.0.0.1")
         expired = self.authority.leaf("localhost", "127.0.0.1", file="expired", expired=True)
         www = folder / "www"

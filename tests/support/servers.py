@@ -22,7 +22,7 @@ from resolver.wire import name as names
 from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
 
-__all__ = ["ask", "can_bind", "free_port", "program", "run_process", "serve_export", "wait_until"]
+__all__ = ["ask", "can_bind", "program", "run_process", "serve_export", "wait_until"]
 
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
@@ -49,22 +49,6 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"Debian package {PACKAGES[name]} is not installed")
     return found
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A port that is free for UDP and TCP on `address` at this moment."""
-    while True:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram,
-        ):
-            stream.bind((address, 0))
-            port = int(stream.getsockname()[1])
-            try:
-                datagram.bind((address, port))
-            except OSError:
-                continue
-            return port
 
 
 def can_bind(address: str, port: int) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.servers import ask, can_bind, free_port, run_process, wait_until
+from support.ports import free_port
+from support.servers import ask, can_bind, run_process, wait_until
 
 import resolver
 from resolver.playground import World

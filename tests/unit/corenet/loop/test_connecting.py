@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.ports import free_port
 from support.twin import Recorder, loop_factory, twin
 
 import corenet
@@ -38,13 +39,6 @@ class Names:
         ]
 
 
-def refused() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 async def served() -> Any:
     return await asyncio.get_running_loop().create_server(Recorder, "127.0.0.1", 0)
 
@@ -62,7 +56,7 @@ def test_the_first_that_answers(twin: Twin, delay: float | None) -> None:
         loop = asyncio.get_running_loop()
         server = await served()
         port = server.sockets[0].getsockname()[1]
-        Names(loop, ("127.0.0.1", refused()), ("::1", refused()), ("127.0.0.1", port))
+        Names(loop, ("127.0.0.1", free_port()), ("::1", free_port()), ("127.0.0.1", port))
         transport, _ = await loop.create_connection(Recorder, "several.test", port, happy_eyeballs_delay=delay)
         assert transport.get_extra_info("peername") == ("127.0.0.1", port)
         await finish(server, transport)
@@ -74,7 +68,7 @@ def test_the_first_that_answers(twin: Twin, delay: float | None) -> None:
 def test_nobody_answers(twin: Twin, delay: float | None) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        one, two = refused(), refused()
+        one, two = free_port(), free_port()
         Names(loop, ("127.0.0.1", one), ("127.0.0.1", two))
         with pytest.raises(OSError, match=r"Multiple exceptions: .*Connect call failed.*, .*Connect call failed"):
             await loop.create_connection(Recorder, "several.test", 1, happy_eyeballs_delay=delay)
@@ -92,7 +86,7 @@ def test_all_errors(twin: Twin, loop_factory: Any) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        Names(loop, ("127.0.0.1", refused()), ("::1", refused()))
+        Names(loop, ("127.0.0.1", free_port()), ("::1", free_port()))
         if not known:  # this asyncio is older than the keyword
             with pytest.raises(TypeError, match="all_errors"):
                 await loop.create_connection(Recorder, "several.test", 1, all_errors=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.ports import free_port
 from support.twin import Recorder, loop_factory, since, twin
 
 __all__ = ["loop_factory", "twin"]
@@ -34,13 +35,6 @@ def answer_with(loop: Any, *infos: tuple[Any, ...]) -> None:
     loop.getaddrinfo = getaddrinfo
 
 
-async def closed_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -50,7 +44,7 @@ def test_the_next_address_is_tried(twin: Twin) -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Recorder, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        answer_with(loop, info("127.0.0.2", await closed_port()), info("127.0.0.1", port))
+        answer_with(loop, info("127.0.0.2", free_port()), info("127.0.0.1", port))
         transport, _ = await loop.create_connection(Recorder, "host.example", port)
         assert transport.get_extra_info("peername") == ("127.0.0.1", port)
         transport.abort()
@@ -132,7 +126,7 @@ def test_interleave_alternates_families(twin: Twin) -> None:
 def test_all_errors_come_as_a_group(twin: Twin, delay: float | None) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
-        port = await closed_port()
+        port = free_port()
         answer_with(loop, info("127.0.0.1", port), info("127.0.0.2", port))
         with pytest.raises(ExceptionGroup) as caught:
             await loop.create_connection(Recorder, "host.example", port, all_errors=True, happy_eyeballs_delay=delay)

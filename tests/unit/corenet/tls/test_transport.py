@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.certs import Leaf
+from support.ports import free_port
 from support.tls_pair import client_context, finish, leaf, ours, server_context, tls_pair
 from support.twin import Recorder, connected_pair, loop_factory, twin
 
@@ -580,8 +581,7 @@ def test_openssl_client(twin: Twin, server_context: ssl.SSLContext, leaf: tuple[
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_openssl_server(twin: Twin, client_context: ssl.SSLContext, leaf: tuple[Leaf, Path], version: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
 
     async def main() -> None:
         process = await asyncio.create_subprocess_exec(

@@ -12,11 +12,11 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from support.ports import free_port
 
 from resolver import limits
 from resolver.daemon import first
 from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
-from resolver.daemon.sockets import open_endpoints
 from resolver.daemon.worker import clock_trouble
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
@@ -76,13 +76,6 @@ def ask(port, name, rtype=c.A, *, tcp=False, rclass=c.IN):
         sock.settimeout(5)
         sock.sendto(query, ("127.0.0.1", port))
         return MessageView.parse(sock.recv(65535))
-
-
-def free_port():
-    """A port that is free for both transports."""
-    [[endpoint]] = open_endpoints((("127.0.0.1", 0),))
-    endpoint.close()
-    return endpoint.port
 
 
 # --- only looking -------------------------------------------------------------------------------------------------

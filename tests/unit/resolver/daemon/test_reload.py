@@ -8,6 +8,7 @@ import socket
 
 import pytest
 from support.http_peer import run_on
+from support.ports import free_port
 
 from resolver import validate
 from resolver.api import Resolver
@@ -80,12 +81,6 @@ class Opened:
             await asyncio.sleep(0)
         gc.collect()
         return len(os.listdir("/proc/self/fd"))
-
-
-def free_port():
-    [[endpoint]] = open_endpoints((("127.0.0.1", 0),))
-    endpoint.close()
-    return endpoint.port
 
 
 @pytest.fixture(params=["corenet", "asyncio"])

@@ -4,6 +4,7 @@ import errno
 import socket
 
 import pytest
+from support.ports import free_port
 
 from resolver.daemon import sockets
 from resolver.daemon.sockets import ListenError, check_sources, close_all, open_endpoints
@@ -27,9 +28,7 @@ def test_both_transports_get_the_same_port():
 
 
 def test_shares_have_sockets_of_their_own_on_one_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     shares = open_endpoints((("127.0.0.1", port),), shares=3)
     try:
         assert len({share[0].udp.fileno() for share in shares}) == 3
@@ -41,11 +40,10 @@ def test_shares_have_sockets_of_their_own_on_one_port():
 
 
 def test_nothing_stays_open_when_one_address_fails():
-    [[first]] = open_endpoints((("127.0.0.1", 0),))
-    first.close()
+    port = free_port()
     with pytest.raises(ListenError, match=r"192\.0\.2\.1 port 53000 \(UDP\)"):
-        open_endpoints((("127.0.0.1", first.port), ("192.0.2.1", 53000)))
-    close_all(open_endpoints((("127.0.0.1", first.port),)))
+        open_endpoints((("127.0.0.1", port), ("192.0.2.1", 53000)))
+    close_all(open_endpoints((("127.0.0.1", port),)))
 
 
 def test_missing_ipv6_is_forgiven_only_when_asked_to(monkeypatch):

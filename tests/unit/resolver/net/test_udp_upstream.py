@@ -7,6 +7,7 @@ import socket
 import time
 
 import pytest
+from support.ports import free_port
 from support.upstream_peers import QNAME, Collector, UdpPeer, ask_for, echo, play
 
 from resolver import limits
@@ -156,9 +157,7 @@ def test_timeouts_of_many_lengths_all_come() -> None:
 @pytest.mark.parametrize("fresh_ports", [False, True])
 def test_closed_port_fails_quickly(fresh_ports: bool) -> None:
     async def body() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
-            closed.bind(("127.0.0.1", 0))
-            port = closed.getsockname()[1]
+        port = free_port()
         upstream, got = make(fresh_ports=fresh_ports, ports=1), Collector()
         for n in range(3):
             upstream.start(ask_for(port), got)
