@@ -490,6 +490,9 @@ LINK_MESSAGE = Limit(
 LINK_TIMEOUT = Limit(
     1000, 10, 60_000, "milliseconds", "a worker that does not answer the first one in this time is called silent"
 )
+RELOAD_TIMEOUT = Limit(
+    20_000, 100, 600_000, "milliseconds", "each other worker has this long to read new settings and what they name"
+)
 LINK_BATCH = Limit(16, 1, 1000, "messages", "taken from another worker at once")
 CONTROL_REQUEST = Limit(
     4096, 256, 1 << 20, "bytes", "one request to the control socket; names have at most 1004 characters"

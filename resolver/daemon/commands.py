@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from corenet._version import __version__
 from resolver.api import Resolver, to_wire
 from resolver.cache import Store
+from resolver.daemon.renewal import reason_of
 from resolver.settings import LOG_LEVELS, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -67,6 +68,12 @@ class Host(Protocol):
 
     def take_anchors(self, text: str) -> None: ...
 
+    def hold_new(self) -> None: ...
+
+    def take_new(self) -> None: ...
+
+    def let_go(self) -> None: ...
+
     def connections(self) -> Mapping[str, int]: ...
 
 
@@ -78,7 +85,8 @@ class Commands:
         self._began = time.monotonic()
         self._known = {
             "status": self._status, "statistics": self._statistics, "flush": self._flush, "log": self._log,
-            "anchors": self._anchors, "take-anchors": self._take_anchors,
+            "anchors": self._anchors, "take-anchors": self._take_anchors, "prepare-reload": self._prepare,
+            "switch": self._switch, "let-go": self._let_go,
         }
 
     def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +158,26 @@ class Commands:
     def _take_anchors(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What the first worker has learned about trust anchors; not to be asked for by people."""
         self._host.take_anchors(request["text"])
+        return {}
+
+    # The first worker asks for these, people cannot.
+
+    def _prepare(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            self._host.hold_new()
+        except (ValueError, OSError, MemoryError) as error:
+            raise ValueError(reason_of(error)) from None
+        return {}
+
+    def _switch(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            self._host.take_new()
+        except (ValueError, OSError, MemoryError) as error:
+            raise ValueError(reason_of(error)) from None
+        return {}
+
+    def _let_go(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._host.let_go()
         return {}
 
     def _log(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,6 @@ worker that talks here serves clients as well. Files are only those that the set
 import asyncio
 import json
 import logging
-import os
-import signal
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -63,11 +61,6 @@ class ControlHost(Host, Protocol):
 
     @property
     def links(self) -> Links | None: ...
-
-    @property
-    def supervisor(self) -> int: ...
-
-    def check_reload(self) -> None: ...
 
     def do_reload(self) -> Awaitable[str]: ...
 
@@ -226,21 +219,9 @@ class Office:
         return Path(settings.cache.snapshot_file), settings
 
     async def _reload(self, request: Request) -> Request:
-        if self._host.links is None:
-            problem = await self._host.do_reload()
-            if problem:
-                raise RequestError(problem)
-            return {}
-        try:
-            self._host.check_reload()
-        except ValueError as error:
-            raise RequestError(str(error)) from None
-        except OSError as error:
-            raise RequestError(error.strerror or str(error)) from None
-        if os.getppid() != self._host.supervisor:
-            # Whoever is the parent now must not get a signal that ends most programs.
-            raise RequestError("the supervisor is gone, and this worker is about to end")
-        os.kill(self._host.supervisor, signal.SIGHUP)  # it checks the file too, and tells every worker
+        problem = await self._host.do_reload()
+        if problem:
+            raise RequestError(problem)
         return {}
 
     async def _trace(self, request: Request) -> AsyncGenerator[str, None]:

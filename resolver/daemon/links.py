@@ -63,8 +63,8 @@ class Links:
             loop.add_reader(near, self._on_answer, near)
             self._watched.append(near)
 
-    async def ask(self, number: int, request: Message) -> Message:
-        """What worker `number` says to `request`.
+    async def ask(self, number: int, request: Message, patience: float | None = None) -> Message:
+        """What worker `number` says to `request`, within `patience` seconds (`limits.LINK_TIMEOUT` when None).
 
         Raises:
             LinkError: it is silent, or it reports that it could not.
@@ -75,7 +75,7 @@ class Links:
         answer = self._waiting[identity] = self._loop.create_future()
         try:
             self._pairs[number][0].send(json.dumps([identity, request]).encode())
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE if patience is None else patience):
                 reply: Message = await answer
         except (OSError, TimeoutError):
             raise LinkError(f"worker {number} does not answer") from None

@@ -159,7 +159,7 @@ def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], 
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
-    from resolver.daemon import doors, log, shortage, sockets, worker
+    from resolver.daemon import doors, host, log, shortage, sockets, worker
 
     log.set_up(settings.log)
     last_words()
@@ -175,7 +175,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         server = replace(server, workers=1)
         settings = replace(settings, server=server)
     try:
-        worker.raise_descriptor_limit()
+        host.raise_descriptor_limit()
         sockets.check_sources(settings.iteration)
         shares = sockets.open_endpoints(
             server.endpoints, shares=server.workers, lenient=server.listen == Settings().server.listen

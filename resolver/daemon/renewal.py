@@ -1,28 +1,56 @@
 """Whether new settings can take the place of those in force, which of them do, and how a refusal is told.
 
-The supervisor asks before it tells its workers, and each worker asks again when its turn has come, for the files may
-have changed in between. Nothing here touches what is running; the switch itself is the worker's.
+Of several workers all switch or none does. The first one leads: it prepares what it needs itself, has the others do so,
+and only when nobody has refused it switches and tells the rest to. Who answers with a refusal or not at all leaves all
+with the old settings. A worker that dies in between is started again with the settings that are in force then, and what
+it is told before it can hear waits for it (`Links`).
+
+Nothing here touches what is running; the switch itself is the worker's.
 """
 
+import asyncio
 import logging
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from resolver import limits
 from resolver.daemon import sockets
 from resolver.policy import Plan
 from resolver.settings import Settings, replace
 from resolver.system import read_hosts_files
 
+if TYPE_CHECKING:
+    from resolver.daemon.links import Links
+
 __all__ = [
+    "REFUSED",
+    "SWITCHED",
+    "RefusedError",
     "check_settings",
     "keep_what_needs_restart",
     "make_plan",
+    "others_let_go",
+    "others_prepare",
+    "others_switch",
     "outdated",
     "places_named",
+    "reason_of",
     "report_bad_reload",
+    "tell_supervisor",
 ]
 
 logger = logging.getLogger(__name__)
+
+#: How the first worker tells the supervisor the end of a reload: a worker that dies is to be started with the new
+#: settings, or with the old ones. The kernel hands over waiting signals by number, so a switch is known before a death.
+SWITCHED, REFUSED = signal.SIGUSR2, signal.SIGRTMIN
+
+
+class RefusedError(Exception):
+    """Another worker cannot switch, or does not answer."""
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -88,7 +116,7 @@ def places_named(config: str) -> Iterator[None]:
 def report_bad_reload(error: Exception) -> str:
     """Say why a new configuration cannot be used, and that the old one goes on; the reason alone for who asked."""
     if not isinstance(error, ValueError):
-        why = "out of memory" if isinstance(error, MemoryError) else str(getattr(error, "strerror", None) or error)
+        why = reason_of(error)
         logger.error("reload: %s; the old configuration stays in force", why)
         return why
     for line in str(error).splitlines():
@@ -96,6 +124,46 @@ def report_bad_reload(error: Exception) -> str:
         logger.error("reload: %s", setting.replace("_", "-") + colon + what if setting.isidentifier() else line)
     logger.error("reload: the configuration is wrong; the old one stays in force")
     return str(error)
+
+
+def reason_of(error: Exception) -> str:
+    """Why something could not be done, in words."""
+    return "out of memory" if isinstance(error, MemoryError) else str(getattr(error, "strerror", None) or error)
+
+
+async def others_prepare(links: "Links") -> None:
+    """Have every other worker make all that it needs to switch.
+
+    Raises:
+        RefusedError: the first of them that could not, or does not answer.
+    """
+    patience = limits.RELOAD_TIMEOUT.default / 1000
+    asked = [links.ask(number, {"command": "prepare-reload"}, patience) for number in links.others]
+    for refusal in await asyncio.gather(*asked, return_exceptions=True):
+        if isinstance(refusal, BaseException):
+            raise RefusedError(str(refusal))
+
+
+async def others_switch(links: "Links") -> str:
+    """Have every other worker switch to what it has made; what is wrong with those that do not say that they have."""
+    asked = [links.ask(number, {"command": "switch"}) for number in links.others]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    missing = [str(refusal) for refusal in found if isinstance(refusal, BaseException)]
+    for text in missing:
+        logger.warning("reload: %s; it has yet to take over what is in force", text)
+    return "; ".join(missing)
+
+
+def tell_supervisor(supervisor: int, end: signal.Signals) -> None:
+    """Send `end` to the process `supervisor`, unless it is gone: whoever is the parent then is nobody to signal."""
+    if os.getppid() == supervisor:
+        os.kill(supervisor, end)
+
+
+async def others_let_go(links: "Links") -> None:
+    """Have the other workers forget what they have made; those that cannot be told make it anew the next time."""
+    asked = [links.ask(number, {"command": "let-go"}) for number in links.others]
+    await asyncio.gather(*asked, return_exceptions=True)
 
 
 def outdated(old: Settings, new: Settings) -> bool:

@@ -25,7 +25,9 @@ __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
-SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD})
+SIGNALS = frozenset(
+    {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, renewal.SWITCHED, renewal.REFUSED}
+)
 
 
 def run(
@@ -52,6 +54,7 @@ class _Supervisor:
         self.children: dict[int, int] = {}
         self.deaths: deque[float] = deque(maxlen=limits.WORKER_RESTARTS.default + 1)
         self.lifeline = os.pipe()
+        self.asked = False
 
     def run(self) -> int:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -119,24 +122,35 @@ class _Supervisor:
                 logger.info("stopping on %s", signal.Signals(caught).name)
                 return 0
             if caught == signal.SIGHUP:
-                self.on_reload()
+                self.asked = True
+                self.ask_first()
+            elif caught == renewal.SWITCHED:
+                self.on_switch()
+            elif caught == renewal.REFUSED:
+                self.asked = False
             elif caught == signal.SIGUSR1:
                 for pid in self.children:
                     os.kill(pid, signal.SIGUSR1)
             elif not self.on_deaths():
                 return 1
 
-    def on_reload(self) -> None:
-        """Look at the configuration here, once, so that a wrong one is not complained about by every worker."""
+    def ask_first(self) -> None:
+        """Have the first worker reload, and the others with it; it says what is wrong, once for all."""
+        for pid, number in self.children.items():
+            if not number:
+                os.kill(pid, signal.SIGHUP)
+
+    def on_switch(self) -> None:
+        """The workers have new settings: a worker that dies is to start with them."""
+        self.asked = False
         try:
             settings = self.reload()
             renewal.check_settings(settings, self.options.config)
         except (ValueError, OSError) as error:
-            renewal.report_bad_reload(error)
+            logger.error("reload: the file has changed once more: %s; workers that die get the settings before these",
+                         error)
             return
         self.settings = renewal.keep_what_needs_restart(self.settings, settings, several=True)
-        for pid in self.children:
-            os.kill(pid, signal.SIGHUP)
 
     def on_deaths(self) -> bool:
         """Restart workers that have died; False when they die too often."""
@@ -156,6 +170,8 @@ class _Supervisor:
             logger.error("worker %d ended (%s); starting it again", number, why)
             time.sleep(limits.WORKER_RESTART_DELAY.default / 1000)
             self.start(number)
+            if self.asked and not number:
+                self.ask_first()  # the one before died without an answer
         return True
 
     def stop(self) -> None:

@@ -1,9 +1,9 @@
 """One worker: one loop, the listeners of its sockets, and the resolver behind them; started, reloaded and stopped here.
 
 A reload is all or nothing: whatever can fail (files, policies, anchors, sockets, a cache that is locked) is done before
-anything of the old settings is touched, and undone when a later part fails; what then follows only switches. Queries
-that wait finish where they began. The store is kept, unless what was concluded under the old rules (validation, local
-names, forwarding) must not outlive them.
+anything of the old settings is touched, and undone when a later part fails; what then follows only switches. Several
+workers reload together, led by the first. Queries that wait finish where they began. The store is kept, unless what was
+concluded under the old rules (validation, local names, forwarding) must not outlive them.
 """
 
 import asyncio
@@ -11,9 +11,7 @@ import errno
 import gc
 import logging
 import os
-import resource
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -22,26 +20,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import corenet
 from corenet._version import __version__
 from resolver import limits
-from resolver.api import Resolver, make_store
+from resolver.api import make_store
 from resolver.cache import Store
 from resolver.daemon import log, sockets
 from resolver.daemon.commands import Commands
 from resolver.daemon.doors import Doors
+from resolver.daemon.generation import Generation, Listeners
+from resolver.daemon.host import clock_trouble
 from resolver.daemon.renewal import (
-    check_settings,
+    REFUSED,
+    SWITCHED,
+    RefusedError,
     keep_what_needs_restart,
+    others_let_go,
+    others_prepare,
+    others_switch,
     outdated,
     places_named,
     report_bad_reload,
+    tell_supervisor,
 )
 from resolver.daemon.shortage import watch_for_shortage
 from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.effects import Outcome, Question
-from resolver.net.cookies import CookieJar
-from resolver.net.fastpath import FastPath
-from resolver.net.service import Service
-from resolver.net.stream_listener import StreamListener
-from resolver.net.udp_listener import UdpListener
 from resolver.settings import Settings
 from resolver.values import frozen
 from resolver.wire import consts as c
@@ -51,13 +52,7 @@ if TYPE_CHECKING:
     from resolver.daemon.rollover import Rollover
     from resolver.validate.rollover import TrustPoint
 
-__all__ = [
-    "Options",
-    "Reload",
-    "clock_trouble",
-    "raise_descriptor_limit",
-    "run",
-]
+__all__ = ["Options", "Reload", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,119 +94,18 @@ def run(
         return runner.run(worker.main())
 
 
-# --- the host -----------------------------------------------------------------------------------------------------
-
-
-def clock_trouble(now: int) -> str:
-    """What is evidently wrong with the clock, in words for the log; empty when nothing is.
-
-    A machine without a clock of its own starts in 1970, and a resolver that validates is of no use until it is set
-    (RFC 4035 section 5.3.1); nothing else would say so but SERVFAIL for every signed name.
-    """
-    earliest, latest = limits.CLOCK_EARLIEST.default, limits.CLOCK_LATEST.default
-    if earliest <= now < latest:
-        return ""
-    shown = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(max(now, 0)))
-    why = "before this program was made" if now < earliest else "too far ahead to be true"
-    return (
-        f"the clock says {shown} UTC, {why}: no signature will be valid, and every signed name will fail. Set the clock"
-        " (timedatectl set-ntp true, or date -s) before the resolver is relied on; it need not be restarted"
-    )
-
-
-def raise_descriptor_limit() -> None:
-    """Take as many descriptors as the system grants: connections and upstream sockets need one each."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 # --- the worker ---------------------------------------------------------------------------------------------------
-
-
-class _Generation:
-    """What one settings value brings to life behind the listeners."""
-
-    def __init__(self, settings: Settings, store: Store, loop: asyncio.AbstractEventLoop) -> None:
-        self.settings = settings
-        self.taints = False
-        """Whether it goes on to conclude under rules that are no longer in force."""
-        self.resolver = Resolver(settings, store=store)
-        self.resolver.open(loop)
-        try:
-            self.serve_with(store)
-        except BaseException:
-            self.resolver.close()
-            raise
-
-    def serve_with(self, store: Store) -> None:
-        settings, plan = self.settings, self.resolver.policy
-        server = settings.server
-        self.fast = FastPath(
-            store.answers,
-            plan.access,
-            largest_reply=server.udp_payload,
-            pass_without_rd=server.without_recursion != "cache",
-            prefetch=settings.cache.prefetch,
-            cookies=CookieJar(server.cookie_keys, required=server.require_cookies) if server.cookies else None,
-        )
-        if self.fast.cookies is not None:
-            self.fast.cookies.refresh(self.resolver.clock.time())
-        self.service = Service(
-            settings,
-            mesh=self.resolver.mesh,
-            store=store,
-            plan=plan,
-            fast=self.fast,
-            clock=self.resolver.clock,
-            submitted=self.resolver.poke,
-        )
-
-
-class _Listeners:
-    """Both listeners of one endpoint."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.udp: UdpListener | None = None
-        self.tcp: StreamListener | None = None
-
-    async def start(self, generation: _Generation) -> None:
-        service, fast = generation.service, generation.fast
-        udp = UdpListener(service, fast)
-        tcp = StreamListener(service, fast, generation.resolver.policy.access, generation.settings.server)
-        own = self.endpoint.duplicate()
-        with ExitStack() as undo:
-            undo.callback(own.close)
-            await udp.start(own.udp)
-            undo.pop_all()  # the listener closes its socket now
-            undo.callback(own.tcp.close)
-            undo.callback(udp.close)
-            await tcp.start(own.tcp)
-            undo.pop_all()
-        self.udp, self.tcp = udp, tcp
-
-    def switch(self, generation: _Generation) -> None:
-        if self.udp is not None and self.tcp is not None:
-            self.udp.switch(generation.service, generation.fast)
-            self.tcp.switch(
-                generation.service, generation.fast, generation.resolver.policy.access, generation.settings.server
-            )
-
-    def close(self) -> None:
-        if self.udp is not None:
-            self.udp.close()
-        if self.tcp is not None:
-            self.tcp.close()
 
 
 class _Prepared(NamedTuple):
     """All that a reload needs to switch: nothing in it can be refused any more."""
 
     given: Settings
-    generation: _Generation
+    generation: Generation
     rollover: "Rollover | None"
-    added: list[_Listeners]
+    added: list[Listeners]
+    undo: ExitStack
+    """What there is to close when it comes to no switch."""
 
 
 class _Worker:
@@ -236,16 +130,17 @@ class _Worker:
         self.links = options.doors.links if options.doors is not None else None
         self.commands = Commands(self)
         self.side_doors: list[ManagementServer] = []
-        self.listeners: list[_Listeners] = []
+        self.listeners: list[Listeners] = []
         self.closed: Counter[str] = Counter()
         self.adapt: Callable[[Settings], Settings] = lambda given: given
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.retiring: dict[_Generation, asyncio.Task[None]] = {}
+        self.retiring: dict[Generation, asyncio.Task[None]] = {}
         self.playing = False
         self.rollover: Rollover | None = None
         self.rollover_timer: asyncio.TimerHandle | None = None
         self.reloading = asyncio.Lock()
         self.reload_waits = False
+        self.held: _Prepared | None = None
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
@@ -278,11 +173,11 @@ class _Worker:
                 from resolver.daemon import keep
 
                 keep.restore_if_set(self.store, self.given)
-            self.current = _Generation(self.adapt(self.given), self.store, loop)
+            self.current = Generation(self.adapt(self.given), self.store, loop)
             self.rollover = self.anchors_of(self.current)
             self.keep_anchors()
             for endpoint in self.endpoints:
-                listeners = _Listeners(endpoint)
+                listeners = Listeners(endpoint)
                 self.listeners.append(listeners)
                 await listeners.start(self.current)
             gc.set_threshold(limits.GC_YOUNG.default, limits.GC_MIDDLE.default, limits.GC_OLD.default)
@@ -372,7 +267,7 @@ class _Worker:
 
     # --- trust anchors that follow their zones (RFC 5011) -----------------------------------------------------------
 
-    def anchors_of(self, generation: _Generation) -> "Rollover | None":
+    def anchors_of(self, generation: Generation) -> "Rollover | None":
         """Let a new generation trust what was learned so far; every worker does, the first one goes on learning."""
         dnssec = generation.settings.dnssec
         if not dnssec.active or not dnssec.auto_trust_anchor_file or self.playing:
@@ -391,7 +286,7 @@ class _Worker:
         self.pass_on(rollover, generation)
         return rollover
 
-    def pass_on(self, rollover: "Rollover", generation: _Generation) -> None:
+    def pass_on(self, rollover: "Rollover", generation: Generation) -> None:
         """Let a new generation know what the one in force has learned."""
         from resolver.validate import anchor_file
 
@@ -487,18 +382,11 @@ class _Worker:
 
     # --- reload ---------------------------------------------------------------------------------------------------
 
-    def check_reload(self) -> None:
-        """Look whether a reload would find a configuration that can be used.
-
-        Raises:
-            ValueError: it would not; the text says where and why.
-            ListenError: it names an address that is not this host's.
-        """
-        check_settings(self.reload(), self.options.config)
-
     def on_reload(self) -> None:
         """SIGHUP: one more while another waits for its turn asks for nothing new."""
-        if not self.reload_waits and not self.stopping.done():
+        if self.number:
+            logger.info("reload: worker %d reloads when the first one does; SIGHUP is for the supervisor", self.number)
+        elif not self.reload_waits and not self.stopping.done():
             self.reload_waits = True
             self.begin(self.reload_in_turn())
 
@@ -513,10 +401,73 @@ class _Worker:
             return await self.switch_over()
 
     async def switch_over(self) -> str:
+        """One reload, of the other workers as well when this is the first of several."""
         try:
             new = await self.prepare()
-        except (ValueError, OSError, MemoryError) as error:
+            with new.undo:
+                if self.links is not None:
+                    await others_prepare(self.links)
+                self.forget_outdated(new)  # last, so that only what nothing can stop any more costs the cache
+                new.undo.pop_all()
+        except (ValueError, OSError, MemoryError, RefusedError) as error:
+            if self.links is not None:
+                await others_let_go(self.links)
+                tell_supervisor(self.supervisor, REFUSED)
             return report_bad_reload(error)
+        self.switch(new)
+        if self.links is None:
+            return ""
+        tell_supervisor(self.supervisor, SWITCHED)
+        return await others_switch(self.links)
+
+    def hold_new(self) -> None:
+        """Make all that a switch needs, for the first worker to say when.
+
+        Raises:
+            ValueError: the configuration is wrong; the text says where and why.
+            OSError: an address or a descriptor cannot be had.
+        """
+        self.let_go()
+        with ExitStack() as undo:
+            given, generation, rollover, _ = self.make_new(undo)
+            self.held = _Prepared(given, generation, rollover, [], undo.pop_all())
+
+    def let_go(self) -> None:
+        """It comes to no switch."""
+        if self.held is not None:
+            self.held.undo.close()
+            self.held = None
+
+    def take_new(self) -> None:
+        """Switch, as the first worker has done.
+
+        Raises:
+            ValueError, OSError: this worker was started since, and cannot make now what it needs.
+        """
+        if self.held is None:
+            self.hold_new()
+        new, self.held = self.held, None
+        assert new is not None
+        new.undo.pop_all()
+        try:
+            self.forget_outdated(new)
+        except BlockingIOError as error:
+            logger.warning("reload: answers found under the old configuration stay until their TTL ends: %s", error)
+        self.switch(new)
+
+    def forget_outdated(self, new: _Prepared) -> None:
+        """Empty the cache when the new settings would have brought other answers.
+
+        Raises:
+            BlockingIOError: a lock of the cache is held by a process that does not run.
+        """
+        if outdated(self.current.settings, new.generation.settings):
+            self.store.clear()
+
+    def switch(self, new: _Prepared) -> None:
+        """Let what was prepared serve from now on; nothing in it can be refused any more."""
+        if new.rollover is not None:
+            self.pass_on(new.rollover, new.generation)  # once more: others had a turn since it was made
         old, self.current = self.current, new.generation
         running = old.resolver.mesh.statistics()["running"]
         old.taints = bool(running) and outdated(old.settings, new.generation.settings)
@@ -542,27 +493,35 @@ class _Worker:
         self.keep_anchors()
         self.look_at_anchors()
         logger.info("reload: the new configuration is in force")
-        return ""
+
+    def make_new(self, undo: ExitStack) -> "tuple[Settings, Generation, Rollover | None, list[Endpoint]]":
+        """The settings, what serves by them, and sockets that nobody listens on yet; `undo` closes what was made.
+
+        Raises:
+            ValueError: the configuration is wrong; the text says where and why.
+            OSError: an address or a descriptor cannot be had.
+        """
+        with places_named(self.options.config):
+            given = keep_what_needs_restart(self.given, self.reload(), several=self.several)
+            sockets.check_sources(given.iteration)
+            opened = [] if self.several else self.open_new(given)
+            undo.callback(sockets.close_all, [opened])
+            generation = Generation(self.adapt(given), self.store, self.loop)
+        undo.callback(generation.resolver.close)
+        return given, generation, self.anchors_of(generation), opened
 
     async def prepare(self) -> _Prepared:
         """Everything of a reload that can fail; what was done before that is undone then.
 
         Raises:
             ValueError: the configuration is wrong; the text says where and why.
-            OSError: an address, a descriptor or the cache's lock cannot be had.
+            OSError: an address or a descriptor cannot be had.
         """
         with ExitStack() as undo:
-            with places_named(self.options.config):
-                given = keep_what_needs_restart(self.given, self.reload(), several=self.several)
-                sockets.check_sources(given.iteration)
-                opened = [] if self.several else self.open_new(given)
-                undo.callback(sockets.close_all, [opened])
-                generation = _Generation(self.adapt(given), self.store, self.loop)
-            undo.callback(generation.resolver.close)
-            rollover = self.anchors_of(generation)
+            given, generation, rollover, opened = self.make_new(undo)
             added = []
             for endpoint in opened:
-                listeners = _Listeners(endpoint)
+                listeners = Listeners(endpoint)
                 try:
                     await listeners.start(generation)
                 except OSError as error:
@@ -571,12 +530,7 @@ class _Worker:
                     raise self.placed(refusal, given) from None
                 undo.callback(listeners.close)
                 added.append(listeners)
-            if rollover is not None and added:
-                self.pass_on(rollover, generation)  # once more: starting listeners gave others a turn
-            if outdated(self.current.settings, generation.settings):
-                self.store.clear()  # last, so that only what nothing can stop any more costs the cache
-            undo.pop_all()
-        return _Prepared(given, generation, rollover, added)
+            return _Prepared(given, generation, rollover, added, undo.pop_all())
 
     def open_new(self, given: Settings) -> list[Endpoint]:
         """Sockets for addresses that are not served yet.
@@ -614,14 +568,14 @@ class _Worker:
             reason = located(self.options.config, reason)
         return ListenError(error.errno, str(reason), endpoint=error.endpoint)
 
-    async def retire(self, old: _Generation) -> None:
+    async def retire(self, old: Generation) -> None:
         """Close what a reload has replaced as soon as nobody waits for it any more."""
         until = self.loop.time() + old.settings.iteration.deadline
         while old.service.waiting and self.loop.time() < until:
             await asyncio.sleep(limits.RETIRE_LOOK.default / 1000)
         self.finish(old)
 
-    def finish(self, old: _Generation) -> None:
+    def finish(self, old: Generation) -> None:
         """Close a replaced generation, and forget what it has stored since if that is not as the new one would."""
         del self.retiring[old]
         old.resolver.close()
@@ -647,6 +601,7 @@ class _Worker:
             task.cancel()
         while any(one.service.waiting for one in generations) and self.loop.time() < until:
             await asyncio.sleep(limits.DRAIN.default / 10000)
+        self.let_go()
         for listeners in self.listeners:
             listeners.close()
         for old, task in list(self.retiring.items()):

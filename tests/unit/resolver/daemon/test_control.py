@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -64,9 +62,6 @@ class Worker:
 
     async def do_reload(self):
         return self.problem
-
-    def check_reload(self):
-        raise AssertionError("one worker reloads by itself")
 
 
 class Room:
@@ -266,23 +261,6 @@ def test_reloading_says_what_is_wrong(room_of):
         opened.worker.problem = "resolverd.toml:3: server.listen: wrong"
         with pytest.raises(ValueError, match="toml:3"):
             await opened.ask(command="reload")
-
-    room_of(test)
-
-
-def test_a_worker_without_its_supervisor_signals_nobody(room_of, monkeypatch):
-    sent = []
-    monkeypatch.setattr("os.kill", lambda *arguments: sent.append(arguments))
-
-    async def test(opened):
-        worker = opened.worker
-        worker.links, worker.check_reload, worker.supervisor = object(), lambda: None, os.getppid() + 1
-        with pytest.raises(ValueError, match="the supervisor is gone"):
-            await opened.ask(command="reload")
-        assert sent == []
-        worker.supervisor = os.getppid()
-        await opened.ask(command="reload")
-        assert sent == [(os.getppid(), signal.SIGHUP)]
 
     room_of(test)
 

@@ -16,8 +16,8 @@ from support.ports import free_port
 
 from resolver import limits
 from resolver.daemon import first
+from resolver.daemon.host import clock_trouble
 from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
-from resolver.daemon.worker import clock_trouble
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
 from resolver.wire import edns
@@ -307,13 +307,13 @@ def test_a_fault_of_ours_leaves_its_traceback():
 def test_a_signal_during_the_start_waits_until_it_can_be_heard():
     early = """
 import os, signal, sys
-import resolver.daemon.worker as worker
+import resolver.daemon.host as host
 from resolver.daemon.main import main
 
 def raise_descriptor_limit():
     os.kill(os.getpid(), signal.SIGUSR1)
 
-worker.raise_descriptor_limit = raise_descriptor_limit
+host.raise_descriptor_limit = raise_descriptor_limit
 sys.exit(main())
 """
     with daemon("--listen", "127.0.0.1:0", command=[sys.executable, "-c", early]) as process:
@@ -364,6 +364,57 @@ def test_several_workers_share_the_port_and_are_restarted(tmp_path):
         for pid in {*pids, again}:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
+
+
+def addresses(port):
+    """What box.lan is, from as many ports as reach every worker."""
+    return {ask(port, "box.lan.").answer[0].rdata(0)[3] for _ in range(30)}
+
+
+@pytest.mark.slow
+def test_several_workers_reload_together_and_what_is_started_later_with_them(tmp_path):
+    config = tmp_path / "resolverd.toml"
+    port = free_port()
+    base = f'{QUIET}[server]\nlisten = ["127.0.0.1:{port}"]\nworkers = 2\n[policy.hosts]\n"box.lan" = "192.0.2.'
+    config.write_text(f'{base}1"\n')
+    with daemon("-c", str(config)) as process:
+        pids = {int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2)}
+        config.write_text(f'{base}2"\n')
+        process.send_signal(signal.SIGHUP)
+        for _ in range(2):
+            process.wait_for("in force")
+        assert addresses(port) == {2}
+        config.write_text(f'{base}3"\n[nonsense]\n')
+        process.send_signal(signal.SIGHUP)
+        process.wait_for("nonsense")
+        process.wait_for("the old one stays in force")
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            process.wait_for(r"ended \(signal SIGKILL\); starting it again")
+            process.wait_for(r"pid=(\d+) .*serving")
+        assert addresses(port) == {2}
+        assert sum("nonsense" in line for line in process.seen) == 1
+
+
+@pytest.mark.slow
+def test_a_first_worker_that_dies_in_a_reload_is_asked_again(tmp_path):
+    config = tmp_path / "resolverd.toml"
+    port = free_port()
+    base = f'{QUIET}[server]\nlisten = ["127.0.0.1:{port}"]\nworkers = 2\n[policy.hosts]\n"box.lan" = "192.0.2.'
+    config.write_text(f'{base}1"\n[cache]\nsize = "1 MiB"\n')
+    with daemon("-c", str(config)) as process:
+        first, second = sorted(int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2))
+        os.kill(second, signal.SIGSTOP)
+        config.write_text(f'{base}2"\n[cache]\nsize = "2 MiB"\n')
+        process.send_signal(signal.SIGHUP)
+        process.wait_for(rf"pid={first} .*cache.size changed")  # it has prepared, and waits for the other
+        os.kill(first, signal.SIGKILL)
+        process.wait_for("starting it again")
+        process.wait_for(r"pid=(\d+) .*serving")
+        os.kill(second, signal.SIGCONT)
+        for _ in range(2):
+            process.wait_for("the new configuration is in force")
+        assert addresses(port) == {2}
 
 
 def test_workers_leave_when_their_supervisor_is_gone(tmp_path):

@@ -4,17 +4,21 @@ import asyncio
 import errno
 import gc
 import os
+import re
 import socket
 
 import pytest
 from support.http_peer import run_on
 from support.ports import free_port
 
-from resolver import validate
-from resolver.api import Resolver
+from resolver import limits, validate
+from resolver.api import Resolver, make_store
 from resolver.cache import Store
-from resolver.daemon import config, sockets, supervisor
+from resolver.daemon import config, generation, sockets, supervisor
 from resolver.daemon import worker as room
+from resolver.daemon.doors import open_doors
+from resolver.daemon.generation import Generation, Listeners
+from resolver.daemon.renewal import REFUSED, SWITCHED
 from resolver.daemon.sockets import open_endpoints
 from resolver.net.stream_listener import StreamListener
 from resolver.net.udp_listener import UdpListener
@@ -47,9 +51,9 @@ class Opened:
         worker = self.worker
         worker.loop = asyncio.get_running_loop()
         worker.stopping = worker.loop.create_future()
-        worker.current = room._Generation(worker.given, worker.store, worker.loop)
+        worker.current = Generation(worker.given, worker.store, worker.loop)
         for endpoint in self.endpoints:
-            listeners = room._Listeners(endpoint)
+            listeners = Listeners(endpoint)
             await listeners.start(worker.current)
             worker.listeners.append(listeners)
 
@@ -182,7 +186,7 @@ def test_shortage_of_memory_changes_nothing_and_closes_the_new_resolver(serving,
         closed = []
         real = Resolver.close
         with monkeypatch.context() as patched:
-            patched.setattr(room, "Service", short)
+            patched.setattr(generation, "Service", short)
             patched.setattr(Resolver, "close", lambda resolver: closed.append(resolver) or real(resolver))
             assert await opened.reload(2, opened.port) == "out of memory"
         assert len(closed) == 1 and closed[0] is not opened.worker.current.resolver
@@ -264,8 +268,6 @@ def test_an_upstream_address_of_somebody_else_is_refused_as_at_the_start(serving
     async def test(opened):
         extra = '[iteration]\nsource-v4 = "192.0.2.77"\n'
         assert (await opened.reload(2, opened.port, extra=extra)).startswith("cannot ask from 192.0.2.77: ")
-        with pytest.raises(sockets.ListenError, match=r"192\.0\.2\.77"):
-            opened.worker.check_reload()
         assert await opened.numbers(opened.port) == [1, 1]
 
     serving(test)
@@ -348,7 +350,215 @@ def test_what_was_found_under_old_rules_after_the_switch_is_forgotten(serving, t
 # --- several workers ----------------------------------------------------------------------------------------------
 
 
-def test_the_supervisor_refuses_what_its_workers_would(tmp_path, caplog, monkeypatch):
+class Company:
+    """Workers that share a store, a configuration file and links, in one process; no supervisor is told."""
+
+    def __init__(self, path, count=3):
+        self.path = path / "resolverd.toml"
+        self.write(1)
+        settings = config.load(self.path)
+        self.doors = open_doors(settings, count)
+        self.lifeline = os.pipe()
+        self.store = make_store(settings, shared=True)
+        self.workers = [self.make(number) for number in range(count)]
+
+    def make(self, number):
+        options = room.Options(config=str(self.path), number=number, doors=self.doors)
+        reload = lambda: config.load(self.path)  # noqa: E731
+        worker = room._Worker(reload(), [], reload, options, self.store, self.lifeline[0])
+        worker.supervisor = -1
+        return worker
+
+    def write(self, number, extra=""):
+        self.path.write_text(f"{extra}{BOX.format(number=number)}")
+
+    async def begin(self, worker):
+        worker.loop = asyncio.get_running_loop()
+        worker.stopping = worker.loop.create_future()
+        worker.current = Generation(worker.given, worker.store, worker.loop)
+        await worker.open_side_doors()
+
+    def numbers(self):
+        """What box.lan is in each worker's settings."""
+        return [dict(worker.current.settings.policy.hosts)["box.lan"][0][-1] for worker in self.workers]
+
+    def held(self):
+        return [worker.held is not None for worker in self.workers]
+
+
+@pytest.fixture(params=["corenet", "asyncio"])
+def company(request, tmp_path, monkeypatch):
+    """Run a test with three workers, on both loops."""
+    monkeypatch.setattr(room.log, "set_up", lambda settings: None)
+
+    def runner(test):
+        async def main():
+            company = Company(tmp_path)
+            try:
+                for worker in company.workers:
+                    await company.begin(worker)
+                await test(company)
+                for worker in company.workers:
+                    await worker.drain()
+            finally:
+                company.doors.close()
+                for end in company.lifeline:
+                    os.close(end)
+
+        run_on(request.param, main())
+
+    return runner
+
+
+def test_all_workers_switch(company):
+    async def test(company):
+        company.write(2)
+        before = {worker.current for worker in company.workers}
+        assert await company.workers[0].do_reload() == ""
+        assert company.numbers() == ["2", "2", "2"]
+        assert not before & {worker.current for worker in company.workers}
+        assert company.held() == [False, False, False]
+
+    company(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "worker 2: out of memory"),
+        (OSError(errno.EMFILE, "Too many open files"), "worker 2: Too many open files"),
+        (ValueError("policy.hosts: no good"), "worker 2: .*policy.hosts: no good"),
+    ],
+)
+def test_no_worker_switches_when_one_cannot(company, monkeypatch, caplog, error, words):
+    async def test(company):
+        def refuse():
+            raise error
+
+        closed = []
+        real = Resolver.close
+        monkeypatch.setattr(Resolver, "close", lambda resolver: closed.append(resolver) or real(resolver))
+        company.write(2)
+        before = [worker.current for worker in company.workers]
+        with monkeypatch.context() as patched:
+            patched.setattr(company.workers[2], "reload", refuse)
+            assert re.match(words, await company.workers[0].do_reload())
+        assert [worker.current for worker in company.workers] == before
+        assert company.numbers() == ["1", "1", "1"] and company.held() == [False, False, False]
+        assert len(closed) == 2 and not set(closed) & {current.resolver for current in before}
+        assert "stays in force" in caplog.text
+        assert await company.workers[0].do_reload() == "" and company.numbers() == ["2", "2", "2"]
+
+    company(test)
+
+
+def test_a_worker_that_does_not_answer_leaves_all_as_they_are(company, monkeypatch):
+    async def test(company):
+        patient = limits.RELOAD_TIMEOUT
+        monkeypatch.setattr(limits, "RELOAD_TIMEOUT", patient._replace(default=patient.minimum))
+        company.write(2)
+        company.workers[1].links.stop()
+        first = company.workers[0]
+        company.doors.links.listen(first.loop)
+        company.doors.links.serve(first.loop, 2, company.workers[2].commands.perform)
+        assert await first.do_reload() == "worker 1 does not answer"
+        assert company.numbers() == ["1", "1", "1"] and company.held() == [False, False, False]
+        # It hears in the end what it was told: to prepare, and to let go of it.
+        company.doors.links.serve(first.loop, 1, company.workers[1].commands.perform)
+        assert await first.do_reload() == "" and company.numbers() == ["2", "2", "2"]
+
+    company(test)
+
+
+def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(company, monkeypatch):
+    async def test(company):
+        made = []
+        real = Resolver.open
+        monkeypatch.setattr(Resolver, "open", lambda resolver, loop: made.append(resolver) or real(resolver, loop))
+        closed = []
+        end = Resolver.close
+        monkeypatch.setattr(Resolver, "close", lambda resolver: closed.append(resolver) or end(resolver))
+        company.write(2)
+        task = asyncio.ensure_future(company.workers[0].do_reload())
+        while len(made) < 2:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert company.numbers() == ["1", "1", "1"] and made[0] in closed
+        for worker in company.workers[1:]:
+            worker.let_go()
+        assert set(made) == set(closed)
+
+    company(test)
+
+
+def test_a_cache_that_cannot_be_emptied_keeps_all_workers_as_they_are(company, monkeypatch):
+    async def test(company):
+        def held(store):
+            raise BlockingIOError("a lock of the cache is held by a process that does not run")
+
+        company.write(2)
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "clear", held)
+            assert "a lock of the cache is held" in await company.workers[0].do_reload()
+        assert company.numbers() == ["1", "1", "1"] and company.held() == [False, False, False]
+
+    company(test)
+
+
+def test_a_worker_started_in_between_prepares_when_it_is_told_to_switch(company, monkeypatch, caplog):
+    async def test(company):
+        company.write(2)
+        real = room.others_prepare
+
+        async def prepare_and_lose(links):
+            await real(links)
+            company.workers[1].let_go()
+
+        monkeypatch.setattr(room, "others_prepare", prepare_and_lose)
+        assert await company.workers[0].do_reload() == "" and company.numbers() == ["2", "2", "2"]
+
+        async def prepare_and_spoil(links):
+            await prepare_and_lose(links)
+            company.write(4, "[nonsense]\n")
+
+        company.write(3)
+        monkeypatch.setattr(room, "others_prepare", prepare_and_spoil)
+        assert re.match("worker 1: .*nonsense", await company.workers[0].do_reload())
+        assert company.numbers() == ["3", "2", "3"] and "has yet to take over" in caplog.text
+
+    company(test)
+
+
+def test_only_the_first_worker_heeds_a_signal(company, caplog):
+    async def test(company):
+        caplog.set_level("INFO")
+        company.write(2)
+        company.workers[1].on_reload()
+        assert not company.workers[1].tasks and "SIGHUP is for the supervisor" in caplog.text
+        company.workers[0].on_reload()
+        await asyncio.gather(*company.workers[0].tasks)
+        assert company.numbers() == ["2", "2", "2"]
+
+    company(test)
+
+
+def test_the_supervisor_is_told_and_nobody_else(company, monkeypatch):
+    async def test(company):
+        sent = []
+        monkeypatch.setattr(os, "kill", lambda *arguments: sent.append(arguments))
+        first = company.workers[0]
+        assert await first.do_reload() == "" and sent == []  # its parent is another process
+        first.supervisor = os.getppid()
+        assert await first.do_reload() == "" and sent == [(os.getppid(), SWITCHED)]
+        company.write(2, "[nonsense]\n")
+        assert "nonsense" in await first.do_reload() and sent[1:] == [(os.getppid(), REFUSED)]
+
+    company(test)
+
+
+def test_the_supervisor_takes_only_what_a_worker_could_start_with(tmp_path, caplog, monkeypatch):
     """It restarts workers with the settings it took last: they must not be ones that no worker can start with."""
 
     def create(settings):
@@ -362,15 +572,14 @@ def test_the_supervisor_refuses_what_its_workers_would(tmp_path, caplog, monkeyp
     watching.settings = before = Settings()
     watching.reload = lambda: config.load(path)
     watching.options = room.Options(config=str(path))
-    watching.children = {}
-    watching.on_reload()
-    assert watching.settings is before
-    assert f"{path}:2: dnssec.trust-anchors: no good" in caplog.text and "stays in force" in caplog.text
+    watching.on_switch()
+    assert watching.settings is before and not watching.asked
+    assert f"{path}:2: dnssec.trust-anchors: no good" in caplog.text and "changed once more" in caplog.text
     path.write_text('[dnssec]\ntrust-anchors = []\n[iteration]\nsource-v4 = "192.0.2.77"\n')
-    watching.on_reload()
+    watching.on_switch()
     assert watching.settings is before and "cannot ask from 192.0.2.77" in caplog.text
     path.write_text("[dnssec]\ntrust-anchors = []\n[log]\nlevel = 'error'\n")
-    watching.on_reload()
+    watching.on_switch()
     assert watching.settings.log.level == "error"
 
 

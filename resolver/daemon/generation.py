@@ -1,0 +1,96 @@
+"""What one value of the settings brings to life, and the listeners that hand queries to it.
+
+A reload makes a new `Generation` beside the one that serves, and the `Listeners` switch from one to the other between
+two packets: a query belongs to the generation that took it, to its end.
+"""
+
+import asyncio
+from contextlib import ExitStack
+
+from resolver.api import Resolver
+from resolver.cache import Store
+from resolver.daemon.sockets import Endpoint
+from resolver.net.cookies import CookieJar
+from resolver.net.fastpath import FastPath
+from resolver.net.service import Service
+from resolver.net.stream_listener import StreamListener
+from resolver.net.udp_listener import UdpListener
+from resolver.settings import Settings
+
+__all__ = ["Generation", "Listeners"]
+
+
+class Generation:
+    """What one settings value brings to life behind the listeners."""
+
+    def __init__(self, settings: Settings, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.taints = False
+        """Whether it goes on to conclude under rules that are no longer in force."""
+        self.resolver = Resolver(settings, store=store)
+        self.resolver.open(loop)
+        try:
+            self.serve_with(store)
+        except BaseException:
+            self.resolver.close()
+            raise
+
+    def serve_with(self, store: Store) -> None:
+        settings, plan = self.settings, self.resolver.policy
+        server = settings.server
+        self.fast = FastPath(
+            store.answers,
+            plan.access,
+            largest_reply=server.udp_payload,
+            pass_without_rd=server.without_recursion != "cache",
+            prefetch=settings.cache.prefetch,
+            cookies=CookieJar(server.cookie_keys, required=server.require_cookies) if server.cookies else None,
+        )
+        if self.fast.cookies is not None:
+            self.fast.cookies.refresh(self.resolver.clock.time())
+        self.service = Service(
+            settings,
+            mesh=self.resolver.mesh,
+            store=store,
+            plan=plan,
+            fast=self.fast,
+            clock=self.resolver.clock,
+            submitted=self.resolver.poke,
+        )
+
+
+class Listeners:
+    """Both listeners of one endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.udp: UdpListener | None = None
+        self.tcp: StreamListener | None = None
+
+    async def start(self, generation: Generation) -> None:
+        service, fast = generation.service, generation.fast
+        udp = UdpListener(service, fast)
+        tcp = StreamListener(service, fast, generation.resolver.policy.access, generation.settings.server)
+        own = self.endpoint.duplicate()
+        with ExitStack() as undo:
+            undo.callback(own.close)
+            await udp.start(own.udp)
+            undo.pop_all()  # the listener closes its socket now
+            undo.callback(own.tcp.close)
+            undo.callback(udp.close)
+            await tcp.start(own.tcp)
+            undo.pop_all()
+        self.udp, self.tcp = udp, tcp
+
+    def switch(self, generation: Generation) -> None:
+        if self.udp is not None and self.tcp is not None:
+            self.udp.switch(generation.service, generation.fast)
+            self.tcp.switch(
+                generation.service, generation.fast, generation.resolver.policy.access, generation.settings.server
+            )
+
+    def close(self) -> None:
+        if self.udp is not None:
+            self.udp.close()
+        if self.tcp is not None:
+            self.tcp.close()
