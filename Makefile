@@ -13,7 +13,7 @@
 #                     [SUITES="anyio ..."] [FULL=1]
 #   make stress       the loop under stress at full size (a million connections; some three minutes)
 #   make valgrind     a workload of the loop under valgrind: no block of ours definitely lost
-#   make wheel        sdist and wheel, installed and tried outside the checkout
+#   make wheel        sdist, and the wheel made of it; installed and tried outside the checkout
 #   make test-debug   unit tests and the loop under stress on the debug build (checks, live-object counters)
 #   make test-sanitize  unit tests, the loop under stress and fuzz targets under the address and undefined-behaviour
 #                     sanitizers; FULL=1: on either build all integration tests too

@@ -1,7 +1,8 @@
-"""Builds the sdist and the wheel, installs each into an empty environment outside the checkout, and uses it there.
+"""Builds the sdist, the wheel from nothing but that, installs it outside the checkout, and uses it there.
 
-An editable install hides the file that packaging forgot; this does not: the unit tests that came with the checkout
-run against the installed package from another folder, then the commands are called by name.
+An editable install hides the file that packaging forgot; this does not: the wheel is made as pip makes one of an sdist,
+in an environment that has only what pyproject.toml asks for, and the unit tests that came with the checkout run against
+the installed package from another folder, when the commands have been called by name.
 """
 
 import os
@@ -26,29 +27,27 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
-def try_installed(artefact: Path, work: Path, *, tests: bool) -> None:
-    """Install one artefact into a new environment and use it as a stranger would."""
-    venv = work / ("venv-" + artefact.name.split(".tar")[0][-8:].replace("/", "_"))
+def try_installed(wheel: Path, work: Path) -> None:
+    """Install the wheel into a new environment and use it as a stranger would."""
+    venv = work / "venv"
     run(sys.executable, "-m", "venv", venv, cwd=work)
     python = venv / "bin" / "python"
     env = clean_environment()
-    extra = f"{artefact}[test]" if tests else str(artefact)
-    run(python, "-m", "pip", "install", "-q", extra, cwd=work, env=env)
+    run(python, "-m", "pip", "install", "-q", f"{wheel}[test]", cwd=work, env=env)
     run(python, "-c", "import corenet, resolver; print(corenet.__version__, corenet.__file__)", cwd=work, env=env)
     config = work / "resolverd.toml"
     config.write_text('[server]\nlisten = ["127.0.0.1:5399"]\n')
     run(venv / "bin" / "resolverd", "--check", "--config", config, cwd=work, env=env)
     run(venv / "bin" / "rdig", "--help", cwd=work, env=env, stdout=subprocess.DEVNULL)
     run(venv / "bin" / "corenet", "--help", cwd=work, env=env, stdout=subprocess.DEVNULL)
-    if tests:
-        outside = work / "tests"
-        shutil.copytree(ROOT / "tests" / "unit", outside / "unit", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "tests" / "support", outside / "support", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "tests" / "conftest.py", outside)
-        shutil.copy(ROOT / "pyproject.toml", work)
-        for name in SOURCE_ONLY:
-            (outside / "unit" / name).unlink()
-        run(venv / "bin" / "pytest", "-q", "tests/unit", "-p", "no:cacheprovider", cwd=work, env=env)
+    outside = work / "tests"
+    shutil.copytree(ROOT / "tests" / "unit", outside / "unit", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests" / "support", outside / "support", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tests" / "conftest.py", outside)
+    shutil.copy(ROOT / "pyproject.toml", work)
+    for name in SOURCE_ONLY:
+        (outside / "unit" / name).unlink()
+    run(venv / "bin" / "pytest", "-q", "tests/unit", "-p", "no:cacheprovider", cwd=work, env=env)
 
 
 #: Unit tests that read the source tree itself, other tests or documents, none of which is part of a wheel.
@@ -64,10 +63,10 @@ SOURCE_ONLY = (
 
 
 def main() -> int:
-    """Build, measure, install and try both artefacts."""
+    """Build, measure, install and try."""
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, cwd=ROOT)
+    run(sys.executable, "-m", "build", "--outdir", dist, cwd=ROOT)
     wheel, = dist.glob("*.whl")
     sdist, = dist.glob("*.tar.gz")
     print(f"wheel: {wheel.stat().st_size / 1e6:.2f} MB, sdist: {sdist.stat().st_size / 1e6:.2f} MB")
@@ -75,10 +74,8 @@ def main() -> int:
         print(f"the wheel is larger than {MAX_WHEEL_BYTES} bytes")
         return 1
     with tempfile.TemporaryDirectory(prefix="corenet-wheel-") as folder:
-        try_installed(wheel, Path(folder), tests=True)
-    with tempfile.TemporaryDirectory(prefix="corenet-sdist-") as folder:
-        try_installed(sdist, Path(folder), tests=False)
-    print("wheel and sdist work outside the checkout")
+        try_installed(wheel, Path(folder))
+    print("the sdist makes a wheel, and the wheel works outside the checkout")
     return 0
 
 
