@@ -70,6 +70,8 @@ class _Supervisor:
             keep.save_if_set(self.store, self.settings)
             os.close(self.lifeline[0])
             os.close(self.lifeline[1])
+            while signal.sigtimedwait((renewal.SWITCHED, renewal.REFUSED), 0) is not None:
+                pass  # what a worker said last would end this process, once it is let in
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def start(self, number: int) -> None:

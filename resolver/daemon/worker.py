@@ -418,7 +418,8 @@ class _Worker:
         if self.links is None:
             return ""
         tell_supervisor(self.supervisor, SWITCHED)
-        return await others_switch(self.links)
+        missing = await others_switch(self.links)
+        return f"the new configuration is in force, but not everywhere: {missing}" if missing else ""
 
     def hold_new(self) -> None:
         """Make all that a switch needs, for the first worker to say when.

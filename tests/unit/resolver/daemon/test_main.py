@@ -18,6 +18,7 @@ from resolver import limits
 from resolver.daemon import first
 from resolver.daemon.host import clock_trouble
 from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
+from resolver.daemon.renewal import REFUSED, SWITCHED
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
 from resolver.wire import edns
@@ -415,6 +416,19 @@ def test_a_first_worker_that_dies_in_a_reload_is_asked_again(tmp_path):
         for _ in range(2):
             process.wait_for("the new configuration is in force")
         assert addresses(port) == {2}
+
+
+@pytest.mark.slow
+def test_what_a_worker_says_last_does_not_change_how_the_daemon_ends():
+    port = free_port()
+    with daemon("--listen", f"127.0.0.1:{port}", "--workers", "2") as process:
+        for _ in range(2):
+            process.wait_for(r"pid=(\d+) .*serving")
+        process.send_signal(signal.SIGSTOP)
+        for number in (signal.SIGTERM, REFUSED, SWITCHED):
+            process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=10) == EXIT_OK
 
 
 def test_workers_leave_when_their_supervisor_is_gone(tmp_path):

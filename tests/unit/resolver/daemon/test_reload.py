@@ -525,7 +525,8 @@ def test_a_worker_started_in_between_prepares_when_it_is_told_to_switch(company,
 
         company.write(3)
         monkeypatch.setattr(room, "others_prepare", prepare_and_spoil)
-        assert re.match("worker 1: .*nonsense", await company.workers[0].do_reload())
+        said = await company.workers[0].do_reload()
+        assert re.match("the new configuration is in force, but not everywhere: worker 1: .*nonsense", said)
         assert company.numbers() == ["3", "2", "3"] and "has yet to take over" in caplog.text
 
     company(test)
