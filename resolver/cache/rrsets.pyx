@@ -56,7 +56,7 @@ cdef inline uint32_t make_key(uint8_t *key, bytes name, uint16_t rtype) except 0
     """
     cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(name)
-    if size > 255 or name_length(p, size) != size:
+    if not 0 < size <= 255 or name_length(p, size) != size:
         raise ValueError(f"not a name in wire form: {name!r}")
     name_lower(key, p, size)
     set_type(key + size, rtype)

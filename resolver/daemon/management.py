@@ -9,6 +9,8 @@ import abc
 import asyncio
 import logging
 import socket
+import sys
+from typing import Any
 
 __all__ = ["ManagementServer"]
 
@@ -40,8 +42,14 @@ class ManagementServer(abc.ABC):
         Raises:
             OSError: the kernel does not let us watch it.
         """
-        begin = asyncio.start_unix_server if listening.family == socket.AF_UNIX else asyncio.start_server
-        self._server = await begin(self._on_connection, sock=listening, limit=self._request)
+        begin: Any = asyncio.start_server
+        options: dict[str, Any] = {}
+        if listening.family == socket.AF_UNIX:
+            begin = asyncio.start_unix_server
+            if sys.version_info >= (3, 13):
+                # From there on a server that ends takes the socket file along: a worker that is started again needs it.
+                options["cleanup_socket"] = False
+        self._server = await begin(self._on_connection, sock=listening, limit=self._request, **options)
 
     def close(self) -> None:
         """Stop accepting and end what is under way."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -79,7 +80,7 @@ class Room:
             self.worker = Worker(world.settings(self.settings))
             self.worker.current.resolver.open(asyncio.get_running_loop())
             doors = open_doors(self.settings, 1)
-            server = ControlServer(Office(self.worker, Commands(self.worker)))
+            server = self.server = ControlServer(Office(self.worker, Commands(self.worker)))
             try:
                 await server.start(doors.control.dup())
                 yield self
@@ -261,6 +262,18 @@ def test_reloading_says_what_is_wrong(room_of):
         opened.worker.problem = "resolverd.toml:3: server.listen: wrong"
         with pytest.raises(ValueError, match="toml:3"):
             await opened.ask(command="reload")
+
+    room_of(test)
+
+
+def test_the_socket_file_outlives_a_worker(room_of):
+    """It is the daemon's: the next worker serves it again."""
+
+    async def test(opened):
+        before = os.lstat(opened.path)
+        opened.server.close()
+        await asyncio.sleep(0)
+        assert os.path.samestat(os.lstat(opened.path), before)
 
     room_of(test)
 
