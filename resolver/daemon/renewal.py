@@ -131,24 +131,29 @@ def reason_of(error: Exception) -> str:
     return "out of memory" if isinstance(error, MemoryError) else str(getattr(error, "strerror", None) or error)
 
 
+async def _ask_others(links: "Links", command: str, patience: float | None = None) -> list[BaseException]:
+    """Ask all other workers at once; what came of it where it was no success."""
+    asked = [links.ask(number, {"command": command}, patience) for number in links.others]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    return [refusal for refusal in found if isinstance(refusal, BaseException)]
+
+
 async def others_prepare(links: "Links") -> None:
     """Have every other worker make all that it needs to switch.
 
     Raises:
         RefusedError: the first of them that could not, or does not answer.
     """
-    patience = limits.RELOAD_TIMEOUT.default / 1000
-    asked = [links.ask(number, {"command": "prepare-reload"}, patience) for number in links.others]
-    for refusal in await asyncio.gather(*asked, return_exceptions=True):
-        if isinstance(refusal, BaseException):
-            raise RefusedError(str(refusal))
+    refused = await _ask_others(links, "prepare-reload", limits.RELOAD_TIMEOUT.default / 1000)
+    if refused:
+        raise RefusedError(str(refused[0]))
 
 
 async def others_switch(links: "Links") -> str:
     """Have every other worker switch to what it has made; what is wrong with those that do not say that they have."""
-    asked = [links.ask(number, {"command": "switch"}) for number in links.others]
-    found = await asyncio.gather(*asked, return_exceptions=True)
-    missing = [str(refusal) for refusal in found if isinstance(refusal, BaseException)]
+    # As long as before: who was started in between has everything to read now.
+    refused = await _ask_others(links, "switch", limits.RELOAD_TIMEOUT.default / 1000)
+    missing = [str(refusal) for refusal in refused]
     for text in missing:
         logger.warning("reload: %s; it has yet to take over what is in force", text)
     return "; ".join(missing)
@@ -162,8 +167,7 @@ def tell_supervisor(supervisor: int, end: signal.Signals) -> None:
 
 async def others_let_go(links: "Links") -> None:
     """Have the other workers forget what they have made; those that cannot be told make it anew the next time."""
-    asked = [links.ask(number, {"command": "let-go"}) for number in links.others]
-    await asyncio.gather(*asked, return_exceptions=True)
+    await _ask_others(links, "let-go")
 
 
 def outdated(old: Settings, new: Settings) -> bool:
