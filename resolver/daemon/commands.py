@@ -8,7 +8,7 @@ people: what is wrong with them is a ValueError with a sentence.
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corenet._version import __version__
@@ -83,10 +83,15 @@ class Commands:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._began = time.monotonic()
+        # Of a reload of several workers: the first one asks for these, people cannot.
+        self._steps: dict[str, Callable[[], None]] = {
+            "prepare-reload": lambda: host.hold_new(),
+            "switch": lambda: host.take_new(),
+            "let-go": lambda: host.let_go(),
+        }
         self._known = {
             "status": self._status, "statistics": self._statistics, "flush": self._flush, "log": self._log,
-            "anchors": self._anchors, "take-anchors": self._take_anchors, "prepare-reload": self._prepare,
-            "switch": self._switch, "let-go": self._let_go,
+            "anchors": self._anchors, "take-anchors": self._take_anchors, **dict.fromkeys(self._steps, self._step),
         }
 
     def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,24 +165,11 @@ class Commands:
         self._host.take_anchors(request["text"])
         return {}
 
-    # The first worker asks for these, people cannot.
-
-    def _prepare(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _step(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            self._host.hold_new()
+            self._steps[request["command"]]()
         except (ValueError, OSError, MemoryError) as error:
             raise ValueError(reason_of(error)) from None
-        return {}
-
-    def _switch(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            self._host.take_new()
-        except (ValueError, OSError, MemoryError) as error:
-            raise ValueError(reason_of(error)) from None
-        return {}
-
-    def _let_go(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        self._host.let_go()
         return {}
 
     def _log(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,11 +131,18 @@ def reason_of(error: Exception) -> str:
     return "out of memory" if isinstance(error, MemoryError) else str(getattr(error, "strerror", None) or error)
 
 
-async def _ask_others(links: "Links", command: str, patience: float | None = None) -> list[BaseException]:
-    """Ask all other workers at once; what came of it where it was no success."""
-    asked = [links.ask(number, {"command": command}, patience) for number in links.others]
-    found = await asyncio.gather(*asked, return_exceptions=True)
-    return [refusal for refusal in found if isinstance(refusal, BaseException)]
+async def _ask_others(links: "Links", command: str, patience: float | None = None) -> list[str]:
+    """Ask all other workers at once; the words of those that refuse or do not answer."""
+    from resolver.daemon.links import LinkError
+
+    async def ask(number: int) -> str:
+        try:
+            await links.ask(number, {"command": command}, patience)
+        except LinkError as error:
+            return str(error)
+        return ""
+
+    return [words for words in await asyncio.gather(*map(ask, links.others)) if words]
 
 
 async def others_prepare(links: "Links") -> None:
@@ -146,14 +153,13 @@ async def others_prepare(links: "Links") -> None:
     """
     refused = await _ask_others(links, "prepare-reload", limits.RELOAD_TIMEOUT.default / 1000)
     if refused:
-        raise RefusedError(str(refused[0]))
+        raise RefusedError(refused[0])
 
 
 async def others_switch(links: "Links") -> str:
     """Have every other worker switch to what it has made; what is wrong with those that do not say that they have."""
     # As long as before: who was started in between has everything to read now.
-    refused = await _ask_others(links, "switch", limits.RELOAD_TIMEOUT.default / 1000)
-    missing = [str(refusal) for refusal in refused]
+    missing = await _ask_others(links, "switch", limits.RELOAD_TIMEOUT.default / 1000)
     for text in missing:
         logger.warning("reload: %s; it has yet to take over what is in force", text)
     return "; ".join(missing)

@@ -367,6 +367,16 @@ def test_several_workers_share_the_port_and_are_restarted(tmp_path):
                 os.kill(pid, 0)
 
 
+def write_two(config, port, number, extra=""):
+    """Settings of two workers that know box.lan as 192.0.2.`number`."""
+    config.write_text(f"""{QUIET}[server]
+listen = ["127.0.0.1:{port}"]
+workers = 2
+[policy.hosts]
+"box.lan" = "192.0.2.{number}"
+{extra}""")
+
+
 def addresses(port):
     """What box.lan is, from as many ports as reach every worker."""
     return {ask(port, "box.lan.").answer[0].rdata(0)[3] for _ in range(30)}
@@ -376,16 +386,15 @@ def addresses(port):
 def test_several_workers_reload_together_and_what_is_started_later_with_them(tmp_path):
     config = tmp_path / "resolverd.toml"
     port = free_port()
-    base = f'{QUIET}[server]\nlisten = ["127.0.0.1:{port}"]\nworkers = 2\n[policy.hosts]\n"box.lan" = "192.0.2.'
-    config.write_text(f'{base}1"\n')
+    write_two(config, port, 1)
     with daemon("-c", str(config)) as process:
         pids = {int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2)}
-        config.write_text(f'{base}2"\n')
+        write_two(config, port, 2)
         process.send_signal(signal.SIGHUP)
         for _ in range(2):
             process.wait_for("in force")
         assert addresses(port) == {2}
-        config.write_text(f'{base}3"\n[nonsense]\n')
+        write_two(config, port, 3, "[nonsense]")
         process.send_signal(signal.SIGHUP)
         process.wait_for("nonsense")
         process.wait_for("the old one stays in force")
@@ -401,12 +410,11 @@ def test_several_workers_reload_together_and_what_is_started_later_with_them(tmp
 def test_a_first_worker_that_dies_in_a_reload_is_asked_again(tmp_path):
     config = tmp_path / "resolverd.toml"
     port = free_port()
-    base = f'{QUIET}[server]\nlisten = ["127.0.0.1:{port}"]\nworkers = 2\n[policy.hosts]\n"box.lan" = "192.0.2.'
-    config.write_text(f'{base}1"\n[cache]\nsize = "1 MiB"\n')
+    write_two(config, port, 1, '[cache]\nsize = "1 MiB"')
     with daemon("-c", str(config)) as process:
         first, second = sorted(int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2))
         os.kill(second, signal.SIGSTOP)
-        config.write_text(f'{base}2"\n[cache]\nsize = "2 MiB"\n')
+        write_two(config, port, 2, '[cache]\nsize = "2 MiB"')
         process.send_signal(signal.SIGHUP)
         process.wait_for(rf"pid={first} .*cache.size changed")  # it has prepared, and waits for the other
         os.kill(first, signal.SIGKILL)
