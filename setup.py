@@ -72,6 +72,7 @@ def extensions(paths: list[Path]) -> list[Extension]:
         if PATTERNS and not any(fnmatch.fnmatch(name, p) for p in PATTERNS):
             continue
         found.append(Extension(name, [str(path)], extra_compile_args=compile_args, extra_link_args=link_args,
+                               include_dirs=["."], depends=["corenet/core/syscalls.h"],
                                define_macros=[("CORENET_DEBUG", "1" if DEBUG else "0"), ("_GNU_SOURCE", None)]))
     return found
 

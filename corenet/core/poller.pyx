@@ -300,7 +300,7 @@ cdef class Poller:
                 limit.tv_sec = timeout_ns // 1000000000
                 limit.tv_nsec = timeout_ns % 1000000000
                 with nogil:
-                    got = <int>c.syscall(c.SYS_EPOLL_PWAIT2, self.epfd, self.batch, BATCH, &limit, NULL, 0)
+                    got = c.epoll_pwait2(self.epfd, self.batch, BATCH, &limit)
                 if got < 0 and errno in (c.ENOSYS, c.EPERM):
                     # EPERM: a system-call filter older than the call.
                     coarse_waits = True

@@ -1,6 +1,7 @@
 """Every ``cdef extern`` of the package: Linux system calls and the few C API calls that Cython does not declare.
 
-Rule: no other file declares C functions, so that what the package asks of the kernel can be read in one place.
+Rule: no other file declares C functions, so that what the package asks of the kernel can be read in one place. System
+calls have the C names of ``syscalls.h``: plain calls in a release build, calls through a table in a debug build.
 Declarations are as narrow as their uses. Structures list only the fields that are touched; Cython takes sizes from
 the C headers.
 """
@@ -14,10 +15,11 @@ cdef extern from *:
     #ifndef CORENET_DEBUG
     #define CORENET_DEBUG 0
     #endif
-    #define CORENET_SYS_EPOLL_PWAIT2 441
     """
     const bint DEBUG_BUILD "CORENET_DEBUG"
-    const long SYS_EPOLL_PWAIT2 "CORENET_SYS_EPOLL_PWAIT2"
+
+cdef extern from "corenet/core/syscalls.h" nogil:
+    pass
 
 cdef extern from "<errno.h>" nogil:
     int errno
@@ -29,7 +31,7 @@ cdef extern from "<errno.h>" nogil:
 cdef extern from "<sys/mman.h>" nogil:
     const int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
     void *MAP_FAILED
-    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
+    void *mmap "corenet_sys_mmap"(void *addr, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void *addr, size_t length)
 
 cdef extern from "<string.h>" nogil:
@@ -47,7 +49,7 @@ cdef extern from "<time.h>" nogil:
         time_t tv_sec
         long tv_nsec
     const int CLOCK_MONOTONIC, CLOCK_REALTIME
-    int clock_gettime(int clock, timespec *now)
+    int clock_gettime "corenet_sys_clock_gettime"(int clock, timespec *now)
 
 cdef inline int64_t clock_ns(int clock) noexcept nogil:
     """Nanoseconds of `clock`; the clocks used here cannot fail."""
@@ -58,18 +60,17 @@ cdef inline int64_t clock_ns(int clock) noexcept nogil:
 # --- descriptors --------------------------------------------------------------------------------------------------
 
 cdef extern from "<unistd.h>" nogil:
-    ssize_t c_read "read"(int fd, void *data, size_t length)
-    ssize_t c_write "write"(int fd, const void *data, size_t length)
-    int c_close "close"(int fd)
-    int dup3(int old, int new, int flags)
-    long syscall(long number, ...)
+    ssize_t c_read "corenet_sys_read"(int fd, void *data, size_t length)
+    ssize_t c_write "corenet_sys_write"(int fd, const void *data, size_t length)
+    int c_close "corenet_sys_close"(int fd)
+    int dup3 "corenet_sys_dup3"(int old, int new, int flags)
 
 cdef extern from "<fcntl.h>" nogil:
     const int O_CLOEXEC
 
 cdef extern from "<sys/eventfd.h>" nogil:
     const int EFD_CLOEXEC, EFD_NONBLOCK
-    int eventfd(unsigned int value, int flags)
+    int eventfd "corenet_sys_eventfd"(unsigned int value, int flags)
 
 cdef extern from "<sys/epoll.h>" nogil:
     const uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET, EPOLLONESHOT, EPOLLEXCLUSIVE
@@ -82,9 +83,10 @@ cdef extern from "<sys/epoll.h>" nogil:
     cdef struct epoll_event:
         uint32_t events
         epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
-    int epoll_wait(int epfd, epoll_event *events, int maximum, int timeout_ms)
+    int epoll_create1 "corenet_sys_epoll_create1"(int flags)
+    int epoll_ctl "corenet_sys_epoll_ctl"(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait "corenet_sys_epoll_wait"(int epfd, epoll_event *events, int maximum, int timeout_ms)
+    int epoll_pwait2 "corenet_sys_epoll_pwait2"(int epfd, epoll_event *events, int maximum, const timespec *limit)
 
 # --- sockets ------------------------------------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ cdef extern from "<sys/uio.h>" nogil:
     cdef struct iovec:
         void *iov_base
         size_t iov_len
-    ssize_t writev(int fd, const iovec *vector, int count)
+    ssize_t writev "corenet_sys_writev"(int fd, const iovec *vector, int count)
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -114,19 +116,19 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned int msg_len
     const int AF_UNSPEC, AF_INET, AF_INET6, AF_UNIX, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_STREAM, SOCK_DGRAM
     const int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_TYPE, SO_PROTOCOL
-    ssize_t c_recv "recv"(int fd, void *data, size_t length, int flags)
-    ssize_t c_recvfrom "recvfrom"(int fd, void *data, size_t length, int flags, sockaddr *source, socklen_t *source_length)
-    ssize_t c_send "send"(int fd, const void *data, size_t length, int flags)
-    ssize_t c_sendto "sendto"(int fd, const void *data, size_t length, int flags, const sockaddr *to, socklen_t to_length)
-    ssize_t c_sendmsg "sendmsg"(int fd, const msghdr *message, int flags)
-    int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, timespec *timeout)
-    int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
-    int accept4(int fd, sockaddr *peer, socklen_t *peer_length, int flags)
-    int c_shutdown "shutdown"(int fd, int how)
-    int getsockname(int fd, sockaddr *address, socklen_t *length)
-    int getpeername(int fd, sockaddr *address, socklen_t *length)
-    int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
-    int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
+    ssize_t c_recv "corenet_sys_recv"(int fd, void *data, size_t length, int flags)
+    ssize_t c_recvfrom "corenet_sys_recvfrom"(int fd, void *data, size_t length, int flags, sockaddr *source, socklen_t *source_length)
+    ssize_t c_send "corenet_sys_send"(int fd, const void *data, size_t length, int flags)
+    ssize_t c_sendto "corenet_sys_sendto"(int fd, const void *data, size_t length, int flags, const sockaddr *to, socklen_t to_length)
+    ssize_t c_sendmsg "corenet_sys_sendmsg"(int fd, const msghdr *message, int flags)
+    int recvmmsg "corenet_sys_recvmmsg"(int fd, mmsghdr *messages, unsigned int count, int flags, timespec *timeout)
+    int sendmmsg "corenet_sys_sendmmsg"(int fd, mmsghdr *messages, unsigned int count, int flags)
+    int accept4 "corenet_sys_accept4"(int fd, sockaddr *peer, socklen_t *peer_length, int flags)
+    int c_shutdown "corenet_sys_shutdown"(int fd, int how)
+    int getsockname "corenet_sys_getsockname"(int fd, sockaddr *address, socklen_t *length)
+    int getpeername "corenet_sys_getpeername"(int fd, sockaddr *address, socklen_t *length)
+    int getsockopt "corenet_sys_getsockopt"(int fd, int level, int option, void *value, socklen_t *length)
+    int setsockopt "corenet_sys_setsockopt"(int fd, int level, int option, const void *value, socklen_t length)
     cdef struct cmsghdr:
         size_t cmsg_len
         int cmsg_level
