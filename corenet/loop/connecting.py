@@ -328,7 +328,8 @@ class Connecting(asyncio.BaseEventLoop):
         try:
             if later is not None:
                 protocol = later.make()
-            return make_datagram(cast("Loop", self), sock, protocol, address, waiter, extra)
+            made = later is not None and sock is not later.given
+            return make_datagram(cast("Loop", self), sock, protocol, address, waiter, extra, made)
         except BaseException:
             if later is not None and sock is not later.given:
                 sock.close()

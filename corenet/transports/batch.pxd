@@ -68,5 +68,6 @@ cdef ssize_t send_from(
     int fd, void *data, size_t size, sockaddr_storage *target, socklen_t length, const Origin *origin
 ) noexcept
 cdef bint switch_on(int fd, int level, int option) noexcept
+cdef bint is_on(int fd, int level, int option) noexcept
 cdef bint is_anywhere(int fd) noexcept
 cdef int transmit(Batch *batch, int fd, int first, int count, size_t *longest) noexcept nogil

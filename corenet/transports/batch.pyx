@@ -1,9 +1,10 @@
 """The buffers of one loop for one batch of datagrams each way, and the calls that move them.
 
 Runs of datagrams of one size to one peer leave as a single message that the kernel cuts up (UDP_SEGMENT, udp(7));
-what the kernel has joined on receipt (UDP_GRO) comes with the size at which it must be cut again. A socket bound to no
-address learns from IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542 section 6.1) to which of the host's addresses a
-datagram came, and sends the answer from there. Whatever a kernel or a device refuses is sent the plain way instead.
+what it has joined on receipt, where a user has set UDP_GRO, comes with the size at which it must be cut again. A socket
+bound to no address learns from IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542 section 6.1) to which of the host's
+addresses a datagram came, and sends the answer from there. Whatever a kernel or a device refuses is sent the plain way
+instead.
 """
 
 cimport cython
@@ -315,6 +316,13 @@ cdef bint switch_on(int fd, int level, int option) noexcept:
     """Set an option to 1; False when the kernel does not have it."""
     cdef int one = 1
     return c.setsockopt(fd, level, option, &one, sizeof(int)) == 0
+
+
+cdef bint is_on(int fd, int level, int option) noexcept:
+    """Tell whether an option is set."""
+    cdef int value = 0
+    cdef socklen_t size = sizeof(int)
+    return c.getsockopt(fd, level, option, &value, &size) == 0 and value != 0
 
 
 cdef bint is_anywhere(int fd) noexcept:

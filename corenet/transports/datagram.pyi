@@ -24,4 +24,5 @@ def make_datagram(
     address: Any = None,
     waiter: asyncio.Future[None] | None = None,
     extra: dict[str, Any] | None = None,
+    made: bool = False,
 ) -> DatagramTransport: ...

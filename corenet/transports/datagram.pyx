@@ -1,10 +1,16 @@
 """Datagram transports that move whole batches: one recvmmsg, one pass, one sendmmsg.
 
 With a native handler a batch is received, answered and sent without the GIL; only what the handler declines reaches
-Python, as one list. The kernel joins datagrams on receipt and cuts them on sending where it can (`corenet.transports.batch`);
-neither protocol nor handler sees anything but single datagrams. Network errors (a refused port, a firewall) belong to single datagrams and go to
-``error_received``; they never close the endpoint. Unix sockets take one datagram at a time, because theirs may be
-longer than a slot of the batch.
+Python, as one list. The kernel cuts runs of datagrams on sending where it can (`corenet.transports.batch`); neither
+protocol nor handler sees anything but single datagrams. Network errors (a refused port, a firewall) belong to single
+datagrams and go to ``error_received``; they never close the endpoint. Unix sockets take one datagram at a time, because
+theirs may be longer than a slot of the batch.
+
+Options of a socket belong to the open file, which others may hold too: by dup, by fork, by the socket that was given to
+us. So no option is set here that changes what they receive. UDP_GRO is such a one, and it cannot be taken back either:
+what the kernel has joined already stays joined in the queue and then comes without its size. It is set by users only
+(`SocketOptions.join_datagrams`), and obeyed where it is set. IP_PKTINFO adds control data alone; it is set on sockets
+that this loop has made, and obeyed on others.
 """
 
 import socket
@@ -45,6 +51,7 @@ from corenet.transports.batch cimport (
     Origin,
     Segment,
     is_anywhere,
+    is_on,
     read_control,
     receive_into,
     send_from,
@@ -521,26 +528,33 @@ cdef class DatagramTransport(Transport):
         return found
 
 
-cdef int prepare(DatagramTransport transport) except -1:
-    """Switch on what the kernel has for this socket: joined datagrams both ways, and where they came to."""
+cdef int prepare(DatagramTransport transport, bint made) except -1:
+    """Use what the kernel has for this socket: runs that it cuts, and where datagrams came to."""
     cdef int fd = transport.fd
+    cdef int level = c.IPPROTO_IP if transport.family == c.AF_INET else c.IPPROTO_IPV6
+    cdef int option = c.IP_PKTINFO if transport.family == c.AF_INET else c.IPV6_RECVPKTINFO
     if transport.sock.type != socket.SOCK_DGRAM or transport.sock.proto not in (0, socket.IPPROTO_UDP):
         return 0
     transport.udp = True
     transport.door.longest = LARGEST_RUN
-    switch_on(fd, c.SOL_UDP, c.UDP_GRO)
     if not transport.door.connected and is_anywhere(fd):
-        if transport.family == c.AF_INET:
-            transport.door.anywhere = switch_on(fd, c.IPPROTO_IP, c.IP_PKTINFO)
-        else:
-            transport.door.anywhere = switch_on(fd, c.IPPROTO_IPV6, c.IPV6_RECVPKTINFO)
+        transport.door.anywhere = switch_on(fd, level, option) if made else is_on(fd, level, option)
     return 0
 
 
 def make_datagram(
-    loop: Engine, sock: object, protocol: object, address: object = None, waiter: object = None, extra: dict | None = None
+    loop: Engine,
+    sock: object,
+    protocol: object,
+    address: object = None,
+    waiter: object = None,
+    extra: dict | None = None,
+    made: bool = False,
 ) -> DatagramTransport:
-    """Return a transport on a non-blocking datagram socket; `address` is where it sends when told nothing else."""
+    """Return a transport on a non-blocking datagram socket; `address` is where it sends when told nothing else.
+
+    `made` tells that the loop has made the socket, so that nobody else can expect anything of its options.
+    """
     cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
     cdef sockaddr_storage peer
     cdef socklen_t length = sizeof(peer)
@@ -555,7 +569,7 @@ def make_datagram(
     transport.door.connected = c.getpeername(fd, <sockaddr *>&peer, &length) == 0 and length > 0
     transport.attach(loop, fd, protocol, extra)
     if transport.family == c.AF_INET or transport.family == c.AF_INET6:
-        prepare(transport)
+        prepare(transport, made)
     transport.lookup_extra("sockname")
     transport.lookup_extra("peername")
     loop.soon(transport._begin, (waiter,), None)

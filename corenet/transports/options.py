@@ -75,7 +75,8 @@ class SocketOptions:
     congestion: str | None = None
     #: DSCP and ECN bits of outgoing packets (IP_TOS, IPV6_TCLASS).
     traffic_class: int | None = None
-    #: Let the kernel join datagrams on receipt (UDP_GRO); the loop switches it on by itself.
+    #: Let the kernel join datagrams on receipt (UDP_GRO), for a peer that sends many. Off by itself: whoever else holds
+    #: the socket, by dup or fork, then receives several as one.
     join_datagrams: bool | None = None
     #: Send runs of equal datagrams as one for the kernel to cut (UDP_SEGMENT); on by itself.
     cut_datagrams: bool | None = None

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 # Numbers of <linux/in.h> and <linux/in6.h> that the socket module does not name in every Python version.
 IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
+IP_PKTINFO = 8
 IP_PMTUDISC_OMIT = 5
 
 
@@ -46,6 +47,15 @@ def prepare_udp_socket(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, limits.SERVER_BUFFER.default)
+
+
+def name_own_address(sock: socket.socket) -> None:
+    """Have a socket bound to no address told where a query came to: the reply leaves from there (RFC 1123 4.1.3.5)."""
+    host = sock.getsockname()[0]
+    if host == "0.0.0.0":
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    elif host == "::":
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
 
 
 class UdpListener(asyncio.DatagramProtocol):
@@ -70,6 +80,7 @@ class UdpListener(asyncio.DatagramProtocol):
     async def start(self, sock: socket.socket) -> None:
         """Serve `sock`, which is bound and non-blocking and now belongs to the listener."""
         prepare_udp_socket(sock)
+        name_own_address(sock)
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
 
     def switch(self, service: Service, fast: FastPath) -> None:

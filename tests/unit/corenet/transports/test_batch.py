@@ -4,6 +4,7 @@ asyncio has none of this, so its loop cannot judge these tests; plain sockets on
 """
 
 import asyncio
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import corenet
+from corenet import SocketOptions
 from corenet.transports.echo import set_echo
 from corenet.transports.peer import PeerAddress
 
@@ -22,6 +24,7 @@ SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_GRO = 104
 SO_NO_CHECK = 11
+IP_PKTINFO = 8
 
 
 @contextmanager
@@ -116,10 +119,11 @@ def test_a_run_to_a_port_nobody_has_costs_its_first_datagram() -> None:
 # --- receiving what was joined ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("joins", [True, False])
 @pytest.mark.parametrize("kind", [Collector, Batches])
-def test_joined_datagrams_reach_the_protocol_one_by_one(kind: type[Collector]) -> None:
+def test_joined_datagrams_reach_the_protocol_one_by_one(kind: type[Collector], joins: bool) -> None:
     async def main() -> None:
-        end = await endpoint(kind)
+        end = await endpoint(kind, options=SocketOptions(join_datagrams=joins))
         with plain_socket() as source:
             source.sendto(b"", address(end))
             source.setsockopt(SOL_UDP, UDP_SEGMENT, 9)
@@ -141,7 +145,7 @@ def test_protocol_that_closes_gets_no_more_of_a_joined_message() -> None:
             self.transport.close()
 
     async def main() -> None:
-        end = await endpoint(Closing)
+        end = await endpoint(Closing, options=SocketOptions(join_datagrams=True))
         with plain_socket() as source:
             source.setsockopt(SOL_UDP, UDP_SEGMENT, 2)
             source.sendto(b"aabbcc", address(end))
@@ -151,11 +155,12 @@ def test_protocol_that_closes_gets_no_more_of_a_joined_message() -> None:
     corenet.run(main())
 
 
-def test_native_handler_sees_single_datagrams() -> None:
+@pytest.mark.parametrize("joins", [True, False])
+def test_native_handler_sees_single_datagrams(joins: bool) -> None:
     """More replies than a batch holds, some datagrams dropped, some left to Python."""
 
     async def main() -> None:
-        end = await endpoint(Batches)
+        end = await endpoint(Batches, options=SocketOptions(join_datagrams=joins))
         set_echo(end.transport)
         with plain_socket() as cutter:
             cutter.setsockopt(SOL_UDP, UDP_SEGMENT, 4)
@@ -172,6 +177,100 @@ def test_native_handler_sees_single_datagrams() -> None:
         await close(end)
 
     corenet.run(main())
+
+
+# --- others that hold the socket --------------------------------------------------------------------------------------
+
+
+def singles(sock: socket.socket, number: int) -> list[bytes]:
+    """What `number` calls receive that know nothing of joined datagrams."""
+    sock.settimeout(5)
+    return [sock.recv(65536) for _ in range(number)]
+
+
+def cut_by_the_kernel(target: Any) -> None:
+    """Three datagrams that leave as one and stay joined on the way to a socket that wants them so."""
+    with plain_socket() as source:
+        source.setsockopt(SOL_UDP, UDP_SEGMENT, 5)
+        source.sendto(b"first" + b"2nd-2" + b"three", target)
+
+
+THREE = [b"first", b"2nd-2", b"three"]
+
+
+def in_a_child(sock: socket.socket) -> list[bytes]:
+    """What a forked process receives on its copy of the socket."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(into, b"|".join(singles(sock, 3)))
+        finally:
+            os._exit(0)
+    os.close(into)
+    os.waitpid(pid, 0)
+    with open(out, "rb") as pipe:
+        return pipe.read().split(b"|")
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("when", ["open", "closed"])
+@pytest.mark.parametrize("holder", ["dup", "child"])
+def test_whoever_else_holds_the_socket_gets_single_datagrams(given: bool, when: str, holder: str) -> None:
+    async def main() -> None:
+        if given:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            sock.bind(("127.0.0.1", 0))
+            end = await endpoint(local_addr=None, sock=sock)
+        else:
+            end = await endpoint()
+        target = address(end)
+        # So that what follows is for the other holder.
+        end.transport.pause_reading()
+        with end.transport.get_extra_info("socket").dup() as other:
+            if when == "closed":
+                await close(end)
+            cut_by_the_kernel(target)
+            assert (singles(other, 3) if holder == "dup" else in_a_child(other)) == THREE
+        if when == "open":
+            await close(end)
+
+    corenet.run(main())
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_options_of_a_given_socket_stay_as_they_are(family: int) -> None:
+    """Also at the wildcard address, where a socket of our own is told which address was asked."""
+    options = [
+        (SOL_UDP, UDP_GRO), (SOL_UDP, UDP_SEGMENT), (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+        (socket.IPPROTO_IP, IP_PKTINFO) if family == socket.AF_INET else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+    ]
+
+    def shown(sock: Any) -> list[int]:
+        return [sock.getsockopt(*option) for option in options]
+
+    async def main() -> None:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.bind(("" if family == socket.AF_INET else "::", 0))
+        before = shown(sock)
+        end = await endpoint(local_addr=None, sock=sock)
+        assert shown(sock) == before == [0, 0, 0, 0]
+        await answered_by(end, "127.0.0.1" if family == socket.AF_INET else "::1")
+        with sock.dup() as other:
+            await close(end)
+            assert shown(other) == before
+
+    corenet.run(main())
+
+
+async def answered_by(end: Collector, host: str) -> None:
+    with plain_socket(host) as asker:
+        asker.sendto(b"question", (host, address(end)[1]))
+        await end.until(lambda: bool(end.received))
+        end.transport.sendto(b"answer", end.received[0][1])
+        assert asker.recv(100) == b"answer"
+        # Where it came to is not asked for, and so not known.
+        assert end.received == [(b"question", asker.getsockname())]
 
 
 # --- the address that was asked ---------------------------------------------------------------------------------------
@@ -227,6 +326,7 @@ def test_socket_of_both_families(asked: str) -> None:
     async def main() -> None:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         sock.bind(("::", 0))
         end = await endpoint(Answers, local_addr=None, sock=sock)
         assert await answered_from(end, asked) == b"sendto"

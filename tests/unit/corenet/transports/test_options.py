@@ -176,14 +176,14 @@ def test_unix_sockets(tmp_path: Path) -> None:
 
 def test_datagrams() -> None:
     async def main() -> None:
-        options = SocketOptions(receive_buffer=9000, traffic_class=8, join_datagrams=False, cut_datagrams=False)
+        options = SocketOptions(receive_buffer=9000, traffic_class=8, join_datagrams=True, cut_datagrams=False)
         one = await endpoint(options=options)
-        expected = {"receive_buffer": 18_000, "traffic_class": 8, "join_datagrams": False, "cut_datagrams": False}
+        expected = {"receive_buffer": 18_000, "traffic_class": 8, "join_datagrams": True, "cut_datagrams": False}
         assert differs(one.transport.get_extra_info("socket_options"), expected) == {}
         two = await endpoint(options=SocketOptions(reuse_port=True))
         three = await endpoint(local_addr=address(two), options=SocketOptions(reuse_port=True))
         read = three.transport.get_extra_info("socket_options")
-        assert (read.reuse_port, read.join_datagrams, read.cut_datagrams) == (True, True, True)
+        assert (read.reuse_port, read.join_datagrams, read.cut_datagrams) == (True, False, True)
         with pytest.raises(ValueError, match="nodelay does not apply to a datagram socket"):
             await endpoint(options=SocketOptions(nodelay=True))
         await close(one, two, three)
