@@ -106,6 +106,7 @@ cdef class Budget:
     cdef public object deadline
     cdef public object failure
     cdef public object packets
+    cdef public object shortage
     cdef public object verifications
 
 

@@ -78,6 +78,11 @@ class FailureKind(IntEnum):
     """Nobody waits for it any more."""
     INTERNAL = 14
     """A fault of this program."""
+    LOCAL = 15
+    """This host could not send: no descriptor, buffer, memory or port was left, or a limit of ours was reached. Nothing
+    was sent, so it says nothing about any server."""
+    NO_ROUTE = 16
+    """No way leads from this host to the address: no route, no address of that family, or its firewall forbids it."""
 
 
 class Failure:
@@ -385,15 +390,18 @@ class Budget:
     """What one client query may still spend, sub-queries included. It only ever shrinks (CVE-2026-50045 is a reset).
 
     `deadline` is in seconds of the monotonic clock; `failure` is set once and for all when something ran out.
+    `shortage` is the first local error met on the way that left servers unasked: whatever fails afterwards may fail
+    because of it, and is remembered for a moment only.
     """
 
-    __slots__ = ("deadline", "failure", "packets", "verifications")
+    __slots__ = ("deadline", "failure", "packets", "shortage", "verifications")
 
     def __init__(self, packets: int, deadline: float, verifications: int = limits.BUDGET_VERIFICATIONS.default) -> None:
         self.packets = packets
         self.verifications = verifications
         self.deadline = deadline
         self.failure: Failure | None = None
+        self.shortage: Failure | None = None
 
     def take_packet(self) -> bool:
         """Count one upstream packet; False when there are none left."""

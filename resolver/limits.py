@@ -240,6 +240,9 @@ TRIES_PER_SERVER = Limit(
     "packets",
     "sent to one address for one question; later ones without EDNS, if never heard",
 )
+SHORTAGE_PAUSE = Limit(
+    50, 0, 1000, "milliseconds", "before the next try when this host had no descriptor or buffer left for a query"
+)
 TRIES_PER_CUT = Limit(
     24,
     4,
@@ -519,6 +522,9 @@ CACHE_MAX_TTL = Limit(86400, 1, 604800, "seconds", "RFC 8767 4: longer promises 
 CACHE_MAX_NEGATIVE_TTL = Limit(3600, 0, 86400, "seconds", "RFC 2308 5: one to three hours work well")
 CACHE_BOGUS_TTL = Limit(60, 1, 300, "seconds", "RFC 9520 3.2: failed validation is remembered, at most five minutes")
 CACHE_FAILURE_TTL = Limit(5, 1, 300, "seconds", "RFC 9520 3.2: a failed resolution is remembered, at most five minutes")
+SHORTAGE_TTL = Limit(
+    1, 1, 5, "seconds", "failures that a shortage on this host may have caused: it can be over with the next query"
+)
 CACHE_FAILURE_MAX_TTL = Limit(
     300, 1, 300, "seconds", "RFC 9520 3.2: repeated failures are remembered ever longer, up to this"
 )

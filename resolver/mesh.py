@@ -474,6 +474,8 @@ class Mesh:
             self._counts["failures"] += 1
         for parent in job.parents:
             parent.child = None
+            if job.task.budget.shortage is not None and parent.task.budget.shortage is None:
+                parent.task.budget.shortage = job.task.budget.shortage
             if failure is None:
                 self._ready.append((parent, outcome))
             elif failure.kind in WORN_OUT and job.task.budget is not parent.task.budget:

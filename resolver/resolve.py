@@ -27,6 +27,7 @@ __all__ = ["find_outcome", "find_stale", "load_validator", "resolve"]
 
 ALIASES = limits.MAX_ALIASES.default
 ALIAS_PROBES = limits.ALIAS_PROBES.default
+SHORTAGE_TTL = limits.SHORTAGE_TTL.default
 # Under this reserved type (RFC 6895 section 3.1) the proof of an expanded wildcard is kept beside the set.
 WILDCARD_PROOF = 65535
 # Where the label count of the first packed RRSIG stands: length, type covered, algorithm (RFC 4034 section 3.1).
@@ -519,7 +520,13 @@ def _failed(task: Task, context: Context, failure: Failure, name: bytes | None =
     if task.trace is not None:
         task.note("failure", failure.text, qname=question.qname, qtype=question.qtype, facts={"failure": failure})
     # Who renews an answer early has time to spare: while it lasts, nobody shall suffer from the attempt.
-    if kind not in PASSING and task.purpose is not Purpose.PREFETCH and (
+    if task.budget.shortage is not None:
+        # It may be over at the next query, so it is remembered just so long that a busy question is not a storm.
+        if kind not in PASSING and task.purpose is Purpose.CLIENT:
+            rrsets = context.store.rrsets
+            rrsets.put_failure(question.qname, question.qtype, ede=failure.ede, text=failure.text, ttl=SHORTAGE_TTL,
+                               now=context.now, count=rrsets.failures(question.qname, question.qtype, context.now))
+    elif kind not in PASSING and task.purpose is not Purpose.PREFETCH and (
         kind not in INHERITED or task.purpose is Purpose.CLIENT
     ):
         _remember_failure(question.qname, question.qtype, failure, context)

@@ -252,6 +252,14 @@ def _unreached(story: Story, ede: int) -> Advice:
         return Advice(why, ZONE, _last_zone(story), "Break the loop: one of the aliases has to lead to data.")
     if ede in (c.EDE_BLOCKED, c.EDE_CENSORED, c.EDE_FILTERED, c.EDE_PROHIBITED, c.EDE_NOT_SUPPORTED, c.EDE_NOT_READY):
         return Advice(why, RESOLVER, None, "The configuration of this resolver says so, or it is overloaded.")
+    if failure.kind is FailureKind.LOCAL:
+        return Advice(
+            why,
+            RESOLVER,
+            None,
+            "This host ran short of something that a query needs: raise the limit of open files (LimitNOFILE in "
+            "systemd), or give it more memory, and ask again.",
+        )
     if failure.kind is FailureKind.BUDGET:
         return Advice(
             why,
@@ -284,7 +292,7 @@ def _unreached(story: Story, ede: int) -> Advice:
         )
         return Advice(why, NETWORK, zone, what + ", or have everything asked of a resolver that this network has: a "
                       "[[forward]] table with its addresses.")
-    if results <= {"timeout", "network", "deadline", "no reply"}:
+    if results <= {"timeout", "network", "no_route", "deadline", "no reply"}:
         return Advice(
             why,
             NETWORK,

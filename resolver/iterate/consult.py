@@ -11,7 +11,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resolver import limits
-from resolver.effects import Ask, Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Server, Steps, Task
+from resolver.effects import (
+    Ask,
+    Context,
+    Failure,
+    FailureKind,
+    Need,
+    Outcome,
+    Pause,
+    Purpose,
+    Question,
+    Server,
+    Steps,
+    Task,
+)
 from resolver.iterate.choose import choose, patience, reason, survey
 from resolver.iterate.classify import Kind, classify
 from resolver.iterate.cut import Atlas, Cut
@@ -35,6 +48,7 @@ FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST.default / 1000
 STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM.default / 1000
 SHORTEST = limits.SERVER_TIMEOUT_MINIMUM.default / 1000
 SHARE = limits.SERVER_SHARE.default / 100
+SHORTAGE_PAUSE = limits.SHORTAGE_PAUSE.default / 1000
 CROSSED_OFF = 1 << 20
 # UDP, then with another cookie or none, then without EDNS, then without case or over TCP, then both: more changes of
 # manner make no sense.
@@ -66,6 +80,8 @@ def consult(
     last: Failure | None = None
     spare: Scrubbed | None = None
     packets = 0
+    no_route: Failure | None = None
+    budget = task.budget
     while packets < TRIES_PER_CUT:
         server = choose(cut, context, tries, search.avoid)
         if server is None:
@@ -83,8 +99,15 @@ def consult(
         if isinstance(result, Failure):
             if result.kind in ENDING:
                 return result
-            last = result
-            tries[key] = tries.get(key, 0) + 1 if result.kind is FailureKind.TIMEOUT else CROSSED_OFF
+            if result.kind is FailureKind.NO_ROUTE:
+                no_route = result
+            else:
+                last = result
+            again = result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.LOCAL
+            tries[key] = tries.get(key, 0) + 1 if again else CROSSED_OFF
+            if result.kind is FailureKind.LOCAL:
+                # Buffers and descriptors come back in milliseconds; the next server asked at once would lack them too.
+                yield Pause(SHORTAGE_PAUSE)
             continue
         view: MessageView = result.view
         if not question_matches(view, qname, qtype):
@@ -118,6 +141,11 @@ def consult(
         tries[key] = CROSSED_OFF
     if spare is not None:
         return spare
+    if last is None and no_route is not None and budget.shortage is None:
+        budget.shortage = no_route
+    if budget.shortage is not None:
+        # Some server was not asked, or its address not found, for want of something of ours.
+        return budget.shortage
     if last is None:
         return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
                        f"no server of {names.to_text(zone)} has a usable address")
@@ -194,7 +222,13 @@ def _converse(
                 tcp, case = True, False
                 table.note_tcp_only(key, context.monotonic)
                 continue
-            if result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
+            if result.kind is FailureKind.LOCAL:
+                # Nothing was sent, so nothing is learned about the server.
+                if budget.shortage is None:
+                    budget.shortage = result
+            elif result.kind is FailureKind.NO_ROUTE:
+                atlas.note_unreachable(server.address, context.monotonic)
+            elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
                 table.note_timeout(key, context.monotonic, expected)
                 if result.kind is FailureKind.NETWORK and not tcp:
                     atlas.note_unreachable(server.address, context.monotonic)

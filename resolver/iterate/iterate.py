@@ -24,7 +24,9 @@ __all__ = ["iterate"]
 REFERRALS = limits.MAX_REFERRALS.default
 EMPTY_TTL = limits.EMPTY_REPLY_TTL.default
 # Nothing that another zone's servers could say would help against these.
-FINAL = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED})
+FINAL = frozenset({
+    FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.LOCAL, FailureKind.NO_ROUTE,
+})
 
 
 def iterate(

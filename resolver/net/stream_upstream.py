@@ -6,7 +6,6 @@ server closed while it was idle is a race, not a failure: what was sent on it is
 """
 
 import asyncio
-import errno
 import logging
 import os
 import time
@@ -19,6 +18,7 @@ from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.complaint import Complaint
+from resolver.net.local_errors import kind_of_error
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
 from resolver.net.udp_upstream import EDES
 from resolver.wire import consts as c
@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 65_535
 
-# Errors that tell of this machine and not of the server.
-OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN})
 
 
 class StreamAsk:
@@ -163,7 +161,7 @@ class _Connection(asyncio.Protocol):
             self.task.cancel()
         self.owner.drop(self)
 
-    def abandon(self, text: str) -> None:
+    def abandon(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:
         """The connection is gone: send what it carried once more, or fail it."""
         self.closing = True
         self.owner.drop(self)
@@ -176,7 +174,7 @@ class _Connection(asyncio.Protocol):
                 entry.retried = True
                 self.owner.place(entry)
             else:
-                entry.fail(FailureKind.NETWORK, text)
+                entry.fail(kind, text)
 
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------
 
@@ -396,9 +394,10 @@ class StreamUpstream:
         except OSError as error:
             self.network_errors += 1
             reason = os.strerror(error.errno).lower() if error.errno else str(error)
-            if error.errno in OURS:
+            kind = kind_of_error(error.errno)
+            if kind is not FailureKind.NETWORK:
                 self._complaint.say("cannot open a connection to %s port %d: %s", address, port, reason)
-            connection.abandon(f"cannot connect over TCP: {reason}")
+            connection.abandon(f"cannot connect over TCP: {reason}", kind)
             if self.after_batch is not None:
                 self.after_batch()
         finally:
@@ -423,6 +422,6 @@ class StreamUpstream:
 
     def _refused(self, entry: StreamAsk, text: str) -> None:
         entry.timer = None
-        entry.fail(FailureKind.NETWORK, text)
+        entry.fail(FailureKind.LOCAL, text)
         if self.after_batch is not None:
             self.after_batch()

@@ -13,7 +13,7 @@ import logging
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport (EACCES, EAGAIN, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOBUFS,
-                         ENOPROTOOPT, EPROTO, errno)
+                         ENOMEM, ENOPROTOOPT, EPROTO, errno)
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
@@ -34,6 +34,7 @@ from resolver.net.match cimport MATCH_REPLY, MATCH_WRONG_CASE, encode_query, jud
 from resolver.net.peers cimport PeerAddress, parse_peer
 
 from resolver.net.complaint import Complaint
+from resolver.net.local_errors import kind_of_error
 from resolver.net.match import truncated_stub
 from resolver.net.peers import open_socket
 
@@ -47,6 +48,8 @@ EDES = {
     FailureKind.NETWORK: c.EDE_NETWORK_ERROR,
     FailureKind.MALFORMED: c.EDE_INVALID_DATA,
     FailureKind.MISMATCH: c.EDE_INVALID_DATA,
+    FailureKind.LOCAL: c.EDE_NETWORK_ERROR,
+    FailureKind.NO_ROUTE: c.EDE_NETWORK_ERROR,
 }
 
 cdef enum:
@@ -84,10 +87,10 @@ cdef class UdpAsk:
             self.owner.release(self)
         self.on_reply = None
 
-    def _fail_soon(self, text):
+    def _fail_soon(self, kind, text):
         self.soon = None
         if self.on_reply is not None:
-            self.owner.deliver(self, Failure(FailureKind.NETWORK, c.EDE_NETWORK_ERROR, text))
+            self.owner.deliver(self, Failure(kind, EDES[kind], text))
             if self.owner.after_batch is not None:
                 self.owner.after_batch()
 
@@ -182,16 +185,16 @@ cdef class UdpUpstream:
         entry.ask = ask
         entry.on_reply = on_reply
         if self.closed:
-            return self._refuse(entry, "the upstream is closed")
+            return self._refuse(entry, FailureKind.LOCAL, "the upstream is closed")
         try:
             entry.peer = self.peer_of(server.address, server.port)
             port = self.choose_port(entry.peer)
         except ValueError as error:
-            return self._refuse(entry, str(error))
+            return self._refuse(entry, FailureKind.NETWORK, str(error))
         except OSError as error:
-            return self._refuse(entry, f"no outgoing port: {error.strerror or error}")
+            return self._refuse(entry, kind_of_error(error.errno), f"no outgoing port: {error.strerror or error}")
         if port is None:
-            return self._refuse(entry, "all outgoing ports are full")
+            return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are full")
         identity = self.entropy.take16()
         while identity in port.pending:
             identity = self.entropy.take16()
@@ -222,10 +225,10 @@ cdef class UdpUpstream:
             raise
         return entry
 
-    def _refuse(self, UdpAsk entry, str text):
+    def _refuse(self, UdpAsk entry, kind, str text):
         entry.done = True
         self.network_errors += 1
-        entry.soon = self.loop.call_soon(entry._fail_soon, text)
+        entry.soon = self.loop.call_soon(entry._fail_soon, kind, text)
         return entry
 
     def _flush(self):
@@ -241,7 +244,7 @@ cdef class UdpUpstream:
                 self.transmit(ask)
 
     cdef int transmit(self, UdpAsk ask) except -1:
-        """Hand the packet to the kernel. A full buffer counts as a lost packet: the timeout answers for it."""
+        """Hand the packet to the kernel. A full buffer is a shortage of this host's, which the asker is told of."""
         cdef OutgoingPort port = ask.port
         cdef ssize_t rc
         cdef int _attempt, code = 0
@@ -258,13 +261,13 @@ cdef class UdpUpstream:
                 self.sent += 1
                 return 0
             code = errno
-            if code == EAGAIN or code == ENOBUFS:
-                return 0
+            if code == EAGAIN or code == ENOBUFS or code == ENOMEM:
+                break
             # With IP_RECVERR a call may report the fate of an earlier packet; that one is dealt with apart.
             if code != EINTR:
                 self.loop.call_soon(self._errors_soon, port)
         self.release(ask)
-        self._refuse(ask, f"cannot send: {errno_module.errorcode.get(code, code)}")
+        self._refuse(ask, kind_of_error(code), f"cannot send: {errno_module.errorcode.get(code, code)}")
         return 0
 
     def _errors_soon(self, OutgoingPort port):

@@ -37,6 +37,8 @@ class Link:
     dead_tcp: bool = False
     unreachable: bool = False
     """There is no route: the query fails at once."""
+    local: FailureKind | None = None
+    """The query cannot be sent from here, for this reason."""
 
 
 @dataclass(slots=True)
@@ -129,6 +131,10 @@ class FakeNet:
         link = self.links.get(address, Link())
         host = self.hosts.get(address)
         travel = link.delay + link.jitter * self._random.random()
+        if link.local is not None:
+            local = Failure(link.local, c.EDE_NETWORK_ERROR, "cannot send from here")
+            self._at(0.0, lambda: None if pending.over else self._finish(pending, local))
+            return pending
         if link.unreachable:
             failure = Failure(FailureKind.NETWORK, c.EDE_NETWORK_ERROR, "network is unreachable")
             self._at(0.0, lambda: None if pending.over else self._finish(pending, failure))

@@ -221,3 +221,82 @@ def test_too_many_queries_of_one_client_are_told_so() -> None:
         parts.ask(query(identity=identity, edns_payload=1232))
     assert parts.sink.last.rcode == c.SERVFAIL
     assert any(code == c.OPTION_EDE for code, _ in parts.sink.last.edns.options)
+
+
+# --- errors of this host ------------------------------------------------------------------------------------------
+
+
+def cut_off(m: Minet, kind: FailureKind | None, *hosts: str) -> None:
+    """From now on nothing can be sent to `hosts` (all by default), for a reason of this host."""
+    for address in hosts or ("198.41.0.4", "192.5.6.30", *SERVERS):
+        m.net.links[address] = Link(local=kind)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.LOCAL, FailureKind.NO_ROUTE])
+@pytest.mark.parametrize("hosts", [(), SERVERS], ids=["everywhere", "servers"])
+def test_an_error_of_this_host_is_not_booked_as_the_servers(kind: FailureKind, hosts: tuple[str, ...]) -> None:
+    m = build()
+    assert m.ask("www.example.com.").rcode == c.NOERROR
+    before = {address: repr(m.store.servers.get((address, 53))) for address in SERVERS}
+    cut_off(m, kind, *hosts)
+    for number in range(40):
+        outcome = m.ask(f"x{number}.example.com.")
+        assert outcome.rcode == c.SERVFAIL
+        assert outcome.failure.kind is kind
+    assert {address: repr(m.store.servers.get((address, 53))) for address in SERVERS} == before
+    cut_off(m, None)
+    m.net.sleep(m.mesh, limits.SHORTAGE_TTL.default)
+    assert m.ask("x0.example.com.").rcode == c.NXDOMAIN
+    assert m.ask("x39.example.com.").rcode == c.NXDOMAIN
+    assert m.net.asked()[-1].address in SERVERS
+
+
+@pytest.mark.parametrize("kind", [FailureKind.LOCAL, FailureKind.NO_ROUTE])
+def test_a_failure_for_want_of_something_here_is_forgotten_when_it_is_back(kind: FailureKind) -> None:
+    # However often it was met, below whatever question: also where a name server's address was looked for.
+    elsewhere = STANDARD["192.5.6.30"][0][1].replace("example 7200 IN NS ns1.example\nexample 7200 IN NS ns2.example",
+                                                     "example 7200 IN NS ns.example.net.")
+    net = STANDARD["192.5.6.31"][0][1] + "example 60 IN NS ns.example\nns.example 60 IN A 192.0.2.77\n"
+    zone = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 192.0.2.1\n"
+    m = build(standard(a192_5_6_30=[("com.", elsewhere)], a192_5_6_31=[("net.", net)],
+                       a192_0_2_77=[("example.net.", zone)]))
+    cut_off(m, kind, "192.0.2.77")
+    for _ in range(8):
+        assert m.ask("www.example.com.").rcode == c.SERVFAIL
+        m.net.sleep(m.mesh, limits.SHORTAGE_TTL.default)
+    cut_off(m, None, "192.0.2.77")
+    assert m.ask("www.example.com.").rcode == c.NOERROR
+
+
+def test_a_shortage_of_a_moment_costs_no_answer() -> None:
+    m = build()
+    cut_off(m, FailureKind.LOCAL)
+    _, found = m.start("www.example.com.")
+    m.net.run(m.mesh, seconds=0.06)
+    cut_off(m, None)
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert found[0].rcode == c.NOERROR
+
+
+def test_what_joins_a_question_that_met_a_shortage_is_not_remembered_either() -> None:
+    m = build()
+    cut_off(m, FailureKind.LOCAL)
+    results = [m.start(name)[1] for name in ("a.example.com.", "b.example.com.", "c.sub.example.com.")]
+    m.net.run(m.mesh, until=lambda: all(results))
+    assert all(found[0].rcode == c.SERVFAIL for found in results)
+    cut_off(m, None)
+    m.net.sleep(m.mesh, limits.SHORTAGE_TTL.default)
+    for name in ("a.example.com.", "b.example.com.", "c.sub.example.com."):
+        assert m.ask(name).rcode == c.NXDOMAIN
+
+
+def test_a_host_without_a_family_remembers_dead_zones_as_others_do() -> None:
+    # A rule of the firewall may stand for years: what the other servers said (nothing) is remembered (RFC 9520).
+    m = build()
+    m.net.links["192.0.2.1"] = Link(local=FailureKind.NO_ROUTE)
+    m.net.hosts["192.0.2.2"] = lambda packet, tcp: None
+    assert m.ask("www.example.com.").failure.kind is FailureKind.UNREACHABLE
+    asked = len(m.net.log)
+    m.net.sleep(m.mesh, limits.SHORTAGE_TTL.default + 1)
+    assert m.ask("www.example.com.").failure.kind is FailureKind.CACHED
+    assert len(m.net.log) == asked

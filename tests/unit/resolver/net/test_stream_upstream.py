@@ -264,7 +264,7 @@ def test_no_descriptors_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
             upstream.start(ask_for(53), got)
             failure = (await got.wait(n + 1))[n]
             assert isinstance(failure, Failure)
-            assert failure.kind is FailureKind.NETWORK
+            assert failure.kind is FailureKind.LOCAL
             assert "too many open files" in failure.text
         upstream.close()
 

@@ -315,7 +315,7 @@ def test_no_descriptors_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
         [failure] = await failed.wait()
         monkeypatch.setattr(socket, "socket", real)
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.NETWORK
+        assert failure.kind is FailureKind.LOCAL
         assert "Too many open files" in failure.text
         # One port is open: it carries everything.
         assert all(isinstance(x, Reply) for x in await got.wait(51))
