@@ -9,6 +9,7 @@
 #   make soak         resolverd at full load with faulty name servers for SOAK_SECONDS (default 1,800)
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
 #   make differential 10,000 questions to our daemon, Unbound and Knot Resolver  [NAMES=10000] [SEED=1]
+#   make worlds       the resolver in simulated worlds made from seeds [WORLDS=100000] [START=0]
 #   make suites       test suites of aiohttp, anyio, uvicorn, asyncpg and websockets on both loops
 #                     [SUITES="anyio ..."] [FULL=1]
 #   make stress       the loop under stress at full size (a million connections; some three minutes)
@@ -32,7 +33,7 @@ FUZZ_RUNS ?= 1000000
 SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites \
+.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites worlds \
 	stress valgrind wheel annotate docs clean help build
 .DEFAULT_GOAL := help
 
@@ -102,6 +103,9 @@ scenarios: build
 
 differential: build
 	$(BIN)/python tests/conformance/differential.py $(if $(NAMES),--names $(NAMES)) $(if $(SEED),--seed $(SEED))
+
+worlds: build
+	$(BIN)/python tests/simulation/dns/run.py --worlds $(or $(WORLDS),100000) --start $(or $(START),0)
 
 suites: build
 	$(BIN)/python tests/conformance/suites/run.py $(SUITES) $(if $(FULL),--full)

@@ -1,0 +1,395 @@
+"""Name servers that lie: each reply of theirs may be changed by tricks, chosen by the seed.
+
+A liar has everything that its world publishes, old signatures included, and the keys of the dishonest zone alone. So no
+trick can make a signature of a zone that is not the attacker's: whatever a trick does, validated data must stay true.
+Which trick is played depends on the seed, the server, the question and how often it was asked, not on what happened
+before: leaving one query or one lie out of a run does not change the others, which is what shrinking needs.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from simulation.dns.world import EVIL, MALLORY, Site, World
+
+from resolver.playground.authority import Authority
+from resolver.playground.signing import Draft, Plan, bitmap, rrsig_rdata
+from resolver.playground.zones import Zone
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import Builder
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+__all__ = ["Liar", "Lies"]
+
+DAY = 86400
+MOST_SIGNATURES = 60
+MOST_PROOFS = 40
+FORGED = b"\x06\x06\x06\x06"
+LIMIT = 65535
+
+
+@dataclass
+class Said:
+    """A reply that is being changed. `question` False leaves the question section out."""
+
+    qname: bytes
+    qtype: int
+    rcode: int
+    aa: bool
+    answer: list[RRset]
+    authority: list[RRset]
+    additional: list[RRset]
+    tc: bool = False
+    question: bool = True
+    lower: bool = False
+    silent: bool = False
+
+
+class Lies:
+    """What all liars of one run share: the world, and which lies are left out."""
+
+    def __init__(self, world: World, *, share: float, without: frozenset[str] = frozenset()) -> None:
+        self.world = world
+        self.share = share
+        self.without = without
+        self.told: dict[str, str] = {}
+        """Each lie by its identity, with the names of its tricks, in the order in which they were told."""
+        self.expired: dict[bytes, Zone] = {}
+
+    def expired_zone(self, site: Site) -> Zone:
+        """The zone as it was signed two weeks ago."""
+        if site.origin not in self.expired:
+            zone = Zone(site.origin, [rrset.without_sigs() for rrset in site.zone
+                                      if rrset.rtype not in (c.NSEC, c.NSEC3, c.NSEC3PARAM, c.DNSKEY)])
+            plan = Plan(nsec3=site.chain, begins=-14 * DAY, ends=-2 * DAY)
+            Draft(zone, plan, self.world.now, lambda _origin: site.keys).complete()
+            self.expired[site.origin] = zone
+        return self.expired[site.origin]
+
+
+@dataclass
+class Liar:
+    """One server address. Bytes in, bytes out, as a host of the network."""
+
+    lies: Lies
+    address: str
+    sites: list[Site]
+    honest: Authority
+    asked: dict[tuple[bytes, int, bool], int] = field(default_factory=dict)
+
+    def __call__(self, packet: bytes, tcp: bool) -> bytes | None:
+        reply = self.honest.answer(packet, tcp=tcp)
+        query = MessageView.parse(packet)
+        if reply is None or query.qname is None:
+            return reply
+        key = (names.lower(query.qname), query.qtype, tcp)
+        count = self.asked[key] = self.asked.get(key, 0) + 1
+        name = f"{self.address} {names.to_text(key[0])} {c.type_to_text(key[1])} {'tcp' if tcp else 'udp'} {count}"
+        rng = random.Random(f"{self.lies.world.seed} {name}")
+        if rng.random() >= self.lies.share or name in self.lies.without:
+            return reply
+        view = MessageView.parse(reply)
+        said = Said(query.qname, query.qtype, view.rcode, view.aa, view.answer, view.authority, view.additional)
+        chosen = rng.choices(TRICKS, k=rng.choice((1, 1, 1, 2, 3)))
+        for trick in chosen:
+            trick(said, self, rng)
+        self.lies.told[name] = "+".join(trick.__name__.strip("_") for trick in chosen)
+        return None if said.silent else _packet(query, said, tcp=tcp)
+
+
+def _packet(query: MessageView, said: Said, *, tcp: bool) -> bytes:
+    flags = c.QR | query.flags & (c.RD | c.CD) | said.rcode & 15 | (c.AA if said.aa else 0)
+    qname = (names.lower(said.qname) if said.lower else said.qname) if said.question else None
+    for tries in range(2):
+        builder = Builder(LIMIT if tcp else min(LIMIT, query.edns.payload if query.edns else 512), reserve_opt=11)
+        builder.start(query.id, flags, qname, query.qtype, query.qclass)
+        if said.tc or tries:
+            builder.truncate()
+            break
+        parts = ((c.ANSWER, said.answer), (c.AUTHORITY, said.authority), (c.ADDITIONAL, said.additional))
+        if all(builder.add(section, rrset, sigs=True) for section, rrsets in parts for rrset in rrsets):
+            break
+    if query.edns is not None:
+        builder.opt(1232, do=query.edns.do)
+    return builder.finish()
+
+
+# --- material -----------------------------------------------------------------------------------------------------
+
+
+def _any_name(liar: Liar, rng: random.Random) -> bytes:
+    """An owner anywhere in the world, its apexes preferred."""
+    world = liar.lies.world
+    site = rng.choice(list(world.sites.values()))
+    return site.origin if rng.random() < 0.4 else rng.choice(list(site.zone.nodes))
+
+
+def _aliases(liar: Liar) -> list[RRset]:
+    """All genuine aliases of the zones served here."""
+    return [node[c.CNAME] for site in liar.sites for node in site.zone.nodes.values() if c.CNAME in node]
+
+
+def _signatures(rrset: RRset, liar: Liar, rng: random.Random, *, signer: bytes | None = None) -> list[bytes]:
+    """A signature that looks right: by Mallory's key, under any signer's name."""
+    world = liar.lies.world
+    key = world.sites[MALLORY].keys[0]
+    signer = signer if signer is not None else rng.choice((MALLORY, rrset.name, names.parent(rrset.name) if
+                                                           len(rrset.name) > 1 else names.ROOT, _any_name(liar, rng)))
+    try:
+        return [rrsig_rdata(rrset, key, world.now - DAY, world.now + DAY, signer=names.lower(signer))]
+    except ValueError:
+        return []
+
+
+def _forged(owner: bytes, qtype: int, liar: Liar, rng: random.Random) -> RRset:
+    """Data that no zone has."""
+    if qtype in (c.CNAME, c.DNAME, c.NS):
+        rdata = names.prepend(b"a", EVIL)
+    elif qtype == c.SOA:
+        rdata = EVIL + EVIL + bytes(20)
+    elif qtype == c.AAAA:
+        rdata = bytes(16)
+    elif qtype == c.MX:
+        rdata = b"\0\1" + EVIL
+    elif qtype == c.DS:
+        rdata = b"\x12\x34\x0d\2" + bytes(32)
+    elif qtype == c.DNSKEY:
+        rdata = liar.lies.world.sites[MALLORY].keys[0].rdata
+    elif qtype in (c.TXT, c.TLSA):
+        rdata = b"\4evil"
+    else:
+        rdata = FORGED
+    rrset = RRset(owner, qtype, rng.choice((0, 60, DAY, 2**31 - 1)), [rdata])
+    return rrset.with_sigs(_signatures(rrset, liar, rng)) if rng.random() < 0.6 else rrset
+
+
+def _genuine_denials(liar: Liar, rng: random.Random) -> list[RRset]:
+    """NSEC and NSEC3 records of this server's zones, their children and parents; genuine signatures and all."""
+    world = liar.lies.world
+    sites = [*liar.sites, *(site for site in world.sites.values() if site.parent in liar.sites)]
+    sites += [site.parent for site in liar.sites if site.parent is not None]
+    found = []
+    for site in sites:
+        found += [node[c.NSEC] for node in site.zone.nodes.values() if c.NSEC in node]
+        found += list(site.zone.nsec3.values())
+    return rng.sample(found, min(len(found), rng.randint(1, 6)))
+
+
+# --- tricks -------------------------------------------------------------------------------------------------------
+
+
+def _strip_signatures(said: Said, liar: Liar, rng: random.Random) -> None:
+    said.answer = [rrset.without_sigs() for rrset in said.answer]
+    if rng.random() < 0.5:
+        said.authority = [rrset.without_sigs() for rrset in said.authority]
+
+
+def _strip_security(said: Said, liar: Liar, rng: random.Random) -> None:
+    """A signed delegation shown as an unsigned one."""
+    said.authority = [rrset for rrset in said.authority if rrset.rtype not in (c.DS, c.NSEC, c.NSEC3)]
+
+
+def _change_data(said: Said, liar: Liar, rng: random.Random) -> None:
+    """Other rdata under the genuine signature."""
+    for index, rrset in enumerate(said.answer):
+        if rrset.rtype in (c.A, c.TXT, c.TLSA):
+            forged = RRset(rrset.name, rrset.rtype, rrset.ttl, [FORGED if rrset.rtype == c.A else b"\4evil"])
+            said.answer[index] = forged.with_sigs(rrset.sigs())
+
+
+def _forge_answer(said: Said, liar: Liar, rng: random.Random) -> None:
+    said.rcode, said.aa = c.NOERROR, True
+    said.answer = [_forged(said.qname, said.qtype, liar, rng)]
+    said.authority = []
+
+
+def _forge_below_alias(said: Said, liar: Liar, rng: random.Random) -> None:
+    """Data signed in the name of a genuine alias, which leads to a zone that has no keys."""
+    aliases = _aliases(liar)
+    if aliases:
+        rrset = _forged(said.qname, said.qtype, liar, rng).without_sigs()
+        said.rcode, said.aa, said.authority = c.NOERROR, True, []
+        said.answer = [rrset.with_sigs(_signatures(rrset, liar, rng, signer=rng.choice(aliases).name))]
+
+
+def _alias_for_security(said: Said, liar: Liar, rng: random.Random) -> None:
+    """An alias, genuine or not, in the place of DS or DNSKEY."""
+    if said.qtype not in (c.DS, c.DNSKEY):
+        return
+    genuine = [rrset for rrset in _aliases(liar) if names.equal(rrset.name, said.qname)]
+    said.answer = genuine or [_forged(said.qname, c.CNAME, liar, rng)]
+    said.rcode, said.aa, said.authority = c.NOERROR, True, []
+    if rng.random() < 0.5:
+        said.answer += [_forged(names.prepend(b"a", EVIL), said.qtype, liar, rng)]
+
+
+def _forge_alias(said: Said, liar: Liar, rng: random.Random) -> None:
+    """An alias into the attacker's zone, with or without what is there."""
+    said.rcode, said.aa, said.authority = c.NOERROR, True, []
+    said.answer = [_forged(said.qname, c.CNAME, liar, rng)]
+    if rng.random() < 0.5:
+        said.answer.append(_forged(names.prepend(b"a", EVIL), said.qtype, liar, rng))
+
+
+def _forge_dname(said: Said, liar: Liar, rng: random.Random) -> None:
+    """A renamed subtree, at the name itself or above it, with the alias that would follow from it."""
+    owner = said.qname if rng.random() < 0.4 else names.parent(said.qname) if len(said.qname) > 1 else names.ROOT
+    dname = RRset(owner, c.DNAME, 300, [EVIL])
+    genuine = [node[c.DNAME] for site in liar.sites for node in site.zone.nodes.values() if c.DNAME in node]
+    if genuine and rng.random() < 0.5:
+        dname = rng.choice(genuine)
+    elif rng.random() < 0.5:
+        dname = dname.with_sigs(_signatures(dname, liar, rng))
+    said.rcode, said.aa, said.authority = c.NOERROR, True, []
+    said.answer = [dname, RRset(said.qname, c.CNAME, 2**31 - 1, [names.prepend(b"a", EVIL)])]
+
+
+def _deny(said: Said, liar: Liar, rng: random.Random) -> None:
+    """Nothing is there, with genuine proofs of something else."""
+    said.rcode = rng.choice((c.NOERROR, c.NXDOMAIN))
+    site = liar.lies.world.site_of(said.qname, said.qtype)
+    said.aa, said.answer = True, []
+    said.authority = [site.zone.negative_soa(), *_genuine_denials(liar, rng)]
+
+
+def _deny_by_forged_proofs(said: Said, liar: Liar, rng: random.Random) -> None:
+    """Proofs that match, unsigned or signed by somebody else, NSEC3 with parameters that cost."""
+    site = liar.lies.world.site_of(said.qname, said.qtype)
+    said.rcode, said.aa, said.answer = rng.choice((c.NOERROR, c.NXDOMAIN)), True, []
+    said.authority = [site.zone.negative_soa()]
+    for number in range(rng.choice((1, 3, MOST_PROOFS))):
+        if rng.random() < 0.5:
+            proof = RRset(said.qname, c.NSEC, 300, [names.prepend(b"zzz", site.origin) + bitmap({c.NS})])
+        else:
+            iterations = rng.choice((0, 1, 51, 2500, 65535))
+            head = b"\1" + bytes((rng.choice((0, 1)),)) + iterations.to_bytes(2, "big") + b"\0"
+            owner = names.prepend(b"%032d" % number, site.origin)
+            proof = RRset(owner, c.NSEC3, 300, [head + b"\x14" + b"\xff" * 20 + bitmap({c.NS})])
+        said.authority.append(proof.with_sigs(_signatures(proof, liar, rng, signer=site.origin)))
+
+
+def _mix_chains(said: Said, liar: Liar, rng: random.Random) -> None:
+    said.authority += _genuine_denials(liar, rng)
+
+
+def _raise_ttls(said: Said, liar: Liar, rng: random.Random) -> None:
+    ttl = rng.choice((DAY * 30, 2**31 - 1, 0))
+    said.answer = [rrset.with_ttl(ttl) for rrset in said.answer]
+    said.authority = [rrset.with_ttl(ttl) for rrset in said.authority]
+
+
+def _replay_expired(said: Said, liar: Liar, rng: random.Random) -> None:
+    """What was true two weeks ago."""
+    sites = [site for site in liar.sites if site.keys]
+    if not sites:
+        return
+    old = Authority([liar.lies.expired_zone(site) for site in sites])
+    query = Builder(LIMIT)
+    query.start(1, 0, said.qname, said.qtype)
+    query.opt(1232, do=True)
+    packet = old.answer(query.finish(), tcp=True)
+    if packet is not None:
+        view = MessageView.parse(packet)
+        said.rcode, said.answer, said.authority = view.rcode, view.answer, view.authority
+
+
+def _add_poison(said: Said, liar: Liar, rng: random.Random) -> None:
+    """Records about other people's names, in any section."""
+    for _ in range(rng.randint(1, 3)):
+        owner = _any_name(liar, rng)
+        rtype = rng.choice((c.NS, c.NS, c.A, c.CNAME, c.DS, c.DNSKEY, c.SOA))
+        poison = _forged(owner, rtype, liar, rng)
+        if rtype == c.NS:
+            poison = RRset(owner, c.NS, DAY, [names.prepend(b"ns0", EVIL)])
+        rng.choice((said.answer, said.authority, said.additional)).append(poison)
+
+
+def _many_signatures(said: Said, liar: Liar, rng: random.Random) -> None:
+    """KeyTrap: wrong signatures by the dozen, each with the tag of a real key."""
+    for index, rrset in enumerate(said.answer):
+        sigs = rrset.sigs()
+        if sigs:
+            wrong = [sigs[0][:-8] + number.to_bytes(8, "big") for number in range(MOST_SIGNATURES)]
+            said.answer[index] = rrset.with_sigs([*wrong, *sigs] if rng.random() < 0.5 else wrong)
+
+
+def _damage_signatures(said: Said, liar: Liar, rng: random.Random) -> None:
+    """Each field of an RRSIG in turn: labels, original TTL, times, tag, signature."""
+    place = rng.choice((2, 3, 4, 8, 12, 16, -1))
+    for part in (said.answer, said.authority):
+        for index, rrset in enumerate(part):
+            damaged = []
+            for sig in rrset.sigs():
+                changed = bytearray(sig)
+                changed[place] ^= 1 << rng.randrange(8)
+                damaged.append(bytes(changed))
+            part[index] = rrset.with_sigs(damaged)
+
+
+def _expand_wildcard(said: Said, liar: Liar, rng: random.Random) -> None:
+    """A genuine wildcard for a name that need not be covered by it, without the proof."""
+    stars = [rrset for site in liar.sites for owner, node in site.zone.nodes.items() if owner.startswith(b"\x01*")
+             for rrset in node.values() if rrset.rtype not in (c.NSEC, c.NSEC3)]
+    if stars:
+        star = rng.choice(stars)
+        said.rcode, said.aa = c.NOERROR, True
+        said.answer = [star.with_name(said.qname)]
+        if rng.random() < 0.5:
+            said.authority = []
+
+
+def _swap_owner(said: Said, liar: Liar, rng: random.Random) -> None:
+    """Genuine records of one name under another."""
+    sets = [rrset for site in liar.sites for node in site.zone.nodes.values() for rrset in node.values()
+            if rrset.rtype == said.qtype]
+    if sets:
+        said.rcode, said.aa, said.answer = c.NOERROR, True, [rng.choice(sets).with_name(said.qname)]
+
+
+def _refer_elsewhere(said: Said, liar: Liar, rng: random.Random) -> None:
+    """A delegation of any name above the question to the attacker's server."""
+    labels = rng.randint(0, names.label_count(said.qname))
+    cut = names.suffix(said.qname, labels)
+    said.rcode, said.aa, said.answer = c.NOERROR, False, []
+    said.authority = [RRset(cut, c.NS, DAY, [names.prepend(b"ns0", EVIL)])]
+    if rng.random() < 0.5:
+        said.authority += _genuine_denials(liar, rng)
+    if rng.random() < 0.3:
+        said.authority.append(_forged(cut, c.DS, liar, rng))
+    evil = liar.lies.world.sites[EVIL].addresses[0]
+    said.additional = [RRset(names.prepend(b"ns0", EVIL), c.A, DAY, [bytes(int(part) for part in evil.split("."))])]
+
+
+def _fail(said: Said, liar: Liar, rng: random.Random) -> None:
+    said.rcode = rng.choice((c.SERVFAIL, c.REFUSED, c.FORMERR, c.NOTIMP, c.NXDOMAIN))
+    said.answer, said.authority, said.additional = [], [], []
+
+
+def _no_question(said: Said, liar: Liar, rng: random.Random) -> None:
+    said.question = False
+
+
+def _truncate(said: Said, liar: Liar, rng: random.Random) -> None:
+    said.tc = True
+
+
+def _fold_case(said: Said, liar: Liar, rng: random.Random) -> None:
+    said.lower = True
+
+
+def _keep_silent(said: Said, liar: Liar, rng: random.Random) -> None:
+    said.silent = True
+
+
+def _not_authoritative(said: Said, liar: Liar, rng: random.Random) -> None:
+    said.aa = False
+
+
+TRICKS: list[Callable[[Said, Liar, random.Random], None]] = [
+    _strip_signatures, _strip_security, _change_data, _forge_answer, _forge_below_alias, _forge_below_alias,
+    _alias_for_security, _forge_alias, _forge_dname, _deny, _deny, _deny_by_forged_proofs, _mix_chains, _raise_ttls,
+    _replay_expired, _add_poison, _add_poison, _many_signatures, _damage_signatures, _expand_wildcard, _swap_owner,
+    _refer_elsewhere, _fail, _no_question, _truncate, _fold_case, _keep_silent, _not_authoritative,
+]

@@ -1,0 +1,224 @@
+"""Plays worlds: `python tests/simulation/dns/run.py --worlds 1000`, or one with all its steps: `--seed N --trace`.
+
+One run: a world from a seed, liars in front of some of its servers, a resolver with an empty cache, and clients that
+ask in virtual time. After each answer the invariants are checked (`truth.py`; work and time here). A seed that fails is
+shrunk by leaving out queries and lies while it still fails; what is left is printed and replays by the same command.
+"""
+
+import argparse
+import os
+import random
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parents[2])]
+
+from simulation.dns.liars import Liar, Lies
+from simulation.dns.truth import Judge
+from simulation.dns.world import EVIL, MALLORY, SimulatedCrypto, World, root_anchor
+from support.fakenet import FakeNet, Link, SeededRandom
+
+from resolver import limits
+from resolver.cache import Store
+from resolver.effects import Outcome, Question, TraceStep
+from resolver.mesh import Mesh
+from resolver.playground.authority import Authority
+from resolver.settings import DnssecSettings, IterationSettings, RootServer, Settings
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+TYPES = (c.A, c.A, c.TXT, c.TLSA, c.MX, c.CNAME, c.DS, c.DNSKEY, c.NS, c.SOA, c.DNAME, c.AAAA)
+WAITS = (0.5, 30.0, 61.0, 301.0, 950.0, 5100.0, 90000.0)
+CACHE_BYTES = 1 << 20
+ANSWER_SECONDS = 30.0
+"""More than any deadline: a query without an answer by then never gets one."""
+
+
+@dataclass
+class Report:
+    """What one run came to. `wrong` is empty for a good one."""
+
+    seed: int
+    wrong: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    lies: dict[str, str] = field(default_factory=dict)
+    queries: int = 0
+
+
+@cache
+def settings_for(root: tuple[str, ...]) -> Settings:
+    return Settings(
+        root_hints=(RootServer("ns0.", root),),
+        dnssec=DnssecSettings(trust_anchors=(root_anchor(),)),
+        iteration=IterationSettings(do_ip6=False),
+    )
+
+
+def play(
+    seed: int,
+    *,
+    only: frozenset[int] | None = None,
+    without: frozenset[str] = frozenset(),
+    trace: bool = False,
+) -> Report:
+    """Run the world of `seed`; `only` keeps these queries, `without` leaves these lies out."""
+    return _Run(seed, only, without, trace).go()
+
+
+class _Run:
+    def __init__(self, seed: int, only: frozenset[int] | None, without: frozenset[str], trace: bool) -> None:
+        self.rng = rng = random.Random(f"run {seed}")
+        self.only, self.trace = only, trace
+        self.report = Report(seed)
+        self.net = FakeNet({}, {}, seed & 0xFFFF)
+        self.world = World.make(seed, self.net.time())
+        hosts = self.world.hosts
+        # A quarter of all worlds is honest: there the right answer is required, not only no wrong one.
+        count = rng.choice((0, 1, 1, 2, len(hosts)))
+        chosen = set(rng.sample(sorted(hosts), min(count, len(hosts))))
+        if count:
+            chosen |= {*self.world.sites[EVIL].addresses, *self.world.sites[MALLORY].addresses}
+        self.lies = Lies(self.world, share=rng.choice((0.1, 0.3, 0.9)), without=without)
+        for address, sites in hosts.items():
+            authority = Authority([site.zone for site in sites])
+            self.net.hosts[address] = (
+                Liar(self.lies, address, sites, authority)
+                if address in chosen
+                else lambda packet, tcp, authority=authority: authority.answer(packet, tcp=tcp)
+            )
+            if count and rng.random() < 0.1:
+                self.net.links[address] = Link(loss=0.3, delay=0.05)
+        self.judge = Judge(self.world, chosen)
+        self.crypto = SimulatedCrypto()
+        settings = settings_for(self.world.sites[names.ROOT].addresses)
+        store = Store.create(CACHE_BYTES, seed=bytes(16))
+        self.mesh = Mesh(exchange=self.net, crypto=self.crypto, clock=self.net, rng=SeededRandom(seed), store=store,
+                         settings=settings)
+        self.packets = settings.iteration.max_packets
+
+    def go(self) -> Report:
+        rng, known = self.rng, self.world.interesting_names()
+        for number in range(rng.randint(4, 14)):
+            wait = rng.choice(WAITS) if rng.random() < 0.3 else 0.0
+            asked = [
+                (Question(rng.choice(known), rng.choice(TYPES)), rng.random() < 0.2)
+                for _ in range(rng.choice((1, 1, 2, 3)))
+            ]
+            self.net.sleep(self.mesh, wait)
+            if self.only is None or number in self.only:
+                self.ask(number, asked)
+            if self.report.wrong:
+                break
+        self.report.lies = self.lies.told
+        return self.report
+
+    def ask(self, number: int, asked: list[tuple[Question, bool]]) -> None:
+        """Put questions at once, wait for all answers, and judge them."""
+        packets, checks = len(self.net.log), self.crypto.checked
+        found: list[list[Outcome]] = [[] for _ in asked]
+        notes: list[list[TraceStep]] = [[] for _ in asked]
+        for (question, cd), outcomes, steps in zip(asked, found, notes, strict=True):
+            self.mesh.submit(question, cd=cd, on_done=outcomes.append, trace=steps if self.trace else None)
+        self.net.run(self.mesh, seconds=ANSWER_SECONDS, until=lambda: all(found))
+        now = self.net.time()
+        for (question, cd), outcomes, steps in zip(asked, found, notes, strict=True):
+            title = f"{number}: {question!r}{' CD' if cd else ''}"
+            self.report.queries += 1
+            self.report.steps.append(f"{title} at {now}: {outcomes[0] if outcomes else 'no answer'}")
+            self.report.steps += [f"        {step.kind}: {step.text}" for step in steps]
+            if len(outcomes) != 1:
+                self.wrong(title, f"{len(outcomes)} answers")
+                continue
+            for text in self.judge.judge(question, cd, outcomes[0], now):
+                self.wrong(title, text)
+        faults = self.mesh.statistics()["faults"]
+        if faults:
+            self.wrong(str(number), f"{faults} faults of the program, logged above")
+        if len(self.net.log) - packets > self.packets * len(asked):
+            self.wrong(str(number), f"{len(self.net.log) - packets} packets sent")
+        if self.crypto.checked - checks > limits.BUDGET_VERIFICATIONS.default * len(asked):
+            self.wrong(str(number), f"{self.crypto.checked - checks} signatures checked")
+
+    def wrong(self, title: str, text: str) -> None:
+        self.report.wrong.append(f"{title}: {text}")
+
+
+def shrink(report: Report) -> tuple[frozenset[int], frozenset[str]]:
+    """The fewest queries and lies with which the world still fails, found one by one."""
+    last = int(report.wrong[-1].split(":", 1)[0])
+    only, without = frozenset(range(last + 1)), frozenset[str]()
+    for number in sorted(only, reverse=True):
+        if play(report.seed, only=only - {number}, without=without).wrong:
+            only -= {number}
+    for lie in list(play(report.seed, only=only).lies):
+        if play(report.seed, only=only, without=without | {lie}).wrong:
+            without |= {lie}
+    return only, without
+
+
+def explain(report: Report) -> str:
+    """A failing world, shrunk and told step by step."""
+    only, without = shrink(report)
+    small = play(report.seed, only=only, without=without, trace=True)
+    world = World.make(report.seed, FakeNet().time())
+    sites = [f"    {names.to_text(site.origin)} {site.fate.value}, {site.chain or 'NSEC'}, at "
+             f"{' '.join(site.addresses)}{', ends ' + str(site.ends) if site.keys else ''}" for site in
+             world.sites.values()]
+    lies = [f"    {name}: {tricks}" for name, tricks in small.lies.items() if name not in without]
+    steps = [f"    {step}" for step in small.steps]
+    wrong = [f"    {text}" for text in small.wrong]
+    return "\n".join([f"world {report.seed} fails:", *wrong, "  zones", *sites, "  lies", *lies, "  steps", *steps])
+
+
+def _batch(seeds: range) -> tuple[int, list[Report]]:
+    """Play some worlds; returns how many queries were asked, and the failed runs."""
+    queries, failed = 0, []
+    for seed in seeds:
+        report = play(seed)
+        queries += report.queries
+        if report.wrong:
+            failed.append(report)
+    return queries, failed
+
+
+def play_many(seeds: Iterable[int], *, processes: int) -> tuple[int, list[Report]]:
+    """Play `seeds` in several processes."""
+    seeds = list(seeds)
+    parts = [range(seeds[at], seeds[min(at + 50, len(seeds)) - 1] + 1) for at in range(0, len(seeds), 50)]
+    queries, failed = 0, []
+    with ProcessPoolExecutor(processes) as pool:
+        for asked, reports in pool.map(_batch, parts):
+            queries += asked
+            failed += reports
+    return queries, failed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The resolver in worlds made from seeds.")
+    parser.add_argument("--worlds", type=int, default=1000, help="how many worlds (default 1000)")
+    parser.add_argument("--start", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
+    parser.add_argument("--seed", type=int, help="play this world alone")
+    parser.add_argument("--trace", action="store_true", help="with --seed: every step, also when nothing is wrong")
+    parser.add_argument("--show", type=int, default=3, help="how many failing worlds are shrunk and told (default 3)")
+    options = parser.parse_args()
+    if options.seed is not None:
+        report = play(options.seed, trace=options.trace)
+        print(explain(report) if report.wrong else "\n".join([*report.steps, "nothing wrong"]))
+        return bool(report.wrong)
+    queries, failed = play_many(range(options.start, options.start + options.worlds), processes=options.jobs)
+    for report in failed[: options.show]:
+        print(explain(report))
+    for report in failed[options.show :]:
+        print(f"world {report.seed} fails: {report.wrong[0]}")
+    print(f"{options.worlds} worlds, {queries} queries, {len(failed)} failed")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,28 @@
+"""The simulator itself: a run is its seed, a resolver that believes too much is found, shrinking keeps the fault."""
+
+import pytest
+from simulation.dns import run
+from simulation.dns.world import Fate, SimulatedCrypto, World
+
+START = 1_700_001_000
+
+
+def test_a_run_is_its_seed() -> None:
+    first, second = run.play(7, trace=True), run.play(7, trace=True)
+    assert first.steps and (first.steps, first.lies, first.wrong) == (second.steps, second.lies, second.wrong)
+
+
+def test_worlds_have_zones_of_every_fate() -> None:
+    fates = {site.fate_from_root() for seed in range(60) for site in World.make(seed, START).sites.values()}
+    assert fates == set(Fate)
+
+
+def test_a_resolver_that_believes_every_signature_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrinking leaves a run that still fails, with no more queries and lies than before."""
+    monkeypatch.setattr(SimulatedCrypto, "verify", lambda _self, jobs, on_done: on_done([True] * len(jobs)))
+    runs = (run.play(seed) for seed in range(1000))
+    report = next(report for report in runs if any("evil" in text and "is not what" in text for text in report.wrong))
+    only, without = run.shrink(report)
+    small = run.play(report.seed, only=only, without=without)
+    assert small.wrong and small.queries <= report.queries
+    assert len(small.lies.keys() - without) <= len(report.lies)

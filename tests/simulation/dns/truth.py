@@ -1,0 +1,232 @@
+"""What must hold for every answer, whoever lied on the way to it.
+
+`judge` walks an outcome from the question along its aliases. Each step belongs to one zone of the world, and the world
+knows what that zone really says. A zone is *protected* where nobody could have changed its answers unseen: it has a
+chain of trust and the client wants validation, or no server of it or above it lies. There the answer must be the truth.
+Elsewhere anything may be said, but not that it is secure. A failure is never wrong for a client that wants validation
+while somebody lies; where all servers are honest, the answer itself is required.
+"""
+
+from collections.abc import Iterable
+
+from simulation.dns.world import BOGUS_FATES, Fate, Site, World
+
+from resolver import limits
+from resolver.effects import FailureKind, Outcome, Question
+from resolver.playground.zones import Kind, Lookup
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+__all__ = ["Judge"]
+
+CLOCK_GRAIN = 1
+"""Whole seconds: what is a second over may have been cut off from either side."""
+STEPS = limits.MAX_ALIASES.default
+
+
+class Judge:
+    """Holds outcomes against one world. `liars` are the addresses whose replies may be changed."""
+
+    def __init__(self, world: World, liars: Iterable[str]) -> None:
+        self.world = world
+        self.liars = frozenset(liars)
+
+    def judge(self, question: Question, cd: bool, outcome: Outcome, now: int) -> list[str]:
+        """What is wrong with `outcome`, in sentences; empty when nothing is."""
+        if outcome.failure is not None:
+            return self._judge_failure(question, cd, outcome, now)
+        walk = _Walk(self, question, cd, outcome, now)
+        walk.go()
+        return walk.wrong
+
+    def _judge_failure(self, question: Question, cd: bool, outcome: Outcome, now: int) -> list[str]:
+        failure = outcome.failure
+        assert failure is not None
+        if cd and failure.kind is FailureKind.BOGUS:
+            return [f"a client that set CD is refused for validation: {failure.text}"]
+        if not self.liars and self._answerable(question, cd, now):
+            return [f"all servers are honest and the answer is valid, but: {failure}"]
+        return []
+
+    def _answerable(self, question: Question, cd: bool, now: int) -> bool:
+        """Whether the whole way of aliases leads through zones that can be had."""
+        name, seen = question.qname, set()
+        for _ in range(STEPS - 1):
+            site, lookup = self.world.look_up(name, question.qtype)
+            if not cd and (
+                site.fate_from_root() in BOGUS_FATES or any(one.keys and one.ends <= now + 1 for one in site.line)
+            ):
+                return False
+            seen.add(names.lower(name))
+            target = target_of(lookup, name, question.qtype)
+            if target is None:
+                return True
+            if names.lower(target) in seen:
+                return False
+            name = target
+        return False
+
+    def tainted(self, site: Site) -> bool:
+        """Whether a server that lies stands on the way to `site`."""
+        return any(address in self.liars for one in site.line for address in one.addresses)
+
+    def protected(self, site: Site, cd: bool) -> bool:
+        """Whether what is said about names of `site` must be true."""
+        if any(one.dishonest for one in site.line):
+            return False
+        return not self.tainted(site) or (not cd and site.fate_from_root() is Fate.SECURE)
+
+
+def target_of(lookup: Lookup, name: bytes, qtype: int) -> bytes | None:
+    """Where an alias leads that was found for `name`; None when there is none to follow."""
+    if lookup.kind is Kind.DNAME and qtype != c.CNAME:
+        return names.replace_suffix(name, lookup.rrsets[0].name, lookup.rrsets[0].targets()[0])
+    if lookup.kind is Kind.CNAME and qtype != c.CNAME:
+        return lookup.rrsets[0].targets()[0]
+    return None
+
+
+def made_by(rrset: RRset, dname: RRset) -> bool:
+    """Whether `rrset` is the alias that `dname` makes; a DNAME that applies again is not shown again."""
+    if rrset.rtype != c.CNAME or names.equal(rrset.name, dname.name) or not names.is_subdomain(rrset.name, dname.name):
+        return False
+    made = names.replace_suffix(rrset.name, dname.name, dname.targets()[0])
+    return made is not None and names.equal(made, rrset.targets()[0])
+
+
+class _Walk:
+    """One outcome, from the question to its end."""
+
+    def __init__(self, judge: Judge, question: Question, cd: bool, outcome: Outcome, now: int) -> None:
+        self.judge, self.world = judge, judge.world
+        self.question, self.cd, self.outcome, self.now = question, cd, outcome, now
+        self.wrong: list[str] = []
+        self.secure = self.surely_secure = True
+
+    def say(self, text: str) -> None:
+        self.wrong.append(text)
+
+    def go(self) -> None:
+        name, qtype = self.question.qname, self.question.qtype
+        rest = list(self.outcome.answer)
+        renamed: list[RRset] = []
+        ended = False
+        while rest:
+            rrset = rest.pop(0)
+            if ended:
+                self.say(f"more than was asked for: {show(rrset)}")
+                return
+            if rrset.rtype == c.DNAME and not (qtype == c.DNAME and names.equal(name, rrset.name)):
+                if names.equal(name, rrset.name) or not names.is_subdomain(name, rrset.name):
+                    self.say(f"{names.to_text(name)} is not below {show(rrset)}")
+                    return
+                made = names.replace_suffix(name, rrset.name, rrset.targets()[0])
+                follower = rest.pop(0) if rest else None
+                if made is None or follower is None or follower.rtype != c.CNAME or not names.equal(
+                    follower.targets()[0], made
+                ):
+                    self.say(f"after {show(rrset)} comes {follower and show(follower)}")
+                    return
+                if follower.ttl > rrset.ttl:
+                    self.say(f"{show(follower)} outlives {show(rrset)}")
+                self.step(name, rrset, owner=rrset.name)
+                renamed.append(rrset)
+                # A question for the alias itself has its answer.
+                name, ended = made, qtype == c.CNAME
+            else:
+                if not names.equal(rrset.name, name):
+                    self.say(f"{show(rrset)} is about another name than {names.to_text(name)}")
+                    return
+                shown = next((dname for dname in renamed if made_by(rrset, dname)), None)
+                if shown is None:
+                    self.step(name, rrset, owner=name)
+                elif rrset.ttl > shown.ttl:
+                    self.say(f"{show(rrset)} outlives {show(shown)}")
+                if rrset.rtype == c.CNAME and qtype != c.CNAME:
+                    name = rrset.targets()[0]
+                elif rrset.rtype == qtype:
+                    ended = True
+                else:
+                    self.say(f"{show(rrset)} has a type that nobody asked for")
+                    return
+        if not ended:
+            self.denied(name)
+        self.judge_verdict()
+
+    def note(self, site: Site, *, sure: bool) -> None:
+        """Take in how secure a step can be."""
+        fate = site.fate_from_root()
+        if fate in BOGUS_FATES:
+            if not self.cd:
+                self.say(f"shown although {names.to_text(site.origin)} is {fate.value}")
+        elif fate is Fate.SECURE:
+            if not self.cd and self.now > site.ends + CLOCK_GRAIN:
+                self.say(f"shown {self.now - site.ends} s after the signatures of {names.to_text(site.origin)} ended")
+            if not sure or any(one.dishonest for one in site.line):
+                self.surely_secure = False
+        else:
+            self.secure = False
+
+    def step(self, name: bytes, rrset: RRset, *, owner: bytes) -> None:
+        """One RRset of the answer: it must be what the zone of `name` says."""
+        site, lookup = self.world.look_up(name, self.question.qtype)
+        excused = self.excused(site, lookup)
+        self.note(site, sure=not excused)
+        if excused or not self.judge.protected(site, self.cd):
+            return
+        true = lookup.rrsets[0] if lookup.kind in (Kind.ANSWER, Kind.CNAME, Kind.DNAME) else None
+        if true is None or true.rtype != rrset.rtype or sorted(true.canonical_rdatas()) != sorted(
+            rrset.canonical_rdatas()
+        ) or not (lookup.wildcard or names.equal(true.name, owner)):
+            self.say(f"{show(rrset)} is not what {names.to_text(site.origin)} says: {true and show(true)}")
+            return
+        self.judge_ttl(site, rrset.ttl, true.ttl, show(rrset))
+
+    def denied(self, name: bytes) -> None:
+        """Nothing is said about the last name: it must have nothing."""
+        site, lookup = self.world.look_up(name, self.question.qtype)
+        excused = self.excused(site, lookup)
+        self.note(site, sure=not excused and not site.opt_out)
+        if excused or not self.judge.protected(site, self.cd):
+            return
+        expected = {Kind.NODATA: c.NOERROR, Kind.NXDOMAIN: c.NXDOMAIN}.get(lookup.kind)
+        if lookup.kind is Kind.DNAME and self.outcome.rcode == c.YXDOMAIN:
+            return
+        if expected != self.outcome.rcode:
+            self.say(f"{names.to_text(name)} is denied with {c.rcode_to_text(self.outcome.rcode)}; "
+                     f"the truth is {lookup.kind.value}")
+            return
+        self.judge_ttl(site, self.outcome.ttl, site.zone.negative_soa().ttl, "the denial")
+
+    def judge_ttl(self, site: Site, ttl: int, most: int, what: str) -> None:
+        if ttl > most:
+            self.say(f"{what} has a TTL of {ttl} s where the zone says {most}")
+        if (
+            not self.cd
+            and site.fate_from_root() is Fate.SECURE
+            and self.now + ttl > site.ends + CLOCK_GRAIN
+        ):
+            self.say(f"{what} has a TTL of {ttl} s, {self.now + ttl - site.ends} more than its signatures hold")
+
+    def excused(self, site: Site, lookup: Lookup) -> bool:
+        """Whether anybody may claim an unsigned delegation here: in a span that opts out (RFC 5155 section 6)."""
+        if not site.opt_out or self.outcome.verdict == Verdict.SECURE:
+            return False
+        empty = lookup.kind is Kind.NODATA and not site.zone.nodes.get(lookup.node)
+        return lookup.kind is Kind.NXDOMAIN or lookup.wildcard or empty
+
+    def judge_verdict(self) -> None:
+        if self.cd:
+            return
+        verdict = self.outcome.verdict
+        if verdict == Verdict.SECURE and not self.secure:
+            self.say("called secure, but not all of it has a chain of trust")
+        if verdict != Verdict.SECURE and self.secure and self.surely_secure:
+            self.say(f"called {Verdict(verdict).name}, but all of it has a chain of trust")
+
+
+def show(rrset: RRset) -> str:
+    """An RRset in one line."""
+    return f"{names.to_text(rrset.name)} {rrset.ttl} {c.type_to_text(rrset.rtype)} {rrset.rdatas()!r}"
