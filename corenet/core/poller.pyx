@@ -1,9 +1,15 @@
 """epoll with level, edge, one-shot and exclusive registration, and events that cannot reach the wrong owner.
 
-Rule: each registration has a generation, which travels with the descriptor in the event's 64 bits; an event whose
-generation is no longer that of the descriptor's slot is dropped. So a callback may close a descriptor and another
-may get the same number within one batch. The kernel's table is never trusted to agree with ours: ADD falls back to
-MOD and MOD to ADD, because descriptors are closed and duplicated behind our back.
+Rule: each registration, and each change of what it asks for, has a generation of its own, which travels with the
+descriptor in the event's 64 bits; an event whose generation is no longer that of the descriptor's slot is dropped. So a
+callback may close a descriptor and another may get the same number within one batch, and no watcher is called with an
+event that was gathered under another interest. Nothing is lost by that: epoll_ctl looks at the descriptor anew, so what
+is still ready is reported by the next wait, in every mode. The kernel's table is never trusted to agree with ours: ADD
+falls back to MOD and MOD to ADD, because descriptors are closed and duplicated behind our back.
+
+Ownership: `slots[fd].watcher` is a reference of ours, from `add` to `remove` or `dispose`. `slots[fd].owner` is
+borrowed: a transport that nobody holds must end although its number is noted here. Its owner calls `own` and `disown`;
+`disown` cannot fail, and comes before anything that can in the owner's teardown.
 """
 
 cimport cython
@@ -205,13 +211,19 @@ cdef class Poller:
         return 0
 
     cdef int modify(self, int fd, uint32_t events) except -1:
-        """Change the events of a registered `fd`, also when the kernel has forgotten it meanwhile."""
+        """Change the events of a registered `fd`, also when the kernel has forgotten it meanwhile.
+
+        What the batch still holds for it becomes stale; what is ready under the new interest is reported anew.
+        """
         cdef Slot *slot
+        cdef uint32_t generation
         self.reserve(fd)
         slot = &self.slots[fd]
-        if self.control(c.EPOLL_CTL_MOD, fd, events, slot.generation) < 0:
-            if errno != c.ENOENT or self.control(c.EPOLL_CTL_ADD, fd, events, slot.generation) < 0:
+        generation = slot.generation + 1
+        if self.control(c.EPOLL_CTL_MOD, fd, events, generation) < 0:
+            if errno != c.ENOENT or self.control(c.EPOLL_CTL_ADD, fd, events, generation) < 0:
                 PyErr_SetFromErrno(PyExc_OSError)
+        slot.generation = generation
         slot.events = events
         return 0
 

@@ -1,7 +1,7 @@
 """C door of what every transport shares: loop, protocol, context, marks of the write buffer, end of life.
 
-`interest` is what the poller was told; `reading` and `writing` are what is wanted; `update` makes the two agree.
-While a transport is `corked`, what is written waits until the protocol's callback returns.
+The states and what follows from them stand in the head of ``base.pyx``. `wanted` computes the interest from them,
+`update` tells the poller; nothing else does either.
 """
 
 from libc.stdint cimport uint32_t
@@ -31,19 +31,20 @@ cdef class Transport(Watcher):
     cdef Py_ssize_t high
     cdef Py_ssize_t low
     cdef int fd
-    cdef uint32_t interest
-    cdef int conn_lost
-    cdef bint reading
-    cdef bint writing
-    cdef bint closing
-    cdef bint paused
+    cdef uint32_t interest      # what the poller was told; 0: it does not have the descriptor
+    cdef int conn_lost          # connection_lost is on its way or over; counts writes in vain from then on
+    cdef bint begun             # connection_made was called
+    cdef bint paused            # pause_reading was called
+    cdef bint eof_seen          # the peer will send no more
+    cdef bint writing           # the kernel took no more: the queue waits for EPOLLOUT
+    cdef bint closing           # close or abort was called, or an error did the same
     cdef bint protocol_paused
     cdef bint protocol_connected
-    cdef bint corked
+    cdef bint corked            # one of the protocol's callbacks runs: what it writes may wait for its end
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
+    cdef int watch(self) except -1
     cdef int update(self) except -1
-    cdef int unheeded(self) except -1
     cdef Py_ssize_t buffered_size(self) noexcept
     cdef void drop_buffer(self) noexcept
     cdef int maybe_pause(self) except -1
@@ -58,3 +59,8 @@ cdef class Transport(Watcher):
     cdef int released(self) except -1
     cdef int adopt(self, object protocol) except -1
     cdef object lookup_extra(self, str name)
+
+
+cdef inline bint receives(Transport self) noexcept:
+    """Whether what arrives is to be taken from the kernel."""
+    return self.begun and not (self.paused or self.eof_seen or self.closing)

@@ -1,9 +1,44 @@
-"""What all transports share: extra information, flow control, fatal errors and the one way to the end of life.
+"""What all transports share: their states, extra information, flow control, fatal errors and the one way to the end.
 
 Transports are instances of asyncio's abstract classes as far as ``isinstance`` can see: those classes have slots, so
 a Cython class cannot inherit from them, and ``__class__`` answers in their place. One owner closes a descriptor: the
-Python socket object when there is one, else the transport. The order at the end is fixed: out of the poller at once,
-``connection_lost`` in the next turn, then the descriptor is closed.
+Python socket object when there is one, else the transport.
+
+States. Each is a field of its own; the interest is computed from them by `wanted` and nowhere else, and `watch` and
+`update` alone talk to the poller. Streams, pipes and datagrams share this; TLS stands above a stream and has no
+descriptor.
+
+    side      state      fields                                  what was written lies   interest
+    reading   new        not begun                                                       none
+              open       begun, nothing of the below                                     EPOLLIN
+              paused     paused: pause_reading was called                                none
+              ended      eof_seen: the peer will send no more                            none
+    sending   idle       queue empty                             in the kernel           none
+              held       queue, not writing                      in the queue (corked)   none
+              blocked    queue, writing: the kernel is full      in the queue            EPOLLOUT
+    end       open       not closing                                                     both sides
+              closing    closing, queue not empty                as before               the sending side's
+              lost       conn_lost: connection_lost comes        dropped, or all sent    none
+              gone       fd is -1                                                        none
+
+`held` ends within the callback or the turn that began it: a flush makes it idle or blocked. A transport may be in
+`closing` and `held` for that long. Without any interest the descriptor is not in the poller.
+
+Events. An event was gathered under the present interest, or the poller drops it (`corenet.core.poller`): it holds what
+was asked for, and EPOLLERR and EPOLLHUP, which cannot be masked. So whoever is in the poller has a way to use either:
+
+    event              open, not blocked      blocked, reading off         blocked and open
+    EPOLLIN            receive                (not asked for)              receive
+    EPOLLOUT           (not asked for)        flush                        flush
+    EPOLLERR, HUP      receive: data, then    flush: EPIPE or the          flush, then receive if still open
+                       the end or the error   socket's error is fatal
+
+Who is not blocked and does not read is not in the poller, so a hang-up cannot wake the loop for ever; it is found when
+reading is resumed or something is written. `flush` and the callbacks that it runs may change every state, therefore each
+step looks at the states again.
+
+The end. The order is fixed: out of the poller at once, ``connection_lost`` in the next turn, then the descriptor is
+closed. A descriptor that the poller refuses ends the connection with that error.
 """
 
 import os
@@ -32,6 +67,16 @@ from corenet.core.sys cimport (
 from corenet.limits import WRITE_HIGH_WATER
 
 cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATER.default
+
+
+cdef inline uint32_t wanted(Transport self) noexcept:
+    """The interest that follows from the states; 0: out of the poller, since hang-ups and errors cannot be masked."""
+    cdef uint32_t events = 0
+    if receives(self):
+        events |= c.EPOLLIN
+    if self.writing:
+        events |= c.EPOLLOUT
+    return events
 
 
 cdef object os_error(int number):
@@ -128,30 +173,30 @@ cdef class Transport(Watcher):
         self.protocol_connected = True
         return 0
 
-    cdef int update(self) except -1:
-        """Tell the poller what is wanted now; without any wish the descriptor leaves it, for hang-ups cannot be masked."""
-        cdef uint32_t wanted = 0
-        if self.reading:
-            wanted |= c.EPOLLIN
-        if self.writing:
-            wanted |= c.EPOLLOUT
-        if wanted == self.interest:
+    cdef int watch(self) except -1:
+        """Make the poller's interest what the states ask for; an OSError when the kernel refuses the descriptor."""
+        cdef uint32_t asked = wanted(self)
+        if asked == self.interest:
             return 0
-        if wanted == 0:
-            self.unheeded()
-        elif self.interest == 0:
-            self.loop.poller.add(self.fd, wanted, self)
-            self.interest = wanted
-        else:
-            self.loop.poller.modify(self.fd, wanted)
-            self.interest = wanted
-        return 0
-
-    cdef int unheeded(self) except -1:
-        """Leave the poller: a hang-up that nobody waits for would wake us for ever. `update` registers anew."""
-        if self.interest:
+        if asked == 0:
             self.interest = 0
             self.loop.poller.remove(self.fd)
+            return 0
+        if self.interest == 0:
+            self.loop.poller.add(self.fd, asked, self)
+        else:
+            self.loop.poller.modify(self.fd, asked)
+        self.interest = asked
+        return 0
+
+    cdef int update(self) except -1:
+        """Do the same after every change of a state; a descriptor that nobody can wait for ends the connection."""
+        if wanted(self) == self.interest:
+            return 0
+        try:
+            self.watch()
+        except OSError as error:
+            self.fatal(error, "The descriptor cannot be watched")
         return 0
 
     cdef Py_ssize_t buffered_size(self) noexcept:
@@ -278,7 +323,6 @@ cdef class Transport(Watcher):
         if self.closing or self.paused:
             return
         self.paused = True
-        self.reading = False
         self.update()
 
     # --- the end --------------------------------------------------------------------------------------------------
@@ -312,7 +356,6 @@ cdef class Transport(Watcher):
 
     cdef int refused(self, object error, object waiter) except -1:
         """End a transport whose descriptor the poller did not take, and tell whoever waits for its beginning."""
-        self.interest = 0
         if waiter is None:
             self.report(
                 "The descriptor cannot be watched"
@@ -337,7 +380,7 @@ cdef class Transport(Watcher):
         if self.loop is None:
             # Made by hand: nothing is open and nobody waits.
             return 0
-        self.reading = False
+        self.closing = True
         self.writing = False
         self.conn_lost += 1
         self.update()

@@ -43,7 +43,7 @@ from corenet.core.sys cimport (
     socklen_t,
 )
 from corenet.transports.address cimport from_object, origin_of, to_object, to_peer
-from corenet.transports.base cimport Transport, call_method1, os_error
+from corenet.transports.base cimport Transport, call_method1, os_error, receives
 from corenet.transports.batch cimport (
     BATCH,
     Batch,
@@ -128,13 +128,12 @@ cdef class DatagramTransport(Transport):
             self.blame(self.protocol.connection_made, (self,), error)
         finally:
             PyContext_Exit(self.context)
-        if not self.closing and not self.paused:
-            self.reading = True
-            try:
-                self.update()
-            except OSError as error:
-                self.refused(error, waiter)
-                return
+        self.begun = True
+        try:
+            self.watch()
+        except OSError as error:
+            self.refused(error, waiter)
+            return
         if waiter is not None and not waiter.cancelled():
             waiter.set_result(None)
 
@@ -142,18 +141,15 @@ cdef class DatagramTransport(Transport):
         cdef object context = self.context
         cdef int left = BUDGET
         cdef int got
-        cdef bint useful = False
         if context is None or self.fd < 0:
             return 0
         PyContext_Enter(context)
         self.corked = True
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
-                useful = True
                 self.flush()
             if events & ~<uint32_t>c.EPOLLOUT:
-                while left > 0 and self.reading:
-                    useful = True
+                while left > 0 and receives(self):
                     left -= 1
                     if self.door.handler != NULL:
                         got = self.receive_native()
@@ -169,8 +165,6 @@ cdef class DatagramTransport(Transport):
         finally:
             self.corked = False
             PyContext_Exit(context)
-        if not useful:
-            self.unheeded()
         return 0
 
     cdef int receive_native(self) except -2:
@@ -312,7 +306,6 @@ cdef class DatagramTransport(Transport):
         if self.closing or not self.paused:
             return
         self.paused = False
-        self.reading = True
         self.update()
 
     # --- sending --------------------------------------------------------------------------------------------------
@@ -464,7 +457,6 @@ cdef class DatagramTransport(Transport):
         if self.closing:
             return
         self.closing = True
-        self.reading = False
         if self.queue.count:
             self.update()
             if not self.writing and not self.corked:

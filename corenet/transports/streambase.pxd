@@ -39,7 +39,6 @@ cdef class StreamBase(Transport):
     cdef uint64_t last_turn
     cdef bint flush_due
     cdef bint eof_requested
-    cdef bint eof_seen
     cdef bint gathering
     cdef bint collects      # what one callback of the loop writes may leave together
     cdef bint held          # what waits leaves when the callback that runs has returned

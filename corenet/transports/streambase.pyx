@@ -45,7 +45,7 @@ from corenet.core.sys cimport (
     peek_bytes,
     propagate,
 )
-from corenet.transports.base cimport Transport, call_method0, call_method1, os_error
+from corenet.transports.base cimport Transport, call_method0, call_method1, os_error, receives
 from corenet.transports.writequeue cimport VECTOR_LIMIT, queue_consume, queue_free, queue_push
 
 from corenet.limits import (
@@ -208,9 +208,8 @@ cdef class StreamBase(Transport):
             # Also when SystemExit or its like passes through: whoever runs the loop again finds a whole connection.
             self.corked = False
             PyContext_Exit(self.context)
-            if not self.closing and not self.paused:
-                self.reading = True
-                self.update()
+            self.begun = True
+            self.watch()
             if self.pending is not None or self.queue.count:
                 self.flush()
         return 0
@@ -231,7 +230,6 @@ cdef class StreamBase(Transport):
             waiter.set_result(None)
 
     cdef int on_events(self, uint32_t events) except -1:
-        cdef bint useful = False
         cdef object context = self.context
         cdef unsigned long long before = self.loop.bytes_received
         if context is None or self.fd < 0:
@@ -240,10 +238,8 @@ cdef class StreamBase(Transport):
         self.corked = True
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
-                useful = True
                 self.flush()
-            if self.reading and events & ~<uint32_t>c.EPOLLOUT:
-                useful = True
+            if receives(self) and events & ~<uint32_t>c.EPOLLOUT:
                 if self.kind == PLAIN:
                     self.receive()
                 elif self.kind == BUFFERED:
@@ -259,8 +255,6 @@ cdef class StreamBase(Transport):
                 self.corked = False
                 self.loop.at_turn_end(self)
             PyContext_Exit(context)
-        if not useful:
-            self.unheeded()
         if self.loop.bytes_received - before >= FRESH:
             self.loop.received_much()
         return 0
@@ -284,7 +278,7 @@ cdef class StreamBase(Transport):
         cdef Spares spares = self.loop.spares
         # With more room than is expected: a receive that fills it says nothing of what is left.
         cdef Spare *spare = spares.find(self.expected + 1) if self.expected else NULL
-        while left > 0 and self.reading:
+        while left > 0 and receives(self):
             left -= 1
             if spare == NULL:
                 asked = SCRATCH_SIZE
@@ -319,7 +313,7 @@ cdef class StreamBase(Transport):
         cdef size_t room
         cdef ssize_t got
         cdef int left = READS
-        while left > 0 and self.reading and self.kind == CONSUMER:
+        while left > 0 and receives(self) and self.kind == CONSUMER:
             left -= 1
             # Held, since its callback may put another protocol in its place.
             consumer = self.consumer
@@ -346,7 +340,7 @@ cdef class StreamBase(Transport):
         cdef int left = READS
         cdef bint exported
         cdef object target
-        while left > 0 and self.reading and self.kind == BUFFERED:
+        while left > 0 and receives(self) and self.kind == BUFFERED:
             left -= 1
             try:
                 target = call_method1(self.protocol, "get_buffer", -1)
@@ -408,7 +402,6 @@ cdef class StreamBase(Transport):
         except BaseException as error:
             return self.fatal(error, "Fatal error: protocol.eof_received() call failed.")
         if keep_open:
-            self.reading = False
             self.update()
         else:
             self.close()
@@ -427,9 +420,7 @@ cdef class StreamBase(Transport):
         if self.consumer is not None and not self.consumer.source_resumed():
             return
         self.paused = False
-        if not self.eof_seen:
-            self.reading = True
-            self.update()
+        self.update()
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -698,7 +689,6 @@ cdef class StreamBase(Transport):
         if self.closing:
             return
         self.closing = True
-        self.reading = False
         self.send_collected()
         if self.conn_lost:
             # All of it has left, or could not; either way the end is on its way.

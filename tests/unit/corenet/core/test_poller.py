@@ -110,6 +110,36 @@ def test_event_of_a_descriptor_that_was_reused_is_dropped(poller: Poller) -> Non
             sock.close()
 
 
+@pytest.mark.parametrize("mode", [LEVEL, EDGE, ONESHOT])
+def test_an_event_of_before_a_change_of_interest_is_dropped(
+    poller: Poller, pair: tuple[socket.socket, socket.socket], mode: int
+) -> None:
+    """What is ready under the new interest is reported by the next wait, in every mode."""
+    seen: list[tuple[str, int]] = []
+    ours, peer = pair
+    near, far = socket.socketpair()
+    try:
+
+        def change(_events: int) -> None:
+            near.recv(1)
+            watch.rearm(WRITE)
+
+        poller.watch(near.fileno(), READ, change)
+        watch = poller.watch(ours.fileno(), READ, lambda events: seen.append(("ours", events)), mode)
+        far.send(b"x")
+        peer.send(b"x")
+        assert poller.wait(0) == 1
+        assert seen == []
+        assert poller.wait(0) == 1
+        assert seen == [("ours", WRITE)]
+        watch.rearm(READ)
+        assert poller.wait(0) == 1
+        assert seen[1:] == [("ours", READ)]
+    finally:
+        near.close()
+        far.close()
+
+
 def test_descriptor_closed_behind_our_back(poller: Poller) -> None:
     one, two = socket.socketpair()
     number = one.fileno()

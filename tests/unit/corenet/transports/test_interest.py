@@ -1,0 +1,263 @@
+"""What waits to be sent leaves, whatever was asked of the transport while an event of it was on its way.
+
+A batch of events is gathered first and delivered then; the callback of its first event may change what a later one is
+about. Each test has such a batch: `between` runs its `change` after the poll and before the transport's event.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tls_pair import client_context, leaf, server_context, tls_pair
+from support.twin import Recorder, loop_factory, twin
+
+__all__ = ["client_context", "leaf", "loop_factory", "server_context", "twin"]
+
+Twin = Callable[[Any], Any]
+Change = Callable[[Any], None]
+
+BIG = bytes(range(256)) * 16384
+
+
+async def between(change: Callable[[], None], event: Callable[[], None]) -> None:
+    """Cause `event`, an event of some transport, and call `change` between the poll that sees it and its delivery."""
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    called = loop.create_future()
+
+    def first() -> None:
+        loop.remove_reader(near)
+        change()
+        called.set_result(None)
+
+    loop.add_reader(near, first)
+    # The two become ready in this order.
+    far.send(b"x")
+    event()
+    await called
+    near.close()
+    far.close()
+
+
+async def all_of(sock: socket.socket) -> bytearray:
+    """What comes on `sock` until its end."""
+    loop = asyncio.get_running_loop()
+    got = bytearray()
+    while data := await loop.sock_recv(sock, 1 << 20):
+        got += data
+    return got
+
+
+class Datagrams(Recorder):
+    """The same for datagrams."""
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.data_received(data)
+
+
+async def pair() -> tuple[Any, Recorder, socket.socket]:
+    """A transport, its protocol, and the peer's socket."""
+    ours, peer = socket.socketpair()
+    peer.setblocking(False)
+    transport, protocol = await asyncio.get_running_loop().create_unix_connection(Recorder, sock=ours)
+    return transport, protocol, peer
+
+
+def write_and_close(transport: Any) -> None:
+    transport.write(BIG)
+    transport.close()
+
+
+def pause_and_write(transport: Any) -> None:
+    transport.pause_reading()
+    transport.write(BIG)
+
+
+def write_and_pause(transport: Any) -> None:
+    transport.write(BIG)
+    transport.pause_reading()
+
+
+def pause_and_write_eof(transport: Any) -> None:
+    transport.pause_reading()
+    transport.write(BIG)
+    transport.write_eof()
+
+
+CHANGES: list[Change] = [write_and_close, pause_and_write, write_and_pause, pause_and_write_eof]
+
+
+def say(sock: socket.socket) -> None:
+    sock.send(b"news")
+
+
+def half_close(sock: socket.socket) -> None:
+    sock.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize(
+    ("change", "event"),
+    # Closed with data unread, a Unix socket tells its peer of a reset before it has handed over the rest.
+    [(change, event) for change in CHANGES for event in (say, half_close) if (change, event) != (write_and_close, say)],
+)
+def test_an_event_of_before_does_not_cost_what_waits(twin: Twin, change: Change, event: Callable[[Any], None]) -> None:
+    async def main() -> None:
+        transport, protocol, peer = await pair()
+        protocol.keep_open = True
+        await between(lambda: change(transport), lambda: event(peer))
+        got = bytearray()
+        while len(got) < len(BIG):
+            got += await asyncio.get_running_loop().sock_recv(peer, 1 << 20)
+        assert got == BIG
+        if change is not write_and_close:
+            transport.abort()
+        await protocol.lost
+        peer.close()
+
+    twin(main())
+
+
+@pytest.mark.parametrize("event", [say, half_close])
+def test_drain_after_pause_reading_ends(twin: Twin, event: Callable[[Any], None]) -> None:
+    async def main() -> None:
+        ours, peer = socket.socketpair()
+        peer.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+
+        def change() -> None:
+            writer.transport.pause_reading()
+            writer.write(BIG)
+
+        await between(change, lambda: event(peer))
+        receiving = asyncio.ensure_future(all_of(peer))
+        await writer.drain()
+        writer.transport.resume_reading()
+        writer.write_eof()
+        assert await receiving == BIG
+        peer.close()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    twin(main())
+
+
+@pytest.mark.parametrize("event", [say, half_close])
+def test_a_file_follows_the_headers_that_wait(twin: Twin, tmp_path: Path, event: Callable[[Any], None]) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"the file")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport, protocol, peer = await pair()
+        protocol.keep_open = True
+        with path.open("rb") as file:
+            # Of one turn: the next poll sees the event, and then the task begins, which pauses reading.
+            transport.write(BIG)
+            event(peer)
+            sending = asyncio.ensure_future(loop.sendfile(transport, file))
+            got = bytearray()
+            while len(got) < len(BIG) + 8:
+                got += await loop.sock_recv(peer, 1 << 20)
+            await sending
+        assert got == BIG + b"the file"
+        transport.close()
+        await protocol.lost
+        peer.close()
+
+    twin(main())
+
+
+def test_datagrams_that_wait_leave(twin: Twin, tmp_path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+        for sock, name in ((ours, "ours"), (peer, "peer")):
+            sock.bind(str(tmp_path / name))
+            sock.setblocking(False)
+        ours.connect(str(tmp_path / "peer"))
+        peer.connect(str(tmp_path / "ours"))
+        transport, protocol = await loop.create_datagram_endpoint(Datagrams, sock=ours)  # type: ignore[type-var]
+        sent = [b"%d" % number for number in range(600)]
+
+        def change() -> None:
+            if hasattr(transport, "pause_reading"):
+                # asyncio has this for streams only.
+                transport.pause_reading()
+            for data in sent:
+                transport.sendto(data)
+
+        await between(change, lambda: say(peer))
+        assert [await loop.sock_recv(peer, 100) for _ in sent] == sent
+        transport.abort()
+        await protocol.lost
+        peer.close()
+
+    twin(main())
+
+
+@pytest.mark.parametrize("change", [pause_and_write, write_and_pause])
+def test_over_tls(
+    twin: Twin, change: Change, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        protocol, client, server = await tls_pair(server_context, client_context)
+        await between(lambda: change(protocol.transport), lambda: client.transport.write(b"news"))
+        await client.until(lambda: len(client.data) >= len(BIG))
+        assert client.data == BIG
+        for end in (protocol, client):
+            end.transport.abort()
+            await end.lost
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def ask(port: int, rounds: int, size: int) -> None:
+    """One request a connection, half-closed at once; 12 MB of answer each time."""
+    for _ in range(rounds):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            sock.sendall(b"request\n")
+            sock.shutdown(socket.SHUT_WR)
+            got = 0
+            while data := sock.recv(1 << 20):
+                got += len(data)
+            if got != size:
+                os._exit(1)
+    os._exit(0)
+
+
+def test_a_server_answers_clients_that_half_close(twin: Twin) -> None:
+    """Its clients are in another process, so that their end may come at any moment."""
+
+    async def main() -> None:
+        answer = bytes(12_000_000)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        client = multiprocessing.get_context("spawn").Process(
+            target=ask, args=(server.sockets[0].getsockname()[1], 20, len(answer))
+        )
+        await asyncio.to_thread(client.start)
+        await asyncio.to_thread(client.join, 18)
+        alive = client.is_alive()
+        client.kill()
+        await asyncio.to_thread(client.join)
+        assert not alive, "a response was not completed within 18 s"
+        assert client.exitcode == 0
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
