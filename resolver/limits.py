@@ -464,7 +464,21 @@ SERVER_BUFFER = Limit(
     4 << 20, 1 << 16, 1 << 28, "bytes", "socket buffers of the UDP listeners; the kernel may give less"
 )
 STREAM_MESSAGE = Limit(5, 1, 600, "seconds", "a begun message must be complete, a written one be taken (slow loris)")
-STREAM_WRITE_HIGH = Limit(128 << 10, 4096, 16 << 20, "bytes", "unsent replies of a connection before reading pauses")
+STREAM_WRITE_HIGH = Limit(
+    64 << 10, 4096, 16 << 20, "bytes", "unsent replies of a connection from which on no query of it is looked at"
+)
+STREAM_TURN = Limit(
+    64 << 10, 512, 1 << 20, "bytes", "replies made for one connection before others have their turn, and one reply more"
+)
+STREAM_PORTION = Limit(
+    16 << 10, 64, 1 << 20, "bytes", "read from one connection that are looked at before others have their turn"
+)
+STREAM_UNSENT = Limit(
+    1 << 20, 64 << 10, 1 << 30, "bytes", "replies that a client may leave unread while more come that it has asked for"
+)
+PLACES_LOOKS = Limit(
+    64, 1, 4096, "groups", "looked at for a resting member that makes room, when all places are taken"
+)
 STREAM_BACKLOG = Limit(512, 1, 65_535, "connections", "accept queue of a listening socket")
 CRYPTO_THREADS = Limit(2, 1, 64, "threads", "signature checks that run beside the loop")
 CRYPTO_SLICE = Limit(

@@ -58,6 +58,8 @@ ABOUT = {
     ("service", "waiting"): "clients waiting for an answer",
     ("tcp", "accepted"): "connections of clients that were served",
     ("tcp", "rejected"): "connections beyond what one client, one network or all may have, or of clients not served",
+    ("tcp", "evicted"): "connections that made room for others",
+    ("tcp", "cut_off"): "connections of clients that asked for more and more and did not read it",
     ("tcp", "timed_out"): "connections that were silent, slow or deaf for too long",
     ("tcp", "garbled"): "connections on which something else than queries came",
     ("tcp", "connections"): "connections open",

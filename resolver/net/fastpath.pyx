@@ -24,6 +24,9 @@ from resolver.net.peers cimport fill_sockaddr
 from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, access_lookup
 from resolver.wire.message cimport QueryInfo, parse_query
 
+# Replies made for one stream in one turn; the buffer has room for one more of the largest kind, with its prefix.
+cdef Py_ssize_t STREAM_TURN = limits.STREAM_TURN.default
+
 cdef enum:
     HEADER = 12
     OPT_SIZE = 11
@@ -41,8 +44,6 @@ cdef enum:
     RCODE_BADCOOKIE = 23
     EDE_PROHIBITED = 18
     PROHIBITED_SIZE = 6         # an extended error without text, as an option
-    # Room for the replies of one read of a stream: several of the largest kind.
-    STREAM_BUFFER = 262144
 
 
 cdef inline int short_reply(const uint8_t *data, size_t keep, int rcode, uint8_t *out, size_t capacity,
@@ -224,7 +225,7 @@ cdef class FastPath:
     """
 
     def __cinit__(self):
-        self.buffer = <uint8_t *>malloc(STREAM_BUFFER)
+        self.buffer = <uint8_t *>malloc(STREAM_TURN + LARGEST_MESSAGE + 2)
         if self.buffer is NULL:
             raise MemoryError("buffer of the fast path")
         memset(&self.state, 0, sizeof(self.state))
@@ -266,24 +267,23 @@ cdef class FastPath:
             return None
         return (<char *>self.buffer)[:code]
 
-    def answer_frames(self, list frames, now=None, bytes client not None=b""):
-        """The messages of one read of a stream: (replies with their length prefixes, messages for `Service`, dropped).
+    def answer_frames(self, list frames, now=None, bytes client not None=b"", Py_ssize_t first=0):
+        """The messages of a stream from the `first` on: (replies with their length prefixes, messages for `Service`,
+        how many of `frames` are done with, whether the last of these was garbage).
 
-        `dropped` counts messages that get no reply at all; `now` is as in `answer`; `client` are the octets of the
-        client's address.
+        It stops behind a message that gets no reply at all, because it is no query, and when the replies have reached
+        `limits.STREAM_TURN` bytes. `now` is as in `answer`; `client` are the octets of the client's address.
         """
         cdef list missed = []
         cdef bytes frame
-        cdef bytes earlier = b""
-        cdef Py_ssize_t used = 0
-        cdef int code, dropped = 0
+        cdef Py_ssize_t used = 0, count = len(frames)
+        cdef int code
         cdef int64_t seconds = realtime_seconds() if now is None else now
         self.state.stream_ip_size = min(<size_t>PyBytes_GET_SIZE(client), sizeof(self.state.stream_ip))
         memcpy(self.state.stream_ip, PyBytes_AS_STRING(client), self.state.stream_ip_size)
-        for frame in frames:
-            if STREAM_BUFFER - used < LARGEST_MESSAGE + 2:
-                earlier += (<char *>self.buffer)[:used]
-                used = 0
+        while first < count and used < STREAM_TURN:
+            frame = frames[first]
+            first += 1
             code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), NULL, 0,
                                seconds, self.buffer + used + 2, LARGEST_MESSAGE, True)
             if code > 0:
@@ -293,10 +293,8 @@ cdef class FastPath:
             elif code < 0:
                 missed.append(frame)
             else:
-                dropped += 1
-        if earlier:
-            return earlier + (<char *>self.buffer)[:used], missed, dropped
-        return (<char *>self.buffer)[:used], missed, dropped
+                return (<char *>self.buffer)[:used], missed, first, True
+        return (<char *>self.buffer)[:used], missed, first, False
 
     @property
     def cookies(self):

@@ -4,21 +4,39 @@ Rule: everything a connection can hold is bounded: bytes of an unfinished messag
 and the time for each; beyond a bound reading pauses, and past its time the connection ends (slow loris; Unbound and
 BIND both ran out of memory this way, CVE-2024-0760, CVE-2024-12705). Connections are bounded in all, for each address
 and for each network, as queries that wait are in `resolver.net.service`. One sweep a second looks after all timeouts,
-since a timer per connection would be moved with every message. Hits of one read leave in one write.
+since a timer per connection would be moved with every message. Hits of one turn leave in one write.
+
+How a connection works through what it has read (`_Client._work`):
+
+* What was read and not looked at yet waits in `_unread`. While anything is there, reading is paused.
+* A turn takes at most `STREAM_PORTION` octets of it and makes at most `STREAM_TURN` octets of replies, and one reply
+  more; then the loop serves others. The rest has its turn by `call_soon`.
+* Nothing is looked at, and so no reply is made, while the client does not take what it has (`_deaf_since`), while
+  queries wait for the service (`_backlog`), or while as many as the pipeline permits are unanswered.
+* Replies that the service owes come whenever they are ready. A client that does not read and has more than
+  `STREAM_UNSENT` octets to fetch is cut off.
+
+States: open; closing, when the client has closed its side (what was asked is answered, then the connection is closed);
+ending, when something was no query (queries before it are answered, then our side is closed, and what the client still
+sends is thrown away until it closes or its time is over: closing at once with unread octets would make the kernel
+discard the replies).
+
+Progress of a connection is a complete message or a reply, never a mere octet: who makes none, or waits for nothing,
+makes room for others (`resolver.net.places`).
 """
 
 import asyncio
 import logging
 import socket
-from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections import deque
 from typing import Any, cast
 
-from corenet.core.framer import FrameError, LengthFramer
+from corenet.core.framer import LengthFramer
 from resolver import limits
 from resolver.net.bound import bound_socket
 from resolver.net.complaint import Complaint
 from resolver.net.fastpath import FastPath
+from resolver.net.places import Places
 from resolver.net.service import PendingQuery, Service, network_of, one_less
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
@@ -60,8 +78,7 @@ class StreamListener:
     ) -> None:
         """`message_timeout` in seconds bounds a begun message and an unread reply."""
         self.message_timeout = message_timeout
-        self._clients: OrderedDict[_Client, None] = OrderedDict()
-        self._networks: dict[str | bytes, OrderedDict[_Client, None]] = {}
+        self._places: Places[_Client] = Places()
         self._per_address: dict[str, int] = {}
         self.switch(service, fast, access, settings)
         self._server: asyncio.Server | None = None
@@ -70,6 +87,8 @@ class StreamListener:
         self._complaint = Complaint(logger)
         self.accepted = 0
         self.rejected = 0
+        self.evicted = 0
+        self.cut_off = 0
         self.timed_out = 0
         self.garbled = 0
 
@@ -90,7 +109,7 @@ class StreamListener:
         self._limit = settings.tcp_connections
         self._limit_per_client = settings.tcp_connections_per_client
         self._limit_per_network = max(self._limit * settings.tcp_network_share // 100, 1)
-        for client in list(self._clients):
+        for client in list(self._places):
             verdict = access.lookup(client.host)
             client.allowed = verdict == ALLOW
             if verdict == DROP:
@@ -104,7 +123,7 @@ class StreamListener:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for client in list(self._clients):
+        for client in list(self._places):
             client.abort()
 
     @property
@@ -116,16 +135,18 @@ class StreamListener:
     @property
     def connections(self) -> int:
         """Open connections."""
-        return len(self._clients)
+        return len(self._places)
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, by name."""
         return {
             "accepted": self.accepted,
             "rejected": self.rejected,
+            "evicted": self.evicted,
             "timed_out": self.timed_out,
+            "cut_off": self.cut_off,
             "garbled": self.garbled,
-            "connections": len(self._clients),
+            "connections": len(self._places),
         }
 
     # --- for _Client ---------------------------------------------------------------------------------------------
@@ -135,7 +156,7 @@ class StreamListener:
         return self._loop.time()
 
     def admit(self, client: "_Client") -> bool:
-        """Whether `client` may stay. When all places, or its network's, are taken, the longest idle one makes room."""
+        """Whether `client` may stay. When all places, or its network's, are taken, another may have to make room."""
         access = self.access.lookup(client.host)
         if self._server is None or access == DROP:
             self.rejected += 1
@@ -149,59 +170,47 @@ class StreamListener:
                 client.host, count,
             )
             return False
-        near = self._networks.get(client.network, OrderedDict[_Client, None]())
-        if not self._make_room(near, self._limit_per_network):
-            self._complaint.say(
-                "the network of %s has %d TCP connections open, one more was closed (server.tcp-network-share)",
-                client.host, len(near),
-            )
-            return False
-        if not self._make_room(self._clients, self._limit):
-            self._complaint.say("all %d TCP connections are taken (server.tcp-connections)", self._limit)
-            return False
-        self._per_address[client.host] = self._per_address.get(client.host, 0) + 1
+        places, network = self._places, client.network
+        # More than one only after a reload that has lowered a limit.
+        while places.count(network) >= self._limit_per_network:
+            if not self._end(places.longest_resting(network)):
+                self._complaint.say(
+                    "the network of %s has %d TCP connections open, one more was closed (server.tcp-network-share)",
+                    client.host, places.count(network),
+                )
+                return False
+        while len(places) >= self._limit:
+            if not self._end(places.to_end(network)):
+                self._complaint.say("all %d TCP connections are taken (server.tcp-connections)", self._limit)
+                return False
+        places.add(client, network)
         try:
-            if client.network not in self._networks:  # also when room was made by its last one
-                self._networks[client.network] = OrderedDict()
-            self._networks[client.network][client] = None
-            self._clients[client] = None
+            self._per_address[client.host] = self._per_address.get(client.host, 0) + 1
         except MemoryError:
-            self._remove(client)
+            places.remove(client)
             raise
         self.accepted += 1
         if self._timer is None:
             self._arm()
         return True
 
-    def _make_room(self, crowd: "Mapping[_Client, None]", limit: int) -> bool:
-        """End the longest idle of `crowd` until one more is within `limit`; False, and counted, when it is busy."""
-        while len(crowd) >= limit:  # more than once only after a reload that has lowered the limit
-            oldest = next(iter(crowd))
-            if oldest.waiting or oldest.partial_since is not None:
-                self.rejected += 1
-                return False
-            oldest.abort()
+    def _end(self, client: "_Client | None") -> bool:
+        """End `client` to make room; False, and counted, when there is none."""
+        if client is None:
+            self.rejected += 1
+            return False
+        self.evicted += 1
+        client.abort()
         return True
 
-    def used(self, client: "_Client") -> None:
-        """`client` did something: it is the last to make room."""
-        if client in self._clients:
-            self._clients.move_to_end(client)
-            self._networks[client.network].move_to_end(client)
+    def moved(self, client: "_Client") -> None:
+        """`client` has made progress."""
+        self._places.moved(client, busy=client.waiting > 0)
 
     def leave(self, client: "_Client") -> None:
         """`client` is gone; a second call does nothing."""
-        if client in self._clients:
-            self._remove(client)
-
-    def _remove(self, client: "_Client") -> None:
-        self._clients.pop(client, None)
-        near = self._networks.get(client.network)
-        if near is not None:
-            near.pop(client, None)
-            if not near:
-                del self._networks[client.network]
-        one_less(self._per_address, client.host)
+        if self._places.remove(client):
+            one_less(self._per_address, client.host)
 
     def _arm(self) -> None:
         assert self._loop is not None
@@ -212,20 +221,20 @@ class StreamListener:
         """End what has been silent, slow or deaf for too long."""
         self._timer = None
         now = self.now()
-        for client in list(self._clients):
+        for client in list(self._places):
             if client.is_overdue(now):
                 self.timed_out += 1
                 client.abort()
-        if self._clients:
+        if self._places:
             self._arm()
 
 
 class _Client(asyncio.Protocol):
     """One connection. It is also the sink of its replies."""
 
-    __slots__ = ("_backlog", "_closing", "_deaf_since", "_feeding", "_framer", "_listener", "_peer", "_pending",
-                 "_reading", "_transport", "allowed", "host", "idle_since", "network", "octets", "partial_since",
-                 "waiting")
+    __slots__ = ("_at", "_backlog", "_closing", "_deaf_since", "_ending", "_feeding", "_first", "_framer",
+                 "_frames", "_listener", "_made", "_peer", "_pending", "_reading", "_thrown_away", "_transport",
+                 "_turn", "_unread", "allowed", "host", "idle_since", "network", "octets", "partial_since", "waiting")
 
     stream = True
 
@@ -235,10 +244,18 @@ class _Client(asyncio.Protocol):
         self._framer = LengthFramer(2, max_frame=LARGEST_MESSAGE)
         self._peer: tuple[Any, ...] = ("", 0)
         self._pending: dict[PendingQuery, None] = {}
+        self._unread = b""
+        self._at = 0
+        self._frames: list[bytes] = []
+        self._first = 0
         self._backlog: deque[bytes] = deque()
+        self._turn: asyncio.Handle | None = None
+        self._made = 0
         self._feeding = False
         self._reading = True
         self._closing = False
+        self._ending = False
+        self._thrown_away = 0
         self._deaf_since: float | None = None
         self.host = ""
         self.network: str | bytes = ""
@@ -256,13 +273,13 @@ class _Client(asyncio.Protocol):
             self._transport.abort()
 
     def is_overdue(self, now: float) -> bool:
-        """Whether one of the three timeouts has passed."""
+        """Whether one of the timeouts has passed."""
         listener = self._listener
-        if self.partial_since is not None and now - self.partial_since > listener.message_timeout:
-            return True
-        if self._deaf_since is not None and now - self._deaf_since > listener.message_timeout:
-            return True
-        return not self.waiting and now - self.idle_since > listener.idle_timeout
+        for since in (self.partial_since, self._deaf_since):
+            if since is not None and now - since > listener.message_timeout:
+                return True
+        patience = listener.message_timeout if self._ending else listener.idle_timeout
+        return not self.waiting and now - self.idle_since > patience
 
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------
 
@@ -285,42 +302,21 @@ class _Client(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=limits.STREAM_WRITE_HIGH.default)
 
     def data_received(self, data: bytes) -> None:
-        listener = self._listener
-        try:
-            frames = cast("list[bytes]", self._framer.feed(data))      # the framer was made without views
-        except FrameError:
-            listener.garbled += 1
-            self.abort()
-            return
-        if frames:
-            if self.allowed:
-                replies, missed, dropped = listener.fast.answer_frames(frames, None, self.octets)
-            else:
-                replies, missed, dropped = b"", frames, 0       # the service says that they are refused
-            if dropped:
-                # Not DNS, or a response: nothing that follows could be trusted to be framed.
-                listener.garbled += 1
+        if self._ending:
+            self._thrown_away += len(data)
+            if self._thrown_away > limits.STREAM_PORTION.default:
                 self.abort()
-                return
-            self.idle_since = listener.now()
-            self.partial_since = None
-            listener.used(self)
-            if replies and self._transport is not None:
-                self._transport.write(replies)
-            self._backlog.extend(missed)
-            self._feed_service()
-        if self._framer.pending:
-            if self.partial_since is None:
-                self.partial_since = listener.now()
-        else:
-            self.partial_since = None
-        self._regulate()
+            return
+        self._unread = self._unread[self._at:] + data if self._at < len(self._unread) else data
+        self._at = 0
+        if self._turn is None:
+            self._work()
 
     def eof_received(self) -> bool:
         # A client may close its side and still wait for replies (RFC 7766 section 6.2.4).
         self._closing = True
-        self.partial_since = None
-        return self.waiting > 0
+        self._ending = False  # nothing more comes that would have to be thrown away
+        return self._has_work()
 
     def pause_writing(self) -> None:
         self._deaf_since = self._listener.now()
@@ -328,12 +324,17 @@ class _Client(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._deaf_since = None
+        self._go_on()
         self._regulate()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._listener.leave(self)
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         self._backlog.clear()
+        self._frames, self._unread = [], b""
         pending, self._pending = self._pending, {}
         for query in pending:
             query.service.forget(query)
@@ -347,8 +348,13 @@ class _Client(asyncio.Protocol):
 
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
         """Send a reply of `Service`."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(len(packet).to_bytes(2, "big") + packet)
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self._made += len(packet) + 2
+            transport.write(len(packet).to_bytes(2, "big") + packet)
+            if self._deaf_since is not None and transport.get_write_buffer_size() > limits.STREAM_UNSENT.default:
+                self._listener.cut_off += 1
+                self.abort()
         self._answered()
 
     def skip(self) -> None:
@@ -365,18 +371,80 @@ class _Client(asyncio.Protocol):
         if self._feeding:
             return
         self._feed_service()
-        if self._closing and not self.waiting and self._transport is not None:
-            self._transport.close()
-            return
+        self._listener.moved(self)
+        self._go_on()
+        self._finish()
         self._regulate()
+
+    # --- from octets to replies ------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Do one turn's share of what there is to do."""
+        self._turn = None
+        transport, listener = self._transport, self._listener
+        if transport is None or transport.is_closing():
+            return
+        self._made = 0
+        if self._backlog:
+            self._feed_service()
+        if self._may_take():
+            if self._first == len(self._frames):
+                self._next_portion()
+            if self._first < len(self._frames):
+                self.idle_since = listener.now()
+                listener.moved(self)
+                self._answer_frames(transport)
+                self._feed_service()
+        self._go_on()
+        self._finish()
+        self._regulate()
+
+    def _next_portion(self) -> None:
+        """Cut what was read into messages, not more of it than one turn takes."""
+        size = limits.STREAM_PORTION.default
+        if self._at == 0 and len(self._unread) <= size:
+            data, self._unread = self._unread, b""
+        else:
+            data = self._unread[self._at:self._at + size]
+            self._at += size
+            if self._at >= len(self._unread):
+                self._unread, self._at = b"", 0
+        # The framer was made without views; no length of two octets is too large for it.
+        self._frames, self._first = cast("list[bytes]", self._framer.feed(data)), 0
+        if self._frames:
+            self.partial_since = None  # what has begun behind them is another message
+
+    def _answer_frames(self, transport: asyncio.Transport) -> None:
+        """Answer messages from the cache until a turn's replies are made; others are left to the service."""
+        if not self.allowed:
+            # The service says that they are refused.
+            self._backlog.extend(self._frames[self._first:])
+            self._frames, self._first = [], 0
+            return
+        replies, missed, self._first, garbled = self._listener.fast.answer_frames(
+            self._frames, None, self.octets, self._first
+        )
+        if replies:
+            self._made += len(replies)
+            transport.write(replies)
+        self._backlog.extend(missed)
+        if garbled:
+            # Not DNS, or a response: nothing that follows could be trusted to be framed.
+            self._listener.garbled += 1
+            self._framer.reset()
+            self._frames, self._first, self._unread, self._at = [], 0, b"", 0
+            self._closing = self._ending = True
+        elif self._first == len(self._frames):
+            self._frames, self._first = [], 0
 
     def _feed_service(self) -> None:
         """Give the service as many of the messages at hand as the pipeline permits; it may answer from inside."""
         listener = self._listener
         backlog = self._backlog
+        waited = self.waiting
         self._feeding = True
         try:
-            while backlog and self.waiting < listener.pipeline:
+            while backlog and self._may_ask() and self._made < limits.STREAM_TURN.default:
                 if self._transport is None or self._transport.is_closing():
                     backlog.clear()
                     break
@@ -389,16 +457,53 @@ class _Client(asyncio.Protocol):
             raise
         finally:
             self._feeding = False
+        if self.waiting and not waited:
+            listener.moved(self)  # from now on it is busy
+
+    def _may_ask(self) -> bool:
+        """Whether the service may be given one more query."""
+        return self._deaf_since is None and self.waiting < self._listener.pipeline
+
+    def _may_take(self) -> bool:
+        """Whether more of what was read may be looked at in this turn."""
+        return not self._backlog and self._may_ask() and self._made < limits.STREAM_TURN.default
+
+    def _has_work(self) -> bool:
+        """Whether a message was read that is not answered yet."""
+        return bool(self.waiting or self._backlog or self._first < len(self._frames) or self._unread)
+
+    def _go_on(self) -> None:
+        """Have another turn when there is something to do that nothing else will set off."""
+        if self._turn is not None or self._transport is None or not self._may_ask():
+            return
+        if self._backlog or self._first < len(self._frames) or self._unread:
+            self._turn = asyncio.get_running_loop().call_soon(self._work)
+
+    def _finish(self) -> None:
+        """Close our side when the client has closed its own, or must not go on, and everything is answered."""
+        transport = self._transport
+        if not self._closing or transport is None or transport.is_closing() or self._has_work():
+            return
+        if self._ending:
+            transport.write_eof()
+        else:
+            transport.close()
 
     def _regulate(self) -> None:
-        """Read only while there is room for more queries and for their replies."""
+        """Read only while there is room for more queries and for their replies; a begun message has its time."""
         transport = self._transport
-        if transport is None or self._closing or transport.is_closing():
+        if transport is None or transport.is_closing():
             return
-        wanted = self._deaf_since is None and not self._backlog and self.waiting < self._listener.pipeline
-        if wanted and not self._reading:
-            self._reading = True
-            transport.resume_reading()
-        elif not wanted and self._reading:
-            self._reading = False
-            transport.pause_reading()
+        unread = bool(self._first < len(self._frames) or self._unread)
+        wanted = self._ending or (not unread and not self._backlog and self._may_ask())
+        if self._ending or not self._closing:
+            if wanted and not self._reading:
+                self._reading = True
+                transport.resume_reading()
+            elif not wanted and self._reading:
+                self._reading = False
+                transport.pause_reading()
+        if not wanted or self._closing or not self._framer.pending:
+            self.partial_since = None  # what we do not read cannot be late
+        elif self.partial_since is None:
+            self.partial_since = self._listener.now()

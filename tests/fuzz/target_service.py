@@ -67,14 +67,18 @@ def _stream(parts: Parts, data: bytes) -> None:
         size = int.from_bytes(data[:2], "big") % 97
         frames.append(data[2 : 2 + size])
         data = data[2 + size :]
-    replies, missed, dropped = parts.fast.answer_frames(frames, NOW)
     sink = Sink(stream=True)
-    for frame in missed:
-        parts.service.handle(frame, PEERS[0], sink)
-    count = 0
-    while replies:
-        size = int.from_bytes(replies[:2], "big")
-        MessageView.parse(replies[2 : 2 + size])
-        replies = replies[2 + size :]
-        count += 1
+    done = count = dropped = 0
+    while done < len(frames):
+        before = done
+        replies, missed, done, garbled = parts.fast.answer_frames(frames, NOW, first=done)
+        assert before < done <= len(frames)
+        dropped += garbled
+        for frame in missed:
+            parts.service.handle(frame, PEERS[0], sink)
+        while replies:
+            size = int.from_bytes(replies[:2], "big")
+            MessageView.parse(replies[2 : 2 + size])
+            replies = replies[2 + size :]
+            count += 1
     assert count + len(sink.packets) + dropped == len(frames)

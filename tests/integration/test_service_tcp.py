@@ -7,17 +7,20 @@ import struct
 from collections.abc import Callable, Coroutine
 
 import pytest
-from support.service_parts import Parts, address, positive, query
+from support.service_parts import QNAME, Parts, Sink, address, positive, query
 from support.shortage import FullDict
 from support.upstream_peers import open_descriptors
 
 import corenet
+from resolver import limits
+from resolver.effects import Outcome
 from resolver.net import stream_listener
 from resolver.net.ambient import Clock
 from resolver.net.stream_listener import StreamListener, open_stream_socket
 from resolver.settings import PolicySettings, Settings, replace
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
 
 PATIENCE = 5.0
 Body = Callable[[], Coroutine[None, None, None]]
@@ -79,7 +82,9 @@ class Client:
 async def serve(parts: Parts, **options: float) -> StreamListener:
     parts.clock.real = Clock().time()
     listener = StreamListener(parts.service, parts.fast, parts.plan.access, parts.settings.server, **options)
-    await listener.start(open_stream_socket("127.0.0.1", 0))
+    sock = open_stream_socket("127.0.0.1", 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 << 10)  # what tests of memory see is ours, not the kernel's
+    await listener.start(sock)
     return listener
 
 
@@ -250,6 +255,135 @@ def test_client_that_does_not_read_is_not_fed(run: Callable[[Body], None], monke
     run(body)
 
 
+def large_answer(parts: Parts) -> bytes:
+    """A query over TCP whose answer of some 53 KB is in the cache."""
+    packet = query(c.TXT, edns_payload=None)
+    parts.clock.real = Clock().time()
+    parts.answer(packet, large_outcome())
+    return packet
+
+
+def large_outcome() -> Outcome:
+    return positive(RRset(QNAME, c.TXT, 300, [bytes([255]) + bytes([n]) * 255 for n in range(205)]))
+
+
+def quiet_client(listener: StreamListener) -> socket.socket:
+    """A client that will not read, and whose kernel holds little for it."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(listener.address[:2])
+    sock.setblocking(False)
+    return sock
+
+
+@pytest.mark.parametrize("path", ["fast", "service"])
+def test_nothing_is_made_for_a_client_that_does_not_read(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """The most octets ever unsent for one connection, and what others get meanwhile; no clock is looked at."""
+    held = []
+
+    def watch(self: stream_listener._Client) -> None:
+        work(self)
+        if self._transport is not None:
+            held.append(self._transport.get_write_buffer_size())
+
+    work = stream_listener._Client._work
+    monkeypatch.setattr(stream_listener._Client, "_work", watch)
+
+    async def body() -> None:
+        parts = Parts()
+        packet = large_answer(parts)
+        if path == "service":  # an option that only the service understands
+            packet = query(c.TXT, edns_payload=1232, options=[(c.OPTION_NSID, b"")])
+            parts.ask(packet, sink=Sink(stream=True))
+            if parts.mesh.tickets:
+                parts.mesh.finish(large_outcome())
+        listener = await serve(parts)
+        sock = quiet_client(listener)
+        burst = (len(packet).to_bytes(2, "big") + packet) * (37_000 // (len(packet) + 2))
+        sock.sendall(burst)
+        other = await Client.start(listener)
+        for n in range(20):
+            assert (await other.ask(query(c.TXT, identity=n, edns_payload=None))).id == n
+        most = limits.STREAM_WRITE_HIGH.default + limits.STREAM_TURN.default + 65_537
+        assert 0 < max(held) <= most
+        made = parts.fast.statistics()["hits"] + parts.service.replies - 20
+        assert made * 52_000 <= most + (256 << 10), "and what the kernels of both sides took"
+        # As soon as it reads, all of it comes, and in order.
+        count = 0
+        sock.setblocking(True)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        for _ in range(len(burst) // (len(packet) + 2)):
+            size = int.from_bytes(await reader.readexactly(2), "big")
+            assert len(await reader.readexactly(size)) > 52_000
+            count += 1
+        assert count == len(burst) // (len(packet) + 2)
+        writer.close()
+        await other.close()
+        listener.close()
+
+    run(body)
+
+
+@pytest.mark.parametrize("path", ["fast", "service"])
+def test_one_connection_has_no_more_than_its_share_of_a_turn(run: Callable[[Body], None], path: str) -> None:
+    """A client that reads as fast as it can gets its replies turn by turn, not all of them at once."""
+    written: list[int] = []
+
+    class Transport(Arrived):
+        def write(self, data: bytes) -> None:
+            written.append(len(data))
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+        def resume_reading(self) -> None: ...
+
+    async def body() -> None:
+        parts = Parts()
+        packet = large_answer(parts)
+        if path == "service":
+            packet = query(c.TXT, edns_payload=1232, options=[(c.OPTION_NSID, b"")])
+            parts.mesh.instant = large_outcome()
+        listener = await serve(parts)
+        client, transport = stream_listener._Client(listener), Transport("127.0.0.1")
+        client.connection_made(transport)  # type: ignore[arg-type]
+        client.data_received((len(packet).to_bytes(2, "big") + packet) * 50)
+        seen = 0
+        while sum(written) < 50 * 52_000:
+            assert 0 < sum(written[seen:]) <= limits.STREAM_TURN.default + 65_537
+            seen = len(written)
+            await asyncio.sleep(0)
+        listener.close()
+        client.connection_lost(None)
+
+    run(body)
+
+
+def test_replies_that_a_deaf_client_has_asked_for_are_bounded(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts)
+        sock = quiet_client(listener)
+        for n in range(100):
+            packet = query(c.TXT, identity=n, edns_payload=None)
+            sock.sendall(len(packet).to_bytes(2, "big") + packet)
+        await submitted(parts, 100)
+        outcome = positive(RRset(QNAME, c.TXT, 0, [bytes([255]) + bytes([n]) * 255 for n in range(205)]))
+        most = 0
+        while parts.mesh.tickets:
+            parts.mesh.finish(outcome)
+            most = max([most, *(client._transport.get_write_buffer_size() for client in listener._places
+                                if client._transport is not None)])
+        assert most <= limits.STREAM_UNSENT.default
+        assert (listener.cut_off, parts.service.waiting) == (1, 0)
+        sock.close()
+        listener.close()
+
+    run(body)
+
+
 def test_slow_loris_is_ended(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts()
@@ -364,6 +498,11 @@ class Arrived:
 
     def set_write_buffer_limits(self, high: int) -> None: ...
 
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def pause_reading(self) -> None: ...
+
     def abort(self) -> None:
         self.aborted = True
 
@@ -383,10 +522,14 @@ def test_one_network_may_not_take_all_connections(run: Callable[[Body], None], n
         listener = await serve(parts)
         clients = []
 
+        def wait(client: stream_listener._Client, queries: int) -> None:
+            client.waiting = queries
+            listener.moved(client)
+
         def connect(host: str, busy: int = 1) -> bool:
             client, transport = stream_listener._Client(listener), Arrived(host)
             client.connection_made(transport)  # type: ignore[arg-type]
-            client.waiting = busy
+            wait(client, busy)
             clients.append(client)
             return not transport.aborted
 
@@ -395,24 +538,75 @@ def test_one_network_may_not_take_all_connections(run: Callable[[Body], None], n
         assert connect(far, busy=0)
         clients[0].connection_lost(None)
         assert connect(near[9]) and not connect(near[10]), "the place goes back to the network, once"
-        clients[1].waiting = clients[2].waiting = 0
-        listener.used(clients[1])
+        wait(clients[2], 0)
+        wait(clients[1], 0)
         assert connect(near[11]) and listener.connections == 9
-        assert [clients[n] in listener._clients for n in (1, 2, 20)] == [True, False, True], "its longest idle left"
+        assert [clients[n] in listener._places for n in (1, 2, 20)] == [True, False, True], "its longest idle left"
         server = replace(parts.settings.server, tcp_network_share=100)
         listener.switch(parts.service, parts.fast, parts.plan.access, server)
         for client in clients[3:8]:
-            client.waiting = 0
-        assert [connect(host) for host in near[12:20]] == [True] * 8, "of all, the longest idle makes room"
+            wait(client, 0)
+        assert [connect(host) for host in near[12:20]] == [True] * 8, "its own longest idle make room"
         assert listener.connections == 16
         for client in clients:
-            client.waiting = 0
+            wait(client, 0)
         listener.switch(parts.service, parts.fast, parts.plan.access, replace(server, tcp_connections=4))
         assert connect(far) and listener.connections == 4
         for client in clients:
             client.connection_lost(None)
-        assert (listener.connections, listener._per_address, listener._networks) == (0, {}, {})
+        assert (listener.connections, listener._per_address) == (0, {})
         listener.close()
+
+    run(body)
+
+
+@pytest.mark.parametrize("behaviour", ["begun messages", "unanswered queries"])
+@pytest.mark.parametrize("networks", [["192.0.2", "198.51.100"], ["2001:db8:100:1:", "2001:db8:200:2:"]],
+                         ids=["IPv4", "IPv6"])
+def test_two_networks_may_not_hold_all_connections(
+    run: Callable[[Body], None], behaviour: str, networks: list[str]
+) -> None:
+    """An octet now and then is no progress, and a query that waits protects no more than a fair share."""
+
+    async def body() -> None:
+        anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0", "::/0")))
+        parts = Parts(anybody, tcp_connections=16)
+        listener = await serve(parts)
+        clients: list[stream_listener._Client] = []
+
+        def connect(host: str, data: bytes) -> Arrived:
+            client, transport = stream_listener._Client(listener), Arrived(host)
+            client.connection_made(transport)  # type: ignore[arg-type]
+            if not transport.aborted:
+                client.data_received(data)
+                clients.append(client)
+            return transport
+
+        separator = ":" if ":" in networks[0] else "."
+        packet = query(c.MX)
+        whole = len(packet).to_bytes(2, "big") + packet
+        data = b"\0" if behaviour == "begun messages" else whole
+        for n in range(1, 9):
+            for network in networks:
+                connect(f"{network}{separator}{n}", data)
+        assert listener.connections == 16
+        honest = []
+        for n in range(1, 6):
+            prefix = f"2001:db8:{n}:1::" if separator == ":" else f"203.0.{n}."
+            for host in (1, 2):
+                honest.append(connect(f"{prefix}{host}", b"" if data == b"\0" else whole))
+        assert not any(transport.aborted for transport in honest)
+        assert listener.connections == 16
+        # Those who came first try again: they get at each other's places only.
+        for n in range(20, 28):
+            for network in networks:
+                connect(f"{network}{separator}{n}", data)
+        assert listener.connections == 16
+        assert not any(transport.aborted for transport in honest)
+        listener.close()
+        for client in clients:
+            client.connection_lost(None)
+        assert parts.service.waiting == 0
 
     run(body)
 
@@ -421,7 +615,7 @@ def test_a_connection_for_which_there_is_no_memory_keeps_no_place(run: Callable[
     async def body() -> None:
         listener = await serve(Parts())
         client = stream_listener._Client(listener)
-        listener._networks = FullDict()
+        listener._per_address = FullDict()
         with pytest.raises(MemoryError):
             client.connection_made(Arrived("127.0.0.1"))  # type: ignore[arg-type]
         client.connection_lost(None)
@@ -452,6 +646,52 @@ def test_longest_idle_connection_makes_room(run: Callable[[Body], None]) -> None
         assert await late.ended()
         assert listener.connections == 2
         for client in (first, second, third, late):
+            await client.close()
+        listener.close()
+
+    run(body)
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0\x05hello", bytes(60_000)], ids=["nothing", "more", "much more"])
+def test_queries_before_rubbish_are_answered(run: Callable[[Body], None], behind: bytes) -> None:
+    async def body() -> None:
+        parts = Parts()
+        parts.clock.real = Clock().time()
+        parts.answer(query(), positive())
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        good = [query(identity=1), query(c.MX, identity=2), query(identity=3)]
+        client.writer.write(b"".join(len(p).to_bytes(2, "big") + p for p in good) + b"\0\x05hello" + behind)
+        assert [(await client.read()).id for _ in range(2)] == [1, 3]
+        await submitted(parts, 1)
+        parts.mesh.finish(positive())
+        assert (await client.read()).id == 2
+        assert await client.ended()
+        assert listener.garbled == 1
+        assert parts.service.queries == 2, "what stands behind is not looked at"
+        await client.close()
+        while listener.connections:
+            await asyncio.sleep(0)
+        listener.close()
+
+    run(body)
+
+
+def test_after_rubbish_a_client_may_neither_stay_nor_go_on(run: Callable[[Body], None]) -> None:
+    async def body() -> None:
+        listener = await serve(Parts(), message_timeout=0.1)
+        stays, sends = await Client.start(listener), await Client.start(listener)
+        for client in (stays, sends):
+            client.writer.write(b"\0\x05hello")
+            assert await client.ended()
+        while listener.connections == 2 or not listener.timed_out:
+            if not sends.writer.transport.is_closing():
+                sends.writer.write(bytes(4096))
+            await asyncio.sleep(0)
+        while listener.connections:
+            await asyncio.sleep(0.001)
+        assert listener.timed_out == 1
+        for client in (stays, sends):
             await client.close()
         listener.close()
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.service_parts import CLIENT, NOW, QNAME, Parts, address, positive, query
 
+from resolver import limits
 from resolver.net.fastpath import ClientQuery, FastPath, read_query
 from resolver.policy import AccessTable
 from resolver.wire import consts as c
@@ -119,35 +120,54 @@ def test_reply_is_cut_to_what_the_client_takes() -> None:
     assert parts.fast.statistics()["truncated"] == 1
 
 
-def test_stream_messages_in_one_go(parts: Parts) -> None:
-    frames = [query(identity=1), query(c.MX, identity=2), query(identity=3), query()[:-1], b"short", query(flags=0)]
-    replies, missed, dropped = parts.fast.answer_frames(frames, NOW)
-    assert missed == [frames[1], frames[5]]
-    assert dropped == 1
+def cut(replies: bytes) -> list[MessageView]:
+    """The messages of a stream."""
     views = []
     while replies:
         size = int.from_bytes(replies[:2], "big")
         views.append(MessageView.parse(replies[2:2 + size]))
         replies = replies[2 + size:]
-    assert [(view.id, view.rcode) for view in views] == [(1, c.NOERROR), (3, c.NOERROR), (77, c.FORMERR)]
+    return views
 
 
-def test_stream_replies_larger_than_the_buffer() -> None:
-    parts = Parts()
+def test_stream_messages_in_one_go(parts: Parts) -> None:
+    frames = [query(identity=1), query(c.MX, identity=2), query(identity=3), query()[:-1], query(flags=0)]
+    replies, missed, done, garbled = parts.fast.answer_frames(frames, NOW)
+    assert missed == [frames[1], frames[4]]
+    assert (done, garbled) == (5, False)
+    assert [(view.id, view.rcode) for view in cut(replies)] == [(1, c.NOERROR), (3, c.NOERROR), (77, c.FORMERR)]
+
+
+def test_what_stands_before_garbage_is_answered_and_nothing_behind_it(parts: Parts) -> None:
+    frames = [query(identity=1), query(c.MX, identity=2), b"short", query(identity=3)]
+    replies, missed, done, garbled = parts.fast.answer_frames(frames, NOW)
+    assert (missed, done, garbled) == ([frames[1]], 3, True)
+    assert [view.id for view in cut(replies)] == [1]
+
+
+def large(parts: Parts) -> bytes:
+    """A query whose answer of some 59 KB is in the cache."""
     packet = query(c.TXT, edns_payload=None)
     text = positive(address(count=100))
     big = type(text.answer[0])(QNAME, c.TXT, 300, [bytes([255]) + bytes([n]) * 255 for n in range(230)])
     text.answer[:] = [big]
     parts.answer(packet, text)
-    replies, missed, dropped = parts.fast.answer_frames([packet] * 9, NOW)
-    assert (missed, dropped) == ([], 0)
-    count = 0
-    while replies:
-        size = int.from_bytes(replies[:2], "big")
-        assert len(MessageView.parse(replies[2:2 + size]).answer[0]) == 230
-        replies = replies[2 + size:]
-        count += 1
-    assert count == 9
+    return packet
+
+
+def test_a_turn_of_a_stream_makes_no_more_than_its_share_and_one_reply() -> None:
+    parts = Parts()
+    packet = large(parts)
+    frames, first, turns = [packet] * 9, 0, 0
+    while first < len(frames):
+        before = parts.fast.statistics()["hits"]
+        replies, missed, done, garbled = parts.fast.answer_frames(frames, NOW, first=first)
+        assert (missed, garbled) == ([], False)
+        assert [len(view.answer[0]) for view in cut(replies)] == [230] * (done - first)
+        assert len(replies) < limits.STREAM_TURN.default + 65_537
+        assert parts.fast.statistics()["hits"] - before == done - first, "nothing is made that does not leave"
+        first, turns = done, turns + 1
+    assert turns == 5
 
 
 def test_query_is_read_once_for_the_service() -> None:

@@ -1,0 +1,150 @@
+"""Who holds the places of a bounded set, by group, and who makes room when none is free.
+
+Groups are the networks of clients, or the servers and zones that are asked. Each member is resting or busy, and in
+either state the members of a group stand in the order of their progress: whoever has made none for the longest comes
+first. Sans-IO: the owner decides what progress is, ends the members and removes them.
+
+The choice (`to_end`), so that no group can hold all places however its members behave:
+
+* A newcomer may end resting members of its own group and of every group that is not smaller than its own; the largest
+  group that has any comes first.
+* When nobody rests there, it may end a busy member of a group that is larger than its own will be: the shares become
+  more equal by it, and never less.
+
+Every operation but `to_end` takes constant time; `to_end` looks at group sizes, of which n members have at most about
+the square root of 2n, and at no more than `limits.PLACES_LOOKS` groups.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from typing import Generic, TypeVar
+
+from resolver import limits
+
+__all__ = ["Places"]
+
+Member = TypeVar("Member", bound=Hashable)
+
+
+class _Group(Generic[Member]):
+    __slots__ = ("busy", "key", "resting")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.resting: OrderedDict[Member, None] = OrderedDict()
+        self.busy: OrderedDict[Member, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.resting) + len(self.busy)
+
+
+class Places(Generic[Member]):
+    """The members of a bounded set; the bound itself is the owner's."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Hashable, _Group[Member]] = {}
+        self._members: dict[Member, _Group[Member]] = {}
+        self._sizes: dict[int, dict[_Group[Member], None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members)
+
+    def __contains__(self, member: object) -> bool:
+        return member in self._members
+
+    def count(self, group: Hashable) -> int:
+        """Members of `group`."""
+        found = self._groups.get(group)
+        return 0 if found is None else len(found)
+
+    def add(self, member: Member, group: Hashable) -> None:
+        """Let `member` be a resting one of `group`, the last to make room there.
+
+        Raises:
+            MemoryError: nothing has changed.
+        """
+        found = self._groups.get(group)
+        if found is None:
+            found = _Group(group)
+        before = len(found)
+        try:
+            self._groups[group] = found
+            self._members[member] = found
+            found.resting[member] = None
+            self._sizes.setdefault(before + 1, {})[found] = None
+        except MemoryError:
+            self._drop(member, found, before + 1)
+            raise
+        self._leave_size(found, before)
+
+    def remove(self, member: Member) -> bool:
+        """Give the place of `member` back; False when it had none."""
+        group = self._members.get(member)
+        if group is None:
+            return False
+        before = len(group)
+        self._drop(member, group, before)
+        if len(group):
+            try:
+                self._sizes.setdefault(len(group), {})[group] = None
+            except MemoryError:
+                pass  # the place is free all the same; until its size changes again, `to_end` does not find this group
+        return True
+
+    def moved(self, member: Member, *, busy: bool) -> None:
+        """`member` has made progress and is `busy` or resting from now on; nothing happens to one without a place."""
+        group = self._members.get(member)
+        if group is None:
+            return
+        to, away = (group.busy, group.resting) if busy else (group.resting, group.busy)
+        to[member] = None
+        to.move_to_end(member)
+        away.pop(member, None)
+
+    def longest_resting(self, group: Hashable) -> Member | None:
+        """The member of `group` that rests for the longest time."""
+        found = self._groups.get(group)
+        return next(iter(found.resting), None) if found is not None else None
+
+    def to_end(self, group: Hashable) -> Member | None:
+        """Whose end makes room for one more of `group`; None when the newcomer has to go instead."""
+        own = self.count(group)
+        looks = limits.PLACES_LOOKS.default
+        sizes = sorted(self._sizes, reverse=True)
+        for size in sizes:
+            if size < own:
+                break
+            for found in self._sizes[size]:
+                if found.resting:
+                    return next(iter(found.resting))
+                looks -= 1
+                if not looks:
+                    break
+            if not looks:
+                break
+        resting = self.longest_resting(group)
+        if resting is not None:
+            return resting
+        if sizes and sizes[0] > own + 1:
+            largest = next(iter(self._sizes[sizes[0]]))
+            return next(iter(largest.busy), None)
+        return None
+
+    def _drop(self, member: Member, group: _Group[Member], size: int) -> None:
+        """Forget `member` everywhere, and that `group` has `size` members; this takes no memory."""
+        self._members.pop(member, None)
+        group.resting.pop(member, None)
+        group.busy.pop(member, None)
+        self._leave_size(group, size)
+        if not group and self._groups.get(group.key) is group:
+            del self._groups[group.key]
+
+    def _leave_size(self, group: _Group[Member], size: int) -> None:
+        same = self._sizes.get(size)
+        if same is not None:
+            same.pop(group, None)
+            if not same:
+                del self._sizes[size]

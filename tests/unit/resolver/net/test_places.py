@@ -1,0 +1,114 @@
+"""Places of a bounded set: who makes room, what a newcomer may never do, and books that balance whatever happens."""
+
+import random
+
+import pytest
+from support.shortage import FullDict
+
+from resolver import limits
+from resolver.net.places import Places
+
+
+def fill(*groups: str) -> Places[str]:
+    """Members named after their group and their number in it, all resting, in the order given."""
+    places: Places[str] = Places()
+    for group in groups:
+        places.add(f"{group}{places.count(group)}", group)
+    return places
+
+
+def test_the_largest_group_makes_room_by_its_longest_resting() -> None:
+    places = fill("a", "b", "b", "b", "c", "c")
+    assert places.to_end("new") == "b0"
+    places.moved("b0", busy=False)
+    assert places.to_end("new") == "b1"
+    places.moved("b1", busy=True)
+    places.moved("b2", busy=True)
+    assert places.to_end("new") == "b0"
+    places.moved("b0", busy=True)
+    assert places.to_end("new") == "c0", "those who rest come before those who are busy"
+
+
+def test_a_newcomer_of_a_larger_group_may_not_end_members_of_smaller_ones() -> None:
+    places = fill("a", "b", "b", "b")
+    for member in ("b0", "b1", "b2"):
+        places.moved(member, busy=True)
+    assert places.to_end("b") is None
+    assert places.to_end("a") == "a0", "its own"
+    assert places.to_end("new") == "a0"
+    places.moved("a0", busy=True)
+    assert places.to_end("new") == "b0"
+    assert places.to_end("a") == "b0"
+    places.remove("b0")
+    assert places.to_end("a") is None, "two and one become one and two: nothing is gained"
+
+
+def test_looks_are_bounded_and_its_own_group_remains() -> None:
+    places = fill(*(f"g{n}." for n in range(limits.PLACES_LOOKS.default)), "resting", "own", "own")
+    for member in list(places):
+        if member.startswith("g"):
+            places.moved(member, busy=True)
+    assert places.to_end("other") == "own0"
+    places.remove("own0")
+    assert places.to_end("other") is None
+    assert places.to_end("own") == "own1"
+
+
+def test_members_that_left_or_never_came_change_nothing() -> None:
+    places = fill("a")
+    places.moved("b0", busy=True)
+    assert places.remove("a0") and not places.remove("a0")
+    assert (len(places), places.count("a"), places.to_end("a"), places.longest_resting("a")) == (0, 0, None, None)
+    assert (places._groups, places._sizes, places._members) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("full", ["_groups", "_members"])
+def test_a_member_for_which_there_is_no_memory_leaves_nothing(full: str) -> None:
+    places = fill("a")
+    ample = getattr(places, full)
+    scarce = FullDict(ample)
+    setattr(places, full, scarce)
+    with pytest.raises(MemoryError):
+        places.add("b0", "b")
+    setattr(places, full, dict(scarce))
+    assert (list(places), places.count("b"), places.to_end("c")) == (["a0"], 0, "a0")
+    places.add("b0", "b")
+    assert places.count("b") == 1
+
+
+def test_the_books_balance_and_no_smaller_group_pays() -> None:
+    for seed in range(200):
+        dice = random.Random(seed)
+        places: Places[int] = Places()
+        truth: dict[int, str] = {}
+        busy: set[int] = set()
+        for number in range(200):
+            action = dice.randrange(10)
+            if action < 6:
+                group = dice.choice("aaaabbcdefg")
+                if len(places) == 12:
+                    out = places.to_end(group)
+                    sizes = {g: list(truth.values()).count(g) for g in "abcdefg"}
+                    if out is None:
+                        assert all(m in busy for m in truth if sizes[truth[m]] >= sizes[group] or truth[m] == group)
+                        assert max(sizes.values()) <= sizes[group] + 1
+                        continue
+                    assert truth[out] == group or sizes[truth[out]] >= sizes[group]
+                    if out in busy:
+                        assert sizes[truth[out]] > sizes[group] + 1
+                    assert places.remove(out)
+                    busy.discard(out)
+                    del truth[out]
+                places.add(number, group)
+                truth[number] = group
+            elif truth:
+                member = dice.choice(list(truth))
+                if action < 9:
+                    places.moved(member, busy=action == 8)
+                    (busy.add if action == 8 else busy.discard)(member)
+                else:
+                    places.remove(member)
+                    busy.discard(member)
+                    del truth[member]
+            assert dict.fromkeys(places) == dict.fromkeys(truth)
+            assert all(places.count(g) == list(truth.values()).count(g) for g in "abcdefg")
