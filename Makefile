@@ -10,6 +10,7 @@
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
 #   make differential 10,000 questions to our daemon, Unbound and Knot Resolver  [NAMES=10000] [SEED=1]
 #   make worlds       the resolver in simulated worlds made from seeds [WORLDS=100000] [START=0]
+#   make mutants      takes out one check at a time; some test must fail each time [ONLY='net: *']
 #   make suites       test suites of aiohttp, anyio, uvicorn, asyncpg and websockets on both loops
 #                     [SUITES="anyio ..."] [FULL=1]
 #   make stress       the loop under stress at full size (a million connections; some three minutes)
@@ -33,7 +34,7 @@ FUZZ_RUNS ?= 1000000
 SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites worlds \
+.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites worlds mutants \
 	stress valgrind wheel annotate docs clean help build
 .DEFAULT_GOAL := help
 
@@ -106,6 +107,9 @@ differential: build
 
 worlds: build
 	$(BIN)/python tests/simulation/dns/run.py --worlds $(or $(WORLDS),100000) --start $(or $(START),0)
+
+mutants: build
+	$(BIN)/python tests/mutants/run.py $(if $(ONLY),'$(ONLY)')
 
 suites: build
 	$(BIN)/python tests/conformance/suites/run.py $(SUITES) $(if $(FULL),--full)

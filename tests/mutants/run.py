@@ -1,0 +1,179 @@
+"""Takes out one check at a time and shows that a test notices: `python tests/mutants/run.py [PATTERN ...]`.
+
+Each `*.toml` beside this file lists mutants of one area: `file`, the exact text `old` that stands there once, what it
+becomes, `new`, and the `tests` that must fail then. The tree is copied, so the checkout is never touched; a mutant of
+compiled code has its module built in the copy. A mutant is *killed* when its tests fail or do not end in time,
+*survives* when they pass, and is *broken* when its text is not there once, does not build, or its tests do not start.
+
+Exit status 0: all killed. `--check` looks only whether each text stands where it should, as a unit test does too.
+"""
+
+import argparse
+import fnmatch
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+COPIES = ROOT / "build" / "mutants"
+LEFT_OUT = {".git", ".venv", "build", "dist", ".pytest_cache", ".ruff_cache", ".mypy_cache",
+            ".hypothesis", "__pycache__"}
+TEST_SECONDS = 300.0
+"""A mutant whose tests take longer hangs, and is killed by that: without it they take a fraction of this."""
+PASSED, FAILED = 0, 1
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One check, and how it is taken out."""
+
+    area: str
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.area}: {self.what}"
+
+    def problem(self, root: Path = ROOT) -> str | None:
+        """Why it cannot be played in `root`, or None."""
+        try:
+            text = (root / self.file).read_text(encoding="utf-8")
+        except OSError as error:
+            return str(error)
+        if text.count(self.old) != 1:
+            return f"{self.file}: the text stands there {text.count(self.old)} times"
+        missing = [test for test in self.tests if not (root / test.split("::", 1)[0]).exists()]
+        return f"no {missing[0]}" if missing else None
+
+
+def load() -> list[Mutant]:
+    """All mutants, by file of the list and by order in it.
+
+    Raises:
+        ValueError: an entry lacks a key, has one too many, or changes nothing.
+    """
+    found = []
+    for path in sorted(HERE.glob("*.toml")):
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        for entry in content["mutant"]:
+            merged = {"tests": content.get("tests", []), "file": content.get("file")} | entry
+            if merged.keys() != {"what", "file", "old", "new", "tests"} or merged["file"] is None:
+                raise ValueError(f"{path.name}: {entry.get('what')}: wants what, file, old, new, tests")
+            if merged["old"] == merged["new"] or not merged["tests"]:
+                raise ValueError(f"{path.name}: {merged['what']}: changes nothing, or has no tests")
+            merged["tests"] = tuple(merged["tests"])
+            found.append(Mutant(path.stem, **merged))
+    return found
+
+
+class Tree:
+    """One copy of the checkout, built, in which mutants are played one after the other."""
+
+    def __init__(self, number: int) -> None:
+        self.root = COPIES / str(number)
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.copytree(ROOT, self.root, ignore=lambda _folder, names: [n for n in names if n in LEFT_OUT])
+        shutil.copytree(ROOT / "build" / "cython-release", self.root / "build" / "cython-release")
+
+    def play(self, mutant: Mutant) -> tuple[str, str]:
+        """Returns killed, survives or broken, and the last lines of what was printed."""
+        problem = mutant.problem(self.root)
+        if problem is not None:
+            return "broken", problem
+        path = self.root / mutant.file
+        module = ".".join(Path(mutant.file).with_suffix("").parts)
+        library = next(path.parent.glob(f"{path.stem}.*.so"), None)
+        original, built = path.read_bytes(), library.read_bytes() if library else b""
+        path.write_bytes(original.replace(mutant.old.encode(), mutant.new.encode()))
+        try:
+            if library is not None:
+                status, said = self.call(["setup.py", "-q", "build_ext", "--inplace"], CORENET_MODULES=module)
+                if status != 0:
+                    return "broken", said
+            tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
+            status, said = self.call(tests)
+            return {PASSED: "survives", FAILED: "killed", None: "killed"}.get(status, "broken"), said
+        finally:
+            path.write_bytes(original)
+            if library is not None:
+                library.write_bytes(built)
+
+    def call(self, arguments: list[str], **environment: str) -> tuple[int | None, str]:
+        """Run Python in the copy; the status is None when it took too long."""
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=self.root, env=os.environ | {"PYTHONPATH": str(self.root)} | environment,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )
+        try:
+            said, _ = process.communicate(timeout=TEST_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            said, _ = process.communicate()
+            return None, said[-2000:]
+        return process.returncode, said[-2000:]
+
+
+def play_all(mutants: list[Mutant], jobs: int) -> dict[str, list[Mutant]]:
+    """Play `mutants` in `jobs` copies; prints each result as it comes."""
+    waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
+    for mutant in mutants:
+        waiting.put(mutant)
+    results: dict[str, list[Mutant]] = {"killed": [], "survives": [], "broken": []}
+    lock = threading.Lock()
+
+    def work(number: int) -> None:
+        tree = Tree(number)
+        while True:
+            try:
+                mutant = waiting.get_nowait()
+            except queue.Empty:
+                return
+            began = time.monotonic()
+            result, said = tree.play(mutant)
+            with lock:
+                results[result].append(mutant)
+                print(f"{result:8} {time.monotonic() - began:5.1f} s  {mutant.name}", flush=True)
+                if result == "broken":
+                    print(said, flush=True)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Take out one check at a time; some test must fail each time.")
+    parser.add_argument("patterns", nargs="*", help="play only mutants whose 'area: what' matches one of these")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="copies of the tree")
+    parser.add_argument("--check", action="store_true", help="play nothing, see whether each text is in its place")
+    options = parser.parse_args()
+    mutants = [m for m in load() if not options.patterns or any(fnmatch.fnmatch(m.name, p) for p in options.patterns)]
+    if options.check:
+        problems = [f"{m.name}: {problem}" for m in mutants if (problem := m.problem()) is not None]
+        print("\n".join([*problems, f"{len(mutants)} mutants, {len(problems)} out of place"]))
+        return bool(problems)
+    results = play_all(mutants, min(options.jobs, max(1, len(mutants))))
+    for result in ("survives", "broken"):
+        for mutant in results[result]:
+            print(f"{result}: {mutant.name} ({mutant.file})")
+    print(", ".join(f"{len(found)} {result}" for result, found in results.items()))
+    return not mutants or bool(results["survives"] or results["broken"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
