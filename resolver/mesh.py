@@ -64,7 +64,7 @@ UNEXCUSED = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 WORN_OUT = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED})
 
-Key = tuple[tuple[bytes, int, int], bool]
+Key = tuple[tuple[bytes, int, int], int]
 
 
 class Handle(Protocol):
@@ -413,7 +413,8 @@ class Mesh:
         """The result of a sub-query when it is there at once; None when `job` now waits for it."""
         task = job.task
         cd = task.cd or need.purpose in UNVALIDATED
-        key = (need.question.key, cd)
+        # The chain of trust follows no alias, so its jobs are others than those of clients with the same question.
+        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.CHAIN))
         child = self._jobs.get(key)
         if child is not None and child.task.purpose is Purpose.PREFETCH:
             known = find_outcome(need.question, self._context, cd=cd, client=False)

@@ -38,6 +38,8 @@ PASSING = frozenset({FailureKind.CYCLE, FailureKind.CANCELLED, FailureKind.CACHE
 INHERITED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 # Purposes behind which a client stands.
 ASKED = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
+# What the chain of trust is made of. For its sake no alias is followed: one shows that no zone begins at the name.
+CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
 # More would change nothing: the longest time is reached long before.
 DOUBLINGS = 15
 # Extended errors that come from validation: a client that set CD is not told of them, it wants the data.
@@ -107,7 +109,7 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
         raw, verdict, reason = leg
         if not story.add(raw, verdict, reason, from_cache=raw.server is None):
             return _looped(task, context, story)
-        if raw.alias is None or qtype == c.CNAME or (qtype == c.DS and task.purpose is Purpose.CHAIN):
+        if raw.alias is None or qtype == c.CNAME or task.purpose is Purpose.CHAIN:
             return story.outcome(question, raw, None if task.cd else context.validation)
         if len(story.seen) > ALIASES:
             return _failed(task, context, Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many aliases"))
@@ -154,7 +156,7 @@ def find_outcome(question: Question, context: Context, *, cd: bool, client: bool
         raw, verdict, reason = leg
         if not story.add(raw, verdict, reason, from_cache=True) or len(story.seen) > ALIASES:
             return True
-        if raw.alias is None or qtype == c.CNAME or (qtype == c.DS and not client):
+        if raw.alias is None or qtype == c.CNAME or (qtype in CHAIN_TYPES and not client):
             return story.outcome(question, raw, None if cd else context.validation)
         name = raw.alias
         local = _local(name, question, context)
@@ -217,6 +219,8 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
             raw, known = known, None
         else:
             raw = yield from iterate(name, qtype, context, task, avoid=avoid)
+            if task.purpose is Purpose.CHAIN and isinstance(raw, RawReply):
+                raw = _first_alias(raw) or raw  # what an alias leads to is no part of the chain
         if isinstance(raw, Failure):
             # Nobody else to ask: then what is wrong is that the data was bogus.
             return bogus if bogus is not None and raw.kind is not FailureKind.DEADLINE else raw
@@ -248,10 +252,12 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
 
 
 def _first_alias(raw: RawReply) -> RawReply | None:
-    """The chain of `raw` cut after its first alias; None when there is no more than that."""
+    """The chain of `raw` cut after its first alias; None when there is no more than that, or no alias."""
     answer = raw.answer
     length = 2 if answer and answer[0].rtype == c.DNAME else 1
-    if len(answer) <= length or answer[length - 1].rtype != c.CNAME:
+    if len(answer) < length or answer[length - 1].rtype != c.CNAME or raw.qtype == c.CNAME or raw.qtype == c.ANY:
+        return None
+    if len(answer) == length and not raw.denied:
         return None
     first = RawReply(raw.qname, raw.qtype)
     first.answer = answer[:length]

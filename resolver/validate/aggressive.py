@@ -13,6 +13,7 @@ from resolver.effects import Context, RawReply
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchors
 from resolver.validate.chain import charge_of
+from resolver.validate.finding import Finding, OptedOut, insecure
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -94,9 +95,9 @@ class Foreknowledge:
             if raw is not None and self._finish(raw, held, context, with_soa=with_soa):
                 return raw, Verdict.SECURE
             if qtype == c.DS and held.has_hashes and not with_soa:
-                raw = self._opted_out(name, qname, held, context)
-                if raw is not None and self._finish(raw, held, context, with_soa=False):
-                    return raw, Verdict.INSECURE
+                found = self._opted_out(name, qname, held, context)
+                if found is not None and self._finish(found[0], held, context, with_soa=False):
+                    return found[0], found[1].verdict
         raw = self._below_nothing(name, qname, qtype, border, context)
         return None if raw is None else (raw, Verdict.SECURE)
 
@@ -138,7 +139,7 @@ class Foreknowledge:
         try:
             if prover.matching(name) is not None:
                 proved, opt_out = prover.no_data(name, qtype)
-                return _denied(raw, c.NOERROR, prover, context.now) if proved and not opt_out else None
+                return _denied(raw, c.NOERROR, prover, context.now) if proved and opt_out is None else None
             found = prover.closest_encloser(name)
             if found is not None and not found[1].opt_out:
                 if prover.no_name(name)[0]:
@@ -169,7 +170,9 @@ class Foreknowledge:
                 return expanded
         return None
 
-    def _opted_out(self, name: bytes, qname: bytes, held: ZoneProofs, context: Context) -> RawReply | None:
+    def _opted_out(
+        self, name: bytes, qname: bytes, held: ZoneProofs, context: Context
+    ) -> tuple[RawReply, Finding] | None:
         prover = _Held(held, context.now)
         if prover.iterations > self._nsec3_iterations:
             return None
@@ -177,7 +180,9 @@ class Foreknowledge:
             proved, opt_out = prover.no_data(name, c.DS)
         except nsec3.TooManyHashes:
             return None
-        return _denied(RawReply(qname, c.DS), c.NOERROR, prover, context.now) if proved and opt_out else None
+        if not proved or opt_out is None:
+            return None
+        return _denied(RawReply(qname, c.DS), c.NOERROR, prover, context.now), insecure(OptedOut(opt_out))
 
     # --- NXDOMAIN cut -------------------------------------------------------------------------------------------
 

@@ -1,15 +1,6 @@
-# Layout of findings when chain.py is compiled as it stands: the class becomes an extension type, whose
-# attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
-# tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
+# Which names of chain.py are C types when it is compiled as it stands. Without compilation nothing reads this file.
 
 from resolver.effects cimport Context, Failure, Need, Outcome, Question, Task, Verify
 from resolver.validate.fields cimport Dnskey, Ds, Rrsig
+from resolver.validate.finding cimport Finding
 from resolver.wire.rrset cimport RRset
-
-
-cdef class Finding:
-    cdef public object ede
-    cdef public object keys
-    cdef public Rrsig signature
-    cdef public object text
-    cdef public object verdict

@@ -3,7 +3,9 @@
 Bottom up where there are signatures: the signer named by an RRSIG is asked for its DNSKEY set, that for its DS set, and
 so on to an anchor; each step is a `Need`, so that it comes from the cache, is shared with other queries and spends the
 same budget. Top down only where signatures are missing: the DS of each name from the anchor towards the zone, until one
-is proved absent at a delegation. Rule: "no keys" never means "insecure" unless a proof says so.
+is proved absent at a delegation. Rule: "no keys" never means "insecure" unless a proof says so (`finding`), and the
+verdict of another reply is no proof: that a zone is insecure is found by `zone_state` alone, top down, from validated
+records. An alias found instead of DS or DNSKEY shows that no zone begins there; what follows it says nothing.
 """
 
 from collections import OrderedDict
@@ -12,17 +14,27 @@ from hashlib import blake2b
 
 from resolver import limits
 from resolver.effects import Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Steps, Task, Verify
-from resolver.validate import nsec3
+from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchor, Anchors
 from resolver.validate.fields import Dnskey, Ds, Rrsig
+from resolver.validate.finding import (
+    SECURE,
+    Finding,
+    NoDs,
+    NotUnderstood,
+    OptedOut,
+    TooManyIterations,
+    Unanchored,
+    bogus,
+    insecure,
+    shows_insecure_delegation,
+)
 from resolver.validate.records import (
     DS_DIGESTS,
     REVOKED,
-    bitmap_has,
     ds_matches,
     is_timely,
     matching_keys,
-    name_end,
     parse_dnskey,
     parse_ds,
     serial_before,
@@ -36,33 +48,12 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["INSECURE", "NO_SKEW", "SECURE", "Chain", "Finding", "charge_of", "stamp"]
+__all__ = ["NO_SKEW", "Chain", "charge_of", "stamp"]
 
 
-class Finding:
-    """A verdict with its reason: the Extended DNS Error (-1: none) and a sentence for people."""
-
-    __slots__ = ("ede", "keys", "signature", "text", "verdict")
-
-    def __init__(
-        self,
-        verdict: Verdict,
-        ede: int = -1,
-        text: str = "",
-        *,
-        keys: Sequence[Dnskey] = (),
-        signature: Rrsig | None = None,
-    ) -> None:
-        self.verdict = verdict
-        self.ede = ede
-        self.text = text
-        self.keys = keys
-        self.signature = signature
-
-
-SECURE = Finding(Verdict.SECURE)
-INSECURE = Finding(Verdict.INSECURE)
 NO_SKEW = (0, 0)
+# What `_ds_outcome` finds in a reply that proves nothing by itself.
+_INHERITED = Finding(Verdict.INDETERMINATE)
 # Extended errors of signatures that our clock finds too early or too late.
 OUT_OF_TIME = frozenset((c.EDE_SIGNATURE_EXPIRED, c.EDE_SIGNATURE_NOT_YET_VALID))
 SIGNATURES = limits.SIGNATURES_PER_RRSET.default
@@ -77,19 +68,6 @@ KNOWN = [True]
 MARK_SIZE = 32
 # The part of a signature's time by which clocks may differ.
 SKEW_PART = 10
-
-
-def _bogus(ede: int, text: str) -> Finding:
-    return Finding(Verdict.BOGUS, ede, text)
-
-
-def _not_understood(zone: bytes, digest: bool) -> Finding:
-    """RFC 4035 section 5.2: a zone with nothing we understand is as if unsigned. `digest`: only its digests are odd."""
-    if digest:
-        code, what = c.EDE_UNSUPPORTED_DS_DIGEST_TYPE, "digests of its keys"
-    else:
-        code, what = c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, "algorithms of its keys"
-    return Finding(Verdict.INSECURE, code, f"none of the {what} is supported for {names.to_text(zone)}")
 
 
 def _show(name: bytes, rtype: int) -> str:
@@ -109,9 +87,16 @@ class Chain:
     """
 
     def __init__(
-        self, anchors: Anchors, *, sha1: bool, harden: bool = False, skew: tuple[int, int] = NO_SKEW
+        self,
+        anchors: Anchors,
+        *,
+        sha1: bool,
+        harden: bool = False,
+        skew: tuple[int, int] = NO_SKEW,
+        nsec3_iterations: int = limits.NSEC3_ITERATIONS.default,
     ) -> None:
         self.anchors = anchors
+        self.nsec3_iterations = nsec3_iterations
         self.harden = harden
         self.skew = skew
         self.algorithms = ALGORITHMS if sha1 else ALGORITHMS - SHA1_ALGORITHMS
@@ -130,12 +115,12 @@ class Chain:
         place = charge_of(rrset.name, c.DS if asked_parent else rrset.rtype)
         anchor = self.anchors.closest(place)
         if anchor is None:
-            return INSECURE
+            return insecure(Unanchored(place))
         sigs = signatures(rrset, SIGNATURES)
         if not sigs:
             state = yield from self.zone_state(task, ctx, place)
             if state.verdict is Verdict.SECURE:
-                state = _bogus(
+                state = bogus(
                     c.EDE_RRSIGS_MISSING, f"{_show(rrset.name, rrset.rtype)} has no signature in a signed zone"
                 )
             if state.ede == c.EDE_NSEC_MISSING:
@@ -148,7 +133,7 @@ class Chain:
         for signer in signers:
             # A signer above the anchor is nobody: its zone may well be unsigned, and that must not make this set so.
             if not names.is_subdomain(signer, anchor.zone) or not _may_sign(signer, rrset, question):
-                reason = reason or _bogus(
+                reason = reason or bogus(
                     c.EDE_DNSSEC_BOGUS,
                     f"{_show(rrset.name, rrset.rtype)} is signed by "
                     f"{names.to_text(signer)}, which is not in charge of it",
@@ -192,7 +177,7 @@ class Chain:
             return found
         if found.verdict is Verdict.INSECURE:
             return state
-        return _bogus(
+        return bogus(
             c.EDE_RRSIGS_MISSING,
             f"{_show(rrset.name, rrset.rtype)} has no signature, and nothing proves that it needs none; {state.text}",
         )
@@ -226,13 +211,13 @@ class Chain:
             if fault is not None:
                 pass
             elif sig.algorithm not in self.algorithms:
-                fault = _bogus(
+                fault = bogus(
                     c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, f"{_what(rrset)}: signature of algorithm {sig.algorithm}"
                 )
             else:
                 candidates = matching_keys(keys, sig)
                 if not candidates:
-                    fault = _bogus(
+                    fault = bogus(
                         c.EDE_DNSKEY_MISSING,
                         f"{_what(rrset)}: no key {sig.tag} of algorithm {sig.algorithm} at {names.to_text(sig.signer)}",
                     )
@@ -249,7 +234,7 @@ class Chain:
                     del self._known[mark]  # to the end of the order of age
                     good = KNOWN
                 elif tried >= CHECKS or not task.budget.take_verifications(1):
-                    return _bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: too many signatures to check")
+                    return bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: too many signatures to check")
                 else:
                     tried += 1
                     good = yield Verify((SignatureJob(key.algorithm, key.key, sig.signature, data),))
@@ -265,14 +250,14 @@ class Chain:
                     if not wanted:
                         return proved
                     break
-                reason = _bogus(
+                reason = bogus(
                     c.EDE_DNSSEC_BOGUS,
                     f"{_what(rrset)}: the signature by key {key.tag} of {names.to_text(sig.signer)} is wrong",
                 )
                 if task.trace is not None:
                     _note_check(task, rrset, sig, key, reason, sig.signer)
         if reason is None:
-            reason = _bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: no right signature of algorithm {min(wanted)}")
+            reason = bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: no right signature of algorithm {min(wanted)}")
         return reason
 
     def _fault(self, sig: Rrsig, rrset: RRset, now: int) -> Finding | None:
@@ -280,16 +265,16 @@ class Chain:
         what = _what(rrset)
         # More labels than the owner, or fewer than the signer: forging wildcards across zones (CVE-2026-44690 and kin).
         if sig.labels > signer_labels(rrset.name) or sig.labels < names.label_count(sig.signer):
-            return _bogus(c.EDE_DNSSEC_BOGUS, f"{what}: the signature states an impossible number of labels")
+            return bogus(c.EDE_DNSSEC_BOGUS, f"{what}: the signature states an impossible number of labels")
         now32 = now & 0xFFFFFFFF
         if serial_before(sig.expiration, sig.inception):
-            return _bogus(c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID, f"{what}: the signature expires before it begins")
+            return bogus(c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID, f"{what}: the signature expires before it begins")
         if serial_before(sig.expiration, now32) and not self._within_skew(sig, now32 - sig.expiration & 0xFFFFFFFF):
-            return _bogus(
+            return bogus(
                 c.EDE_SIGNATURE_EXPIRED, f"{what}: the signature expired {now32 - sig.expiration & 0xFFFFFFFF} s ago"
             )
         if serial_before(now32, sig.inception) and not self._within_skew(sig, sig.inception - now32 & 0xFFFFFFFF):
-            return _bogus(
+            return bogus(
                 c.EDE_SIGNATURE_NOT_YET_VALID,
                 f"{what}: the signature becomes valid in {sig.inception - now32 & 0xFFFFFFFF} s",
             )
@@ -310,7 +295,7 @@ class Chain:
     def keys(self, task: Task, ctx: Context, zone: bytes) -> Steps[Finding]:
         """The validated keys of `zone` (lower case): SECURE with keys, INSECURE, or BOGUS with the reason."""
         if self.anchors.closest(zone) is None:
-            return INSECURE
+            return insecure(Unanchored(zone))
         keys = self._known_keys(ctx, zone)
         if keys is not None:
             if task.trace is not None:
@@ -324,19 +309,19 @@ class Chain:
             if failure.kind is FailureKind.CYCLE or ede == c.EDE_NSEC_MISSING:
                 # The zone says that it has no keys, and cannot prove it for want of them (RFC 8914 section 4.10).
                 ede = c.EDE_DNSKEY_MISSING
-            return _bogus(ede, f"no keys of {names.to_text(zone)}: {failure.text}")
-        if outcome.verdict == Verdict.INSECURE:
-            known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
-            return INSECURE if known is None or known.verdict != Verdict.SECURE else self._understood(known) or INSECURE
-        if outcome.verdict != Verdict.SECURE:
-            return _bogus(c.EDE_DNSSEC_INDETERMINATE, f"the keys of {names.to_text(zone)} could not be validated")
-        for rrset in outcome.answer:
-            if rrset.rtype == c.DNSKEY and names.equal(rrset.name, zone):
-                return Finding(Verdict.SECURE, keys=self._keys_of(rrset))
-        # The name is no zone with keys; whether that is legal is the affair of whoever is in charge of it.
+            return bogus(ede, f"no keys of {names.to_text(zone)}: {failure.text}")
+        # Judged by its first record: an alias here shows that the name is no zone, and what it leads to, whatever its
+        # verdict, says nothing about these keys.
+        first = outcome.answer[0] if outcome.answer else None
+        if first is not None and first.rtype == c.DNSKEY and names.equal(first.name, zone):
+            if first.verdict == Verdict.SECURE:
+                return Finding(Verdict.SECURE, keys=self._keys_of(first))
+        elif first is None and outcome.verdict != Verdict.SECURE and outcome.verdict != Verdict.INSECURE:
+            return bogus(c.EDE_DNSSEC_INDETERMINATE, f"the keys of {names.to_text(zone)} could not be validated")
+        # The name has no keys of its own that could be trusted. That is legal only where it is proved insecure.
         state = yield from self.zone_state(task, ctx, zone)
         if state.verdict is Verdict.SECURE:
-            return _bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} signs but has no keys")
+            return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} signs but has no keys")
         return state
 
     def _known_keys(self, ctx: Context, zone: bytes) -> tuple[Dnskey, ...] | None:
@@ -363,14 +348,14 @@ class Chain:
             if isinstance(found, Finding):
                 if found.verdict is Verdict.SECURE:
                     # No cut is here: whoever publishes keys at a name inside of a zone made them himself.
-                    return _bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} has keys but is no zone of its own")
+                    return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} has keys but is no zone of its own")
                 return found
             anchor = Anchor(zone)
             anchor.ds = found
         usable = [d for d in anchor.ds if d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS]
         trusted = [k for k in anchor.keys if k.algorithm in self.algorithms]
         if not usable and not trusted:
-            return _not_understood(zone, any(d.algorithm in self.algorithms for d in anchor.ds))
+            return insecure(NotUnderstood(zone, digest=any(d.algorithm in self.algorithms for d in anchor.ds)))
         if any(d.digest_type != 1 for d in usable):
             usable = [d for d in usable if d.digest_type != 1]  # RFC 4509 section 3
         entry: list[Dnskey] = []
@@ -389,7 +374,7 @@ class Chain:
                     break
                 missed += 1
                 if missed > limits.DS_MISMATCHES.default:
-                    return _bogus(
+                    return bogus(
                         c.EDE_DNSSEC_BOGUS, f"{names.to_text(zone)}: too many keys that no DS record matches"
                     )
         if task.trace is not None:
@@ -401,17 +386,17 @@ class Chain:
         sigs = [s for s in signatures(rrset, SIGNATURES) if s.signer == zone and s.tag in entries]
         fault: Finding | None = None
         if not entry:
-            fault = _bogus(c.EDE_DNSKEY_MISSING, f"no key of {names.to_text(zone)} matches a DS record or anchor")
+            fault = bogus(c.EDE_DNSKEY_MISSING, f"no key of {names.to_text(zone)} matches a DS record or anchor")
         elif all(k.flags & REVOKED for k in entry):
-            fault = _bogus(
+            fault = bogus(
                 c.EDE_DNSKEY_MISSING, f"the key of {names.to_text(zone)} that the DS record names is revoked"
             )
         elif not any(k.usable for k in entry):
-            fault = _bogus(
+            fault = bogus(
                 c.EDE_NO_ZONE_KEY_BIT_SET, f"the key of {names.to_text(zone)} that the DS record names may not sign"
             )
         elif not sigs:
-            fault = _bogus(
+            fault = bogus(
                 c.EDE_RRSIGS_MISSING, f"the keys of {names.to_text(zone)} are not signed by the one that is trusted"
             )
         if fault is not None:
@@ -427,7 +412,7 @@ class Chain:
     def _ds_of(self, task: Task, ctx: Context, zone: bytes) -> Steps["list[Ds] | Finding"]:
         """The validated DS set of `zone`, or the finding that stands in its place."""
         if self.anchors.closest(zone) is None:
-            return INSECURE
+            return insecure(Unanchored(zone))
         known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
         if known is not None and known.verdict != Verdict.SECURE and known.sig_len and task.trace is None:
             # It came with a referral: checked on the spot, since a question of its own costs as much as the check.
@@ -438,31 +423,88 @@ class Chain:
         if known is None or known.verdict != Verdict.SECURE:
             outcome = yield Need(Question(zone, c.DS), Purpose.CHAIN)
             state = self._ds_outcome(zone, outcome)
+            if state is _INHERITED:
+                # Nothing in this reply proves anything; then the zones above decide, by proofs of their own.
+                state = yield from self.zone_state(task, ctx, names.parent(zone))
+                if state.verdict is Verdict.SECURE:
+                    state = _unproved(zone)
             if task.trace is not None:
                 _note_ds(task, zone, outcome, state)
             if state is not None:
                 return state
-            known = next(r for r in outcome.answer if r.rtype == c.DS)
+            known = outcome.answer[0]
         return [d for d in map(parse_ds, known.rdatas()) if d is not None]
 
     def _ds_outcome(self, zone: bytes, outcome: Outcome | Failure) -> Finding | None:
-        """What a DS answer says when it is not a validated DS set; None when it is one."""
+        """What a reply about the DS set of `zone` says of it; None when it is a validated DS set.
+
+        SECURE: no zone begins there, so the one above goes on. INSECURE: proved by a record of the reply. `_INHERITED`:
+        the reply proves nothing by itself. Nothing is concluded from the verdict of the whole.
+        """
         failure = outcome if isinstance(outcome, Failure) else outcome.failure
         if failure is not None:
-            return _bogus(
+            return bogus(
                 failure.ede if failure.ede > 0 else c.EDE_DNSSEC_INDETERMINATE,
                 f"no DS of {names.to_text(zone)}: {failure.text}",
             )
         assert isinstance(outcome, Outcome)
-        if outcome.verdict == Verdict.INSECURE:
-            return INSECURE
-        if outcome.verdict != Verdict.SECURE:
-            return _bogus(c.EDE_DNSSEC_INDETERMINATE, f"the DS of {names.to_text(zone)} could not be validated")
-        if any(r.rtype == c.DS and names.equal(r.name, zone) for r in outcome.answer):
+        if outcome.answer:
+            # Judged by its first record: an alias shows that no zone begins here, wherever it leads (RFC 1034 3.6.2).
+            first = outcome.answer[0]
+            if first.verdict != Verdict.SECURE:
+                return _INHERITED
+            if first.rtype == c.DS and names.equal(first.name, zone):
+                return None
+            if first.rtype == c.CNAME and names.equal(first.name, zone):
+                return SECURE
+            return SECURE if _renames(first, zone) else _unproved(zone)
+        if outcome.verdict != Verdict.SECURE and outcome.verdict != Verdict.INSECURE:
+            return _unproved(zone)
+        secure = outcome.verdict == Verdict.SECURE
+        proved = self._no_ds(zone, outcome.authority, spans=not secure)
+        if proved is not None:
+            return proved
+        return SECURE if secure else _INHERITED
+
+    def _no_ds(self, zone: bytes, authority: list[RRset], *, spans: bool) -> Finding | None:
+        """What the validated records of a denial of DS say about `zone`: INSECURE, SECURE when it is no delegation.
+
+        None when they do not speak about the name itself; then it counts whether the denial was proved at all.
+        `spans`: opt-out spans are looked at too, which a secure denial does not rest on.
+        """
+        hashed: list[nsec3.Nsec3] = []
+        for rrset in authority:
+            if rrset.verdict != Verdict.SECURE or not rrset.sig_len:
+                continue
+            signer = signatures(rrset, 1)[0].signer  # the one that was right comes first (`stamp`)
+            # A child has no say about its own delegation (RFC 6840 section 4.4).
+            if signer == zone or not names.is_subdomain(zone, signer):
+                continue
+            if rrset.rtype == c.NSEC and names.equal(rrset.name, zone):
+                plain = nsec.parse(rrset.name, rrset.rdata(0), signer)
+                if plain is not None:
+                    return insecure(NoDs(plain)) if shows_insecure_delegation(plain) else SECURE
+            elif rrset.rtype == c.NSEC3:
+                record = nsec3.parse(rrset.name, rrset.rdata(0), signer)
+                if record is not None:
+                    hashed.append(record)
+        if not hashed:
             return None
-        if _is_delegation(outcome, zone):
-            return INSECURE
-        return SECURE  # no cut here, or no such name: the parent zone goes on
+        nearest = max(len(record.zone) for record in hashed)
+        hashed = [record for record in hashed if len(record.zone) == nearest]
+        if hashed[0].iterations > self.nsec3_iterations:
+            return insecure(TooManyIterations(hashed[0], self.nsec3_iterations))
+        prover = nsec3.Prover.of(hashed)
+        try:
+            match = prover.matching(zone)
+            if match is not None:
+                return insecure(NoDs(match)) if shows_insecure_delegation(match) else SECURE
+            found = prover.closest_encloser(zone) if spans else None
+        except nsec3.TooManyHashes:
+            return _unproved(zone)
+        if found is not None and found[1].opt_out:
+            return insecure(OptedOut(found[1]))
+        return None
 
     # --- zones without signatures ---------------------------------------------------------------------------------
 
@@ -473,7 +515,9 @@ class Chain:
         """
         anchor = self.anchors.closest(zone)
         if anchor is None:
-            return INSECURE
+            return insecure(Unanchored(zone))
+        if not self._anchor_understood(anchor):
+            return insecure(NotUnderstood(anchor.zone, digest=any(d.algorithm in self.algorithms for d in anchor.ds)))
         for count in range(names.label_count(anchor.zone) + 1, names.label_count(zone) + 1):
             cut = names.suffix(zone, count)
             known = ctx.store.rrsets.find(cut, c.DS, ctx.now, min_trust=0)
@@ -484,18 +528,18 @@ class Chain:
                 continue
             outcome = yield Need(Question(cut, c.DS), Purpose.CHAIN)
             state = self._ds_outcome(cut, outcome)
+            if state is _INHERITED:
+                state = _unproved(cut)  # the zones above have been looked at, and they are secure
             if task.trace is not None:
                 _note_ds(task, cut, outcome, state)
             if state is None:
-                unknown = self._understood(next(r for r in outcome.answer if r.rtype == c.DS))
+                unknown = self._understood(outcome.answer[0])
                 if unknown is not None:
                     return unknown
             elif state.verdict is not Verdict.SECURE:
                 return state
-            elif outcome.rcode == c.NXDOMAIN:
+            elif _is_empty_below(outcome, cut):
                 return SECURE
-        if zone == anchor.zone and not self._anchor_understood(anchor):
-            return INSECURE
         return SECURE
 
     def _understood(self, rrset: RRset) -> Finding | None:
@@ -503,7 +547,7 @@ class Chain:
         readable = [d for d in map(parse_ds, rrset.rdatas()) if d is not None]
         if any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in readable):
             return None
-        return _not_understood(rrset.name, any(d.algorithm in self.algorithms for d in readable))
+        return insecure(NotUnderstood(rrset.name, digest=any(d.algorithm in self.algorithms for d in readable)))
 
     def _anchor_understood(self, anchor: Anchor) -> bool:
         return any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in anchor.ds) or any(
@@ -586,19 +630,17 @@ def _may_sign(signer: bytes, rrset: RRset, question: Question) -> bool:
     return question.qtype != c.DS or signer == names.ROOT or not names.equal(question.qname, signer)
 
 
-def _is_delegation(outcome: Outcome, zone: bytes) -> bool:
-    """Whether a validated denial of DS shows that `zone` is a zone cut: NS without SOA in the record of its name."""
-    hashed = []
-    for rrset in outcome.authority:
-        if rrset.rtype == c.NSEC and names.equal(rrset.name, zone):
-            rdata = rrset.rdata(0)
-            bitmap = rdata[name_end(rdata, 0) :]
-            return bitmap_has(bitmap, c.NS) and not bitmap_has(bitmap, c.SOA)
-        if rrset.rtype == c.NSEC3:
-            record = nsec3.parse(rrset.name, rrset.rdata(0), names.lower(names.parent(rrset.name)))
-            if record is not None:
-                hashed.append(record)
-    if not hashed:
-        return False
-    match = nsec3.Prover.of(hashed).matching(zone)
-    return match is not None and match.has(c.NS) and not match.has(c.SOA)
+def _unproved(zone: bytes) -> Finding:
+    return bogus(c.EDE_DNSSEC_INDETERMINATE, f"the DS of {names.to_text(zone)} could not be validated")
+
+
+def _renames(rrset: RRset, name: bytes) -> bool:
+    """Whether `rrset` is a DNAME of an ancestor of `name`, below which no name has records of its own."""
+    return rrset.rtype == c.DNAME and names.is_subdomain(name, rrset.name) and not names.equal(name, rrset.name)
+
+
+def _is_empty_below(outcome: Outcome, name: bytes) -> bool:
+    """Whether a secure reply about `name` shows that no name below it exists, so that no zone can begin there."""
+    if outcome.answer:
+        return _renames(outcome.answer[0], name)
+    return outcome.rcode == c.NXDOMAIN

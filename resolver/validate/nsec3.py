@@ -143,29 +143,30 @@ class Prover:
             return None if cover is None else (candidate, cover)
         return None
 
-    def no_name(self, qname: bytes) -> tuple[bool, bool]:
-        """NXDOMAIN (RFC 5155 section 8.4): (proved, by opt-out)."""
+    def no_name(self, qname: bytes) -> tuple[bool, Nsec3 | None]:
+        """NXDOMAIN (RFC 5155 section 8.4): (proved, the record whose opt-out flag weakens it)."""
         found = self.closest_encloser(qname)
         if found is None:
-            return False, False
+            return False, None
         encloser, cover = found
         if self.covering(names.wildcard(encloser)) is None:
-            return False, False
-        return True, cover.opt_out
+            return False, None
+        return True, cover if cover.opt_out else None
 
-    def no_data(self, qname: bytes, qtype: int) -> tuple[bool, bool]:
-        """NODATA (RFC 5155 sections 8.5 to 8.7): (proved, by opt-out)."""
+    def no_data(self, qname: bytes, qtype: int) -> tuple[bool, Nsec3 | None]:
+        """NODATA (RFC 5155 sections 8.5 to 8.7): (proved, the record whose opt-out flag weakens it)."""
         match = self.matching(qname)
         if match is not None:
-            return self._lacks(match, qtype, qname), False
+            return self._lacks(match, qtype, qname), None
         found = self.closest_encloser(qname)
         if found is None:
-            return False, False
+            return False, None
         encloser, cover = found
+        opt_out = cover if cover.opt_out else None
         star = self.matching(names.wildcard(encloser))
         if star is not None:
-            return self._lacks(star, qtype, names.wildcard(encloser)), cover.opt_out
-        return cover.opt_out, cover.opt_out
+            return self._lacks(star, qtype, names.wildcard(encloser)), opt_out
+        return opt_out is not None, opt_out
 
     def _lacks(self, record: Nsec3, qtype: int, qname: bytes) -> bool:
         if record.has(qtype) or record.has(c.CNAME):
@@ -174,7 +175,10 @@ class Prover:
             return qname == names.ROOT or not record.has(c.SOA)
         return not (record.has(c.NS) and not record.has(c.SOA))
 
-    def no_wildcard_shadow(self, qname: bytes, encloser: bytes) -> tuple[bool, bool]:
-        """A positive answer from ``*.encloser`` (RFC 5155 section 8.8): (proved, by opt-out)."""
+    def no_wildcard_shadow(self, qname: bytes, encloser: bytes) -> tuple[bool, Nsec3 | None]:
+        """A positive answer from ``*.encloser`` (RFC 5155 section 8.8): (proved, the record whose opt-out flag weakens
+        it)."""
         cover = self.covering(names.suffix(qname, names.label_count(encloser) + 1))
-        return (False, False) if cover is None else (True, cover.opt_out)
+        if cover is None:
+            return False, None
+        return True, cover if cover.opt_out else None

@@ -11,8 +11,18 @@ from resolver.settings import Settings
 from resolver.validate import nsec, nsec3
 from resolver.validate.aggressive import Foreknowledge
 from resolver.validate.anchors import Anchors
-from resolver.validate.chain import INSECURE, NO_SKEW, SECURE, Chain, Finding, charge_of, stamp
+from resolver.validate.chain import NO_SKEW, Chain, charge_of, stamp
 from resolver.validate.fields import Rrsig
+from resolver.validate.finding import (
+    SECURE,
+    Finding,
+    OptedOut,
+    TooManyIterations,
+    Unanchored,
+    Unsigned,
+    bogus,
+    insecure,
+)
 from resolver.validate.records import signer_labels
 from resolver.validate.sentinel import Sentinel
 from resolver.verdict import Verdict
@@ -65,7 +75,7 @@ class Validator:
     ) -> None:
         self.nsec3_iterations = nsec3_iterations
         self.anchors = anchors
-        self.chain = Chain(anchors, sha1=sha1, harden=harden, skew=skew)
+        self.chain = Chain(anchors, sha1=sha1, harden=harden, skew=skew, nsec3_iterations=nsec3_iterations)
         self.sentinel = Sentinel(anchors)
         self.foreknowledge = Foreknowledge(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
 
@@ -89,7 +99,7 @@ class Validator:
                 rrset.verdict = min(r.verdict for r in dnames)
                 continue
             if rrset.rtype == c.RRSIG:
-                found = INSECURE  # signatures are not signed (RFC 4035 section 2.2)
+                found = insecure(Unsigned())  # signatures are not signed (RFC 4035 section 2.2)
             elif rrset.rtype == c.DNSKEY and question.qtype == c.DNSKEY and rrset.sig_len:
                 found = yield from chain.dnskey(task, context, rrset)
             else:
@@ -102,9 +112,7 @@ class Validator:
             if signature is not None and signature.labels < signer_labels(rrset.name):
                 if rrset.rtype == c.DNAME:
                     # What a wildcard would make of a whole subtree has no defined meaning (RFC 4592 section 4.4).
-                    return Finding(
-                        Verdict.BOGUS, c.EDE_DNSSEC_BOGUS, f"{names.to_text(rrset.name)} DNAME comes from a wildcard"
-                    )
+                    return bogus(c.EDE_DNSSEC_BOGUS, f"{names.to_text(rrset.name)} DNAME comes from a wildcard")
                 wildcards.append((rrset, names.suffix(names.lower(rrset.name), signature.labels)))
             if rrset.rtype == c.DNAME:
                 dnames.append(rrset)
@@ -116,12 +124,10 @@ class Validator:
                 # What nobody needs to believe the answer, and nobody has checked, is not shown beside it.
                 raw.proofs = [rrset for rrset in raw.proofs if rrset.verdict == Verdict.SECURE]
             if raw.rcode == c.YXDOMAIN:
-                return _worse(worst, INSECURE)  # the DNAME is proved, the response code is not
+                return _worse(worst, insecure(Unsigned()))  # the DNAME is proved, the response code is not
             return worst
         if raw.denied and self.anchors.closest(charge_of(raw.name, question.qtype)) is None:
-            for rrset in raw.authority:
-                rrset.verdict = Verdict.INSECURE
-            return _worse(worst, INSECURE)
+            return _worse(worst, _all_of(raw.authority, insecure(Unanchored(raw.name))))
         denials, found = yield from self._denials(task, context, raw, question)
         if found.verdict is Verdict.BOGUS and not denials:
             return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
@@ -141,7 +147,7 @@ class Validator:
                 what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
                 _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)
         except nsec3.TooManyHashes:
-            return Finding(Verdict.BOGUS, c.EDE_DNSSEC_BOGUS, "the proof of absence needs too many NSEC3 hashes")
+            return bogus(c.EDE_DNSSEC_BOGUS, "the proof of absence needs too many NSEC3 hashes")
         if found.verdict is Verdict.BOGUS:
             return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
         if raw.soa is not None:
@@ -172,9 +178,7 @@ class Validator:
         if raw.denied and not any(len(zone) >= apex for _, zone in denials.sets):
             state = yield from self.chain.zone_state(task, context, charge_of(raw.name, question.qtype))
             if state.verdict is Verdict.INSECURE:
-                for rrset in raw.authority:
-                    rrset.verdict = Verdict.INSECURE
-                return _worse(worst, state)
+                return _worse(worst, _all_of(raw.authority, state))
             if state.verdict is Verdict.BOGUS:
                 return state
         return reason
@@ -204,7 +208,7 @@ class Validator:
         """
         denials = _Denials()
         if len(raw.proofs) > limits.DENIAL_RRSETS.default:
-            return denials, Finding(Verdict.BOGUS, c.EDE_DNSSEC_BOGUS, "too many records of denial")
+            return denials, bogus(c.EDE_DNSSEC_BOGUS, "too many records of denial")
         reason: Finding | None = None
         kept = []
         for rrset in raw.proofs:
@@ -223,7 +227,7 @@ class Validator:
             return denials, SECURE
         if reason is None:
             text = f"the denial of {names.to_text(raw.name)} carries no proof"
-            reason = Finding(Verdict.BOGUS, c.EDE_NSEC_MISSING, text)
+            reason = bogus(c.EDE_NSEC_MISSING, text)
         return denials, reason
 
     @staticmethod
@@ -249,11 +253,7 @@ class Validator:
         zone = max(zones, key=len)
         prover = nsec3.Prover.of([r for r in denials.nsec3 if r.zone == zone])
         if prover.iterations > self.nsec3_iterations:  # RFC 9276 section 3.2
-            return None, Finding(
-                Verdict.INSECURE,
-                c.EDE_UNSUPPORTED_NSEC3_ITERATIONS,
-                f"{names.to_text(prover.zone)} asks for {prover.iterations} NSEC3 iterations",
-            )
+            return None, insecure(TooManyIterations(prover.records[0], self.nsec3_iterations))
         return prover, None
 
     def _denial(self, denials: _Denials, raw: RawReply, qtype: int) -> Finding:
@@ -272,18 +272,18 @@ class Validator:
         if costly is not None:
             return costly
         if prover is not None:
-            proved, opt_out = prover.no_name(final) if no_name else (False, False)
+            proved, opt_out = prover.no_name(final) if no_name else (False, None)
             if not proved:
                 proved, opt_out = prover.no_data(final, qtype)
-                if no_name and opt_out:
+                if no_name and opt_out is not None:
                     proved = False  # "not signed" is no proof for "does not exist", and the wildcard is still open
                 elif proved:
                     raw.rcode = c.NOERROR
             if proved:
-                return INSECURE if opt_out else SECURE
+                return SECURE if opt_out is None else insecure(OptedOut(opt_out))
         word = "does not exist" if no_name else "has no data"
         text = f"nothing proves that {names.to_text(final)} {c.type_to_text(qtype)} {word}"
-        return Finding(Verdict.BOGUS, c.EDE_NSEC_MISSING, text)
+        return bogus(c.EDE_NSEC_MISSING, text)
 
     def _no_shadow(self, denials: _Denials, owner: bytes, encloser: bytes) -> Finding:
         """Judge the proof that no closer name stands between a wildcard and the name it answered for."""
@@ -295,9 +295,8 @@ class Validator:
         if prover is not None:
             proved, opt_out = prover.no_wildcard_shadow(owner, encloser)
             if proved:
-                return INSECURE if opt_out else SECURE
-        return Finding(
-            Verdict.BOGUS,
+                return SECURE if opt_out is None else insecure(OptedOut(opt_out))
+        return bogus(
             c.EDE_NSEC_MISSING,
             f"nothing proves that *.{names.to_text(encloser)} may answer for {names.to_text(owner)}",
         )
@@ -310,6 +309,13 @@ def _note_proof(task: Task, denials: _Denials, what: str, found: Finding, name: 
               qtype=qtype, zone=denials.sets[0][1] if denials else None,
               facts={"what": what, "verdict": found.verdict, "ede": found.ede, "text": found.text,
                      "records": [rrset for rrset, _ in denials.sets]})
+
+
+def _all_of(rrsets: list[RRset], found: Finding) -> Finding:
+    """Give all of a denial's sets the verdict of the whole; returns that."""
+    for rrset in rrsets:
+        rrset.verdict = found.verdict
+    return found
 
 
 def _worse(a: Finding, b: Finding) -> Finding:

@@ -104,7 +104,7 @@ def test_an_answer_is_no_error():
 # --- layouts ------------------------------------------------------------------------------------------------------
 
 
-LAYOUTS = ["effects", "mesh", "resolve", "iterate.scrub", "iterate.consult", "iterate.cut", "validate.chain",
+LAYOUTS = ["effects", "mesh", "resolve", "iterate.scrub", "iterate.consult", "iterate.cut", "validate.finding",
            "cache.servers"]
 
 

@@ -14,7 +14,7 @@ from support.rfc_vectors import sets
 from resolver.effects import Budget, Context, Need, Outcome, Question, Task
 from resolver.validate import Validator, nsec3, records, verify
 from resolver.validate.anchors import Anchors
-from resolver.validate.chain import Finding
+from resolver.validate.finding import Finding
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -81,8 +81,8 @@ class Judge:
                 return end.value
             if isinstance(effect, Need):
                 assert effect.question == Question(self.file.zone(), c.DNSKEY)
-                verdict = INSECURE if self.judge_keys(self.keys).verdict is INSECURE else SECURE
-                result = Outcome(effect.question, c.NOERROR, [self.keys], [], verdict, 60)
+                self.keys.verdict = INSECURE if self.judge_keys(self.keys).verdict is INSECURE else SECURE
+                result = Outcome(effect.question, c.NOERROR, [self.keys], [], self.keys.verdict, 60)
             else:
                 result = [verify.check(job) for job in effect.jobs]
 

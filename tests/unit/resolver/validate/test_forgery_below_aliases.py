@@ -1,0 +1,347 @@
+"""What a forger gains by an alias into an unsigned zone: nothing (RFC 4035 section 5.2, RFC 6840 section 4.4).
+
+A signed zone has aliases, as for a CDN, whose targets lie in unsigned zones. The forger answers for names below or at
+such an alias, without a signature or with one in the name of the alias. Every look-up for keys and DS goes to the true
+servers; what they say of the alias is right, and must not make anything insecure. The whole resolver is asked, with its
+cache, and then asked once more.
+"""
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import dns.name
+import dns.rdata
+import dns.rdatatype
+import dns.rrset
+import pytest
+from support.fakenet import FakeNet, SeededRandom, hosts_from
+from support.minet import Minet, reply
+from support.signed_net import Crypto
+from support.signing import Nsec3, ZoneKey, sign_zone
+
+import resolver.validate
+from resolver.cache import Store
+from resolver.effects import Outcome
+from resolver.mesh import Mesh
+from resolver.playground.authority import Authority
+from resolver.playground.zones import Zone
+from resolver.settings import DnssecSettings, IterationSettings, RootServer, Settings
+from resolver.validate import finding, nsec, nsec3
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import present
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+ROOT_AT, EXAMPLE_AT, PLAIN_AT, SUB_AT = "198.41.0.4", "192.0.2.1", "192.0.2.2", "192.0.2.3"
+SOA = "@ 3600 SOA ns host 1 7200 3600 86400 300\n"
+ROOT_KEY, KEY, SUB_KEY = ZoneKey("."), ZoneKey("example."), ZoneKey("sub.example.")
+EXAMPLE = SOA + f"""
+@ 3600 NS ns
+ns 300 A {EXAMPLE_AT}
+www 300 A 192.0.2.80
+alias 300 CNAME www.plain.
+deep.er.alias2 300 CNAME a.b.c.plain.
+near 300 CNAME host.unsigned
+gone 300 CNAME nothing.plain.
+two 300 CNAME alias
+*.wild 300 CNAME www.plain.
+dn 300 DNAME plain.
+unsigned 300 NS ns.plain.
+sub 300 NS ns.sub
+ns.sub 300 A {SUB_AT}
+sub 300 DS {SUB_KEY.ds()}
+"""
+PLAIN = SOA + f"@ 300 NS ns\nns 300 A {PLAIN_AT}\nwww 300 A 192.0.2.9\nhost 300 A 192.0.2.10\na.b.c 300 A 192.0.2.11\n"
+ROOT = (
+    f". 3600 SOA a. b. 1 2 3 4 300\n. 3600 NS a.root.\na.root. 3600 A {ROOT_AT}\n"
+    f"example. 3600 NS ns.example.\nns.example. 3600 A {EXAMPLE_AT}\nexample. 3600 DS {KEY.ds()}\n"
+    f"plain. 3600 NS ns.plain.\nns.plain. 3600 A {PLAIN_AT}\n"
+)
+CHAINS = pytest.mark.parametrize("chain", [None, Nsec3()], ids=["nsec", "nsec3"])
+FORGED = {"A": "203.0.113.66", "TLSA": f"3 1 1 {'66' * 32}", "MX": "10 evil.example.org."}
+
+Forger = Callable[[str, int, bytes], bytes | None]
+
+
+def world(chain: Nsec3 | None = None) -> Minet:
+    """The network, its true servers and a validating resolver."""
+    served = {
+        ROOT_AT: [(".", sign_zone(".", ROOT, [ROOT_KEY]))],
+        EXAMPLE_AT: [("example.", sign_zone("example.", EXAMPLE, [KEY], nsec3=chain))],
+        PLAIN_AT: [("plain.", PLAIN), ("unsigned.example.", PLAIN)],
+        SUB_AT: [("sub.example.", sign_zone("sub.example.", SOA + "@ 300 NS ns\nns 300 A 192.0.2.3\n", [SUB_KEY]))],
+    }
+    settings = Settings(
+        root_hints=(RootServer("a.root.", (ROOT_AT,)),),
+        dnssec=DnssecSettings(trust_anchors=(ROOT_KEY.anchor(),)),
+        iteration=IterationSettings(do_ip6=False, qname_minimisation=False),
+    )
+    authorities = {at: Authority([Zone.from_text(o, t) for o, t in zones]) for at, zones in served.items()}
+    net = FakeNet(hosts_from(authorities))
+    store = Store.create(1 << 22, seed=bytes(16))
+    mesh = Mesh(exchange=net, crypto=Crypto(), clock=net, rng=SeededRandom(3), store=store, settings=settings)
+    return Minet(net, mesh, store, settings)
+
+
+def forge(minet: Minet, address: str, forger: Forger) -> None:
+    """Let `forger` speak for the server at `address`; it says nothing by returning None."""
+    true = minet.net.hosts[address]
+
+    def host(packet: bytes, tcp: bool) -> bytes | None:
+        view = MessageView.parse(packet)
+        return forger(names.to_text(names.lower(view.qname or names.ROOT)), view.qtype, packet) or true(packet, tcp)
+
+    minet.net.hosts[address] = host
+
+
+def forged_set(owner: str, rtype: str, *, signer: str = "", ttl: int = 300) -> RRset:
+    """The forger's set, with his own signature in the name of `signer`, or without."""
+    number, rdata = c.type_from_text(rtype), FORGED[rtype]
+    sigs = []
+    if signer:
+        made = dns.rrset.RRset(dns.name.from_text(owner), 1, dns.rdatatype.from_text(rtype))
+        made.add(dns.rdata.from_text("IN", rtype, rdata), ttl)
+        sigs = [ZoneKey(signer, label="evil").sign(made).to_wire()]
+    return RRset(names.from_text(owner), number, ttl, [present.rdata_from_text(number, rdata)], sigs=sigs)
+
+
+def attack(minet: Minet, owner: str, rtype: str, signer: str = "") -> None:
+    """The servers of example. give the forger's set for one question, and the truth for all others."""
+    number = c.type_from_text(rtype)
+    forged = forged_set(owner, rtype, signer=signer)
+    forge(minet, EXAMPLE_AT, lambda qname, qtype, packet:
+          reply(packet, [forged]) if (qname, qtype) == (owner, number) else None)
+
+
+def shows(outcome: Outcome, owner: str, rtype: str) -> bool:
+    """Whether the forged set is in the answer."""
+    forged = forged_set(owner, rtype)
+    return any(rrset.rtype == forged.rtype and rrset.packed == forged.packed for rrset in outcome.answer)
+
+
+def assert_refused(minet: Minet, owner: str, rtype: str, *, known: bool = False) -> None:
+    """The forged set is never shown: not at once, not from the cache, nor after somebody got it with CD.
+
+    Later the truth may be known from what was learned on the way (`known`: already before); else it is SERVFAIL.
+    """
+    for number in range(4):
+        outcome = minet.ask(owner, rtype, cd=number == 2)
+        if number == 2:
+            assert outcome.rcode != c.SERVFAIL  # who validates himself gets whatever there is
+            continue
+        assert not shows(outcome, owner, rtype)
+        if number or known:
+            assert outcome.rcode in (c.SERVFAIL, c.NXDOMAIN) or outcome.answer[0].rtype == c.CNAME
+        else:
+            assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS)
+
+
+BELOW = [
+    ("x.alias.example.", "alias.example."),
+    ("x.y.z.alias.example.", "alias.example."),
+    ("x.y.z.alias.example.", "y.z.alias.example."),
+    ("x.deep.er.alias2.example.", "deep.er.alias2.example."),
+    ("x.deep.er.alias2.example.", "er.alias2.example."),
+    ("x.near.example.", "near.example."),
+    ("x.gone.example.", "gone.example."),
+    ("x.two.example.", "two.example."),
+    ("x.a.wild.example.", "a.wild.example."),
+    ("x.a.wild.example.", "wild.example."),
+    ("x.dn.example.", "dn.example."),
+    ("x.dn.example.", "x.dn.example."),
+    ("x.y.dn.example.", "y.dn.example."),
+]
+
+
+@CHAINS
+@pytest.mark.parametrize(("owner", "signer"), BELOW)
+def test_signature_in_the_name_of_an_alias(owner: str, signer: str, chain: Nsec3 | None) -> None:
+    minet = world(chain)
+    attack(minet, owner, "A", signer)
+    assert_refused(minet, owner, "A")
+
+
+@CHAINS
+@pytest.mark.parametrize("owner", sorted({owner for owner, _ in BELOW}))
+def test_no_signature_below_an_alias(owner: str, chain: Nsec3 | None) -> None:
+    minet = world(chain)
+    attack(minet, owner, "A")
+    assert_refused(minet, owner, "A")
+
+
+@pytest.mark.parametrize("rtype", ["TLSA", "MX"])
+@pytest.mark.parametrize("signer", ["", "alias.example.", "_tcp.alias.example."])
+def test_other_types_below_an_alias(rtype: str, signer: str) -> None:
+    minet = world()
+    attack(minet, "_443._tcp.alias.example.", rtype, signer)
+    assert_refused(minet, "_443._tcp.alias.example.", rtype)
+
+
+@pytest.mark.parametrize("signer", ["example.", ".", "near.example.", "x.alias.example.", "plain."])
+def test_signature_in_the_name_of_others(signer: str) -> None:
+    """The parent of the alias, a sibling, the name itself, and the zone that the alias leads to."""
+    minet = world()
+    attack(minet, "x.alias.example.", "A", signer)
+    assert_refused(minet, "x.alias.example.", "A")
+
+
+@pytest.mark.parametrize("signer", ["", "alias.example."])
+def test_the_alias_itself_replaced(signer: str) -> None:
+    minet = world()
+    attack(minet, "alias.example.", "A", signer)
+    assert_refused(minet, "alias.example.", "A")
+
+
+@CHAINS
+@pytest.mark.parametrize("signer", ["", "alias.example.", "x.alias.example."])
+def test_what_the_cache_holds_of_the_alias_lowers_nothing(signer: str, chain: Nsec3 | None) -> None:
+    """The alias, its target and the DS of both have been asked for by clients before."""
+    minet = world(chain)
+    for rtype in ("A", "DS", "DNSKEY"):
+        outcome = minet.ask("alias.example.", rtype)
+        assert outcome.rcode == c.NOERROR
+        assert outcome.verdict == Verdict.INSECURE
+        assert minet.ask("www.plain.", rtype).verdict == Verdict.INSECURE
+    attack(minet, "x.alias.example.", "A", signer)
+    assert_refused(minet, "x.alias.example.", "A", known=True)
+
+
+@CHAINS
+@pytest.mark.parametrize("signer", ["", "alias.example."])
+def test_ds_question_under_way_for_a_client_is_not_joined(signer: str, chain: Nsec3 | None) -> None:
+    """A client's DS question follows the alias, and is told of its target; the chain of trust is not."""
+    minet = world(chain)
+    attack(minet, "x.alias.example.", "A", signer)
+    _, told = minet.start("alias.example.", "DS")
+    _, keys = minet.start("alias.example.", "DNSKEY")
+    outcome = minet.ask("x.alias.example.")
+    assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS)
+    minet.net.run(minet.mesh, until=lambda: bool(told and keys))
+    assert told[0].verdict == keys[0].verdict == Verdict.INSECURE
+
+
+@CHAINS
+def test_alias_chain_in_one_reply_to_the_ds_question(chain: Nsec3 | None) -> None:
+    """The reply to the DS question holds the true alias and the denial of the unsigned target, as from a server of
+    both zones."""
+    minet = world(chain)
+    attack(minet, "x.near.example.", "A")
+    true = minet.net.hosts[EXAMPLE_AT]
+
+    def host(packet: bytes, tcp: bool) -> bytes | None:
+        view = MessageView.parse(packet)
+        if view.qtype == c.DS and names.equal(view.qname or b"", names.from_text("near.example.")):
+            alias = MessageView.parse(true(packet, tcp) or b"").answer
+            return reply(packet, list(alias), ["unsigned.example. 300 SOA ns.plain. host.plain. 1 2 3 4 5"])
+        return true(packet, tcp)
+
+    minet.net.hosts[EXAMPLE_AT] = host
+    assert_refused(minet, "x.near.example.", "A")
+
+
+def test_child_apex_does_not_deny_its_own_ds() -> None:
+    """The NSEC of the child's apex has NS, SOA and no DS; the forger gives it as the denial of the parent."""
+    for chain in (None, Nsec3()):
+        minet = world(chain)
+        signed = Zone.from_text("sub.example.", sign_zone(
+            "sub.example.", SOA + f"@ 300 NS ns\nns 300 A {SUB_AT}\n", [SUB_KEY], nsec3=chain))
+        child = Authority([signed])
+
+        def forger(qname: str, qtype: int, packet: bytes, child: Authority = child) -> bytes | None:
+            if (qname, qtype) == ("sub.example.", c.DS):
+                return child.answer(packet, tcp=True)
+            if (qname, qtype) == ("x.sub.example.", c.A):
+                return reply(packet, [forged_set("x.sub.example.", "A")])
+            return None
+
+        forge(minet, EXAMPLE_AT, forger)
+        forge(minet, SUB_AT, forger)
+        assert minet.ask("x.sub.example.").rcode == c.SERVFAIL
+
+
+@CHAINS
+def test_ancestor_delegation_does_not_deny_ds_below_it(chain: Nsec3 | None) -> None:
+    """RFC 6840 section 4.1: the record of ``unsigned.example.`` shows that it has no DS, and nothing of other names."""
+    minet = world(chain)
+    probe = minet.ask("unsigned.example.", "DS")
+    assert probe.rcode == c.NOERROR
+    proofs = [rrset for rrset in probe.authority if rrset.rtype in (c.NSEC, c.NSEC3)]
+    assert proofs
+
+    def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if qtype == c.DS and qname == "alias.example.":
+            return reply(packet, [], [*proofs, "example. 300 SOA ns.example. host.example. 1 2 3 4 5"])
+        if (qname, qtype) == ("x.alias.example.", c.A):
+            return reply(packet, [forged_set("x.alias.example.", "A")])
+        return None
+
+    forge(minet, EXAMPLE_AT, forger)
+    outcome = minet.ask("x.alias.example.")
+    assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS)
+
+
+@CHAINS
+def test_what_is_truly_insecure_stays_so(chain: Nsec3 | None) -> None:
+    """No attack: aliases into unsigned zones, names of an unsigned child, with and without stray signatures."""
+    minet = world(chain)
+    for owner in ("alias.example.", "near.example.", "two.example.", "a.wild.example.", "host.dn.example.",
+                  "www.plain.", "host.unsigned.example."):
+        outcome = minet.ask(owner)
+        assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE), owner
+    assert minet.ask("www.example.").verdict == Verdict.SECURE
+    minet = world(chain)
+    forge(minet, PLAIN_AT, lambda qname, qtype, packet: reply(packet, [forged_set(
+        "host.unsigned.example.", "A", signer="unsigned.example.")]) if qtype == c.A else None)
+    outcome = minet.ask("host.unsigned.example.")
+    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE)
+
+
+# --- the verdict has one origin -------------------------------------------------------------------------------------
+
+
+def test_no_other_place_makes_an_insecure_verdict() -> None:
+    """In the validator the word is compared with and never given, but in `finding.insecure`, for a proof."""
+    folder = Path(resolver.validate.__file__).parent
+    made: list[str] = []
+    for path in sorted(folder.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        compared = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.Compare) for inner in ast.walk(node)}
+        made += [
+            f"{path.name}: {ast.unparse(node)}" for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr == "INSECURE" and id(node) not in compared
+        ]
+    assert made == ["finding.py: Verdict.INSECURE"]
+
+
+def test_insecure_needs_a_proof_and_a_proof_says_so() -> None:
+    for make in (
+        lambda: finding.Finding(Verdict.INSECURE),
+        lambda: finding.Finding(Verdict.SECURE, proof=finding.Unsigned()),
+        lambda: finding.NoDs(nsec_of("NS DS")),
+        lambda: finding.NoDs(nsec_of("NS SOA")),
+        lambda: finding.NoDs(nsec_of("A")),
+        lambda: finding.OptedOut(nsec3_of(flags=0)),
+        lambda: finding.TooManyIterations(nsec3_of(iterations=50), 50),
+    ):
+        with pytest.raises(ValueError, match=r"proof|record"):
+            make()
+    for proof in (
+        finding.NoDs(nsec_of("NS")), finding.OptedOut(nsec3_of(flags=1)), finding.Unanchored(b"\0"),
+        finding.TooManyIterations(nsec3_of(iterations=51), 50), finding.NotUnderstood(b"\0", digest=True),
+    ):
+        assert finding.insecure(proof).verdict is Verdict.INSECURE
+
+
+def nsec_of(types: str) -> nsec.Nsec:
+    apex = names.from_text("example.")
+    rdata = present.rdata_from_text(c.NSEC, f"b.example. {types}")
+    record = nsec.parse(names.from_text("a.example."), rdata, apex)
+    assert record is not None
+    return record
+
+
+def nsec3_of(*, flags: int = 0, iterations: int = 0) -> nsec3.Nsec3:
+    return nsec3.Nsec3(bytes(20), bytes(20), flags, iterations, b"", b"", names.from_text("example."))
