@@ -37,7 +37,7 @@ from corenet.core.handles cimport (
     seconds_of,
 )
 from corenet.core.poller cimport Poller, Watch, Watcher
-from corenet.core.ready cimport Inbox, Ring, ring_free, ring_init, ring_pop, ring_push
+from corenet.core.ready cimport Inbox, Ring, ring_free, ring_grow, ring_init, ring_pop, ring_push
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.spares cimport Spares
 from corenet.core.sys cimport PyContext_CopyCurrent
@@ -161,10 +161,20 @@ cdef class Descriptor(Watcher):
 
 cdef int forget_all(Ring *ring) except -1:
     """Let go of watchers that wanted to be called."""
-    cdef PyObject *item
-    while ring.count:
-        item = ring_pop(ring)
+    cdef PyObject *item = ring_pop(ring)
+    while item != NULL:
         Py_DECREF(<object>item)
+        item = ring_pop(ring)
+    return 0
+
+
+cdef int release_all(Ring *ring) except -1:
+    """Let go of handles and of what they hold, which runs destructors."""
+    cdef PyObject *item = ring_pop(ring)
+    while item != NULL:
+        (<Handle>item).release()
+        Py_DECREF(<object>item)
+        item = ring_pop(ring)
     return 0
 
 
@@ -383,6 +393,9 @@ cdef class Engine:
     cdef int expire(self, int64_t now) except -1:
         """Take due timers out of the heap, in the order of their deadlines."""
         while self.timers.length and self.timers.entries[0].when <= now:
+            if self.due.count > self.due.mask:
+                # Before the timer leaves the heap: it must not be lost when there is no memory.
+                ring_grow(&self.due)
             ring_push(&self.due, self.timers.pop())
             self.timers_fired += 1
         return 0
@@ -443,6 +456,9 @@ cdef class Engine:
         while left:
             left -= 1
             item = ring_pop(ring)
+            if item == NULL:
+                # The child of a fork in a callback has closed the loop, or run it.
+                break
             handle = <Handle>item
             Py_DECREF(handle)
             if self.careful:
@@ -505,9 +521,13 @@ cdef class Engine:
         return 0
 
     cdef int note_slow(self, object source, int fd, int64_t took, bint exact) except -1:
-        """Remember in words what took so long; `fd` stands for whoever has its events when `source` is None."""
+        """Remember in words what took so long; `fd` stands for whoever has its events when `source` is None.
+
+        The words come from code of the program, such as a ``__repr__``, whose failure must not end the run.
+        """
         cdef Watcher watcher
         cdef Descriptor descriptor
+        cdef object words
         self.slow_seen += 1
         if source is None:
             watcher = self.poller.find(fd)
@@ -519,7 +539,13 @@ cdef class Engine:
                 source = descriptor.writer if descriptor.reader is None else descriptor.reader
                 if source is not None:
                     source = (<Handle>source).callback
-        self.slow.append((self._describe_source(source, fd), took, exact))
+        try:
+            words = self._describe_source(source, fd)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            words = f"{type(source).__name__} at descriptor {fd}, without a description: {type(error).__name__}"
+        self.slow.append((words, took, exact))
         return 0
 
     cdef int end_callback(self) except -1:
@@ -532,8 +558,10 @@ cdef class Engine:
     cdef int call_ending(self, Ring *ring) except -1:
         cdef PyObject *item
         cdef Watcher watcher
-        while ring.count:
+        while True:
             item = ring_pop(ring)
+            if item == NULL:
+                return 0
             watcher = <Watcher>item
             Py_DECREF(watcher)
             try:
@@ -542,7 +570,6 @@ cdef class Engine:
                 raise
             except BaseException as error:
                 self._watcher_failed(error, -1)
-        return 0
 
     def run(self) -> None:
         """Run turns until `stop` is called; one turn when it was called before.
@@ -562,7 +589,8 @@ cdef class Engine:
         try:
             while True:
                 self.turn_once()
-                if self.stop_requested:
+                if self.stop_requested or self.closed:
+                    # Closed in the child of a fork: only there, a callback may close the loop.
                     break
         finally:
             now = c.clock_ns(c.CLOCK_MONOTONIC)
@@ -593,15 +621,11 @@ cdef class Engine:
         self.inbox.drain(&self.ready)
         self.inbox.close()
         while self.timers.length:
-            ring_push(&self.due, self.timers.pop())
-        while self.ready.count:
-            item = ring_pop(&self.ready)
+            item = self.timers.pop()
             (<Handle>item).release()
             Py_DECREF(<object>item)
-        while self.due.count:
-            item = ring_pop(&self.due)
-            (<Handle>item).release()
-            Py_DECREF(<object>item)
+        release_all(&self.ready)
+        release_all(&self.due)
         forget_all(&self.ending)
         forget_all(&self.leaving)
         self.poller.dispose()
@@ -613,12 +637,12 @@ cdef class Engine:
         """In the child of a fork: share nothing with the parent's loop, and count as not running."""
         if self.closed:
             return
-        self.inbox.renew()
-        self.poller.renew()
         self.running = False
         # What the callback that forked has written so far is the parent's to send.
         self.in_callback = False
         forget_all(&self.leaving)
+        self.inbox.renew()
+        self.poller.renew()
 
     # --- descriptors ----------------------------------------------------------------------------------------------
 

@@ -379,19 +379,25 @@ cdef class Poller:
     cdef int renew(self) except -1:
         """After a fork, in the child: wait on a table of our own, under the old number, with the same interests.
 
-        The inherited one is the parent's: what is removed there is removed for the parent.
+        The inherited one is the parent's: what is removed there is removed for the parent. So it is closed first, and
+        stays closed when this fails.
         """
         cdef int fd
         cdef int fresh
-        if self.closed:
+        cdef int number = self.epfd
+        if self.closed or number < 0:
             return 0
+        self.epfd = -1
+        c.c_close(number)
         fresh = c.epoll_create1(c.EPOLL_CLOEXEC)
         if fresh < 0:
             PyErr_SetFromErrno(PyExc_OSError)
-        if c.dup3(fresh, self.epfd, c.O_CLOEXEC) < 0:
+        if fresh != number:
+            if c.dup3(fresh, number, c.O_CLOEXEC) < 0:
+                c.c_close(fresh)
+                PyErr_SetFromErrno(PyExc_OSError)
             c.c_close(fresh)
-            PyErr_SetFromErrno(PyExc_OSError)
-        c.c_close(fresh)
+        self.epfd = number
         for fd in range(self.slot_count):
             if self.slots[fd].watcher != NULL:
                 # One that was closed meanwhile is not there any more; whoever owns the slot finds that out himself.

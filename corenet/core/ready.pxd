@@ -28,8 +28,14 @@ cdef inline int ring_push(Ring *ring, PyObject *item) except -1:
     return 0
 
 cdef inline PyObject *ring_pop(Ring *ring) noexcept:
-    """Take the oldest item with its reference; the ring must not be empty."""
-    cdef PyObject *item = ring.items[ring.head & ring.mask]
+    """Take the oldest item with its reference; NULL when there is none.
+
+    Callers that ran Python code since they last looked at `count` must expect NULL: that code may have emptied the ring.
+    """
+    cdef PyObject *item
+    if ring.count == 0:
+        return NULL
+    item = ring.items[ring.head & ring.mask]
     ring.head += 1
     ring.count -= 1
     return item

@@ -44,10 +44,10 @@ cdef int ring_init(Ring *ring, size_t capacity) except -1:
 
 cdef void ring_free(Ring *ring) noexcept:
     """Drop every item and the memory."""
-    cdef PyObject *item
-    while ring.count:
-        item = ring_pop(ring)
+    cdef PyObject *item = ring_pop(ring)
+    while item != NULL:
         Py_DECREF(<object>item)
+        item = ring_pop(ring)
     PyMem_RawFree(ring.items)
     ring.items = NULL
     ring.mask = 0
@@ -145,19 +145,28 @@ cdef class Inbox:
         c_write(self.wake_fd, &one, sizeof(one))
 
     cdef int renew(self) except -1:
-        """After a fork, in the child: an eventfd of our own under the old number, and a mutex that nobody holds."""
+        """After a fork, in the child: an eventfd of our own under the old number, and a mutex that nobody holds.
+
+        The inherited one is closed first, so that a full table of descriptors is no obstacle, and stays closed when
+        this fails: nothing done here may wake the parent.
+        """
         cdef int fresh
+        cdef int number = self.wake_fd
         pthread_mutex_init(&self.mutex, NULL)
         self.sleeping = False
-        if self.wake_fd < 0:
+        if number < 0:
             return 0
+        self.wake_fd = -1
+        c_close(number)
         fresh = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
         if fresh < 0:
             PyErr_SetFromErrno(PyExc_OSError)
-        if dup3(fresh, self.wake_fd, O_CLOEXEC) < 0:
+        if fresh != number:
+            if dup3(fresh, number, O_CLOEXEC) < 0:
+                c_close(fresh)
+                PyErr_SetFromErrno(PyExc_OSError)
             c_close(fresh)
-            PyErr_SetFromErrno(PyExc_OSError)
-        c_close(fresh)
+        self.wake_fd = number
         return 0
 
     cdef void close(self) noexcept:

@@ -5,7 +5,8 @@ closures and counts idle threads in a semaphore, all in Python: half of what a c
 Here a call is a tuple in a queue, and its result one `call_soon_threadsafe`. What a program can see is asyncio's: the
 number and names of the threads, that a call cancelled before it began never runs, the conversion of exceptions, and
 that the interpreter ends only when the calls have. One thing is better: a thread counts as idle before its result
-arrives, so that calls made one after another share one thread.
+arrives in the loop, so that calls made one after another share one thread. Between that and its next call a thread runs
+no code of the program: a call that waited for this very thread, from a done-callback in it, would wait for ever.
 
 Whoever gets hold of the pool (``loop._default_executor``) has a `concurrent.futures.ThreadPoolExecutor` that works.
 Nothing here relies on how the standard one works inside, which differs between versions.
@@ -138,37 +139,48 @@ class LoopThreads(concurrent.futures.ThreadPoolExecutor):
 
 def work(calls: "queue.SimpleQueue[Call | None]", idle: "deque[None]") -> None:
     """What a thread does: calls, one after another, until there is a None instead of one."""
-    result: Any = None
-    failure: BaseException | None = None
     while True:
         call = calls.get()
         if call is None:
             calls.put(None)  # for the next thread
             return
         loop, future, function, args = call
-        if future.cancelled() if loop is not None else not future.set_running_or_notify_cancel():
-            idle.append(None)
-        else:
-            try:
-                result = function(*args)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
-                failure = error
-            idle.append(None)
-            try:
+        # A result and an exception; made first, since there may be no memory for it later.
+        outcome: Any = [None, None]
+        try:
+            if future.cancelled() if loop is not None else not future.set_running_or_notify_cancel():
+                outcome = None
+            else:
+                try:
+                    outcome[0] = function(*args)
+                except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
+                    outcome[1] = error
                 if loop is None:
-                    settle(future, result, failure)
-                else:
-                    deliver(loop, future, result, failure)
-            except Exception:  # noqa: BLE001 - for want of memory; this thread counts as idle and must not end
-                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
-        # A thread that waits keeps nothing alive; the traceback of an exception holds this frame, too.
-        call = loop = future = function = args = result = failure = None  # type: ignore[assignment]
+                    settle(future, outcome)
+        except Exception:  # noqa: BLE001 - a thread that does not end for want of memory
+            report()
+        # A thread that waits keeps nothing alive, and what it lets go of runs destructors: before it counts as idle.
+        call = function = args = None  # type: ignore[assignment]
+        if loop is None:
+            future = outcome = None
+        idle.append(None)
+        if outcome is not None:
+            try:
+                deliver(loop, future, outcome)
+            except Exception:  # noqa: BLE001 - as above; it counts as idle and must not end
+                report()
+        loop = future = outcome = None
 
 
-def deliver(loop: Any, future: Any, result: Any, failure: BaseException | None) -> None:
+def report() -> None:
+    """Tell of the exception that is being handled."""
+    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+def deliver(loop: Any, future: Any, outcome: list[Any]) -> None:
     """Finish `future` in its loop, unless that was closed meanwhile."""
     try:
-        loop.call_soon_threadsafe(settle, future, result, failure)
+        loop.call_soon_threadsafe(settle, future, outcome)
     except RuntimeError:
         if not loop.is_closed():
             raise
@@ -194,8 +206,13 @@ def call_with(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 # --- in the loop ------------------------------------------------------------------------------------------------------
 
 
-def settle(future: Any, result: Any, failure: BaseException | None) -> None:
-    """Give `future` what came of its call, unless it was cancelled meanwhile."""
+def settle(future: Any, outcome: list[Any]) -> None:
+    """Give `future` what came of its call, a result or an exception, unless it was cancelled meanwhile.
+
+    `outcome` is emptied: the thread of the call shares the list, and is not to be the last that holds what is in it.
+    """
+    result, failure = outcome
+    outcome.clear()
     if failure is None:
         if not future.done():
             future.set_result(result)

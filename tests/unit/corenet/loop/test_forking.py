@@ -1,7 +1,9 @@
 """Forks and subinterpreters: a child disturbs its parent in no way, and starts a loop of its own as if it were new."""
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -188,6 +190,194 @@ def test_many_forks_leave_nothing_open() -> None:
         ended_well(in_child(child))
     assert len(os.listdir("/proc/self/fd")) == before
     loop.close()
+
+
+def ended_by_closing(loop: asyncio.AbstractEventLoop) -> bool:
+    """Run `loop`; tell whether it ended because it was closed, as only the child of a fork can close it."""
+    try:
+        loop.run_forever()
+    except RuntimeError as error:
+        return str(error) == "Event loop is closed"
+    return False
+
+
+def place_soon(loop: Any, callback: Callable[[], object]) -> None:
+    loop.call_soon(callback)
+
+
+def place_timer(loop: Any, callback: Callable[[], object]) -> None:
+    loop.call_at(loop.time(), callback)
+
+
+def place_threadsafe(loop: Any, callback: Callable[[], object]) -> None:
+    loop.call_soon_threadsafe(callback)
+
+
+@pytest.mark.parametrize("place", [place_soon, place_timer, place_threadsafe])
+@pytest.mark.parametrize("behind", [0, 1, 70, 1500])
+def test_a_callback_that_forks_and_whose_child_closes_the_loop(
+    place: Callable[[Any, Callable[[], object]], None], behind: int
+) -> None:
+    """The child is in the middle of a turn whose other callbacks are gone; it ends the run and crashes nowhere."""
+    loop = corenet.new_event_loop()
+    ran: list[int] = []
+    pids: list[int] = []
+
+    def fork() -> None:
+        pids.append(os.fork())
+        if not pids[0]:
+            loop.close()
+
+    code = 1
+    try:
+        place(loop, fork)
+        for number in range(behind):
+            place(loop, lambda number=number: ran.append(number))  # type: ignore[misc]
+        place(loop, loop.stop)
+        assert ended_by_closing(loop) is not bool(pids[0])
+        assert len(ran) == (behind if pids[0] else 0)
+        code = 0
+    except BaseException:  # noqa: BLE001 - neither side may be taken for the other
+        traceback.print_exc()
+    finally:
+        if not pids[0]:
+            os._exit(code)
+    assert code == 0
+    ended_well(pids[0])
+    loop.close()
+
+
+@pytest.mark.parametrize("kind", ["reader", "watch", "protocol"])
+def test_a_descriptors_callback_that_forks_and_whose_child_closes_the_loop(kind: str) -> None:
+    loop: Any = corenet.new_event_loop()
+    pairs = [socket.socketpair() for _ in range(5)]
+    pids: list[int] = []
+    called: list[int] = []
+
+    def fork(number: int) -> None:
+        called.append(number)
+        if not pids:
+            pids.append(os.fork())
+            if not pids[0]:
+                loop.close()
+        if len(called) == len(pairs):
+            loop.stop()
+
+    class Forking(asyncio.Protocol):
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def data_received(self, data: bytes) -> None:
+            fork(self.number)
+
+    transports: list[Any] = []
+    for number, (left, _) in enumerate(pairs):
+        left.setblocking(False)
+        if kind == "reader":
+            loop.add_reader(left, lambda number=number, left=left: (left.recv(10), fork(number)))
+        elif kind == "watch":
+            loop.watch(left, 1, lambda _events, number=number, left=left: (left.recv(10), fork(number)))
+        else:
+            made = loop.create_connection(lambda number=number: Forking(number), sock=left)
+            transports.append(loop.run_until_complete(made)[0])
+    for _, right in pairs:
+        right.send(b"x")
+    code = 1
+    try:
+        assert ended_by_closing(loop) is not bool(pids[0])
+        assert len(called) == (5 if pids[0] else 1)
+        code = 0
+    except BaseException:  # noqa: BLE001 - as above
+        traceback.print_exc()
+    finally:
+        if not pids[0]:
+            os._exit(code)
+    assert code == 0
+    ended_well(pids[0])
+    for left, right in pairs:
+        if kind == "reader":
+            loop.remove_reader(left)
+        elif kind == "watch":
+            loop.unwatch(left)
+        left.close()
+        right.close()
+    for transport in transports:
+        transport.abort()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+
+
+@pytest.mark.parametrize("place", [place_soon, place_timer])
+def test_a_child_that_runs_the_inherited_loop_in_the_callback_that_forked(
+    place: Callable[[Any, Callable[[], object]], None]
+) -> None:
+    """The inner run takes what the outer one was about to: each callback runs once, and the outer goes on."""
+    loop = corenet.new_event_loop()
+    ran: list[int] = []
+    pids: list[int] = []
+
+    def fork() -> None:
+        pids.append(os.fork())
+        if not pids[0]:
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+            assert ran == list(range(300))
+            loop.call_soon(loop.stop)
+
+    code = 1
+    try:
+        place(loop, fork)
+        for number in range(300):
+            place(loop, lambda number=number: ran.append(number))  # type: ignore[misc]
+        place(loop, loop.stop)
+        loop.run_forever()
+        assert ran == list(range(300))
+        code = 0
+    except BaseException:  # noqa: BLE001 - as above
+        traceback.print_exc()
+    finally:
+        if not pids[0]:
+            os._exit(code)
+    assert code == 0
+    ended_well(pids[0])
+    loop.close()
+
+
+def test_a_fork_with_every_descriptor_in_use() -> None:
+    """The child's own epoll, eventfd and socket pair take the inherited places, also when no other is free."""
+    loop: Any = corenet.new_event_loop()
+    left, right = socket.socketpair()
+    heard: list[bytes] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers: list[int] = []
+
+    def child() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        loop.call_soon_threadsafe(loop.stop)
+        loop.run_forever()
+        assert loop.remove_reader(left)
+        loop.close()
+
+    try:
+        loop.add_reader(left, lambda: (heard.append(left.recv(10)), loop.stop()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        pid = in_child(child)
+    finally:
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    ended_well(pid)
+    right.send(b"parent's")
+    loop.run_forever()
+    assert heard == [b"parent's"]
+    loop.remove_reader(left)
+    loop.close()
+    left.close()
+    right.close()
 
 
 @pytest.mark.parametrize("own_gil", [True, False])

@@ -318,6 +318,52 @@ def test_a_transport_is_named_by_its_protocol() -> None:
     corenet.run(main())
 
 
+@pytest.mark.parametrize("kind", ["protocol", "callable", "watcher"])
+def test_a_program_that_cannot_describe_itself_ends_no_loop(loop: corenet.Loop, kind: str) -> None:
+    """What is slow is described by the program's own ``__repr__``, at a moment when nothing of it runs."""
+    called: list[bytes] = []
+
+    class Nameless(asyncio.Protocol):
+        def __repr__(self) -> str:
+            raise ValueError("no words")
+
+        def __call__(self, *_events: int) -> None:
+            called.append(one.recv(10))
+            block()
+
+        def data_received(self, data: bytes) -> None:
+            called.append(data)
+            block()
+
+    one, two = socket.socketpair()
+    one.setblocking(False)
+    transport: Any = None
+    if kind == "protocol":
+        transport, _ = loop.run_until_complete(loop.create_connection(Nameless, sock=one))
+    elif kind == "callable":
+        loop.add_reader(one, Nameless())
+    else:
+        loop.watch(one, READ, Nameless())
+    two.send(b"x")
+    loop.call_later(SLOW, loop.stop)
+    loop.run_forever()
+    two.send(b"y")
+    loop.call_later(SLOW, loop.stop)
+    loop.run_forever()
+    assert called == [b"x", b"y"]
+    assert len(slow(loop)) == 2
+    assert "Nameless" in slow(loop)[0][0] or "ValueError" in slow(loop)[0][0]
+    if kind == "protocol":
+        transport.abort()
+        one_turn(loop)
+    elif kind == "callable":
+        loop.remove_reader(one)
+    else:
+        loop.unwatch(one)
+    one.close()
+    two.close()
+
+
 def test_in_debug_mode_it_is_logged_and_counted_once(loop: corenet.Loop, caplog: pytest.LogCaptureFixture) -> None:
     loop.set_debug(True)
     for _ in range(2):

@@ -5,12 +5,13 @@ import concurrent.futures
 import contextvars
 import gc
 import os
+import queue
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -152,6 +153,89 @@ def test_calls_one_after_another_share_a_thread(ours: corenet.Loop) -> None:
         return {await ours.run_in_executor(None, lambda: threading.current_thread().name) for _ in range(200)}
 
     assert ours.run_until_complete(main()) == {"asyncio_0"}
+
+
+def test_a_done_callback_may_wait_for_another_call(loop: asyncio.AbstractEventLoop) -> None:
+    """It runs in the thread of its call, which is not free for what it asks for."""
+    pool = executor_of(loop)
+    answers: list[str] = []
+    done = threading.Event()
+
+    def ask_again(_future: "concurrent.futures.Future[Any]") -> None:
+        answers.append(pool.submit(lambda: threading.current_thread().name).result(30))
+        answers.append(threading.current_thread().name)
+        done.set()
+
+    gate = Gate()
+    first = pool.submit(gate)
+    first.add_done_callback(ask_again)
+    gate.open.set()
+    assert done.wait(30)
+    inner, outer = answers
+    assert inner != outer
+
+
+class Asking:
+    """Asks for a call, and waits for it, when nobody holds it any more."""
+
+    def __init__(self, pool: concurrent.futures.Executor, answers: "queue.SimpleQueue[str]") -> None:
+        self.pool = pool
+        self.answers = answers
+
+    def __del__(self) -> None:
+        try:
+            self.answers.put(self.pool.submit(lambda: "answered").result(10))
+        except TimeoutError:
+            self.answers.put("hung")
+
+    def __call__(self, *_args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("held_as", ["function", "argument", "result", "error"])
+@pytest.mark.parametrize("by", ["submit", "loop"])
+def test_a_destructor_in_a_thread_may_wait_for_another_call(
+    loop: asyncio.AbstractEventLoop, held_as: str, by: str
+) -> None:
+    pool = executor_of(loop)
+    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+    gate = Gate()
+
+    def function(made: Asking) -> Callable[..., object]:
+        def call(*_args: object) -> object:
+            gate()
+            if held_as == "result":
+                return made
+            if held_as == "error":
+                raise KeyError(made)
+            return None
+
+        return call
+
+    def ask() -> Any:
+        made = Asking(pool, answers)
+        call = function(made)
+        return pool.submit(call, made) if by == "submit" else loop.run_in_executor(None, call, made)
+
+    future = ask()
+    if by == "submit":
+        # Nobody waits for it, so that its thread is the last to know of it.
+        del future
+        gate.open.set()
+    else:
+        gate.open.set()
+        loop.run_until_complete(asyncio.wait([future]))
+        if held_as == "error":
+            future.exception()
+        del future
+    gc.collect()
+    assert answers.get(timeout=30) == "answered"
+
+
+def executor_of(loop: Any) -> concurrent.futures.Executor:
+    """The default executor, with one thread that has nothing to do."""
+    loop.run_until_complete(loop.run_in_executor(None, int))
+    return cast(concurrent.futures.Executor, loop._default_executor)
 
 
 def test_as_many_threads_as_asyncio_has(ours: corenet.Loop) -> None:
