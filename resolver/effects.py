@@ -83,6 +83,8 @@ class FailureKind(IntEnum):
     was sent, so it says nothing about any server."""
     NO_ROUTE = 16
     """No way leads from this host to the address: no route, no address of that family, or its firewall forbids it."""
+    OVERLOAD = 17
+    """No place was free for the question or one of its sub-queries, or its place was given to a newer one."""
 
 
 class Failure:

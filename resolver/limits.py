@@ -317,6 +317,19 @@ JOBS = Limit(
     "questions",
     "resolved at the same time; more are refused at once, since each holds some KiB",
 )
+JOBS_NETWORK_SHARE = Limit(
+    80, 1, 99, "percent", "of the jobs it holds and the free ones together may be one network's, sub-queries included"
+)
+JOBS_QUESTION_SHARE = Limit(
+    60, 1, 99, "percent", "as JOBS_NETWORK_SHARE, up to which new questions are begun; the rest lets them be ended"
+)
+JOBS_BEGUN = Limit(
+    90, 1, 100, "percent", "of the places for jobs, up to which new questions are begun; the rest is for sub-queries"
+)
+JOSTLE = Limit(
+    200, 0, 60_000, "milliseconds", "a query that ran for so long may make room for a new one (as Unbound has it)"
+)
+JOSTLE_LOOKS = Limit(8, 1, 64, "queries", "old queries looked at when a new one finds no place")
 PREFETCH_JOBS = Limit(64, 1, 10_000, "questions", "answers renewed early at the same time: clients who wait come first")
 PREFETCH_RATE = Limit(
     200,
@@ -452,7 +465,11 @@ PENDING_PER_CLIENT = Limit(
     1000, 1, 1_000_000, "queries", "client queries waiting of one address (DNSBomb, CVE-2024-33655)"
 )
 PENDING_NETWORK_SHARE = Limit(
-    80, 1, 100, "percent", "of the places to wait in may be one network's, whose addresses are many (CVE-2026-42534)"
+    80,
+    1,
+    100,
+    "percent",
+    "of the places it has and the free ones may be one network's, whose addresses are many (CVE-2026-42534)",
 )
 DISCARD_TIMEOUT = Limit(
     0, 0, 60_000, "milliseconds", "DNSBomb (CVE-2024-33655): answers hoarded upstream leave in one pulse"

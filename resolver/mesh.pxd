@@ -9,11 +9,13 @@ from resolver.effects cimport (
 
 cdef class Ticket:
     cdef public _Job _job
+    cdef public object _network
     cdef public object _on_done
     cdef public object done
 
 
 cdef class _Job:
+    cdef public object charge
     cdef public _Job child
     cdef public bint finished
     cdef public object handle
@@ -32,7 +34,6 @@ cdef class _Job:
 
 cdef class Mesh:
     cdef public object _atlas
-    cdef public object _capacity
     cdef public object _clock
     cdef public Context _context
     cdef public dict _counts
@@ -45,6 +46,7 @@ cdef class Mesh:
     cdef public object _order
     cdef public object _packets
     cdef public object _patience
+    cdef public object _places
     cdef public object _ready
     cdef public object _renewed_in
     cdef public object _renewing
@@ -56,7 +58,7 @@ cdef class Mesh:
     cdef public object _stale_ttl
     cdef public list _timers
     cpdef _look_at_clock(self)
-    cpdef _Job _start(self, tuple key, Task task)
+    cpdef _Job _start(self, tuple key, Task task, share, charge)
     cpdef _drain(self)
     cpdef _run(self, _Job job, value)
     cpdef _need(self, _Job job, Need need)

@@ -2,8 +2,9 @@
 
 It resumes the generators of `resolve` with what they asked for and is the only place that knows all running questions.
 The rules: equal questions are asked once (RebirthDay 2025 needs many outstanding copies of one); a wait that would
-close a circle is refused; a sub-query spends its asker's budget; a fault of the program costs one question
-(SERVFAIL and a full log record), never the worker. Callbacks, because a task per query costs more than all the
+close a circle is refused; a sub-query spends its asker's budget and a place of its asker's network (`places`); who
+waits for somebody else's job that ran out of either begins again at own cost; a fault of the program costs one
+question (SERVFAIL and a full log record), never the worker. Callbacks, because a task per query costs more than all the
 mesh's work, and because a test can then turn the whole by hand in virtual time. Time is read once for each entry
 from outside. That is one job however long the file: each method keeps the same few tables of jobs, waits and deadlines
 in step, and a job that stands in one of them too many or too few is never ended.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Hashable, MutableSequence, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
@@ -41,6 +42,7 @@ from resolver.effects import (
 )
 from resolver.iterate import Atlas
 from resolver.iterate.forward import configured_cuts
+from resolver.places import Charge, Places, Share, is_slow
 from resolver.policy.rewrite import Dns64, Rewriter
 from resolver.resolve import VALIDATION_ERRORS, failure_outcome, find_outcome, find_stale, load_validator, resolve
 from resolver.wire import consts as c
@@ -62,7 +64,7 @@ UNVALIDATED = frozenset({Purpose.ADDRESS, Purpose.PRIMING})
 # Failures that stale data must not paper over: our own, and our end.
 UNEXCUSED = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
-WORN_OUT = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED})
+WORN_OUT = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
 
 Key = tuple[tuple[bytes, int, int], int]
 
@@ -96,10 +98,11 @@ class Clock(Protocol):
 class Ticket:
     """One submitted question. `done` is True once its callback was called or it was cancelled."""
 
-    __slots__ = ("_job", "_on_done", "done")
+    __slots__ = ("_job", "_network", "_on_done", "done")
 
-    def __init__(self, on_done: Callable[[Outcome], None]) -> None:
+    def __init__(self, on_done: Callable[[Outcome], None], network: Hashable = None) -> None:
         self._on_done = on_done
+        self._network = network
         self._job: _Job | None = None
         self.done = False
 
@@ -108,8 +111,8 @@ class Mesh:
     """Runs questions to their outcome."""
 
     __slots__ = (
-        "_atlas", "_capacity", "_clock", "_context", "_counts", "_crypto", "_deadline", "_draining",
-        "_exchange", "_impatient", "_jobs", "_order", "_packets", "_patience", "_ready", "_renewed_in",
+        "_atlas", "_clock", "_context", "_counts", "_crypto", "_deadline", "_draining", "_exchange",
+        "_impatient", "_jobs", "_order", "_packets", "_patience", "_places", "_ready", "_renewed_in",
         "_renewing", "_rewriter", "_serve_stale", "_short_in", "_slot_heap", "_slots", "_stale_ttl", "_timers",
     )
 
@@ -131,7 +134,7 @@ class Mesh:
         self._clock = clock
         self._deadline = settings.iteration.deadline
         self._packets = settings.iteration.max_packets
-        self._capacity = capacity
+        self._places = Places(capacity)
         self._context = Context(store, settings, rng, policy)
         self._atlas = Atlas(store, settings, own=own_addresses, configured=configured_cuts(settings))
         self._context.room = self._atlas
@@ -155,8 +158,8 @@ class Mesh:
         self._renewing = 0
         self._renewed_in = (0, 0)
         self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream": 0, "failures": 0,
-                        "cycles": 0, "expired": 0, "refused": 0, "faults": 0, "stale": 0, "prefetched": 0,
-                        "prefetch_refused": 0, "shortages": 0}
+                        "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "faults": 0,
+                        "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
         self._short_in = 0
 
     # --- from outside ---------------------------------------------------------------------------------------------
@@ -168,16 +171,18 @@ class Mesh:
         cd: bool = False,
         on_done: Callable[[Outcome], None],
         trace: MutableSequence[TraceStep] | None = None,
+        network: Hashable = None,
     ) -> Ticket:
         """Resolve `question`; `on_done` is called with the outcome, at once when the cache has it.
 
-        `cd` asks for data without validation (the CD bit). With `trace` every step is appended there and no other
-        query's work is joined, so that the whole story is told.
+        `network` is whose places the work takes: the network of the client, None for the program itself. `cd` asks for
+        data without validation (the CD bit). With `trace` every step is appended there and no other query's work is
+        joined, so that the whole story is told.
         """
         self._look_at_clock()
         counts = self._counts
         counts["submitted"] += 1
-        ticket = Ticket(on_done)
+        ticket = Ticket(on_done, network)
         key = (question.key, cd)
         job = self._jobs.get(key) if trace is None else None
         if job is not None and job.task.purpose is not Purpose.PREFETCH:
@@ -199,16 +204,17 @@ class Mesh:
                                               "failure": outcome.failure}))
             self._deliver(ticket, outcome)
             return ticket
-        if len(self._jobs) >= self._capacity:
+        share = self._places.share_of(network)
+        if not self._places.has_room(share) and not self._make_room(share, None):
             counts["refused"] += 1
-            failure = Failure(FailureKind.BUDGET, c.EDE_NOT_READY, "too many questions are being resolved")
+            failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many questions are being resolved")
             self._deliver(ticket, self._stale_instead(question, failure, cd) or failure_outcome(question, failure))
             return ticket
         if job is not None:
             self._join(job, ticket)
             return ticket
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
-        job = self._start(key, Task(question, budget, cd=cd, trace=trace, missed=not outcome))
+        job = self._start(key, Task(question, budget, cd=cd, trace=trace, missed=not outcome), share, None)
         job.tickets.append(ticket)
         ticket._job = job
         if self._serve_stale:
@@ -227,7 +233,8 @@ class Mesh:
         count = self._renewed_in[1] if self._renewed_in[0] == second else 0
         if key in self._jobs:
             return False
-        if self._renewing >= PREFETCH_JOBS or count >= PREFETCH_RATE or len(self._jobs) >= self._capacity:
+        own = self._places.own
+        if self._renewing >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._places.has_room(own):
             self._counts["prefetch_refused"] += 1
             return False
         self._renewed_in = (second, count + 1)
@@ -238,7 +245,7 @@ class Mesh:
             on_done(outcome)
 
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
-        job = self._start(key, Task(question, budget, cd=cd, purpose=Purpose.PREFETCH))
+        job = self._start(key, Task(question, budget, cd=cd, purpose=Purpose.PREFETCH), own, None)
         ticket = Ticket(done)
         job.tickets.append(ticket)
         ticket._job = job
@@ -333,8 +340,10 @@ class Mesh:
         return self._context.validation
 
     def statistics(self) -> dict[str, int]:
-        """Counters since the start, and ``running``, the questions under way now."""
-        return {**self._counts, "running": len(self._jobs)}
+        """Counters since the start; now: ``running`` jobs, ``networks`` that pay for them, and ``largest_network``, the
+        most jobs of one."""
+        networks, largest = self._places.statistics()
+        return {**self._counts, "running": self._places.held, "networks": networks, "largest_network": largest}
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -342,7 +351,8 @@ class Mesh:
         self._context.now = self._clock.time()
         self._context.monotonic = self._clock.monotonic()
 
-    def _start(self, key: Key, task: Task) -> _Job:
+    def _start(self, key: Key, task: Task, share: Share | None, charge: Charge | None) -> _Job:
+        """Begin a job: of a new client query that `share` pays for, or of the one that `charge` stands for."""
         job = _Job(self, key, task, resolve(task, self._context))
         self._counts["jobs"] += 1
         slot = int(task.budget.deadline / GRAIN)
@@ -350,11 +360,20 @@ class Mesh:
         if members is None:
             heappush(self._slot_heap, slot)
             members = self._slots[slot] = {}
-        members[job] = None
         job.slot = slot
-        self._ready.append((job, None))
-        if key not in self._jobs:  # last: each step may find no memory, and nobody may join a job that does not run
-            self._jobs[key] = job
+        if charge is None:
+            assert share is not None
+            charge = Charge(share, self._context.monotonic)
+        job.charge = charge
+        try:
+            self._places.take(charge, job)
+            members[job] = None
+            self._ready.append((job, None))
+            if key not in self._jobs:
+                self._jobs[key] = job
+        except BaseException:
+            self._retire(job)  # each step may find no memory, and a job that does not run holds no place
+            raise
         return job
 
     def _drain(self) -> None:
@@ -386,7 +405,7 @@ class Mesh:
                     return
                 elif isinstance(effect, Need):
                     value = self._need(job, effect)
-                    if value is None:
+                    if value is None or job.finished:  # whoever was called back meanwhile may have ended it
                         return
                 elif isinstance(effect, Verify):
                     if self._crypto is None:
@@ -434,7 +453,9 @@ class Mesh:
             depth, purpose = task.depth + 1, need.purpose
             inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=purpose, trace=task.trace,
                          missed=not outcome)
-            child = self._start(key, inner)
+            if not self._may_go_on(job):
+                return self._run_out(task.budget)
+            child = self._start(key, inner, None, job.charge)
         elif child is job or self._waits_for(child, job):
             self._counts["cycles"] += 1
             return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the question waits for its own answer")
@@ -461,7 +482,10 @@ class Mesh:
 
     def _retire(self, job: _Job) -> None:
         """Mark `job` as finished: nobody joins it any more, and no deadline looks at it."""
+        if job.finished:
+            return
         job.finished = True
+        self._places.give_back(job.charge, job)
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
         members = self._slots.get(job.slot)
@@ -473,20 +497,24 @@ class Mesh:
         failure = outcome.failure
         if failure is not None:
             self._counts["failures"] += 1
-        for parent in job.parents:
+        budget = job.task.budget
+        parents, job.parents = job.parents, []
+        for parent in parents:
             parent.child = None
-            if job.task.budget.shortage is not None and parent.task.budget.shortage is None:
-                parent.task.budget.shortage = job.task.budget.shortage
             if failure is None:
                 self._ready.append((parent, outcome))
-            elif failure.kind in WORN_OUT and job.task.budget is not parent.task.budget:
-                # Somebody else's budget ran out, not ours: begin again with our own.
-                again = self._need(parent, parent.need) if parent.need is not None else failure
-                if again is not None:
-                    self._ready.append((parent, again))
-            else:
-                self._ready.append((parent, failure))
-        job.parents.clear()
+                continue
+            theirs = parent.task.budget
+            if budget is not theirs:
+                if (failure.kind in WORN_OUT or budget.failure is not None) and parent.need is not None:
+                    # Somebody else's budget ran out, not ours: begin again with our own.
+                    again = self._need(parent, parent.need)
+                    if again is not None:
+                        self._ready.append((parent, again))
+                    continue
+                if budget.shortage is not None and theirs.shortage is None:
+                    theirs.shortage = budget.shortage
+            self._ready.append((parent, failure))
         if failure is not None and job.tickets:
             outcome = self._stale_instead(job.task.question, failure, job.task.cd) or outcome
         self._deliver_all(job, outcome)
@@ -527,6 +555,55 @@ class Mesh:
                 log.warning("out of memory while %s %r: that question fails, the others go on", doing, what)
             except MemoryError:  # not even for the line: it is counted, and the next one tries again
                 self._short_in = -1
+
+    # --- places --------------------------------------------------------------------------------------------------
+
+    def _make_room(self, share: Share, asker: _Job | None) -> bool:
+        """Let slow queries give up their places, none of them one on which `asker` depends.
+
+        True when a sub-query of `asker`, or without it a new query of `share`, has a place now.
+        """
+        places, now = self._places, self._context.monotonic
+        for charge in places.slow(share, now):
+            root = charge.root
+            if root is None or root is asker or (asker is not None and self._waits_for(root, asker)):
+                continue
+            heir = places.heir_of(charge, self._waiting_networks(root)) if charge.share is share else None
+            if heir is not None:
+                places.move(charge, heir)
+            else:
+                self._counts["replaced"] += 1
+                self._stop(root)
+                root.steps.close()
+                failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "its place was given to a newer question")
+                self._finish(root, failure_outcome(root.task.question, failure))
+            if places.has_room(share) if asker is None else places.has_room_below(asker.charge, now):
+                return True
+        return False
+
+    def _may_go_on(self, job: _Job) -> bool:
+        """Whether `job` may have one more sub-query."""
+        places, charge, now = self._places, job.charge, self._context.monotonic
+        if places.has_room_below(charge, now):
+            return True
+        if charge.root is not None:
+            heir = places.heir_of(charge, self._waiting_networks(charge.root))
+            if heir is not None:
+                places.move(charge, heir)
+                return True
+        return not is_slow(charge, now) and self._make_room(charge.share, job)
+
+    @staticmethod
+    def _waiting_networks(job: _Job) -> list[Hashable]:
+        return [ticket._network for ticket in job.tickets]
+
+    def _run_out(self, budget: Budget) -> Failure:
+        """A sub-query finds no place: the query that needs it ends, so that its places are free for others."""
+        self._counts["refused_sub_queries"] += 1
+        failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many questions are being resolved")
+        budget.failure = budget.failure or failure
+        budget.shortage = failure
+        return failure
 
     # --- stale data (RFC 8767) ------------------------------------------------------------------------------------
 
@@ -641,14 +718,15 @@ class Mesh:
 class _Job:
     """One running question: its generator, who waits for it and what it waits for (one thing at a time)."""
 
-    __slots__ = ("child", "finished", "handle", "key", "mesh", "need", "parents", "pausing", "slot", "stale", "steps",
-                 "task", "tickets", "verifying")
+    __slots__ = ("charge", "child", "finished", "handle", "key", "mesh", "need", "parents", "pausing", "slot", "stale",
+                 "steps", "task", "tickets", "verifying")
 
     def __init__(self, mesh: Mesh, key: Key, task: Task, steps: Steps[Outcome]) -> None:
         self.mesh = mesh
         self.key = key
         self.task = task
         self.steps = steps
+        self.charge: Charge
         self.tickets: list[Ticket] = []
         self.parents: list[_Job] = []
         self.child: _Job | None = None

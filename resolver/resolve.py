@@ -33,7 +33,9 @@ WILDCARD_PROOF = 65535
 # Where the label count of the first packed RRSIG stands: length, type covered, algorithm (RFC 4034 section 3.1).
 RRSIG_LABELS = 5
 # Failures that say something about this query's circumstances and nothing about the name: never remembered.
-PASSING = frozenset({FailureKind.CYCLE, FailureKind.CANCELLED, FailureKind.CACHED, FailureKind.INTERNAL})
+PASSING = frozenset({
+    FailureKind.CYCLE, FailureKind.CANCELLED, FailureKind.CACHED, FailureKind.INTERNAL, FailureKind.OVERLOAD,
+})
 # Those that a sub-query owes to whoever started it: remembered only for what a client asked itself.
 INHERITED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 # Purposes behind which a client stands.
@@ -526,9 +528,11 @@ def _failed(task: Task, context: Context, failure: Failure, name: bytes | None =
     if task.trace is not None:
         task.note("failure", failure.text, qname=question.qname, qtype=question.qtype, facts={"failure": failure})
     # Who renews an answer early has time to spare: while it lasts, nobody shall suffer from the attempt.
-    if task.budget.shortage is not None:
+    shortage = task.budget.shortage
+    if shortage is not None:
         # It may be over at the next query, so it is remembered just so long that a busy question is not a storm.
-        if kind not in PASSING and task.purpose is Purpose.CLIENT:
+        # Who asks for too much makes nothing be remembered at all: others ask for the same.
+        if shortage.kind is not FailureKind.OVERLOAD and kind not in PASSING and task.purpose is Purpose.CLIENT:
             rrsets = context.store.rrsets
             rrsets.put_failure(question.qname, question.qtype, ede=failure.ede, text=failure.text, ttl=SHORTAGE_TTL,
                                now=context.now, count=rrsets.failures(question.qname, question.qtype, context.now))

@@ -53,7 +53,7 @@ CROSSED_OFF = 1 << 20
 # UDP, then with another cookie or none, then without EDNS, then without case or over TCP, then both: more changes of
 # manner make no sense.
 MANNERS = 5
-ENDING = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED})
+ENDING = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
 NO_EDNS = frozenset({c.FORMERR, c.NOTIMP, c.BADVERS})
 
 

@@ -26,6 +26,7 @@ EMPTY_TTL = limits.EMPTY_REPLY_TTL.default
 # Nothing that another zone's servers could say would help against these.
 FINAL = frozenset({
     FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.LOCAL, FailureKind.NO_ROUTE,
+    FailureKind.OVERLOAD,
 })
 
 

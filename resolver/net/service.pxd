@@ -5,7 +5,7 @@
 cdef class Account:
     cdef public object limit
     cdef public object limit_per_client
-    cdef public object limit_per_network
+    cdef public object network_share
     cdef public object per_client
     cdef public object per_network
     cdef public object waiting

@@ -88,14 +88,18 @@ def network_of(host: str) -> str | bytes:
 
 
 class Account:
-    """Queries that wait: how many there are, in all, of each network and of each address, and how many there may be."""
+    """Queries that wait: how many there are, in all, of each network and of each address, and how many there may be.
 
-    __slots__ = ("limit", "limit_per_client", "limit_per_network", "per_client", "per_network", "waiting")
+    A network may have its share, in percent, of what it has and what is free together: some places are left for others
+    however many networks take all they may.
+    """
+
+    __slots__ = ("limit", "limit_per_client", "network_share", "per_client", "per_network", "waiting")
 
     def __init__(self, limit: int, limit_per_client: int, network_share: int) -> None:
         self.limit = limit
         self.limit_per_client = limit_per_client
-        self.limit_per_network = max(limit * network_share // 100, 1)
+        self.network_share = network_share
         self.per_client: dict[str, int] = {}
         self.per_network: dict[str | bytes, int] = {}
         self.waiting = 0
@@ -104,7 +108,8 @@ class Account:
         """Count one more of `host` in `network`; False when there is no place for it."""
         count = self.per_client.get(host, 0)
         near = self.per_network.get(network, 0)
-        if self.waiting >= self.limit or count >= self.limit_per_client or near >= self.limit_per_network:
+        free, share = self.limit - self.waiting, self.network_share
+        if free <= 0 or count >= self.limit_per_client or near * (100 - share) >= share * free:
             return False
         self.per_client[host] = count + 1
         try:
@@ -259,7 +264,8 @@ class Service:
             if self._discard:
                 pending.arrived = self._clock.monotonic()
             question = Question(query.qname, query.qtype)
-            ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done)
+            ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done,
+                                       network=pending.network)
             if ticket.done:
                 return None
             pending.ticket = ticket

@@ -65,7 +65,7 @@ class FakeMesh:
         outcome = find_outcome(question, self.context, cd=cd)
         return None if isinstance(outcome, bool) else outcome
 
-    def submit(self, question: Question, *, cd: bool = False, on_done: Any) -> FakeTicket:
+    def submit(self, question: Question, *, cd: bool = False, on_done: Any, network: Any = None) -> FakeTicket:
         ticket = FakeTicket(question, cd, on_done)
         if self.instant is not None:
             ticket.done = True

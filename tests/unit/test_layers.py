@@ -31,6 +31,7 @@ STAIRCASE = [
     {"resolver.cache"},
     {"resolver.iterate", "resolver.validate", "resolver.policy"},
     {"resolver.resolve"},
+    {"resolver.places"},
     {"resolver.mesh"},
     {"resolver.net"},
     {"resolver.system"},
@@ -45,8 +46,8 @@ STAIRCASE = [
 STEP = {room: number for number, rooms in enumerate(STAIRCASE) for room in rooms}
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
-           "resolver.resolve", "resolver.mesh", "resolver.effects", "resolver.errors", "resolver.knobs",
-           "resolver.limits", "resolver.values", "resolver.verdict", "resolver.explain"}
+           "resolver.resolve", "resolver.places", "resolver.mesh", "resolver.effects", "resolver.errors",
+           "resolver.knobs", "resolver.limits", "resolver.values", "resolver.verdict", "resolver.explain"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}

@@ -123,7 +123,7 @@ def closing() -> Outcome:
 
 def too_many() -> Outcome:
     m = build()
-    m.mesh._capacity = 0
+    m.mesh._places.capacity = 0
     _, found = m.start("www.example.com.")
     return found[0]
 

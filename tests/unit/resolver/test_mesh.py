@@ -179,12 +179,12 @@ def test_too_many_questions_are_refused_at_once(scripted):
         return outcome_for(task.question)
 
     m = scripted
-    m.mesh._capacity = 2
+    m.mesh._places.capacity = 2
     found = []
     for name in ("a.", "b.", "c."):
         m.table[name] = wait
         found.append(m.start(name)[1])
-    assert found[2][0].failure.kind is FailureKind.BUDGET
+    assert found[2][0].failure.kind is FailureKind.OVERLOAD
     m.net.run(m.mesh)
     assert found[0][0].failure is None and found[1][0].failure is None
 

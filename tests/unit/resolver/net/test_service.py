@@ -503,7 +503,7 @@ def test_a_query_for_which_there_is_no_memory_keeps_no_place(where: str, stream:
     parts = Parts(pending_queries=16, pending_per_client=1, pending_per_proven_client=1)
     submit, tell = parts.mesh.submit, parts.service._submitted
 
-    def short(question: Question, *, cd: bool = False, on_done: Any) -> Any:
+    def short(question: Question, *, cd: bool = False, on_done: Any, network: Any = None) -> Any:
         if where == "before":
             raise MemoryError
         ticket = submit(question, cd=cd, on_done=on_done)
@@ -583,6 +583,18 @@ def test_one_network_cannot_take_every_place(near: list[str], far: str, stream: 
     for n, host in enumerate(near):
         parts.ask(query(identity=100 + n, qtype=c.AAAA), peer=(host, 9), sink=Sink(stream=stream))
     assert parts.service.waiting == 8, "places are given back to their network"
+
+
+def test_several_networks_together_leave_room_for_another() -> None:
+    anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0",)))
+    parts = Parts(anybody, pending_queries=100, pending_network_share=80)
+    for n in range(600):
+        parts.ask(query(identity=n), peer=(f"192.0.{n % 3}.{n % 250}", 9))
+    assert parts.service.overflowed > 400
+    waiting = parts.service.waiting
+    for n in range(3):
+        parts.ask(query(identity=n), peer=("198.51.100.1", 9))
+    assert parts.service.waiting == waiting + 3
 
 
 def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> None:

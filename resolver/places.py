@@ -1,0 +1,154 @@
+"""Places for running jobs, and who pays for them: each client network a share, so that nobody can hold all of them.
+
+A job is one question under way; a client query has one for itself and one for each sub-query under way. All of them are
+charged to the network of the client (IPv4 /24, IPv6 /56) whose query started them, until they end, whoever joins them
+meanwhile. What nobody's network asked for (renewals, the program itself) is charged to `Places.own`, which the total
+alone bounds. The share of a network is no fixed number: it may hold `percent` of what it holds and what is free
+together. So one network alone comes to `percent` of all places, two come to less each, and whatever the number some are
+free for the next one. Sub-queries may use more than new questions, of the share and of the whole, so that what was
+begun can be ended.
+
+When a network has its share, or all places are taken, a query that ran for longer than `JOSTLE` makes room for a new
+one, the oldest first: of the same network, or of all. Such a query is not ended when a client of another network that
+has room waits for it as well; then that network pays for all its jobs from there on. Without such a query the new
+question is refused, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from itertools import islice
+from typing import Any
+
+from resolver import limits
+
+__all__ = ["Charge", "Places", "Share", "is_slow"]
+
+QUESTIONS = limits.JOBS_QUESTION_SHARE.default
+BEGUN = limits.JOBS_BEGUN.default
+SUB_QUERIES = limits.JOBS_NETWORK_SHARE.default
+JOSTLE = limits.JOSTLE.default / 1000
+LOOKS = limits.JOSTLE_LOOKS.default
+
+
+class Share:
+    """What one network holds: a number of jobs, and its client queries in the order in which they began."""
+
+    __slots__ = ("held", "network", "queries")
+
+    def __init__(self, network: Hashable) -> None:
+        self.network = network
+        self.held = 0
+        self.queries: dict[Charge, None] = {}
+
+
+class Charge:
+    """One client query: who pays, how many jobs it has under way, the job that answers it, and since when (s)."""
+
+    __slots__ = ("jobs", "root", "share", "since")
+
+    def __init__(self, share: Share, since: float) -> None:
+        self.share = share
+        self.since = since
+        self.jobs = 0
+        self.root: Any = None
+
+
+def is_slow(charge: Charge, now: float) -> bool:
+    """Whether a query has had its time: it may have to make room, and nothing makes room for it."""
+    return now - charge.since >= JOSTLE
+
+
+class Places:
+    """`capacity` places. `held` of them are taken."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.held = 0
+        self.own = Share(None)
+        self._shares: dict[Hashable, Share] = {}
+        self._queries: dict[Charge, None] = {}
+
+    def share_of(self, network: Hashable) -> Share:
+        """The share of `network`; None is the program itself. A share that holds nothing takes no room."""
+        if network is None:
+            return self.own
+        return self._shares.get(network) or Share(network)
+
+    def free(self, *, fast: bool = False) -> int:
+        """Places that nobody holds. The last ones are for the sub-queries of queries that are still `fast`."""
+        limit = self.capacity if fast else -(-self.capacity * BEGUN // 100)
+        return max(limit - self.held, 0)
+
+    def has_room(self, share: Share) -> bool:
+        """Whether a new query of `share` may begin."""
+        return self._fits(share, self.free(), QUESTIONS)
+
+    def has_room_below(self, charge: Charge, now: float) -> bool:
+        """Whether a query may have one more sub-query."""
+        return self._fits(charge.share, self.free(fast=not is_slow(charge, now)), SUB_QUERIES)
+
+    def _fits(self, share: Share, free: int, percent: int) -> bool:
+        return free > 0 and (share is self.own or share.held * (100 - percent) < percent * free)
+
+    def take(self, charge: Charge, job: Any) -> None:
+        """Count one more job; the first one is the query's root.
+
+        Raises:
+            MemoryError: it is counted nevertheless, and to be given back.
+        """
+        share = charge.share
+        charge.jobs += 1
+        share.held += 1
+        self.held += 1
+        if charge.root is None and charge.jobs == 1:
+            charge.root = job
+            share.queries[charge] = None
+            self._queries[charge] = None
+        if share.held == 1 and share is not self.own:
+            self._shares[share.network] = share
+
+    def give_back(self, charge: Charge, job: Any) -> None:
+        """`job` has ended."""
+        share = charge.share
+        charge.jobs -= 1
+        share.held -= 1
+        self.held -= 1
+        if job is charge.root:
+            charge.root = None
+            share.queries.pop(charge, None)
+            self._queries.pop(charge, None)
+        if not share.held and share is not self.own:
+            self._shares.pop(share.network, None)
+
+    def move(self, charge: Charge, heir: Share) -> None:
+        """`heir` pays for this query from now on; its age stays."""
+        share = charge.share
+        share.queries.pop(charge, None)
+        share.held -= charge.jobs
+        if not share.held and share is not self.own:
+            self._shares.pop(share.network, None)
+        if heir is not self.own:
+            self._shares[heir.network] = heir
+        heir.held += charge.jobs
+        charge.share = heir
+        if charge.root is not None:
+            heir.queries[charge] = None
+
+    def heir_of(self, charge: Charge, networks: Iterable[Hashable]) -> Share | None:
+        """Of the networks whose clients wait for this query, another one that has room for all its jobs."""
+        for network in islice(networks, LOOKS):
+            share = self.share_of(network)
+            if share is not charge.share and share is not self.own and self.has_room(share):
+                return share
+        return None
+
+    def slow(self, share: Share, now: float) -> list[Charge]:
+        """A few queries that have had their time, the oldest first: of all networks when there is no place for anybody,
+        else of `share`."""
+        queries = share.queries if self.free() else self._queries
+        return [charge for charge in islice(queries, LOOKS) if is_slow(charge, now)]
+
+    def statistics(self) -> tuple[int, int]:
+        """Networks that hold a place, and the most that one of them holds."""
+        return len(self._shares), max((share.held for share in self._shares.values()), default=0)
