@@ -1,23 +1,21 @@
 """The fixtures `pair` and `bounded`: measure, report, and hold the result against floors.toml.
 
 A ratio below its floor fails only when its whole interval is below, so that noise alone cannot fail a build, and only
-after a second measurement agrees. Where most of the cost is the kernel's, the ratio that can be reached differs by
-machine: on one whose system calls are dear nobody is much better than anybody. What a server adds to the kernel's cost
-does not: such rows name in `above_bare` how many times less ours adds than the base, above a server in C. Below the
-floor that server is measured in the same run too, and the floor is moved to where this machine has it.
-Absolute times are shown, kept by pytest-benchmark (wall time of one slice of ours, for `--benchmark-json`) and
-written to the report; they are never compared.
+after a second measurement agrees. Rows with `added` are figures of added cost (`ratio.py`): a server in C is measured
+in the same rounds. A row that misses its floor for a known reason says so in `missed`: it is an expected failure then,
+and a row that reaches its floor after all says that the reason can go. Absolute times are shown, kept by
+pytest-benchmark (wall time of one slice of ours, for `--benchmark-json`) and written to the report, never compared.
 """
 
 import json
 import tomllib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from ratio import ROUNDS, Contender, Ratio, compare, floor_here
+from ratio import ROUNDS, Contender, Ratio, compare
 
 Bare = Callable[[], AbstractContextManager[Contender]]
 HERE = Path(__file__).resolve().parent
@@ -28,37 +26,54 @@ RESULTS: dict[str, dict[str, float]] = {}
 
 @pytest.fixture
 def pair(benchmark: BenchmarkFixture) -> Callable[..., Ratio]:
-    """`pair(name, ours, base)`: the ratio base / ours in CPU per operation; fails below the floor of that name."""
+    """`pair(name, ours, base)`: the ratio base / ours in CPU per operation; fails below the floor of that name.
+
+    `bare` makes the server in C of a row with `added`.
+    """
 
     def measure(
         name: str, ours: Contender, base: Contender, *, rounds: int = ROUNDS, bare: Bare | None = None
     ) -> Ratio:
         floor = FLOORS[name]
-        least = floor["floor"]
-        result = compare(ours, base, rounds=rounds)
-        if result.high < floor["floor"]:
-            result = compare(ours, base, rounds=rounds)
-        if result.high < least and bare is not None:
-            with bare() as server:
-                reached = compare(server, base, rounds=rounds)
-            least = min(least, floor_here(floor["above_bare"], reached.median))
-            print(f"\n{name}: a server in C against {floor['base']}: {reached}")
+        kind = "added" if "added" in floor else "floor"
+        least = floor[kind]
+        with ExitStack() as stack:
+            server = None
+            if kind == "added":
+                assert bare is not None, f"{name}: a figure of added cost needs a server in C"
+                server = stack.enter_context(bare())
+            result = compare(ours, base, server, rounds=rounds)
+            if result.high < least:
+                result = compare(ours, base, server, rounds=rounds)
         RESULTS[name] = {
             "ratio": result.median,
             "low": result.low,
             "high": result.high,
             "ours_us": result.ours_us,
             "base_us": result.base_us,
+            "bare_us": result.bare_us,
             "floor": least,
-            "goal": floor.get("goal", floor["floor"]),
+            "aim": floor.get("aim", least),
         }
         benchmark.extra_info.update(RESULTS[name], operations=result.count, base=floor["base"])
         benchmark.pedantic(ours.run, args=(result.count,), rounds=STATISTICS_ROUNDS)
-        print(f"\n{name} against {floor['base']}: {result}, floor {least:.2f}")
-        assert result.high >= least, f"{name}: {result} is below its floor of {least:.2f} ({floor['why']})"
+        print(f"\n{name} against {floor['base']}: {result}, {kind} {least:.2f}")
+        judge(name, result.high >= least, f"{result} is below its floor of {least:.2f}")
         return result
 
     return measure
+
+
+def judge(name: str, reached: bool, said: str) -> None:
+    """Fail where a figure misses its floor; expected where floors.toml says why."""
+    row = FLOORS[name]
+    if reached:
+        if "missed" in row:
+            print(f"{name}: reaches its floor here; expected was: {row['missed']}")
+        return
+    if "missed" in row:
+        pytest.xfail(f"{name}: {said}: {row['missed']}")
+    pytest.fail(f"{name}: {said} ({row['why']})")
 
 
 @pytest.fixture
@@ -67,11 +82,9 @@ def bounded() -> Callable[[str, float], None]:
 
     def hold(name: str, value: float) -> None:
         bound = FLOORS[name]
-        RESULTS[name] = {"value": value, "most": bound["most"], "goal": bound.get("goal", bound["most"])}
+        RESULTS[name] = {"value": value, "most": bound["most"], "aim": bound.get("aim", bound["most"])}
         print(f"\n{name}: {value:.2f} {bound['unit']}, at most {bound['most']}")
-        assert value <= bound["most"], (
-            f"{name}: {value:.2f} {bound['unit']} is above its bound of {bound['most']} ({bound['why']})"
-        )
+        judge(name, value <= bound["most"], f"{value:.2f} {bound['unit']} is above its bound of {bound['most']}")
 
     return hold
 
@@ -80,7 +93,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One table at the end, and the same as JSON in build/benchmarks.json."""
     if not RESULTS:
         return
-    terminalreporter.section("ratios, base / ours in CPU per operation (above 1: ours uses less)")
+    terminalreporter.section("base / ours in CPU per operation, or in what each adds to C (above 1: ours uses less)")
     for name, row in RESULTS.items():
         if "most" in row:
             unit = FLOORS[name]["unit"]
@@ -88,8 +101,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             continue
         terminalreporter.write_line(
             f"{name:28} {row['ratio']:7.2f}  [{row['low']:.2f} .. {row['high']:.2f}]  "
-            f"floor {row['floor']:.2f}  goal {row['goal']:.2f}  "
+            f"floor {row['floor']:.2f}  aim {row['aim']:.2f}  "
             f"ours {row['ours_us']:8.2f} us  base {row['base_us']:8.2f} us"
+            + (f"  C {row['bare_us']:8.2f} us" if row["bare_us"] else "")
         )
     report = HERE.parent / "build" / "benchmarks.json"
     report.parent.mkdir(exist_ok=True)

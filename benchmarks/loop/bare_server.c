@@ -3,7 +3,8 @@
  * One thread, one level-triggered epoll instance, one system call for what must be one: accept4 with the socket made
  * non-blocking, recv, send, close. It serves the same protocols as the servers in Python beside it: `protocol` sends
  * back what comes, `frames_receive` takes messages behind a length of four bytes and answers one whose first byte is 1
- * with an empty message. Its port is printed; it ends when its standard input does.
+ * with an empty message. Its port is printed; it ends when its standard input does. With a path as second argument it
+ * listens there on a Unix socket, and the port is 0.
  *
  * It measures the machine, so it is kept plain on purpose; an answer that does not leave at once is waited for. */
 
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum {
@@ -92,6 +94,20 @@ static int take_frames(int fd, struct connection *one, const unsigned char *at, 
     return 1;
 }
 
+static int listen_on_path(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    must(fd >= 0, "socket");
+    must(strlen(path) < sizeof address.sun_path, "path");
+    strcpy(address.sun_path, path);
+    must(bind(fd, (struct sockaddr *)&address, sizeof address) == 0, "bind");
+    must(listen(fd, BACKLOG) == 0, "listen");
+    printf("0\n");
+    fflush(stdout);
+    return fd;
+}
+
 static int listen_here(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -112,12 +128,13 @@ static void add(int poller, int fd)
     must(epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
 }
 
-static void accept_all(int poller, int listener)
+static void accept_all(int poller, int listener, int tcp)
 {
     int one = 1, fd;
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
         must(fd < CONNECTIONS, "more connections than this server has places for");
-        must(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0, "setsockopt");
+        if (tcp)
+            must(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0, "setsockopt");
         memset(&connections[fd], 0, sizeof connections[fd]);
         add(poller, fd);
     }
@@ -127,14 +144,15 @@ static void accept_all(int poller, int listener)
 int main(int argc, char **argv)
 {
     int framed = argc > 1 && strcmp(argv[1], "frames_receive") == 0;
+    int tcp = argc < 3 || !*argv[2];
     int poller, listener;
-    if (argc != 2 || !(framed || strcmp(argv[1], "protocol") == 0)) {
-        fprintf(stderr, "usage: bare_server protocol|frames_receive\n");
+    if (argc < 2 || argc > 3 || !(framed || strcmp(argv[1], "protocol") == 0)) {
+        fprintf(stderr, "usage: bare_server protocol|frames_receive [PATH]\n");
         return 2;
     }
     poller = epoll_create1(EPOLL_CLOEXEC);
     must(poller >= 0, "epoll_create1");
-    listener = listen_here();
+    listener = tcp ? listen_here() : listen_on_path(argv[2]);
     add(poller, listener);
     add(poller, STDIN_FILENO);
     for (;;) {
@@ -147,7 +165,7 @@ int main(int argc, char **argv)
             if (fd == STDIN_FILENO)
                 return 0;
             if (fd == listener) {
-                accept_all(poller, listener);
+                accept_all(poller, listener, tcp);
                 continue;
             }
             got = recv(fd, room, ROOM, 0);

@@ -55,8 +55,7 @@ def test_frames_against_readexactly(pair, size: int, echoed: bool) -> None:
         framed("corenet", f"frames_{what}", size, echoed) as ours,
         framed("uvloop", f"readexactly_{what}", size, echoed) as theirs,
     ):
-        bare = None if echoed else partial(framed, servers.BARE, f"frames_{what}", size, echoed)
-        pair(f"frames_{what}_{size}/readexactly", ours, theirs, bare=bare)
+        pair(f"frames_{what}_{size}/readexactly", ours, theirs)
 
 
 def test_frames_against_a_protocol_by_hand(pair) -> None:
@@ -84,4 +83,4 @@ def test_asyncio_streams(pair) -> None:
         servers.tcp_echo("corenet", 1024, kind="streams") as ours,
         servers.tcp_echo("uvloop", 1024, kind="streams") as theirs,
     ):
-        pair("asyncio_streams_1k/uvloop", ours, theirs)
+        pair("asyncio_streams_1k/uvloop", ours, theirs, bare=partial(servers.tcp_echo, servers.BARE, 1024))

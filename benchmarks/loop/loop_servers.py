@@ -170,7 +170,7 @@ def bare_server() -> str:
 def server(loop_name: str, kind: str, place: str = "") -> Iterator[tuple[int, int]]:
     """(pid, port) of a server on the loop named, or the one in C; until the end this process stays on its core."""
     cores = os.sched_getaffinity(0)
-    words = [bare_server(), kind] if loop_name == BARE else [sys.executable, __file__, loop_name, kind, place]
+    words = [bare_server(), kind, place] if loop_name == BARE else [sys.executable, __file__, loop_name, kind, place]
     path = os.pathsep.join(str(p) for p in (Path(__file__).parents[2], Path(__file__).parents[1] / "support"))
     process = subprocess.Popen(words, stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True, preexec_fn=share_a_core,
@@ -211,13 +211,16 @@ def certificate(folder: str) -> str:
 
 @contextmanager
 def echo(loop_name: str, kind: str, message: bytes, messages: int = 1) -> Iterator[Contender]:
-    """A contender: one operation is one message echoed, `messages` under way on each of ten connections."""
+    """A contender: one operation is one message echoed, `messages` under way on each of ten connections.
+
+    The server in C is one of echo for every kind, and has no TLS.
+    """
     with ExitStack() as stack:
         place = ""
         if kind in ("unix", "tls"):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             place = str(Path(folder) / "socket") if kind == "unix" else certificate(folder)
-        pid, port = stack.enter_context(server(loop_name, kind, place))
+        pid, port = stack.enter_context(server(loop_name, "protocol" if loop_name == BARE else kind, place))
         sockets = []
         for _ in range(CONNECTIONS):
             if kind == "unix":

@@ -1,12 +1,15 @@
-"""Two programs measured against each other in one run: A B B A slices, CPU time, median of the rounds' ratios.
+"""Programs measured against each other in one run: slices in turn, CPU time, median of the rounds' ratios.
 
 Rule: only ratios are ever compared. A machine's clock rate, its neighbours and its mood change absolute times by a
 factor of two within minutes, yet they change both sides of one interleaved round alike. A slice lasts about
 `SLICE_SECONDS`, long against the scheduler's tick and short against the machine's moods; a round is A B B A, so that a
 drift through the round cancels. The interval is a bootstrap over the rounds with a fixed seed.
+
+Where the kernel does most of the work, a ratio says how dear system calls are on that machine. There a server in C is
+measured in the same rounds, A B C C B A, and the figure is the *added cost*: what the base adds to the cost of that
+server, divided by what ours adds. 1 means that ours adds as much as the base, 3 a third of it.
 """
 
-import math
 import random
 import statistics
 import time
@@ -18,6 +21,9 @@ SLICE_SECONDS = 0.1
 ROUNDS = 9
 BOOTSTRAP_SAMPLES = 2000
 CONFIDENCE = 0.95
+LEAST_ADDED = 0.02
+"""What a server is taken to add at least, as a share of the bare server's cost: less cannot be told from noise, and
+dividing by it would make any figure."""
 
 
 @dataclass
@@ -41,7 +47,10 @@ class Contender:
 
 @dataclass(frozen=True)
 class Ratio:
-    """What came out. `median` is base / ours in CPU per operation: above 1 means ours uses less."""
+    """What came out. `median` is base / ours in CPU per operation: above 1 means ours uses less.
+
+    With a bare server in the rounds it is the added cost of the base / that of ours, and `bare_us` is that server's.
+    """
 
     median: float
     low: float
@@ -51,10 +60,12 @@ class Ratio:
     rounds: int
     count: int
     """Operations of ours in one slice."""
+    bare_us: float = 0.0
 
     def __str__(self) -> str:
+        bare = f", C {self.bare_us:.2f} us" if self.bare_us else ""
         return (f"{self.median:.2f} [{self.low:.2f} .. {self.high:.2f}] "
-                f"(ours {self.ours_us:.2f} us, base {self.base_us:.2f} us of CPU an operation)")
+                f"(ours {self.ours_us:.2f} us, base {self.base_us:.2f} us{bare} of CPU an operation)")
 
 
 def cpu_of(pid: int) -> Callable[[], float]:
@@ -87,32 +98,32 @@ def _slice(contender: Contender, count: int) -> float:
     return (contender.cpu() - before) / count
 
 
-def compare(ours: Contender, base: Contender, *, rounds: int = ROUNDS) -> Ratio:
-    """Measure both and return base / ours. Takes about ``4 * rounds * SLICE_SECONDS`` seconds of wall time."""
-    our_count, base_count = ours.count or _calibrate(ours), base.count or _calibrate(base)
-    ratios, our_costs, base_costs = [], [], []
+def compare(ours: Contender, base: Contender, bare: Contender | None = None, *, rounds: int = ROUNDS) -> Ratio:
+    """Measure both, or all three, and return base / ours: of the costs, or of what is added to the cost of `bare`.
+
+    Takes about ``4 * rounds * SLICE_SECONDS`` seconds of wall time, half as much more with `bare`.
+    """
+    sides = [ours, base] if bare is None else [ours, base, bare]
+    counts = [side.count or _calibrate(side) for side in sides]
+    costs: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds):
-        a1 = _slice(ours, our_count)
-        b1 = _slice(base, base_count)
-        b2 = _slice(base, base_count)
-        a2 = _slice(ours, our_count)
-        our_costs.append((a1 + a2) / 2)
-        base_costs.append((b1 + b2) / 2)
-        ratios.append((b1 + b2) / (a1 + a2))
+        there = [_slice(side, count) for side, count in zip(sides, counts, strict=True)]
+        back = [_slice(side, count) for side, count in zip(reversed(sides), reversed(counts), strict=True)]
+        for total, first, second in zip(costs, there, reversed(back), strict=True):
+            total.append((first + second) / 2)
+    ratios = [_ratio(*round_costs) for round_costs in zip(*costs, strict=True)]
     rng = random.Random(1)
     medians = sorted(statistics.median(rng.choices(ratios, k=rounds)) for _ in range(BOOTSTRAP_SAMPLES))
     tail = int((1 - CONFIDENCE) / 2 * BOOTSTRAP_SAMPLES)
-    return Ratio(statistics.median(ratios), medians[tail], medians[-1 - tail],
-                 statistics.median(our_costs) * 1e6, statistics.median(base_costs) * 1e6, rounds, our_count)
+    typical = [statistics.median(side) * 1e6 for side in costs]
+    ours_us, base_us, bare_us = typical if bare is not None else (*typical, 0.0)
+    middle, low, high = statistics.median(ratios), medians[tail], medians[-1 - tail]
+    return Ratio(middle, low, high, ours_us, base_us, rounds, counts[0], bare_us)
 
 
-def floor_here(above_bare: float, bare: float) -> float:
-    """The ratio base / ours at which ours adds `above_bare` times less to a bare server's cost than the base does.
-
-    `bare` is base / bare server, measured on this machine. What the kernel takes is in all three, so a machine where it
-    takes more moves every ratio towards 1 and leaves this one where it is.
-    """
-    if bare <= 1:
-        return math.inf  # A server in C that is not the cheaper one says nothing, and moves no floor.
-    least = 1 / bare
-    return 1 / (least + (1 - least) / above_bare)
+def _ratio(ours: float, base: float, bare: float | None = None) -> float:
+    """The figure of one round."""
+    if bare is None:
+        return base / ours
+    least = LEAST_ADDED * bare
+    return max(base - bare, least) / max(ours - bare, least)

@@ -1,29 +1,54 @@
-"""What the benchmarks hold their figures against: the server in C, and the floor that is moved by what it costs.
+"""What the benchmarks hold their figures against: the arithmetic of added cost, floors.toml, and the server in C."""
 
-The rule for the move: the kernel's part is in all three figures, so a dearer kernel moves the floor towards 1, a
-cheaper one away from it, and neither changes what is asked of the code.
-"""
-
-import math
 import shutil
 import socket
+import tomllib
+from pathlib import Path
 
 import loop_servers
 import pytest
-from ratio import floor_here
+from ratio import LEAST_ADDED, Contender, compare
+
+FLOORS = tomllib.loads(Path(loop_servers.__file__).parents[1].joinpath("floors.toml").read_text(encoding="utf-8"))
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (Debian package build-essential)")
 
 
+def costing(name: str, *costs: float) -> Contender:
+    """A contender whose slices cost what is said, one after the other and over again."""
+    told = list(costs)
+
+    def measure() -> float:
+        told.append(told.pop(0))
+        return told[-1]
+
+    return Contender(name, lambda _count: None, count=1, measure=measure)
+
+
 @pytest.mark.parametrize("kernel", [0.0, 1.0, 10.0])
-def test_floor_moves_with_the_kernel_alone(kernel):
-    base, ours, bare = (kernel + own for own in (4.5, 2.5, 0.5))
-    assert floor_here(above_bare=2.0, bare=base / bare) == pytest.approx(base / ours)
+def test_added_cost_does_not_depend_on_the_kernels_part(kernel: float) -> None:
+    ours, base, bare = (costing(name, kernel + own) for name, own in (("ours", 1.5), ("base", 3.5), ("C", 0.5)))
+    assert compare(ours, base, bare).median == pytest.approx(3.0)
 
 
-@pytest.mark.parametrize("bare", [0.9, 1.0])
-def test_no_floor_is_moved_by_a_bare_server_that_is_not_cheaper(bare):
-    assert floor_here(above_bare=2.0, bare=bare) == math.inf
+def test_a_drift_through_a_round_cancels() -> None:
+    """The machine gets slower from slice to slice of a round, by as much each time."""
+    ours, base, bare = costing("ours", 2.0, 7.0), costing("base", 4.0, 7.0), costing("C", 2.0, 3.0)
+    result = compare(ours, base, bare, rounds=3)
+    assert result.median == pytest.approx((5.5 - 2.5) / (4.5 - 2.5))
+
+
+def test_who_adds_nothing_makes_no_endless_figure() -> None:
+    ours, base, bare = costing("ours", 1.0), costing("base", 2.0), costing("C", 1.0)
+    assert compare(ours, base, bare).median == pytest.approx(1 / LEAST_ADDED)
+
+
+def test_each_row_has_one_bound_and_a_reason() -> None:
+    for name, row in FLOORS.items():
+        assert len(row.keys() & {"floor", "added", "most"}) == 1, name
+        assert row["why"] and row.keys() <= {"base", "unit", "floor", "added", "most", "aim", "missed", "why"}, name
+        bound = row.get("floor", row.get("added"))
+        assert ("most" in row and row.get("aim", 0) <= row["most"]) or row.get("aim", bound) >= bound, name
 
 
 @needs_compiler
