@@ -349,13 +349,15 @@ cdef class TlsSession(Consumer):
         if self.loop.debug:
             logger.debug("%r: SSL handshake took %.1f ms", self, (self.loop.time() - self.began) * 1e3)
         self.inside = True
+        # Held while it is called: it may put another in its place.
+        protocol = self.protocol
         try:
             if self.app_state == APP_NEW:
                 self.app_state = APP_MADE
-                self.protocol.connection_made(self)
-            elif isinstance(self.protocol, Consumer):
+                protocol.connection_made(self)
+            elif isinstance(protocol, Consumer):
                 # After an upgrade: what it writes from now on must not take the way below us.
-                (<Consumer>self.protocol).adopted(self)
+                (<Consumer>protocol).adopted(self)
             self.wake(None)
             if self.state == OPEN and self.backlog is not None:
                 self.flush_backlog()
@@ -485,15 +487,17 @@ cdef class TlsSession(Consumer):
 
     def pause_reading(self) -> None:
         """Hand no more data to the protocol; some may still be received, up to the read buffer's mark."""
-        if isinstance(self.protocol, Consumer):
-            (<Consumer>self.protocol).source_paused()
+        protocol = self.protocol
+        if isinstance(protocol, Consumer):
+            (<Consumer>protocol).source_paused()
         self.reading_paused = True
 
     def resume_reading(self) -> None:
         """Hand data to the protocol again, from the next turn on."""
         if not self.reading_paused:
             return
-        if isinstance(self.protocol, Consumer) and not (<Consumer>self.protocol).source_resumed():
+        protocol = self.protocol
+        if isinstance(protocol, Consumer) and not (<Consumer>protocol).source_resumed():
             return
         self.reading_paused = False
         if not self.resuming and self.state < ENDING:

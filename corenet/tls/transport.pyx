@@ -20,7 +20,7 @@ from corenet.core.receivers cimport guard_receivers
 from corenet.tls.session cimport APP_NEW, CLOSING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession
 from corenet.transports.base cimport call_method0, marks
 from corenet.transports.stream cimport StreamTransport
-from corenet.transports.streambase cimport Consumer
+from corenet.transports.streambase cimport Consumer, pieces_of
 
 from corenet.limits import LOST_WRITES_BEFORE_WARNING, TLS_GATHER, TLS_WRITE_HIGH
 
@@ -54,7 +54,7 @@ cdef class TlsTransport(TlsSession):
 
     def writelines(self, list_of_data: object) -> None:
         """Send several pieces; they are joined, since one record for all costs less than one for each."""
-        self.put(b"".join(list_of_data))
+        self.put(b"".join(pieces_of(list_of_data)))
 
     cdef int put(self, object data) except -1:
         """Encrypt `data` and decide when it leaves; what goes wrong ends the connection."""
@@ -85,9 +85,11 @@ cdef class TlsTransport(TlsSession):
             TypeError: when the protocol is no FramedProtocol.
             FrameError: when a payload cannot be a frame; nothing is sent then.
         """
-        if not isinstance(self.protocol, Consumer):
-            raise TypeError(f"{type(self.protocol).__name__} has no framing; use a FramedProtocol")
-        (<Consumer>self.protocol).send_frames(self, payloads)
+        # Held while it is called: it may put another in its place.
+        protocol = self.protocol
+        if not isinstance(protocol, Consumer):
+            raise TypeError(f"{type(protocol).__name__} has no framing; use a FramedProtocol")
+        (<Consumer>protocol).send_frames(self, payloads)
 
     cdef int encrypt(self, object data) except -1:
         """Encrypt `data`, handing ciphertext down on the way when it is much; keep what cannot be encrypted yet."""

@@ -14,6 +14,7 @@ from corenet.core.sys cimport sockaddr_storage, socklen_t
 cdef object os_error(int number)
 cdef object call_method0(object receiver, object name)
 cdef object call_method1(object receiver, object name, object argument)
+cdef object call_method2(object receiver, object name, object first, object second)
 cdef tuple marks(object high, object low, Py_ssize_t default)
 
 cdef class Farewell(Handle):
@@ -22,7 +23,7 @@ cdef class Farewell(Handle):
 
 cdef class Transport(Watcher):
     cdef Engine loop
-    cdef object protocol
+    cdef object protocol        # may be replaced by any call that it gets: callers hold a reference meanwhile
     cdef object context
     cdef dict extra
     cdef object sock
@@ -55,6 +56,8 @@ cdef class Transport(Watcher):
     cdef int force_close(self, object error) except -1
     cdef int schedule_lost(self, object error) except -1
     cdef int lose(self, object error) except -1
+    cdef int end(self) except -1
+    cdef void detach(self) noexcept
     cdef int close_descriptor(self) except -1
     cdef int released(self) except -1
     cdef int adopt(self, object protocol) except -1

@@ -38,7 +38,12 @@ reading is resumed or something is written. `flush` and the callbacks that it ru
 step looks at the states again.
 
 The end. The order is fixed: out of the poller at once, ``connection_lost`` in the next turn, then the descriptor is
-closed. A descriptor that the poller refuses ends the connection with that error.
+closed. A descriptor that the poller refuses ends the connection with that error. In the teardown, `detach` comes before
+everything that can raise: the loop's closing, ``ResourceWarning`` as an exception, ``close`` with EBADF.
+
+Ownership. A transport holds its loop, its protocol and its socket object. It is held by its protocol as a rule, by the
+poller as long as it is registered, by the engine's rings while it waits for the end of a callback or of the turn, and by
+its `Farewell`. The poller's `owner` and a server's roster have borrowed pointers, which `detach` takes back.
 """
 
 import os
@@ -96,6 +101,10 @@ cdef tuple marks(object high, object low, Py_ssize_t default):
     return int(min(high, sys.maxsize)), int(min(low, sys.maxsize))
 
 
+# Protocols are called by these alone, and by `tell` of streams. Cython holds what it passes as an object for the time of
+# the call; a bare pointer in an array, or a C method called on a field, would lose a protocol that its own callback
+# replaces. A test reads the sources for both.
+
 cdef object call_method0(object receiver, object name):
     """``receiver.name()`` without a bound method."""
     cdef PyObject *arguments[1]
@@ -118,6 +127,22 @@ cdef object call_method1(object receiver, object name, object argument):
     arguments[0] = <PyObject *>receiver
     arguments[1] = <PyObject *>argument
     result = PyObject_VectorcallMethod(name, arguments, 2, NULL)
+    if result == NULL:
+        propagate()
+    answer = <object>result
+    Py_DECREF(answer)
+    return answer
+
+
+cdef object call_method2(object receiver, object name, object first, object second):
+    """``receiver.name(first, second)`` without a bound method."""
+    cdef PyObject *arguments[3]
+    cdef PyObject *result
+    cdef object answer
+    arguments[0] = <PyObject *>receiver
+    arguments[1] = <PyObject *>first
+    arguments[2] = <PyObject *>second
+    result = PyObject_VectorcallMethod(name, arguments, 3, NULL)
     if result == NULL:
         propagate()
     answer = <object>result
@@ -212,7 +237,7 @@ cdef class Transport(Watcher):
             return 0
         self.protocol_paused = True
         try:
-            self.protocol.pause_writing()
+            call_method0(self.protocol, "pause_writing")
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -224,7 +249,7 @@ cdef class Transport(Watcher):
             return 0
         self.protocol_paused = False
         try:
-            self.protocol.resume_writing()
+            call_method0(self.protocol, "resume_writing")
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -410,18 +435,34 @@ cdef class Transport(Watcher):
                 finally:
                     PyContext_Exit(context)
         finally:
+            self.end()
+        return 0
+
+    cdef int end(self) except -1:
+        """Let go of everything; what goes wrong with one step costs none of the others."""
+        self.detach()
+        self.protocol = None
+        self.context = None
+        try:
             self.close_descriptor()
-            self.protocol = None
-            self.context = None
+        finally:
             self.released()
         return 0
+
+    cdef void detach(self) noexcept:
+        """Leave every list that has a borrowed pointer to this object, and the poller."""
+        if self.loop is not None and self.fd >= 0:
+            self.loop.poller.disown(self.fd, self)
+            if self.interest:
+                self.interest = 0
+                self.loop.poller.remove(self.fd)
 
     cdef int released(self) except -1:
         """Called once when the descriptor is closed."""
         return 0
 
     cdef int close_descriptor(self) except -1:
-        """Close the socket object, or the bare descriptor when no object was ever made."""
+        """Close the socket object, or the bare descriptor when no object was ever made; `detach` came before."""
         cdef int fd = self.fd
         cdef object sock = self.sock
         if fd < 0:
@@ -429,7 +470,6 @@ cdef class Transport(Watcher):
         self.fd = -1
         self.sock = None
         if self.loop is not None:
-            self.loop.poller.disown(fd, self)
             self.loop.stirred = True
         if sock is not None:
             sock.close()
@@ -449,13 +489,12 @@ cdef class Transport(Watcher):
 
     def __del__(self) -> None:
         if self.fd >= 0 and self.loop is not None:
-            # Before anything that may raise: the poller's pointer to this object is a borrowed one.
-            self.loop.poller.disown(self.fd, self)
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            if self.interest:
-                self.loop.poller.remove(self.fd)
-            self.close_descriptor()
-            self.released()
+            # First: a warning may be an exception, and may keep this object alive.
+            self.detach()
+            try:
+                warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            finally:
+                self.end()
 
 
 guard_receivers(globals())

@@ -23,8 +23,6 @@ from cpython.bytes cimport (
     PyBytes_CheckExact,
     PyBytes_FromStringAndSize,
 )
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
@@ -35,15 +33,13 @@ from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
-    PyObject_VectorcallMethod,
     errno,
-    propagate,
     sockaddr,
     sockaddr_storage,
     socklen_t,
 )
 from corenet.transports.address cimport from_object, origin_of, to_object, to_peer
-from corenet.transports.base cimport Transport, call_method1, os_error, receives
+from corenet.transports.base cimport Transport, call_method1, call_method2, os_error, receives
 from corenet.transports.batch cimport (
     BATCH,
     Batch,
@@ -121,7 +117,7 @@ cdef class DatagramTransport(Transport):
         """Call connection_made, start to receive, tell whoever waits."""
         PyContext_Enter(self.context)
         try:
-            self.protocol.connection_made(self)
+            call_method1(self.protocol, "connection_made", self)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -253,8 +249,6 @@ cdef class DatagramTransport(Transport):
 
     cdef int deliver(self, list datagrams) except -1:
         """Give a batch to the protocol: as one list when it takes that, else one by one while it is open."""
-        cdef PyObject *arguments[3]
-        cdef PyObject *result
         cdef tuple item
         cdef object protocol
         if self.many is not None:
@@ -269,15 +263,8 @@ cdef class DatagramTransport(Transport):
             protocol = self.protocol
             if self.closing or protocol is None:
                 return 0
-            arguments[0] = <PyObject *>protocol
-            arguments[1] = <PyObject *>item[0]
-            arguments[2] = <PyObject *>item[1]
-            result = PyObject_VectorcallMethod("datagram_received", arguments, 3, NULL)
-            if result != NULL:
-                Py_DECREF(<object>result)
-                continue
             try:
-                propagate()
+                call_method2(protocol, "datagram_received", item[0], item[1])
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:

@@ -28,3 +28,4 @@ cdef class Listener(Watcher):
     cdef int accept_burst(self) except -1
     cdef int on_connection(self, int fd, void *address, unsigned int length) except -1
     cdef int exhausted(self, int number) except -1
+    cdef int stand_back(self, str message, object error) except -1

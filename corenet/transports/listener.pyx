@@ -99,8 +99,7 @@ cdef class Listener(Watcher):
         self.local = address_of_all(self.fd)
 
     def start(self) -> None:
-        """Begin to accept."""
-        self.retry = None
+        """Begin to accept; an OSError when the socket cannot be watched."""
         if self.loop is not None and not self.listening and self.fd >= 0:
             self.loop.poller.add(self.fd, self.events, self)
             self.listening = True
@@ -131,8 +130,17 @@ cdef class Listener(Watcher):
         self.accept_burst()
         if self.events != c.EPOLLIN and self.listening:
             self.loop.poller.remove(self.fd)
-            self.loop.poller.add(self.fd, self.events, self)
+            self.listening = False
+            self._go_on()
         return 0
+
+    def _go_on(self) -> None:
+        """Accept again; when the kernel has no room for that, later."""
+        self.retry = None
+        try:
+            self.start()
+        except OSError as error:
+            self.stand_back("the listening socket cannot be watched", error)
 
     cdef int accept_burst(self) except -1:
         cdef sockaddr_storage address
@@ -194,15 +202,15 @@ cdef class Listener(Watcher):
                 {"message": "socket.accept() failed", "exception": error, "socket": TransportSocket(self.sock)}
             )
             return 0
+        return self.stand_back("socket.accept() out of system resource", error)
+
+    cdef int stand_back(self, str message, object error) except -1:
+        """Leave the poller, come back in a second, and say why."""
         self.listening = False
         self.loop.poller.remove(self.fd)
-        self.retry = self.loop.later_ns(RETRY_NS, self.start, ())
+        self.retry = self.loop.later_ns(RETRY_NS, self._go_on, ())
         self.loop.call_exception_handler(
-            {
-                "message": "socket.accept() out of system resource",
-                "exception": error,
-                "socket": TransportSocket(self.sock),
-            }
+            {"message": message, "exception": error, "socket": TransportSocket(self.sock)}
         )
         return 0
 

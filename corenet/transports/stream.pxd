@@ -1,5 +1,8 @@
 """C door of stream transports and of the roster in which a server keeps its connections.
 
+A `Link` is a place in a roster's circular list, whose head is a link of its own without a member. Members are borrowed: a
+connection that nobody holds must end although its server lists it. Therefore it leaves the list first in its teardown,
+by `unlink`, which cannot fail and needs nobody else; at the latest when its memory is given back.
 `new_stream` attaches a connected, non-blocking socket; it calls the protocol by itself (`start_now`) for accepted
 connections and in the next turn for those that a coroutine waits for.
 """
@@ -10,18 +13,22 @@ from corenet.core.engine cimport Engine
 from corenet.core.sys cimport sockaddr_in6
 from corenet.transports.streambase cimport StreamBase
 
+cdef struct Link:
+    Link *previous          # both NULL outside of every list
+    Link *following
+    PyObject *member        # borrowed; NULL in the head
+
 cdef class Roster:
-    cdef PyObject *first
+    cdef Link head
     cdef readonly Py_ssize_t active
     cdef object on_empty
 
-    cdef int join(self, StreamTransport member) except -1
-    cdef int leave(self, StreamTransport member) except -1
+    cdef void join(self, StreamTransport member) noexcept
+    cdef int left(self) except -1
 
 cdef class StreamTransport(StreamBase):
-    cdef Roster roster
-    cdef PyObject *previous
-    cdef PyObject *following
+    cdef Roster roster          # from joining to `released`
+    cdef Link link
     cdef bytes local            # the sockaddr of this side, when known without asking
     cdef sockaddr_in6 peer
     cdef int peer_length

@@ -18,7 +18,7 @@ from corenet.core.engine cimport Engine
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport sockaddr, sockaddr_storage, socklen_t
 from corenet.transports.address cimport to_object
-from corenet.transports.streambase cimport StreamBase
+from corenet.transports.streambase cimport Consumer, StreamBase
 
 from corenet.transports import faces
 
@@ -34,6 +34,7 @@ cdef class StreamTransport(StreamBase):
         born(KIND_STREAM)
 
     def __dealloc__(self) -> None:
+        unlink(&self.link)
         died(KIND_STREAM)
 
     @property
@@ -68,10 +69,11 @@ cdef class StreamTransport(StreamBase):
             TypeError: when the protocol is no FramedProtocol.
             FrameError: when a payload cannot be a frame; nothing is sent then.
         """
-        if self.consumer is None:
+        cdef Consumer consumer = self.consumer
+        if consumer is None:
             raise TypeError(f"{type(self.protocol).__name__} has no framing; use a FramedProtocol")
         self.check_writable()
-        self.consumer.send_frames(self, payloads)
+        consumer.send_frames(self, payloads)
 
     cdef object python_socket(self):
         """The socket object of the descriptor, made when first asked for; from then on it owns the descriptor."""
@@ -118,46 +120,65 @@ cdef class StreamTransport(StreamBase):
         """Keep what may still be asked for after the end, then close."""
         cdef sockaddr_storage address
         cdef socklen_t length = sizeof(address)
-        if self.fd >= 0:
+        if self.fd < 0:
+            return 0
+        try:
             if self.local is None and c.getsockname(self.fd, <sockaddr *>&address, &length) == 0:
                 self.local = PyBytes_FromStringAndSize(<const char *>&address, min(length, sizeof(address)))
             if self.peer_length <= 0:
                 self.lookup_extra("peername")
-        return StreamBase.close_descriptor(self)
+        finally:
+            StreamBase.close_descriptor(self)
+        return 0
+
+    cdef void detach(self) noexcept:
+        unlink(&self.link)
+        StreamBase.detach(self)
 
     cdef int released(self) except -1:
         cdef Roster roster = self.roster
         self.consumer = None
         if roster is not None:
             self.roster = None
-            roster.leave(self)
+            roster.left()
         return 0
 
 
+cdef void unlink(Link *link) noexcept:
+    """Leave the list; does nothing outside of one."""
+    if link.following != NULL:
+        link.previous.following = link.following
+        link.following.previous = link.previous
+        link.previous = link.following = NULL
+
+
 cdef class Roster:
-    """The living connections of one server, as a list threaded through them: 16 bytes a connection."""
+    """The living connections of one server, as a list threaded through them: 24 bytes a connection."""
+
+    def __cinit__(self, *_args, **_kwargs) -> None:
+        self.head.previous = self.head.following = &self.head
+
+    def __dealloc__(self) -> None:
+        # The collector may take a server before its connections: none may go on pointing here.
+        while self.head.following != &self.head:
+            unlink(self.head.following)
 
     def __init__(self, on_empty: object) -> None:
         self.on_empty = on_empty
 
-    cdef int join(self, StreamTransport member) except -1:
+    cdef void join(self, StreamTransport member) noexcept:
+        """Make `member` the first; it leaves by its `detach` and tells of it by `left`."""
+        cdef Link *link = &member.link
+        link.member = <PyObject *>member
+        link.previous = &self.head
+        link.following = self.head.following
+        link.following.previous = link
+        self.head.following = link
         member.roster = self
-        member.following = self.first
-        member.previous = NULL
-        if self.first != NULL:
-            (<StreamTransport>self.first).previous = <PyObject *>member
-        self.first = <PyObject *>member
         self.active += 1
-        return 0
 
-    cdef int leave(self, StreamTransport member) except -1:
-        if member.previous != NULL:
-            (<StreamTransport>member.previous).following = member.following
-        else:
-            self.first = member.following
-        if member.following != NULL:
-            (<StreamTransport>member.following).previous = member.previous
-        member.previous = member.following = NULL
+    cdef int left(self) except -1:
+        """One that had joined has ended."""
         self.active -= 1
         if self.active == 0 and self.on_empty is not None:
             self.on_empty()
@@ -166,10 +187,10 @@ cdef class Roster:
     def members(self) -> list[StreamTransport]:
         """Return the connections that have not ended."""
         cdef list found = []
-        cdef PyObject *member = self.first
-        while member != NULL:
-            found.append(<object>member)
-            member = (<StreamTransport>member).following
+        cdef Link *link = self.head.following
+        while link != &self.head:
+            found.append(<object>link.member)
+            link = link.following
         return found
 
     def forget_callback(self) -> None:

@@ -31,6 +31,8 @@ cdef class Consumer(Watcher):
     # Write each of `payloads` as a frame of the framing that this protocol speaks, on any transport.
     cdef int send_frames(self, object transport, object payloads) except -1
 
+cdef list pieces_of(object things)
+
 cdef class StreamBase(Transport):
     cdef WriteQueue queue
     cdef Consumer consumer
@@ -39,7 +41,6 @@ cdef class StreamBase(Transport):
     cdef uint64_t last_turn
     cdef bint flush_due
     cdef bint eof_requested
-    cdef bint gathering
     cdef bint collects      # what one callback of the loop writes may leave together
     cdef bint held          # what waits leaves when the callback that runs has returned
     cdef bint several       # the last turn or callback that wrote wrote more than one piece

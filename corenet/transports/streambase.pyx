@@ -23,6 +23,7 @@ from cpython.buffer cimport (
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
+    PyBytes_FromObject,
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
@@ -95,6 +96,18 @@ cdef class Consumer(Watcher):
         raise TypeError(f"{type(self).__name__} has no framing; frames are written by way of a FramedProtocol")
 
 
+cdef list pieces_of(object things):
+    """The bytes of each: its own object when it is bytes, else a copy, contiguous and out of everybody's reach."""
+    cdef list pieces = []
+    for thing in things:
+        if not PyBytes_CheckExact(thing):
+            if not PyObject_CheckBuffer(thing):
+                raise TypeError(f"data argument must be a bytes-like object, not {type(thing).__name__!r}")
+            thing = PyBytes_FromObject(thing)
+        pieces.append(thing)
+    return pieces
+
+
 cdef inline bint undisturbed(StreamBase self) noexcept:
     """Nothing was asked of this transport but to send: no end, no pause, no wait for an empty buffer."""
     return not (
@@ -105,6 +118,20 @@ cdef inline bint undisturbed(StreamBase self) noexcept:
         or self.eof_requested
         or self.empty_waiter is not None
     )
+
+
+cdef inline bint tell(StreamBase self, bytes data) noexcept:
+    """``protocol.data_received(data)``; False with the exception set, so that the usual case needs no handler."""
+    cdef object protocol = self.protocol
+    cdef PyObject *arguments[2]
+    cdef PyObject *result
+    arguments[0] = <PyObject *>protocol
+    arguments[1] = <PyObject *>data
+    result = PyObject_VectorcallMethod("data_received", arguments, 2, NULL)
+    if result == NULL:
+        return False
+    Py_DECREF(<object>result)
+    return True
 
 
 cdef inline bint collecting(StreamBase self) noexcept:
@@ -165,9 +192,9 @@ cdef class StreamBase(Transport):
     cdef int adopt(self, object protocol) except -1:
         """Decide once how `protocol` is served; `on_events` and the receiving methods look at the kind alone."""
         cdef Consumer former = self.consumer
-        self.consumer = None
+        cdef Consumer consumer = None
         if isinstance(protocol, Consumer):
-            self.consumer = <Consumer>protocol
+            consumer = <Consumer>protocol
             self.kind = CONSUMER
         elif isinstance(protocol, BufferedProtocol):
             self.kind = BUFFERED
@@ -176,10 +203,11 @@ cdef class StreamBase(Transport):
             if isinstance(protocol, StreamReaderProtocol):
                 from corenet.transports.received import keep_received
                 keep_received(protocol)
+        self.consumer = consumer
         self.protocol = protocol
         self.protocol_connected = True
-        if self.consumer is not None:
-            self.consumer.adopted(self)
+        if consumer is not None:
+            consumer.adopted(self)
         if former is not None and former is not protocol:
             former.replaced(protocol)
         return 0
@@ -272,8 +300,6 @@ cdef class StreamBase(Transport):
         cdef Py_ssize_t asked
         cdef Py_ssize_t total = 0
         cdef int left = READS
-        cdef PyObject *arguments[2]
-        cdef PyObject *result
         cdef bytes data
         cdef Spares spares = self.loop.spares
         # With more room than is expected: a receive that fills it says nothing of what is left.
@@ -291,12 +317,8 @@ cdef class StreamBase(Transport):
                 spare = NULL
                 total += got
                 self.expected = <int>total if total >= DIRECT else 0
-                arguments[0] = <PyObject *>self.protocol
-                arguments[1] = <PyObject *>data
-                result = PyObject_VectorcallMethod("data_received", arguments, 2, NULL)
-                if result == NULL:
+                if not tell(self, data):
                     return self.callback_failed("Fatal error: protocol.data_received() call failed.")
-                Py_DECREF(<object>result)
                 if got < asked or self.kind != PLAIN:
                     # A short read has emptied the socket; when the protocol was changed in its own callback, the
                     # level trigger brings the rest to the new one.
@@ -409,15 +431,17 @@ cdef class StreamBase(Transport):
 
     def pause_reading(self) -> None:
         """Stop receiving; calls without effect are ignored."""
-        if self.consumer is not None:
-            self.consumer.source_paused()
+        cdef Consumer consumer = self.consumer
+        if consumer is not None:
+            consumer.source_paused()
         Transport.pause_reading(self)
 
     def resume_reading(self) -> None:
         """Receive again after `pause_reading`; calls without effect are ignored."""
+        cdef Consumer consumer = self.consumer
         if self.closing or not self.paused:
             return
-        if self.consumer is not None and not self.consumer.source_resumed():
+        if consumer is not None and not consumer.source_resumed():
             return
         self.paused = False
         self.update()
@@ -480,21 +504,22 @@ cdef class StreamBase(Transport):
         return 0
 
     def writelines(self, list_of_data: object) -> None:
-        """Send several pieces with as few system calls as they allow, without joining them: all of them or none."""
+        """Send several pieces with as few system calls as they allow, without joining them: all of them or none.
+
+        Raises:
+            TypeError: when a piece is nothing that `bytes.join` takes; then none is sent.
+        """
         cdef bint corked = self.corked
-        cdef bint gathering = self.gathering
-        cdef list pieces = list(list_of_data)
-        for data in pieces:
-            if not PyObject_CheckBuffer(data):
-                raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        cdef bytes piece
+        cdef list pieces = pieces_of(list_of_data)
         self.check_writable()
-        self.corked = self.gathering = True
+        self.corked = True
         try:
-            for data in pieces:
-                self.write(data)
+            for piece in pieces:
+                if PyBytes_GET_SIZE(piece):
+                    self.submit(piece, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
         finally:
             self.corked = corked
-            self.gathering = gathering
             if not (corked or self.writing) and (self.pending is not None or self.queue.count):
                 if collecting(self):
                     self.after_enqueue()
@@ -518,7 +543,7 @@ cdef class StreamBase(Transport):
         if (
             (
                 not (self.corked or collecting(self))
-                or (owner is None and length >= COPY_BELOW and not self.gathering)
+                or (owner is None and length >= COPY_BELOW)
             )
             and self.pending is None
             and self.queue.count == 0

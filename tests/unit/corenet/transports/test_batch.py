@@ -60,7 +60,11 @@ def test_equal_datagrams_to_one_peer_leave_as_one(host: str) -> None:
             )
             # A shorter one ends a run, a longer one begins another, an empty one goes alone.
             assert [(len(data), size) for data, size in (joined(one) for _ in range(5))] == [
-                (340, 100), (200, 100), (200, 200), (0, 0), (0, 0),
+                (340, 100),
+                (200, 100),
+                (200, 200),
+                (0, 0),
+                (0, 0),
             ]
             assert joined(one) == (b"\x09" * 7, 7)
             assert joined(two) == (b"other", 5)
@@ -242,7 +246,9 @@ def test_whoever_else_holds_the_socket_gets_single_datagrams(given: bool, when: 
 def test_options_of_a_given_socket_stay_as_they_are(family: int) -> None:
     """Also at the wildcard address, where a socket of our own is told which address was asked."""
     options = [
-        (SOL_UDP, UDP_GRO), (SOL_UDP, UDP_SEGMENT), (socket.SOL_SOCKET, socket.SO_REUSEADDR),
+        (SOL_UDP, UDP_GRO),
+        (SOL_UDP, UDP_SEGMENT),
+        (socket.SOL_SOCKET, socket.SO_REUSEADDR),
         (socket.IPPROTO_IP, IP_PKTINFO) if family == socket.AF_INET else (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
     ]
 

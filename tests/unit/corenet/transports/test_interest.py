@@ -204,9 +204,7 @@ def test_datagrams_that_wait_leave(twin: Twin, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [pause_and_write, write_and_pause])
-def test_over_tls(
-    twin: Twin, change: Change, server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
+def test_over_tls(twin: Twin, change: Change, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
     async def main() -> None:
         protocol, client, server = await tls_pair(server_context, client_context)
         await between(lambda: change(protocol.transport), lambda: client.transport.write(b"news"))

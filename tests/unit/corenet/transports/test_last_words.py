@@ -382,9 +382,7 @@ def test_datagrams_to_names_that_are_none(twin: Twin) -> None:
         with socket.socket(type=socket.SOCK_DGRAM) as peer:
             peer.setblocking(False)
             peer.bind(("127.0.0.1", 0))
-            transport, _ = await loop.create_datagram_endpoint(
-                Protocol, ("127.0.0.1", 0), allow_broadcast=True
-            )
+            transport, _ = await loop.create_datagram_endpoint(Protocol, ("127.0.0.1", 0), allow_broadcast=True)
             transport.sendto(b"any", ("", peer.getsockname()[1]))
             assert await asyncio.wait_for(loop.sock_recv(peer, 100), 10) == b"any"
             transport.sendto(b"all", ("<broadcast>", peer.getsockname()[1]))

@@ -147,10 +147,7 @@ HOW: dict[str, Callable[[bytearray], Any]] = {
 
 # asyncio counts items where it should count bytes when a send was partial: words only where one send takes all.
 CHANGES = [
-    (name, size)
-    for name in HOW
-    for size in (2, 512, 1024, 4096, 65536, 200_000)
-    if (name, size) != ("words", 200_000)
+    (name, size) for name in HOW for size in (2, 512, 1024, 4096, 65536, 200_000) if (name, size) != ("words", 200_000)
 ]
 
 

@@ -69,8 +69,19 @@ def change(buffer: Any, action: int, a: int, b: int, data: bytes) -> Any:
         taken = bytes(buffer[:count])
         del buffer[:count]
         return taken
-    return (len(buffer), bool(buffer), bytes(buffer), buffer == data, buffer != data, repr(buffer), list(buffer),
-            bytes(buffer + data), data[:1] in buffer, buffer < data, buffer.hex())
+    return (
+        len(buffer),
+        bool(buffer),
+        bytes(buffer),
+        buffer == data,
+        buffer != data,
+        repr(buffer),
+        list(buffer),
+        bytes(buffer + data),
+        data[:1] in buffer,
+        buffer < data,
+        buffer.hex(),
+    )
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -136,8 +147,10 @@ def test_readers_of_other_classes_keep_their_buffer(twin: Twin) -> None:
 def test_streams_of_all_sizes_arrive_as_they_were_sent(twin: Twin) -> None:
     chance = random.Random(7)
     # Sizes that repeat, grow a little, shrink a little and jump: each way of receiving, with pieces kept and dropped.
-    sizes = [chance.choice((1, 100, 8191, 8192, 16384, 16000, 20000, 100_000, 102_400, 90_000, 262_144, 300_000))
-             for _ in range(120)]
+    sizes = [
+        chance.choice((1, 100, 8191, 8192, 16384, 16000, 20000, 100_000, 102_400, 90_000, 262_144, 300_000))
+        for _ in range(120)
+    ]
 
     async def main() -> None:
         ours, theirs = socket.socketpair()

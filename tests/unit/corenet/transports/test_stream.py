@@ -390,9 +390,7 @@ def test_dead_peer_of_a_paused_reader_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("broken", ["data_received", "eof_received", "connection_lost", "connection_made"])
-def test_failing_protocol_is_reported(
-    broken: str, loop_factory: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
+def test_failing_protocol_is_reported(broken: str, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     reported: list[dict[str, Any]] = []
 
     async def main() -> None:
