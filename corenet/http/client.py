@@ -18,14 +18,23 @@ from corenet._version import __version__
 from corenet.http.call import Body, Call, FieldTypes, Timeout, timeout_of
 from corenet.http.connect import open_connection
 from corenet.http.connection import Connection
-from corenet.http.decode import ACCEPT_ENCODING, Decoder, decode_all
+from corenet.http.decode import ACCEPT_ENCODING, Decoder, pause_decoding
 from corenet.http.errors import LocalProtocolError, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End
 from corenet.http.headers import Headers
+from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, Slot
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
-from corenet.limits import HTTP_BODY, HTTP_CLOSE, HTTP_DECODED, HTTP_READ, HTTP_REDIRECTS, HTTP_URL_CACHE
+from corenet.limits import (
+    HTTP_BODY,
+    HTTP_CLOSE,
+    HTTP_DECODE_SLICE,
+    HTTP_DECODED,
+    HTTP_READ,
+    HTTP_REDIRECTS,
+    HTTP_URL_CACHE,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -125,7 +134,7 @@ class HttpClient:
             slot, connection = await self._send(call, collecting=True)
             try:
                 await connection.wait()
-                response = self._collect(call, connection)
+                response = await self._collect(call, connection)
             except BaseException as error:
                 self._release(slot, call, error)
                 if self._may_repeat(slot, call, error):
@@ -304,13 +313,13 @@ class HttpClient:
         if not connection.ended:
             connection.write(codec.send(_END))
 
-    def _collect(self, call: Call, connection: Connection) -> Response:
+    async def _collect(self, call: Call, connection: Connection) -> Response:
         head = connection.response
         if head is None:
             raise ServerDisconnected("the response has no head", received=False)
         body = connection.take_body()
         if connection.codec.content_coded and self._decode and body:
-            body = decode_all(body, head.headers.get_members("content-encoding"), self._max_decoded)
+            body = await self._decode_body(call, body, head.headers.get_members("content-encoding"))
         return Response(
             head.status,
             head.reason.decode("latin-1"),
@@ -322,6 +331,19 @@ class HttpClient:
             trailers=connection.trailers,
             history=call.history,
         )
+
+    async def _decode_body(self, call: Call, body: bytes, codings: list[str]) -> bytes:
+        decoder = Decoder(codings, limit=self._max_decoded)
+        pause_at = HTTP_DECODE_SLICE.default
+        decoded = Pieces()
+        for piece in decoder.feed(body):
+            if piece:
+                decoded.add(piece)
+            if decoder.work >= pause_at:
+                pause_at = decoder.work + HTTP_DECODE_SLICE.default
+                await pause_decoding(call.deadline, call.url.text)
+        decoder.finish()
+        return decoded.take()
 
     def _streamed(self, call: Call, slot: Slot, connection: Connection) -> StreamedResponse:
         head = connection.response
@@ -340,6 +362,7 @@ class HttpClient:
             history=call.history,
             decoder=decoder,
             limit=self._max_body,
+            deadline=call.deadline,
             finish=lambda error: self._release(slot, call, error),
         )
 

@@ -10,7 +10,6 @@ only note the time, and the timer looks at it when it fires, so that steady traf
 import asyncio
 import math
 import select
-from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from corenet.http.body import BodyBuffer
 from corenet.http.errors import HttpError, RemoteProtocolError, ResponseTooLarge, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End, Response
 from corenet.http.h1 import CLIENT, H1Codec
+from corenet.http.pieces import Pieces
 from corenet.http.url import Origin
 from corenet.limits import HTTP_DIRECT, HTTP_IDLE_CHECK, HTTP_READ, HTTP_STREAM_HIGH
 
@@ -48,7 +48,6 @@ class Connection(asyncio.BufferedProtocol):
         "parts",
         "paused",
         "progress",
-        "queued",
         "read_timeout",
         "response",
         "scratch",
@@ -90,8 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         self.error: BaseException | None = None
         self.response: Response | None = None
         self.trailers = _END.trailers
-        self.parts: deque[bytes] = deque()
-        self.queued = 0
+        self.parts = Pieces()
         self.size = 0
         self.max_body: float = math.inf
         self.paused = False
@@ -118,7 +116,6 @@ class Connection(asyncio.BufferedProtocol):
         self.response = None
         self.body = None
         self.parts.clear()
-        self.queued = 0
         self.size = 0
         self.exchanges += 1
         now = self.progress = self.loop.time()
@@ -152,8 +149,7 @@ class Connection(asyncio.BufferedProtocol):
         """Return the body that was collected, as it was sent."""
         if self.body is not None:
             return self.body.finish()
-        parts = self.parts
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return self.parts.take()
 
     async def next_piece(self) -> bytes | None:
         """Return the next piece of a streamed body, or None after its end."""
@@ -161,9 +157,8 @@ class Connection(asyncio.BufferedProtocol):
             if self.ended and self.error is None:
                 return None
             await self.wait()
-        piece = self.parts.popleft()
-        self.queued -= len(piece)
-        if self.paused and self.queued <= HTTP_STREAM_HIGH.default // 2:
+        piece = self.parts.pop()
+        if self.paused and self.parts.size <= HTTP_STREAM_HIGH.default // 2:
             self.paused = False
             self.progress = self.loop.time()
             if not self.transport.is_closing():
@@ -260,9 +255,8 @@ class Connection(asyncio.BufferedProtocol):
                 kind = type(event)
                 if kind is Data:
                     piece = event.data  # type: ignore[attr-defined]
-                    self.parts.append(piece)
+                    self.parts.add(piece)
                     self.size += len(piece)
-                    self.queued += len(piece)
                 elif kind is End:
                     self.trailers = event.trailers  # type: ignore[attr-defined]
                     self.ended = True
@@ -285,7 +279,7 @@ class Connection(asyncio.BufferedProtocol):
             elif self.codec.length_left >= HTTP_DIRECT.default:
                 self._collect_directly(self.codec.length_left)
             return
-        if self.queued > HTTP_STREAM_HIGH.default and not self.paused and not self.ended:
+        if self.parts.size > HTTP_STREAM_HIGH.default and not self.paused and not self.ended:
             self.paused = True
             self.transport.pause_reading()
         if waiter is not None and not waiter.done():
@@ -297,9 +291,8 @@ class Connection(asyncio.BufferedProtocol):
             self.fail(ResponseTooLarge(f"the body of the response is over the limit of {self.max_body} bytes"))
             return
         body = BodyBuffer(self.size + left)
-        for piece in self.parts:
-            body.append(piece)
-        self.parts.clear()
+        while self.parts:
+            body.append(self.parts.pop())
         self.body = body
 
     def eof_received(self) -> bool | None:

@@ -36,6 +36,7 @@ from corenet.limits import (
     HTTP_FIELDS,
     HTTP_HEAD,
     HTTP_INFORMATIONAL,
+    HTTP_JOIN,
     HTTP_PIPELINE,
 )
 
@@ -71,6 +72,9 @@ cdef enum Sending:
 # Fifteen hexadecimal digits are 60 bits: no sum can overflow, no body is that large.
 cdef enum:
     CHUNK_DIGITS = 15
+
+# A chunk may be two bytes with five around them; an event for each would take thirty times the room.
+cdef Py_ssize_t SHORT_CHUNK = HTTP_JOIN.default
 
 cdef bytes CRLF = b"\r\n"
 cdef bytes HEAD = b"HEAD"
@@ -225,12 +229,15 @@ cdef class H1Codec:
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t end, take
         cdef list trailers
+        cdef bytes piece
+        cdef object last = None         # the event of a short chunk; those that follow in this read are joined to it
+        cdef object joined = None
         while True:
             if self.receive == R_HEAD or self.receive == R_TRAILER:
                 end = self.head_end(p + at, n - at, self.receive == R_TRAILER)
                 if end < 0:
                     self.held = data if at == 0 else data[at:]
-                    return 0
+                    break
                 if self.receive == R_HEAD:
                     self.parse_head(p + at, end, events)
                 else:
@@ -241,11 +248,24 @@ cdef class H1Codec:
             elif self.receive == R_LENGTH or self.receive == R_CHUNK_DATA:
                 take = n - at
                 if take == 0:
-                    return 0
+                    break
                 if take > self.left:
                     take = self.left
-                events.append(Data(data if take == n else PyBytes_FromStringAndSize(<const char *>p + at, take)))
+                piece = data if take == n else PyBytes_FromStringAndSize(<const char *>p + at, take)
                 at += take
+                if self.receive == R_LENGTH or take >= SHORT_CHUNK:
+                    if joined is not None:
+                        last.data = bytes(joined)
+                        joined = None
+                    last = None
+                    events.append(Data(piece))
+                elif last is None:
+                    last = Data(piece)
+                    events.append(last)
+                else:
+                    if joined is None:
+                        joined = bytearray(last.data)
+                    joined += piece
                 self.left -= take
                 if self.left == 0:
                     if self.receive == R_LENGTH:
@@ -255,7 +275,7 @@ cdef class H1Codec:
             elif self.receive == R_TO_EOF:
                 if at < n:
                     events.append(Data(data if at == 0 else data[at:]))
-                return 0
+                break
             elif self.receive == R_DONE:
                 if at < n:
                     if self.server:
@@ -265,15 +285,18 @@ cdef class H1Codec:
                         self.held = data if at == 0 else data[at:]
                     else:
                         self.excess = True
-                return 0
+                break
             elif self.receive == R_CLOSED:
                 if at < n:
                     self.fail("bytes after the end of the connection")
-                return 0
+                break
             else:
                 if at == n:
-                    return 0
+                    break
                 at += self.chunk_head(p + at, n - at)
+        if joined is not None:
+            last.data = bytes(joined)
+        return 0
 
     cdef Py_ssize_t head_end(self, const uint8_t *p, Py_ssize_t n, bint trailer) except -2:
         """Offset after the empty line that ends a field section, or -1; remembers how far it looked."""
@@ -470,6 +493,9 @@ cdef class H1Codec:
             # These never have a body, whatever their fields say (RFC 9112 section 6.3, rules 1 and 2).
             self.receive = R_LENGTH
             self.left = 0
+            if self.request_method == CONNECT and status < 300:
+                # What follows is no HTTP (RFC 9110 section 9.3.6).
+                self.peer_close = True
         elif not framed:
             self.receive = R_TO_EOF
             self.peer_close = True

@@ -5,20 +5,18 @@ body was read or its context was left; leaving early closes the connection, sinc
 """
 
 import json
-import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+from corenet.http.charset import charset_of, decode_text
 from corenet.http.connection import Connection
-from corenet.http.decode import Decoder
-from corenet.http.errors import HttpStatusError, ResponseTooLarge
+from corenet.http.decode import Decoder, pause_decoding
+from corenet.http.errors import HttpStatusError, LocalProtocolError, ResponseTooLarge
 from corenet.http.headers import Headers
+from corenet.http.pieces import Pieces
+from corenet.limits import HTTP_DECODE_SLICE
 
 __all__ = ["Response", "StreamedResponse"]
-
-
-# RFC 9110 section 8.3.2: a parameter of the media type, its value a token or quoted.
-_CHARSET = re.compile(r""";[ \t]*charset=(?:"([^"\\]+)"|([^\s;"]+))""", re.IGNORECASE)
 
 
 class _Head:
@@ -42,8 +40,7 @@ class _Head:
     @property
     def encoding(self) -> str:
         """The charset the Content-Type names, else utf-8."""
-        found = _CHARSET.search(self.headers.get("content-type", ""))
-        return (found[1] or found[2]).lower() if found else "utf-8"
+        return charset_of(self.headers.get("content-type", ""))
 
     def _check(self, response: object) -> None:
         if self.status >= 400:
@@ -80,11 +77,8 @@ class Response(_Head):
 
     @property
     def text(self) -> str:
-        """The body as text; bytes that are not of its charset become U+FFFD."""
-        try:
-            return self.body.decode(self.encoding, "replace")
-        except LookupError:
-            return self.body.decode("utf-8", "replace")
+        """The body as text, utf-8 when its charset is unknown; bytes that are not of it become U+FFFD. Never raises."""
+        return decode_text(self.body, self.encoding)
 
     def json(self) -> Any:
         """The body as JSON.
@@ -108,9 +102,25 @@ class Response(_Head):
 
 
 class StreamedResponse(_Head):
-    """A response whose head has arrived and whose body is read as it comes: ``async for piece in response``."""
+    """A response whose head has arrived and whose body is read as it comes: ``async for piece in response``.
 
-    __slots__ = ("_connection", "_decoder", "_done", "_finish", "_limit")
+    What was begun in one loop may go on in another or in `read`. One task reads at a time. After a failure (of the
+    server, of a limit, or a cancel, which loses what was on its way) each further read raises the same error.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_deadline",
+        "_decoder",
+        "_decoding",
+        "_ended",
+        "_failure",
+        "_finish",
+        "_limit",
+        "_pause_at",
+        "_reading",
+        "_trailers",
+    )
 
     def __init__(
         self,
@@ -125,6 +135,7 @@ class StreamedResponse(_Head):
         history: tuple[Response, ...],
         decoder: Decoder | None,
         limit: int,
+        deadline: float,
         finish: Callable[[BaseException | None], None],
     ) -> None:
         self.status = status
@@ -134,57 +145,125 @@ class StreamedResponse(_Head):
         self.method = method
         self.http_version = http_version
         self.history = history
+        # Ours until `finish` was called, another request's after it.
         self._connection = connection
+        self._deadline = deadline
         self._decoder = decoder
+        # Output of the decoder that belongs to input already taken: it outlives the loop that asked for it.
+        self._decoding: Iterator[bytes] | None = None
+        self._pause_at = HTTP_DECODE_SLICE.default
         self._limit = limit
         self._finish = finish
-        self._done = False
+        self._ended = False
+        self._failure: BaseException | None = None
+        self._reading = False
+        self._trailers = Headers()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._pieces()
+        return self
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        decoder = self._decoder
+    async def __anext__(self) -> bytes:
+        """Return the next piece of the body, never empty.
+
+        Raises:
+            StopAsyncIteration: after the end of the body.
+            HttpError: when the response ends early or is broken.
+            RuntimeError: when another task is reading.
+        """
+        self._begin()
         try:
-            while not self._done:
-                piece = await self._connection.next_piece()
-                if piece is None:
-                    if decoder is not None:
-                        decoder.finish()
-                    self._done = True
-                    self._finish(None)
-                elif decoder is None:
-                    yield piece
-                else:
-                    for decoded in decoder.feed(piece):
-                        yield decoded
-        except GeneratorExit:
-            raise
+            piece = await self._next()
         except BaseException as error:
-            self._done = True
-            self._finish(error)
+            self._fail(error)
             raise
+        finally:
+            self._reading = False
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
 
     async def read(self) -> bytes:
-        """Read the rest of the body into memory.
+        """Read the rest of the body into memory; empty when all of it was read before.
 
         Raises:
             ResponseTooLarge: when it is over the client's limit for bodies in memory.
-            HttpError: when the response ends early.
+            HttpError: when the response ends early or is broken.
+            RuntimeError: when another task is reading.
         """
-        parts: list[bytes] = []
-        size = 0
-        async for piece in self:
-            size += len(piece)
-            if size > self._limit:
-                raise ResponseTooLarge(f"the body is over the limit of {self._limit} bytes")
-            parts.append(piece)
-        return b"".join(parts)
+        self._begin()
+        pieces = Pieces()
+        try:
+            while (piece := await self._next()) is not None:
+                pieces.add(piece)
+                if pieces.size > self._limit:
+                    raise ResponseTooLarge(f"the body is over the limit of {self._limit} bytes")
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            self._reading = False
+        return pieces.take()
+
+    def _begin(self) -> None:
+        if self._reading:
+            raise RuntimeError("another task is reading this response")
+        self._reading = True
+
+    async def _next(self) -> bytes | None:
+        """The next piece that is not empty, or None after the end."""
+        while self._failure is None and not self._ended:
+            if self._decoding is not None:
+                piece = await self._decoded(self._decoding)
+            else:
+                received = await self._connection.next_piece()
+                if received is None:
+                    self._end()
+                    return None
+                piece = received
+                if self._decoder is not None:
+                    self._decoding = self._decoder.feed(received)
+                    continue
+            if piece:
+                return piece
+        if self._failure is not None:
+            raise self._failure
+        return None
+
+    async def _decoded(self, decoding: Iterator[bytes]) -> bytes:
+        """The next piece out of the decoder, empty when it needs more input; others run between slices."""
+        assert self._decoder is not None  # who else made `decoding`
+        for piece in decoding:
+            if self._decoder.work >= self._pause_at:
+                self._pause_at = self._decoder.work + HTTP_DECODE_SLICE.default
+                await pause_decoding(self._deadline, self.url)
+            if piece:
+                return piece
+        self._decoding = None
+        return b""
+
+    def _end(self) -> None:
+        if self._decoder is not None:
+            self._decoder.finish()
+        self._ended = True
+        self._trailers = self._connection.trailers
+        self._finish(None)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._ended or self._failure is not None:
+            return
+        # A cancel is told once, to the task that was cancelled.
+        self._failure = (
+            error
+            if isinstance(error, Exception)
+            else LocalProtocolError("a cancelled read lost a part of this response")
+        )
+        self._decoding = None
+        self._finish(error)
 
     @property
     def trailers(self) -> Headers:
         """Fields after a chunked body; empty until the body was read."""
-        return self._connection.trailers if self._done else Headers()
+        return self._trailers
 
     def raise_for_status(self) -> "StreamedResponse":
         """Return the response itself.
@@ -196,7 +275,14 @@ class StreamedResponse(_Head):
         return self
 
     def close(self) -> None:
-        """Give the connection back; it is closed unless the whole body was read. Idempotent."""
-        if not self._done:
-            self._done = True
-            self._finish(None)
+        """Give the connection back; it is closed unless the whole body has come. Idempotent.
+
+        Who reads meanwhile or later is told by a `LocalProtocolError`.
+        """
+        if self._ended or self._failure is not None:
+            return
+        closed = self._failure = LocalProtocolError("the response was closed before its body was read")
+        self._decoding = None
+        if self._reading:
+            self._connection.fail(closed)
+        self._finish(None)

@@ -4,7 +4,7 @@ A body that decodes never gives more than the limit, no piece is larger than a s
 parts gives the same output as fed whole.
 """
 
-from corenet.http.decode import Decoder, decode_all
+from corenet.http.decode import Decoder
 from corenet.http.errors import DecodeError, ResponseTooLarge
 from corenet.limits import HTTP_DECODE_STEP
 
@@ -19,7 +19,9 @@ def run(data: bytes) -> None:
     codings, body = CODINGS[data[0] % len(CODINGS)], data[1:]
     whole = parts = None
     try:
-        whole = decode_all(body, codings, LIMIT)
+        decoder = Decoder(codings, limit=LIMIT)
+        whole = b"".join(decoder.feed(body))
+        decoder.finish()
     except (DecodeError, ResponseTooLarge):
         pass
     try:

@@ -1,16 +1,33 @@
 """Content codings: right output, bounded work, and an error for everything that is cut, broken or too much."""
 
 import gzip
+import os
 import zlib
+from typing import Any
 
 import pytest
 
-from corenet.http.decode import Decoder, decode_all
+from corenet.http import decode
+from corenet.http.decode import Decoder
 from corenet.http.errors import DecodeError, ResponseTooLarge
-from corenet.limits import HTTP_CODINGS, HTTP_DECODE_STEP
+from corenet.limits import (
+    HTTP_CODINGS,
+    HTTP_DECODE_INNER,
+    HTTP_DECODE_INPUT,
+    HTTP_DECODE_PRICE,
+    HTTP_DECODE_STEP,
+    HTTP_MEMBERS,
+)
 
 TEXT = b"all work and no play makes jack a dull boy\n" * 1000
 PLENTY = 1 << 30
+
+
+def decode_all(body: bytes, codings: list[str], limit: int) -> bytes:
+    decoder = Decoder(codings, limit=limit)
+    decoded = b"".join(decoder.feed(body))
+    decoder.finish()
+    return decoded
 
 
 def raw_deflate(data: bytes) -> bytes:
@@ -87,3 +104,105 @@ def test_a_bomb_is_stopped_at_the_limit_and_comes_in_small_pieces() -> None:
 def test_output_that_waits_inside_the_decoder_is_not_lost() -> None:
     size = HTTP_DECODE_STEP.default * 3
     assert decode_all(gzip.compress(bytes(size)), ["gzip"], PLENTY) == bytes(size)
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+# 5 octets each: a stored block of nothing (RFC 1951 section 3.2.4), as often as one likes.
+EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
+
+
+def layered(innermost: bytes, layers: int) -> bytes:
+    for _ in range(layers):
+        innermost = gzip.compress(innermost, mtime=0)
+    return innermost
+
+
+@pytest.mark.parametrize(
+    ("coding", "innermost"),
+    [("gzip", gzip.compress(b"", mtime=0) * 2_000_000), ("deflate", EMPTY_BLOCK * 8_000_000 + b"\x03\x00")],
+    ids=["members", "blocks"],
+)
+def test_layers_that_decode_to_nothing_are_refused_early(coding: str, innermost: bytes) -> None:
+    body = layered(innermost, 2)
+    assert len(body) < 1000 and zlib.decompress(innermost, 31 if coding == "gzip" else -15) == b""
+    decoder = Decoder([coding, "gzip", "gzip"], limit=PLENTY >> 4)
+    with pytest.raises((DecodeError, ResponseTooLarge), match=r"next to nothing|inner coding"):
+        for _ in decoder.feed(body):
+            pass
+    assert decoder.work < 6 * HTTP_DECODE_INNER.default
+
+
+def test_two_layers_within_the_bounds() -> None:
+    text = zlib.compress(bytes(HTTP_DECODE_INNER.default // 2), 0)
+    assert decode_all(layered(text, 2), ["deflate", "gzip", "gzip"], PLENTY) == bytes(HTTP_DECODE_INNER.default // 2)
+
+
+def test_a_larger_limit_permits_larger_layers() -> None:
+    text = bytes(HTTP_DECODE_INNER.default * 2)
+    body = layered(zlib.compress(text, 0), 1)
+    with pytest.raises(ResponseTooLarge, match="inner coding"):
+        decode_all(body, ["deflate", "gzip"], HTTP_DECODE_INNER.default * 4)
+    assert decode_all(body, ["deflate", "gzip"], HTTP_DECODE_INNER.default * 64) == text
+
+
+def test_members_are_counted_against_what_they_hold() -> None:
+    little = gzip.compress(b"x", mtime=0)
+    most = HTTP_MEMBERS.default
+    assert decode_all(little * most, ["gzip"], PLENTY) == b"x" * most
+    with pytest.raises(DecodeError, match="members"):
+        decode_all(little * (most + 100), ["gzip"], PLENTY)
+    # As bgzip writes files: many members, each with something in it.
+    block = bytes(HTTP_DECODE_PRICE.default)
+    assert decode_all(gzip.compress(block) * (most + 1000), ["gzip"], PLENTY) == block * (most + 1000)
+
+
+class Counting:
+    """zlib, with a count of what it was handed and what it handed back: both are copies."""
+
+    def __init__(self) -> None:
+        self.copied = 0
+        self.longest = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(zlib, name)
+
+    def decompressobj(self, wbits: int) -> Any:
+        counting, stream = self, zlib.decompressobj(wbits)
+
+        class Stream:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(stream, name)
+
+            def decompress(self, data: bytes, most: int) -> bytes:
+                counting.copied += len(data)
+                counting.longest = max(counting.longest, len(data), most)
+                return stream.decompress(data, most)
+
+        return Stream()
+
+
+@pytest.mark.parametrize("step", [1 << 30, 100_000, 1000])
+def test_many_members_are_not_copied_again_and_again(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    counting = Counting()
+    monkeypatch.setattr(decode, "zlib", counting)
+    members = HTTP_MEMBERS.default // 4
+    body = gzip.compress(os.urandom(400), mtime=0) * members
+    decoder = Decoder(["gzip"], limit=PLENTY)
+    size = sum(len(piece) for at in range(0, len(body), step) for piece in decoder.feed(body[at : at + step]))
+    assert size == 400 * members
+    assert counting.copied <= members * HTTP_DECODE_INPUT.default + len(body)
+    assert counting.longest <= max(HTTP_DECODE_STEP.default, HTTP_DECODE_INPUT.default)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_no_step_is_large_and_each_is_seen(layers: int) -> None:
+    body = layered(bytes(8 << 20), layers)
+    decoder = Decoder(["gzip"] * layers, limit=PLENTY)
+    before = 0
+    for _ in decoder.feed(body):
+        most = HTTP_DECODE_STEP.default + HTTP_DECODE_INPUT.default + HTTP_DECODE_PRICE.default
+        assert 0 < decoder.work - before <= most
+        before = decoder.work
+    decoder.finish()
+    assert decoder.work >= 8 << 20
