@@ -20,8 +20,9 @@ def run(data: bytes) -> None:
     whole = parts = None
     try:
         decoder = Decoder(codings, limit=LIMIT)
-        whole = b"".join(decoder.feed(body))
+        pieces = list(decoder.feed(body))
         decoder.finish()
+        whole = b"".join(pieces)
     except (DecodeError, ResponseTooLarge):
         pass
     try:
