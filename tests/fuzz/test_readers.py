@@ -15,6 +15,7 @@ READER = re.compile(
 )
 TARGETS = {
     "corenet/core/framer.pyx": ["framer"],
+    "corenet/http/charset.py": ["charset"],
     "corenet/http/decode.py": ["decode"],
     "corenet/http/h1.pyx": ["h1"],
     "corenet/http/url.py": ["url"],

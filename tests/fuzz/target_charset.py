@@ -1,0 +1,15 @@
+"""Charsets: whatever a Content-Type says, the body becomes text.
+
+The input is split at the first NUL into the field's value and the body.
+"""
+
+from corenet.http.charset import charset_of, decode_text
+
+
+def run(data: bytes) -> None:
+    """One input: Content-Type NUL body."""
+    field, _, body = data.partition(b"\0")
+    charset = charset_of(field.decode("latin-1"))
+    assert charset and charset == charset.lower()
+    text = decode_text(body, charset)
+    assert isinstance(text, str) and (charset != "utf-8" or text == body.decode("utf-8", "replace"))
