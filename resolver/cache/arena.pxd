@@ -1,4 +1,4 @@
-# C door of the arena: the mapping, the ring of records in it, and locks that survive the death of their holder.
+# C door of the arena: the mapping, the ring of records in it, and robust mutexes shared by processes.
 # All of it is reached by offsets from `base`, so the mapping may lie at another address in every process.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -23,7 +23,14 @@ cdef extern from * nogil:
     static inline void fence_writes(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
     static inline void prefetch_line(const void *p) { __builtin_prefetch(p, 0, 3); }
     #endif
+    #ifndef RESOLVER_CACHE_LOCK
+    #define RESOLVER_CACHE_LOCK
+    #include <pthread.h>
+    typedef struct { pthread_mutex_t mutex; } CacheLock;
+    #endif
     """
+    ctypedef struct CacheLock:
+        pass
     uint32_t atomic_get32(const uint32_t *p)
     uint64_t atomic_get64(const uint64_t *p)
     void atomic_put32(uint32_t *p, uint32_t v)
@@ -39,7 +46,7 @@ cdef enum:
     ARENA_UNIT = 8              # records start at multiples of this; offsets are counted in it
     ARENA_PAGE = 4096
     LOCK_CLEAN = 0              # taken
-    LOCK_INHERITED = 1          # taken from a dead process: what the lock protects may be half-written
+    LOCK_INHERITED = 1          # its holder died with it: what the lock protects may be half-written
     LOCK_BUSY = -1              # not taken
 
 # The first page of the mapping. Positions of the ring only grow; a position modulo `ring_size` is a place. Each
@@ -55,10 +62,11 @@ ctypedef struct ArenaHeader:
     uint64_t ring_size          # bytes, a multiple of ARENA_UNIT
     uint64_t head               # position where the next record begins
     uint64_t tail               # position of the oldest record
-    uint32_t lock               # holder's process id; 0 when free. Protects head, tail, scratch and growth
+    CacheLock lock              # protects head, tail, scratch and growth
 
-cdef int lock_take(uint32_t *word) noexcept nogil
-cdef void lock_release(uint32_t *word) noexcept nogil
+cdef int lock_make(CacheLock *lock) noexcept nogil
+cdef int lock_take(CacheLock *lock) noexcept nogil
+cdef void lock_release(CacheLock *lock) noexcept nogil
 
 cdef class Arena:
     cdef uint8_t *base

@@ -5,23 +5,23 @@ The larger part is a ring of records: new ones are written at its head and old o
 decides what deserves another round (this is the clock algorithm with entries of any size). A ring needs no size
 classes, so it wastes at most seven bytes an entry, and memory freed by small entries always serves large ones: an
 adversary who chooses sizes and their order can neither pass the limit nor wedge the allocator (CVE-2023-2828).
-A lock is the process id of its holder. A waiter that finds the holder dead takes the lock over and repairs what it
-protects; a waiter that finds it merely slow gives up after a bounded time, since not caching is always permitted.
+Locks are robust mutexes (pthread_mutexattr_setrobust). When a holder dies, also by kill -9, the kernel marks its mutexes;
+the next one who takes such a mutex is told and repairs what it protects. So no process id is compared, which another
+process may have by then. A waiter that finds the holder merely slow gives up after a bounded time, since not caching is
+always permitted.
 """
 
 cimport cython
-from libc.errno cimport ESRCH, errno
 from libc.string cimport memcmp, memset
 
 from resolver import limits
 
 cdef extern from * nogil:
     """
+    #include <errno.h>
     #include <fcntl.h>
     #include <pthread.h>
     #include <sched.h>
-    #include <signal.h>
-    #include <stdio.h>
     #include <string.h>
     #include <sys/file.h>
     #include <sys/mman.h>
@@ -37,25 +37,20 @@ cdef extern from * nogil:
     #define cpu_relax() ((void)0)
     #endif
 
-    /* Kept across forks, since asking the kernel at every lock would cost more than the lock. */
-    static uint32_t own_process;
-    static void remember_process(void) { own_process = (uint32_t)getpid(); }
-
-    /* 1 when the process is a zombie: killed, not yet waited for, and still answering to kill(pid, 0). */
-    static int is_zombie(uint32_t pid) {
-        char path[32], text[512], *mark;
-        ssize_t got;
-        int fd;
-        snprintf(path, sizeof path, "/proc/%u/stat", pid);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0) return 0;
-        got = read(fd, text, sizeof text - 1);
-        close(fd);
-        if (got <= 0) return 0;
-        text[got] = 0;
-        mark = strrchr(text, ')');          /* the command's name may hold anything, also parentheses */
-        return mark && mark[1] == ' ' && (mark[2] == 'Z' || mark[2] == 'X');
+    static int mutex_make(CacheLock *lock) {
+        pthread_mutexattr_t kind;
+        int rc = pthread_mutexattr_init(&kind);
+        if (rc) return rc;
+        rc = pthread_mutexattr_setpshared(&kind, PTHREAD_PROCESS_SHARED);
+        if (!rc) rc = pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST);
+        memset(lock, 0, sizeof *lock);
+        if (!rc) rc = pthread_mutex_init(&lock->mutex, &kind);
+        pthread_mutexattr_destroy(&kind);
+        return rc;
     }
+    static int mutex_try(CacheLock *lock) { return pthread_mutex_trylock(&lock->mutex); }
+    static int mutex_mend(CacheLock *lock) { return pthread_mutex_consistent(&lock->mutex); }
+    static void mutex_release(CacheLock *lock) { pthread_mutex_unlock(&lock->mutex); }
     static void nap(void) { struct timespec t = {0, 100000}; nanosleep(&t, 0); }
     static void *map_memory(size_t size, int flags, int fd) {
         void *p = mmap(0, size, PROT_READ | PROT_WRITE, flags, fd, 0);
@@ -68,20 +63,20 @@ cdef extern from * nogil:
     }
     """
     void cpu_relax()
-    void remember_process()
-    uint32_t own_process
-    int is_zombie(uint32_t pid)
+    int mutex_make(CacheLock *lock)
+    int mutex_try(CacheLock *lock)
+    int mutex_mend(CacheLock *lock)
+    void mutex_release(CacheLock *lock)
     void nap()
     void *map_memory(size_t size, int flags, int fd)
     int64_t file_size(int fd)
     int lock_file(int fd, int alone)
     int open_private(const char *path)
-    int pthread_atfork(void (*prepare)(), void (*parent)(), void (*child)())
-    int c_kill "kill"(int pid, int sig)
     int sched_yield()
     int munmap(void *p, size_t size)
     int ftruncate(int fd, int64_t size)
     int c_close "close"(int fd)
+    int EOWNERDEAD
     int MAP_PRIVATE
     int MAP_SHARED
     int MAP_ANONYMOUS
@@ -90,50 +85,43 @@ cdef extern from * nogil:
 cdef extern from "Python.h":
     object PyErr_SetFromErrno(object kind)
 
-cdef uint64_t MAGIC = 0x4152454E41303031        # ARENA001: changes with the layout, so that an old file is not misread
+cdef uint64_t MAGIC = 0x4152454E41303032        # ARENA002: changes with the layout, so that an old file is not misread
 cdef uint64_t LARGEST_RECORD = 1 << 17          # what 14 of the 16 bits for a record's length count in units
 cdef size_t LAYOUT_BYTES = 64                   # of ArenaHeader: everything before `head` is fixed by the size
-cdef uint32_t LARGEST_PROCESS = 1 << 22         # the kernel's PID_MAX_LIMIT; a damaged file may claim any holder
 cdef uint32_t SPINS = limits.ARENA_LOCK_SPINS.default
 cdef uint32_t YIELDS = limits.ARENA_LOCK_YIELDS.default
 cdef uint32_t NAPS = limits.ARENA_LOCK_NAPS.default
 
-remember_process()
-if pthread_atfork(NULL, NULL, remember_process) != 0:
-    raise MemoryError("pthread_atfork")
-
 
 # ---------------------------------------------------------------------------------------------------------- locks
 
-cdef bint is_dead(uint32_t pid) noexcept nogil:
-    if pid > LARGEST_PROCESS or (c_kill(<int>pid, 0) == -1 and errno == ESRCH):
-        return True
-    return is_zombie(pid)
+cdef int lock_make(CacheLock *lock) noexcept nogil:
+    """A free mutex in memory that nobody uses yet; 0, or an error number when the system has no robust mutexes."""
+    return mutex_make(lock)
 
 
-cdef int lock_take(uint32_t *word) noexcept nogil:
+cdef int lock_take(CacheLock *lock) noexcept nogil:
     """Take a lock. Returns LOCK_CLEAN, LOCK_INHERITED (repair first), or LOCK_BUSY after a bounded wait."""
-    cdef uint32_t mine = own_process
-    cdef uint32_t holder, turn
+    cdef uint32_t turn
+    cdef int rc
     for turn in range(SPINS + YIELDS + NAPS):
-        holder = atomic_get32(word)
-        if holder == 0:
-            if atomic_swap32(word, 0, mine):
-                return LOCK_CLEAN
-            continue
+        rc = mutex_try(lock)
+        if rc == 0:
+            return LOCK_CLEAN
+        if rc == EOWNERDEAD:
+            # Whoever dies between here and the release leaves the mutex marked once more.
+            return LOCK_INHERITED if mutex_mend(lock) == 0 else LOCK_BUSY
         if turn < SPINS:
             cpu_relax()
         elif turn < SPINS + YIELDS:
             sched_yield()
         else:
-            if holder != mine and is_dead(holder) and atomic_swap32(word, holder, mine):
-                return LOCK_INHERITED
             nap()
     return LOCK_BUSY
 
 
-cdef void lock_release(uint32_t *word) noexcept nogil:
-    atomic_put32(word, 0)
+cdef void lock_release(CacheLock *lock) noexcept nogil:
+    mutex_release(lock)
 
 
 # -------------------------------------------------------------------------------------------------------- mapping
@@ -175,6 +163,8 @@ cdef class Arena:
                 raise BlockingIOError(f"{path} is in use with another layout")
             memset(self.base, 0, ARENA_PAGE)
             self.header[0] = wanted
+            if lock_make(&self.header.lock) != 0:
+                raise OSError("this system has no robust mutexes shared by processes")
 
     cdef int map_file(self, str path) except -1:
         cdef bytes name = path.encode("utf-8", "surrogateescape")

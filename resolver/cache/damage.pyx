@@ -9,7 +9,7 @@ that was written by a stranger is followed afterwards; that is what this is for.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from resolver.cache.arena cimport ARENA_UNIT
+from resolver.cache.arena cimport ARENA_UNIT, lock_make
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, DISPLACED, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_MOST, LEVEL_SHIFT, PLACE, RECORD_HEAD,
     SPLIT_MASK, TAG, Bucket, Record, TableView, first_choice, group_at, group_number, hash_of, key_size_of, record_at,
@@ -83,8 +83,11 @@ cdef int64_t table_heal(TableView *t) noexcept nogil:
     groups = (1ULL << level) + (state & SPLIT_MASK)
     if groups > t.head.maximum_groups or not ring_is_sound(t):
         return -1
-    t.arena.lock = 0
-    memset(t.locks, 0, t.head.maximum_groups * sizeof(uint32_t))
+    if lock_make(&t.arena.lock) != 0:
+        return -1
+    for g in range(groups):
+        if lock_make(&t.locks[g]) != 0:
+            return -1
     memset(&t.head.entries[0], 0, sizeof(t.head.entries))
     for g in range(groups):
         buckets = group_at(t, g)

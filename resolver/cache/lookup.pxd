@@ -4,7 +4,7 @@
 from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from resolver.cache.arena cimport (
-    ARENA_UNIT, ArenaHeader, atomic_get32, atomic_get64, atomic_put32, fence_reads, fence_writes,
+    ARENA_UNIT, ArenaHeader, CacheLock, atomic_get32, atomic_get64, atomic_put32, fence_reads, fence_writes,
 )
 from resolver.wire.hash cimport siphash13
 
@@ -47,7 +47,7 @@ ctypedef struct TableHeader:
     uint64_t k1
     uint64_t state              # level in the upper 8 bits, groups already divided at this level below
     uint64_t maximum_groups
-    uint64_t locks_offset       # one uint32 a group
+    uint64_t locks_offset       # one CacheLock a group
     uint64_t buckets_offset
     int64_t entries[5]
     int64_t stored[5]
@@ -66,7 +66,7 @@ ctypedef struct TableView:
     uint8_t *ring
     uint64_t ring_size
     Bucket *buckets
-    uint32_t *locks
+    CacheLock *locks
     int64_t hits[5]
     int64_t misses[5]
 

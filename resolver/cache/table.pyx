@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from resolver.cache.arena cimport ARENA_PAGE, Arena, atomic_add64, atomic_get64
+from resolver.cache.arena cimport ARENA_PAGE, Arena, CacheLock, atomic_add64, atomic_get64, lock_make
 from resolver.cache.damage cimport table_heal
 from resolver.cache.lookup cimport (
     GROUP_BUCKETS, KEY_LIMIT, KIND_ANSWER, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Found, TableHeader, TableView,
@@ -25,7 +25,7 @@ from resolver.wire.name cimport name_length
 from collections.abc import Iterator
 from typing import NamedTuple
 
-cdef uint64_t MAGIC = 0x5441424C45303032        # TABLE002: changes with the layout
+cdef uint64_t MAGIC = 0x5441424C45303033        # TABLE003: changes with the layout
 KIND_NAMES = ("filler", "answer", "rrset", "negative", "failure")
 
 
@@ -82,16 +82,16 @@ cdef class Table:
         memcpy(&wanted.k1, PyBytes_AS_STRING(seed) + 8, 8)
         room = arena.header.root_size - 2 * ARENA_PAGE
         wanted.magic = MAGIC
-        wanted.maximum_groups = room / (GROUP_BUCKETS * sizeof(Bucket) + sizeof(uint32_t))
+        wanted.maximum_groups = room / (GROUP_BUCKETS * sizeof(Bucket) + sizeof(CacheLock))
         wanted.locks_offset = arena.header.root_offset + ARENA_PAGE
         wanted.buckets_offset = wanted.locks_offset + (
-            (wanted.maximum_groups * sizeof(uint32_t) + ARENA_PAGE - 1) / ARENA_PAGE * ARENA_PAGE)
+            (wanted.maximum_groups * sizeof(CacheLock) + ARENA_PAGE - 1) / ARENA_PAGE * ARENA_PAGE)
         memset(t, 0, sizeof(TableView))
         t.arena = arena.header
         t.ring = arena.base + arena.header.ring_offset
         t.ring_size = arena.header.ring_size
         t.head = <TableHeader *>(arena.base + arena.header.root_offset)
-        t.locks = <uint32_t *>(arena.base + wanted.locks_offset)
+        t.locks = <CacheLock *>(arena.base + wanted.locks_offset)
         t.buckets = <Bucket *>(arena.base + wanted.buckets_offset)
         if not is_same_table(t.head, &wanted):
             if not arena.alone:
@@ -103,9 +103,9 @@ cdef class Table:
 
     cdef void start_empty(self, const TableHeader *wanted) noexcept:
         self.view.head[0] = wanted[0]
-        memset(self.view.locks, 0, wanted.maximum_groups * sizeof(uint32_t))
+        lock_make(&self.view.locks[0])
         memset(self.view.buckets, 0, GROUP_BUCKETS * sizeof(Bucket))
-        self.view.arena.lock = 0
+        lock_make(&self.view.arena.lock)
         self.view.arena.head = 0
         self.view.arena.tail = 0
 

@@ -13,7 +13,7 @@ always permitted, showing wrong ones never.
 from libc.string cimport memcpy, memset
 
 from resolver.cache.arena cimport (
-    ARENA_UNIT, LOCK_BUSY, LOCK_INHERITED, atomic_add64, atomic_get64, atomic_put64, lock_release, lock_take,
+    ARENA_UNIT, LOCK_BUSY, LOCK_INHERITED, atomic_add64, atomic_get64, atomic_put64, lock_make, lock_release, lock_take,
 )
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, CLAIMED, DISPLACED, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
@@ -261,7 +261,9 @@ cdef int divide_group(TableView *t) noexcept nogil:
         for j in range(BUCKET_SLOTS):
             if a[i].slots[j] & PLACE != 0 and (a[i].slots[j] >> 32) & (1ULL << level):
                 b[i].slots[j] = a[i].slots[j]
-    t.locks[new] = 0
+    if lock_make(&t.locks[new]) != 0:
+        lock_release(&t.locks[old])
+        return PUT_BUSY
     for i in range(GROUP_BUCKETS):
         write_begin(&a[i])
     state = (level << LEVEL_SHIFT) | (old + 1)

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import threading
 from typing import Any
 
 import pytest
@@ -221,3 +222,35 @@ def test_a_stopped_holder_costs_the_entry_not_the_worker():
     assert table.put(RRSET, b"key", b"value", now=10, ttl=10)
     os.close(read_end)
     os.close(write_end)
+
+
+def test_a_process_with_the_number_of_a_dead_holder_keeps_no_lock():
+    """A number outlives its holder when another process has it. A thread that ends with the locks does the same: the
+    process number it locked under lives on, and nobody with that number will ever release them."""
+    table = Table(Arena(1 << 20, shared=True), SEED)
+    table.put(RRSET, b"other", b"value", now=10, ttl=10)
+    thread = threading.Thread(target=table._hold_lock, args=(b"key", RRSET))
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert table.put(RRSET, b"key", b"after", now=10, ttl=10)
+    found = table.find(RRSET, b"key", 10)
+    assert found is not None and found.value == b"after"
+    statistics = table.statistics()
+    assert (statistics.repaired, statistics.busy) == (2, 0)
+    table.sweep(1 << RRSET)
+    assert table.statistics().entries["rrset"] == 0
+
+
+def test_a_holder_that_dies_while_it_repairs_leaves_the_repair_to_the_next():
+    table = Table(Arena(1 << 20, shared=True), SEED)
+    for _ in range(5):
+        child = os.fork()
+        if child == 0:
+            table._hold_lock(b"key", RRSET)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert table.put(RRSET, b"key", b"after", now=10, ttl=10)
+    assert table.statistics().busy == 0
+    found = table.find(RRSET, b"key", 10)
+    assert found is not None and found.value == b"after"
