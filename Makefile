@@ -9,6 +9,7 @@
 #   make soak         resolverd at full load with faulty name servers for SOAK_SECONDS (default 1,800)
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
 #   make differential 10,000 questions to our daemon, Unbound and Knot Resolver  [NAMES=10000] [SEED=1]
+#   make simulate     random programs of the loop on a simulated kernel, debug build [SEEDS=2000] [START=0] [KINDS=a,b]
 #   make worlds       the resolver in simulated worlds made from seeds [WORLDS=100000] [START=0]
 #   make mutants      takes out one check at a time; some test must fail each time [ONLY='net: *']
 #   make suites       test suites of aiohttp, anyio, uvicorn, asyncpg and websockets on both loops
@@ -34,8 +35,8 @@ FUZZ_RUNS ?= 1000000
 SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites worlds mutants \
-	stress valgrind wheel annotate docs clean help build
+.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites simulate worlds mutants \
+	stress valgrind wheel annotate docs clean help build build-debug
 .DEFAULT_GOAL := help
 
 help:
@@ -68,8 +69,10 @@ test-versions:
 
 LOOP_TESTS := loop_stress.py serve.py websockets.py coming_from_uvloop.py
 
-test-debug: $(VENV)/.installed
+build-debug: $(VENV)/.installed
 	CORENET_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
+
+test-debug: build-debug
 	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
 		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider $(CURDIR)/tests/unit $(CURDIR)/tests/property
 	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
@@ -104,6 +107,13 @@ scenarios: build
 
 differential: build
 	$(BIN)/python tests/conformance/differential.py $(if $(NAMES),--names $(NAMES)) $(if $(SEED),--seed $(SEED))
+
+simulate: build-debug
+	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
+		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider $(CURDIR)/tests/simulation/loop
+	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/python \
+		$(CURDIR)/tests/simulation/loop/run.py --seeds $(or $(SEEDS),2000) --start $(or $(START),0) \
+		$(if $(KINDS),--kinds $(KINDS))
 
 worlds: build
 	$(BIN)/python tests/simulation/dns/run.py --worlds $(or $(WORLDS),100000) --start $(or $(START),0)

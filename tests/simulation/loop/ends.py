@@ -1,0 +1,381 @@
+"""An end of a stream on the loop under test: protocols that do what a script says, and what the model knows of them.
+
+A script is a list of [trigger, place, action...]. Triggers: "made", "data1", "data2", ..., "eof", "pause1", "resume1",
+..., "turn5" (five turns after the beginning), "at300" (after 300 microseconds). Places: "now", inside the callback;
+"soon", by call_soon; "task", in a task of its own. Actions are the methods `do_*`.
+"""
+
+import asyncio
+import os
+import re
+import select
+import signal
+import socket
+from typing import Any
+
+from simulation.loop.world import PERIOD, Planned, World, piece_of, readiness, unread
+
+CALLBACK_BUFFER = 70000
+
+
+class End:
+    """One end of a stream; its protocols, one after the other, are `Plain` and `Buffered`."""
+
+    def __init__(self, world: World, name: str, script: list[list[Any]], sends_from: int, reads_from: int) -> None:
+        self.world = world
+        self.name = name
+        self.script: dict[str, list[list[Any]]] = {}
+        for trigger, *entry in script:
+            self.script.setdefault(trigger, []).append(entry)
+        self.sends_from = sends_from
+        self.reads_from = reads_from
+        self.transport: Any = None
+        self.front: Any = None
+        self.peer: Any = None
+        self.keep_open = False
+        self.made = self.lost = self.deliveries = self.pauses = self.resumes = 0
+        self.error: BaseException | None = None
+        self.written = self.received = 0
+        self.saw_eof = False
+        self.reading = True
+        self.pieces_taken = True
+        # What excuses a loss.
+        self.aborted = self.closed = self.said_eof = self.raised = False
+        self.sending_file = False
+        self.unsure = False
+        self.tasks: set[asyncio.Task[Any]] = set()
+        world.parts.append(self)
+
+    def complain(self, category: str, text: str) -> None:
+        self.world.complain(category, f"{self.name}: {text}")
+
+    # --- what the protocols hear ----------------------------------------------------------------------------------
+
+    def on_made(self, transport: Any) -> None:
+        self.made += 1
+        if self.made > 1:
+            self.complain("order", "connection_made twice")
+        self.transport = transport
+        for trigger in list(self.script):
+            if trigger.startswith("turn"):
+                self.after_turns(int(trigger[4:]), trigger)
+            elif trigger.startswith("at"):
+                self.world.loop.call_later(int(trigger[2:]) / 1e6, self.run, trigger)
+        self.run("made")
+
+    def after_turns(self, left: int, trigger: str) -> None:
+        if left:
+            self.world.loop.call_soon(self.after_turns, left - 1, trigger)
+        else:
+            self.run(trigger)
+
+    def on_data(self, data: bytes) -> None:
+        if not self.made or self.lost or self.saw_eof:
+            self.complain("order", f"data when made {self.made}, lost {self.lost}, eof {self.saw_eof}")
+        if data != piece_of(self.reads_from, self.received, len(data)):
+            self.complain("bytes", f"received other bytes than were sent, from {self.received} on")
+        self.received += len(data)
+        self.deliveries += 1
+        self.run(f"data{self.deliveries}")
+
+    def on_eof(self) -> bool:
+        if self.saw_eof or self.lost:
+            self.complain("order", "eof_received twice or after the end")
+        self.saw_eof = True
+        self.run("eof")
+        return self.keep_open
+
+    def on_pause(self) -> None:
+        if self.pauses != self.resumes:
+            self.complain("order", "pause_writing twice")
+        self.pauses += 1
+        self.run(f"pause{self.pauses}")
+
+    def on_resume(self) -> None:
+        if self.pauses != self.resumes + 1:
+            self.complain("order", "resume_writing without pause_writing")
+        self.resumes += 1
+        self.run(f"resume{self.resumes}")
+
+    def on_lost(self, error: BaseException | None) -> None:
+        self.lost += 1
+        self.error = error
+        if not self.made or self.lost > 1:
+            self.complain("order", f"connection_lost, {self.lost} times, made {self.made}")
+        self.world.note(f"{self.name} lost {type(error).__name__}")
+
+    # --- the script -----------------------------------------------------------------------------------------------
+
+    def run(self, trigger: str) -> None:
+        """Do what the script says of `trigger`, once."""
+        for place, *actions in self.script.pop(trigger, ()):
+            if place == "soon":
+                self.world.loop.call_soon(self.perform, actions)
+            elif place == "task":
+                self.spawn(self.perform_slowly(actions))
+            else:
+                self.perform(actions)
+
+    def spawn(self, work: Any) -> None:
+        task = self.world.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def perform(self, actions: list[list[Any]]) -> None:
+        for name, *arguments in actions:
+            if self.lost or os.getpid() != self.world.pid:
+                # A child that closed the loop goes on with the callback, and does nothing more in it.
+                return
+            self.world.note(f"{self.name} {name}")
+            getattr(self, f"do_{name}")(*arguments)
+
+    async def perform_slowly(self, actions: list[list[Any]]) -> None:
+        for action in actions:
+            try:
+                self.perform([action])
+            except Planned:
+                return
+            await asyncio.sleep(0)
+
+    def writable(self) -> bool:
+        return not (self.transport.is_closing() or self.said_eof or self.sending_file)
+
+    def do_write(self, size: int, form: str = "bytes") -> None:
+        if not self.writable():
+            return
+        data = piece_of(self.sends_from, self.written, size)
+        self.written += len(data)
+        if form == "bytes":
+            self.transport.write(data)
+            return
+        changing = bytearray(data)
+        self.transport.write(changing if form == "bytearray" else memoryview(changing))
+        # What was written is what it was then.
+        changing[:] = bytes(len(changing))
+
+    def do_lines(self, sizes: list[int], form: str = "bytes", bad: bool = False) -> None:
+        if not self.writable():
+            return
+        data = piece_of(self.sends_from, self.written, sum(sizes))
+        pieces: list[Any] = []
+        at = 0
+        for size in sizes:
+            piece: Any = data[at : at + size]
+            at += size
+            pieces.append(bytearray(piece) if form == "bytearray" else memoryview(piece) if form == "view" else piece)
+        if bad:
+            # All or nothing: a piece that cannot be written is told before any has left.
+            try:
+                self.transport.writelines([*pieces, "text"])
+            except TypeError:
+                return
+            self.complain("bytes", "writelines took a str")
+        self.written += len(data)
+        self.transport.writelines(pieces)
+        if form == "bytearray":
+            for piece in pieces:
+                piece[:] = bytes(len(piece))
+
+    def do_eof(self) -> None:
+        if self.transport.can_write_eof() and self.writable():
+            self.said_eof = True
+            self.transport.write_eof()
+
+    def do_close(self) -> None:
+        self.closed = True
+        self.transport.close()
+
+    def do_abort(self) -> None:
+        self.aborted = True
+        self.transport.abort()
+
+    def do_pause(self) -> None:
+        if self.reading and not self.transport.is_closing() and not self.sending_file:
+            self.reading = False
+            self.transport.pause_reading()
+
+    def do_resume(self) -> None:
+        if not self.reading and not self.transport.is_closing() and not self.sending_file and not self.saw_eof:
+            self.reading = True
+            self.transport.resume_reading()
+
+    def do_limits(self, high: int, low: int) -> None:
+        self.transport.set_write_buffer_limits(high=high, low=low)
+
+    def do_size(self) -> None:
+        if self.transport.get_write_buffer_size() < 0:
+            self.complain("order", "a negative buffer")
+
+    def do_keep(self) -> None:
+        self.keep_open = True
+
+    def do_raise(self) -> None:
+        self.raised = True
+        raise Planned
+
+    def do_protocol(self, kind: str) -> None:
+        self.front = FRONTS[kind](self)
+        self.transport.set_protocol(self.front)
+
+    def do_sendfile(self, size: int) -> None:
+        # asyncio's transport finishes the wait for its empty queue twice when it is cancelled or the connection breaks.
+        if self.writable() and not self.world.judging:
+            self.spawn(self.send_file(size))
+
+    async def send_file(self, size: int) -> None:
+        if not self.writable():
+            return
+        self.sending_file = True
+        offset = (self.sends_from + self.written) % PERIOD
+        self.written += size
+        try:
+            with open(self.world.pattern_file, "rb") as file:
+                sent = await self.world.loop.sendfile(self.transport, file, offset, size, fallback=False)
+            if sent != size:
+                self.complain("bytes", f"sendfile sent {sent} of {size}")
+        except (OSError, RuntimeError, asyncio.CancelledError):
+            # The transport was closed under it: how much has left is unknown. The fallback would use a thread.
+            self.unsure = True
+        finally:
+            self.sending_file = False
+
+    def do_fork(self, leave: str) -> None:
+        """Fork; the child exits at once, or closes the loop, or leaves by SystemExit."""
+        if self.world.judging and leave != "exit":
+            # The child of asyncio's loop shares its epoll descriptor, and what it removes is removed for the parent.
+            return
+        child = os.fork()
+        if child:
+            _, status = os.waitpid(child, 0)
+            if status:
+                self.complain("fork", f"the child that does {leave} ended with status {status}")
+            return
+        signal.alarm(5)
+        if leave == "exit":
+            os._exit(0)
+        if leave == "close":
+            self.world.loop.close()
+            return
+        raise SystemExit
+
+    # --- the model ------------------------------------------------------------------------------------------------
+
+    def queued(self) -> int:
+        """What waits in the transport, asked without any effect on it."""
+        found = re.search(r"bufsize=(\d+)", repr(self.transport))
+        return int(found[1]) if found else 0
+
+    def fd(self) -> int:
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        return -1 if sock is None else sock.fileno()
+
+    def quiet(self, stage: str) -> None:
+        """Complain of what could make progress and does not."""
+        if self.lost or not self.made:
+            return
+        queued = self.queued()
+        closing = self.transport.is_closing()
+        fd = self.fd()
+        if fd < 0:
+            return
+        ready = readiness(fd)
+        if queued and ready & (select.POLLOUT | select.POLLERR):
+            self.complain("wakeup", f"{queued} bytes queued in stage {stage}, and the kernel would take more")
+        if closing and not queued:
+            self.complain("wakeup", f"closing with nothing queued in stage {stage}, and no connection_lost")
+        if self.reading and not closing and not self.sending_file and ready & select.POLLIN and not self.saw_eof:
+            waiting = unread(fd)
+            self.complain("wakeup", f"{waiting} bytes or the end unread in stage {stage}")
+        if self.pauses > self.resumes and not queued and not closing:
+            self.complain("wakeup", f"writing is paused with nothing queued in stage {stage}")
+
+    def release(self) -> None:
+        self.script.clear()
+        if not self.lost and self.made:
+            self.do_resume()
+
+    def finish(self) -> None:
+        for task in list(self.tasks):
+            task.cancel()
+        if not self.lost and self.made:
+            self.closed = True
+            self.transport.close()
+
+    def judge(self) -> None:
+        """Complain of what is wrong at the end."""
+        if self.made != 1 or self.lost != 1:
+            self.complain("end", f"connection_made {self.made} times, connection_lost {self.lost} times")
+            return
+        peer = self.peer
+        clean = self.error is None and not self.aborted and not self.unsure
+        if clean and not self.raised and not peer.gone_early and peer.received != self.written:
+            self.complain("loss", f"ended cleanly, the peer has {peer.received} of {self.written} bytes")
+        if clean and self.saw_eof and self.received != peer.sent and not peer.failed:
+            self.complain("loss", f"ended cleanly, {self.received} of the {peer.sent} bytes sent by the peer arrived")
+        if self.error is not None and not (self.raised or peer.gone_early or self.world.shortages):
+            self.complain("error", f"connection_lost({self.error!r}) without a reason")
+        self.transport = self.front = None
+
+
+class Plain(asyncio.Protocol):
+    """A protocol that takes bytes."""
+
+    def __init__(self, end: End) -> None:
+        self.end: End = end
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.end.on_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.end.front is not self:
+            self.end.complain("order", "data for a protocol that was replaced")
+        self.end.on_data(data)
+
+    def eof_received(self) -> bool:
+        return self.end.on_eof()
+
+    def pause_writing(self) -> None:
+        self.end.on_pause()
+
+    def resume_writing(self) -> None:
+        self.end.on_resume()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.end.on_lost(error)
+
+
+class Buffered(asyncio.BufferedProtocol):
+    """A protocol that has a buffer, of another size each time."""
+
+    def __init__(self, end: End) -> None:
+        self.end: End = end
+        self.buffer = bytearray(CALLBACK_BUFFER)
+        self.asked = 0
+
+    def get_buffer(self, _hint: int) -> memoryview:
+        self.asked += 1
+        return memoryview(self.buffer)[: (CALLBACK_BUFFER, 1, 700, 20000)[self.asked % 4]]
+
+    def buffer_updated(self, size: int) -> None:
+        if self.end.front is not self:
+            self.end.complain("order", "data for a protocol that was replaced")
+        self.end.on_data(bytes(self.buffer[:size]))
+
+    connection_made = Plain.connection_made
+    eof_received = Plain.eof_received
+    pause_writing = Plain.pause_writing
+    resume_writing = Plain.resume_writing
+    connection_lost = Plain.connection_lost
+
+
+FRONTS = {"plain": Plain, "buffered": Buffered}
+
+
+def socket_pair(buffer: int) -> tuple[socket.socket, socket.socket]:
+    """Two ends of a Unix stream whose kernel buffers hold about `buffer` bytes, 0 for the default."""
+    ours, theirs = socket.socketpair()
+    for sock in (ours, theirs):
+        sock.setblocking(False)
+        if buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    return ours, theirs

@@ -1,0 +1,146 @@
+"""From a seed to a program: a dictionary of plain values, so that it can be printed, replayed and shrunk.
+
+Sizes, triggers and faults are drawn so that small things are common and every mixture is possible; the kernel's
+generator and the peers' take the seed once more.
+"""
+
+import random
+from typing import Any
+
+Program = dict[str, Any]
+
+KINDS = ("stream",)
+
+
+def size_of(rng: random.Random) -> int:
+    """A number of bytes, mostly few."""
+    return rng.choice(
+        (1, rng.randrange(1, 100), rng.randrange(1, 100), rng.randrange(100, 5000), rng.randrange(5000, 80000),
+         rng.randrange(5000, 80000), 65536, 262144)
+    )  # fmt: skip
+
+
+def some(rng: random.Random, most: int) -> int:
+    """A count up to `most`, mostly small."""
+    return min(rng.randrange(most + 1), rng.randrange(most + 1))
+
+
+def faults_of(rng: random.Random) -> dict[str, int]:
+    """Rates in 1,024 calls by kind of fault."""
+    rates = {}
+    for name in ("short_read", "short_write", "again_read", "again_write", "interrupted", "late", "spurious", "order"):
+        rates[name] = rng.choice((0, 0, 30, 150, 400))
+    rates["shortage"] = rng.choice((0,) * 12 + (5, 40))
+    return rates
+
+
+def action_of(rng: random.Random) -> list[Any]:
+    """One thing that an end of a stream does."""
+    draw = rng.randrange(100)
+    form = rng.choice(("bytes", "bytes", "bytearray", "view"))
+    if draw < 40:
+        return ["write", size_of(rng), form]
+    if draw < 50:
+        pieces = [rng.choice((0, 1, 50, 3000)) for _ in range(1 + some(rng, 6))]
+        return ["lines", pieces, form, rng.randrange(8) == 0]
+    if draw < 56:
+        return ["eof"]
+    if draw < 62:
+        return ["close"]
+    if draw < 64:
+        return ["abort"]
+    if draw < 70:
+        return ["pause"]
+    if draw < 76:
+        return ["resume"]
+    if draw < 82:
+        high = rng.choice((0, 10, 1000, 65536))
+        return ["limits", high, rng.choice((0, high // 4, high))]
+    if draw < 85:
+        return ["size"]
+    if draw < 89:
+        return ["keep"]
+    if draw < 91:
+        return ["raise"]
+    if draw < 94:
+        return ["protocol", rng.choice(("plain", "buffered"))]
+    if draw < 98:
+        return ["sendfile", size_of(rng)]
+    return ["fork", rng.choice(("exit", "close", "leave"))]
+
+
+def trigger_of(rng: random.Random) -> str:
+    """When an end does it."""
+    draw = rng.randrange(12)
+    if draw < 3:
+        return "made"
+    if draw < 6:
+        return f"data{1 + some(rng, 4)}"
+    if draw < 7:
+        return "eof"
+    if draw < 8:
+        return f"pause{1 + some(rng, 2)}"
+    if draw < 9:
+        return f"resume{1 + some(rng, 2)}"
+    if draw < 11:
+        return f"turn{some(rng, 12)}"
+    return f"at{rng.choice((1, 50, 1000, 1000000))}"
+
+
+def script_of(rng: random.Random) -> list[list[Any]]:
+    """What an end of a stream does."""
+    script = []
+    for _ in range(1 + some(rng, 6)):
+        place = rng.choice(("now", "now", "soon", "task"))
+        script.append([trigger_of(rng), place, *(action_of(rng) for _ in range(1 + some(rng, 4)))])
+    return script
+
+
+def peer_of(rng: random.Random) -> list[list[Any]]:
+    """What the other end does before it reads to the end."""
+    script: list[list[Any]] = []
+    for _ in range(some(rng, 8)):
+        draw = rng.randrange(20)
+        if draw < 8:
+            script.append(["send", size_of(rng)])
+        elif draw < 13:
+            script.append(["recv", size_of(rng)])
+        elif draw < 15:
+            script.append(["wait", rng.choice((1000, 60000, 2000000, 10**9))])
+        elif draw < 17:
+            script.append(["idle", rng.randrange(1, 30)])
+        elif draw < 19:
+            script.append(["eof"])
+            # A half-closed end sends nothing more.
+            script += [["recv", size_of(rng)] for _ in range(some(rng, 2))]
+            break
+        else:
+            script.append(["close"])
+            break
+    return script
+
+
+def stream(rng: random.Random) -> Program:
+    """One to three connections by protocols."""
+    return {
+        "ends": [
+            {
+                "how": rng.choice(("connect", "accept")),
+                "front": rng.choice(("plain", "plain", "buffered")),
+                "sndbuf": rng.choice((0, 0, 4608, 20000)),
+                "script": script_of(rng),
+                "peer": peer_of(rng),
+            }
+            for _ in range(1 + some(rng, 2))
+        ]
+    }
+
+
+MAKERS = {"stream": stream}
+
+
+def program(seed: int, kinds: tuple[str, ...] = KINDS) -> Program:
+    """The program of `seed`."""
+    rng = random.Random(seed)
+    kind = kinds[rng.randrange(len(kinds))]
+    return {"seed": seed, "kind": kind, "debug": rng.randrange(12) == 0, "faults": faults_of(rng), **MAKERS[kind](rng)}

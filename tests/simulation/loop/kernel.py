@@ -1,0 +1,154 @@
+"""The simulated kernel as Python sees it: built from ``kernel.c``, loaded before corenet, one per process.
+
+A debug build of corenet finds the table of system calls in it by ``dlsym``; so this module must be imported, and
+`load` called, before the first import of corenet.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+HERE = Path(__file__).parent
+
+# In the order of `enum fault` in kernel.c.
+FAULTS = (
+    "short_read", "short_write", "again_read", "again_write", "interrupted", "shortage", "no_descriptor", "no_room",
+    "late", "spurious", "order", "refused",
+)  # fmt: skip
+
+NEVER = 2**64 - 1
+
+_STEP = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int)
+_STUCK = ctypes.CFUNCTYPE(ctypes.c_int)
+
+
+def build(folder: Path) -> Path:
+    """Compile ``kernel.c`` into `folder` unless that was done, and return the shared object."""
+    sources = [HERE / "kernel.c", ROOT / "corenet/core/syscalls.h"]
+    name = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    target = folder / f"kernel-{name}.so"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = folder / f"{target.stem}.{os.getpid()}"
+        compiler = shutil.which("gcc") or shutil.which("cc") or "cc"
+        subprocess.run(
+            [compiler, "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden",
+             "-D_GNU_SOURCE", f"-I{ROOT}", str(sources[0]), "-o", str(fresh)],
+            check=True,
+        )  # fmt: skip
+        fresh.replace(target)
+    return target
+
+
+class Kernel:
+    """One simulated kernel; `begin` and `end` enclose a run."""
+
+    def __init__(self, library: Path) -> None:
+        # GIL held throughout: what these calls do is over at once. The hooks may be called with and without it.
+        lib = self.lib = ctypes.PyDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        for name in ("sim_hash", "sim_calls", "sim_drawn", "sim_happened"):
+            getattr(lib, name).restype = ctypes.c_uint64
+        lib.sim_now.restype = ctypes.c_int64
+        lib.sim_advance.argtypes = [ctypes.c_int64]
+        lib.sim_text.restype = ctypes.c_char_p
+        self.now: Callable[[], int] = lib.sim_now
+        self.step: Callable[[bool], int] = lambda _forced: 0
+        self.stuck: Callable[[], bool] = lambda: False
+        self.failure: BaseException | None = None
+        self._step = _STEP(self._on_step)
+        self._stuck = _STUCK(self._on_stuck)
+        lib.sim_hooks(self._step, self._stuck)
+
+    def _on_step(self, forced: int) -> int:
+        try:
+            return self.step(bool(forced))
+        except BaseException as error:  # noqa: BLE001 - would be lost in C; `end` raises it
+            self.failure = self.failure or error
+            return 0
+
+    def _on_stuck(self) -> int:
+        try:
+            return self.stuck()
+        except BaseException as error:  # noqa: BLE001 - as above
+            self.failure = self.failure or error
+            return 0
+
+    def begin(
+        self, seed: int, rates: dict[str, int], *, limit: int = NEVER, skip: Iterable[int] = (), verbose: bool = False
+    ) -> None:
+        """Answer from now on as `seed` and `rates`, faults in 1,024 calls by kind, decide.
+
+        Faults that are drawn as number `limit` or later, or whose numbers are in `skip`, do not happen.
+        """
+        self.failure = None
+        values = (ctypes.c_uint32 * len(FAULTS))(*(rates.get(name, 0) for name in FAULTS))
+        left_out = sorted(skip)
+        numbers = (ctypes.c_uint64 * max(len(left_out), 1))(*left_out)
+        self.lib.sim_begin(
+            ctypes.c_uint64(seed), values, ctypes.c_uint64(limit), numbers, len(left_out), int(verbose)
+        )
+
+    def calm(self) -> None:
+        """No faults from now on."""
+        self.lib.sim_rates((ctypes.c_uint32 * len(FAULTS))())
+
+    def end(self) -> None:
+        """Make the real calls again; raise what a hook raised."""
+        self.lib.sim_end()
+        self.step = lambda _forced: 0
+        self.stuck = lambda: False
+        if self.failure is not None:
+            raise self.failure
+
+    def note(self, text: str) -> None:
+        """Put a line into the record."""
+        self.lib.sim_note(text.encode())
+
+    @property
+    def drawn(self) -> int:
+        """How many faults were drawn."""
+        return int(self.lib.sim_drawn())
+
+    @property
+    def happened(self) -> int:
+        """How many faults happened."""
+        return int(self.lib.sim_happened())
+
+    @property
+    def calls(self) -> int:
+        """How many system calls passed the table."""
+        return int(self.lib.sim_calls())
+
+    @property
+    def hash(self) -> int:
+        """A hash over all calls and answers so far."""
+        return int(self.lib.sim_hash())
+
+    @property
+    def text(self) -> str:
+        """The record, when it was asked for."""
+        found: bytes = self.lib.sim_text()
+        return found.decode()
+
+
+_loaded: Kernel | None = None
+
+
+def load() -> Kernel:
+    """The kernel of this process.
+
+    Raises:
+        RuntimeError: corenet was imported before.
+    """
+    global _loaded
+    if _loaded is None:
+        if "corenet.core.engine" in sys.modules:
+            raise RuntimeError("the simulated kernel must be loaded before corenet")
+        _loaded = Kernel(build(ROOT / "build" / "simulation"))
+    return _loaded

@@ -1,0 +1,219 @@
+"""Runs one program on one loop, under the simulated kernel, and says what was wrong.
+
+`play` runs it on ours; `judge` on asyncio's own loop, which has the same peers and clock but no faults: a program must
+pass there before it may accuse us. What a program leaves behind is counted here: descriptors, objects of the engine,
+protocols.
+"""
+
+import asyncio
+import gc
+import os
+import selectors
+import sys
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from simulation.loop import kernel as kernels
+from simulation.loop.ends import FRONTS, End, Planned, socket_pair
+from simulation.loop.generate import Program
+from simulation.loop.world import PATTERN, Peer, World, open_descriptors, settle
+
+KERNEL = kernels.load()
+
+import corenet  # noqa: E402
+from corenet.core import counters  # noqa: E402
+
+if not counters.is_debug_build():
+    raise RuntimeError("the simulation needs the debug build of corenet")
+
+_file = tempfile.NamedTemporaryFile(prefix="simulation-")
+_file.write(PATTERN)
+_file.flush()
+
+
+@dataclass
+class Outcome:
+    """What came of a run."""
+
+    complaints: list[str] = field(default_factory=list)
+    hash: int = 0
+    calls: int = 0
+    drawn: int = 0
+    happened: int = 0
+    text: str = ""
+
+    @property
+    def category(self) -> str:
+        """The first word of the first complaint."""
+        return self.complaints[0].split(":")[0] if self.complaints else ""
+
+
+# --- the kinds of programs ------------------------------------------------------------------------------------------
+
+
+async def play_stream(world: World, program: Program) -> None:
+    """Protocols at one end, plain peers at the other."""
+    for number, spec in enumerate(program["ends"]):
+        sends_from, reads_from = 1000 * number, 1000 * number + 500
+        ours, theirs = socket_pair(spec["sndbuf"])
+        end = End(world, f"end{number}", spec["script"], sends_from, reads_from)
+        end.front = FRONTS[spec["front"]](end)
+        end.peer = Peer(world, theirs, spec["peer"], reads_from, sends_from)
+        if spec["how"] == "connect":
+            await world.loop.create_connection(lambda end=end: end.front, sock=ours)
+        else:
+            await world.loop.connect_accepted_socket(lambda end=end: end.front, ours)
+
+
+PLAYS: dict[str, Callable[[World, Program], Any]] = {"stream": play_stream}
+
+
+async def main(world: World, program: Program) -> None:
+    """Begin the program and wait until nobody can do anything any more."""
+    world.start(asyncio.get_running_loop())
+    try:
+        await PLAYS[program["kind"]](world, program)
+    except Planned:
+        pass
+    await world.over
+    world.judge()
+
+
+# --- loops ----------------------------------------------------------------------------------------------------------
+
+
+class JudgeSelector(selectors.EpollSelector):
+    """What `wait_for` of kernel.c does, without faults, for asyncio's loop."""
+
+    world: World
+
+    def select(self, timeout: float | None = None) -> Any:
+        """Let the peers act, and move the clock instead of sleeping."""
+        now = KERNEL.now()
+        while True:
+            self.world.step(False)
+            found = super().select(0)
+            if found or (timeout is not None and timeout <= 0):
+                return found
+            answer = self.world.step(True)
+            if answer > 0:
+                continue
+            found = super().select(0)
+            if found:
+                return found
+            if answer < 0 and (timeout is None or -answer < now + timeout * 1e9):
+                KERNEL.lib.sim_advance(max(-answer - KERNEL.now(), 0))
+            elif timeout is not None:
+                KERNEL.lib.sim_advance(max(now + int(timeout * 1e9) - KERNEL.now(), 0) + 1)
+                return []
+            else:
+                self.world.stuck()
+
+
+class JudgeLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop with the simulated clock."""
+
+    def time(self) -> float:
+        """Seconds of the simulated clock."""
+        KERNEL.lib.sim_advance(200)
+        return KERNEL.now() / 1e9
+
+
+def our_loop(_world: World) -> asyncio.AbstractEventLoop:
+    """The loop under test."""
+    return corenet.new_event_loop()
+
+
+def judge_loop(world: World) -> asyncio.AbstractEventLoop:
+    """asyncio's loop in this world."""
+    selector = JudgeSelector()
+    selector.world = world
+    return JudgeLoop(selector)
+
+
+# --- a run ----------------------------------------------------------------------------------------------------------
+
+
+def run(
+    program: Program,
+    factory: Callable[[World], asyncio.AbstractEventLoop],
+    faults: dict[str, int],
+    *,
+    judging: bool = False,
+    limit: int = kernels.NEVER,
+    skip: Iterable[int] = (),
+    verbose: bool = False,
+) -> Outcome:
+    """Run `program` on the loop that `factory` makes; `judging`: one that derives from asyncio's."""
+    outcome = Outcome()
+    unraisable: list[str] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda what: unraisable.append(f"{what.err_msg} {what.exc_value!r}")
+    gc.collect()
+    gc.disable()
+    before = open_descriptors()
+    counts = counters.live()
+    world = World(KERNEL, program["seed"])
+    world.judging = judging
+    world.shortages = bool(faults.get("shortage"))
+    world.pattern_file = _file.name
+    KERNEL.step, KERNEL.stuck = world.step, world.stuck
+    KERNEL.begin(program["seed"], faults, limit=limit, skip=skip, verbose=verbose)
+    loop = None
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                loop = factory(world)
+                loop.set_debug(program["debug"])
+                loop.run_until_complete(main(world, program))
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            except BaseException as error:
+                if os.getpid() != world.pid:
+                    os._exit(0)
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                world.complain("crash", f"{type(error).__name__}: {error}")
+            finally:
+                if os.getpid() != world.pid:
+                    os._exit(0)
+                if loop is not None:
+                    loop.close()
+            outcome.text = KERNEL.text
+            outcome.hash = KERNEL.hash
+            outcome.calls = KERNEL.calls
+            outcome.drawn, outcome.happened = KERNEL.drawn, KERNEL.happened
+            KERNEL.end()
+            left = weakref.ref(loop) if loop is not None else None
+            world.loop = world.over = loop = None  # type: ignore[assignment]
+            gc.collect()
+            settle(lambda: open_descriptors() == before and counters.live() == counts)
+            for warning in warned:
+                world.complaints.append(f"warning: {warning.message}")
+        if left is not None and left() is not None:
+            world.complaints.append("leak: the loop")
+        if open_descriptors() != before:
+            world.complaints.append(f"leak: descriptors {sorted(open_descriptors() ^ before)}")
+        now = counters.live()
+        if now != counts:
+            more = {name: now[name] - counts[name] for name in now if now[name] != counts[name]}
+            world.complaints.append(f"leak: {more}")
+        world.complaints += [f"unraisable: {text}" for text in unraisable if "Planned" not in text]
+    finally:
+        sys.unraisablehook = hook
+        gc.enable()
+    outcome.complaints = world.complaints
+    return outcome
+
+
+def play(program: Program, **options: Any) -> Outcome:
+    """Run `program` on our loop with its faults."""
+    return run(program, our_loop, program["faults"], **options)
+
+
+def judge(program: Program, **options: Any) -> Outcome:
+    """Run `program` on asyncio's loop, without faults."""
+    return run(program, judge_loop, {}, judging=True, **options)

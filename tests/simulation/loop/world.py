@@ -1,0 +1,346 @@
+"""The world around the loop under test: peers that act by chance, the stages of a run, and what the model complains of.
+
+A run goes on until nobody can make progress. At that moment the model looks for lost wake-ups: bytes that wait in the
+kernel although their transport reads, queued bytes although the kernel would take them. Then the next stage begins:
+
+    scripts    programs and peers do what their scripts say
+    release    all that was paused is resumed
+    finish     all that is open is closed, unfinished tasks are cancelled
+    over       whatever is still open now is a complaint
+
+Everything is decided by one seed: the peers' turns by `World.random`, the kernel's answers by its own generator.
+"""
+
+import asyncio
+import fcntl
+import gc
+import os
+import random
+import select
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from simulation.loop.kernel import Kernel
+
+# What every stream carries, from an offset of its own on: no piece of it is found a second time near by. It is there
+# twice, so that every piece of up to a period is one slice.
+PERIOD = 1 << 19
+PATTERN = random.Random(20).randbytes(PERIOD) * 2
+MOST_STEPS = 60_000
+READ_AT_MOST = 65536
+
+STAGES = ("scripts", "release", "finish", "over")
+
+
+class Planned(Exception):
+    """Raised by a program on purpose."""
+
+
+class Part(Protocol):
+    """What takes part in a run and is judged by the model: an end of a connection, a task."""
+
+    def quiet(self, stage: str) -> None:
+        """Complain of what could make progress and does not."""
+
+    def release(self) -> None:
+        """Go on with what was held back."""
+
+    def finish(self) -> None:
+        """Come to an end."""
+
+    def judge(self) -> None:
+        """Complain of what is wrong at the end."""
+
+
+class World:
+    """One run: the peers, the parts under test, the complaints."""
+
+    def __init__(self, kernel: Kernel, seed: int) -> None:
+        self.kernel = kernel
+        self.random = random.Random(seed)
+        self.peers: list[Peer] = []
+        self.parts: list[Part] = []
+        self.complaints: list[str] = []
+        self.stage = 0
+        self.steps = 0
+        self.pid = os.getpid()
+        self.pattern_file = ""
+        self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
+        self.over: asyncio.Future[None] = None  # type: ignore[assignment]
+        # Whether this is asyncio's loop, which is not asked for what it does not promise.
+        self.judging = False
+        # Whether a fault of this run may end a connection with an error of the kernel's.
+        self.shortages = False
+
+    def complain(self, category: str, text: str) -> None:
+        """Note a broken promise; the first word of it is its category."""
+        self.complaints.append(f"{category}: {text}")
+        self.kernel.note(f"complaint {category}: {text}")
+
+    def note(self, text: str) -> None:
+        """Put a line into the record."""
+        self.kernel.note(text)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take part in `loop`, from inside it."""
+        self.loop = loop
+        self.over = loop.create_future()
+        loop.set_exception_handler(self.on_exception)
+
+    def on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The exception handler: only what was planned may come here."""
+        error = context.get("exception")
+        if not isinstance(error, Planned):
+            self.complain("handler", f"{context.get('message')}: {error!r}")
+
+    # --- the hooks of the kernel ----------------------------------------------------------------------------------
+
+    def step(self, forced: bool) -> int:
+        """Let peers act. Returns 1 when something happened, 0 when nothing can, else minus the next appointment."""
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            if self.steps == MOST_STEPS + 1:
+                self.complain("spin", f"the loop turns and turns in stage {STAGES[self.stage]}")
+                self.stage = len(STAGES) - 1
+                self.end()
+            return 0
+        peers = self.peers
+        if not peers:
+            return 0
+        if not forced:
+            happened = 0
+            for _ in range(self.random.getrandbits(2)):
+                happened |= peers[self.random.randrange(len(peers))].act()
+            return happened
+        first = self.random.randrange(len(peers))
+        for i in range(len(peers)):
+            if peers[(first + i) % len(peers)].act():
+                return 1
+        due = [peer.due for peer in peers if peer.due]
+        return -min(due) if due else 0
+
+    def stuck(self) -> bool:
+        """Nothing can happen any more: go to the next stage."""
+        self.loop.call_soon_threadsafe(self.advance)
+        return True
+
+    def advance(self) -> None:
+        """Look for lost wake-ups, then begin the next stage."""
+        if self.over.done():
+            return
+        for part in self.parts:
+            part.quiet(STAGES[self.stage])
+        self.stage += 1
+        stage = STAGES[self.stage]
+        self.note(f"stage {stage}")
+        if stage == "over":
+            self.end()
+            return
+        for peer in self.peers:
+            peer.hurry(stage)
+        for part in list(self.parts):
+            if stage == "release":
+                part.release()
+            else:
+                part.finish()
+
+    def end(self) -> None:
+        """End the run."""
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def judge(self) -> None:
+        """The last look at all parts, and the end of the peers."""
+        for part in self.parts:
+            part.judge()
+        for peer in self.peers:
+            peer.sock.close()
+        self.parts.clear()
+        self.peers.clear()
+
+
+class Peer:
+    """The other end of a stream, a plain socket or pipe end that acts by its script, then reads until the end.
+
+    Operations: ["send", n] n bytes of its pattern; ["recv", n]; ["wait", ns] of the simulated clock; ["idle", turns];
+    ["eof"] half-close; ["close"], with bytes unread a reset.
+    """
+
+    def __init__(self, world: World, sock: Any, script: list[list[Any]], sends_from: int, reads_from: int) -> None:
+        self.world = world
+        self.sock = sock
+        self.script = script
+        self.at = 0
+        self.left = -1
+        self.due = 0
+        self.sent = 0
+        self.received = 0
+        self.sends_from = sends_from
+        self.reads_from = reads_from
+        self.saw_eof = False
+        self.failed: OSError | None = None
+        self.gone_early = False     # closed before it had read to the end
+        self.said_eof = False
+        self.done = False
+        world.peers.append(self)
+
+    def hurry(self, stage: str) -> None:
+        """Wait for nothing any more; at the finish, only read."""
+        self.due = 0
+        if stage == "finish":
+            self.at = len(self.script)
+
+    def act(self) -> int:
+        """Do one thing; 1 when something happened."""
+        if self.done:
+            return 0
+        if self.due:
+            if self.world.kernel.now() < self.due:
+                return 0
+            self.due = 0
+        if self.at >= len(self.script):
+            return self.receive(READ_AT_MOST)
+        name, *arguments = self.script[self.at]
+        result: int = getattr(self, f"do_{name}")(*arguments)
+        return result
+
+    def next(self) -> int:
+        """Go on with the next operation."""
+        self.at += 1
+        self.left = -1
+        return 1
+
+    # --- operations -----------------------------------------------------------------------------------------------
+
+    def do_send(self, size: int) -> int:
+        if self.left < 0:
+            self.left = size
+        start = (self.sends_from + self.sent) % PERIOD
+        piece = min(self.left, self.world.random.choice((1, 7, 100, 4000, 70000)))
+        try:
+            sent = self.put(PATTERN[start : start + piece])
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self.failed = error
+            return self.next()
+        self.sent += sent
+        self.left -= sent
+        return 1 if self.left else self.next()
+
+    def do_recv(self, size: int) -> int:
+        if self.left < 0:
+            self.left = size
+        before = self.received
+        happened = self.receive(min(self.left, self.world.random.choice((1, 50, 3000, READ_AT_MOST))))
+        self.left -= self.received - before
+        if self.saw_eof or self.failed is not None or self.left <= 0:
+            return self.next()
+        return happened
+
+    def do_wait(self, nanoseconds: int) -> int:
+        self.due = self.world.kernel.now() + nanoseconds
+        return self.next()
+
+    def do_idle(self, turns: int) -> int:
+        if self.left < 0:
+            self.left = turns
+        self.left -= 1
+        return 1 if self.left > 0 else self.next()
+
+    def do_eof(self) -> int:
+        self.said_eof = True
+        try:
+            self.half_close()
+        except OSError as error:
+            self.failed = error
+        return self.next()
+
+    def do_close(self) -> int:
+        self.gone_early = not self.saw_eof
+        return self.close()
+
+    # --- the socket -----------------------------------------------------------------------------------------------
+
+    def put(self, data: bytes) -> int:
+        """Send, as much as the kernel takes."""
+        sent: int = self.sock.send(data)
+        return sent
+
+    def get(self, size: int) -> bytes:
+        """Receive, b"" at the end."""
+        data: bytes = self.sock.recv(size)
+        return data
+
+    def half_close(self) -> None:
+        """Send no more."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def receive(self, size: int) -> int:
+        """Receive up to `size` bytes and compare them; closes at the end of file."""
+        if self.saw_eof:
+            return self.close()
+        try:
+            data = self.get(size)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            # A reset is told once; what had arrived before it can still be read from a Unix socket.
+            self.saw_eof = self.failed is not None
+            self.failed = error
+            return 1
+        if not data:
+            self.saw_eof = True
+            return 1
+        self.took(data)
+        return 1
+
+    def took(self, data: bytes) -> None:
+        """Compare what came with what must come."""
+        start = (self.reads_from + self.received) % PERIOD
+        if data != PATTERN[start : start + len(data)]:
+            self.world.complain("bytes", f"the peer was sent other bytes than written, from {self.received} on")
+        self.received += len(data)
+
+    def close(self) -> int:
+        """The end of this peer."""
+        self.done = True
+        self.sock.close()
+        return 1
+
+
+def piece_of(start: int, done: int, size: int) -> bytes:
+    """The bytes that a stream of pattern offset `start` carries after the first `done`."""
+    offset = (start + done) % PERIOD
+    return PATTERN[offset : offset + size]
+
+
+def unread(fd: int) -> int:
+    """How many bytes wait in the kernel for `fd`."""
+    found: int = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0]
+    return found
+
+
+def readiness(fd: int) -> int:
+    """What poll says of `fd` now."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN | select.POLLOUT)
+    found = poller.poll(0)
+    return found[0][1] if found else 0
+
+
+def open_descriptors() -> set[str]:
+    """The numbers of all open descriptors."""
+    return set(os.listdir("/proc/self/fd"))
+
+
+def settle(check: Callable[[], bool]) -> bool:
+    """Collect garbage until `check` holds, at most a few times."""
+    for _ in range(3):
+        if check():
+            return True
+        gc.collect()
+    return check()
