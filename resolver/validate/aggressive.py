@@ -13,6 +13,7 @@ from resolver.effects import Context, RawReply
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchors
 from resolver.validate.chain import charge_of
+from resolver.validate.fields import signatures
 from resolver.validate.finding import Finding, OptedOut, insecure
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -127,7 +128,9 @@ class Foreknowledge:
                 if second[0] is not proof:
                     raw.proofs.append(second[0].aged(now))
                 return _denied(raw, c.NXDOMAIN if no_name else c.NOERROR)
-        return _expand(raw, star, context) if nsec.proves_no_wildcard_shadow([record], name, encloser) else None
+        if not nsec.proves_no_wildcard_shadow([record], name, encloser):
+            return None
+        return _expand(raw, star, held.zone, context)
 
     # --- NSEC3 --------------------------------------------------------------------------------------------------
 
@@ -161,7 +164,7 @@ class Foreknowledge:
             if len(encloser) <= len(held.zone):
                 break
             closer, encloser = encloser, names.parent(encloser)
-            expanded = _expand(raw, names.wildcard(encloser), context)
+            expanded = _expand(raw, names.wildcard(encloser), held.zone, context)
             if expanded is not None:
                 cover = prover.covering(closer)
                 if cover is None or cover.opt_out:
@@ -230,12 +233,16 @@ def _denied(raw: RawReply, rcode: int, prover: _Held | None = None, now: int = 0
     return raw
 
 
-def _expand(raw: RawReply, star: bytes, context: Context) -> RawReply | None:
-    """The answer that the wildcard `star` gives, when the cache holds its set."""
+def _expand(raw: RawReply, star: bytes, zone: bytes, context: Context) -> RawReply | None:
+    """The answer that the wildcard `star` gives, when the cache holds its set and `zone` signed it.
+
+    The proof that nothing closer exists is of `zone`. It says nothing about the names of another zone, where a
+    delegation may stand between the wildcard and the name.
+    """
     find = context.store.rrsets.find
     for rtype in (raw.qtype, c.CNAME):
         rrset: RRset | None = find(star, rtype, context.now, min_trust=Trust.VALIDATED)
-        if rrset is not None and rrset.verdict == Verdict.SECURE:
+        if rrset is not None and rrset.verdict == Verdict.SECURE and signatures(rrset, 1)[0].signer == zone:
             raw.answer.append(rrset.with_name(raw.qname))
             if rtype == c.CNAME and raw.qtype != c.CNAME:
                 raw.alias = raw.name = rrset.targets()[0]

@@ -144,6 +144,30 @@ def test_wildcards_expand_without_asking(chain: Nsec3 | None, zone: str) -> None
         assert {c.NSEC, c.NSEC3} & set(types(got))
 
 
+@CHAINS
+def test_proofs_of_one_zone_expand_no_wildcard_of_another(chain: Nsec3 | None) -> None:
+    """The root's denials cover names below ``example.``, but the root knows nothing of them; ``deep`` is a zone there."""
+    root, key, deep_key = ZoneKey("."), ZoneKey("example."), ZoneKey("deep.example.")
+    soa = "@ 3600 SOA ns host 1 7200 3600 86400 300\n@ 3600 NS ns\nns 300 A 192.0.2.53\n"
+    texts = {
+        ".": (root, "@ 86400 SOA a.root. nobody.root. 1 1800 900 604800 900\n@ 518400 NS a.root.\n"
+              f"a.root. 518400 A {minet.ROOT_ADDRESS}\nexample. 3600 NS ns.example.\nns.example. 3600 A {SERVER}\n"
+              f"example. 3600 DS {key.ds()}\n"),
+        "example.": (key, soa + "* 300 A 192.0.2.7\ndeep 300 NS ns.deep\nns.deep 300 A 192.0.2.53\n"
+                     f"deep 300 DS {deep_key.ds()}\n"),
+        "deep.example.": (deep_key, soa + "www 300 A 192.0.2.9\n"),
+    }
+    signed = {origin: (origin, sign_zone(origin, text, [signer], nsec3=chain))
+              for origin, (signer, text) in texts.items()}
+    population = {minet.ROOT_ADDRESS: [signed["."]], SERVER: [signed["example."], signed["deep.example."]]}
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=(root.anchor(),)))
+    m = minet.build(population, settings=settings, crypto=Checker(), qname_minimisation=False)
+    assert minet.addresses(m.ask("*.example.")) == ["192.0.2.7"]
+    for label in "abcdefgh":
+        assert m.ask(f"{label}.").rcode == c.NXDOMAIN  # the proofs of the root cover nearly everything by now
+    assert minet.addresses(m.ask("www.deep.example.")) == ["192.0.2.9"]
+
+
 def test_cached_wildcard_answers_keep_their_proof() -> None:
     """A client that validates by itself gets the NSEC also when the answer comes from the cache."""
     m = build(aggressive=False)
