@@ -163,6 +163,9 @@ class Prover:
             return False, None
         encloser, cover = found
         opt_out = cover if cover.opt_out else None
+        if qtype == c.DS and opt_out is not None:
+            # RFC 5155 section 8.6: the span is all of the proof. A wildcard beside it answers for no delegation.
+            return True, opt_out
         star = self.matching(names.wildcard(encloser))
         if star is not None:
             return self._lacks(star, qtype, names.wildcard(encloser)), opt_out

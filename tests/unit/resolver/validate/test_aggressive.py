@@ -146,7 +146,7 @@ def test_wildcards_expand_without_asking(chain: Nsec3 | None, zone: str) -> None
 
 @CHAINS
 def test_proofs_of_one_zone_expand_no_wildcard_of_another(chain: Nsec3 | None) -> None:
-    """The root's denials cover names below ``example.``, but the root knows nothing of them; ``deep`` is a zone there."""
+    """The root's denials cover names below ``example.``, of which the root knows nothing; ``deep`` is a zone there."""
     root, key, deep_key = ZoneKey("."), ZoneKey("example."), ZoneKey("deep.example.")
     soa = "@ 3600 SOA ns host 1 7200 3600 86400 300\n@ 3600 NS ns\nns 300 A 192.0.2.53\n"
     texts = {

@@ -7,6 +7,7 @@ import pytest
 from support.signing import ALL_ALGORITHMS, INCEPTION, ZoneKey, sign_zone
 
 from resolver.cache.denial import owner_hash
+from resolver.playground.signing import bitmap
 from resolver.validate import nsec3, records, verify
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -147,3 +148,18 @@ def test_signed_data_ignores_order_and_case() -> None:
     )
     sig = records.Rrsig(c.NS, 13, 2, 60, 0, 0, 1, names.from_text("example."), b"", b"\0" * 18 + b"\0")
     assert records.signed_data(one, sig) == records.signed_data(two, sig)
+
+
+def test_opt_out_span_proves_no_ds_whatever_owns_it() -> None:
+    """The record that covers the delegation is that of the wildcard, which has an alias (RFC 5155 section 8.6)."""
+    zone, cut, star = (names.from_text(text) for text in ("example.", "sub.example.", "*.example."))
+    digest = nsec3.Prover([], zone=zone, iterations=0, salt=b"").digest
+
+    def record(owner: bytes, following: bytes, types: set[int]) -> nsec3.Nsec3:
+        return nsec3.Nsec3(digest(owner), following, 1, 0, b"", bitmap(types), zone)
+
+    apex = record(zone, digest(star), {c.SOA, c.NS})
+    span = record(star, digest(star), {c.CNAME})  # the only record of a chain covers all other names
+    prover = nsec3.Prover([apex, span], zone=zone, iterations=0, salt=b"")
+    assert prover.no_data(cut, c.DS) == (True, prover.covering(cut))
+    assert prover.no_data(cut, c.A)[0] is False
