@@ -88,6 +88,7 @@ FRAME_BLOCK_REST = Limit(65_536, 4096, 1 << 22, "bytes", "a block with less room
 FRAME_JOIN = Limit(8192, 0, 1 << 20, "bytes", "payloads below this are copied beside their header: an iovec costs more")
 FRAME_BATCH = Limit(1024, 1, 1 << 20, "frames", "in one call, so that pausing inside it takes effect soon")
 FRAME_RESERVE = Limit(65_536, 1, 1 << 24, "bytes", "set aside for an announced frame; more only as data arrives")
+FRAME_HELD = Limit(30, 1, 3600, "seconds", "frames held back by a pause, once a foreign TLS transport has ended")
 FRAME_DELIMITER = Limit(16, 1, 16, "bytes", "a mark that straddles two reads is searched in a fixed buffer")
 
 # --- transports ---------------------------------------------------------------------------------------------------

@@ -13,14 +13,15 @@ from corenet.tls.engine cimport TlsEngine
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer
 
-# The connection.
+# The connection; the table of states and events stands in `corenet.tls.transport`.
 cdef enum:
     NEW = 0
     HANDSHAKE = 1
     OPEN = 2
     CLOSING = 3     # our goodbye is on its way
     ENDING = 4      # the transport below was told to close
-    LOST = 5
+    DRAINING = 5    # it has ended, and a protocol that paused has not read everything
+    LOST = 6
 
 # The protocol above.
 cdef enum:
@@ -37,6 +38,8 @@ cdef class TlsSession(Consumer):
     cdef StreamTransport stream     # the same when it is one of ours, else None
     cdef object protocol
     cdef object waiter
+    cdef object failure         # of decrypting, told after the plaintext before it
+    cdef object lost_error      # what the transport below ended with, while DRAINING
     cdef object sslcontext
     cdef dict extra
     cdef list backlog           # plaintext from before the handshake, or from while the peer must speak first
@@ -60,9 +63,12 @@ cdef class TlsSession(Consumer):
     cdef bint app_paused        # the protocol above was told to write no more
     cdef bint reading_paused    # the protocol above wants no data
     cdef bint raw_paused        # the transport below was told to receive no more
-    cdef bint eof_seen
+    cdef bint eof_seen          # the transport below has received everything
+    cdef bint goodbye           # close_notify was read; the protocol is told when it does not pause
     cdef bint resuming
     cdef bint buffered_protocol
+    cdef bint consumer          # the protocol is a Consumer
+    cdef bint holding           # it has paused and may not have handed on all that it was given
     cdef bint server_side
     cdef object __weakref__
     cdef dict __dict__
@@ -72,10 +78,14 @@ cdef class TlsSession(Consumer):
     cdef int handshake_failed(self, object error) except -1
     cdef int wake(self, object error) except -1
     cdef int stop_timer(self) except -1
-    cdef int deliver(self) except -1
-    cdef int deliver_copied(self) except -1
-    cdef int deliver_into(self) except -1
-    cdef int goodbye_received(self) except -1
+    cdef bint receiving(self) noexcept
+    cdef bint read_wanted(self) except -1
+    cdef int deliver(self, const uint8_t *data, size_t length) except -1
+    cdef int deliver_copied(self, const uint8_t *data, size_t length) except -1
+    cdef int deliver_into(self, const uint8_t *data, size_t length) except -1
+    cdef int peer_ended(self) except -1
+    cdef bint undelivered(self) noexcept
+    cdef int lose(self, object error) except -1
     cdef int tell_eof(self) except -1
     cdef int begin_shutdown(self) except -1
     cdef int step_shutdown(self) except -1

@@ -1,8 +1,13 @@
 """The receiving half of a TLS connection: what the stream below brings, the handshake, and what the protocol gets.
 
-What is received is decrypted inside the event that brought it and handed on as one piece a batch. Ciphertext is fed in
-slices, since OpenSSL's memory buffers never shrink: their size is what an idle connection costs. The other half, writing
-and the end, is `corenet.tls.transport`, whose class derives from this one; nothing else does.
+What is received is decrypted inside the event that brought it and handed on as one piece. Ciphertext is fed in slices,
+since OpenSSL's memory buffers never shrink: their size is what an idle connection costs. The other half, writing and the
+end, is `corenet.tls.transport`, whose class derives from this one; nothing else does. The table of states is there.
+
+What the peer sent reaches the protocol in its order: plaintext, then what ended it (close_notify, a record that cannot be
+decrypted, the end of the stream below). A protocol that pauses, also inside `data_received`, is told of the end when it
+resumes, as on TCP. Until then nothing is received from below (`read_wanted`); a stream that ends all the same leaves us
+DRAINING.
 """
 
 import asyncio
@@ -84,6 +89,7 @@ cdef class TlsSession(Consumer):
     cdef int adopt(self, object protocol) except -1:
         cdef object former = self.protocol
         self.protocol = protocol
+        self.consumer = isinstance(protocol, Consumer)
         self.buffered_protocol = isinstance(protocol, asyncio.BufferedProtocol)
         if former is not None and former is not protocol and isinstance(former, Consumer):
             (<Consumer>former).replaced(protocol)
@@ -136,7 +142,7 @@ cdef class TlsSession(Consumer):
         return self.app_paused
 
     def __repr__(self) -> str:
-        state = ("new", "handshake", "open", "closing", "closing", "closed")[self.state]
+        state = ("new", "handshake", "open", "closing", "closing", "draining", "closed")[self.state]
         return f"<{self.__class__.__name__} {state} over {self.raw!r}>"
 
     def get_extra_info(self, name: str, default: object = None) -> object:
@@ -199,23 +205,12 @@ cdef class TlsSession(Consumer):
             self.step_handshake()
 
     cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
-        cdef size_t step
         if self.state >= ENDING:
             return 0
         if self.state == OPEN:
             self.inside = True
             try:
-                while length:
-                    step = min(length, FEED)
-                    self.engine.feed_bytes(data, step)
-                    data += step
-                    length -= step
-                    if self.state != OPEN:
-                        break
-                    if not self.reading_paused:
-                        self.deliver()
-                if length and self.state == CLOSING:
-                    self.engine.feed_bytes(data, length)
+                self.deliver(data, length)
                 if self.state == OPEN:
                     if self.reading_paused or self.raw_paused:
                         self.control_reading()
@@ -257,7 +252,7 @@ cdef class TlsSession(Consumer):
             if self.reading_paused or self.resuming:
                 # What was received before must still be read.
                 return True
-            self.begin_shutdown()
+            self.peer_ended()
         elif self.state == CLOSING:
             self.step_shutdown()
         return None
@@ -274,8 +269,27 @@ cdef class TlsSession(Consumer):
 
     def connection_lost(self, error: BaseException | None) -> None:
         """The transport below has ended."""
+        if self.state == OPEN and (self.resuming or (self.reading_paused and self.undelivered())):
+            self.stream = None
+            if self.resuming or not self.app_paused:
+                self.state = DRAINING
+                self.lost_error = error
+                return
+            # Whoever waits for `resume_writing` may be the one who would read.
+            if error is None:
+                error = ConnectionAbortedError("the connection ended before everything received was read")
+        self.lose(error)
+
+    cdef bint undelivered(self) noexcept:
+        """Tell whether something that came did not reach the protocol, which has paused."""
+        return self.holding or self.goodbye or self.eof_seen or self.failure is not None or self.engine.readable()
+
+    cdef int lose(self, object error) except -1:
+        """Tell the protocol that this is the end, once, and let go of everything."""
         cdef object protocol = self.protocol
         cdef bint tell = self.app_state == APP_MADE or self.app_state == APP_EOF
+        if self.state == LOST:
+            return 0
         self.state = LOST
         self.closing = True
         self.app_state = APP_LOST
@@ -283,6 +297,8 @@ cdef class TlsSession(Consumer):
         self.backlog_size = 0
         self.protocol = None
         self.stream = None
+        self.failure = None
+        self.lost_error = None
         self.stop_timer()
         try:
             if tell:
@@ -292,6 +308,10 @@ cdef class TlsSession(Consumer):
                 if error is None:
                     error = ConnectionAbortedError("the connection was closed during its TLS handshake")
                 self.wake(error)
+        return 0
+
+    def _lose(self, error: BaseException | None) -> None:
+        self.lose(error)
 
     # --- handshake ------------------------------------------------------------------------------------------------
 
@@ -352,17 +372,19 @@ cdef class TlsSession(Consumer):
         # Held while it is called: it may put another in its place.
         protocol = self.protocol
         try:
+            if self.consumer:
+                # After an upgrade: what it writes from now on must not take the way below us.
+                (<Consumer>protocol).adopted(self)
             if self.app_state == APP_NEW:
                 self.app_state = APP_MADE
                 protocol.connection_made(self)
-            elif isinstance(protocol, Consumer):
-                # After an upgrade: what it writes from now on must not take the way below us.
-                (<Consumer>protocol).adopted(self)
             self.wake(None)
             if self.state == OPEN and self.backlog is not None:
                 self.flush_backlog()
             if self.state == OPEN and not self.reading_paused:
-                self.deliver()
+                self.deliver(NULL, 0)
+            if self.state == OPEN:
+                self.control_reading()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -379,36 +401,54 @@ cdef class TlsSession(Consumer):
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    cdef int deliver(self) except -1:
-        """Decrypt and hand on everything that is complete."""
-        if self.buffered_protocol:
-            return self.deliver_into()
-        return self.deliver_copied()
+    cdef bint receiving(self) noexcept:
+        """Tell whether the protocol may be given something now."""
+        return (self.state == OPEN or self.state == DRAINING) and not self.reading_paused
 
-    cdef int deliver_copied(self) except -1:
+    cdef int deliver(self, const uint8_t *data, size_t length) except -1:
+        """Take ciphertext, then decrypt and hand on everything that is complete, unless the protocol has paused."""
+        if self.goodbye or self.failure is not None:
+            # Nothing counts that comes behind the peer's end (RFC 8446 section 6.1).
+            length = 0
+        if self.reading_paused:
+            if length:
+                self.engine.feed_bytes(data, length)
+            return 0
+        if self.buffered_protocol:
+            self.deliver_into(data, length)
+        else:
+            self.deliver_copied(data, length)
+        return self.peer_ended()
+
+    cdef int deliver_copied(self, const uint8_t *data, size_t length) except -1:
+        """All plaintext as one bytes object; no code of others runs while `data` is looked at."""
         cdef bytes first = None
         cdef bytes piece
         cdef list pieces = None
-        cdef bint goodbye = False
-        cdef object failure = None
+        cdef size_t step
         while True:
-            try:
-                piece = self.engine.read_record()
-            except ssl.SSLError as error:
-                failure = error
-                break
-            if piece is None:
-                break
-            if PyBytes_GET_SIZE(piece) == 0:
-                goodbye = True
-                break
-            if first is None:
-                first = piece
-            elif pieces is None:
-                pieces = [first, piece]
-            else:
-                pieces.append(piece)
-            if not self.engine.readable():
+            if length:
+                step = min(length, FEED)
+                self.engine.feed_bytes(data, step)
+                data += step
+                length -= step
+            while self.engine.readable() and not self.goodbye and self.failure is None:
+                try:
+                    piece = self.engine.read_record()
+                except ssl.SSLError as error:
+                    self.failure = error
+                    break
+                if piece is None:
+                    break
+                if PyBytes_GET_SIZE(piece) == 0:
+                    self.goodbye = True
+                elif first is None:
+                    first = piece
+                elif pieces is None:
+                    pieces = [first, piece]
+                else:
+                    pieces.append(piece)
+            if length == 0 or self.goodbye or self.failure is not None:
                 break
         if pieces is not None:
             first = b"".join(pieces)
@@ -416,55 +456,74 @@ cdef class TlsSession(Consumer):
         if first is not None:
             piece = None
             call_method1(self.protocol, "data_received", first)
-        if failure is not None:
-            return self.fatal(failure, "Fatal error on SSL protocol")
-        if goodbye and self.state == OPEN:
-            return self.goodbye_received()
         return 0
 
-    cdef int deliver_into(self) except -1:
+    cdef int deliver_into(self, const uint8_t *data, size_t length) except -1:
+        """Plaintext into the protocol's own buffers. It chooses them while ciphertext still waits, which is copied then:
+        code of others may use the loop's receive buffer."""
         cdef object target
         cdef Py_ssize_t room, filled, got
-        cdef bint goodbye = False
-        cdef object failure = None
-        while (
-            self.state == OPEN and not self.reading_paused and self.buffered_protocol
-            and self.engine.readable() and not goodbye and failure is None
-        ):
-            target = self.protocol.get_buffer(self.engine.unread())
-            room = len(target)
-            if room == 0:
-                raise RuntimeError("get_buffer() returned an empty buffer")
-            filled = 0
-            while filled < room and self.engine.readable():
-                try:
-                    got = self.engine.read_record_into(
-                        target if filled == 0 else memoryview(target)[filled:], room - filled
-                    )
-                except ssl.SSLError as error:
-                    failure = error
-                    break
-                if got < 0:
-                    break
-                if got == 0:
-                    goodbye = True
-                    break
-                filled += got
-            target = None
-            if filled:
-                call_method1(self.protocol, "buffer_updated", filled)
-        if failure is not None:
-            return self.fatal(failure, "Fatal error on SSL protocol")
-        if goodbye and self.state == OPEN:
-            return self.goodbye_received()
-        if self.state == OPEN and not self.reading_paused and not self.buffered_protocol and self.engine.readable():
+        cdef size_t step = min(length, FEED)
+        cdef bytes rest = (<const char *>data)[step:length] if length > step else None
+        cdef Py_ssize_t at = 0
+        if step:
+            self.engine.feed_bytes(data, step)
+        while True:
+            while (
+                self.receiving() and self.buffered_protocol
+                and self.engine.readable() and not self.goodbye and self.failure is None
+            ):
+                target = self.protocol.get_buffer(self.engine.unread())
+                room = len(target)
+                if room == 0:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                if self.state != OPEN and self.state != DRAINING:
+                    return 0
+                filled = 0
+                while filled < room and self.engine.readable():
+                    try:
+                        got = self.engine.read_record_into(
+                            target if filled == 0 else memoryview(target)[filled:], room - filled
+                        )
+                    except ssl.SSLError as error:
+                        self.failure = error
+                        break
+                    if got < 0:
+                        break
+                    if got == 0:
+                        self.goodbye = True
+                        break
+                    filled += got
+                target = None
+                if filled:
+                    call_method1(self.protocol, "buffer_updated", filled)
+            if rest is None or at == PyBytes_GET_SIZE(rest) or self.goodbye or self.failure is not None:
+                break
+            step = min(<size_t>(PyBytes_GET_SIZE(rest) - at), FEED)
+            self.engine.feed_bytes(<const uint8_t *>PyBytes_AS_STRING(rest) + at, step)
+            at += step
+        if self.receiving() and not self.buffered_protocol and self.engine.readable():
             # The protocol was changed in its own callback.
-            return self.deliver_copied()
+            return self.deliver_copied(NULL, 0)
         return 0
 
-    cdef int goodbye_received(self) except -1:
-        self.tell_eof()
-        return self.begin_shutdown()
+    cdef int peer_ended(self) except -1:
+        """Tell the protocol what has ended the peer's data, when there is such a thing and everything before it was
+        taken; then end our side too."""
+        cdef object error
+        if not self.receiving():
+            return 0
+        if self.failure is not None:
+            error = self.failure
+            self.failure = None
+            return self.fatal(error, "Fatal error on SSL protocol")
+        if self.goodbye or self.eof_seen:
+            self.tell_eof()
+            if self.state == OPEN:
+                return self.begin_shutdown()
+        if self.state == DRAINING:
+            return self.lose(self.lost_error)
+        return 0
 
     cdef int tell_eof(self) except -1:
         cdef object keep_open
@@ -488,8 +547,7 @@ cdef class TlsSession(Consumer):
     def pause_reading(self) -> None:
         """Hand no more data to the protocol; some may still be received, up to the read buffer's mark."""
         protocol = self.protocol
-        if isinstance(protocol, Consumer):
-            (<Consumer>protocol).source_paused()
+        self.holding = self.consumer and (<Consumer>protocol).source_paused() != 0
         self.reading_paused = True
 
     def resume_reading(self) -> None:
@@ -497,24 +555,22 @@ cdef class TlsSession(Consumer):
         if not self.reading_paused:
             return
         protocol = self.protocol
-        if isinstance(protocol, Consumer) and not (<Consumer>protocol).source_resumed():
+        if self.consumer and not (<Consumer>protocol).source_resumed():
             return
         self.reading_paused = False
-        if not self.resuming and self.state < ENDING:
+        if not self.resuming and self.state != LOST:
             self.resuming = True
             self.loop.soon(self._resume, (), None)
 
     def _resume(self) -> None:
         self.resuming = False
-        if self.state != OPEN or self.reading_paused:
+        if not self.receiving():
             return
         self.inside = True
         try:
-            self.deliver()
+            self.deliver(NULL, 0)
             if self.state == OPEN:
                 self.control_reading()
-                if self.eof_seen and not self.reading_paused:
-                    self.begin_shutdown()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -527,15 +583,32 @@ cdef class TlsSession(Consumer):
         elif self.state == OPEN:
             self.hand_down(False)
 
+    cdef bint read_wanted(self) except -1:
+        """Tell what the transport below shall do now: receive, or not. Nobody else decides that."""
+        cdef Py_ssize_t size
+        if self.state != OPEN:
+            # The handshake, or the peer's goodbye.
+            return True
+        if self.goodbye or self.failure is not None:
+            return False
+        if not self.reading_paused:
+            # What is left of an incomplete record must be completed, however small the marks are.
+            return True
+        if self.holding and self.backlog is None:
+            # No end of the stream below may overtake what the protocol has still to hand on.
+            return False
+        size = self.engine.unread()
+        return size <= self.read_low if self.raw_paused else size < self.read_high
+
     cdef int control_reading(self) except -1:
-        """Stop the transport below while too much waits to be read."""
-        cdef Py_ssize_t size = self.engine.unread()
-        if size >= self.read_high and not self.raw_paused:
-            self.raw_paused = True
-            self.raw.pause_reading()
-        elif size <= self.read_low and self.raw_paused:
-            self.raw_paused = False
-            self.raw.resume_reading()
+        """Have the transport below do what `read_wanted` says."""
+        cdef bint wanted = self.read_wanted()
+        if wanted == self.raw_paused:
+            self.raw_paused = not wanted
+            if wanted:
+                self.raw.resume_reading()
+            else:
+                self.raw.pause_reading()
         return 0
 
     def set_read_buffer_limits(self, high: object = None, low: object = None) -> None:

@@ -9,6 +9,7 @@ cdef class TlsTransport(TlsSession):
     cdef bint several       # the last turn or callback that wrote wrote more than one piece
 
     cdef int finish(self) except -1
+    cdef int leave_draining(self, object error) except -1
     cdef int put(self, object data) except -1
     cdef int encrypt(self, object data) except -1
     cdef int written(self) except -1

@@ -4,6 +4,32 @@ What the protocol writes is encrypted at once, so that nothing must be kept or c
 batch is done that was being received (`corenet.tls.session`). Close means: no more data to the protocol from that moment,
 our goodbye (close_notify) is sent, the peer's is waited for until the shutdown timeout; a peer that goes on sending
 instead is not read any further, the connection ends as soon as what we had to say was sent.
+
+States, and what an event does in them ("below" is the transport that we are the protocol of):
+
+==========  ======================  ====================  ========================  =======================  ============
+state       ciphertext              end of stream below   connection_lost(error)    close()                  abort()
+==========  ======================  ====================  ========================  =======================  ============
+NEW         kept                    connection_lost       the waiter is told        ENDING when it is made   as close()
+HANDSHAKE   step; done: OPEN        failed: ENDING        LOST                      ENDING, below aborted    ENDING
+OPEN        decrypted and handed    told as the peer's    LOST; DRAINING when       CLOSING: close_notify    ENDING, below
+            on, kept in a pause     end: CLOSING          something was not read    is sent                  aborted
+CLOSING     answers close_notify:   ENDING                LOST                      -                        ENDING
+            ENDING
+ENDING      dropped                 -                     LOST                      -                        -
+DRAINING    -                       -                     -                         ENDING, then LOST        as close()
+LOST        -                       -                     -                         -                        -
+==========  ======================  ====================  ========================  =======================  ============
+
+The peer's end (close_notify, a record that cannot be decrypted, the end of the stream below) is told behind the data
+before it, and never while reading is paused: `peer_ended`. DRAINING ends when that was told; a write or a close give up
+what was not read. The timer runs in HANDSHAKE, CLOSING and ENDING; when it ends, below is closed with an error.
+
+What may lie where: ciphertext in the incoming BIO only for an incomplete record, in NEW, or while reading is paused;
+decrypted data nowhere between two events, since records are handed on whole (in part only to a BufferedProtocol that
+pauses: OpenSSL keeps the rest of that record); ciphertext in the outgoing BIO until the batch, the callback or the turn
+ends, longer only while a foreign transport below has told us to wait; plaintext in `backlog` before the handshake or
+while the peer must speak first. Whether below receives is `read_wanted` alone.
 """
 
 import asyncio
@@ -17,7 +43,7 @@ from libc.stdint cimport int64_t
 
 from corenet.core.engine cimport Engine
 from corenet.core.receivers cimport guard_receivers
-from corenet.tls.session cimport APP_NEW, CLOSING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession
+from corenet.tls.session cimport APP_NEW, CLOSING, DRAINING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession
 from corenet.transports.base cimport call_method0, marks
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer, pieces_of
@@ -40,6 +66,9 @@ cdef class TlsTransport(TlsSession):
     cdef int begin_write(self) except -1:
         """1 when data may be written now, 0 when it is lost."""
         if self.state > OPEN or self.closing:
+            if self.state == DRAINING:
+                # On TCP, too, whoever writes learns that the connection is gone.
+                self.leave_draining(self.lost_error)
             if self.lost_writes >= WARN_AFTER:
                 logger.warning("SSL connection is closed")
             self.lost_writes += 1
@@ -263,7 +292,16 @@ cdef class TlsTransport(TlsSession):
             return
         self.begin_shutdown()
 
+    cdef int leave_draining(self, object error) except -1:
+        """Give up what was not read; connection_lost follows in the next turn."""
+        self.closing = True
+        self.state = ENDING
+        self.loop.soon(self._lose, (error,), None)
+        return 0
+
     cdef int begin_shutdown(self) except -1:
+        if self.state == DRAINING:
+            return self.leave_draining(None)
         if self.state >= CLOSING:
             return 0
         self.closing = True
@@ -280,10 +318,8 @@ cdef class TlsTransport(TlsSession):
         self.state = CLOSING
         self.stop_timer()
         self.timer = self.loop.later_ns(<int64_t>(self.shutdown_timeout * 1e9), self._shutdown_expired, ())
-        if self.raw_paused:
-            # The peer's goodbye, or that it goes on sending, must be seen.
-            self.raw_paused = False
-            self.raw.resume_reading()
+        # The peer's goodbye, or that it goes on sending, must be seen.
+        self.control_reading()
         if self.inside:
             # Whoever works on the batch goes on with it.
             return 0
@@ -328,6 +364,9 @@ cdef class TlsTransport(TlsSession):
         self.closing = True
         if self.state == NEW or self.state == LOST:
             return
+        if self.state == DRAINING:
+            self.leave_draining(error)
+            return
         self.state = ENDING
         self.stop_timer()
         self.raw._force_close(error)
@@ -335,7 +374,9 @@ cdef class TlsTransport(TlsSession):
     cdef int fatal(self, object error, str message) except -1:
         """End the connection because of `error`; what the network did is logged only in debug mode."""
         self.closing = True
-        if self.raw is not None and self.state < LOST:
+        if self.state == DRAINING:
+            self.leave_draining(error)
+        elif self.raw is not None and self.state < LOST:
             if self.state < ENDING:
                 # The alert that tells the peer why.
                 if self.engine.dirty:

@@ -30,6 +30,7 @@ cdef class FrameSplitter(Consumer):
     cdef int hand_on(self, list frames) except -1
     cdef int hand_on_backlog(self) except -1
     cdef int go_on(self) except -1
+    cdef int end_due(self) except -1
     cdef int fail(self) except -1
     cdef object finish_eof(self)
     cdef int pass_on(self) except -1

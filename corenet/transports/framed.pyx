@@ -40,10 +40,16 @@ cdef inline Py_ssize_t fixed_bytes(object payload, const uint8_t **data) noexcep
     return -1
 
 
+cdef bint ends_with_peer(object transport) except -1:
+    """Tell whether `transport` closes after `eof_received`, whatever that returns: TLS does, except for ours, which waits
+    until a protocol that paused has resumed."""
+    return not hasattr(transport, "write_frame") and transport.get_extra_info("sslcontext") is not None
+
+
 cdef object force_close_of(object transport):
     """What ends the connection of `transport` with an error of our own for a reason, or None."""
     cdef object below
-    if not hasattr(transport, "write_frame"):
+    if not hasattr(transport, "write_frame") and not hasattr(transport, "held"):
         # That of asyncio's TLS transport calls a method with an argument which that does not take.
         below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
         if below is not None:
@@ -124,8 +130,12 @@ cdef class FrameSplitter(Consumer):
             frames = error.frames
         if frames:
             self.hand_on(frames)
-        if self.failure is not None and self.backlog is None and not self.gone:
-            self.fail()
+        if self.backlog is None and not self.gone and not self.inside:
+            if self.failure is not None:
+                self.fail()
+            elif self.eof_due and not self.paused and not self.stopped:
+                # It came while `frames_received` ran.
+                self.end_due()
         return 0
 
     cdef int hand_on(self, list frames) except -1:
@@ -198,7 +208,8 @@ cdef class FrameSplitter(Consumer):
     cdef int source_paused(self) except -1:
         self.stopped = True
         self.resume_due = False
-        return 0
+        # Frames of what was received may wait here.
+        return 1
 
     cdef bint source_resumed(self) except -1:
         self.stopped = self.resume_due = False
@@ -232,16 +243,26 @@ cdef class FrameSplitter(Consumer):
     cdef int go_on(self) except -1:
         if self.backlog is not None:
             self.hand_on_backlog()
-        if self.paused or self.stopped or self.gone or self.ended:
+        if self.gone or self.ended or self.backlog is not None:
+            return 0
+        if (self.paused or self.stopped) and not (self.eof_due and ends_with_peer(self.transport)):
+            # Where the connection has ended already, only frames wait for the end of a pause.
             return 0
         if self.failure is not None:
             return self.fail()
         if self.eof_due:
-            self.eof_due = False
-            if not self.finish_eof():
-                self.transport.close()
-        else:
-            self.transport.resume_reading()
+            return self.end_due()
+        self.transport.resume_reading()
+        return 0
+
+    cdef int end_due(self) except -1:
+        """The peer's end, which came before all frames were handed on."""
+        self.eof_due = False
+        if self.transport.is_closing():
+            # As with any protocol: nothing more after close().
+            return 0
+        if not self.finish_eof() or ends_with_peer(self.transport):
+            self.transport.close()
         return 0
 
     @property
@@ -273,10 +294,18 @@ cdef class FrameSplitter(Consumer):
         """The peer sends no more: tell `frames_ended`, or fail when that is in the middle of a frame."""
         if self.ended or self.gone:
             return None
-        if self.backlog is not None or self.paused:
+        if self.backlog is None and not self.inside and not self.paused:
+            return self.finish_eof()
+        if self.transport is None or not ends_with_peer(self.transport):
             self.eof_due = True
             return True
-        return self.finish_eof()
+        if self.backlog is None and not self.inside:
+            # Nothing waits that could be lost.
+            return self.finish_eof()
+        self.eof_due = True
+        from corenet.transports.heldend import HeldEnd
+        HeldEnd(self, self.transport)
+        return None
 
     cdef object finish_eof(self):
         cdef Py_ssize_t held = self.framer.pending
@@ -346,7 +375,7 @@ cdef class FrameSplitter(Consumer):
             successor.data_received(raw)
         if self.eof_due:
             self.eof_due = False
-            if not successor.eof_received():
+            if not successor.eof_received() or ends_with_peer(transport):
                 transport.close()
         return 0
 

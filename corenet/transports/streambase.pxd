@@ -24,7 +24,7 @@ cdef class Consumer(Watcher):
     # Called when it was put on a transport, and when `protocol` has taken its place there.
     cdef int adopted(self, object transport) except -1
     cdef int replaced(self, object protocol) except -1
-    # Called by pause_reading, also when reading is paused already; and by resume_reading, which does nothing more when
+    # Called by pause_reading, also when reading is paused already: 1 when it may hold back what it was given; and by resume_reading, which does nothing more when
     # the answer is False: the consumer has something to hand on first and calls resume_reading again.
     cdef int source_paused(self) except -1
     cdef bint source_resumed(self) except -1

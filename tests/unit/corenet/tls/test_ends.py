@@ -1,0 +1,385 @@
+"""The end of a TLS connection behind data that was not read yet: nothing overtakes what the peer sent before.
+
+The peer is played by hand, so that data, close_notify and the end of the stream share a segment, or a reset follows.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from support.bare_tls import BarePeer, tcp_pair, turns
+from support.tls_pair import client_context, leaf, ours, server_context
+from support.twin import Recorder, loop_factory, twin
+
+import corenet
+
+__all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
+
+Twin = Callable[[Any], Any]
+PATIENCE = 10
+
+
+class Into(asyncio.BufferedProtocol):
+    """A Recorder that is read into memory of its own, `room` bytes at a time."""
+
+    def __init__(self, room: int = 3) -> None:
+        self.inner = Recorder()
+        self.room = bytearray(room)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def connection_made(self, transport: Any) -> None:
+        self.inner.connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.inner.data_received(bytes(self.room[:nbytes]))
+
+    def eof_received(self) -> bool:
+        return self.inner.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.inner.connection_lost(exc)
+
+
+@contextlib.asynccontextmanager
+async def with_peer(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, protocol: Any
+) -> AsyncIterator[BarePeer]:
+    """A connection of `protocol` to a peer on a bare socket; both are gone behind the block."""
+    here, there = tcp_pair()
+    peer = BarePeer(there, server_context)
+    shaking = asyncio.ensure_future(peer.handshake())
+    await asyncio.get_running_loop().create_connection(
+        lambda: protocol, sock=here, ssl=client_context, server_hostname="localhost"
+    )
+    await shaking
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield peer
+    finally:
+        peer.close()
+        protocol.transport.abort()
+        async with asyncio.timeout(PATIENCE):
+            await protocol.lost
+
+
+KINDS: dict[str, Callable[[], Any]] = {"copied": Recorder, "buffered": lambda: Into(64)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", ["close_notify", "close_notify and end", "end"])
+def test_a_pause_before_keeps_everything_in_its_order(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, kind: str, end: str
+) -> None:
+    async def main() -> None:
+        protocol = KINDS[kind]()
+        async with with_peer(server_context, client_context, protocol) as peer:
+            protocol.transport.pause_reading()
+            peer.send(b"last words", goodbye="close_notify" in end)
+            if "end" in end:
+                peer.end()
+            await turns()
+            assert protocol.events == ["made"]
+            protocol.transport.resume_reading()
+            await protocol.until(lambda: "eof" in protocol.events)
+            assert bytes(protocol.data) == b"last words"
+            peer.close()
+            assert await protocol.lost is None
+            assert [event for event in protocol.events if event != "data"] == ["made", "eof", "lost"]
+
+    twin(main())
+
+
+@pytest.mark.parametrize("base", [Recorder, Into])
+@pytest.mark.parametrize("end", ["close_notify", "close_notify and end", "a broken record"])
+def test_a_pause_in_the_callback_keeps_the_end_away(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, base: type[Any], end: str
+) -> None:
+    """asyncio tells of the end while reading is paused; on TCP it does not, and ours never does."""
+
+    class Pausing(base):  # type: ignore[misc]
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.transport.pause_reading()
+
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            self.transport.pause_reading()
+
+    async def main() -> None:
+        protocol = Pausing()
+        async with with_peer(server_context, client_context, protocol) as peer:
+            wire = peer.sealed(b"abcdef", goodbye="close_notify" in end)
+            if end == "a broken record":
+                wire += b"\x17\x03\x03\0\x20" + bytes(32)
+            assert peer.sock.send(wire) == len(wire)
+            if "and end" in end:
+                peer.end()
+            while protocol.data != b"abcdef":
+                await protocol.until(lambda: protocol.events[-1] == "data")
+                await turns()
+                assert protocol.events[-1] == "data"
+                protocol.events.append("resumed")
+                protocol.transport.resume_reading()
+            if end == "a broken record":
+                assert isinstance(await protocol.lost, ssl.SSLError)
+                assert protocol.events[-1] == "lost"
+            else:
+                await protocol.until(lambda: "eof" in protocol.events)
+                peer.close()
+                assert await protocol.lost is None
+                assert protocol.events[-2:] == ["eof", "lost"]
+
+    ours(main())
+
+
+def test_we_may_answer_while_the_peers_end_waits(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    class Pausing(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self.transport.pause_reading()
+
+    async def main() -> None:
+        protocol = Pausing()
+        async with with_peer(server_context, client_context, protocol) as peer:
+            peer.send(b"question", goodbye=True)
+            await protocol.until(lambda: bytes(protocol.data) == b"question")
+            protocol.transport.write(b"answer")
+            peer.incoming.write(await asyncio.get_running_loop().sock_recv(peer.sock, 65536))
+            # TLS 1.3: close_notify ends one direction only (RFC 8446 section 6.1).
+            assert peer.tls.version() == "TLSv1.3"
+            with contextlib.suppress(ssl.SSLWantReadError):
+                assert peer.tls.read(100) == b"answer"
+            protocol.transport.resume_reading()
+            await protocol.until(lambda: "eof" in protocol.events)
+            peer.close()
+            assert await protocol.lost is None
+
+    ours(main())
+
+
+# --- a stream below that ends while something waits -------------------------------------------------------------------
+
+
+def drained(body: Callable[[Recorder, BarePeer], Any], *contexts: ssl.SSLContext) -> Any:
+    """Run `body(protocol, peer)` on a paused connection that was reset behind data which nobody has read."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        async with with_peer(*contexts, protocol) as peer:
+            protocol.transport.pause_reading()
+            peer.send(b"last words")
+            await turns()
+            peer.reset()
+            await turns()
+            assert protocol.events == ["made"]
+            await body(protocol, peer)
+
+    return main()
+
+
+def test_a_reset_comes_behind_the_data_before_it(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def body(protocol: Recorder, peer: BarePeer) -> None:
+        assert "draining" in repr(protocol.transport)
+        assert not protocol.transport.is_closing()
+        protocol.transport.resume_reading()
+        assert isinstance(await protocol.lost, ConnectionResetError)
+        assert protocol.events == ["made", "data", "lost"]
+        assert protocol.data == b"last words"
+
+    ours(drained(body, server_context, client_context))
+
+
+@pytest.mark.parametrize("way", ["close", "abort"])
+def test_whoever_closes_instead_of_reading_is_not_kept(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, way: str
+) -> None:
+    async def body(protocol: Recorder, peer: BarePeer) -> None:
+        getattr(protocol.transport, way)()
+        getattr(protocol.transport, way)()
+        assert protocol.events == ["made"]
+        assert await protocol.lost is None
+        protocol.transport.resume_reading()
+        await turns()
+        assert protocol.events == ["made", "lost"]
+
+    ours(drained(body, server_context, client_context))
+
+
+def test_whoever_writes_learns_of_the_reset(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def body(protocol: Recorder, peer: BarePeer) -> None:
+        protocol.transport.write(b"to nobody")
+        assert isinstance(await protocol.lost, ConnectionResetError)
+        assert protocol.events == ["made", "lost"]
+
+    ours(drained(body, server_context, client_context))
+
+
+def test_an_error_in_the_callback_of_what_waited(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    reported: list[Any] = []
+
+    async def body(protocol: Any, peer: BarePeer) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        protocol.data_received = lambda data: 1 // 0
+        protocol.transport.resume_reading()
+        assert isinstance(await protocol.lost, ZeroDivisionError)
+
+    ours(drained(body, server_context, client_context))
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+
+
+def test_whoever_waits_to_write_is_woken_by_a_reset(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """Reading is paused until what was written has left, which it never will."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        async with with_peer(server_context, client_context, protocol) as peer:
+            protocol.transport.pause_reading()
+            peer.send(b"never read")
+            while "pause" not in protocol.events:
+                protocol.transport.write(bytes(100_000))
+                await turns(2)
+            peer.reset()
+            assert isinstance(await protocol.lost, ConnectionError)
+
+    ours(main())
+
+
+def test_a_stream_closed_from_below_comes_behind_the_data(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        async with with_peer(server_context, client_context, protocol) as peer:
+            protocol.transport.pause_reading()
+            peer.send(b"last words")
+            await turns()
+            protocol.transport._transport.close()
+            await turns()
+            assert protocol.events == ["made"]
+            protocol.transport.resume_reading()
+            assert await protocol.lost is None
+            assert protocol.data == b"last words"
+
+    ours(main())
+
+
+# --- flow control -----------------------------------------------------------------------------------------------------
+
+
+def test_marks_of_nothing_do_not_stop_half_a_record(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """What must be completed is received, however little may wait (asyncio would wait for ever)."""
+
+    async def main() -> None:
+        protocol = Recorder()
+        async with with_peer(server_context, client_context, protocol) as peer:
+            protocol.transport.set_read_buffer_limits(high=0)
+            protocol.transport.pause_reading()
+            wire = peer.sealed(b"a record in two parts")
+            assert peer.sock.send(wire[:20]) == 20
+            while protocol.transport.get_read_buffer_size() < 20:
+                await asyncio.sleep(0)
+            await turns()
+            protocol.transport.resume_reading()
+            await turns()
+            assert peer.sock.send(wire[20:]) == len(wire) - 20
+            await protocol.until(lambda: bytes(protocol.data) == b"a record in two parts")
+
+    ours(main())
+
+
+@pytest.mark.parametrize("module", [asyncio, corenet])
+@pytest.mark.parametrize("end", ["close_notify", "close_notify and end"])
+def test_streams_read_to_the_end_under_back_pressure(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, module: Any, end: str
+) -> None:
+    async def main() -> None:
+        here, there = tcp_pair()
+        peer = BarePeer(there, server_context)
+        shaking = asyncio.ensure_future(peer.handshake())
+        reader, writer = await module.open_connection(
+            sock=here, ssl=client_context, server_hostname="localhost", limit=100
+        )
+        await shaking
+        lines = [b"%050d\n" % number for number in range(1000)]
+        peer.send(b"".join(lines), goodbye=True)
+        if end == "close_notify and end":
+            peer.end()
+        await turns()
+        async with asyncio.timeout(PATIENCE):
+            for line in lines:
+                assert await reader.readline() == line
+            assert await reader.read() == b""
+            assert reader.at_eof()
+            peer.close()
+            writer.close()
+            await writer.wait_closed()
+
+    twin(main())
+
+
+# --- the loop's receive buffer ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_callback_may_receive_by_the_loop(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, kind: str
+) -> None:
+    """A task that begins at once, as eager tasks do, receives while the ciphertext of the same event is worked on."""
+    other, filler = socket.socketpair()
+    other.setblocking(False)
+
+    def receive_now() -> None:
+        filler.send(b"\xff" * 60_000)
+        left = 60_000
+        while left:
+            receiving = asyncio.get_running_loop().sock_recv(other, 65536)
+            try:
+                receiving.send(None)  # type: ignore[attr-defined]
+            except StopIteration as done:
+                left -= len(done.value)
+
+    class Plain(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            receive_now()
+
+    class Buffered(Into):
+        def __init__(self) -> None:
+            super().__init__(16384)
+
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            receive_now()
+
+    async def main() -> None:
+        protocol: Any = Plain() if kind == "copied" else Buffered()
+        data = bytes(range(256)) * 800
+        async with with_peer(server_context, client_context, protocol) as peer:
+            wire = peer.sealed(data)
+            await asyncio.get_running_loop().sock_sendall(peer.sock, wire)
+            await protocol.until(lambda: len(protocol.data) >= len(data))
+            assert protocol.data == data
+
+    with other, filler:
+        twin(main())
