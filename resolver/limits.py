@@ -437,6 +437,20 @@ DNS64_TTL = Limit(600, 1, 86400, "seconds", "RFC 6147 5.1.7: of made addresses w
 
 # --- net ----------------------------------------------------------------------------------------------------------
 
+DESCRIPTORS = Limit(1 << 20, 256, 1 << 30, "descriptors", "what a process may open where the system names no limit")
+DESCRIPTORS_RESERVE = Limit(
+    64, 16, 4096, "descriptors", "left to files, listeners and side doors when the others are shared out"
+)
+UDP_SOCKETS = Limit(
+    4096, 1, 65_536, "sockets", "of one address family, each with a query on a port of its own; more queries wait"
+)
+UDP_SOCKETS_KEPT = Limit(
+    256, 0, 65_536, "sockets", "of these, how many stay open between queries: a new one costs five times as much"
+)
+UDP_WAITING = Limit(10_000, 0, 1_000_000, "queries", "waiting for one of UDP_SOCKETS; more fail at once")
+UDP_LEFTOVERS = Limit(
+    64, 1, 4096, "packets", "late ones thrown away before a socket is used again; with more, it is closed instead"
+)
 UDP_PORTS = Limit(
     32, 1, 1024, "sockets", "pooled outgoing ports of one address family: a guesser faces ports x ids x letter case"
 )

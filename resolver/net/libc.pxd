@@ -5,6 +5,7 @@ from posix.types cimport suseconds_t, time_t
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     ctypedef unsigned short sa_family_t
+    int AF_UNSPEC
     int AF_INET
     int AF_INET6
     int MSG_DONTWAIT
@@ -34,6 +35,8 @@ cdef extern from "<sys/socket.h>" nogil:
         int cmsg_level
         int cmsg_type
     struct timespec
+    int connect(int fd, const sockaddr *addr, socklen_t addrlen)
+    ssize_t recv(int fd, void *buf, size_t len, int flags)
     ssize_t sendto(int fd, const void *buf, size_t len, int flags, const sockaddr *addr, socklen_t addrlen)
     ssize_t recvmsg(int fd, msghdr *msg, int flags)
     int recvmmsg(int fd, mmsghdr *msgs, unsigned int count, int flags, timespec *timeout)

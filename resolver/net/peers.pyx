@@ -1,8 +1,7 @@
 """Addresses in the kernel's form, and outgoing sockets: everything about a peer that is not a DNS message.
 
-Rule: an outgoing socket sits on a port drawn from the whole range by the kernel's random numbers, not on the next free
-one, and ignores what ICMP says about packet sizes, because both are what an attacker off the path would use. Addresses
-are compared as numbers, never as text.
+Rule: an outgoing socket has a port drawn at random, not the next free one, and ignores what ICMP says about packet
+sizes, because both are what an attacker off the path would use. Addresses are compared as numbers, never as text.
 """
 
 import errno
@@ -16,7 +15,7 @@ from resolver import limits
 
 from resolver.net.ambient cimport Entropy
 from resolver.net.libc cimport (AF_INET, AF_INET6, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT, IP_RECVERR, IPPROTO_IP,
-                                IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_RECVERR, htons, inet_pton, ntohs, sockaddr_in,
+                                IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_RECVERR, htons, inet_pton, sockaddr_in,
                                 sockaddr_in6, sockaddr_storage, socklen_t)
 
 
@@ -77,8 +76,9 @@ cdef PeerAddress parse_peer(str address, int port):
     return peer
 
 
-def open_socket(int family, str source not None, Entropy entropy not None, PeerAddress connect_to=None):
-    """A non-blocking UDP socket on a random port of `source`, connected when a peer is given.
+def open_socket(int family, str source not None, Entropy entropy=None):
+    """A non-blocking UDP socket of `source`, an address or "" for any: on a random port of the whole range when
+    `entropy` is given, else without a port, which the kernel gives it with each connect().
 
     Raises:
         OSError: no descriptor, no such address, or no free port found.
@@ -94,6 +94,11 @@ def open_socket(int family, str source not None, Entropy entropy not None, PeerA
             sock.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.setsockopt(IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT)
             sock.setsockopt(IPPROTO_IPV6, IPV6_RECVERR, 1)
+        if entropy is None:
+            if source:
+                # Port 0 binds the address alone: a dissolved association gives the port back, and keeps the address.
+                sock.bind((source, 0))
+            return sock
         while True:
             try:
                 sock.bind((source, lowest + <int>entropy.below(65536 - lowest)))
@@ -102,18 +107,7 @@ def open_socket(int family, str source not None, Entropy entropy not None, PeerA
                 tries -= 1
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES) or tries <= 0:
                     raise
-        if connect_to is not None:
-            sock.connect(connect_target(connect_to))
     except OSError:
         sock.close()
         raise
     return sock
-
-
-cdef tuple connect_target(PeerAddress peer):
-    """What socket.connect wants."""
-    cdef sockaddr_in *in4 = <sockaddr_in *>&peer.storage
-    cdef sockaddr_in6 *in6 = <sockaddr_in6 *>&peer.storage
-    if peer.family == AF_INET:
-        return socket.inet_ntop(AF_INET, (<char *>&in4.sin_addr)[:4]), ntohs(in4.sin_port)
-    return (socket.inet_ntop(AF_INET6, (<char *>&in6.sin6_addr)[:16]), ntohs(in6.sin6_port), 0, in6.sin6_scope_id)

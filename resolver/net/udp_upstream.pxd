@@ -43,6 +43,14 @@ cdef class UdpUpstream:
     cdef object log
     cdef public object after_batch
     cdef Entropy entropy
+    cdef list idle_v4            # sockets without a port
+    cdef list idle_v6
+    cdef dict waiting_v4         # asks without a socket
+    cdef dict waiting_v6
+    cdef int sockets
+    cdef int kept
+    cdef int count_v4
+    cdef int count_v6
     cdef list ports_v4
     cdef list ports_v6
     cdef dict peers
@@ -82,7 +90,12 @@ cdef class UdpUpstream:
 
     cdef PeerAddress peer_of(self, str address, int port)
     cdef OutgoingPort choose_port(self, PeerAddress peer)
-    cdef OutgoingPort open_port(self, int family, PeerAddress connect_to)
+    cdef OutgoingPort open_port(self, int family)
+    cdef OutgoingPort take_socket(self, int family)
+    cdef dict waiting_of(self, int family)
+    cdef int give(self, OutgoingPort port, UdpAsk entry) except -1
+    cdef int give_back(self, OutgoingPort port) except -1
+    cdef bint make_idle(self, OutgoingPort port) noexcept
     cdef int release(self, UdpAsk ask) except -1
     cdef int close_port(self, OutgoingPort port) except -1
     cdef int transmit(self, UdpAsk ask) except -1

@@ -38,8 +38,10 @@ class UdpUpstream:
         entropy: Entropy,
         source_v4: str = "",
         source_v6: str = "",
-        fresh_ports: bool = False,
+        fresh_ports: bool = True,
         randomise_case: bool = True,
+        sockets: int = ...,
+        kept: int = ...,
         ports: int = ...,
         port_uses: int = ...,
         port_age: float = ...,
@@ -51,6 +53,8 @@ class UdpUpstream:
     def close(self) -> None: ...
     @property
     def pending(self) -> int: ...
+    @property
+    def open_sockets(self) -> int: ...
     @property
     def open_port_numbers(self) -> list[int]: ...
     def statistics(self) -> dict[str, int]: ...

@@ -1,10 +1,23 @@
 """Questions to name servers over UDP: ports, ids, letter case, matching, timeouts; no wrong reply gets past.
 
-Rule: one ask costs one system call out and its share of one in; it has no task, no future and no timer of its own,
-because a datagram endpoint and a task per query cost twenty times as much as pooled sockets with callbacks. The pool
-holds unconnected sockets on random ports of the whole range; each is given up after some hundred uses or some seconds,
-so that a guesser faces ports x ids x letter case. Strict mode takes a fresh connected socket for every query.
-Refusals by ICMP are believed only when the packet they quote is one of ours, waiting, sent to that server.
+Rule: an ask has no task, no future and no timer of its own, because a datagram endpoint and a task per query cost
+twenty times as much as sockets with callbacks. Refusals by ICMP are believed only when the packet they quote is one of
+ours, waiting, sent to that server.
+
+Each ask has a port of its own, on a socket that is connected to its server, so that the kernel drops what strangers
+send, and nobody can tell an open port from a closed one. The states of such a socket:
+
+* idle: dissolved (connect to AF_UNSPEC), without a port, so nothing can reach it. Its queue is empty.
+* taken: an ask belongs to it that is not sent yet.
+* connected: the kernel has drawn a port, uniformly from net.ipv4.ip_local_port_range; `pending` holds the one ask.
+
+It becomes idle again when the ask ends. What had arrived until then outlives the dissolving in its queue and is thrown
+away (`make_idle`), and the rest of a batch that was read together with the reply is not looked at (`uses`): otherwise
+guesses sent to an old port could answer the next query. When no socket can be had, asks wait in `waiting`.
+
+The pool (`fresh_ports` False) holds unconnected sockets on random ports of the whole range; each is given up after some
+hundred uses or some seconds. One system call out and a share of one in is cheaper, but a port lives long enough to be
+found by probing, and then a dozen forged packets push the queries on it to TCP.
 """
 
 import errno as errno_module
@@ -25,11 +38,12 @@ from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
 from resolver.net.ambient cimport Entropy, monotonic_now
-from resolver.net.libc cimport (AF_INET, CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_RECVERR, IPPROTO_IP,
+from resolver.net.libc cimport (AF_INET, AF_UNSPEC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_RECVERR, IPPROTO_IP,
                                 IPPROTO_IPV6, IPV6_RECVERR, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_TRUNC,
                                 SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_LOCAL, cmsghdr, iovec, mmsghdr,
-                                msghdr, recvmmsg, recvmsg, sendto, sock_extended_err, sockaddr, sockaddr_storage,
-                                socklen_t)
+                                msghdr, recv, recvmmsg, recvmsg, sendto, sock_extended_err, sockaddr, sockaddr_in,
+                                sockaddr_storage, socklen_t)
+from resolver.net.libc cimport connect as connect_socket
 from resolver.net.match cimport MATCH_REPLY, MATCH_WRONG_CASE, encode_query, judge_cookie, match_reply
 from resolver.net.peers cimport PeerAddress, parse_peer
 
@@ -62,6 +76,7 @@ cdef enum:
 
 cdef double TICK = 0.01
 cdef int ERROR_ROUNDS = limits.UDP_ERRORS.default
+cdef int LEFTOVERS = limits.UDP_LEFTOVERS.default
 cdef int64_t NEVER = 0x7fffffffffffffff
 
 
@@ -102,7 +117,10 @@ cdef class UdpAsk:
 
 @cython.final
 cdef class UdpUpstream:
-    """The pool of outgoing ports and everything that waits on it.
+    """The outgoing ports and everything that waits on them.
+
+    `fresh_ports` gives each ask a port of its own, on one of `sockets` for each address family, of which `kept` stay
+    open between asks; otherwise `ports`, `port_uses` and `port_age` in seconds describe the pool.
 
     `over_stream(ask, seconds, on_reply)` carries an ask on over TCP and returns a handle with ``cancel()``; None means
     that such an ask fails. `after_batch()` is called once after each batch of replies or timeouts.
@@ -114,15 +132,22 @@ cdef class UdpUpstream:
         self.vectors = NULL
         self.names = NULL
 
-    def __init__(self, loop, *, Entropy entropy, str source_v4="", str source_v6="", bint fresh_ports=False,
-                 bint randomise_case=True, int ports=limits.UDP_PORTS.default,
+    def __init__(self, loop, *, Entropy entropy, str source_v4="", str source_v6="", bint fresh_ports=True,
+                 bint randomise_case=True, int sockets=limits.UDP_SOCKETS.default,
+                 int kept=limits.UDP_SOCKETS_KEPT.default, int ports=limits.UDP_PORTS.default,
                  int port_uses=limits.UDP_PORT_USES.default, double port_age=limits.UDP_PORT_AGE.default,
                  int near_miss_limit=limits.UDP_NEAR_MISSES.default, over_stream=None, after_batch=None):
         cdef int i
         self.loop = loop
         self.entropy = entropy
-        self.source_v4 = source_v4 or "0.0.0.0"
-        self.source_v6 = source_v6 or "::"
+        self.source_v4 = source_v4
+        self.source_v6 = source_v6
+        self.sockets = limits.UDP_SOCKETS.check(sockets, "sockets")
+        self.kept = limits.UDP_SOCKETS_KEPT.check(kept, "kept")
+        self.idle_v4 = []
+        self.idle_v6 = []
+        self.waiting_v4 = {}
+        self.waiting_v6 = {}
         self.fresh_ports = fresh_ports
         self.randomise_case = randomise_case
         self.port_uses = port_uses
@@ -186,18 +211,19 @@ cdef class UdpUpstream:
         entry.on_reply = on_reply
         if self.closed:
             return self._refuse(entry, FailureKind.LOCAL, "the upstream is closed")
+        identity = self.entropy.take16()
         try:
             entry.peer = self.peer_of(server.address, server.port)
-            port = self.choose_port(entry.peer)
+            if not self.fresh_ports:
+                port = self.choose_port(entry.peer)
+                if port is None:
+                    return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are full")
+                while identity in port.pending:
+                    identity = self.entropy.take16()
         except ValueError as error:
             return self._refuse(entry, FailureKind.NETWORK, str(error))
         except OSError as error:
-            return self._refuse(entry, kind_of_error(error.errno), f"no outgoing port: {error.strerror or error}")
-        if port is None:
-            return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are full")
-        identity = self.entropy.take16()
-        while identity in port.pending:
-            identity = self.entropy.take16()
+            return self._no_port(entry, error)
         if ask.rd:
             flags |= FLAG_RD
         if ask.checking_disabled:
@@ -209,21 +235,43 @@ cdef class UdpUpstream:
         entry.packet = encode_query(ask.qname, ask.qtype, identity, flags, payload, ask.do,
                                     self.entropy if self.randomise_case and ask.randomise_case else None, cookie)
         entry.identity = identity
-        entry.port = port
-        port.pending[identity] = entry
-        port.uses += 1
+        if self.fresh_ports:
+            waiting = self.waiting_of(entry.peer.family)
+            try:
+                port = self.take_socket(entry.peer.family)
+            except OSError as error:
+                return self._no_port(entry, error)
+            if port is None and len(waiting) >= limits.UDP_WAITING.default:
+                return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are taken")
         self.outstanding += 1
         try:
             self.schedule(entry, ask.timeout)
-            # Packets of one turn leave together, one straight after the other: each that leaves alone wakes the other
-            # side anew, and on a busy machine that costs more than the packet.
-            if not self.unsent:
-                self.loop.call_soon(self.bound_flush)
-            self.unsent.append(entry)
+            if port is None:
+                waiting[entry] = None
+            else:
+                self.give(port, entry)
         except MemoryError:
+            given = entry.port is not None
             self.release(entry)  # nobody would ever time it out
+            if self.fresh_ports and port is not None and not given:
+                self.give_back(port)
             raise
         return entry
+
+    def _no_port(self, UdpAsk entry, error):
+        return self._refuse(entry, kind_of_error(error.errno), f"no outgoing port: {error.strerror or error}")
+
+    cdef int give(self, OutgoingPort port, UdpAsk entry) except -1:
+        """Let `entry` leave from `port` with what else leaves in this turn."""
+        port.pending[entry.identity] = entry
+        entry.port = port
+        port.uses += 1
+        # Packets of one turn leave together, one straight after the other: each that leaves alone wakes the other side
+        # anew, and on a busy machine that costs more than the packet.
+        if not self.unsent:
+            self.loop.call_soon(self.bound_flush)
+        self.unsent.append(entry)
+        return 0
 
     def _refuse(self, UdpAsk entry, kind, str text):
         entry.done = True
@@ -250,10 +298,15 @@ cdef class UdpUpstream:
         cdef int _attempt, code = 0
         cdef const sockaddr *peer = <const sockaddr *>&ask.peer.storage
         cdef socklen_t peer_size = ask.peer.size
+        ask.sent_at = monotonic_now()
         if self.fresh_ports:
+            if connect_socket(port.fd, peer, peer_size) < 0:
+                code = errno
+                self.release(ask)
+                self._refuse(ask, kind_of_error(code), f"cannot connect: {errno_module.errorcode.get(code, code)}")
+                return 0
             peer = NULL
             peer_size = 0
-        ask.sent_at = monotonic_now()
         for _attempt in range(3):
             rc = sendto(port.fd, PyBytes_AS_STRING(ask.packet), PyBytes_GET_SIZE(ask.packet),
                         MSG_DONTWAIT | MSG_NOSIGNAL, peer, peer_size)
@@ -275,15 +328,20 @@ cdef class UdpUpstream:
             self.drain_errors(port)
 
     cdef int release(self, UdpAsk ask) except -1:
-        """Give back id, wheel entry and, when it was the last of a retired port, the port."""
+        """Give back id, wheel entry and the port: a fresh one, or a retired one of the pool with its last ask."""
         cdef OutgoingPort port = ask.port
         if ask.done:
             return 0
         ask.done = True
         self.outstanding -= 1
         (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
+        if port is None:
+            self.waiting_of(ask.peer.family).pop(ask, None)
+            return 0
         ask.port = None
         del port.pending[ask.identity]
+        if self.fresh_ports:
+            return self.give_back(port)
         if port.retired and not port.pending:
             self.close_port(port)
         return 0
@@ -315,7 +373,7 @@ cdef class UdpUpstream:
         return peer
 
     cdef OutgoingPort choose_port(self, PeerAddress peer):
-        """A port for one more query to `peer`; None when every one is full.
+        """A port for one more query to `peer`; None when every one is full or taken.
 
         Raises OSError when none is open and none can be opened.
         """
@@ -323,9 +381,7 @@ cdef class UdpUpstream:
         cdef OutgoingPort port
         cdef Py_ssize_t index, i, count = len(ports)
         if self.fresh_ports:
-            port = self.open_port(peer.family, peer)
-            port.retired = True
-            return port
+            return self.take_socket(peer.family)
         index = self.entropy.take32() % <uint32_t>count
         port = ports[index]
         if port is not None and (port.uses >= self.port_uses or monotonic_now() - port.born > self.port_age):
@@ -336,7 +392,7 @@ cdef class UdpUpstream:
             port = None
         if port is None:
             try:
-                port = self.open_port(peer.family, None)
+                port = self.open_port(peer.family)
                 ports[index] = port
             except OSError:
                 if not any(ports):
@@ -349,12 +405,75 @@ cdef class UdpUpstream:
             return None
         return port
 
-    cdef OutgoingPort open_port(self, int family, PeerAddress connect_to):
-        """A socket bound to a random port of the whole range; connected in strict mode."""
+    cdef dict waiting_of(self, int family):
+        """Asks that wait for a socket, the first comes first."""
+        return self.waiting_v4 if family == AF_INET else self.waiting_v6
+
+    cdef OutgoingPort take_socket(self, int family):
+        """An idle socket or a new one; None when all are taken, OSError when not even one can be had."""
+        cdef list idle = self.idle_v4 if family == AF_INET else self.idle_v6
+        cdef int count = self.count_v4 if family == AF_INET else self.count_v6
+        if idle:
+            return <OutgoingPort>idle.pop()
+        if count >= self.sockets:
+            return None
+        try:
+            return self.open_port(family)
+        except OSError:
+            if not count:
+                raise
+            return None
+
+    cdef int give_back(self, OutgoingPort port) except -1:
+        """Let a waiting ask have the socket whose ask has ended, or keep it, or close it."""
+        cdef list idle = self.idle_v4 if port.family == AF_INET else self.idle_v6
+        cdef dict waiting = self.waiting_of(port.family)
+        cdef int family = port.family
+        if self.closed or not self.make_idle(port):
+            self.close_port(port)
+            port = None
+        if waiting and not self.closed:
+            if port is None:
+                try:
+                    port = self.take_socket(family)
+                except OSError:
+                    return 0  # it was said; who waits has until its timeout, when the shortage is its failure
+                if port is None:
+                    return 0
+            entry = next(iter(waiting))
+            del waiting[entry]
+            self.give(port, <UdpAsk>entry)
+        elif port is not None:
+            if len(idle) < self.kept:
+                idle.append(port)
+            else:
+                self.close_port(port)
+        return 0
+
+    cdef bint make_idle(self, OutgoingPort port) noexcept:
+        """Give the port back to the kernel and empty the queue; False when the socket is of no more use."""
+        cdef sockaddr_storage nobody
+        cdef uint8_t octet
+        cdef int _i
+        memset(&nobody, 0, sizeof(nobody))
+        nobody.ss_family = AF_UNSPEC
+        if connect_socket(port.fd, <const sockaddr *>&nobody, sizeof(sockaddr_in)) < 0:
+            return False
+        for _i in range(LEFTOVERS):
+            # An error is that of an earlier packet, and is told once.
+            if recv(port.fd, &octet, 1, MSG_DONTWAIT) < 0 and errno == EAGAIN:
+                return True
+        return False
+
+    cdef OutgoingPort open_port(self, int family):
+        """A new socket: without a port when each ask has its own, else on a random one of the whole range."""
         cdef OutgoingPort port
         source = self.source_v4 if family == AF_INET else self.source_v6
         try:
-            sock = open_socket(family, source, self.entropy, connect_to)
+            if self.fresh_ports:
+                sock = open_socket(family, source)
+            else:
+                sock = open_socket(family, source or ("0.0.0.0" if family == AF_INET else "::"), self.entropy)
         except OSError as error:
             self.log.say("cannot open an outgoing port: %s", error.strerror)
             raise
@@ -367,6 +486,10 @@ cdef class UdpUpstream:
         self.loop.add_reader(port.fd, self._readable, port)
         self.open_ports[port] = None
         self.ports_opened += 1
+        if family == AF_INET:
+            self.count_v4 += 1
+        else:
+            self.count_v6 += 1
         return port
 
     cdef int close_port(self, OutgoingPort port) except -1:
@@ -374,6 +497,10 @@ cdef class UdpUpstream:
             return 0
         self.loop.remove_reader(port.fd)
         self.open_ports.pop(port, None)
+        if port.family == AF_INET:
+            self.count_v4 -= 1
+        else:
+            self.count_v6 -= 1
         port.fd = -1
         port.sock.close()
         return 0
@@ -386,10 +513,10 @@ cdef class UdpUpstream:
             self.after_batch()
 
     cdef int drain(self, OutgoingPort port) except -1:
-        cdef int got, i, _turn_number
+        cdef int got, i, _turn_number, uses = port.uses
         cdef double now
         for _turn_number in range(self.rounds):
-            if port.fd < 0:
+            if port.fd < 0 or (self.fresh_ports and port.uses != uses):
                 return 0
             for i in range(self.batch):
                 self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
@@ -405,7 +532,7 @@ cdef class UdpUpstream:
                 continue
             now = monotonic_now()
             for i in range(got):
-                if port.fd < 0:
+                if port.fd < 0 or (self.fresh_ports and (port.uses != uses or not port.pending)):
                     return 0
                 if self.messages[i].msg_hdr.msg_flags & MSG_TRUNC:
                     self.malformed += 1
@@ -585,6 +712,10 @@ cdef class UdpUpstream:
                 for entry in list(slot):
                     ask = <UdpAsk>entry
                     if ask.due <= now and not ask.done and not self.still_has_time(ask):
+                        if ask.port is None:
+                            self.network_errors += 1
+                            self.fail(ask, FailureKind.LOCAL, "no outgoing port was free in time")
+                            continue
                         self.timeouts += 1
                         if ask.malformed_seen:
                             self.fail(ask, FailureKind.MALFORMED, "only malformed replies")
@@ -608,6 +739,8 @@ cdef class UdpUpstream:
         """
         cdef double timeout = ask.ask.timeout
         cdef double left = timeout if ask.sent_at == 0 else timeout - (monotonic_now() - ask.sent_at)
+        if ask.port is None:
+            return False
         if left > 0:
             (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
             self.schedule(ask, left)
@@ -625,6 +758,11 @@ cdef class UdpUpstream:
             for ask in list(port.pending.values()):
                 (<UdpAsk>ask).cancel()
             self.close_port(port)
+        for waiting in (self.waiting_v4, self.waiting_v6):
+            for ask in list(waiting):
+                (<UdpAsk>ask).cancel()
+        self.idle_v4.clear()
+        self.idle_v6.clear()
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -635,9 +773,15 @@ cdef class UdpUpstream:
         return self.outstanding
 
     @property
+    def open_sockets(self):
+        """Sockets that are open, those without a port included."""
+        return len(self.open_ports)
+
+    @property
     def open_port_numbers(self):
         """Port numbers in use, retired ones included that still wait for a reply."""
-        return sorted((<OutgoingPort>port).sock.getsockname()[1] for port in self.open_ports)
+        numbers = sorted((<OutgoingPort>port).sock.getsockname()[1] for port in self.open_ports)
+        return [number for number in numbers if number]
 
     def statistics(self):
         """Counters since the start, by name."""

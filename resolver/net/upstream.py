@@ -11,6 +11,7 @@ from typing import Protocol
 
 from resolver.effects import Ask, Failure, Reply
 from resolver.net.ambient import Entropy
+from resolver.net.descriptors import udp_sockets
 from resolver.net.stream_upstream import StreamAsk, StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.settings import IterationSettings
@@ -52,6 +53,7 @@ class Upstream:
             source_v4=settings.source_v4,
             source_v6=settings.source_v6,
             fresh_ports=settings.fresh_ports,
+            sockets=udp_sockets(),
             randomise_case=settings.case_randomisation,
             over_stream=self._over_stream,
             after_batch=after_batch,

@@ -54,21 +54,57 @@ def test_forgery_is_passed_over_and_the_right_reply_still_counts(forge: Callable
     play(body)
 
 
-def test_reply_from_another_address_is_nobodys() -> None:
+IPV6_FREEBIND = 78
+
+
+def forger(of: UdpPeer, address: str, differs: str) -> socket.socket:
+    """A socket that differs from the server in its address alone, or in its port alone."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if differs == "port":
+            sock.bind((address, 0))
+        elif family == socket.AF_INET:
+            sock.bind(("127.0.0.2", of.port))
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)  # loopback has one IPv6 address only
+            sock.bind(("fd00::2:77", of.port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@pytest.mark.parametrize("fresh_ports", [False, True], ids=["pool", "fresh"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("differs", ["address", "port"])
+def test_reply_from_another_address_or_port_is_nobodys(address: str, differs: str, fresh_ports: bool) -> None:
+    """Everything else is right: id, question, letter case and the port that it is sent to."""
+
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(lambda _: []), make(), Collector()
-        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        stranger.bind(("127.0.0.2", 0))
-        upstream.start(ask_for(peer.port), got)
-        await peer.arrived.wait()
+        peer, got = await UdpPeer.start(lambda _: [], address), Collector()
+        upstream = make(fresh_ports=fresh_ports)
+        stranger = forger(peer, address, differs)
+        assert stranger.getsockname()[:2] != (address, peer.port)
+        assert (stranger.getsockname()[0] == address) is (differs == "port")
+        assert (stranger.getsockname()[1] == peer.port) is (differs == "address")
+        upstream.start(ask_for(peer.port, address=address), got)
+        async with asyncio.timeout(5):
+            await peer.arrived.wait()
         forged = bytearray(echo(peer.queries[0])[0])
         forged[3] |= c.REFUSED
-        stranger.sendto(forged, peer.sources[0])
+        for _ in range(20):
+            try:
+                stranger.sendto(forged, peer.sources[0][:2])
+            except ConnectionRefusedError:
+                assert fresh_ports
         peer.transport.sendto(echo(peer.queries[0])[0], peer.sources[0])
         [reply] = await got.wait()
         assert isinstance(reply, Reply)
         assert reply.view.rcode == c.NOERROR, "the stranger's"
-        assert (upstream.strays, upstream.near_misses) == (1, 0)
+        # The kernel drops them where the socket is connected; nowhere do they push an ask to TCP.
+        assert (upstream.strays, upstream.near_misses) == (0 if fresh_ports else 20, 0)
+        assert upstream.moved_to_stream == 0
         stranger.close()
         upstream.close()
         peer.close()

@@ -5,6 +5,9 @@ import errno
 import logging
 import socket
 import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from support.ports import free_port
@@ -236,9 +239,10 @@ def test_cancel_reaches_an_ask_that_moved_to_tcp() -> None:
     play(body)
 
 
-def test_equal_questions_in_flight_do_not_collide() -> None:
+@pytest.mark.parametrize("fresh_ports", [False, True])
+def test_equal_questions_in_flight_do_not_collide(fresh_ports: bool) -> None:
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(ports=2), Collector()
+        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=fresh_ports, ports=2), Collector()
         for _ in range(150):
             upstream.start(ask_for(peer.port), got)
         results = await got.wait(150)
@@ -253,7 +257,7 @@ def test_equal_questions_in_flight_do_not_collide() -> None:
 
 def test_ports_are_given_up_and_lie_all_over_the_range() -> None:
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(ports=2, port_uses=3), Collector()
+        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=False, ports=2, port_uses=3), Collector()
         for n in range(60):
             upstream.start(ask_for(peer.port), got)
             await got.wait(n + 1)
@@ -271,7 +275,7 @@ def test_ports_are_given_up_and_lie_all_over_the_range() -> None:
 
 def test_old_ports_are_given_up() -> None:
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(ports=1, port_age=0.0), Collector()
+        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=False, ports=1, port_age=0.0), Collector()
         for n in range(4):
             upstream.start(ask_for(peer.port), got)
             await got.wait(n + 1)
@@ -283,43 +287,205 @@ def test_old_ports_are_given_up() -> None:
     play(body)
 
 
-def test_strict_mode_takes_a_port_for_each_query_and_closes_it() -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("source", ["", "own"])
+def test_each_ask_has_a_port_of_its_own_while_it_waits(address: str, source: str) -> None:
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=True), Collector()
+        peer, got = await UdpPeer.start(lambda _: [], address), Collector()
+        upstream = make(**{"source_v6" if ":" in address else "source_v4": address if source else ""})
         for _ in range(10):
-            upstream.start(ask_for(peer.port), got)
-        assert len(upstream.open_port_numbers) == 10
-        await got.wait(10)
-        assert len({source[1] for source in peer.sources}) == 10
-        assert upstream.open_port_numbers == []
+            upstream.start(ask_for(peer.port, address=address), got)
+        async with asyncio.timeout(5):
+            while len(peer.queries) < 10:
+                await asyncio.sleep(0)
+        assert upstream.open_port_numbers == sorted(port for _, port, *_ in peer.sources)
+        assert len(set(upstream.open_port_numbers)) == 10
+        for query, client in zip(peer.queries, peer.sources, strict=True):
+            peer.transport.sendto(echo(query)[0], client)
+        assert all(isinstance(x, Reply) for x in await got.wait(10))
+        assert upstream.open_port_numbers == [], "with the reply its port is gone"
+        assert upstream.ports_opened == 10
+        upstream.start(ask_for(peer.port, address=address), got)
+        async with asyncio.timeout(5):
+            while len(peer.queries) < 11:
+                await asyncio.sleep(0)
+        assert upstream.ports_opened == 10, "the sockets are used again"
         upstream.close()
         peer.close()
 
     play(body)
 
 
-def test_no_descriptors_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("source", ["", "own"])
+def test_fresh_ports_are_spread_evenly_over_the_range_of_the_system(address: str, source: str) -> None:
+    """Chi-square of 64 classes over 4,000 asks, and the same for the steps from one port to the next one."""
+
+    async def body() -> None:
+        peer, got = await UdpPeer.start(address=address), Collector()
+        upstream = make(**{"source_v6" if ":" in address else "source_v4": address if source else ""})
+        for _ in range(80):
+            for _ in range(50):
+                upstream.start(ask_for(peer.port, address=address), got)
+            await got.wait(len(got.results) + 50)
+        ports = [port for _, port, *_ in peer.sources]
+        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+        assert low <= min(ports) and max(ports) <= high
+        size = high - low + 1
+        steps = [(after - before) % size for before, after in pairwise(ports)]
+        for values, expected in (([port - low for port in ports], 4000 / 64), (steps, 3999 / 64)):
+            classes = Counter(value * 64 // size for value in values)
+            deviation = sum((classes[n] - expected) ** 2 / expected for n in range(64))
+            # 63 degrees of freedom: even ports exceed 130 once in a million runs, pooled ones are in the thousands.
+            assert deviation < 130, deviation
+        assert upstream.ports_opened <= 50
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+@pytest.mark.parametrize("fresh_ports", [False, True])
+def test_probing_does_not_tell_a_fresh_port_from_a_closed_one(fresh_ports: bool) -> None:
+    async def body() -> None:
+        peer, upstream, got = await UdpPeer.start(lambda _: []), make(fresh_ports=fresh_ports), Collector()
+        upstream.start(ask_for(peer.port), got)
+        async with asyncio.timeout(5):
+            await peer.arrived.wait()
+        refused = {}
+        for what, port in (("open", peer.sources[0][1]), ("closed", free_port())):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.connect(("127.0.0.1", port))
+                stranger.send(b"anybody there?")
+                # Loopback delivers inside send(): its answer is here, or there is none.
+                refused[what] = stranger.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        assert refused == {"open": fresh_ports, "closed": True}
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+@pytest.mark.parametrize("late", [3, 40, 400])
+def test_what_came_late_to_a_port_is_never_looked_at_for_the_next_ask(late: int) -> None:
+    """Packets in the socket's queue outlive the port: some read together with the reply, some after it."""
+
+    async def body() -> None:
+        def right_and_wrong(query: bytes) -> list[bytes]:
+            [right] = echo(query)
+            return [right, *(bytes([right[0] ^ 1 + n % 200, n % 251]) + right[2:] for n in range(late))]
+
+        peer, got = await UdpPeer.start(right_and_wrong), Collector()
+        upstream = make(sockets=1, near_miss_limit=2)
+
+        def again(result: Reply | Failure) -> None:
+            got(result)
+            if len(got.results) < 6:
+                upstream.start(ask_for(peer.port), again)
+
+        upstream.start(ask_for(peer.port), again)
+        assert all(isinstance(x, Reply) for x in await got.wait(6))
+        assert (upstream.near_misses, upstream.strays, upstream.moved_to_stream) == (0, 0, 0)
+        assert len(set(peer.sources)) == 6
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+def test_a_reply_that_comes_after_its_timeout_reaches_nobody() -> None:
+    async def body() -> None:
+        peer, upstream, got = await UdpPeer.start(lambda _: []), make(sockets=1), Collector()
+        upstream.start(ask_for(peer.port, timeout=SHORT), got)
+        await got.wait()
+        upstream.start(ask_for(peer.port), got)
+        async with asyncio.timeout(5):
+            while len(peer.queries) < 2:
+                await asyncio.sleep(0)
+        late = peer.queries[1][:2] + echo(peer.queries[0])[0][2:]
+        peer.transport.sendto(late, peer.sources[0])  # as if its id had been guessed, but the port is the old one
+        peer.transport.sendto(echo(peer.queries[1])[0], peer.sources[1])
+        assert isinstance((await got.wait(2))[1], Reply)
+        assert upstream.near_misses == 0
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+def test_asks_wait_for_one_of_a_bounded_number_of_sockets() -> None:
+    async def body() -> None:
+        peer, got = await UdpPeer.start(lambda _: []), Collector()
+        upstream = make(sockets=4, kept=2)
+        handles = [upstream.start(ask_for(peer.port), got) for _ in range(40)]
+        most = 0
+        async with asyncio.timeout(5):
+            for n in range(0, 36, 4):
+                while len(peer.queries) < n + 4:
+                    await asyncio.sleep(0)
+                most = max(most, len(upstream.open_port_numbers))
+                assert len(peer.queries) == n + 4
+                for query, client in zip(peer.queries[n:], peer.sources[n:], strict=True):
+                    peer.transport.sendto(echo(query)[0], client)
+        await got.wait(36)
+        assert most == 4
+        for handle in handles:
+            handle.cancel()
+        assert (upstream.pending, upstream.open_sockets) == (0, 2)
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+def test_an_ask_that_waits_for_a_socket_can_be_cancelled_and_has_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        peer, got, first = await UdpPeer.start(lambda _: []), Collector(), Collector()
+        upstream = make(sockets=1)
+        monkeypatch.setattr(limits, "UDP_WAITING", limits.UDP_WAITING._replace(default=2))
+        upstream.start(ask_for(peer.port), first)
+        waiting = [upstream.start(ask_for(peer.port, timeout=SHORT), got) for _ in range(3)]
+        waiting[0].cancel()
+        failures = await got.wait(2)
+        for failure in failures:
+            assert isinstance(failure, Failure)
+            assert failure.kind is FailureKind.LOCAL, "nothing was sent"
+        assert "taken" in failures[0].text and "in time" in failures[1].text
+        assert (len(peer.queries), first.results, upstream.timeouts) == (1, [], 0)
+        upstream.start(ask_for(peer.port), got)
+        upstream.close()
+        assert upstream.pending == 0
+        peer.close()
+
+    play(body)
+
+
+@pytest.mark.parametrize("fresh_ports", [False, True])
+def test_no_descriptors_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fresh_ports: bool
+) -> None:
     def refuse(*_: object, **__: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(), Collector()
+        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=fresh_ports), Collector()
         upstream.start(ask_for(peer.port), got)
         await got.wait()
         real = socket.socket
         monkeypatch.setattr(socket, "socket", refuse)
         for _ in range(50):
             upstream.start(ask_for(peer.port), got)
-        empty, failed = make(), Collector()
+        empty, failed = make(fresh_ports=fresh_ports), Collector()
         empty.start(ask_for(peer.port), failed)
         [failure] = await failed.wait()
         monkeypatch.setattr(socket, "socket", real)
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.LOCAL
         assert "Too many open files" in failure.text
-        # One port is open: it carries everything.
+        # One socket is open: it carries everything.
         assert all(isinstance(x, Reply) for x in await got.wait(51))
-        assert len({source[1] for source in peer.sources}) == 1
+        assert upstream.ports_opened == 1
+        assert (len({source[1] for source in peer.sources}) == 1) != fresh_ports
         empty.close()
         upstream.close()
         peer.close()
@@ -331,7 +497,8 @@ def test_no_descriptors_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
 
 def test_every_port_full_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(lambda _: []), make(ports=1, port_uses=65_536), Collector()
+        peer, got = await UdpPeer.start(lambda _: []), Collector()
+        upstream = make(fresh_ports=False, ports=1, port_uses=65_536)
         handles = [upstream.start(ask_for(peer.port), got) for _ in range(513)]
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
