@@ -29,6 +29,7 @@ cdef class Engine:
     cdef Spares spares
     cdef object datagram_arena
     cdef uint64_t turn
+    cdef uint64_t shown         # the collector has been shown every timer whose `order` is below this
     cdef int64_t last_poll
     cdef unsigned long long sent_before     # bytes_sent at the last poll
     cdef bint stirred                       # a descriptor was closed, or half of it, since the last poll
@@ -80,6 +81,8 @@ cdef class Engine:
     cdef int note_slow(self, object source, int fd, int64_t took, bint exact) except -1
     cdef int end_callback(self) except -1
     cdef int call_ending(self, Ring *ring) except -1
+    cdef void show_waiting(self) noexcept
+    cdef void drop_all(self) noexcept
     cdef Descriptor descriptor(self, int fd, bint writing)
     cdef int own_or_refuse(self, int fd) except -1
     cdef int refuse_owned(self, int fd) except -1

@@ -26,18 +26,21 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from corenet.core cimport sys as c
+from corenet.core.collect cimport Py_REFCNT, Seen, show_owned
 from corenet.core.counters cimport KIND_ENGINE, born, died
 from corenet.core.handles cimport (
     Handle,
     TimerHandle,
     deadline_ns,
+    hide,
     new_handle,
     new_threadsafe,
     new_timer,
     seconds_of,
+    show,
 )
 from corenet.core.poller cimport Poller, Watch, Watcher
-from corenet.core.ready cimport Inbox, Ring, ring_free, ring_grow, ring_init, ring_pop, ring_push
+from corenet.core.ready cimport Inbox, Ring, ring_free, ring_grow, ring_init, ring_pop, ring_push, ring_visit
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.spares cimport Spares
 from corenet.core.sys cimport PyContext_CopyCurrent
@@ -159,25 +162,30 @@ cdef class Descriptor(Watcher):
         return 0
 
 
-cdef int forget_all(Ring *ring) except -1:
+cdef void forget_all(Ring *ring) noexcept:
     """Let go of watchers that wanted to be called."""
     cdef PyObject *item = ring_pop(ring)
     while item != NULL:
         Py_DECREF(<object>item)
         item = ring_pop(ring)
-    return 0
 
 
-cdef int release_all(Ring *ring) except -1:
+cdef void release_all(Ring *ring) noexcept:
     """Let go of handles and of what they hold, which runs destructors."""
     cdef PyObject *item = ring_pop(ring)
     while item != NULL:
         (<Handle>item).release()
         Py_DECREF(<object>item)
         item = ring_pop(ring)
+
+
+cdef int show_one(PyObject *handle, void *_context) noexcept:
+    show(handle)
     return 0
 
 
+# What the collector must not empty: the fields are used by every method, and all of them have an end of their own.
+@cython.no_gc_clear
 cdef class Engine:
     """Runs callbacks, timers and descriptor watchers on one thread."""
 
@@ -234,6 +242,8 @@ cdef class Engine:
         cdef Handle handle
         self.check_open()
         handle = new_handle(self, callback, args, context)
+        if self.running:
+            hide(handle)
         self.push_handle(handle)
         if self.debug:
             self._handle_created(handle)
@@ -242,7 +252,10 @@ cdef class Engine:
     cdef TimerHandle later_ns(self, int64_t delay_ns, object callback, tuple args):
         """`call_later` for C callers, in nanoseconds."""
         cdef int64_t when = self.clock() + delay_ns
-        return new_timer(self, self.timers, when, seconds_of(when), callback, args, None)
+        cdef TimerHandle handle = new_timer(self, self.timers, when, seconds_of(when), callback, args, None)
+        if self.running:
+            hide(handle)
+        return handle
 
     def call_soon(self, callback: object, *args: object, context: object = None) -> Handle:
         """Call ``callback(*args)`` in the next turn, inside `context` or a copy of the current one."""
@@ -255,6 +268,8 @@ cdef class Engine:
         if self.inbox.items.count:
             # What was put by call_soon_threadsafe earlier runs earlier.
             self.inbox.drain(&self.ready)
+        if self.running:
+            hide(handle)
         ring_push(&self.ready, <PyObject *>handle)
         Py_INCREF(handle)
         if self.debug:
@@ -300,6 +315,8 @@ cdef class Engine:
         if self.debug:
             self._check_call(callback, "call_at", False)
         handle = new_timer(self, self.timers, deadline_ns(seconds), seconds, callback, args, context)
+        if self.running:
+            hide(handle)
         if self.debug:
             self._handle_created(handle)
         return handle
@@ -461,6 +478,8 @@ cdef class Engine:
                 break
             handle = <Handle>item
             Py_DECREF(handle)
+            if Py_REFCNT(item) > 1:
+                show(item)
             if self.careful:
                 self.run_carefully(handle)
             else:
@@ -602,9 +621,22 @@ cdef class Engine:
             self.in_callback = False
             self.call_ending(&self.leaving)
             self.call_ending(&self.ending)
+            self.show_waiting()
             if now - self.turn_began >= self.slow_ns:
                 self.turn_was_slow(now)
             self.last_callback = None
+
+    cdef void show_waiting(self) noexcept:
+        """Show the collector what was hidden from it while this ran."""
+        cdef Py_ssize_t i
+        ring_visit(&self.ready, show_one, NULL)
+        ring_visit(&self.due, show_one, NULL)
+        if self.shown == self.timers.next_order:
+            return
+        for i in range(self.timers.length):
+            if self.timers.entries[i].order >= self.shown:
+                show(self.timers.entries[i].owner)
+        self.shown = self.timers.next_order
 
     def stop(self) -> None:
         """End `run` with the current turn."""
@@ -612,13 +644,18 @@ cdef class Engine:
 
     def _dispose(self) -> None:
         """Drop everything and close the descriptors; the engine cannot be used again."""
-        cdef PyObject *item
         if self.running:
             raise RuntimeError("Cannot close a running event loop")
-        if self.closed:
-            return
+        if not self.closed:
+            self.drop_all()
+
+    cdef void drop_all(self) noexcept:
+        """What `_dispose` does, and the collector where nobody closed the engine."""
+        cdef PyObject *item
+        # First: what is dropped runs destructors, which may ask for more.
         self.closed = True
-        self.inbox.drain(&self.ready)
+        self.inbox.closed = True
+        release_all(&self.inbox.items)
         self.inbox.close()
         while self.timers.length:
             item = self.timers.pop()
@@ -632,6 +669,7 @@ cdef class Engine:
         PyMem_RawFree(self.scratch)
         self.scratch = NULL
         self.spares.clear()
+        self.last_callback = None
 
     def _renew_after_fork(self) -> None:
         """In the child of a fork: share nothing with the parent's loop, and count as not running."""
@@ -641,6 +679,7 @@ cdef class Engine:
         # What the callback that forked has written so far is the parent's to send.
         self.in_callback = False
         forget_all(&self.leaving)
+        self.show_waiting()
         self.inbox.renew()
         self.poller.renew()
 
@@ -905,4 +944,33 @@ def run_handle(handle: Handle) -> None:
         handle.run_once()
 
 
+cdef int visit_waiting(PyObject *self, Seen seen, void *context) noexcept:
+    """What the engine holds in C: it alone owns what lies in its inbox and among its timers."""
+    cdef Py_ssize_t i
+    cdef int stop
+    # Half-made by a `__cinit__` that failed, it may have neither of the two; a ring without memory is an empty one.
+    if <object>(<Engine>self).inbox is not None:
+        stop = ring_visit(&(<Engine>self).inbox.items, seen, context)
+        if stop:
+            return stop
+    if <object>(<Engine>self).timers is not None:
+        for i in range((<Engine>self).timers.length):
+            stop = seen((<Engine>self).timers.entries[i].owner, context)
+            if stop:
+                return stop
+    return (
+        ring_visit(&(<Engine>self).ready, seen, context)
+        or ring_visit(&(<Engine>self).due, seen, context)
+        or ring_visit(&(<Engine>self).ending, seen, context)
+        or ring_visit(&(<Engine>self).leaving, seen, context)
+    )
+
+
+cdef void drop_waiting(PyObject *self) noexcept:
+    # Half-made: then it holds nothing in C either.
+    if <object>(<Engine>self).spares is not None and not (<Engine>self).closed:
+        (<Engine>self).drop_all()
+
+
+show_owned(Engine, visit_waiting, drop_waiting)
 guard_receivers(globals())

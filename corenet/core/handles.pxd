@@ -7,9 +7,19 @@ descriptors and signals, which are called again.
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
+from corenet.core.collect cimport PyObject_GC_IsTracked, PyObject_GC_Track, PyObject_GC_UnTrack
 from corenet.core.timers cimport TimerHeap
 
 cdef int call_in_context(object context, object callback, tuple args) except -1
+
+cdef inline void hide(Handle handle) noexcept:
+    """Spare the collector a handle that is new and stands in a loop which runs: the loop's `show` follows."""
+    PyObject_GC_UnTrack(<PyObject *>handle)
+
+cdef inline void show(PyObject *handle) noexcept:
+    """Undo `hide`, if it was done."""
+    if not PyObject_GC_IsTracked(handle):
+        PyObject_GC_Track(handle)
 
 cdef class Handle:
     cdef object callback

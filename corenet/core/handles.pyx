@@ -1,9 +1,12 @@
 """Handle and TimerHandle, shaped as asyncio's, called by vectorcall inside their own context.
 
-They pass for asyncio's classes where ``isinstance`` is asked. They take no part in cyclic collection, which is a tenth
-of the cost of ``call_soon``. That is sound only because every handle lets go of callback, arguments and context when it
-has run, was cancelled, or its loop was closed; code that adds a holder of handles must keep this. Only SystemExit and
-KeyboardInterrupt leave `run`; everything else goes to the loop's exception handler.
+They pass for asyncio's classes where ``isinstance`` is asked. Only SystemExit and KeyboardInterrupt leave `run`;
+everything else goes to the loop's exception handler.
+
+Handles take part in cyclic collection, with an exception for speed: one that is made while its loop runs is hidden from
+the collector as long as it waits there. A hidden object only keeps alive what it refers to, and a loop that runs is alive,
+so nothing is lost by that. The loop shows it again before anybody else may be left with it: when its callback is about to
+run and somebody has the handle, when it is cancelled or reported, and, with all that still wait, when the run ends.
 """
 
 from _thread import allocate_lock
@@ -50,7 +53,6 @@ cdef int call_in_context(object context, object callback, tuple args) except -1:
     return 0
 
 
-@cython.no_gc
 @cython.freelist(1024)
 cdef class Handle:
     """A callback with its arguments and context, as returned by ``call_soon``.
@@ -102,6 +104,7 @@ cdef class Handle:
 
     cdef int report(self, object callback, tuple args) except -1:
         """Hand the exception that is set to the loop; let SystemExit and KeyboardInterrupt through."""
+        show(<PyObject *>self)
         try:
             propagate()
         except (SystemExit, KeyboardInterrupt):
@@ -183,7 +186,6 @@ cdef class Handle:
 
 
 @cython.final
-@cython.no_gc
 cdef class ThreadSafeHandle(Handle):
     """What ``call_soon_threadsafe`` returns where asyncio's own is of this kind, from Python 3.14 on.
 
@@ -235,7 +237,6 @@ cdef class ThreadSafeHandle(Handle):
 
 
 @cython.final
-@cython.no_gc
 cdef class TimerHandle(Handle):
     """A callback with a deadline, as returned by ``call_later`` and ``call_at``."""
 
@@ -266,7 +267,9 @@ cdef class TimerHandle(Handle):
         """Cancel the callback and take it out of the timers at once."""
         self.is_cancelled = True
         self.release()
-        if self.position >= 0:
+        # A handle that the collector took apart has lost its heap, and may still stand in it.
+        if self.position >= 0 and self.heap is not None:
+            show(<PyObject *>self)
             self.heap.remove(self.position)
 
     cdef list own_words(self):

@@ -29,6 +29,7 @@ cdef class Watch(Watcher):
     cdef readonly int mode
 
 cdef class Poller:
+    cdef object unused          # Cython gives only a type with a Python field a place among the collected ones
     cdef int epfd
     cdef Slot *slots
     cdef int slot_count

@@ -20,6 +20,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from corenet.core cimport sys as c
+from corenet.core.collect cimport Seen, show_owned
 from corenet.core.counters cimport KIND_WATCH, born, died
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
@@ -494,4 +495,19 @@ cdef class Poller:
         self.dispose()
 
 
+cdef int visit_watchers(PyObject *self, Seen seen, void *context) noexcept:
+    cdef int fd, stop
+    for fd in range((<Poller>self).slot_count):
+        if (<Poller>self).slots[fd].watcher != NULL:
+            stop = seen((<Poller>self).slots[fd].watcher, context)
+            if stop:
+                return stop
+    return 0
+
+
+cdef void drop_watchers(PyObject *self) noexcept:
+    (<Poller>self).dispose()
+
+
+show_owned(Poller, visit_watchers, drop_watchers)
 guard_receivers(globals())

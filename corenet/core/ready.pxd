@@ -7,6 +7,7 @@ through which other threads may reach a loop.
 from cpython.object cimport PyObject
 from libc.stddef cimport size_t
 
+from corenet.core.collect cimport Seen
 from corenet.core.sys cimport pthread_mutex_t
 
 cdef struct Ring:
@@ -39,6 +40,16 @@ cdef inline PyObject *ring_pop(Ring *ring) noexcept:
     ring.head += 1
     ring.count -= 1
     return item
+
+cdef inline int ring_visit(Ring *ring, Seen seen, void *context) noexcept:
+    """Call `seen` for each item: for the collector."""
+    cdef size_t i
+    cdef int stop
+    for i in range(ring.count):
+        stop = seen(ring.items[(ring.head + i) & ring.mask], context)
+        if stop:
+            return stop
+    return 0
 
 cdef class Inbox:
     cdef pthread_mutex_t mutex

@@ -24,7 +24,7 @@ from libc.stdint cimport uint8_t
 
 from corenet.core cimport sys as c
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
-from corenet.core.handles cimport Handle, new_handle
+from corenet.core.handles cimport Handle, hide, new_handle
 from corenet.core.ready cimport ring_push
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
@@ -138,6 +138,8 @@ cdef PyObject *soon_in_place(PyObject *method, PyObject *const *items, size_t co
     handle = new_handle(loop, <object>items[1], args, context)
     if loop.inbox.items.count:
         loop.inbox.drain(&loop.ready)
+    if loop.running:
+        hide(handle)
     ring_push(&loop.ready, <PyObject *>handle)
     Py_INCREF(handle)
     Py_INCREF(handle)

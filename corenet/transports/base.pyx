@@ -151,7 +151,6 @@ cdef object call_method2(object receiver, object name, object first, object seco
 
 
 @cython.final
-@cython.no_gc
 cdef class Farewell(Handle):
     """The last call of a transport, in the place of a callback with its bound method, arguments and context."""
 
@@ -366,8 +365,6 @@ cdef class Transport(Watcher):
         if self.loop.debug:
             self.loop._handle_created(handle)
         self.loop._callback_failed(handle, callback, args, error)
-        # Handles take no part in cyclic collection: none may go on holding what it was made of.
-        handle.release()
         return 0
 
     cdef int fatal(self, object error, str message) except -1:
