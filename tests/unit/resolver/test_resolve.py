@@ -90,6 +90,14 @@ def test_the_alias_spells_names_as_asked():
 DNAME_ZONE = EXAMPLE_ZONE + "old 600 IN DNAME new.example.com.\nhost.new 60 IN A 192.0.2.55\n"
 
 
+def test_alias_made_by_a_dname_is_an_answer_though_its_target_does_not_exist() -> None:
+    """The server follows the alias and says NXDOMAIN, which is about the target (RFC 6604 section 3)."""
+    m = with_example(DNAME_ZONE)
+    outcome = m.ask("none.old.example.com.", "CNAME")
+    assert outcome.rcode == c.NOERROR
+    assert texts(outcome)[:2] == [("old.example.com.", "DNAME"), ("none.old.example.com.", "CNAME")]
+
+
 def test_a_dname_is_used_and_a_cname_made_from_it():
     m = with_example(DNAME_ZONE)
     outcome = m.ask("host.old.example.com.")
