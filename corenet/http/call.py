@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from corenet.http.errors import HttpError, RedirectError
 from corenet.http.headers import Headers
 from corenet.http.response import Response
+from corenet.http.upload import Upload
 from corenet.http.url import parse_url
 from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_TOTAL_TIMEOUT
 
@@ -66,6 +67,8 @@ class Call:
         "repeated",
         "sent_url",
         "timeout",
+        "traced",
+        "upload",
         "url",
         "url_text",
     )
@@ -87,15 +90,23 @@ class Call:
         self.deadline = 0.0
         self.history: tuple[Response, ...] = ()
         self.repeated = False
+        # Whether the trace was told that the request is sent.
+        self.traced = False
         self._defaults = defaults.raw
         self._extra = Headers.of(headers) if headers else None
         # The client's own fields are all that is sent: its head may be kept.
         self.is_plain = self._extra is None
         if isinstance(body, str):
             raise TypeError("a body is bytes or yields bytes; encode the text first")
-        self.body: bytes | AsyncIterable[bytes] | Iterable[bytes] | None
-        self.body = bytes(body) if isinstance(body, bytearray | memoryview) else body
+        self.upload: Upload | None = None
+        self.body: bytes | Upload | None
         self.length = -1
+        if body is None or isinstance(body, bytes):
+            self.body = body
+        elif isinstance(body, bytearray | memoryview):
+            self.body = bytes(body)
+        else:
+            self.body = self.upload = Upload(body)
         if isinstance(self.body, bytes):
             self.length = len(self.body)
         elif self.body is None and method in _BODY_EXPECTED:
@@ -148,7 +159,7 @@ class Call:
             raise RedirectError(f"{self.url}: a redirect from https to {target} is refused")
         if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
             self._become_get()
-        elif self.body is not None and not isinstance(self.body, bytes):
+        elif self.body is not None and self.body is self.upload:
             raise RedirectError(f"{self.url}: a redirect asks for the body again, which was a stream")
         if target.origin != self.url.origin:
             self._drop_credentials()

@@ -8,8 +8,9 @@ a cancel.
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, Slot
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
+from corenet.http.upload import Upload
 from corenet.limits import (
     HTTP_BODY,
     HTTP_CLOSE,
@@ -129,7 +131,15 @@ class HttpClient:
             HttpError: one of its kinds, see `corenet.http.errors`: InvalidUrl, NameResolutionError, ConnectError,
                 TlsError, TimeoutExceeded, RemoteProtocolError, ResponseTooLarge, RedirectError, LocalProtocolError.
         """
-        call = self._call(method, url, headers, body, timeout)
+        call = await self._call(method, url, headers, body, timeout)
+        if call.upload is None:
+            return await self._request(call)
+        try:
+            return await self._request(call)
+        finally:
+            await call.upload.close()
+
+    async def _request(self, call: Call) -> Response:
         while True:
             slot, connection = await self._send(call, collecting=True)
             try:
@@ -159,10 +169,25 @@ class HttpClient:
         Reading slowly slows the server down: at most some 256 KiB wait in memory. Raises what `request` raises, on
         entering or while the body is read.
         """
-        return self._stream(self._call(method, url, headers, body, timeout))
+        return self._stream(method, url, headers, body, timeout)
 
     @asynccontextmanager
-    async def _stream(self, call: Call) -> AsyncIterator[StreamedResponse]:
+    async def _stream(
+        self, method: str, url: str, headers: FieldTypes, body: Body, timeout: Timeout | float | None
+    ) -> AsyncIterator[StreamedResponse]:
+        call = await self._call(method, url, headers, body, timeout)
+        try:
+            response = await self._begin_stream(call)
+            try:
+                yield response
+            finally:
+                response.close()
+        finally:
+            if call.upload is not None:
+                await call.upload.close()
+
+    async def _begin_stream(self, call: Call) -> StreamedResponse:
+        """Send the request, follow redirects; on return the response owns the slot."""
         while True:
             slot, connection = await self._send(call, collecting=False)
             try:
@@ -181,20 +206,15 @@ class HttpClient:
                     )
                     while await connection.next_piece() is not None:
                         pass
-                    self._release(slot, call, None)
-                    call.history += (kept,)
-                    continue
-                response = self._streamed(call, slot, connection)
+                else:
+                    return self._streamed(call, slot, connection)
             except BaseException as error:
                 self._release(slot, call, error)
                 if self._may_repeat(slot, call, error):
                     continue
                 raise
-            break
-        try:
-            yield response
-        finally:
-            response.close()
+            self._release(slot, call, None)
+            call.history += (kept,)
 
     async def close(self) -> None:
         """Close all connections, waiting a little for the goodbyes; requests still running fail, as do later ones."""
@@ -206,16 +226,16 @@ class HttpClient:
         for limit in self._connecting:
             limit.reschedule(now)
         self._connecting.clear()
-        waiting = []
         for connection in list(self._open):
-            if connection.active:
+            if connection.is_busy:
                 connection.fail(LocalProtocolError(_CLOSED))
-            if connection.lost is not None:
-                waiting.append(connection.lost)
-        if waiting:
-            await asyncio.wait(waiting, timeout=HTTP_CLOSE.default)
-        for connection in list(self._open):
-            connection.abort()
+        # Goodbyes take their time; what is cut off at its end is gone in the next turn.
+        for _ in range(2):
+            waiting = [connection.lost for connection in self._open if connection.lost is not None]
+            if waiting:
+                await asyncio.wait(waiting, timeout=HTTP_CLOSE.default)
+            for connection in list(self._open):
+                connection.abort()
 
     async def __aenter__(self) -> "HttpClient":
         return self
@@ -225,8 +245,15 @@ class HttpClient:
     ) -> None:
         await self.close()
 
-    def _call(self, method: str, url: str, headers: FieldTypes, body: Body, timeout: Timeout | float | None) -> Call:
-        return Call(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
+    async def _call(
+        self, method: str, url: str, headers: FieldTypes, body: Body, timeout: Timeout | float | None
+    ) -> Call:
+        try:
+            return Call(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
+        except BaseException:
+            if isinstance(body, AsyncIterable | Iterator):
+                await Upload(body).close()
+            raise
 
     def _follow(self, call: Call, status: int, headers: Headers) -> bool:
         return call.follow(status, headers, self._redirects, self._allow_downgrade)
@@ -240,8 +267,7 @@ class HttpClient:
         try:
             connection = slot.connection
             if connection is None:
-                connection = await self._connect(call)
-                slot.connection = connection
+                connection = await self._connect(call, slot)
             if self._closed:
                 # `close` did not see this one: neither idle nor in use.
                 raise LocalProtocolError(_CLOSED)
@@ -252,6 +278,7 @@ class HttpClient:
                 read_timeout=call.timeout.read,
             )
             if self._trace is not None:
+                call.traced = False
                 report(
                     self._trace,
                     "request",
@@ -261,21 +288,23 @@ class HttpClient:
                     url=call.url.text,
                     reused=slot.reused,
                 )
-            codec = connection.codec
             body = call.body
             if body is None:
-                connection.write(self._plain_head(call, connection))
+                connection.write_whole(self._plain_head(call, connection))
             else:
+                codec = connection.codec
                 head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
                 if isinstance(body, bytes):
-                    connection.write(head + codec.send(Data(body)))
+                    request = head + codec.send(Data(body))
                     codec.send(_END)
+                    connection.write_whole(request)
                 else:
-                    connection.write(head)
-                    await self._upload(connection, body)
+                    # It is sent beside the reading of the answer.
+                    connection.write_head(head, body)
+                    body.start(connection, None if self._trace is None else partial(self._sent, call, connection))
+                    return slot, connection
             if self._trace is not None:
-                report(self._trace, "request", DONE, connection.loop.time())
-                report(self._trace, "response", STARTED, connection.loop.time())
+                self._sent(call, connection)
             return slot, connection
         except BaseException as error:
             self._release(slot, call, error)
@@ -299,19 +328,12 @@ class HttpClient:
             self._heads[key] = head
         return head
 
-    async def _upload(self, connection: Connection, body: AsyncIterable[bytes] | Iterable[bytes]) -> None:
-        """Send a body piece by piece, at the server's pace; stop when the answer is there before its end."""
-        codec = connection.codec
-        pieces = body if isinstance(body, AsyncIterable) else _each(body)
-        async for piece in pieces:
-            if connection.ended:
-                return
-            if not isinstance(piece, bytes | bytearray | memoryview):
-                raise LocalProtocolError(f"a body yields bytes, not {type(piece).__name__}")
-            connection.write(codec.send(Data(bytes(piece))))
-            await connection.drain()
-        if not connection.ended:
-            connection.write(codec.send(_END))
+    def _sent(self, call: Call, connection: Connection) -> None:
+        """For the trace: the whole request was sent, or is not needed any more."""
+        now = connection.loop.time()
+        call.traced = True
+        report(self._trace, "request", DONE, now)
+        report(self._trace, "response", STARTED, now)
 
     async def _collect(self, call: Call, connection: Connection) -> Response:
         head = connection.response
@@ -391,13 +413,13 @@ class HttpClient:
             pool.give_up(call.url.origin, waiting)
             raise
 
-    async def _connect(self, call: Call) -> Connection:
+    async def _connect(self, call: Call, slot: Slot) -> Connection:
         """Open a connection, unless the client is closed meanwhile."""
         limit = asyncio.timeout(None)
         try:
             async with limit:
                 self._connecting[limit] = None
-                return await self._open_connection(call)
+                return await self._open_connection(call, slot)
         except TimeoutError:
             if limit.expired():
                 raise LocalProtocolError(_CLOSED) from None
@@ -405,7 +427,7 @@ class HttpClient:
         finally:
             self._connecting.pop(limit, None)
 
-    async def _open_connection(self, call: Call) -> Connection:
+    async def _open_connection(self, call: Call, slot: Slot) -> Connection:
         loop = asyncio.get_running_loop()
         context = None
         if call.url.scheme == "https":
@@ -427,37 +449,35 @@ class HttpClient:
             scratch=self._scratch,
             max_head=self._max_head,
         )
-        try:
-            self._open[connection] = None
-            if connection.lost is not None:
-                connection.lost.add_done_callback(lambda _: self._open.pop(connection, None))
-        except BaseException:
-            # Without memory to remember it nobody else would close it.
-            self._open.pop(connection, None)
-            connection.abort()
-            raise
+        if self._pool is not None:
+            # From here on the slot says whose it is, and whoever gives it back closes it.
+            self._pool.opened(slot, connection)
+        self._open[connection] = None
+        if connection.lost is not None:
+            connection.lost.add_done_callback(lambda _: self._open.pop(connection, None))
         return connection
 
     def _release(self, slot: Slot, call: Call, error: BaseException | None) -> None:
-        """Give the slot back; the connection is kept only after a clean end."""
-        if not slot.held or self._pool is None:
-            return
+        """Give the slot back, once; the connection is kept only after a clean end."""
         connection = slot.connection
         reusable = False
         if connection is not None:
             if error is None:
                 reusable = connection.finish()
             else:
-                connection.active = False
                 connection.abort()
-            if self._trace is not None:
+        if self._pool is not None:
+            self._pool.release(slot, reusable=reusable)
+        if connection is not None and self._trace is not None:
+            if error is None:
+                if not call.traced:
+                    self._sent(call, connection)
                 now = connection.loop.time()
-                if error is None:
-                    report(self._trace, "response", DONE, now, bytes=connection.size, kept=reusable)
-                else:
-                    step = "response" if connection.codec.sending_done else "request"
-                    report(self._trace, step, FAILED, now, error=str(error) or type(error).__name__)
-        self._pool.release(slot, reusable=reusable)
+                report(self._trace, "response", DONE, now, bytes=connection.size, kept=reusable)
+            else:
+                step = "response" if call.traced else "request"
+                text = str(error) or type(error).__name__
+                report(self._trace, step, FAILED, connection.loop.time(), error=text)
 
     def _may_repeat(self, slot: Slot, call: Call, error: BaseException) -> bool:
         """The keep-alive race: the server closed while our request was on its way (RFC 9112 section 9.3.1)."""
@@ -466,7 +486,7 @@ class HttpClient:
             and isinstance(error, ServerDisconnected)
             and not error.received
             and call.method in _IDEMPOTENT
-            and (call.body is None or isinstance(call.body, bytes))
+            and call.upload is None
             and not call.repeated
         ):
             return False
@@ -474,11 +494,6 @@ class HttpClient:
         if self._pool is not None:
             self._pool.drop_idle(call.url.origin)
         return True
-
-
-async def _each(body: Iterable[bytes]) -> AsyncIterator[bytes]:
-    for piece in body:
-        yield piece
 
 
 async def get(url: str, *, timeout: Timeout | float | None = None, trace: Trace | None = None) -> Response:

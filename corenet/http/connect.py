@@ -85,7 +85,9 @@ async def open_connection(
                 if connection.lost is None:
                     sock.close()
                 else:
-                    connection.abort()  # a transport owns the socket
+                    # A transport owns the socket: wait until it is gone, or the limits of the pool would not hold.
+                    connection.abort()
+                    await asyncio.wait((connection.lost,), timeout=HTTP_CLOSE.default)
                 raise
             return connection
     except TimeoutError as error:

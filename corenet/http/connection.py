@@ -1,42 +1,91 @@
 """One codec on one transport: the I/O half of HTTP/1.1, as an asyncio Protocol.
 
-Rule: a connection carries one exchange at a time and is used again only when that exchange ended cleanly; a cancel, a
-time-out, bytes left over or bytes while idle close it (a late answer must never reach the next request). A protocol
-rather than streams because a small request then costs one future; a buffered one because small reads then share one
-buffer among all connections and a large body is received into its final place. Time-outs move one timer lazily: bytes
-only note the time, and the timer looks at it when it fires, so that steady traffic never touches the timer heap.
+A connection carries one exchange at a time and is used again only when that exchange ended cleanly: both messages
+complete, nothing of ours left unsent, nothing of the server's left over. A late answer must not reach a later request.
+
+States, and what moves them (`_move`, the only place that changes `state`; what stands nowhere raises)::
+
+    state     | made | begin   | sent     | head    | end   | reuse | leave   | lost
+    ----------+------+---------+----------+---------+-------+-------+---------+-------
+    OPENING   | IDLE |         |          |         |       |       |         |
+    IDLE      |      | SENDING |          |         |       |       | CLOSING | CLOSED
+    SENDING   |      |         | AWAITING | READING |       |       | CLOSING | CLOSED
+    AWAITING  |      |         |          | READING |       |       | CLOSING | CLOSED
+    READING   |      |         | READING  |         | ENDED |       | CLOSING | CLOSED
+    ENDED     |      |         |          |         |       | IDLE  | CLOSING | CLOSED
+    CLOSING   |      |         |          |         |       |       | CLOSING | CLOSED
+    CLOSED    |      |         |          |         |       |       | CLOSED  |
+
+made: the transport is there. begin: a request takes the connection. sent: the last byte of the request was handed to
+the transport, which may still queue it. head, end: of the final response; while it is read the request may still be on
+its way, and an end before `sent` stops the upload. reuse: the exchange was clean. leave: `close` or `abort`, ours in
+every case. lost: the transport says that its descriptor is gone. A connection that switches protocols is none of ours:
+the codec refuses 101, and what follows CONNECT is closed.
+
+What the exchange gave is not part of the state, since its owner may ask when the connection is gone already: `complete`
+(the end was seen), or else `error`, which is raised to every later question. Invariant: in IDLE there is no waiter, no
+upload, no error and nothing to send.
+
+Ownership: the holder of the pool's slot drives it from IDLE to the end of the exchange, the pool in IDLE and CLOSING;
+the transport owns the descriptor. The task that waits owns `waiter`; a second one is refused.
+
+A protocol rather than streams because a small request then costs one future; a buffered one because small reads then
+share one buffer among all connections and a large body is received into its final place. Time-outs move one timer
+lazily: bytes only note the time, and the timer looks at it when it fires, so that steady traffic never touches the
+timer heap. A polite close has a time as well: what the peer does not take by then is dropped.
 """
 
 import asyncio
 import math
 import select
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any, cast
 
 from corenet import tls
 from corenet.http.body import BodyBuffer
-from corenet.http.errors import HttpError, RemoteProtocolError, ResponseTooLarge, ServerDisconnected, TimeoutExceeded
+from corenet.http.errors import RemoteProtocolError, ResponseTooLarge, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End, Response
 from corenet.http.h1 import CLIENT, H1Codec
 from corenet.http.pieces import Pieces
+from corenet.http.upload import Upload
 from corenet.http.url import Origin
-from corenet.limits import HTTP_DIRECT, HTTP_IDLE_CHECK, HTTP_READ, HTTP_STREAM_HIGH
+from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_IDLE_CHECK, HTTP_READ, HTTP_STREAM_HIGH
 
 __all__ = ["Connection"]
 
+OPENING, IDLE, SENDING, AWAITING, READING, ENDED, CLOSING, CLOSED = range(8)
+MADE, BEGIN, SENT, HEAD, FINAL, REUSE, LEAVE, LOST = range(8)
+_STATES = ("OPENING", "IDLE", "SENDING", "AWAITING", "READING", "ENDED", "CLOSING", "CLOSED")
+_EVENTS = ("made", "begin", "sent", "head", "end", "reuse", "leave", "lost")
+
+_NO = -1
+_NEXT = (
+    # made, begin, sent, head, end, reuse, leave, lost
+    (IDLE, _NO, _NO, _NO, _NO, _NO, _NO, _NO),
+    (_NO, SENDING, _NO, _NO, _NO, _NO, CLOSING, CLOSED),
+    (_NO, _NO, AWAITING, READING, _NO, _NO, CLOSING, CLOSED),
+    (_NO, _NO, _NO, READING, _NO, _NO, CLOSING, CLOSED),
+    (_NO, _NO, READING, _NO, ENDED, _NO, CLOSING, CLOSED),
+    (_NO, _NO, _NO, _NO, _NO, IDLE, CLOSING, CLOSED),
+    (_NO, _NO, _NO, _NO, _NO, _NO, CLOSING, CLOSED),
+    (_NO, _NO, _NO, _NO, _NO, _NO, CLOSED, _NO),
+)
+
 _END = End()
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Connection(asyncio.BufferedProtocol):
     """A client connection to one origin. Made by `connect.open_connection`, owned by the pool between exchanges."""
 
     __slots__ = (
-        "active",
         "body",
         "codec",
         "collecting",
+        "complete",
         "deadline",
-        "ended",
         "error",
         "exchanges",
         "idle_since",
@@ -53,11 +102,13 @@ class Connection(asyncio.BufferedProtocol):
         "scratch",
         "secure",
         "size",
+        "state",
         "timer",
         "timer_due",
         "trailers",
         "transport",
         "unsent",
+        "upload",
         "waiter",
         "write_gate",
     )
@@ -75,6 +126,7 @@ class Connection(asyncio.BufferedProtocol):
         self.loop = loop
         # A readiness loop fills a buffer right after it asked for it, so one serves all connections of a thread.
         self.scratch = memoryview(bytearray(HTTP_READ.default)) if scratch is None else scratch
+        self.state = OPENING
         self.body: BodyBuffer | None = None
         self.origin = origin
         self.codec = H1Codec(CLIENT, max_head=max_head)
@@ -82,10 +134,9 @@ class Connection(asyncio.BufferedProtocol):
         self.exchanges = 0
         self.idle_since = 0.0
         self.lost: asyncio.Future[None] | None = None
-        self.on_lost: Callable[[Connection], None] | None = None
-        self.active = False
+        self.on_lost: Callable[[], None] | None = None
         self.collecting = True
-        self.ended = False
+        self.complete = False
         self.error: BaseException | None = None
         self.response: Response | None = None
         self.trailers = _END.trailers
@@ -99,23 +150,43 @@ class Connection(asyncio.BufferedProtocol):
         self.unsent = 0
         self.timer: asyncio.TimerHandle | None = None
         self.timer_due = math.inf
+        self.upload: Upload | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.write_gate: asyncio.Future[None] | None = None
+
+    def _move(self, event: int) -> None:
+        """The state after `event`, as the table above says.
+
+        Raises:
+            RuntimeError: when the event cannot happen now; a fault of this package.
+        """
+        state = _NEXT[self.state][event]
+        if state == _NO:
+            raise RuntimeError(f"{_EVENTS[event]} in state {_STATES[self.state]} of a connection to {self.origin}")
+        self.state = state
+
+    @property
+    def is_busy(self) -> bool:
+        """True from the beginning of an exchange to its end, whether or not its owner has noticed that."""
+        return SENDING <= self.state <= ENDED
+
+    @property
+    def is_gone(self) -> bool:
+        """True when there is no descriptor any more."""
+        return self.state == CLOSED
 
     # --- the exchange, as the client drives it --------------------------------------------------------------------
 
     def begin(self, *, collecting: bool, max_body: float, deadline: float, read_timeout: float) -> None:
         """Prepare for one exchange; times in seconds of the loop's clock, `math.inf` for none."""
-        self.active = True
+        self._move(BEGIN)
         self.collecting = collecting
         self.max_body = max_body
         self.deadline = deadline
         self.read_timeout = read_timeout
-        self.ended = False
-        self.error = None
+        self.complete = False
         self.response = None
-        self.body = None
-        self.parts.clear()
+        self.trailers = _END.trailers
         self.size = 0
         self.exchanges += 1
         now = self.progress = self.loop.time()
@@ -123,16 +194,55 @@ class Connection(asyncio.BufferedProtocol):
         if self.timer is None or due < self.timer_due:
             self._arm(due)
 
+    def write_whole(self, request: bytes) -> None:
+        """Send a request that is complete; what the kernel does not take is queued by the transport."""
+        self._move(SENT)
+        self.transport.write(request)
+
+    def write_head(self, head: bytes, upload: Upload) -> None:
+        """Send the head of a request whose body `upload` sends."""
+        self.upload = upload
+        self.transport.write(head)
+
+    def write_piece(self, piece: bytes) -> None:
+        """Send a piece of the body.
+
+        Raises:
+            LocalProtocolError: when the body is longer than its Content-Length.
+        """
+        self.progress = self.loop.time()
+        self.transport.write(self.codec.send(Data(piece)))
+
+    def write_end(self) -> None:
+        """Send the end of the body.
+
+        Raises:
+            LocalProtocolError: when the body is shorter than its Content-Length.
+        """
+        end = self.codec.send(_END)
+        self.upload = None
+        self._move(SENT)
+        self.progress = self.loop.time()
+        self.transport.write(end)
+
+    async def drain(self) -> None:
+        """Wait while the transport's queue is above its high mark, and the exchange goes on."""
+        if self.write_gate is not None:
+            await self.write_gate
+
     async def wait(self) -> None:
         """Wait for what this exchange waits for: its end when collecting, else the next change.
 
         Raises:
-            HttpError: what ended the exchange early.
+            HttpError: what ended the exchange early; or what the iterator of the request's body raised.
+            RuntimeError: when another task waits.
         """
         if self.error is not None:
             raise self.error
-        if self.ended:
+        if self.complete:
             return
+        if self.waiter is not None:
+            raise RuntimeError("another task is reading this response")
         self.waiter = self.loop.create_future()
         try:
             await self.waiter
@@ -154,7 +264,7 @@ class Connection(asyncio.BufferedProtocol):
     async def next_piece(self) -> bytes | None:
         """Return the next piece of a streamed body, or None after its end."""
         while not self.parts:
-            if self.ended and self.error is None:
+            if self.complete and self.error is None:
                 return None
             await self.wait()
         piece = self.parts.pop()
@@ -165,32 +275,30 @@ class Connection(asyncio.BufferedProtocol):
                 self.transport.resume_reading()
         return piece
 
-    def write(self, data: bytes) -> None:
-        """Send bytes; what the kernel does not take is queued by the transport."""
-        self.progress = self.loop.time()
-        self.transport.write(data)
-
-    async def drain(self) -> None:
-        """Wait while the transport's queue is above its high mark."""
-        if self.error is not None:
-            raise self.error
-        if self.write_gate is not None:
-            await self.write_gate
-            if self.error is not None:
-                raise cast(BaseException, self.error)
-
     def finish(self) -> bool:
         """End the exchange; return whether the connection can carry another, else it is closed now."""
-        self.active = False
+        clean = (
+            self.state == ENDED
+            and self.error is None
+            and self.codec.sending_done
+            and not self.transport.is_closing()
+            and not self.transport.get_write_buffer_size()
+        )
         self.body = None
         self.parts.clear()
-        if self.ended and self.error is None and self.codec.reusable and not self.transport.is_closing():
+        if clean and self.codec.reusable:
+            if self.paused:
+                # The end came with what made us pause, and nobody read it.
+                self.paused = False
+                self.transport.resume_reading()
             self.codec.next_cycle()
+            self._move(REUSE)
             self.idle_since = self.loop.time()
             return True
-        if self.ended and self.error is None:
+        if clean:
             self.close()
         else:
+            # A part of our request would still go out, and nobody knows when.
             self.abort()
         return False
 
@@ -198,7 +306,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def is_usable(self, now: float) -> bool:
         """Tell whether an idle connection may carry a request; looks at the socket when it was idle for long."""
-        if self.transport.is_closing() or self.active:
+        if self.state != IDLE or self.transport.is_closing():
             return False
         if now - self.idle_since < HTTP_IDLE_CHECK.default:
             return True
@@ -211,45 +319,74 @@ class Connection(asyncio.BufferedProtocol):
         return not poller.poll(0)
 
     def close(self) -> None:
-        """Close politely: what was written leaves, TLS says goodbye."""
-        self._disarm()
+        """Close politely: TLS says goodbye. A peer that does not let us is cut off after `HTTP_CLOSE` seconds."""
+        if self.state >= CLOSING:
+            return
+        self._leave()
+        self._arm(self.loop.time() + HTTP_CLOSE.default)
         self.transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
-        self._disarm()
+        """Close at once, and so that the server notices at once: nothing that waits anywhere is sent any more."""
+        if self.state == CLOSED:
+            return
+        self._leave()
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.fileno() >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
+
+    def fail(self, error: BaseException) -> None:
+        """End the exchange with an error, unless it ended with one before, and the connection with it."""
+        if self.error is None:
+            self.error = error
+        self.abort()
+        self._wake(self.error)
+
+    def _leave(self) -> None:
+        self._move(LEAVE)
+        self._disarm()
+        self._stop_upload()
+
+    def _stop_upload(self) -> None:
+        upload, self.upload = self.upload, None
+        if upload is not None:
+            upload.stop()
 
     # --- what the transport calls ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.lost = self.loop.create_future()
+        self._move(MADE)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         body = self.body
-        if body is not None and body.filled < body.size and self.active:
+        if body is not None and self.state == READING:
             return memoryview(body)
         return self.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
         body = self.body
-        if body is None or body.filled == body.size or not self.active:
+        if body is None or self.state != READING:
             self._received(bytes(self.scratch[:nbytes]))
             return
         self.progress = self.loop.time()
         body.advance(nbytes)
         self.size += nbytes
         if self.codec.count(nbytes):
-            self.ended = True
-            self._wake(None)
+            self._ended()
 
     def _received(self, data: bytes) -> None:
-        if not self.active:
+        state = self.state
+        if state == IDLE:
             # Bytes while idle: no later request may see them.
             self.abort()
             return
+        if state > ENDED:
+            return
         self.progress = self.loop.time()
+        ended = False
         try:
             for event in self.codec.feed(data):
                 kind = type(event)
@@ -259,31 +396,25 @@ class Connection(asyncio.BufferedProtocol):
                     self.size += len(piece)
                 elif kind is End:
                     self.trailers = event.trailers  # type: ignore[attr-defined]
-                    self.ended = True
+                    ended = True
                 elif kind is Response:
+                    self._move(HEAD)
                     self.response = cast(Response, event)
         except RemoteProtocolError as error:
             self.fail(error)
             return
         if self.size > self.max_body:
             self.fail(ResponseTooLarge(f"the body of the response is over the limit of {self.max_body} bytes"))
-            return
-        waiter = self.waiter
-        if self.ended and self.write_gate is not None:
-            # Answered before all was sent: the sender need not wait for a server that reads no more.
-            self.resume_writing()
-        if self.collecting:
-            if self.ended:
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(None)
-            elif self.codec.length_left >= HTTP_DIRECT.default:
+        elif ended:
+            self._ended()
+        elif self.collecting:
+            if self.codec.length_left >= HTTP_DIRECT.default:
                 self._collect_directly(self.codec.length_left)
-            return
-        if self.parts.size > HTTP_STREAM_HIGH.default and not self.paused and not self.ended:
-            self.paused = True
-            self.transport.pause_reading()
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        else:
+            if self.parts.size > HTTP_STREAM_HIGH.default and not self.paused:
+                self.paused = True
+                self.transport.pause_reading()
+            self._wake(None)
 
     def _collect_directly(self, left: int) -> None:
         """Receive the rest of a large body into the bytes object it will be."""
@@ -295,8 +426,18 @@ class Connection(asyncio.BufferedProtocol):
             body.append(self.parts.pop())
         self.body = body
 
+    def _ended(self) -> None:
+        """The response is complete. What is still unsent of the request is of no use to anybody."""
+        self._move(FINAL)
+        self.complete = True
+        if self.upload is not None:
+            self._stop_upload()
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
     def eof_received(self) -> bool | None:
-        if not self.active or self.ended:
+        if not SENDING <= self.state < ENDED:
             return None
         received = self.codec.started
         if (
@@ -316,22 +457,25 @@ class Connection(asyncio.BufferedProtocol):
         if not events:
             self.fail(ServerDisconnected("the server closed the connection without a response", received=received))
             return None
-        self.ended = True
-        self._wake(None)
+        self._ended()
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.active and not self.ended and self.error is None:
+        interrupted = SENDING <= self.state < ENDED
+        self._move(LOST)
+        self._disarm()
+        self._stop_upload()
+        if interrupted:
             received = self.codec.started
             failure = tls.explain(exc) if exc is not None else None
             reason = f": {failure.reason if failure else exc}" if exc is not None else ""
-            self.fail(ServerDisconnected(f"the connection was lost{reason}", received=received))
-        self._disarm()
+            self.error = ServerDisconnected(f"the connection was lost{reason}", received=received)
+            self._wake(self.error)
         self.resume_writing()
         if self.lost is not None and not self.lost.done():
             self.lost.set_result(None)
         if self.on_lost is not None:
-            self.on_lost(self)
+            self.on_lost()
 
     def pause_writing(self) -> None:
         if self.write_gate is None:
@@ -342,15 +486,7 @@ class Connection(asyncio.BufferedProtocol):
         if gate is not None and not gate.done():
             gate.set_result(None)
 
-    # --- ends and times -------------------------------------------------------------------------------------------
-
-    def fail(self, error: HttpError) -> None:
-        """End the exchange with an error and the connection with it."""
-        if self.error is None:
-            self.error = error
-        self.abort()
-        self.resume_writing()
-        self._wake(error)
+    # --- times ----------------------------------------------------------------------------------------------------
 
     def _wake(self, error: BaseException | None) -> None:
         waiter = self.waiter
@@ -375,7 +511,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _on_timer(self) -> None:
         self.timer = None
-        if not self.active or self.ended:
+        if self.state == CLOSING:
+            self.abort()
+            return
+        if not SENDING <= self.state < ENDED:
             return
         now = self.loop.time()
         unsent = self.transport.get_write_buffer_size()
@@ -387,13 +526,15 @@ class Connection(asyncio.BufferedProtocol):
         if due > now:
             self._arm(due)
             return
-        phase = "response" if self.codec.sending_done else "request"
-        kind = (
-            "the request took longer than its total time"
-            if now >= self.deadline
-            else (f"no byte moved for {self.read_timeout:g} s")
-        )
-        self.fail(TimeoutExceeded(f"{self.origin}: {kind}", phase))
+        stalled = self.upload is not None and self.upload.waiting
+        if now >= self.deadline:
+            what = "the request took longer than its total time" + (", waiting for its body" if stalled else "")
+        elif stalled:
+            what = f"the body of the request gave nothing for {self.read_timeout:g} s"
+        else:
+            what = f"no byte moved for {self.read_timeout:g} s"
+        sent = self.codec.sending_done and not unsent
+        self.fail(TimeoutExceeded(f"{self.origin}: {what}", "response" if sent else "request"))
 
     def peer(self) -> Any:
         """The peer's socket address, for traces."""

@@ -1,13 +1,35 @@
 """Who gets which connection: counting and queues, without I/O and without awaits.
 
-Rule: every change of state happens in one call that cannot be interrupted, and a slot is given out as an object whose
-`release` is idempotent, so that a cancelled task can lose neither a slot nor a connection (the fault that other clients
-had for years). All operations are O(1): idle connections stand in two ordered dictionaries, waiters in a queue.
+A slot is a place for one connection. It counts against the limits from the moment it is given out until the descriptor
+of its connection is gone, so that the limits hold as a server counts them, at every instant (but for the attempts that
+race each other while one connection is made). Its states, and what moves them (`_move`, the only place that changes
+`state`; what stands nowhere raises)::
+
+    state      | opened | take   | keep | drop    | gone
+    -----------+--------+--------+------+---------+--------
+    CONNECTING | IN_USE |        |      | CLOSING |
+    IN_USE     |        |        | IDLE | CLOSING | IN_USE
+    IDLE       |        | IN_USE |      | CLOSING | FREE
+    CLOSING    |        |        |      |         | FREE
+
+opened: its holder has made the connection. take: an idle one is given out. keep, drop: its holder gives it back, with a
+connection for the next request or without; an idle one is dropped when it is old, dead or in the way. gone: the
+connection has no descriptor any more; a holder who has not noticed gives the slot back all the same. A FREE slot is
+forgotten, nothing can happen to it. Invariant: `total` and each `count` are the numbers of slots that are not FREE.
+
+Ownership: the holder owns a slot in CONNECTING and IN_USE, and its connection with it; the pool owns both in IDLE and
+CLOSING. A future that waits belongs to who asked; a slot that came to one who gave up goes back.
+
+Every change happens in one call that cannot be interrupted, so that a cancelled task can lose neither a slot nor a
+connection (the fault that other clients had for years). When somebody waits, politeness ends: connections that say
+goodbye are cut off, and idle ones of other origins make room. Idle connections stand in two ordered dictionaries,
+waiters in a queue for each origin: all operations are O(1), but for the number of origins that wait.
 """
 
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
@@ -15,6 +37,21 @@ from corenet.http.url import Origin
 from corenet.limits import HTTP_CONNECTIONS, HTTP_IDLE, HTTP_PER_ORIGIN
 
 __all__ = ["Limits", "Pool", "Slot"]
+
+CONNECTING, IN_USE, IDLE, CLOSING, FREE = range(5)
+OPENED, TAKE, KEEP, DROP, GONE = range(5)
+_STATES = ("CONNECTING", "IN_USE", "IDLE", "CLOSING", "FREE")
+_EVENTS = ("opened", "take", "keep", "drop", "gone")
+
+_NO = -1
+_NEXT = (
+    # opened, take, keep, drop, gone
+    (IN_USE, _NO, _NO, CLOSING, _NO),
+    (_NO, _NO, IDLE, CLOSING, IN_USE),
+    (_NO, IN_USE, _NO, CLOSING, FREE),
+    (_NO, _NO, _NO, _NO, FREE),
+    (_NO, _NO, _NO, _NO, _NO),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +70,26 @@ class Limits:
 
 
 class Slot:
-    """The right to one connection; `connection` is None until the holder has opened one."""
+    """The place of one connection; `connection` is None until the first holder has opened one."""
 
-    __slots__ = ("connection", "group", "held", "reused")
+    __slots__ = ("connection", "group", "reused", "state")
 
-    def __init__(self, group: "_Group", connection: Connection | None) -> None:
+    def __init__(self, group: "_Group") -> None:
         self.group = group
-        self.connection = connection
-        self.reused = connection is not None
-        self.held = True
+        self.connection: Connection | None = None
+        self.reused = False
+        self.state = CONNECTING
+
+    def _move(self, event: int) -> None:
+        """The state after `event`, as the table above says.
+
+        Raises:
+            RuntimeError: when the event cannot happen now; a fault of this package.
+        """
+        state = _NEXT[self.state][event]
+        if state == _NO:
+            raise RuntimeError(f"{_EVENTS[event]} in state {_STATES[self.state]} of a slot of {self.group.origin}")
+        self.state = state
 
 
 class _Group:
@@ -52,7 +100,7 @@ class _Group:
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.count = 0
-        self.idle: dict[Connection, None] = {}
+        self.idle: dict[Slot, None] = {}
         self.waiters: dict[asyncio.Future[Slot], None] = {}
         self.hungry = False
 
@@ -65,7 +113,10 @@ class Pool:
         self.limits = limits
         self.total = 0
         self.groups: dict[Origin, _Group] = {}
-        self.idle: dict[Connection, _Group] = {}
+        self.idle: dict[Slot, None] = {}
+        # Those that say goodbye, and how many slots wait for their descriptor to go.
+        self.polite: dict[Slot, None] = {}
+        self.leaving = 0
         self.hungry: deque[_Group] = deque()
         self.timer: asyncio.TimerHandle | None = None
         self.closing = False
@@ -90,11 +141,12 @@ class Pool:
             group.waiters.pop(future, None)
             self._forget(group)
             raise
+        self._make_room()
         return future
 
     def give_up(self, origin: Origin, future: "asyncio.Future[Slot]") -> None:
         """Stop waiting; a slot that came in the same moment goes to the next one."""
-        if future.done() and not future.cancelled():
+        if future.done() and not future.cancelled() and future.exception() is None:
             self.release(future.result(), reusable=True)
         future.cancel()
         group = self.groups.get(origin)
@@ -102,43 +154,35 @@ class Pool:
             group.waiters.pop(future, None)
             self._forget(group)
 
+    def opened(self, slot: Slot, connection: Connection) -> None:
+        """Note the connection that the holder of `slot` has made."""
+        slot._move(OPENED)
+        slot.connection = connection
+        connection.on_lost = partial(self._gone, slot)
+
     def release(self, slot: Slot, *, reusable: bool) -> None:
-        """Take a slot back; with `reusable` its connection waits for the next request."""
-        if not slot.held:
-            return
-        slot.held = False
-        group = slot.group
+        """Take a slot back; with `reusable` its connection waits for the next request.
+
+        Raises:
+            RuntimeError: when nobody held it.
+        """
         connection = slot.connection
-        kept = False
-        if reusable and connection is not None and not self.closing and self.limits.idle_seconds > 0:
-            try:
-                group.idle[connection] = None
-                self.idle[connection] = group
-                connection.on_lost = self._on_lost
-                if self.timer is None:
-                    self.timer = self.loop.call_later(self.limits.idle_seconds, self._expire)
-                kept = True
-            except MemoryError:
-                # The request has its answer all the same; the next one opens a connection of its own.
-                group.idle.pop(connection, None)
-                self.idle.pop(connection, None)
-                connection.on_lost = None
-        if not kept:
-            if reusable and connection is not None:
-                connection.close()
-            group.count -= 1
-            self.total -= 1
+        if slot.state > IN_USE:
+            raise RuntimeError(f"a slot in state {_STATES[slot.state]} was given back")
+        if reusable and connection is not None and not connection.is_gone:
+            if self.closing or self.limits.idle_seconds == 0 or not self._keep(slot, connection):
+                self._drop(slot)
+        else:
+            self._drop(slot)
         if self.hungry:
             self._serve()
-        self._forget(group)
+        self._forget(slot.group)
 
     def drop_idle(self, origin: Origin) -> None:
         """Close every idle connection to `origin`, after one of them turned out to be dead."""
         group = self.groups.get(origin)
         while group is not None and group.idle:
-            self._take_idle(group, next(reversed(group.idle))).close()
-            group.count -= 1
-            self.total -= 1
+            self._drop(next(reversed(group.idle)), politely=False)
 
     def close(self) -> list[Connection]:
         """Close all idle connections and return them; those in use close when they are released."""
@@ -151,88 +195,153 @@ class Pool:
                 if not waiter.done():
                     waiter.set_exception(LocalProtocolError("the client was closed while a request waited"))
             group.waiters.clear()
+            group.hungry = False
         self.hungry.clear()
-        closed = list(self.idle)
-        for connection in closed:
-            group = self.idle[connection]
-            self._take_idle(group, connection).close()
-            group.count -= 1
-            self.total -= 1
+        closed = [slot.connection for slot in self.idle if slot.connection is not None]
+        for slot in list(self.idle):
+            self._drop(slot)
         return closed
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _try(self, group: _Group) -> Slot | None:
-        now = self.loop.time()
-        while group.idle:
-            connection = self._take_idle(group, next(reversed(group.idle)))
-            if now - connection.idle_since < self.limits.idle_seconds and connection.is_usable(now):
-                return Slot(group, connection)
-            connection.close()
-            group.count -= 1
-            self.total -= 1
-        if group.count >= self.limits.per_origin:
+        idle = group.idle
+        if idle:
+            now = self.loop.time()
+            while idle:
+                slot = next(reversed(idle))
+                connection = slot.connection
+                if (
+                    connection is not None
+                    and now - connection.idle_since < self.limits.idle_seconds
+                    and connection.is_usable(now)
+                ):
+                    del idle[slot]
+                    del self.idle[slot]
+                    slot._move(TAKE)
+                    slot.reused = True
+                    return slot
+                self._drop(slot, politely=False)
+        if group.count >= self.limits.per_origin or self.total >= self.limits.connections:
             return None
-        if self.total >= self.limits.connections:
-            if not self.idle:
-                return None
-            # Another origin's oldest idle connection makes room.
-            oldest, owner = next(iter(self.idle.items()))
-            self._take_idle(owner, oldest).close()
-            owner.count -= 1
-            self.total -= 1
-            self._forget(owner)
         group.count += 1
         self.total += 1
-        return Slot(group, None)
+        return Slot(group)
 
-    def _take_idle(self, group: _Group, connection: Connection) -> Connection:
-        del group.idle[connection]
-        del self.idle[connection]
-        connection.on_lost = None
-        return connection
+    def _keep(self, slot: Slot, connection: Connection) -> bool:
+        """Let the connection wait for the next request, unless memory is short."""
+        group = slot.group
+        try:
+            group.idle[slot] = None
+            self.idle[slot] = None
+            if self.timer is None:
+                self.timer = self.loop.call_later(self.limits.idle_seconds, self._expire)
+        except MemoryError:
+            # The request has its answer all the same; the next one opens a connection of its own.
+            group.idle.pop(slot, None)
+            self.idle.pop(slot, None)
+            return False
+        slot._move(KEEP)
+        return True
+
+    def _drop(self, slot: Slot, *, politely: bool = True) -> None:
+        """Close the connection, if there is one; the slot counts until its descriptor is gone."""
+        if slot.state == IDLE:
+            del slot.group.idle[slot]
+            del self.idle[slot]
+        slot._move(DROP)
+        self.leaving += 1
+        connection = slot.connection
+        if connection is None or connection.is_gone:
+            self._freed(slot)
+        elif politely:
+            self.polite[slot] = None
+            connection.close()
+        else:
+            connection.abort()
+
+    def _gone(self, slot: Slot) -> None:
+        """The descriptor of the slot's connection was closed."""
+        if slot.state == IN_USE:
+            slot._move(GONE)
+            return
+        if slot.state == IDLE:
+            del slot.group.idle[slot]
+            del self.idle[slot]
+            self.leaving += 1
+        self._freed(slot)
+        if self.hungry:
+            self._serve()
+        self._forget(slot.group)
+
+    def _freed(self, slot: Slot) -> None:
+        slot._move(GONE)
+        self.polite.pop(slot, None)
+        self.leaving -= 1
+        slot.group.count -= 1
+        self.total -= 1
 
     def _serve(self) -> None:
         """Give the one slot that became free to the origin whose turn it is, there to who waits longest."""
-        for _ in range(len(self.hungry)):
+        passed: list[_Group] = []
+        covered = self.leaving
+        while self.hungry:
             group = self.hungry.popleft()
-            while group.waiters and next(iter(group.waiters)).done():
-                del group.waiters[next(iter(group.waiters))]
-            slot = self._try(group) if group.waiters else None
+            waiters = group.waiters
+            while waiters and next(iter(waiters)).done():
+                del waiters[next(iter(waiters))]
+            slot = self._try(group) if waiters else None
             if slot is not None:
-                waiter = next(iter(group.waiters))
-                del group.waiters[waiter]
+                waiter = next(iter(waiters))
+                del waiters[waiter]
                 waiter.set_result(slot)
-            group.hungry = bool(group.waiters)
+            elif waiters:
+                # It keeps its turn: a place that becomes free is first its, then that of those who come after it.
+                passed.append(group)
+                if covered:
+                    covered -= 1
+                elif group.count < self.limits.per_origin and self.idle:
+                    self._drop(next(iter(self.idle)), politely=False)
+                continue
+            group.hungry = bool(waiters)
             if group.hungry:
                 self.hungry.append(group)
             if slot is not None:
-                return
+                break
+        self.hungry.extendleft(reversed(passed))
+        if self.hungry:
+            self._make_room()
 
-    def _on_lost(self, connection: Connection) -> None:
-        group = self.idle.get(connection)
-        if group is not None:
-            self._take_idle(group, connection)
-            group.count -= 1
-            self.total -= 1
-            if self.hungry:
-                self._serve()
-            self._forget(group)
+    def _make_room(self) -> None:
+        """Somebody waits: end every goodbye, and close as many idle connections of others as there is need for."""
+        while self.polite:
+            slot = next(iter(self.polite))
+            del self.polite[slot]
+            if slot.connection is not None:
+                slot.connection.abort()
+        if self.total < self.limits.connections:
+            return
+        coming = self.leaving
+        for group in self.hungry:
+            if not self.idle:
+                return
+            coming -= min(len(group.waiters), self.limits.per_origin - group.count)
+            while coming < 0 and self.idle:
+                self._drop(next(iter(self.idle)), politely=False)
+                coming += 1
 
     def _expire(self) -> None:
         """Close what has been idle for too long; all expire alike, so the oldest stand first."""
         self.timer = None
         now = self.loop.time()
         while self.idle:
-            connection, group = next(iter(self.idle.items()))
-            due = connection.idle_since + self.limits.idle_seconds
+            slot = next(iter(self.idle))
+            connection = slot.connection
+            due = now if connection is None else connection.idle_since + self.limits.idle_seconds
             if due > now:
                 self.timer = self.loop.call_at(due, self._expire)
                 return
-            self._take_idle(group, connection).close()
-            group.count -= 1
-            self.total -= 1
-            self._forget(group)
+            self._drop(slot)
 
     def _forget(self, group: _Group) -> None:
         """Drop the record of an origin nobody talks to or waits for."""

@@ -122,12 +122,30 @@ class FakeNet:
         cookie = ask.cookie
         if cookie is not None and not cookie:
             cookie = self._cookies.randbytes(8)
-        query = make_query(self._random.getrandbits(16), qname, ask.qtype, flags=flags, edns_payload=ask.edns_payload,
-                           do=ask.do, options=[] if cookie is None else [(c.OPTION_COOKIE, cookie)])
+        query = make_query(
+            self._random.getrandbits(16),
+            qname,
+            ask.qtype,
+            flags=flags,
+            edns_payload=ask.edns_payload,
+            do=ask.do,
+            options=[] if cookie is None else [(c.OPTION_COOKIE, cookie)],
+        )
         pending = _Pending(ask, on_reply, query, self.now, cookie)
         address = ask.server.address
-        self.log.append(Asked(self.now, address, names.to_text(names.lower(ask.qname)), ask.qtype, ask.tcp,
-                              ask.edns_payload, ask.rd, ask.do, cookie))
+        self.log.append(
+            Asked(
+                self.now,
+                address,
+                names.to_text(names.lower(ask.qname)),
+                ask.qtype,
+                ask.tcp,
+                ask.edns_payload,
+                ask.rd,
+                ask.do,
+                cookie,
+            )
+        )
         link = self.links.get(address, Link())
         host = self.hosts.get(address)
         travel = link.delay + link.jitter * self._random.random()
@@ -228,8 +246,11 @@ class FakeNet:
 
     def asked(self, address: str | None = None, qname: str | None = None, qtype: int | None = None) -> list[Asked]:
         """The queries that servers saw, optionally only some."""
-        return [entry for entry in self.log
-                if address in (None, entry.address) and qname in (None, entry.qname) and qtype in (None, entry.qtype)]
+        return [
+            entry
+            for entry in self.log
+            if address in (None, entry.address) and qname in (None, entry.qname) and qtype in (None, entry.qtype)
+        ]
 
 
 def hosts_from(authorities: Mapping[str, object]) -> dict[str, Host]:

@@ -59,7 +59,7 @@ def zone_text(zone: str, addresses: tuple[str, ...]) -> str:
     lines = [f"@ 3600 SOA ns0.{zone} nobody.{zone} 1 7200 3600 1209600 60"]
     for number, address in enumerate(addresses):
         lines += [f"@ 3600 NS ns{number}.{zone}", f"ns{number} 3600 A {address}"]
-    return "\n".join([*lines, "* 300 A 192.0.2.1", "* 300 TXT \"every name is here\""]) + "\n"
+    return "\n".join([*lines, "* 300 A 192.0.2.1", '* 300 TXT "every name is here"']) + "\n"
 
 
 def delegations(children: dict[str, tuple[str, ...]]) -> str:
@@ -177,8 +177,12 @@ def servers(seed: int = 1) -> dict[str, Server]:
     zones = {".": (ROOT_ADDRESS,), "soak.": (TOP_ADDRESS,)}
     found: dict[str, Server] = {
         ROOT_ADDRESS: partial(faults.honest, authority(".", root + delegations({"soak.": (TOP_ADDRESS,)}))),
-        TOP_ADDRESS: partial(faults.honest, authority(
-            "soak.", zone_text("soak.", zones["soak."]).replace("* 300", "_ 300") + delegations(HEALTHY | FAULTY))),
+        TOP_ADDRESS: partial(
+            faults.honest,
+            authority(
+                "soak.", zone_text("soak.", zones["soak."]).replace("* 300", "_ 300") + delegations(HEALTHY | FAULTY)
+            ),
+        ),
     }
     for zone, addresses in (HEALTHY | FAULTY).items():
         text = zone_text(zone, addresses)

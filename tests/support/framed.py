@@ -16,7 +16,17 @@ from support.certs import Authority
 from corenet import FramedProtocol, LengthFramer
 
 __all__ = [
-    "HEAD", "Buffered", "Frames", "Plain", "Twin", "connect", "contexts", "packed", "receive", "send", "with_peer",
+    "HEAD",
+    "Buffered",
+    "Frames",
+    "Plain",
+    "Twin",
+    "connect",
+    "contexts",
+    "packed",
+    "receive",
+    "send",
+    "with_peer",
 ]
 
 Twin = Callable[[Any], Any]

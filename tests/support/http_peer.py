@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import corenet
 
-__all__ = ["LOOPS", "OK", "Peer", "Server", "run_on", "serving"]
+__all__ = ["LOOPS", "OK", "Peer", "Server", "run_on", "serving", "until"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,15 @@ def run_on(name: str, main: Coroutine[Any, Any, T]) -> T:
         result = runner.run(main)
     assert heard == []
     return result
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Let turns of the loop pass until it holds; no clock decides."""
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(f"waited in vain: {what}")
 
 
 class Peer:

@@ -47,7 +47,13 @@ class Made:
 
 
 def made_set(
-    zone: str, keys: Iterable[Made], signers: Iterable[Made], now: int, *, ttl: int = 2 * DAY, left: int = 14 * DAY,
+    zone: str,
+    keys: Iterable[Made],
+    signers: Iterable[Made],
+    now: int,
+    *,
+    ttl: int = 2 * DAY,
+    left: int = 14 * DAY,
     good: bool = True,
 ) -> RRset:
     """A set of `keys` with signatures in the names of `signers`, whose checks come out as `good` says."""
@@ -55,8 +61,9 @@ def made_set(
     sigs = []
     for signer in signers:
         key = signer.key
-        head = struct.pack("!HBBIIIH", c.DNSKEY, key.algorithm, names.label_count(owner), ttl, now + left, now - DAY,
-                           key.tag)
+        head = struct.pack(
+            "!HBBIIIH", c.DNSKEY, key.algorithm, names.label_count(owner), ttl, now + left, now - DAY, key.tag
+        )
         sigs.append(head + owner + bytes(63) + (b"\1" if good else b"\0"))
     return RRset(owner, c.DNSKEY, ttl, [key.key.rdata for key in keys], sigs=sigs)
 
@@ -66,8 +73,15 @@ def results_of(look: Look) -> list[bool]:
     return [job.signature[-1] == 1 for job in look.jobs]
 
 
-def key_set(zone: str, keys: Sequence[ZoneKey], signers: Sequence[ZoneKey], now: int, *, ttl: int = 2 * DAY,
-            left: int = 14 * DAY) -> RRset:
+def key_set(
+    zone: str,
+    keys: Sequence[ZoneKey],
+    signers: Sequence[ZoneKey],
+    now: int,
+    *,
+    ttl: int = 2 * DAY,
+    left: int = 14 * DAY,
+) -> RRset:
     """A set of real keys with real signatures."""
     made = dns.rrset.RRset(dns.name.from_text(zone), dns.rdataclass.IN, dns.rdatatype.DNSKEY)
     for key in keys:

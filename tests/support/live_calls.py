@@ -58,10 +58,22 @@ async def objects(server_side: ssl.SSLContext, client_side: ssl.SSLContext) -> d
     watched, peer = socket.socketpair()
     KEPT.extend((secure, watched, peer, framed.transport))
     return {
-        "loop": loop, "server": server, "listener": server._listeners[0], "roster": server._roster, "stream": stream,
-        "tls": encrypted, "datagram": datagram, "read pipe": reading, "write pipe": writing, "framed": framed,
-        "reader": reader, "writer": writer, "framer": lines, "handle": loop.call_soon(print),
-        "timer": loop.call_later(1000, print), "watch": loop.watch(watched, 1, print),
+        "loop": loop,
+        "server": server,
+        "listener": server._listeners[0],
+        "roster": server._roster,
+        "stream": stream,
+        "tls": encrypted,
+        "datagram": datagram,
+        "read pipe": reading,
+        "write pipe": writing,
+        "framed": framed,
+        "reader": reader,
+        "writer": writer,
+        "framer": lines,
+        "handle": loop.call_soon(print),
+        "timer": loop.call_later(1000, print),
+        "watch": loop.watch(watched, 1, print),
     }
 
 

@@ -131,8 +131,15 @@ def build(
 def assemble(net: FakeNet, settings: Settings, *, own: Sequence[str] = (), crypto: Any = None) -> Minet:
     """A mesh with an empty cache in front of `net`; settings are dear to check and may be those of another one."""
     store = Store.create(1 << 22, seed=bytes(16))
-    mesh = Mesh(exchange=net, crypto=crypto, clock=net, rng=SeededRandom(net.seed), store=store, settings=settings,
-                own_addresses=own)
+    mesh = Mesh(
+        exchange=net,
+        crypto=crypto,
+        clock=net,
+        rng=SeededRandom(net.seed),
+        store=store,
+        settings=settings,
+        own_addresses=own,
+    )
     return Minet(net, mesh, store, settings)
 
 

@@ -23,8 +23,22 @@ BLOCKING = {"run", "wait"}
 PATIENCE = 30
 
 ARGUMENTS: list[tuple[Any, ...]] = [
-    (), (None,), (5,), (-1,), (1 << 70,), (b"x",), ("x",), (object(),), (None, None), (5, 5), (-1, -1), (0, 1, 2),
-    (None,) * 3, (None,) * 4, (5,) * 4, (None,) * 5,
+    (),
+    (None,),
+    (5,),
+    (-1,),
+    (1 << 70,),
+    (b"x",),
+    ("x",),
+    (object(),),
+    (None, None),
+    (5, 5),
+    (-1, -1),
+    (0, 1, 2),
+    (None,) * 3,
+    (None,) * 4,
+    (5,) * 4,
+    (None,) * 5,
 ]
 
 

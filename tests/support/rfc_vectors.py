@@ -170,7 +170,6 @@ qF4q+o9qlnqIzmppU3LiNeKT4FZ8RO5urFOvoMRTbQxW3U0hXWuggE4g3ZpsHv480HjMeRaZB/FRPGfJ
 """
 
 
-
 def _referral(label: str) -> str:
     return f"{label}.example. NS ns1.{label}.example.\n{label}.example. NS ns2.{label}.example.\n"
 
@@ -226,8 +225,10 @@ usbZsT0Q==
 
 
 def _nsec3(owner: str, following: str, types: str, signature: str) -> str:
-    return (f"{owner}.example. NSEC3 1 1 12 aabbccdd {following} {types}\n"
-            f"{owner}.example. RRSIG NSEC3 7 2 3600 {_SIGNED3} {signature}\n")
+    return (
+        f"{owner}.example. NSEC3 1 1 12 aabbccdd {following} {types}\n"
+        f"{owner}.example. RRSIG NSEC3 7 2 3600 {_SIGNED3} {signature}\n"
+    )
 
 
 _H_APEX = _nsec3(

@@ -139,13 +139,20 @@ class Parts:
             prefetch=self.settings.cache.prefetch,
             cookies=CookieJar(
                 self.settings.server.cookie_keys, required=self.settings.server.require_cookies, seed=bytes(32)
-            ) if self.settings.server.cookies else None,
+            )
+            if self.settings.server.cookies
+            else None,
         )
         if self.fast.cookies is not None:
             self.fast.cookies.refresh(self.clock.real)
         self.submitted = 0
         self.service = Service(
-            self.settings, mesh=self.mesh, store=self.store, plan=self.plan, fast=self.fast, clock=self.clock,
+            self.settings,
+            mesh=self.mesh,
+            store=self.store,
+            plan=self.plan,
+            fast=self.fast,
+            clock=self.clock,
             submitted=self._count,
         )
         self.sink = Sink()
@@ -177,8 +184,15 @@ def address(ttl: int = 300, *, name: bytes = QNAME, count: int = 1, verdict: Ver
 
 def signature(covered: int) -> bytes:
     """The rdata of an RRSIG that nobody is going to check."""
-    return covered.to_bytes(2, "big") + b"\x0d\x03" + (300).to_bytes(4, "big") + bytes(8) + b"\x12\x34" + \
-        names.from_text("example.com.") + bytes(64)
+    return (
+        covered.to_bytes(2, "big")
+        + b"\x0d\x03"
+        + (300).to_bytes(4, "big")
+        + bytes(8)
+        + b"\x12\x34"
+        + names.from_text("example.com.")
+        + bytes(64)
+    )
 
 
 def positive(*answer: RRset, verdict: Verdict = Verdict.INSECURE, authority: tuple[RRset, ...] = ()) -> Outcome:
@@ -190,7 +204,14 @@ def positive(*answer: RRset, verdict: Verdict = Verdict.INSECURE, authority: tup
 
 def failed(kind: FailureKind = FailureKind.TIMEOUT, ede: int = c.EDE_NO_REACHABLE_AUTHORITY, ttl: int = 5) -> Outcome:
     """An outcome without."""
-    outcome = Outcome(Question(QNAME, c.A), c.SERVFAIL, [], [], Verdict.INDETERMINATE, ttl,
-                      failure=Failure(kind, ede, "nobody answered"))
+    outcome = Outcome(
+        Question(QNAME, c.A),
+        c.SERVFAIL,
+        [],
+        [],
+        Verdict.INDETERMINATE,
+        ttl,
+        failure=Failure(kind, ede, "nobody answered"),
+    )
     outcome.ede.append((ede, "nobody answered"))
     return outcome

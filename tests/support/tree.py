@@ -37,7 +37,12 @@ class Tree:
     """Zones by origin, each with an authority of its own."""
 
     def __init__(
-        self, texts: dict[str, str], anchors: list[str], *, negative: list[str] | None = None, sha1: bool = True,
+        self,
+        texts: dict[str, str],
+        anchors: list[str],
+        *,
+        negative: list[str] | None = None,
+        sha1: bool = True,
         skew: tuple[int, int] = (0, 0),
     ) -> None:
         self.zones = {names.from_text(o): authority.Authority([zones.Zone.from_text(o, t)]) for o, t in texts.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
-from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving
+from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving, until
 from support.shortage import FullDict
 
 from corenet import tls
@@ -91,7 +91,9 @@ def test_a_connection_that_cannot_be_remembered_for_want_of_memory_is_closed(loo
             with pytest.raises(MemoryError):
                 await client.get(server.url)
             await asyncio.wait_for(ended.wait(), 5)
-            assert client._open == {} and client._pool is not None and client._pool.total == 0
+            pool = client._pool
+            assert client._open == {} and pool is not None
+            await until(lambda: pool.total == 0, "the descriptor is gone")
 
     run_on(loop, main())
 
@@ -247,7 +249,10 @@ def test_bad_answers(loop: str, answer: bytes, error: type[HttpError]) -> None:
             # Nothing is left behind that the next request could stumble over.
             with pytest.raises(error):
                 await client.get(server.url)
-            assert client._pool is not None and client._pool.total == 0 and not client._pool.groups
+            pool = client._pool
+            assert pool is not None
+            await until(lambda: pool.total == 0, "the descriptors are gone")
+            assert not pool.groups
 
     run_on(loop, main())
 

@@ -8,7 +8,7 @@ import gzip
 from collections.abc import Awaitable, Callable
 
 import pytest
-from support.http_peer import LOOPS, Peer, run_on, serving
+from support.http_peer import LOOPS, Peer, run_on, serving, until
 
 from corenet.http import HttpClient, HttpError, ResponseTooLarge, TimeoutExceeded
 from corenet.limits import HTTP_DECODE_SLICE
@@ -114,7 +114,9 @@ def test_a_bomb_of_layers_is_refused(loop: str, streamed: bool) -> None:
             for _ in range(2):
                 with pytest.raises(HttpError, match=r"inner coding|next to nothing"):
                     await fetch(client, server.url, streamed)
-            assert client._pool is not None and client._pool.total == 0
+            pool = client._pool
+            assert pool is not None
+            await until(lambda: pool.total == 0, "the descriptors are gone")
         async with serving(giving(gzip.compress(bytes(1001)), "gzip")) as server:
             async with HttpClient(max_decoded=1000) as client:
                 with pytest.raises(ResponseTooLarge, match="decodes to more than 1000"):

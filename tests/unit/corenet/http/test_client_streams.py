@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from support.http_peer import LOOPS, OK, Peer, run_on, serving
+from support.http_peer import LOOPS, OK, Peer, run_on, serving, until
 
 from corenet.http import (
     DecodeError,
@@ -205,7 +205,9 @@ def test_closing_beside_a_reader_ends_him(loop: str) -> None:
             async with asyncio.timeout(WAIT):
                 with pytest.raises(LocalProtocolError, match="closed before"):
                     await reader
-            assert client._pool is not None and client._pool.total == 0
+            pool = client._pool
+            assert pool is not None
+            await until(lambda: pool.total == 0, "the descriptor is gone")
 
     run_on(loop, main())
 

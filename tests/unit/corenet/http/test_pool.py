@@ -1,7 +1,7 @@
 """The pool's bookkeeping with connections that are nothing but a flag: no sockets, a clock turned by hand.
 
-The properties that matter: no slot is ever lost, none is given twice, the oldest waiter is served first, and no origin
-can starve another.
+The properties that matter: no slot is ever lost, none is given twice, the oldest waiter is served first, no origin can
+starve another, and a connection that closes counts until its descriptor is gone (`Fixture.settle`).
 """
 
 import asyncio
@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.machines import read_table, table_of
 from support.shortage import FullDict
 
+from corenet.http import pool
 from corenet.http.errors import LocalProtocolError
 from corenet.http.pool import Limits, Pool, Slot
 from corenet.http.url import Origin
@@ -71,6 +73,8 @@ class FakeConnection:
         self.idle_since = loop.now
         self.usable = True
         self.closed = False
+        self.aborted = False
+        self.is_gone = False
         self.on_lost: Any = None
 
     def is_usable(self, now: float) -> bool:
@@ -79,18 +83,39 @@ class FakeConnection:
     def close(self) -> None:
         self.closed = True
 
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    def lose(self) -> None:
+        """Its descriptor is closed."""
+        self.closed = self.is_gone = True
+        self.on_lost()
+
 
 class Fixture:
     def __init__(self, **limits: Any) -> None:
         self.loop = FakeLoop()
         self.pool = Pool(self.loop, Limits(**limits))  # type: ignore[arg-type]
+        self.connections: list[FakeConnection] = []
 
     def take(self, origin: Origin = A) -> Slot:
         slot = self.pool.assign(origin)
         assert isinstance(slot, Slot)
         if slot.connection is None:
-            slot.connection = FakeConnection(self.loop)  # type: ignore[assignment]
+            self.open(slot)
         return slot
+
+    def open(self, slot: Slot) -> None:
+        connection = FakeConnection(self.loop)
+        self.connections.append(connection)
+        self.pool.opened(slot, connection)  # type: ignore[arg-type]
+
+    def settle(self) -> None:
+        """A turn of the loop: the descriptors of what was closed go."""
+        gone = [connection for connection in self.connections if connection.closed]
+        self.connections = [connection for connection in self.connections if not connection.closed]
+        for connection in gone:
+            connection.lose()
 
     def wait(self, origin: Origin = A) -> "asyncio.Future[Slot]":
         future = self.pool.assign(origin)
@@ -124,8 +149,9 @@ def test_a_connection_that_cannot_be_kept_for_want_of_memory_is_closed(owner: st
     slot = fixture.take()
     (fixture.pool if owner == "pool" else slot.group).idle = FullDict()
     fixture.give(slot)
-    assert slot.connection.closed and slot.connection.on_lost is None  # type: ignore[union-attr]
+    assert slot.connection.closed  # type: ignore[union-attr]
     assert not slot.group.idle and not fixture.pool.idle
+    fixture.settle()
     assert fixture.pool.total == 0 and not fixture.pool.groups
 
 
@@ -150,7 +176,10 @@ def test_a_slot_is_released_once() -> None:
     fixture = Fixture()
     slot = fixture.take()
     fixture.give(slot, reusable=False)
-    fixture.give(slot, reusable=False)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="given back"):
+            fixture.give(slot, reusable=False)
+        fixture.settle()
     assert fixture.pool.total == 0 and not fixture.pool.groups
 
 
@@ -160,7 +189,21 @@ def test_dead_idle_connections_are_passed_over() -> None:
     fixture.give(slot)
     slot.connection.usable = False  # type: ignore[union-attr]
     assert fixture.take().connection is not slot.connection
-    assert fixture.pool.total == 1 and slot.connection.closed  # type: ignore[union-attr]
+    assert fixture.pool.total == 2 and slot.connection.aborted  # type: ignore[union-attr]
+    fixture.settle()
+    assert fixture.pool.total == 1
+
+
+def test_a_dead_idle_connection_holds_its_place_until_it_is_gone() -> None:
+    fixture = Fixture(connections=1)
+    slot = fixture.take()
+    fixture.give(slot)
+    slot.connection.usable = False  # type: ignore[union-attr]
+    waiting = fixture.wait()
+    assert slot.connection.aborted and not waiting.done()  # type: ignore[union-attr]
+    fixture.settle()
+    assert waiting.done() and waiting.result() is not slot
+    assert fixture.pool.total == 1
 
 
 def test_waiters_are_served_in_order() -> None:
@@ -171,6 +214,8 @@ def test_waiters_are_served_in_order() -> None:
     assert first.done() and not second.done()
     assert first.result().connection is slot.connection
     fixture.give(first.result(), reusable=False)
+    assert not second.done() and fixture.pool.total == 1
+    fixture.settle()
     assert second.done() and second.result().connection is None
     fixture.give(second.result(), reusable=False)
     assert fixture.pool.total == 0 and not fixture.pool.groups and not fixture.pool.hungry
@@ -195,8 +240,10 @@ def test_origins_take_turns_at_the_total_limit() -> None:
     fixture.give(slot)
     assert waiting_a[0].done() and not waiting_b.done()
     fixture.give(waiting_a[0].result())
+    assert not waiting_b.done() and not waiting_a[1].done()
+    assert slot.connection.aborted  # type: ignore[union-attr] # a's idle connection makes room for b
+    fixture.settle()
     assert waiting_b.done() and not waiting_a[1].done()
-    assert slot.connection.closed  # type: ignore[union-attr] # a's idle connection made room for b
 
 
 def test_an_idle_connection_of_another_origin_makes_room() -> None:
@@ -204,9 +251,76 @@ def test_an_idle_connection_of_another_origin_makes_room() -> None:
     oldest, newest = fixture.take(A), fixture.take(A)
     fixture.give(oldest)
     fixture.give(newest)
-    fixture.take(B)
-    assert oldest.connection.closed and not newest.connection.closed  # type: ignore[union-attr]
+    waiting = fixture.wait(B)
+    assert oldest.connection.aborted and not newest.connection.closed  # type: ignore[union-attr]
     assert fixture.pool.total == 2
+    fixture.settle()
+    assert waiting.done() and fixture.pool.total == 2
+
+
+def test_each_of_many_who_wait_gets_room_made() -> None:
+    fixture = Fixture(connections=3)
+    slots = [fixture.take(A) for _ in range(3)]
+    for slot in slots:
+        fixture.give(slot)
+    waiting = [fixture.wait(B) for _ in range(3)]
+    for _ in range(3):
+        fixture.settle()
+    assert all(future.done() for future in waiting) and fixture.pool.total == 3
+    assert len({id(future.result()) for future in waiting}) == 3
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_goodbye_is_cut_short_for_who_waits(late: bool) -> None:
+    fixture = Fixture(connections=1, idle_seconds=0)
+    slot = fixture.take(A)
+    waiting = fixture.wait(B) if not late else None
+    fixture.give(slot)
+    assert slot.connection.closed and slot.connection.aborted is not late  # type: ignore[union-attr]
+    if waiting is None:
+        waiting = fixture.wait(B)
+    assert slot.connection.aborted and not waiting.done()  # type: ignore[union-attr]
+    fixture.settle()
+    assert waiting.done()
+
+
+def test_a_connection_lost_in_use_frees_its_place_when_it_is_given_back() -> None:
+    fixture = Fixture(connections=1)
+    slot = fixture.take()
+    waiting = fixture.wait()
+    slot.connection.lose()  # type: ignore[union-attr]
+    assert fixture.pool.total == 1 and not waiting.done()
+    fixture.give(slot)
+    assert waiting.done() and fixture.pool.total == 1
+
+
+def test_a_cancel_beside_the_close_of_the_client_is_no_error() -> None:
+    fixture = Fixture(per_origin=1)
+    fixture.take()
+    waiting = fixture.wait()
+    fixture.pool.close()
+    fixture.pool.give_up(A, waiting)
+    assert isinstance(waiting.exception(), LocalProtocolError)
+
+
+def test_each_transition_that_the_table_leaves_out_raises() -> None:
+    fixture = Fixture()
+    for state in range(len(pool._STATES)):
+        for event in range(len(pool._EVENTS)):
+            slot = Slot(fixture.take().group)
+            slot.state = state
+            if pool._NEXT[state][event] == pool._NO:
+                with pytest.raises(RuntimeError, match=f"^{pool._EVENTS[event]} in state {pool._STATES[state]} "):
+                    slot._move(event)
+                assert slot.state == state
+            else:
+                slot._move(event)
+                assert slot.state == pool._NEXT[state][event]
+
+
+def test_the_table_in_the_text_is_the_table() -> None:
+    assert pool.__doc__ is not None
+    assert read_table(pool.__doc__) == table_of(pool)
 
 
 def test_idle_connections_expire() -> None:
@@ -219,7 +333,9 @@ def test_idle_connections_expire() -> None:
     fixture.loop.advance(6)
     assert first.connection.closed and not second.connection.closed  # type: ignore[union-attr]
     fixture.loop.advance(6)
-    assert second.connection.closed and fixture.pool.total == 0  # type: ignore[union-attr]
+    assert second.connection.closed and fixture.pool.total == 2  # type: ignore[union-attr]
+    fixture.settle()
+    assert fixture.pool.total == 0
     assert not fixture.pool.groups and fixture.pool.timer is None
 
 
@@ -227,14 +343,16 @@ def test_without_idle_time_nothing_is_kept() -> None:
     fixture = Fixture(idle_seconds=0)
     slot = fixture.take()
     fixture.give(slot)
-    assert slot.connection.closed and fixture.pool.total == 0  # type: ignore[union-attr]
+    assert slot.connection.closed  # type: ignore[union-attr]
+    fixture.settle()
+    assert fixture.pool.total == 0
 
 
 def test_a_connection_lost_while_idle_frees_its_slot() -> None:
     fixture = Fixture(connections=1)
     slot = fixture.take(A)
     fixture.give(slot)
-    slot.connection.on_lost(slot.connection)  # type: ignore[union-attr,misc]
+    slot.connection.lose()  # type: ignore[union-attr]
     assert fixture.pool.total == 0 and not fixture.pool.groups
 
 
@@ -248,7 +366,9 @@ def test_close_fails_the_waiting_and_closes_the_idle() -> None:
     with pytest.raises(LocalProtocolError, match="client was closed"):
         waiting.result()
     fixture.give(held)
-    assert held.connection.closed and fixture.pool.total == 0  # type: ignore[union-attr]
+    assert held.connection.closed  # type: ignore[union-attr]
+    fixture.settle()
+    assert fixture.pool.total == 0
 
 
 def test_limits_are_checked() -> None:
@@ -275,21 +395,36 @@ def test_no_slot_is_lost_in_a_storm() -> None:
         elif action < 0.75 and held:
             slot = held.pop(chance.randrange(len(held)))
             if slot.connection is None and chance.random() < 0.8:
-                slot.connection = FakeConnection(fixture.loop)  # type: ignore[assignment]
+                fixture.open(slot)
+            if slot.connection is not None and chance.random() < 0.05:
+                slot.connection.lose()  # type: ignore[attr-defined]
+                fixture.connections.remove(slot.connection)  # type: ignore[arg-type]
             fixture.give(slot, reusable=slot.connection is not None and chance.random() < 0.7)
         elif action < 0.9 and waiting:
             fixture.pool.give_up(*waiting.pop(chance.randrange(len(waiting))))
-        else:
+        elif action < 0.95:
             fixture.loop.advance(chance.random() * 3)
+        else:
+            fixture.settle()
         for entry in [entry for entry in waiting if entry[1].done()]:
             waiting.remove(entry)
             held.append(entry[1].result())
-        assert fixture.pool.total == len(held) + len(fixture.pool.idle) <= 4
+        closing = sum(1 for connection in fixture.connections if connection.closed)
+        assert fixture.pool.total == len(held) + len(fixture.pool.idle) + closing <= 4
+        assert fixture.pool.leaving == closing
         assert all(group.count <= 3 for group in fixture.pool.groups.values())
         # Nobody waits while something is free for him.
         if fixture.pool.total < 4:
             for origin, _ in waiting:
                 assert fixture.pool.groups[origin].count == 3
-    for slot in held:
-        fixture.give(slot, reusable=False)
-    assert fixture.pool.total == len(fixture.pool.idle) + sum(1 for _, future in waiting if future.done())
+    # Whoever still waits is served in the end, with nobody else giving anything back than those who are served.
+    for _ in range(100 + len(waiting)):
+        for slot in held:
+            fixture.give(slot, reusable=False)
+        fixture.settle()
+        held = [future.result() for _, future in waiting if future.done()]
+        waiting = [entry for entry in waiting if not entry[1].done()]
+    assert not held and not waiting
+    fixture.loop.advance(10)
+    fixture.settle()
+    assert fixture.pool.total == fixture.pool.leaving == 0 and not fixture.pool.groups and not fixture.connections
