@@ -68,7 +68,6 @@ class Call:
         "sent_url",
         "timeout",
         "traced",
-        "upload",
         "url",
         "url_text",
     )
@@ -78,7 +77,7 @@ class Call:
         method: str,
         url: str,
         headers: FieldTypes,
-        body: Body,
+        body: bytes | Upload | None,
         timeout: Timeout,
         defaults: Headers,
     ) -> None:
@@ -96,17 +95,8 @@ class Call:
         self._extra = Headers.of(headers) if headers else None
         # The client's own fields are all that is sent: its head may be kept.
         self.is_plain = self._extra is None
-        if isinstance(body, str):
-            raise TypeError("a body is bytes or yields bytes; encode the text first")
-        self.upload: Upload | None = None
-        self.body: bytes | Upload | None
+        self.body = body
         self.length = -1
-        if body is None or isinstance(body, bytes):
-            self.body = body
-        elif isinstance(body, bytearray | memoryview):
-            self.body = bytes(body)
-        else:
-            self.body = self.upload = Upload(body)
         if isinstance(self.body, bytes):
             self.length = len(self.body)
         elif self.body is None and method in _BODY_EXPECTED:
@@ -159,7 +149,7 @@ class Call:
             raise RedirectError(f"{self.url}: a redirect from https to {target} is refused")
         if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
             self._become_get()
-        elif self.body is not None and self.body is self.upload:
+        elif isinstance(self.body, Upload):
             raise RedirectError(f"{self.url}: a redirect asks for the body again, which was a stream")
         if target.origin != self.url.origin:
             self._drop_credentials()

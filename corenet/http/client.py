@@ -8,7 +8,7 @@ a cancel.
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -27,7 +27,7 @@ from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, Slot
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
-from corenet.http.upload import Upload
+from corenet.http.upload import Upload, prepare_body
 from corenet.limits import (
     HTTP_BODY,
     HTTP_CLOSE,
@@ -131,29 +131,29 @@ class HttpClient:
             HttpError: one of its kinds, see `corenet.http.errors`: InvalidUrl, NameResolutionError, ConnectError,
                 TlsError, TimeoutExceeded, RemoteProtocolError, ResponseTooLarge, RedirectError, LocalProtocolError.
         """
-        call = await self._call(method, url, headers, body, timeout)
-        if call.upload is None:
-            return await self._request(call)
+        sent = body if body is None or type(body) is bytes else prepare_body(body)
         try:
-            return await self._request(call)
+            call = self._call(method, url, headers, sent, timeout)
+            while True:
+                slot, connection = await self._send(call, collecting=True)
+                try:
+                    await connection.wait()
+                    content = connection.take_body()
+                    if connection.codec.content_coded and self._decode and content:
+                        content = await self._decode_body(call, connection, content)
+                    response = self._whole(call, connection, content)
+                except BaseException as error:
+                    self._release(slot, call, error)
+                    if self._may_repeat(slot, call, error):
+                        continue
+                    raise
+                self._release(slot, call, None)
+                if response.status not in _REDIRECTS or not self._follow(call, response.status, response.headers):
+                    return response
+                call.history += (response,)
         finally:
-            await call.upload.close()
-
-    async def _request(self, call: Call) -> Response:
-        while True:
-            slot, connection = await self._send(call, collecting=True)
-            try:
-                await connection.wait()
-                response = await self._collect(call, connection)
-            except BaseException as error:
-                self._release(slot, call, error)
-                if self._may_repeat(slot, call, error):
-                    continue
-                raise
-            self._release(slot, call, None)
-            if response.status not in _REDIRECTS or not self._follow(call, response.status, response.headers):
-                return response
-            call.history += (response,)
+            if type(sent) is Upload:
+                await sent.close()
 
     def stream(
         self,
@@ -175,16 +175,17 @@ class HttpClient:
     async def _stream(
         self, method: str, url: str, headers: FieldTypes, body: Body, timeout: Timeout | float | None
     ) -> AsyncIterator[StreamedResponse]:
-        call = await self._call(method, url, headers, body, timeout)
+        sent = body if body is None or type(body) is bytes else prepare_body(body)
         try:
+            call = self._call(method, url, headers, sent, timeout)
             response = await self._begin_stream(call)
             try:
                 yield response
             finally:
                 response.close()
         finally:
-            if call.upload is not None:
-                await call.upload.close()
+            if type(sent) is Upload:
+                await sent.close()
 
     async def _begin_stream(self, call: Call) -> StreamedResponse:
         """Send the request, follow redirects; on return the response owns the slot."""
@@ -245,15 +246,15 @@ class HttpClient:
     ) -> None:
         await self.close()
 
-    async def _call(
-        self, method: str, url: str, headers: FieldTypes, body: Body, timeout: Timeout | float | None
+    def _call(
+        self,
+        method: str,
+        url: str,
+        headers: FieldTypes,
+        body: bytes | Upload | None,
+        timeout: Timeout | float | None,
     ) -> Call:
-        try:
-            return Call(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
-        except BaseException:
-            if isinstance(body, AsyncIterable | Iterator):
-                await Upload(body).close()
-            raise
+        return Call(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
 
     def _follow(self, call: Call, status: int, headers: Headers) -> bool:
         return call.follow(status, headers, self._redirects, self._allow_downgrade)
@@ -335,13 +336,10 @@ class HttpClient:
         report(self._trace, "request", DONE, now)
         report(self._trace, "response", STARTED, now)
 
-    async def _collect(self, call: Call, connection: Connection) -> Response:
+    def _whole(self, call: Call, connection: Connection, body: bytes) -> Response:
         head = connection.response
         if head is None:
             raise ServerDisconnected("the response has no head", received=False)
-        body = connection.take_body()
-        if connection.codec.content_coded and self._decode and body:
-            body = await self._decode_body(call, body, head.headers.get_members("content-encoding"))
         return Response(
             head.status,
             head.reason.decode("latin-1"),
@@ -354,8 +352,10 @@ class HttpClient:
             history=call.history,
         )
 
-    async def _decode_body(self, call: Call, body: bytes, codings: list[str]) -> bytes:
-        decoder = Decoder(codings, limit=self._max_decoded)
+    async def _decode_body(self, call: Call, connection: Connection, body: bytes) -> bytes:
+        head = connection.response
+        assert head is not None  # there is a body
+        decoder = Decoder(head.headers.get_members("content-encoding"), limit=self._max_decoded)
         pause_at = HTTP_DECODE_SLICE.default
         decoded = Pieces()
         for piece in decoder.feed(body):
@@ -486,7 +486,7 @@ class HttpClient:
             and isinstance(error, ServerDisconnected)
             and not error.received
             and call.method in _IDEMPOTENT
-            and call.upload is None
+            and not isinstance(call.body, Upload)
             and not call.repeated
         ):
             return False

@@ -19,7 +19,7 @@ from corenet.limits import HTTP_CLOSE, HTTP_UPLOAD_PIECES, HTTP_UPLOAD_SLICE
 if TYPE_CHECKING:
     from corenet.http.connection import Connection
 
-__all__ = ["Upload"]
+__all__ = ["Upload", "prepare_body"]
 
 # The loop itself does not hold a task whose iterator takes its time after the request.
 _left_behind: set[asyncio.Task[None]] = set()
@@ -51,14 +51,14 @@ class Upload:
     async def close(self) -> None:
         """Stop, and wait until the iterator was closed; one that does not end is left behind and reported."""
         self.stop()
-        if self.task is not None:
-            await self._ended(self.task)
+        if self.task is not None and not await self._ended(self.task):
+            return
         if not self.closed:
             # Never begun, or cancelled before its first step.
             loop = asyncio.get_running_loop()
             await self._ended(loop.create_task(self._close_iterator(loop)))
 
-    async def _ended(self, task: asyncio.Task[None]) -> None:
+    async def _ended(self, task: asyncio.Task[None]) -> bool:
         _left_behind.add(task)
         task.add_done_callback(_left_behind.discard)
         _, late = await asyncio.wait((task,), timeout=HTTP_CLOSE.default)
@@ -66,6 +66,7 @@ class Upload:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "the body of a request did not end in its time when it was closed", "task": task}
             )
+        return not late
 
     async def _run(self, connection: "Connection", sent: Callable[[], None] | None) -> None:
         try:
@@ -121,6 +122,19 @@ class Upload:
 
     def _report(self, loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
         loop.call_exception_handler({"message": "the body of a request failed when it was closed", "exception": error})
+
+
+def prepare_body(body: bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes]) -> bytes | Upload:
+    """What a caller gave as a body, ready to be sent at once or piece by piece.
+
+    Raises:
+        TypeError: when it is text.
+    """
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    if isinstance(body, str):
+        raise TypeError("a body is bytes or yields bytes; encode the text first")
+    return Upload(body)
 
 
 async def _each(body: Iterable[bytes]) -> AsyncIterator[bytes]:

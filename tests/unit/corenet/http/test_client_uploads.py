@@ -1,0 +1,519 @@
+"""Bodies that are made while they are sent: beside the reading of the answer, within the request's time, always closed.
+
+Every test runs on asyncio's loop and on ours. Waits end after `WAIT` seconds.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving, until
+
+from corenet.http import (
+    ConnectError,
+    HttpClient,
+    InvalidUrl,
+    Limits,
+    LocalProtocolError,
+    RedirectError,
+    ServerDisconnected,
+    Timeout,
+    TimeoutExceeded,
+)
+
+pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
+
+SHORT = 0.05
+WAIT = 20.0
+LARGE = 8 << 20
+
+
+class Body:
+    """Pieces, then perhaps a stall or an error; notes whether it was closed."""
+
+    def __init__(self, *pieces: bytes, stall: bool = False, error: BaseException | None = None) -> None:
+        self.pieces = list(pieces)
+        self.stall = stall
+        self.error = error
+        self.given = 0
+        self.closed = 0
+
+    def __aiter__(self) -> "Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.given < len(self.pieces):
+            self.given += 1
+            return self.pieces[self.given - 1]
+        if self.stall:
+            await asyncio.Event().wait()
+        if self.error is not None:
+            raise self.error
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def echo(peer: Peer) -> None:
+    """Send back what comes, as it comes: neither side may wait for the other to finish."""
+    head = (await peer.reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.split("content-length: ")[1].split("\r\n")[0])
+    await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+    while length:
+        data = await peer.reader.read(65_536)
+        length -= len(data)
+        await peer.send(data)
+    await peer.reader.read()
+
+
+def bounded(main: Callable[[], Awaitable[Any]]) -> Any:
+    async def within() -> Any:
+        async with asyncio.timeout(WAIT):
+            return await main()
+
+    return within()
+
+
+async def unanswered(client: HttpClient, url: str, body: Body, streamed: bool) -> None:
+    if streamed:
+        async with client.stream("POST", url, body=body):
+            raise AssertionError("there is no answer")
+    await client.post(url, body)
+
+
+# --- beside the answer ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kind", ["async", "plain", "bytes"])
+def test_a_server_that_answers_while_it_reads(loop: str, streamed: bool, kind: str) -> None:
+    piece = bytes(range(256)) * 1024
+    count = LARGE // len(piece)
+
+    async def main() -> None:
+        body: Any = (
+            Body(*[piece] * count) if kind == "async" else iter([piece] * count) if kind == "plain" else piece * count
+        )
+        fields = {} if kind == "bytes" else {"Content-Length": str(LARGE)}
+        async with serving(echo) as server, HttpClient() as client:
+            if streamed:
+                async with client.stream("POST", server.url, headers=fields, body=body) as response:
+                    size = sum([len(got) async for got in response])
+            else:
+                size = len((await client.post(server.url, body, headers=fields)).body)
+            assert size == LARGE
+
+    run_on(loop, bounded(main))
+
+
+def test_a_conversation(loop: str) -> None:
+    """Each piece is made of the answer to the one before."""
+
+    async def main() -> None:
+        answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"0"
+            for _ in range(5):
+                yield b"%d" % (int(await answers.get()) + 1)
+
+        async def serve(peer: Peer) -> None:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for _ in range(6):
+                await peer.send((await peer.reader.readexactly(6)).replace(b" ", b""))
+            assert await peer.reader.readexactly(5) == b"0\r\n\r\n"
+            await peer.send(b"0\r\n\r\n")
+            await peer.request()
+            await peer.send(OK)
+
+        async with serving(serve) as server, HttpClient() as client:
+            got = b""
+            async with client.stream("POST", server.url, body=body()) as response:
+                async for piece in response:
+                    got += piece
+                    answers.put_nowait(piece)
+            assert got == b"012345"
+            assert (await client.get(server.url)).body == b"ok" and server.connections == 1
+
+    run_on(loop, bounded(main))
+
+
+@pytest.mark.parametrize("stall", [False, True])
+def test_an_early_answer_ends_the_upload(loop: str, stall: bool) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+            await peer.reader.read()
+
+        pieces = [b"x"] if stall else [bytes(1 << 16)] * 10_000
+        async with serving(serve) as server, HttpClient() as client:
+            for streamed in (False, True):
+                body = Body(*pieces, stall=True)
+                if streamed:
+                    async with client.stream("POST", server.url, body=body) as response:
+                        assert response.status == 413 and await response.read() == b"no"
+                else:
+                    assert (await client.post(server.url, body)).status == 413
+                assert body.closed == 1 and body.given < 10_000
+            assert server.connections == 2
+            pool = client._pool
+            assert pool is not None
+            await until(lambda: pool.total == 0, "both connections are gone")
+
+    run_on(loop, bounded(main))
+
+
+def test_an_early_answer_leaves_no_unsent_request_behind(loop: str) -> None:
+    """The answer is there, 32 MiB of the request are not away: whoever is next gets another connection, at once."""
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(OK)
+            if peer.number == 1:
+                await done.wait()
+
+        done = asyncio.Event()
+        async with serving(serve) as server, HttpClient(limits=Limits(connections=1)) as client:
+            assert (await client.post(server.url, bytes(32 << 20))).body == b"ok"
+            assert client._pool is not None and not client._pool.idle
+            assert (await client.get(server.url)).body == b"ok"
+            assert server.connections == 2
+            done.set()
+
+    run_on(loop, bounded(main))
+
+
+def test_early_answers_to_uploads_hold_the_limit(loop: str) -> None:
+    """As the server counts: connections that are up when it is asked for one more."""
+
+    async def main() -> None:
+        up: dict[Peer, None] = {}
+        most = 0
+
+        async def serve(peer: Peer) -> None:
+            nonlocal most
+            up[peer] = None
+            most = max(most, sum(is_established(other) for other in up))
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(OK)
+            # Never read and never closed by us.
+            await done.wait()
+
+        done = asyncio.Event()
+        async with serving(serve) as server, HttpClient(limits=Limits(connections=4)) as client:
+
+            async def one() -> None:
+                assert (await client.post(server.url, (bytes(1 << 20) for _ in range(16)))).body == b"ok"
+                assert (await client.post(server.url, bytes(8 << 20))).body == b"ok"
+
+            await asyncio.gather(*(one() for _ in range(10)))
+            assert server.connections == 20 and most <= 4
+            done.set()
+
+    run_on(loop, bounded(main))
+
+
+def is_established(peer: Peer) -> bool:
+    """What the kernel says of the server's side."""
+    import socket
+
+    sock = peer.writer.get_extra_info("socket")
+    return sock.fileno() >= 0 and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("timeout", "told"),
+    [
+        (Timeout(read=SHORT), "the body of the request gave nothing for 0.05 s"),
+        (Timeout(total=SHORT), "longer than its total time, waiting for its body"),
+    ],
+)
+@pytest.mark.parametrize("pieces", [0, 1])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_body_that_stalls(loop: str, timeout: Timeout, told: str, pieces: int, streamed: bool) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient(timeout=timeout) as client:
+            body = Body(*[b"x"] * pieces, stall=True)
+            with pytest.raises(TimeoutExceeded, match=told) as caught:
+                await unanswered(client, server.url, body, streamed)
+            assert caught.value.phase == "request" and body.closed == 1
+
+    run_on(loop, bounded(main))
+
+
+@pytest.mark.parametrize("piece", [b"", b"x", bytes(1 << 16)])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_body_that_never_waits_ends_in_time(loop: str, piece: bytes, plain: bool) -> None:
+    """Nothing in it gives the loop a chance, and the server takes all."""
+
+    def pieces() -> Iterator[bytes]:
+        while True:
+            yield piece
+
+    async def later() -> AsyncIterator[bytes]:
+        for one in pieces():
+            yield one
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            while await peer.reader.read(1 << 20):
+                pass
+
+        async with serving(serve) as server, HttpClient() as client:
+            with pytest.raises(TimeoutExceeded, match="total time"):
+                await client.post(server.url, pieces() if plain else later(), timeout=SHORT * 2)
+
+    run_on(loop, bounded(main))
+
+
+# --- errors and closing -----------------------------------------------------------------------------------------------
+
+
+class OwnError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [OwnError("mine"), OSError(5, "disk"), asyncio.CancelledError()])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_the_body_raises_comes_out(loop: str, error: BaseException, streamed: bool) -> None:
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def serve(peer: Peer) -> None:
+            try:
+                await peer.request()
+            finally:
+                ended.set()
+
+        async with serving(serve) as server, HttpClient() as client:
+            body = Body(b"x" * 1000, error=error)
+            with pytest.raises(type(error)) as caught:
+                await unanswered(client, server.url, body, streamed)
+            assert body.closed == 1
+            if not isinstance(error, asyncio.CancelledError):
+                assert caught.value is error
+            # The server must not take the half for the whole.
+            await ended.wait()
+            pool = client._pool
+            assert pool is not None
+            await until(lambda: pool.total == 0, "the connection is gone")
+
+    run_on(loop, bounded(main))
+
+
+def test_what_the_body_raises_while_the_answer_is_read(loop: str) -> None:
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"x"
+            await go.wait()
+            raise OwnError
+
+        async def serve(peer: Peer) -> None:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nha")
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient() as client:
+            async with client.stream("POST", server.url, body=body()) as response:
+                assert await anext(response) == b"ha"
+                go.set()
+                for _ in range(2):
+                    with pytest.raises(OwnError):
+                        await response.read()
+
+    run_on(loop, bounded(main))
+
+
+@pytest.mark.parametrize(
+    "case", ["done", "url", "refused", "field", "length", "disconnect", "cancel", "redirect", "left", "closed", "pool"]
+)
+def test_the_body_is_closed_whatever_happens(loop: str, case: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            if case == "disconnect":
+                await peer.reader.readuntil(b"\r\n\r\n")
+                return
+            if case == "redirect":
+                await peer.request()
+                await peer.send(b"HTTP/1.1 307 Go\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n")
+            if case == "left":
+                await peer.reader.readuntil(b"\r\n\r\n")
+                await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+            if case in ("left", "cancel", "closed", "pool"):
+                await peer.reader.read()
+            else:
+                await always_ok(peer)
+
+        body = Body(b"one", b"two", stall=case in ("left", "cancel", "closed", "disconnect"))
+        async with serving(serve) as server, HttpClient(limits=Limits(connections=1)) as client:
+            post = client.request
+            if case == "done":
+                assert (await post("POST", server.url, body=body)).body == b"ok"
+            elif case == "url":
+                with pytest.raises(InvalidUrl):
+                    await post("POST", "nothing", body=body)
+            elif case == "refused":
+                with pytest.raises(ConnectError):
+                    await post("POST", "http://127.0.0.1:1/", body=body)
+            elif case == "field":
+                with pytest.raises(LocalProtocolError):
+                    await post("POST", server.url, body=body, headers={"X": "a\r\nb"})
+            elif case == "length":
+                with pytest.raises(LocalProtocolError, match="Content-Length"):
+                    await post("POST", server.url, body=body, headers={"Content-Length": "5"})
+            elif case == "disconnect":
+                with pytest.raises(ServerDisconnected):
+                    await post("POST", server.url, body=body)
+            elif case == "redirect":
+                with pytest.raises(RedirectError, match="a stream"):
+                    await post("POST", server.url, body=body)
+            elif case == "left":
+                async with client.stream("POST", server.url, body=body) as response:
+                    assert response.status == 200
+            elif case == "pool":
+                first = asyncio.ensure_future(client.get(server.url))
+                await asyncio.sleep(0)
+                with pytest.raises(TimeoutExceeded):
+                    await post("POST", server.url, body=body, timeout=Timeout(connect=SHORT))
+                first.cancel()
+            else:
+                task = asyncio.ensure_future(post("POST", server.url, body=body))
+                await until(lambda: body.given == 2, "the upload goes on")
+                if case == "cancel":
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                else:
+                    await client.close()
+                    with pytest.raises(LocalProtocolError, match="client was closed"):
+                        await task
+            assert body.closed == 1
+
+    run_on(loop, bounded(main))
+
+
+@pytest.mark.parametrize("turns", range(14))
+def test_a_cancel_at_any_turn_closes_the_body(loop: str, turns: int) -> None:
+    async def main() -> None:
+        body = Body(b"one", b"two", b"three")
+        async with serving(always_ok) as server, HttpClient() as client:
+            task = asyncio.ensure_future(client.post(server.url, body))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if task.cancel() and turns > 0:
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert body.closed == 1
+            assert (await client.get(server.url)).body == b"ok"
+        await asyncio.wait((task,))
+
+    run_on(loop, bounded(main))
+
+
+def test_generators_are_closed_and_files_are_not(loop: str) -> None:
+    ended = []
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x"
+        finally:
+            ended.append(True)
+
+    class File:
+        closed = False
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"line\n"])
+
+        def close(self) -> None:
+            self.closed = True
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(OK)
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient() as client:
+            assert (await client.post(server.url, pieces())).body == b"ok"
+            assert ended == [True]
+        async with serving(always_ok) as server, HttpClient() as client:
+            file = File()
+            assert (await client.post(server.url, file)).body == b"ok"
+            assert not file.closed
+
+    run_on(loop, bounded(main))
+
+
+def test_what_a_stopped_body_raises_is_reported(loop: str) -> None:
+    async def main() -> list[Any]:
+        heard: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
+
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                yield b"x"
+                await asyncio.Event().wait()
+            finally:
+                raise OwnError
+
+        async def serve(peer: Peer) -> None:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(OK)
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient() as client:
+            assert (await client.post(server.url, body())).body == b"ok"
+        return heard
+
+    (told,) = run_on(loop, bounded(main))
+    assert isinstance(told["exception"], OwnError) and "when it was closed" in told["message"]
+
+
+def test_a_body_that_refuses_to_end_is_left_behind_and_reported(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from corenet.http import upload
+    from corenet.limits import Limit
+
+    monkeypatch.setattr(upload, "HTTP_CLOSE", Limit(0, 0, 60, "seconds", "none for the test"))
+
+    async def main() -> list[Any]:
+        heard: list[Any] = []
+        go = asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"x"
+            while not go.is_set():
+                try:
+                    await go.wait()
+                except asyncio.CancelledError:
+                    continue
+
+        async def serve(peer: Peer) -> None:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(OK)
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient() as client:
+            assert (await client.post(server.url, body())).body == b"ok"
+            assert len(upload._left_behind) == 1
+            go.set()
+            await until(lambda: not upload._left_behind, "the body ended at last")
+        return heard
+
+    (told,) = run_on(loop, bounded(main))
+    assert "did not end in its time" in told["message"]
