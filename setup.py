@@ -40,9 +40,9 @@ COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
     "resolver/iterate/scrub.py", "resolver/net/driver.py", "resolver/net/service.py", "resolver/net/reply.py",
     "resolver/policy/local.py", "resolver/policy/plan.py", "resolver/validate/aggressive.py",
     "resolver/validate/anchors.py", "resolver/validate/chain.py", "resolver/validate/finding.py",
-    "resolver/validate/nsec.py", "resolver/validate/nsec3.py", "resolver/validate/records.py",
-    "resolver/validate/sentinel.py",
-    "resolver/validate/validate.py", "resolver/validate/verify.py",
+    "resolver/validate/gate.py", "resolver/validate/nsec.py", "resolver/validate/nsec3.py",
+    "resolver/validate/records.py", "resolver/validate/sentinel.py", "resolver/validate/validate.py",
+    "resolver/validate/verify.py",
 ]
 
 

@@ -105,6 +105,7 @@ cdef class TraceStep:
 cdef class Budget:
     cdef public object deadline
     cdef public object failure
+    cdef public object hashes
     cdef public object packets
     cdef public object shortage
     cdef public object verifications

@@ -396,11 +396,18 @@ class Budget:
     because of it, and is remembered for a moment only.
     """
 
-    __slots__ = ("deadline", "failure", "packets", "shortage", "verifications")
+    __slots__ = ("deadline", "failure", "hashes", "packets", "shortage", "verifications")
 
-    def __init__(self, packets: int, deadline: float, verifications: int = limits.BUDGET_VERIFICATIONS.default) -> None:
+    def __init__(
+        self,
+        packets: int,
+        deadline: float,
+        verifications: int = limits.BUDGET_VERIFICATIONS.default,
+        hashes: int = limits.BUDGET_HASHES.default,
+    ) -> None:
         self.packets = packets
         self.verifications = verifications
+        self.hashes = hashes
         self.deadline = deadline
         self.failure: Failure | None = None
         self.shortage: Failure | None = None
@@ -419,6 +426,13 @@ class Budget:
         if count > self.verifications:
             return False
         self.verifications -= count
+        return True
+
+    def take_hashes(self, blocks: int) -> bool:
+        """Count blocks of 64 octets that are hashed (CVE-2023-50868); False when so many are not left."""
+        if blocks > self.hashes:
+            return False
+        self.hashes -= blocks
         return True
 
 

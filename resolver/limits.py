@@ -302,6 +302,13 @@ BUDGET_VERIFICATIONS = Limit(
     "checks",
     "signature checks one client query may cost (KeyTrap, CVE-2023-50387)",
 )
+BUDGET_HASHES = Limit(
+    10_000,
+    1_000,
+    1_000_000,
+    "blocks",
+    "of 64 octets that one client query may have hashed for NSEC3 and DS, some 0.6 us each (CVE-2023-50868)",
+)
 ALIAS_PROBES = Limit(16, 1, 127, "names", "ancestors of a name looked up in the cache for a DNAME")
 EXPIRY_GRAIN = Limit(
     10,
@@ -375,15 +382,15 @@ SIGNERS_PER_RRSET = Limit(
 DS_MISMATCHES = Limit(
     4, 1, 64, "keys", "keys whose tag fits a DS record but whose digest does not, before giving up (KeyTrap)"
 )
-DENIAL_RRSETS = Limit(16, 4, 64, "RRsets", "NSEC, NSEC3 and SOA sets of one reply that are verified")
+DENIAL_RRSETS = Limit(16, 4, 64, "records", "NSEC and NSEC3 records of one reply; more, and none of them is looked at")
 COOKIE_PERIOD = Limit(
     86_400, 7_200, 3_110_400, "s", "how long a secret makes server cookies; RFC 7873 7.1 wants a change within 36 days"
 )
 SIGNATURE_SKEW_MIN = Limit(
-    3_600, 0, 604_800, "s", "clocks may differ this much whatever a signature's validity; an hour is a wrong time zone"
+    0, 0, 604_800, "s", "tolerated whatever a signature's validity: nothing unless asked for (RFC 4035 5.3.1)"
 )
 SIGNATURE_SKEW_MAX = Limit(
-    86_400, 0, 2_592_000, "s", "a tenth of a signature's validity is tolerated, but no more than this (RFC 4641 4.4.2)"
+    0, 0, 2_592_000, "s", "a tenth of a signature's validity is tolerated, but no more than this: nothing by default"
 )
 SKEWED_TTL = Limit(
     60, 1, 3_600, "s", "how long data is kept whose signature has expired within the tolerated difference of clocks"

@@ -188,8 +188,9 @@ class Mesh:
         if job is not None and job.task.purpose is not Purpose.PREFETCH:
             self._join(job, ticket)
             return ticket
+        budget = Budget(self._packets, self._context.monotonic + self._deadline)
         try:
-            outcome = find_outcome(question, self._context, cd=cd)
+            outcome = find_outcome(question, self._context, budget, cd=cd)
         except Exception as error:  # noqa: BLE001 - whoever asks has counted on an outcome (and holds a place for it)
             self._fault(error, "looking up", question)
             outcome = failure_outcome(question, INTERNAL_FAULT)
@@ -213,7 +214,6 @@ class Mesh:
         if job is not None:
             self._join(job, ticket)
             return ticket
-        budget = Budget(self._packets, self._context.monotonic + self._deadline)
         job = self._start(key, Task(question, budget, cd=cd, trace=trace, missed=not outcome), share, None)
         job.tickets.append(ticket)
         ticket._job = job
@@ -256,7 +256,7 @@ class Mesh:
     def peek(self, question: Question, *, cd: bool = False) -> Outcome | None:
         """The outcome when policy or the cache has it whole, a remembered failure included; nobody is asked."""
         self._look_at_clock()
-        outcome = find_outcome(question, self._context, cd=cd)
+        outcome = find_outcome(question, self._context, Budget(0, 0.0), cd=cd)
         if isinstance(outcome, bool):
             return None
         if outcome.failure is not None:
@@ -436,11 +436,11 @@ class Mesh:
         key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.CHAIN))
         child = self._jobs.get(key)
         if child is not None and child.task.purpose is Purpose.PREFETCH:
-            known = find_outcome(need.question, self._context, cd=cd, client=False)
+            known = find_outcome(need.question, self._context, task.budget, cd=cd, client=False)
             if not isinstance(known, bool):
                 return known.failure or known
         if child is None:
-            outcome = find_outcome(need.question, self._context, cd=cd, client=False)
+            outcome = find_outcome(need.question, self._context, task.budget, cd=cd, client=False)
             if not isinstance(outcome, bool):
                 if task.trace is not None:
                     task.note("cache", f"the cache has the answer for {need.purpose.name.lower()}: "

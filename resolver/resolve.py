@@ -13,7 +13,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
-from resolver.effects import Context, Failure, FailureKind, Need, Outcome, Purpose, Question, RawReply, Steps, Task
+from resolver.effects import (
+    Budget,
+    Context,
+    Failure,
+    FailureKind,
+    Need,
+    Outcome,
+    Purpose,
+    Question,
+    RawReply,
+    Steps,
+    Task,
+)
 from resolver.iterate import iterate
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -101,7 +113,7 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
                 continue
             leg = None
             if task.purpose is not Purpose.PREFETCH:  # that one wants to know what comes after what the cache holds
-                leg = find_reply(name, qtype, context, cd=task.cd, client=task.purpose is Purpose.CLIENT)
+                leg = find_reply(name, qtype, context, task.budget, cd=task.cd, client=task.purpose is Purpose.CLIENT)
                 if leg is not None and task.trace is not None:
                     _note_cached(task, name, leg)
         if leg is None or isinstance(leg, RawReply):
@@ -131,8 +143,10 @@ def _note_cached(task: Task, name: bytes, leg: Leg | RawReply | Failure) -> None
               rcode=raw.rcode, facts={"verdict": verdict, "sets": [*raw.answer, *raw.authority]})
 
 
-def find_outcome(question: Question, context: Context, *, cd: bool, client: bool = True) -> Outcome | bool:
-    """The whole outcome from policies and cache, when no step of it needs anything else.
+def find_outcome(
+    question: Question, context: Context, budget: Budget, *, cd: bool, client: bool = True
+) -> Outcome | bool:
+    """The whole outcome from policies and cache, when no step of it needs anything else. `budget` pays for hashes.
 
     Otherwise True when they know something to begin with, False when they know nothing.
     """
@@ -146,7 +160,7 @@ def find_outcome(question: Question, context: Context, *, cd: bool, client: bool
     if question.qclass != c.IN:
         # Only one class has a tree (CVE-2026-5946); nothing below here looks at the class any more.
         return failure_outcome(question, Failure(FailureKind.RCODE, c.EDE_NOT_SUPPORTED, "only class IN is resolved"))
-    leg = find_reply(name, qtype, context, cd=cd, client=client)
+    leg = find_reply(name, qtype, context, budget, cd=cd, client=client)
     if leg is None:
         return False
     story = _Story()
@@ -164,7 +178,7 @@ def find_outcome(question: Question, context: Context, *, cd: bool, client: bool
         local = _local(name, question, context)
         if local is not None:
             return story.close_with(question, local) if _leads_to(local, qtype) is None else True
-        leg = find_reply(name, qtype, context, cd=cd, client=client)
+        leg = find_reply(name, qtype, context, budget, cd=cd, client=client)
 
 
 def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
@@ -268,7 +282,9 @@ def _first_alias(raw: RawReply) -> RawReply | None:
     return first
 
 
-def find_reply(name: bytes, qtype: int, context: Context, *, cd: bool, client: bool) -> Leg | RawReply | Failure | None:
+def find_reply(
+    name: bytes, qtype: int, context: Context, budget: Budget, *, cd: bool, client: bool
+) -> Leg | RawReply | Failure | None:
     """What the cache holds for one name: usable, still to be validated (a bare `RawReply`), failed, or nothing."""
     rrsets, now = context.store.rrsets, context.now
     raw: RawReply | None = None
@@ -299,7 +315,7 @@ def find_reply(name: bytes, qtype: int, context: Context, *, cd: bool, client: b
     if raw is None:
         failed = rrsets.find_failure(name, qtype, now)
         if failed is None or (cd and failed[0] in VALIDATION_ERRORS):
-            return None if cd else _foreknown(name, qtype, context, client=client)
+            return None if cd else _foreknown(name, qtype, context, budget, client=client)
         kind = FailureKind.BOGUS if failed[0] in VALIDATION_ERRORS else FailureKind.CACHED
         return Failure(kind, failed[0], failed[1])
     if context.validator is None or cd:
@@ -309,12 +325,12 @@ def find_reply(name: bytes, qtype: int, context: Context, *, cd: bool, client: b
     return raw
 
 
-def _foreknown(name: bytes, qtype: int, context: Context, *, client: bool) -> Leg | None:
+def _foreknown(name: bytes, qtype: int, context: Context, budget: Budget, *, client: bool) -> Leg | None:
     """What verified denials of other names prove about this one (RFC 8198)."""
     validation = context.validation
     if validation is None or validation.foreknowledge is None:
         return None
-    found = validation.foreknowledge.answer(name, qtype, context, with_soa=client)
+    found = validation.foreknowledge.answer(name, qtype, context, budget, with_soa=client)
     return None if found is None else (*found, None)
 
 
@@ -575,6 +591,7 @@ def find_stale(question: Question, context: Context, *, cd: bool) -> Outcome | N
     name, qtype = question.qname, question.qtype
     story = _Story()
     stale = False
+    budget = Budget(0, 0.0)
     while True:
         local = _local(name, question, context)
         if local is not None:
@@ -586,7 +603,7 @@ def find_stale(question: Question, context: Context, *, cd: bool) -> Outcome | N
                 return None
             name = onward
             continue
-        leg = find_reply(name, qtype, context, cd=cd, client=True)
+        leg = find_reply(name, qtype, context, budget, cd=cd, client=True)
         if not isinstance(leg, tuple):
             leg = _find_stale_reply(name, qtype, context, cd=cd)
             if leg is None:

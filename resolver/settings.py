@@ -477,14 +477,15 @@ class DnssecSettings:
     )
     signature_skew_min: float = knob(
         float(limits.SIGNATURE_SKEW_MIN.default),
-        "Clocks of signers and ours differ: a signature is believed this long before and after its time, whatever its"
-        " validity; 0 together with the next one 0 allows nothing (RFC 4035 5.3.1).",
+        "Believe a signature this long before and after its time, whatever its validity. RFC 4035 5.3.1 forbids it, so"
+        " the default is 0; where clocks differ, one hour and one day for the next one are what others allow.",
         kind="seconds",
         limit=limits.SIGNATURE_SKEW_MIN,
     )
     signature_skew_max: float = knob(
         float(limits.SIGNATURE_SKEW_MAX.default),
-        "Between that and this, a tenth of a signature's validity is tolerated.",
+        "Between that and this, believe a signature for a tenth of its validity before and after its time; 0 together"
+        " with the last one 0 allows nothing.",
         kind="seconds",
         limit=limits.SIGNATURE_SKEW_MAX,
     )

@@ -9,12 +9,13 @@ been asked (CVE-2023-50868). Random-subdomain floods against signed zones end he
 
 from resolver import limits
 from resolver.cache.denial import Proof, ZoneProofs
-from resolver.effects import Context, RawReply
+from resolver.effects import Budget, Context, RawReply
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchors
 from resolver.validate.chain import charge_of
 from resolver.validate.fields import signatures
 from resolver.validate.finding import Finding, OptedOut, insecure
+from resolver.validate.gate import TooManyHashes
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -31,10 +32,10 @@ UNPROVABLE = frozenset({c.ANY, c.RRSIG, c.NSEC3})
 class _Held(nsec3.Prover):
     """A prover whose records come from the index; `used` are those that the proof needed."""
 
-    def __init__(self, held: ZoneProofs, now: int) -> None:
+    def __init__(self, held: ZoneProofs, now: int, budget: Budget, most: int) -> None:
         salt = held.parameters[3:]
         iterations = int.from_bytes(held.parameters[:2], "big")
-        super().__init__([], zone=held.zone, iterations=iterations, salt=salt, hashes=HASHES)
+        super().__init__([], zone=held.zone, iterations=iterations, salt=salt, budget=budget, most=most, hashes=HASHES)
         self._held = held
         self._now = now
         self.used: dict[bytes, Proof] = {}
@@ -74,7 +75,9 @@ class Foreknowledge:
         self._anchors = anchors
         self._nsec3_iterations = nsec3_iterations
 
-    def answer(self, qname: bytes, qtype: int, context: Context, *, with_soa: bool) -> tuple[RawReply, Verdict] | None:
+    def answer(
+        self, qname: bytes, qtype: int, context: Context, budget: Budget, *, with_soa: bool
+    ) -> tuple[RawReply, Verdict] | None:
         """A reply to (`qname`, `qtype`) with its verdict, or None. `with_soa`: a denial is of use only with its SOA.
 
         Insecure is only this: that a delegation inside an opt-out span has no DS (RFC 5155 section 8.6).
@@ -92,11 +95,11 @@ class Foreknowledge:
         if held is not None and len(held.zone) >= len(border):
             raw = self._by_names(name, qname, qtype, held, context) if held.has_names else None
             if raw is None and held.has_hashes:
-                raw = self._by_hashes(name, qname, qtype, held, context)
+                raw = self._by_hashes(name, qname, qtype, held, context, budget)
             if raw is not None and self._finish(raw, held, context, with_soa=with_soa):
                 return raw, Verdict.SECURE
             if qtype == c.DS and held.has_hashes and not with_soa:
-                found = self._opted_out(name, qname, held, context)
+                found = self._opted_out(name, qname, held, context, budget)
                 if found is not None and self._finish(found[0], held, context, with_soa=False):
                     return found[0], found[1].verdict
         raw = self._below_nothing(name, qname, qtype, border, context)
@@ -134,9 +137,11 @@ class Foreknowledge:
 
     # --- NSEC3 --------------------------------------------------------------------------------------------------
 
-    def _by_hashes(self, name: bytes, qname: bytes, qtype: int, held: ZoneProofs, context: Context) -> RawReply | None:
-        prover = _Held(held, context.now)
-        if prover.iterations > self._nsec3_iterations:
+    def _by_hashes(
+        self, name: bytes, qname: bytes, qtype: int, held: ZoneProofs, context: Context, budget: Budget
+    ) -> RawReply | None:
+        prover = _Held(held, context.now, budget, self._nsec3_iterations)
+        if prover.is_costly:
             return None
         raw = RawReply(qname, qtype)
         try:
@@ -150,7 +155,7 @@ class Foreknowledge:
                 if prover.no_data(name, qtype)[0]:
                     return _denied(raw, c.NOERROR, prover, context.now)
             return self._by_wildcard(raw, name, prover, held, context)
-        except nsec3.TooManyHashes:
+        except TooManyHashes:
             return None
 
     @staticmethod
@@ -174,14 +179,14 @@ class Foreknowledge:
         return None
 
     def _opted_out(
-        self, name: bytes, qname: bytes, held: ZoneProofs, context: Context
+        self, name: bytes, qname: bytes, held: ZoneProofs, context: Context, budget: Budget
     ) -> tuple[RawReply, Finding] | None:
-        prover = _Held(held, context.now)
-        if prover.iterations > self._nsec3_iterations:
+        prover = _Held(held, context.now, budget, self._nsec3_iterations)
+        if prover.is_costly:
             return None
         try:
             proved, opt_out = prover.no_data(name, c.DS)
-        except nsec3.TooManyHashes:
+        except TooManyHashes:
             return None
         if not proved or opt_out is None:
             return None

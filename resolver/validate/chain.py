@@ -10,10 +10,9 @@ records. An alias found instead of DS or DNSKEY shows that no zone begins there;
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 
 from resolver import limits
-from resolver.effects import Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Steps, Task, Verify
+from resolver.effects import Budget, Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Steps, Task
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchor, Anchors
 from resolver.validate.fields import Dnskey, Ds, Rrsig
@@ -29,10 +28,9 @@ from resolver.validate.finding import (
     insecure,
     shows_insecure_delegation,
 )
+from resolver.validate.gate import DS_DIGESTS, TooManyHashes, ds_matches, signature_check, signature_mark
 from resolver.validate.records import (
-    DS_DIGESTS,
     REVOKED,
-    ds_matches,
     is_timely,
     matching_keys,
     parse_dnskey,
@@ -42,7 +40,7 @@ from resolver.validate.records import (
     signed_data,
     signer_labels,
 )
-from resolver.validate.verify import ALGORITHMS, SHA1_ALGORITHMS, SignatureJob
+from resolver.validate.verify import ALGORITHMS, SHA1_ALGORITHMS
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -65,7 +63,6 @@ KNOWN_SIGNATURES = limits.KNOWN_SIGNATURES.default
 # Sets that come again with other denials; what answers a question is kept by the cache.
 REPEATED = frozenset((c.SOA, c.NSEC, c.NSEC3))
 KNOWN = [True]
-MARK_SIZE = 32
 # The part of a signature's time by which clocks may differ.
 SKEW_PART = 10
 
@@ -229,15 +226,16 @@ class Chain:
             # KeyTrap (CVE-2023-50387): colliding tags and many signatures multiply, so both factors are capped.
             for key in candidates[:KEYS_PER_TAG]:
                 data = signed_data(rrset, sig)
-                mark = _mark(key, sig, data) if rrset.rtype in REPEATED else None
+                mark = signature_mark(task.budget, key, sig, data) if rrset.rtype in REPEATED else None
                 if mark is not None and mark in self._known:
                     del self._known[mark]  # to the end of the order of age
                     good = KNOWN
-                elif tried >= CHECKS or not task.budget.take_verifications(1):
-                    return bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: too many signatures to check")
                 else:
+                    check = signature_check(task.budget, key, sig, data) if tried < CHECKS else None
+                    if check is None:
+                        return bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: too many signatures to check")
                     tried += 1
-                    good = yield Verify((SignatureJob(key.algorithm, key.key, sig.signature, data),))
+                    good = yield check
                 if good[0]:
                     if mark is not None:
                         self._known[mark] = None
@@ -369,7 +367,7 @@ class Chain:
                 entry.append(key)
                 continue
             for ds in by_tag.get((key.tag, key.algorithm), ()):
-                if ds_matches(ds, zone, key):
+                if ds_matches(task.budget, ds, zone, key):
                     entry.append(key)
                     break
                 missed += 1
@@ -422,7 +420,7 @@ class Chain:
                 ctx.store.rrsets.put(known, ctx.now)
         if known is None or known.verdict != Verdict.SECURE:
             outcome = yield Need(Question(zone, c.DS), Purpose.CHAIN)
-            state = self._ds_outcome(zone, outcome)
+            state = self._ds_outcome(task.budget, zone, outcome)
             if state is _INHERITED:
                 # Nothing in this reply proves anything; then the zones above decide, by proofs of their own.
                 state = yield from self.zone_state(task, ctx, names.parent(zone))
@@ -435,7 +433,7 @@ class Chain:
             known = outcome.answer[0]
         return [d for d in map(parse_ds, known.rdatas()) if d is not None]
 
-    def _ds_outcome(self, zone: bytes, outcome: Outcome | Failure) -> Finding | None:
+    def _ds_outcome(self, budget: Budget, zone: bytes, outcome: Outcome | Failure) -> Finding | None:
         """What a reply about the DS set of `zone` says of it; None when it is a validated DS set.
 
         SECURE: no zone begins there, so the one above goes on. INSECURE: proved by a record of the reply. `_INHERITED`:
@@ -461,12 +459,12 @@ class Chain:
         if outcome.verdict != Verdict.SECURE and outcome.verdict != Verdict.INSECURE:
             return _unproved(zone)
         secure = outcome.verdict == Verdict.SECURE
-        proved = self._no_ds(zone, outcome.authority, spans=not secure)
+        proved = self._no_ds(budget, zone, outcome.authority, spans=not secure)
         if proved is not None:
             return proved
         return SECURE if secure else _INHERITED
 
-    def _no_ds(self, zone: bytes, authority: list[RRset], *, spans: bool) -> Finding | None:
+    def _no_ds(self, budget: Budget, zone: bytes, authority: list[RRset], *, spans: bool) -> Finding | None:
         """What the validated records of a denial of DS say about `zone`: INSECURE, SECURE when it is no delegation.
 
         None when they do not speak about the name itself; then it counts whether the denial was proved at all.
@@ -492,15 +490,15 @@ class Chain:
             return None
         nearest = max(len(record.zone) for record in hashed)
         hashed = [record for record in hashed if len(record.zone) == nearest]
-        if hashed[0].iterations > self.nsec3_iterations:
+        prover = nsec3.Prover.of(hashed, budget, most=self.nsec3_iterations)
+        if prover.is_costly:
             return insecure(TooManyIterations(hashed[0], self.nsec3_iterations))
-        prover = nsec3.Prover.of(hashed)
         try:
             match = prover.matching(zone)
             if match is not None:
                 return insecure(NoDs(match)) if shows_insecure_delegation(match) else SECURE
             found = prover.closest_encloser(zone) if spans else None
-        except nsec3.TooManyHashes:
+        except TooManyHashes:
             return _unproved(zone)
         if found is not None and found[1].opt_out:
             return insecure(OptedOut(found[1]))
@@ -527,7 +525,7 @@ class Chain:
                     return unknown
                 continue
             outcome = yield Need(Question(cut, c.DS), Purpose.CHAIN)
-            state = self._ds_outcome(cut, outcome)
+            state = self._ds_outcome(task.budget, cut, outcome)
             if state is _INHERITED:
                 state = _unproved(cut)  # the zones above have been looked at, and they are secure
             if task.trace is not None:
@@ -553,12 +551,6 @@ class Chain:
         return any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in anchor.ds) or any(
             k.algorithm in self.algorithms for k in anchor.keys
         )
-
-
-def _mark(key: Dnskey, sig: Rrsig, data: bytes) -> bytes:
-    """What a check of the signature over `data` is remembered by. `data` names the algorithm and the signer."""
-    size = len(key.key).to_bytes(2, "big") + len(sig.signature).to_bytes(2, "big")
-    return blake2b(size + key.key + sig.signature + data, digest_size=MARK_SIZE).digest()
 
 
 def _note_check(

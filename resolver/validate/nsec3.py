@@ -1,16 +1,18 @@
 """Proofs of absence by hashed names (RFC 5155, RFC 9276).
 
 The records given here have been verified already. Hashing is the attack surface (CVE-2023-50868): each proof memoises
-its hashes, their number is bounded, and more iterations than the limit make the zone count as insecure, never as proof.
+its hashes, their number is bounded, `gate` computes them on the query's budget, and more iterations than the limit make
+the zone count as insecure, never as proof.
 Opt-out is carried out of each proof, since it turns "does not exist" into "is not signed".
 """
 
-import hashlib
 import struct
 from typing import NamedTuple
 
 from resolver import limits
 from resolver.cache.denial import owner_hash
+from resolver.effects import Budget
+from resolver.validate.gate import TooManyHashes, hash_name
 from resolver.validate.records import bitmap_has
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -19,10 +21,6 @@ __all__ = ["Nsec3", "Prover", "TooManyHashes", "parse"]
 
 SHA1 = 1
 OPT_OUT = 1
-
-
-class TooManyHashes(Exception):
-    """The proof would cost more hashes than the limit."""
 
 
 class Nsec3(NamedTuple):
@@ -75,7 +73,10 @@ def parse(owner: bytes, rdata: bytes, zone: bytes) -> Nsec3 | None:
 
 
 class Prover:
-    """The NSEC3 records of one reply, of one zone and one set of parameters, with the hashes already computed."""
+    """The NSEC3 records of one reply, of one zone and one set of parameters, with the hashes already computed.
+
+    Hashes are charged to `budget`; none has more than `most` iterations, and not more than `hashes` are computed.
+    """
 
     def __init__(
         self,
@@ -84,9 +85,13 @@ class Prover:
         zone: bytes,
         iterations: int,
         salt: bytes,
+        budget: Budget,
+        most: int = limits.NSEC3_ITERATIONS.default,
         hashes: int = limits.NSEC3_HASHES.default,
     ) -> None:
         self.zone = zone
+        self.most = most
+        self._budget = budget
         self.iterations = iterations
         self.salt = salt
         self._hashes = hashes
@@ -95,24 +100,27 @@ class Prover:
         self._memo: dict[bytes, bytes] = {}
 
     @classmethod
-    def of(cls, records: list[Nsec3]) -> "Prover":
+    def of(cls, records: list[Nsec3], budget: Budget, *, most: int = limits.NSEC3_ITERATIONS.default) -> "Prover":
         """A prover with the zone and parameters of the first of `records`."""
         first = records[0]
-        return cls(records, zone=first.zone, iterations=first.iterations, salt=first.salt)
+        return cls(records, zone=first.zone, iterations=first.iterations, salt=first.salt, budget=budget, most=most)
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether its zone asks for more iterations than are followed, so that nothing can be proved (RFC 9276 3.2)."""
+        return self.iterations > self.most
 
     def digest(self, name: bytes) -> bytes:
         """Hash of a lower-case name (RFC 5155 section 5).
 
         Raises:
-            TooManyHashes: the reply has used up its hashes.
+            TooManyHashes: the reply has used up its hashes, the query its budget, or the zone asks for too much.
         """
         known = self._memo.get(name)
         if known is None:
             if len(self._memo) >= self._hashes:
                 raise TooManyHashes
-            known = hashlib.sha1(name + self.salt, usedforsecurity=False).digest()
-            for _ in range(self.iterations):
-                known = hashlib.sha1(known + self.salt, usedforsecurity=False).digest()
+            known = hash_name(self._budget, name, self.salt, self.iterations, most=self.most)
             self._memo[name] = known
         return known
 

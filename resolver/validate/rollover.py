@@ -13,7 +13,9 @@ from enum import Enum
 from typing import NamedTuple
 
 from resolver import limits
+from resolver.effects import Budget
 from resolver.validate.anchors import Anchor
+from resolver.validate.gate import ds_matches, signature_job
 from resolver.validate.records import (
     DNSKEY_PROTOCOL,
     REVOKED,
@@ -21,7 +23,6 @@ from resolver.validate.records import (
     ZONE_KEY,
     Dnskey,
     Rrsig,
-    ds_matches,
     parse_dnskey,
     parse_rrsig,
     serial_before,
@@ -141,7 +142,8 @@ class TrustPoint:
         """
         made = Anchor(self.zone)
         gone = [known.key for known in self.keys.values() if known.state in GONE]
-        made.ds = [ds for ds in self.configured.ds if not any(ds_matches(ds, self.zone, key) for key in gone)]
+        budget = _allowance()
+        made.ds = [ds for ds in self.configured.ds if not any(ds_matches(budget, ds, self.zone, key) for key in gone)]
         made.keys = [known.key for known in self.keys.values() if known.state in TRUSTED]
         listed = {key.rdata for key in made.keys} | {key.rdata for key in gone}
         made.keys += [key for key in self.configured.keys if key.rdata not in listed]
@@ -272,7 +274,8 @@ class TrustPoint:
     def _is_configured(self, key: Dnskey) -> bool:
         if any(key.rdata == other.rdata for other in self.configured.keys):
             return True
-        return any(ds_matches(ds, self.zone, key) for ds in self.configured.ds)
+        budget = _allowance()
+        return any(ds_matches(budget, ds, self.zone, key) for ds in self.configured.ds)
 
 
 def look_at(point: TrustPoint, rrset: RRset, now: int, algorithms: Iterable[int] = ALGORITHMS) -> Look:
@@ -286,6 +289,7 @@ def look_at(point: TrustPoint, rrset: RRset, now: int, algorithms: Iterable[int]
     present: list[Dnskey] = []
     jobs: list[SignatureJob] = []
     meanings: list[tuple[Meaning, bytes, Rrsig]] = []
+    budget = _allowance()
     for key in map(parse_dnskey, rrset.rdatas()):
         if key is None or key.algorithm not in supported or key.protocol != DNSKEY_PROTOCOL:
             continue
@@ -303,10 +307,18 @@ def look_at(point: TrustPoint, rrset: RRset, now: int, algorithms: Iterable[int]
         if revoked:
             meaning = Meaning.REVOKES
         for sig in sigs:
-            if sig.tag == key.tag and sig.algorithm == key.algorithm and len(jobs) < MOST_CHECKS:
-                jobs.append(SignatureJob(key.algorithm, key.key, sig.signature, signed_data(rrset, sig)))
+            if sig.tag != key.tag or sig.algorithm != key.algorithm:
+                continue
+            job = signature_job(budget, key, sig, signed_data(rrset, sig)) if budget.verifications else None
+            if job is not None:
+                jobs.append(job)
                 meanings.append((meaning, identity.rdata, sig))
     return Look(tuple(present), tuple(jobs), tuple(meanings))
+
+
+def _allowance() -> Budget:
+    """What one look may cost: no client pays for it. Digests are of the few keys that are managed."""
+    return Budget(0, 0.0, verifications=MOST_CHECKS, hashes=limits.BUDGET_HASHES.maximum)
 
 
 def unrevoked(key: Dnskey) -> Dnskey:

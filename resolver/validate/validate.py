@@ -23,6 +23,7 @@ from resolver.validate.finding import (
     bogus,
     insecure,
 )
+from resolver.validate.gate import TooManyHashes
 from resolver.validate.records import signer_labels
 from resolver.validate.sentinel import Sentinel
 from resolver.verdict import Verdict
@@ -86,7 +87,10 @@ class Validator:
 
         Each set of `raw` leaves with its verdict, and with a TTL that its signature allows.
         """
-        found = yield from self._judge(question, raw, context, task)
+        try:
+            found = yield from self._judge(question, raw, context, task)
+        except TooManyHashes:
+            found = bogus(c.EDE_DNSSEC_BOGUS, "the proof needs too many NSEC3 hashes or digests of keys")
         return found.verdict, max(found.ede, 0), found.text
 
     def _judge(self, question: Question, raw: RawReply, context: Context, task: Task) -> Steps[Finding]:
@@ -131,23 +135,20 @@ class Validator:
         denials, found = yield from self._denials(task, context, raw, question)
         if found.verdict is Verdict.BOGUS and not denials:
             return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
-        try:
-            for rrset, encloser in wildcards:
-                found = self._no_shadow(denials, names.lower(rrset.name), encloser)
-                if task.trace is not None:
-                    _note_proof(task, denials, f"{names.to_text(rrset.name)} was made from "
-                                f"*.{names.to_text(encloser)}", found, rrset.name, rrset.rtype)
-                # By opt-out the expansion is not proved (RFC 5155 section 9.2), and the cache must know it of the set.
-                rrset.verdict = min(rrset.verdict, found.verdict)
-                worst = _worse(worst, found)
-            if not raw.denied:
-                return worst
-            found = self._denial(denials, raw, question.qtype)
+        for rrset, encloser in wildcards:
+            found = self._no_shadow(task, denials, names.lower(rrset.name), encloser)
             if task.trace is not None:
-                what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
-                _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)
-        except nsec3.TooManyHashes:
-            return bogus(c.EDE_DNSSEC_BOGUS, "the proof of absence needs too many NSEC3 hashes")
+                _note_proof(task, denials, f"{names.to_text(rrset.name)} was made from "
+                            f"*.{names.to_text(encloser)}", found, rrset.name, rrset.rtype)
+            # By opt-out the expansion is not proved (RFC 5155 section 9.2), and the cache must know it of the set.
+            rrset.verdict = min(rrset.verdict, found.verdict)
+            worst = _worse(worst, found)
+        if not raw.denied:
+            return worst
+        found = self._denial(task, denials, raw, question.qtype)
+        if task.trace is not None:
+            what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
+            _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)
         if found.verdict is Verdict.BOGUS:
             return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
         if raw.soa is not None:
@@ -207,7 +208,7 @@ class Validator:
         Only what is secure proves anything: a record of an unsigned zone beside or below it is anybody's to forge.
         """
         denials = _Denials()
-        if len(raw.proofs) > limits.DENIAL_RRSETS.default:
+        if sum(map(len, raw.proofs)) > limits.DENIAL_RRSETS.default:  # each set holds one record, by right
             return denials, bogus(c.EDE_DNSSEC_BOGUS, "too many records of denial")
         reason: Finding | None = None
         kept = []
@@ -243,7 +244,9 @@ class Validator:
         for rrset, zone in denials.sets:
             index.add(zone, rrset, context.now)
 
-    def _prover(self, denials: _Denials, name: bytes, qtype: int) -> tuple[nsec3.Prover | None, Finding | None]:
+    def _prover(
+        self, task: Task, denials: _Denials, name: bytes, qtype: int
+    ) -> tuple[nsec3.Prover | None, Finding | None]:
         """What the NSEC3 records prove with, or the finding that their zone asks for too much work."""
         place = charge_of(name, qtype)
         zones = {r.zone for r in denials.nsec3 if names.is_subdomain(place, r.zone)}
@@ -251,12 +254,14 @@ class Validator:
             return None, None
         # Records of a zone beside the name say nothing, not even by their iterations (CVE-2026-10723).
         zone = max(zones, key=len)
-        prover = nsec3.Prover.of([r for r in denials.nsec3 if r.zone == zone])
-        if prover.iterations > self.nsec3_iterations:  # RFC 9276 section 3.2
+        prover = nsec3.Prover.of(
+            [r for r in denials.nsec3 if r.zone == zone], task.budget, most=self.nsec3_iterations
+        )
+        if prover.is_costly:  # RFC 9276 section 3.2
             return None, insecure(TooManyIterations(prover.records[0], self.nsec3_iterations))
         return prover, None
 
-    def _denial(self, denials: _Denials, raw: RawReply, qtype: int) -> Finding:
+    def _denial(self, task: Task, denials: _Denials, raw: RawReply, qtype: int) -> Finding:
         """Judge the proof that the last name of `raw`, or its `qtype`, does not exist.
 
         A name proved to exist without data makes NOERROR of an NXDOMAIN: some servers deny empty non-terminals so.
@@ -268,7 +273,7 @@ class Validator:
         if nsec.proves_no_data(denials.nsec, final, qtype):
             raw.rcode = c.NOERROR
             return SECURE
-        prover, costly = self._prover(denials, final, qtype)
+        prover, costly = self._prover(task, denials, final, qtype)
         if costly is not None:
             return costly
         if prover is not None:
@@ -285,11 +290,11 @@ class Validator:
         text = f"nothing proves that {names.to_text(final)} {c.type_to_text(qtype)} {word}"
         return bogus(c.EDE_NSEC_MISSING, text)
 
-    def _no_shadow(self, denials: _Denials, owner: bytes, encloser: bytes) -> Finding:
+    def _no_shadow(self, task: Task, denials: _Denials, owner: bytes, encloser: bytes) -> Finding:
         """Judge the proof that no closer name stands between a wildcard and the name it answered for."""
         if nsec.proves_no_wildcard_shadow(denials.nsec, owner, encloser):
             return SECURE
-        prover, costly = self._prover(denials, owner, 0)
+        prover, costly = self._prover(task, denials, owner, 0)
         if costly is not None:
             return costly
         if prover is not None:

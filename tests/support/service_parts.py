@@ -7,7 +7,7 @@ a test sees is what a client would get.
 from typing import Any
 
 from resolver.cache import Store
-from resolver.effects import Context, Failure, FailureKind, Outcome, Question
+from resolver.effects import Budget, Context, Failure, FailureKind, Outcome, Question
 from resolver.iterate import Atlas
 from resolver.iterate.forward import configured_cuts
 from resolver.net.cookies import CookieJar
@@ -62,7 +62,7 @@ class FakeMesh:
 
     def peek(self, question: Question, *, cd: bool = False) -> Outcome | None:
         assert self.context is not None
-        outcome = find_outcome(question, self.context, cd=cd)
+        outcome = find_outcome(question, self.context, Budget(0, 0.0), cd=cd)
         return None if isinstance(outcome, bool) else outcome
 
     def submit(self, question: Question, *, cd: bool = False, on_done: Any, network: Any = None) -> FakeTicket:

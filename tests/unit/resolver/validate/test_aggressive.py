@@ -7,7 +7,7 @@ import pytest
 from support import minet
 from support.signing import Nsec3, ZoneKey, sign_zone
 
-from resolver.effects import Outcome
+from resolver.effects import Budget, Outcome
 from resolver.settings import CacheSettings, DnssecSettings, Settings, StubZone, replace
 from resolver.validate.verify import check
 from resolver.verdict import Verdict
@@ -314,7 +314,7 @@ def test_deep_names_cost_few_hashes() -> None:
         patch.setattr(nsec3.Prover, "digest", lambda self, name: calls.append(name) or digest(self, name))
         context = m.mesh._context
         deep = names.from_text("a." * 60 + "x.example.")
-        assert context.validation.foreknowledge.answer(deep, c.A, context, with_soa=True) is None
+        assert context.validation.foreknowledge.answer(deep, c.A, context, Budget(0, 0.0), with_soa=True) is None
     assert len(set(calls)) <= 9
 
 

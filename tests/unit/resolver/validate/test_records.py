@@ -7,8 +7,9 @@ import pytest
 from support.signing import ALL_ALGORITHMS, INCEPTION, ZoneKey, sign_zone
 
 from resolver.cache.denial import owner_hash
+from resolver.effects import Budget
 from resolver.playground.signing import bitmap
-from resolver.validate import nsec3, records, verify
+from resolver.validate import gate, nsec3, records, verify
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
@@ -43,14 +44,14 @@ def test_ds_of_rfc_4034() -> None:
     assert key is not None
     assert ds is not None
     assert key.tag == 60485
-    assert records.ds_matches(ds, names.from_text("dskey.example.com."), key)
-    assert not records.ds_matches(ds, names.from_text("dskez.example.com."), key)
+    assert gate.ds_matches(Budget(0, 0.0), ds, names.from_text("dskey.example.com."), key)
+    assert not gate.ds_matches(Budget(0, 0.0), ds, names.from_text("dskez.example.com."), key)
 
 
 @pytest.mark.parametrize("owner", sorted(HASHES))
 def test_hashes_of_rfc_5155(owner: str) -> None:
     record = nsec3.Nsec3(b"", b"", 0, 12, bytes.fromhex("aabbccdd"), b"", names.from_text("example."))
-    digest = nsec3.Prover.of([record]).digest(names.from_text(owner))
+    digest = nsec3.Prover.of([record], Budget(0, 0.0)).digest(names.from_text(owner))
     assert digest == owner_hash(b"\x20" + HASHES[owner].encode() + b"\0")
 
 
@@ -153,13 +154,13 @@ def test_signed_data_ignores_order_and_case() -> None:
 def test_opt_out_span_proves_no_ds_whatever_owns_it() -> None:
     """The record that covers the delegation is that of the wildcard, which has an alias (RFC 5155 section 8.6)."""
     zone, cut, star = (names.from_text(text) for text in ("example.", "sub.example.", "*.example."))
-    digest = nsec3.Prover([], zone=zone, iterations=0, salt=b"").digest
+    digest = nsec3.Prover([], zone=zone, iterations=0, salt=b"", budget=Budget(0, 0.0)).digest
 
     def record(owner: bytes, following: bytes, types: set[int]) -> nsec3.Nsec3:
         return nsec3.Nsec3(digest(owner), following, 1, 0, b"", bitmap(types), zone)
 
     apex = record(zone, digest(star), {c.SOA, c.NS})
     span = record(star, digest(star), {c.CNAME})  # the only record of a chain covers all other names
-    prover = nsec3.Prover([apex, span], zone=zone, iterations=0, salt=b"")
+    prover = nsec3.Prover([apex, span], zone=zone, iterations=0, salt=b"", budget=Budget(0, 0.0))
     assert prover.no_data(cut, c.DS) == (True, prover.covering(cut))
     assert prover.no_data(cut, c.A)[0] is False

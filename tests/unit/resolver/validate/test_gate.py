@@ -1,0 +1,203 @@
+"""Hashes and signature checks have one gate: it bounds what a zone may ask for, and the query's budget pays.
+
+That nobody hashes or checks beside it is read in the sources; that it bounds each way a stranger has to cause work is
+counted in blocks of hashing, over the validator and the whole resolver.
+"""
+
+import ast
+import hashlib
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support.forger import world
+from support.signing import Nsec3, ZoneKey, sign_zone
+from support.tree import Tree
+
+import resolver
+from resolver import limits
+from resolver.effects import Budget
+from resolver.validate import gate, nsec3
+from resolver.validate.records import Dnskey, Ds
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+
+SOA = "@ 3600 SOA ns host 1 7200 3600 86400 300\n@ 3600 NS ns\nns 300 A 192.0.2.53\n"
+ROOT_KEY, KEY = ZoneKey("."), ZoneKey("example.")
+ROOM = Path(resolver.__file__).parent
+# What hashes something that no stranger chooses: keys of cookies, files of our own.
+OWN_MATTERS = {"net/cookies.pyx", "cache/snapshot.py", "daemon/keep.py", "validate/anchor_file.py"}
+
+
+class Counter:
+    """Counts the calls of SHA-1 that the gate makes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        patch.setattr(gate, "hashlib", SimpleNamespace(sha1=self.sha1, blake2b=hashlib.blake2b))
+
+    def sha1(self, data: bytes, **kwargs: bool) -> object:
+        self.calls += 1
+        return hashlib.sha1(data, **kwargs)
+
+
+def sources() -> dict[str, str]:
+    found = [path for end in ("*.py", "*.pyx") for path in ROOM.rglob(end)]
+    named = {path.relative_to(ROOM).as_posix(): path.read_text(encoding="utf-8") for path in found}
+    return {name: text for name, text in named.items() if not name.startswith("playground/")}
+
+
+def test_nobody_else_hashes() -> None:
+    pattern = re.compile(r"\b(?:import hashlib|from hashlib|_sha1|_hashlib|hashes\.Hash|EVP_Digest)\b")
+    assert {name for name, text in sources().items() if pattern.search(text)} == OWN_MATTERS | {"validate/gate.py"}
+
+
+def test_nobody_else_makes_signature_checks() -> None:
+    makers = set()
+    for name, text in sources().items():
+        if name.endswith(".py"):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("SignatureJob", "Verify")):
+                    makers.add(name)
+    assert makers == {"validate/gate.py"}
+
+
+# --- the gate itself ------------------------------------------------------------------------------------------------
+
+
+def test_parameters_above_the_limit_are_refused_before_any_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter, budget = Counter(monkeypatch), Budget(0, 0.0)
+    for salt, iterations in ((b"", 51), (b"", 65535), (bytes(limits.NSEC3_SALT.default + 1), 0)):
+        with pytest.raises(gate.TooManyHashes):
+            gate.hash_name(budget, b"\1a\0", salt, iterations, most=50)
+    assert counter.calls == 0
+    assert budget.hashes == limits.BUDGET_HASHES.default
+
+
+@pytest.mark.parametrize(("salt", "iterations", "blocks"), [
+    (b"", 0, 1), (b"", 50, 51), (bytes(8), 10, 11), (bytes(36), 10, 21), (bytes(64), 10, 22),
+])
+def test_a_hash_is_charged_by_what_it_costs(salt: bytes, iterations: int, blocks: int) -> None:
+    budget = Budget(0, 0.0, hashes=blocks)
+    gate.hash_name(budget, b"\1a\0", salt, iterations, most=50)
+    assert budget.hashes == 0
+    budget = Budget(0, 0.0, hashes=blocks - 1)
+    with pytest.raises(gate.TooManyHashes):
+        gate.hash_name(budget, b"\1a\0", salt, iterations, most=50)
+
+
+def test_digests_and_checks_are_charged() -> None:
+    key = Dnskey(257, 3, 13, bytes(64), 7, bytes(68))
+    budget = Budget(0, 0.0, verifications=1, hashes=2)
+    assert not gate.ds_matches(budget, Ds(8, 13, 2, bytes(32)), b"\0", key)
+    assert budget.hashes == 2
+    assert not gate.ds_matches(budget, Ds(7, 13, 2, bytes(32)), b"\0", key)
+    assert budget.hashes == 0
+    with pytest.raises(gate.TooManyHashes):
+        gate.ds_matches(budget, Ds(7, 13, 2, bytes(32)), b"\0", key)
+    sig = SimpleNamespace(signature=bytes(64))
+    assert gate.signature_check(budget, key, sig, b"") is not None
+    assert gate.signature_check(budget, key, sig, b"") is None
+
+
+# --- what a zone can cause ------------------------------------------------------------------------------------------
+
+
+def tree(chain: Nsec3) -> Tree:
+    """A signed root with `chain` and an unsigned zone below it."""
+    text = ". 3600 SOA a. b. 1 2 3 4 300\n. 3600 NS a.root.\na.root. 3600 A 127.0.0.1\n"
+    text += f"plain. 3600 NS ns.plain.\nns.plain. 300 A 192.0.2.54\nexample. 300 NS ns.plain.\nexample. DS {KEY.ds()}\n"
+    return Tree({
+        ".": sign_zone(".", text, [ROOT_KEY], nsec3=chain),
+        "plain.": SOA + "www 300 A 192.0.2.9\n",
+        "example.": sign_zone("example.", SOA, [KEY], nsec3=chain),
+    }, [ROOT_KEY.anchor()])
+
+
+@pytest.mark.parametrize("chain", [Nsec3(51), Nsec3(500, "aa" * 8), Nsec3(500, "aa", opt_out=True)],
+                         ids=["just above", "salted", "opt-out"])
+def test_zone_cuts_are_not_looked_for_with_any_parameters(
+    chain: Nsec3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CVE-2023-50868: the denial of DS by a zone with many iterations shows an insecure zone without one hash."""
+    world = tree(chain)
+    counter = Counter(monkeypatch)
+    assert world.judge("www.plain.", c.A).verdict is Verdict.INSECURE
+    assert world.judge("plain.", c.DS).verdict is Verdict.INSECURE
+    assert world.judge("nope.example.", c.A).verdict is Verdict.INSECURE
+    assert counter.calls == 0
+
+
+def test_parameters_within_the_limit_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = tree(Nsec3(50, "aa"))
+    counter = Counter(monkeypatch)
+    assert world.judge("www.plain.", c.A).verdict is Verdict.INSECURE
+    assert 51 <= counter.calls <= 4 * 51
+
+
+def test_a_query_without_budget_is_bogus_and_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget is one for the query and all that it leads to, and it does not grow again."""
+    m = world(Nsec3(50, "aa"))
+    context = m.mesh._context
+    validator, budgets = context.validator, {}
+
+    def with_little(question, raw, context, task):
+        if id(task.budget) not in budgets:
+            task.budget.hashes = 120
+            budgets[id(task.budget)] = task.budget
+        return validator(question, raw, context, task)
+
+    context.validator = with_little
+    counter = Counter(monkeypatch)
+    outcome = m.ask("a.b.c.d.e.nope.example.")
+    assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS)
+    assert len(budgets) == 1
+    assert 0 < counter.calls <= 120
+    assert all(0 <= budget.hashes < 120 for budget in budgets.values())
+
+
+def test_answers_from_proofs_are_paid_by_the_query() -> None:
+    """What is looked up before anybody is asked spends the same budget."""
+    m = world(Nsec3(10, "aa"))
+    m.ask("nope.example.")
+    foreknowledge = m.mesh._context.validation.foreknowledge
+    answer, budgets = foreknowledge.answer, []
+
+    def watched(qname, qtype, context, budget, *, with_soa):
+        budgets.append(budget)
+        return answer(qname, qtype, context, budget, with_soa=with_soa)
+
+    foreknowledge.answer = watched
+    m.ask("nope2.example.")
+    assert budgets
+    assert len({id(budget) for budget in budgets}) == 1
+    assert budgets[0].packets
+    assert budgets[0].hashes < limits.BUDGET_HASHES.default
+
+
+def test_more_records_than_a_denial_has_are_not_looked_at() -> None:
+    """Sets of many NSEC3 records at one owner, all of them validly signed, count by their records."""
+    world = tree(Nsec3())
+    seen: list[int] = []
+    parse = nsec3.parse
+
+    def edit(question, view, answer, authority):
+        crowd = []
+        for rrset in authority:
+            if rrset.rtype == c.NSEC3:
+                rdata = rrset.rdata(0)
+                rrset = type(rrset)(rrset.name, rrset.rtype, rrset.ttl,
+                                    [rdata, *(rdata[:4] + bytes((1, n)) + rdata[5:] for n in range(60))],
+                                    sigs=rrset.sigs())
+            crowd.append(rrset)
+        return view.rcode, answer, crowd
+
+    world.edit = edit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nsec3, "parse", lambda *args: seen.append(1) or parse(*args))
+        got = world.judge("nope.example.", c.A)
+    assert got.verdict is Verdict.BOGUS
+    assert "too many records" in got.text
+    assert not seen
+    assert world.checks <= 6
