@@ -480,6 +480,9 @@ STREAM_UPSTREAMS = Limit(256, 1, 10_000, "connections", "outgoing TCP connection
 STREAM_UPSTREAMS_PER_SERVER = Limit(3, 1, 64, "connections", "outgoing TCP connections to one server (RFC 7766 6.2.2)")
 STREAM_UPSTREAM_PIPELINE = Limit(64, 1, 1024, "queries", "outstanding on one outgoing connection (RFC 7766 6.2.1.1)")
 STREAM_UPSTREAM_WAITING = Limit(256, 1, 10_000, "queries", "waiting for a free place towards one server")
+STREAM_UPSTREAM_SILENT = Limit(
+    500, 10, 60_000, "milliseconds", "without a sign of the server, then the place is another's when all are taken"
+)
 STREAM_UPSTREAM_IDLE = Limit(5, 0, 300, "seconds", "an unused outgoing connection is closed (RFC 7766 6.2.3)")
 PENDING_QUERIES = Limit(5000, 16, 1_000_000, "queries", "client queries waiting for an answer, in all")
 PENDING_PER_CLIENT = Limit(

@@ -3,14 +3,28 @@
 Rule: a query on TCP is matched as strictly as one on UDP (`match.is_reply`), its timeout covers connecting, and every
 connection belongs to one server, is limited in number, and is closed soon after its last use. A connection that the
 server closed while it was idle is a race, not a failure: what was sent on it is sent once more on a new one.
+
+Places are shared, because anybody can make us ask servers that accept connections and fall silent. Who needs a
+connection when all places are taken gets that of (`_make_room`)
+
+1. an idle one;
+2. the most silent one of the network that has the most, when that has more than the asker's own will have;
+3. the most silent one of all, once it has been silent for `STREAM_UPSTREAM_SILENT`.
+
+Otherwise the ask waits, until its own timeout, in the line of its server. Lines without a place stand in `_hungry`, or
+in `_hungry_silent` when they have made room themselves; the former come first, of them those whose network has the
+fewest places. Asks of a connection that made room go back to their line: they are sent once more when a place is free,
+or time out. Until it is heard of, such a line ends no other's work: it gets what is free or has been idle for as long.
+Silence counts from the last sign of the server: the connection stands, or a reply came; `_open` is in that order.
 """
 
 import asyncio
 import logging
 import os
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from corenet.core.framer import FrameError, LengthFramer
@@ -20,6 +34,8 @@ from resolver.net.ambient import Entropy
 from resolver.net.complaint import Complaint
 from resolver.net.local_errors import kind_of_error
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
+from resolver.net.places import Places
+from resolver.net.service import network_of
 from resolver.net.udp_upstream import EDES
 from resolver.wire import consts as c
 from resolver.wire.errors import WireError
@@ -37,12 +53,11 @@ logger = logging.getLogger(__name__)
 LONGEST_MESSAGE = 65_535
 
 
-
 class StreamAsk:
     """One ask on its way; what `StreamUpstream.start` returns."""
 
-    __slots__ = ("ask", "connection", "cookie", "identity", "on_reply", "owner", "packet", "retried", "server",
-                 "started", "timer")
+    __slots__ = ("ask", "connection", "cookie", "identity", "on_reply", "owner", "packet", "placed", "retried",
+                 "server", "started", "timer")
 
     def __init__(self, owner: "StreamUpstream", ask: Ask, on_reply: "OnReply", server: "_ServerLine") -> None:
         self.owner = owner
@@ -54,6 +69,8 @@ class StreamAsk:
         self.packet = b""
         self.cookie: bytes | None = None
         """Content of the COOKIE option that is sent."""
+        self.placed = False
+        """Whether it ever had a connection: then silence is the server's."""
         self.retried = False
         self.started = time.monotonic()
         self.timer: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -71,8 +88,8 @@ class StreamAsk:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.forget(self)
-        elif self in self.server.waiting:
-            self.server.waiting.remove(self)
+        elif self.server.waiting.pop(self, self) is None:
+            self.owner.tidy(self.server)
 
     def finish(self, result: Reply | Failure) -> None:
         """Call back, once."""
@@ -89,12 +106,23 @@ class StreamAsk:
 class _ServerLine:
     """The connections to one server and the asks that found no place on them."""
 
-    __slots__ = ("connections", "key", "waiting")
+    __slots__ = ("connections", "key", "network", "silent", "waiting")
 
     def __init__(self, key: tuple[str, int]) -> None:
         self.key = key
+        self.network = _network(key[0])
+        self.silent = False
+        """Whether a connection of it made room, and nothing was heard of the server since."""
         self.connections: list[_Connection] = []
-        self.waiting: deque[StreamAsk] = deque()
+        self.waiting: OrderedDict[StreamAsk, None] = OrderedDict()
+
+
+def _network(address: str) -> str | bytes:
+    """What the places of a server are counted for; what is no address is a network of its own and fails later."""
+    try:
+        return network_of(address)
+    except OSError:
+        return address
 
 
 class _Connection(asyncio.Protocol):
@@ -128,6 +156,9 @@ class _Connection(asyncio.Protocol):
             ask.qname, ask.qtype, identity, flags=flags, payload=ask.edns_payload, do=ask.do, cookie=cookie
         )
         entry.connection = self
+        entry.placed = True
+        if not self.pending:
+            self.owner.heard(self)  # until now there was nothing to be silent about
         self.pending[identity] = entry
         if self.idle_timer is not None:
             self.idle_timer.cancel()
@@ -148,6 +179,7 @@ class _Connection(asyncio.Protocol):
             self.close()
         elif self.idle_timer is None:
             self.idle_timer = self.owner.loop.call_later(self.owner.idle_seconds, self.close)
+            self.owner.feed_soon()
 
     def close(self) -> None:
         """End the connection; what still waits on it is told by `connection_lost` or by `abandon`."""
@@ -176,6 +208,16 @@ class _Connection(asyncio.Protocol):
             else:
                 entry.fail(kind, text)
 
+    def make_room(self) -> None:
+        """End now; the asks wait once more."""
+        line = self.server
+        line.silent = True
+        for entry in self.pending.values():
+            entry.connection = None
+            line.waiting[entry] = None
+        self.pending.clear()
+        self.close()
+
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -183,6 +225,7 @@ class _Connection(asyncio.Protocol):
         if self.closing:
             self.transport.abort()
             return
+        self.owner.heard(self)
         for entry in self.pending.values():
             self.send(entry)
 
@@ -205,6 +248,8 @@ class _Connection(asyncio.Protocol):
             owner.near_misses += 1
             return
         self.served += 1
+        self.server.silent = False
+        owner.heard(self)
         try:
             view = MessageView.parse(message)
         except WireError as error:
@@ -265,7 +310,11 @@ class StreamUpstream:
         self._per_server = limits.STREAM_UPSTREAMS_PER_SERVER.check(per_server, "per_server")
         self._pipeline = limits.STREAM_UPSTREAM_PIPELINE.check(pipeline, "pipeline")
         self._lines: dict[tuple[str, int], _ServerLine] = {}
-        self._open: dict[_Connection, None] = {}
+        self._open: OrderedDict[_Connection, float] = OrderedDict()
+        self._places: Places[_Connection] = Places()
+        self._hungry: OrderedDict[_ServerLine, None] = OrderedDict()
+        self._hungry_silent: OrderedDict[_ServerLine, None] = OrderedDict()
+        self._feeding: asyncio.Handle | None = None
         self._complaint = Complaint(logger)
         self._closed = False
         self.sent = 0
@@ -275,6 +324,7 @@ class StreamUpstream:
         self.malformed = 0
         self.network_errors = 0
         self.opened = 0
+        self.evicted = 0
 
     def start(self, ask: Ask, on_reply: "OnReply", timeout: float | None = None) -> StreamAsk:
         """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call.
@@ -288,6 +338,7 @@ class StreamUpstream:
         entry = StreamAsk(self, ask, on_reply, line)
         if self._closed:
             self._fail_soon(entry, "the upstream is closed")
+            self.tidy(line)
             return entry
         entry.timer = self.loop.call_later(ask.timeout if timeout is None else timeout, self._timed_out, entry)
         self.place(entry)
@@ -302,17 +353,24 @@ class StreamUpstream:
         usable = [connection for connection in line.connections if not connection.closing]
         if entry.retried:
             fresh = [connection for connection in usable if not connection.served]
-            if fresh or (len(line.connections) < self._per_server and self._make_room()):
+            if fresh or (len(line.connections) < self._per_server and self._make_room(line, needed=True)):
                 usable = fresh
         best = min(usable, key=lambda connection: len(connection.pending), default=None)
-        if (best is None or best.pending) and len(line.connections) < self._per_server and self._make_room():
+        if (best is None or best.pending) and len(line.connections) < self._per_server and (
+            self._make_room(line, needed=best is None)
+        ):
             best = self._connect(line)
         if best is not None and len(best.pending) < self._pipeline:
             best.take(entry)
-        elif best is not None and len(line.waiting) < limits.STREAM_UPSTREAM_WAITING.default:
-            line.waiting.append(entry)
+        elif len(line.waiting) < limits.STREAM_UPSTREAM_WAITING.default:
+            line.waiting[entry] = None
+            self._lines[line.key] = line
+            if best is None:
+                self._stand(line)
+                self.feed_soon()
         else:
             self._fail_soon(entry, "too many outgoing connections")
+            self.tidy(line)
 
     def feed_waiting(self, line: _ServerLine) -> None:
         """Place what waited for a connection to `line`."""
@@ -320,20 +378,83 @@ class StreamUpstream:
             free = [x for x in line.connections if not x.closing and len(x.pending) < self._pipeline]
             if not free:
                 return
-            min(free, key=lambda x: len(x.pending)).take(line.waiting.popleft())
+            min(free, key=lambda x: len(x.pending)).take(line.waiting.popitem(last=False)[0])
+        self._leave(line)
+
+    def _stand(self, line: _ServerLine) -> None:
+        """Let `line` wait for a place."""
+        self._leave(line)
+        (self._hungry_silent if line.silent else self._hungry)[line] = None
+
+    def _leave(self, line: _ServerLine) -> None:
+        self._hungry.pop(line, None)
+        self._hungry_silent.pop(line, None)
+
+    def heard(self, connection: _Connection) -> None:
+        """There was a sign of `connection`'s server, or there is something to wait for only now."""
+        if connection in self._open:
+            self._open[connection] = self.loop.time()
+            self._open.move_to_end(connection)
+            self._places.moved(connection, busy=True)
 
     def drop(self, connection: _Connection) -> None:
-        """Take a connection that ended out of the books; its line ends with it when nobody waits."""
+        """Take a connection that ended out of the books."""
         self._open.pop(connection, None)
+        self._places.remove(connection)
         line = connection.server
         if connection in line.connections:
             line.connections.remove(connection)
-        if not line.connections:
-            waiting, line.waiting = line.waiting, deque()
-            for entry in waiting:
-                self.place(entry)
-        if not line.connections and not line.waiting:
-            self._lines.pop(line.key, None)
+        if line.waiting and all(other.closing for other in line.connections):
+            self._stand(line)
+        self.tidy(line)
+        self.feed_soon()
+
+    def tidy(self, line: _ServerLine) -> None:
+        """Forget `line` when nobody waits and it has no connections."""
+        if not line.waiting:
+            self._leave(line)
+            if not line.connections:
+                self._lines.pop(line.key, None)
+
+    def feed_soon(self) -> None:
+        """A place may be free: look for a line without one, once for all that happens in this turn."""
+        if (self._hungry or self._hungry_silent) and not self._closed:
+            if self._feeding is not None:
+                self._feeding.cancel()
+            self._feeding = self.loop.call_soon(self._feed)
+
+    def _feed(self) -> None:
+        """Give lines without a place those that are free or can be made free."""
+        self._feeding = None
+        tried: set[_ServerLine] = set()
+        while True:
+            line = self._next_hungry(tried)
+            if line is None:
+                break
+            tried.add(line)
+            if len(line.connections) == self._per_server:
+                continue  # they are about to end
+            if not self._make_room(line, needed=True):
+                break  # nobody who comes later would find one
+            self._leave(line)
+            self._connect(line)
+            self.feed_waiting(line)
+        if (self._hungry or self._hungry_silent) and self._open and self._feeding is None:
+            # Nothing else may ever happen to the most silent one.
+            patience = limits.STREAM_UPSTREAM_SILENT.default / 1000
+            left = next(iter(self._open.values())) + patience - self.loop.time()
+            self._feeding = self.loop.call_later(left if left > 0 else patience, self._feed)
+
+    def _next_hungry(self, tried: "set[_ServerLine]") -> _ServerLine | None:
+        """Of the first lines that stand there, one that never made room, and whose network has the fewest places."""
+        if len(tried) >= limits.PLACES_LOOKS.default:
+            return None
+        for lines in (self._hungry, self._hungry_silent):
+            candidates = islice((line for line in lines if line not in tried), limits.PLACES_LOOKS.default)
+            found = min(candidates, key=lambda line: self._places.count(line.network), default=None)
+            if found is not None:
+                return found
+        return None
 
     def close(self) -> None:
         """Close every connection. Asks on their way are forgotten without a callback."""
@@ -345,6 +466,9 @@ class StreamUpstream:
                 for entry in list(connection.pending.values()):
                     entry.cancel()
                 connection.close()
+        if self._feeding is not None:
+            self._feeding.cancel()
+            self._feeding = None
 
     @property
     def connection_count(self) -> int:
@@ -361,25 +485,41 @@ class StreamUpstream:
             "malformed": self.malformed,
             "network_errors": self.network_errors,
             "opened": self.opened,
+            "evicted": self.evicted,
         }
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _make_room(self) -> bool:
+    def _make_room(self, line: _ServerLine, *, needed: bool) -> bool:
+        """Whether there is a place for one more connection to `line`; others end for it only when it is `needed`."""
         if len(self._open) < self._limit:
             return True
-        for connection in self._open:
-            if not connection.pending:
+        until = self.loop.time() - limits.STREAM_UPSTREAM_SILENT.default / 1000
+        for connection, since in self._open.items():
+            if not connection.pending and (since <= until or not line.silent):
                 connection.close()
                 return True
-        self._complaint.say("all %d outgoing TCP connections are busy", self._limit)
-        return False
+        if not needed or line.silent:
+            return False
+        victim = self._places.to_end(line.network)
+        if victim is None and self._open:
+            oldest, since = next(iter(self._open.items()))
+            if since <= until:
+                victim = oldest
+        if victim is None:
+            self._complaint.say("all %d outgoing TCP connections are busy", self._limit)
+            return False
+        self.evicted += 1
+        victim.make_room()
+        return True
 
     def _connect(self, line: _ServerLine) -> _Connection:
         connection = _Connection(self, line)
         line.connections.append(connection)
         self._lines[line.key] = line
-        self._open[connection] = None
+        self._open[connection] = self.loop.time()
+        self._places.add(connection, line.network)
+        self._places.moved(connection, busy=True)
         self.opened += 1
         connection.task = self.loop.create_task(self._open_connection(connection))
         return connection
@@ -404,8 +544,14 @@ class StreamUpstream:
             connection.task = None
 
     def _timed_out(self, entry: StreamAsk) -> None:
-        self.timeouts += 1
         entry.timer = None
+        if not entry.placed:
+            self.network_errors += 1
+            entry.fail(FailureKind.LOCAL, "no outgoing connection was free in time")
+            if self.after_batch is not None:
+                self.after_batch()
+            return
+        self.timeouts += 1
         connection = entry.connection
         if connection is not None:
             # Silent for so long: whatever else waits on it may still come, but nothing new is sent there.

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from resolver.effects import Ask, Failure, Reply
 from resolver.net.ambient import Entropy
-from resolver.net.descriptors import udp_sockets
+from resolver.net.descriptors import stream_upstreams, udp_sockets
 from resolver.net.stream_upstream import StreamAsk, StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.settings import IterationSettings
@@ -45,6 +45,7 @@ class Upstream:
             entropy=entropy,
             source_v4=settings.source_v4,
             source_v6=settings.source_v6,
+            connections=stream_upstreams(),
             after_batch=after_batch,
         )
         self.udp = UdpUpstream(

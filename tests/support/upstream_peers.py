@@ -95,9 +95,9 @@ class StreamPeer:
         self._server: asyncio.Server
 
     @classmethod
-    async def start(cls, script: Script = echo) -> "StreamPeer":
+    async def start(cls, script: Script = echo, address: str = "127.0.0.1") -> "StreamPeer":
         peer = cls(script)
-        peer._server = await asyncio.start_server(peer._serve, "127.0.0.1", 0)
+        peer._server = await asyncio.start_server(peer._serve, address, 0)
         peer.port = peer._server.sockets[0].getsockname()[1]
         return peer
 

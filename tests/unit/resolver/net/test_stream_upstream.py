@@ -6,6 +6,7 @@ import errno
 import pytest
 from support.upstream_peers import Collector, StreamPeer, ask_for, echo, play
 
+from resolver import limits
 from resolver.effects import Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.stream_upstream import StreamUpstream
@@ -240,14 +241,94 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
         await got.wait()
         held = upstream.start(ask_for(second.port), got)
         assert upstream.connection_count == 1
-        upstream.start(ask_for(first.port), got)
+        late = upstream.start(ask_for(first.port, timeout=SHORT), got)
         failure = (await got.wait(2))[1]
         assert isinstance(failure, Failure)
-        assert "too many" in failure.text
+        assert failure.kind is FailureKind.LOCAL, "it was never sent, and the server is not to blame"
+        assert "no outgoing connection was free" in failure.text
+        waits = upstream.start(ask_for(first.port), got)
+        upstream.start(ask_for(first.port), got).cancel()
         held.cancel()
+        assert isinstance((await got.wait(3))[2], Reply), "it has waited for the place"
+        for handle in (late, waits):
+            handle.cancel()
         upstream.close()
+        assert (upstream._lines, upstream._hungry, len(upstream._places)) == ({}, {}, 0)
         await first.close()
         await second.close()
+
+    play(body)
+
+
+@pytest.mark.parametrize("networks", [1, 100], ids=["one network", "many networks"])
+def test_servers_that_fall_silent_do_not_starve_others(monkeypatch: pytest.MonkeyPatch, networks: int) -> None:
+    """300 asks to as many servers that accept and say nothing; what an honest zone needs goes on meanwhile."""
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=20))
+
+    async def body() -> None:
+        silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
+        upstream, lost, got = make(connections=16), Collector(), Collector()
+        addresses = [f"127.1.{n % networks}.{n // networks % 250 + 1}" for n in range(300)]
+        for address in addresses:
+            upstream.start(ask_for(silent.port, address=address), lost)
+        for n in range(10):
+            upstream.start(ask_for(honest.port), got)
+            assert isinstance((await got.wait(n + 1))[n], Reply)
+            assert upstream.connection_count <= 16
+        assert lost.results == [], "those who made room wait as long as they would have waited for a reply"
+        assert upstream.evicted > 0
+        upstream.close()
+        await silent.close()
+        await honest.close()
+
+    play(body)
+
+
+def test_a_network_with_many_places_gives_one_to_another_at_once() -> None:
+    async def body() -> None:
+        silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
+        upstream, lost, got = make(connections=8), Collector(), Collector()
+        for n in range(8):
+            upstream.start(ask_for(silent.port, address=f"127.1.1.{n + 1}"), lost)
+        while sum(map(len, silent.connections)) < 8:
+            await asyncio.sleep(0)
+        upstream.start(ask_for(honest.port), got)
+        assert upstream.evicted == 1
+        assert isinstance((await got.wait())[0], Reply)
+        upstream.start(ask_for(silent.port, address="127.1.1.99"), lost)
+        assert upstream.evicted == 1, "its own network has most"
+        upstream.close()
+        await silent.close()
+        await honest.close()
+
+    play(body)
+
+
+def test_an_ask_that_made_room_is_sent_again_or_times_out_as_its_servers_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=20))
+
+    async def body() -> None:
+        slow, honest = await StreamPeer.start(lambda _: []), await StreamPeer.start()
+        upstream, late, got, lost = make(connections=1), Collector(), Collector(), Collector()
+        upstream.start(ask_for(slow.port), late)
+        upstream.start(ask_for(slow.port, timeout=0.2), lost)
+        while not slow.connections:
+            await asyncio.sleep(0)
+        upstream.start(ask_for(honest.port), got)
+        assert isinstance((await got.wait())[0], Reply)
+        [failure] = await lost.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.TIMEOUT
+        slow.script = echo
+        upstream.start(ask_for(honest.port), got)
+        upstream.start(ask_for(slow.port), late)
+        assert all(isinstance(x, Reply) for x in await late.wait(2))
+        assert len(slow.connections) >= 2
+        upstream.close()
+        await slow.close()
+        await honest.close()
 
     play(body)
 
