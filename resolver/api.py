@@ -349,10 +349,7 @@ class Resolver:
         Raises:
             ValueError: `name` is no name.
         """
-        wire = names.lower(to_wire(name))
-        running = self._open
-        running.mesh.forget(wire, subtree=subtree)
-        return running.store.drop(wire, subtree=subtree)
+        return self._open.store.drop(to_wire(name), subtree=subtree)
 
     def statistics(self) -> ResolverStatistics:
         """Counters since the resolver was opened."""

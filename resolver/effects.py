@@ -308,11 +308,12 @@ class Outcome:
 
     `stale` data has expired (RFC 8767); its ``ttl`` says how long the reply may be kept:
     0 while better is being sought.
-    `authoritative` is for local zones alone, whose answers have AA set (RFC 6303 section 3).
+    `authoritative` is for local zones alone, whose answers have AA set (RFC 6303 section 3). `serial` is the cache's
+    when the work on it began, so that nothing made from it is kept after a flush; the mesh sets it.
     """
 
     __slots__ = ("additional", "answer", "authoritative", "authority", "ede", "failure", "from_cache", "question",
-                 "rcode", "stale", "ttl", "verdict")
+                 "rcode", "serial", "stale", "ttl", "verdict")
 
     def __init__(
         self,
@@ -337,6 +338,7 @@ class Outcome:
         self.failure = failure
         self.from_cache = from_cache
         self.stale = False
+        self.serial = 0
         self.authoritative = False
 
     def __repr__(self) -> str:

@@ -137,7 +137,10 @@ TABLE_LOAD_HIGH = Limit(90, 20, 95, "percent", "slots of an undivided group in u
 TABLE_REPRIEVES = Limit(
     32, 0, 4096, "entries", "recently used entries one insertion may carry over before it evicts whatever comes next"
 )
-TABLE_SWEEP = Limit(2048, 1, 1 << 20, "entries", "looked at per hold of the lock when a subtree is flushed")
+TABLE_SWEEP = Limit(2048, 1, 1 << 20, "entries", "looked at per hold of the lock when the cache is copied out")
+FLUSH_GROUPS = Limit(
+    8, 1, 1024, "groups", "of 64 buckets (448 entries) looked through in one slice of a flush before others have a turn"
+)
 CACHE_CLOCK_SLACK = Limit(
     60,
     0,

@@ -24,6 +24,7 @@ cdef class _Job:
     cdef public Need need
     cdef public list parents
     cdef public bint pausing
+    cdef public object serial
     cdef public object slot
     cdef public Outcome stale
     cdef public object steps
@@ -51,18 +52,22 @@ cdef class Mesh:
     cdef public object _renewed_in
     cdef public object _renewing
     cdef public object _rewriter
+    cdef public object _rrsets
+    cdef public object _serial
     cdef public bint _serve_stale
     cdef public object _short_in
     cdef public list _slot_heap
     cdef public dict _slots
     cdef public object _stale_ttl
+    cdef public object _table
     cdef public list _timers
     cpdef _look_at_clock(self)
-    cpdef _Job _start(self, tuple key, Task task, share, charge)
+    cpdef _Job _start(self, tuple key, Task task, share, charge, serial)
     cpdef _drain(self)
     cpdef _run(self, _Job job, value)
+    cpdef _resume_job(self, _Job job, value)
     cpdef _need(self, _Job job, Need need)
     cpdef _retire(self, _Job job)
     cpdef _finish(self, _Job job, Outcome outcome)
     cpdef _deliver_all(self, _Job job, Outcome outcome)
-    cpdef _deliver(self, Ticket ticket, Outcome outcome)
+    cpdef _deliver(self, Ticket ticket, Outcome outcome, serial)

@@ -113,7 +113,8 @@ class Mesh:
     __slots__ = (
         "_atlas", "_clock", "_context", "_counts", "_crypto", "_deadline", "_draining", "_exchange",
         "_impatient", "_jobs", "_order", "_packets", "_patience", "_places", "_ready", "_renewed_in",
-        "_renewing", "_rewriter", "_serve_stale", "_short_in", "_slot_heap", "_slots", "_stale_ttl", "_timers",
+        "_renewing", "_rewriter", "_rrsets", "_serial", "_serve_stale", "_short_in", "_slot_heap", "_slots",
+        "_stale_ttl", "_table", "_timers",
     )
 
     def __init__(
@@ -132,6 +133,9 @@ class Mesh:
         self._exchange = exchange
         self._crypto = crypto
         self._clock = clock
+        self._table = store.table
+        self._rrsets = store.rrsets
+        self._serial = store.table.serial
         self._deadline = settings.iteration.deadline
         self._packets = settings.iteration.max_packets
         self._places = Places(capacity)
@@ -185,6 +189,8 @@ class Mesh:
         ticket = Ticket(on_done, network)
         key = (question.key, cd)
         job = self._jobs.get(key) if trace is None else None
+        if job is not None and job.serial != self._serial:
+            job = None  # what it has read may have been flushed since
         if job is not None and job.task.purpose is not Purpose.PREFETCH:
             self._join(job, ticket)
             return ticket
@@ -203,18 +209,20 @@ class Mesh:
                                        qtype=question.qtype, rcode=outcome.rcode,
                                        facts={"verdict": outcome.verdict, "sets": outcome.answer,
                                               "failure": outcome.failure}))
-            self._deliver(ticket, outcome)
+            self._deliver(ticket, outcome, self._serial)
             return ticket
         share = self._places.share_of(network)
         if not self._places.has_room(share) and not self._make_room(share, None):
             counts["refused"] += 1
             failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many questions are being resolved")
-            self._deliver(ticket, self._stale_instead(question, failure, cd) or failure_outcome(question, failure))
+            outcome = self._stale_instead(question, failure, cd) or failure_outcome(question, failure)
+            self._deliver(ticket, outcome, self._serial)
             return ticket
         if job is not None:
             self._join(job, ticket)
             return ticket
-        job = self._start(key, Task(question, budget, cd=cd, trace=trace, missed=not outcome), share, None)
+        task = Task(question, budget, cd=cd, trace=trace, missed=not outcome)
+        job = self._start(key, task, share, None, self._serial)
         job.tickets.append(ticket)
         ticket._job = job
         if self._serve_stale:
@@ -245,7 +253,7 @@ class Mesh:
             on_done(outcome)
 
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
-        job = self._start(key, Task(question, budget, cd=cd, purpose=Purpose.PREFETCH), own, None)
+        job = self._start(key, Task(question, budget, cd=cd, purpose=Purpose.PREFETCH), own, None, self._serial)
         ticket = Ticket(done)
         job.tickets.append(ticket)
         ticket._job = job
@@ -326,7 +334,7 @@ class Mesh:
         self._impatient.clear()
 
     def forget(self, name: bytes | None = None, *, subtree: bool = False) -> None:
-        """Drop the delegations kept ready: all, those of `name`, or those at and below it. Goes with a cache flush."""
+        """Drop the delegations kept ready: all, those of `name`, or those below it too. A flush does it by itself."""
         if name is None:
             self._atlas.clear()
         elif subtree:
@@ -350,10 +358,23 @@ class Mesh:
     def _look_at_clock(self) -> None:
         self._context.now = self._clock.time()
         self._context.monotonic = self._clock.monotonic()
+        serial = self._table.serial
+        if serial != self._serial:
+            # Some process flushed something: what is kept beside the cache may say the same.
+            self._serial = serial
+            self._forget_all()
 
-    def _start(self, key: Key, task: Task, share: Share | None, charge: Charge | None) -> _Job:
-        """Begin a job: of a new client query that `share` pays for, or of the one that `charge` stands for."""
+    def _forget_all(self) -> None:
+        self._atlas.clear()
+        self._context.store.denials.clear()
+
+    def _start(self, key: Key, task: Task, share: Share | None, charge: Charge | None, serial: Any) -> _Job:
+        """Begin a job: of a new client query that `share` pays for, or of the one that `charge` stands for.
+
+        `serial` is the cache's when the query began: after a flush nothing the job learns is kept, and none joins it.
+        """
         job = _Job(self, key, task, resolve(task, self._context))
+        job.serial = serial
         self._counts["jobs"] += 1
         slot = int(task.budget.deadline / GRAIN)
         members = self._slots.get(slot)
@@ -369,7 +390,8 @@ class Mesh:
             self._places.take(charge, job)
             members[job] = None
             self._ready.append((job, None))
-            if key not in self._jobs:
+            known = self._jobs.get(key)
+            if known is None or known.serial != serial:
                 self._jobs[key] = job
         except BaseException:
             self._retire(job)  # each step may find no memory, and a job that does not run holds no place
@@ -389,9 +411,16 @@ class Mesh:
                     self._run(job, value)
         finally:
             self._draining = False
+            self._rrsets.serial = 0
 
     def _run(self, job: _Job, value: Any) -> None:
         """Resume one generator and do what it asks for, as long as that is there at once."""
+        self._rrsets.serial = job.serial
+        self._resume_job(job, value)
+        if job.serial != self._serial:
+            self._forget_all()  # it may have left there what it knows from before the flush
+
+    def _resume_job(self, job: _Job, value: Any) -> None:
         try:
             while True:
                 effect: Effect = job.steps.send(value)
@@ -435,6 +464,8 @@ class Mesh:
         # The chain of trust follows no alias, so its jobs are others than those of clients with the same question.
         key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.CHAIN))
         child = self._jobs.get(key)
+        if child is not None and child.serial != job.serial and job.serial == self._serial:
+            child = None
         if child is not None and child.task.purpose is Purpose.PREFETCH:
             known = find_outcome(need.question, self._context, task.budget, cd=cd, client=False)
             if not isinstance(known, bool):
@@ -455,7 +486,7 @@ class Mesh:
                          missed=not outcome)
             if not self._may_go_on(job):
                 return self._run_out(task.budget)
-            child = self._start(key, inner, None, job.charge)
+            child = self._start(key, inner, None, job.charge, job.serial)
         elif child is job or self._waits_for(child, job):
             self._counts["cycles"] += 1
             return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the question waits for its own answer")
@@ -522,11 +553,12 @@ class Mesh:
     def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
         tickets, job.tickets = job.tickets, []
         for ticket in tickets:
-            self._deliver(ticket, outcome)
+            self._deliver(ticket, outcome, job.serial)
 
-    def _deliver(self, ticket: Ticket, outcome: Outcome) -> None:
+    def _deliver(self, ticket: Ticket, outcome: Outcome, serial: Any) -> None:
         ticket.done = True
         outcome = self._rewritten(outcome)
+        outcome.serial = serial
         try:
             ticket._on_done(outcome)
         except Exception as error:  # noqa: BLE001 - one listener's fault must not cost the others their answer
@@ -612,7 +644,7 @@ class Mesh:
         self._counts["joined"] += 1
         if job.stale is not None:
             self._counts["stale"] += 1
-            self._deliver(ticket, job.stale)
+            self._deliver(ticket, job.stale, job.serial)
             return
         first = not job.tickets
         job.tickets.append(ticket)
@@ -718,8 +750,8 @@ class Mesh:
 class _Job:
     """One running question: its generator, who waits for it and what it waits for (one thing at a time)."""
 
-    __slots__ = ("charge", "child", "finished", "handle", "key", "mesh", "need", "parents", "pausing", "slot", "stale",
-                 "steps", "task", "tickets", "verifying")
+    __slots__ = ("charge", "child", "finished", "handle", "key", "mesh", "need", "parents", "pausing", "serial", "slot",
+                 "stale", "steps", "task", "tickets", "verifying")
 
     def __init__(self, mesh: Mesh, key: Key, task: Task, steps: Steps[Outcome]) -> None:
         self.mesh = mesh
@@ -736,6 +768,7 @@ class _Job:
         self.verifying = False
         self.pausing = False
         self.finished = False
+        self.serial = 0
         self.slot = 0
 
     def on_reply(self, result: Reply | Failure) -> None:

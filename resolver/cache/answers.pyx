@@ -12,7 +12,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy, memset
 
-from resolver.cache.arena cimport atomic_add64
+from resolver.cache.arena cimport atomic_add64, atomic_get32
 from resolver.cache.lookup cimport (
     CLAIMED, KIND_ANSWER, Found, found_is_valid, read_turns, remaining, table_claim, table_find, table_hash,
     table_prefetch, table_touch,
@@ -48,8 +48,8 @@ cdef uint32_t DUE_TTL = limits.PREFETCH_TTL.default
 # --------------------------------------------------------------------------------------------------------- keys
 
 cdef inline void fill_key(AnswerKey *key, const TableView *table, const uint8_t *name, uint32_t size, uint16_t rtype,
-                          uint16_t rclass, bint do_bit, bint cd_bit, uint64_t view) noexcept nogil:
-    """`size` is at most 255: names come from checked messages."""
+                          uint16_t rclass, bint do_bit, bint cd_bit, uint64_t view, uint32_t serial) noexcept nogil:
+    """`size` is at most 255: names come from checked messages. `serial` comes last, where the sweep looks for it."""
     cdef uint8_t *p = key.data + size
     name_lower(key.data, name, size)
     put16(p, rtype)
@@ -60,6 +60,8 @@ cdef inline void fill_key(AnswerKey *key, const TableView *table, const uint8_t 
         put16(p + 3, rclass)
         memcpy(p + 5, &view, 8)
         key.size += 10
+    memcpy(key.data + key.size, &serial, 4)
+    key.size += 4
     key.hash = table_hash(table, KIND_ANSWER, key.data, key.size)
 
 
@@ -69,7 +71,7 @@ cdef void answers_prepare(const AnswerContext *context, const QueryInfo *q, uint
                           AnswerKey *key) noexcept nogil:
     """Make the key of a question and ask for its bucket's line of memory."""
     fill_key(key, context.table, q.qname, q.qname_len, q.qtype, q.qclass, q.has_edns and q.do_bit,
-             (q.flags & F_CD) != 0, view)
+             (q.flags & F_CD) != 0, view, atomic_get32(&context.table.head.serial))
     table_prefetch(context.table, key.hash)
 
 
@@ -252,11 +254,12 @@ cdef class AnswerCache:
         return &self.context
 
     def put(self, packet: bytes, *, do: bool, cd: bool, view: int = 0, now: int, ttl: int,
-            options: bytes = b"") -> bool:
+            options: bytes = b"", serial: int = 0) -> bool:
         """Keep the final reply `packet` (without OPT) for `ttl` seconds and say whether it is kept.
 
         Not kept: truncated or malformed replies, those with another number of questions than one or with OPT, a TTL
-        of zero. `options` are EDNS options in wire form for replies to clients that speak EDNS.
+        of zero, and what was begun before the last flush: `serial` is the table's at that time, 0 for today's.
+        `options` are EDNS options in wire form for replies to clients that speak EDNS.
         """
         cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(packet)
         cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(packet)
@@ -270,6 +273,7 @@ cdef class AnswerCache:
         cdef AnswerKey key
         cdef Piece pieces[5]
         cdef int count
+        cdef uint32_t begun = serial or atomic_get32(&self.table.view.head.serial)
         if size < HEADER or size > 65535 or options_size > MAX_OPTIONS or ttl <= 0 or get16(p + 4) != 1:
             return False
         flags = get16(p + 2)
@@ -284,7 +288,7 @@ cdef class AnswerCache:
         if count < 0:
             return False
         fill_key(&key, &self.table.view, p + HEADER, <uint32_t>name_size, get16(p + body - 4), get16(p + body - 2),
-                 do, cd, view)
+                 do, cd, view, begun)
         meta = <uint8_t>(flags & F_RCODE) | (META_AD if flags & F_AD else 0) | (META_AA if flags & F_AA else 0)
         pieces[0].data = p + 6
         pieces[0].size = 6
@@ -301,7 +305,7 @@ cdef class AnswerCache:
         pieces[4].data = PyBytes_AS_STRING(options)
         pieces[4].size = options_size
         return table_put(&self.table.view, key.hash, KIND_ANSWER, key.data, key.size, pieces, 5, now,
-                         min(ttl, 0x7FFFFFFF), meta, <uint16_t>count, 0) == PUT_STORED
+                         min(ttl, 0x7FFFFFFF), meta, <uint16_t>count, 0, 0, begun) == PUT_STORED
 
     def render(self, query: bytes, now: int, limit: int, view: int = 0) -> bytes | None:
         """The reply to a plain query of at most `limit` bytes, or None: not here, or the query is not plain."""
@@ -362,7 +366,8 @@ cdef class AnswerCache:
             return self.table.sweep(1 << KIND_ANSWER, lowered, subtree=subtree)
         for marks in range(4):
             fill_key(&key, &self.table.view, <const uint8_t *>PyBytes_AS_STRING(lowered),
-                     <uint32_t>min(255, PyBytes_GET_SIZE(lowered)), rtype, C_IN, marks & 1, marks & 2, 0)
+                     <uint32_t>min(255, PyBytes_GET_SIZE(lowered)), rtype, C_IN, marks & 1, marks & 2, 0,
+                     atomic_get32(&self.table.view.head.serial))
             gone += table_drop(&self.table.view, key.hash, KIND_ANSWER, key.data, key.size) == 1
         return gone
 

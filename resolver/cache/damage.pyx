@@ -89,6 +89,9 @@ cdef int64_t table_heal(TableView *t) noexcept nogil:
         if lock_make(&t.locks[g]) != 0:
             return -1
     memset(&t.head.entries[0], 0, sizeof(t.head.entries))
+    t.head.flushing = 0
+    if t.head.serial == 0:
+        t.head.serial = 1
     for g in range(groups):
         buckets = group_at(t, g)
         for i in range(GROUP_BUCKETS):

@@ -41,11 +41,24 @@ ctypedef struct Bucket:
     uint16_t hand
     uint64_t slots[7]
 
+cdef enum:
+    FLUSHES = 4                 # under way at once
+
+# A flush that is under way. Its owner is told from another process of the same number by the time of its start.
+ctypedef struct Flush:
+    uint64_t started
+    uint32_t owner
+    uint16_t name_size          # 0: all names
+    uint8_t subtree
+    uint8_t name[255]           # lower case
+
 ctypedef struct TableHeader:
     uint64_t magic
     uint64_t k0
     uint64_t k1
     uint64_t state              # level in the upper 8 bits, groups already divided at this level below
+    uint32_t serial             # changes with each flush; never 0
+    uint32_t flushing           # bit set: which of `flushes` are under way
     uint64_t maximum_groups
     uint64_t locks_offset       # one CacheLock a group
     uint64_t buckets_offset
@@ -58,6 +71,7 @@ ctypedef struct TableHeader:
     int64_t refused
     int64_t busy
     int64_t repaired            # groups or rings taken over from dead writers
+    Flush flushes[4]
 
 # What nogil code needs of a table, in this process. Counters here belong to this process alone.
 ctypedef struct TableView:
@@ -187,6 +201,9 @@ cdef inline void write_end(Bucket *b) noexcept nogil:
 # --- readers ------------------------------------------------------------------------------------------------------
 
 cdef void table_prefetch(const TableView *t, uint64_t h) noexcept nogil
+cdef bint key_lies_under(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
+                         bint subtree) noexcept nogil
+cdef bint is_flushed(const TableView *t, const uint8_t *key, uint32_t key_size) noexcept nogil
 cdef bint look_into(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
                     Found *f) noexcept nogil
 cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,

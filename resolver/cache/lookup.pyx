@@ -58,6 +58,36 @@ cdef bint look_into(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, con
     return False
 
 
+cdef bint key_lies_under(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
+                         bint subtree) noexcept nogil:
+    """Whether the name at the key's beginning is `name`, or with `subtree` ends in it at a label's border."""
+    cdef uint32_t at = 0
+    if not subtree:
+        return key_size >= name_size and memcmp(key, name, name_size) == 0
+    while at + name_size <= key_size:                   # at most 127 labels
+        if memcmp(key + at, name, name_size) == 0:
+            return True
+        if key[at] == 0:
+            return False
+        at += <uint32_t>key[at] + 1
+    return False
+
+
+cdef bint is_flushed(const TableView *t, const uint8_t *key, uint32_t key_size) noexcept nogil:
+    """Whether a flush under way covers the key. One that ended meanwhile may be read torn: then it is swept already."""
+    cdef uint32_t flushing = atomic_get32(&t.head.flushing)
+    cdef const Flush *flush
+    cdef int i
+    if flushing == 0:
+        return False
+    for i in range(FLUSHES):
+        flush = &t.head.flushes[i]
+        if (flushing >> i) & 1 and (flush.name_size == 0 or (flush.name_size <= sizeof(flush.name) and key_lies_under(
+                key, key_size, flush.name, flush.name_size, flush.subtree))):
+            return True
+    return False
+
+
 cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
                     Found *f) noexcept nogil:
     """1 and `f` filled, or 0. What `f` points to may change at once: copy it, then ask `found_is_valid`."""
@@ -68,6 +98,8 @@ cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, 
     cdef uint16_t displaced
     cdef int _turn, side
     cdef bint torn
+    if atomic_get32(&t.head.flushing) and is_flushed(t, key, key_size):
+        return 0
     for _turn in range(read_turns):
         state = atomic_get64(&t.head.state)
         group = group_at(t, group_number(state, h))

@@ -184,7 +184,7 @@ cdef class RRsetCache:
         pieces[1].size = <uint32_t>PyBytes_GET_SIZE(rrset.packed_sigs)
         rc = table_put(&self.table.view, table_hash(&self.table.view, KIND_RRSET, key, size), KIND_RRSET, key, size,
                        pieces, 2, now, <uint32_t>ttl, (rrset.trust & 15) | ((rrset.verdict & 3) << 4),
-                       <uint16_t>packed, flags)
+                       <uint16_t>packed, flags, 0, self.serial)
         if rc == PUT_STORED and rrset.trust >= TRUST_ANSWER:
             self.drop_denial(key, size, rrset.verdict, now)
             set_type(key + size - 2, 0)
@@ -293,7 +293,8 @@ cdef class RRsetCache:
         piece.data = PyBytes_AS_STRING(value)
         piece.size = <uint32_t>PyBytes_GET_SIZE(value)
         return table_put(&self.table.view, table_hash(&self.table.view, KIND_NEGATIVE, key, size), KIND_NEGATIVE, key,
-                         size, &piece, 1, now, <uint32_t>left, (verdict & 3) << 4, soa is not None, 0) == PUT_STORED
+                         size, &piece, 1, now, <uint32_t>left, (verdict & 3) << 4, soa is not None, 0, 0,
+                         self.serial) == PUT_STORED
 
     def find_negative(self, name: bytes, rtype: int, now: int, *, stale: int = 0) -> Negative | None:
         """The denial of this type at `name`, or of the whole name, or None; `stale` as in `find`.
@@ -347,7 +348,7 @@ cdef class RRsetCache:
         piece.size = <uint32_t>PyBytes_GET_SIZE(value)
         return table_put(&self.table.view, table_hash(&self.table.view, KIND_FAILURE, key, size), KIND_FAILURE, key,
                          size, &piece, 1, now, <uint32_t>left, <uint8_t>min(max(count, 0), 255), ede & 0xFFFF,
-                         0) == PUT_STORED
+                         0, 0, self.serial) == PUT_STORED
 
     def find_failure(self, name: bytes, rtype: int, now: int) -> tuple[int, str, int] | None:
         """Extended error, its text, and the seconds for which the question is not tried again; or None.

@@ -68,12 +68,14 @@ def dump(store: Store, *, label: bytes, now: int, stale: int = 0) -> Iterator[by
 def load(store: Store, file: BinaryIO, *, label: bytes, now: int, stale: int = 0, largest: int) -> Loaded:
     """Take a dump of at most `largest` bytes into `store`. `file` is read twice: nothing is believed unchecked.
 
-    What the cache holds already and is fresh stays. Entries have the age they had, and the time since then.
+    What the cache holds already and is fresh stays. Entries have the age they had, and the time since then. A flush
+    meanwhile ends the taking in.
 
     Raises:
         SnapshotError: it is no dump, damaged, too large, or made under another label; nothing was taken in.
         OSError: it cannot be read.
     """
+    serial = store.table.serial
     made = _check(file, label, now, largest)
     file.seek(HEAD.size)
     taken = 0
@@ -82,7 +84,7 @@ def load(store: Store, file: BinaryIO, *, label: bytes, now: int, stale: int = 0
         if not size:
             return Loaded(taken, now - made)
         try:
-            taken += store.table.copy_in(_exactly(file, size), KINDS, now=now, stale=stale)
+            taken += store.table.copy_in(_exactly(file, size), KINDS, now=now, stale=stale, serial=serial)
         except ValueError as error:  # the checksum fits, so whoever made it made this as well
             raise SnapshotError(f"the dump is damaged: {error}") from None
 

@@ -6,6 +6,8 @@ whichever kind it is. Facts about servers are kept per process and are counted i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from resolver import limits
 from resolver.cache.answers import AnswerCache
 from resolver.cache.arena import Arena
@@ -13,8 +15,12 @@ from resolver.cache.denial import DenialIndex
 from resolver.cache.rrsets import RRsetCache
 from resolver.cache.servers import ServerTable
 from resolver.cache.table import Table
+from resolver.wire import name as names
 
 __all__ = ["Store"]
+
+# Kinds of entries as bits: answers, record sets, denials, failures (resolver/cache/lookup.pxd).
+EVERYTHING = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4
 
 
 class Store:
@@ -66,21 +72,49 @@ class Store:
             ServerTable(servers),
         )
 
-    def drop(self, name: bytes, *, subtree: bool = False) -> int:
-        """Forget sets, denials, failures and answers at `name`, or at and below it. Returns how many entries.
+    def flush(self, name: bytes | None = None, *, subtree: bool = False, rtype: int | None = None) -> Iterator[int]:
+        """Forget sets, denials, failures and answers at `name` (one type of it, it and all below it), or everything.
+
+        The work of all processes is done here, in slices of some thousand entries at most: each step yields how many
+        went, and the caller lets others have their turn in between. From the first step on nothing that goes is found;
+        when the iterator has ended it is gone, in every process. All finished answers are out of reach at once,
+        because any of them may lead to the name by an alias; they are made again from the record sets.
 
         Raises:
-            BlockingIOError: a stopped process holds a lock of the cache.
+            BlockingIOError: too many flushes are under way, or a stopped process holds a lock of the cache. What was
+                not reached stays, and is found again.
         """
-        sets = self.rrsets.drop_subtree(name) if subtree else self.rrsets.drop(name)
-        sets += self.denials.forget(name, subtree=subtree)
-        return sets + self.answers.drop(name, subtree=subtree)
+        table = self.table
+        lowered = None if name is None else names.lower(name)
+        number = table.begin_flush(lowered, subtree=subtree)
+        try:
+            if lowered is None:
+                self.denials.clear()
+            else:
+                yield self.denials.forget(lowered, subtree=subtree)
+            if lowered is not None and rtype is not None:
+                yield self.rrsets.drop(lowered, rtype)
+                return
+            at: int | None = 0
+            while at is not None:
+                at, gone = table.sweep_slice(at, EVERYTHING, lowered, subtree=subtree, outdated=True)
+                yield gone
+        finally:
+            table.end_flush(number)
+
+    def drop(self, name: bytes, *, subtree: bool = False, rtype: int | None = None) -> int:
+        """`flush` in one go. Returns how many entries went.
+
+        Raises:
+            BlockingIOError: see `flush`.
+        """
+        return sum(self.flush(name, subtree=subtree, rtype=rtype))
 
     def clear(self) -> None:
-        """Forget everything, facts about servers included.
+        """Forget everything in one go, facts about servers included.
 
         Raises:
-            BlockingIOError: a stopped process holds a lock of the cache.
+            BlockingIOError: see `flush`.
         """
         self.table.clear()
         self.servers.clear()

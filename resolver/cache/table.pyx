@@ -10,13 +10,13 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from resolver.cache.arena cimport ARENA_PAGE, Arena, CacheLock, atomic_add64, atomic_get64, lock_make
+from resolver.cache.arena cimport ARENA_PAGE, Arena, CacheLock, atomic_add64, atomic_get32, atomic_get64, lock_make
 from resolver.cache.damage cimport table_heal
 from resolver.cache.lookup cimport (
     GROUP_BUCKETS, KEY_LIMIT, KIND_ANSWER, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Found, TableHeader, TableView,
     found_is_valid, read_turns, remaining, table_find, table_hash, table_touch,
 )
-from resolver.cache.walks cimport Copied, table_copy, table_sweep
+from resolver.cache.walks cimport Copied, table_begin_flush, table_copy, table_end_flush, table_sweep
 from resolver.cache.writers cimport (
     PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_clear, table_drop, table_put, table_stand_inside,
 )
@@ -25,7 +25,10 @@ from resolver.wire.name cimport name_length
 from collections.abc import Iterator
 from typing import NamedTuple
 
-cdef uint64_t MAGIC = 0x5441424C45303033        # TABLE003: changes with the layout
+from resolver import limits
+
+cdef uint64_t FLUSH_GROUPS = limits.FLUSH_GROUPS.default
+cdef uint64_t MAGIC = 0x5441424C45303034        # TABLE004: changes with the layout
 KIND_NAMES = ("filler", "answer", "rrset", "negative", "failure")
 
 
@@ -82,6 +85,7 @@ cdef class Table:
         memcpy(&wanted.k1, PyBytes_AS_STRING(seed) + 8, 8)
         room = arena.header.root_size - 2 * ARENA_PAGE
         wanted.magic = MAGIC
+        wanted.serial = 1
         wanted.maximum_groups = room / (GROUP_BUCKETS * sizeof(Bucket) + sizeof(CacheLock))
         wanted.locks_offset = arena.header.root_offset + ARENA_PAGE
         wanted.buckets_offset = wanted.locks_offset + (
@@ -168,24 +172,72 @@ cdef class Table:
         return table_drop(&self.view, table_hash(&self.view, c_kind, k, size), c_kind, k, size) == 1
 
     def sweep(self, kinds: int, name: bytes | None = None, *, subtree: bool = False) -> int:
-        """Drop entries of the kinds (a set of bits) that belong to a lower-case name, or all. Looks at every record.
+        """Drop entries of the kinds (a set of bits) that belong to a lower-case name, or all; looks at every entry.
+
+        This is no flush: what was concluded from them may still be stored.
+
+        Raises:
+            BlockingIOError: a stopped process holds a lock.
+        """
+        cdef int64_t gone = 0
+        at: int | None = 0
+        while at is not None:
+            at, part = self.sweep_slice(at, kinds, name, subtree=subtree)
+            gone += part
+        return gone
+
+    def sweep_slice(self, at: int, kinds: int, name: bytes | None = None, *, subtree: bool = False,
+                    outdated: bool = False) -> tuple[int | None, int]:
+        """One bounded part of `sweep`, from where the last one ended (0 at first): where the next one begins, None at
+        the end, and how many went. `outdated` drops finished answers from before the last flush, which do not count.
 
         Raises:
             BlockingIOError: a stopped process holds a lock.
         """
         cdef int64_t gone
+        cdef uint64_t group = at
         cdef const uint8_t *p = NULL
         cdef uint32_t size = 0
         cdef uint32_t c_kinds = kinds
         cdef bint c_subtree = subtree
+        cdef bint c_outdated = outdated
         if name is not None:
             p = <const uint8_t *>PyBytes_AS_STRING(name)
             size = <uint32_t>PyBytes_GET_SIZE(name)
         with nogil:
-            gone = table_sweep(&self.view, c_kinds, p, size, c_subtree)
+            gone = table_sweep(&self.view, c_kinds, p, size, c_subtree, c_outdated, &group, FLUSH_GROUPS)
         if gone < 0:
             raise BlockingIOError("a lock of the cache is held by a process that does not run")
-        return gone
+        return None if group == ~<uint64_t>0 else group, gone
+
+    @property
+    def serial(self) -> int:
+        """The number of the last flush by any process, never 0. What was begun under another one is not stored."""
+        return atomic_get32(&self.view.head.serial)
+
+    def begin_flush(self, name: bytes | None = None, *, subtree: bool = False) -> int:
+        """Hide what lies under the lower-case name (None: everything) until `end_flush` of the number returned.
+
+        Raises:
+            BlockingIOError: as many flushes are under way as may be, or a stopped process holds a lock.
+            ValueError: the name is longer than names are.
+        """
+        cdef int number
+        cdef const uint8_t *p = NULL
+        cdef uint32_t size = 0
+        if name is not None and not 0 < len(name) <= 255:
+            raise ValueError(f"a name of {len(name)} bytes")
+        if name is not None:
+            p = <const uint8_t *>PyBytes_AS_STRING(name)
+            size = <uint32_t>PyBytes_GET_SIZE(name)
+        number = table_begin_flush(&self.view, p, size, subtree)
+        if number < 0:
+            raise BlockingIOError("other flushes are under way, or a process that does not run holds a lock of the cache")
+        return number
+
+    def end_flush(self, number: int) -> None:
+        """What was hidden is gone."""
+        table_end_flush(&self.view, number)
 
     def copy_out(self, kinds: int, *, now: int, stale: int = 0) -> Iterator[bytes]:
         """All entries of the kinds (a set of bits) in blocks that `copy_in` takes, while the table stays in use.
@@ -218,11 +270,12 @@ cdef class Table:
             if used:
                 yield copied
 
-    def copy_in(self, block: bytes, kinds: int, *, now: int, stale: int = 0) -> int:
+    def copy_in(self, block: bytes, kinds: int, *, now: int, stale: int = 0, serial: int = 0) -> int:
         """Take in what `copy_out` gave, with the ages the entries had; returns how many now stand here.
 
         What is fresh here already stays. Skipped are entries of other kinds, whose key is none,
-        and those expired by `stale` seconds or more.
+        and those expired by `stale` seconds or more. `serial` is the table's when the copy began to be taken in: after
+        a flush nothing more is. 0: of today.
 
         Raises:
             ValueError: the block is not made of whole entries; those before the fault are in.
@@ -233,6 +286,7 @@ cdef class Table:
         cdef int64_t c_now = now
         cdef int64_t c_stale = stale
         cdef uint32_t c_kinds = kinds
+        cdef uint32_t c_serial = serial
         cdef Copied head
         cdef Found f
         cdef Piece piece
@@ -259,17 +313,21 @@ cdef class Table:
             piece.data = key + head.key_size
             piece.size = head.value_size
             taken += table_put(&self.view, h, head.kind, key, head.key_size, &piece, 1, c_now, head.ttl, head.meta,
-                               head.aux, 0, <uint32_t>(c_now - head.created)) == PUT_STORED
+                               head.aux, 0, <uint32_t>(c_now - head.created), c_serial) == PUT_STORED
         return taken
 
     def clear(self) -> None:
-        """Forget everything; costs one pass over the buckets.
+        """Flush everything at once; costs one pass over the buckets.
 
         Raises:
-            BlockingIOError: a stopped process holds a lock.
+            BlockingIOError: other flushes are under way, or a stopped process holds a lock.
         """
-        if table_clear(&self.view) < 0:
-            raise BlockingIOError("a lock of the cache is held by a process that does not run")
+        number = self.begin_flush()
+        try:
+            if table_clear(&self.view) < 0:
+                raise BlockingIOError("a lock of the cache is held by a process that does not run")
+        finally:
+            self.end_flush(number)
 
     def statistics(self) -> TableStatistics:
         """What the table holds and what happened to it."""

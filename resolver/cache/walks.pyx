@@ -1,79 +1,131 @@
-"""The whole of the table from end to end: dropping what lies under a name, copying entries out.
+"""The whole of the table from end to end: flushing what lies under a name, copying entries out.
 
-A walk follows the ring from its tail to where its head was when it began, because there the entries stand in a row.
-The arena's lock is held for a bounded stretch at a time, so that nobody who writes waits for a walk; it is also what
-keeps the record in hand from being overwritten. A walk sees what stood there when it began and was not dropped since.
+**Flushing.** What must go stays visible to nobody from the beginning on, and nothing that was concluded from it comes
+back. Facts: the entries are spread over the whole table; a query may have read one of them before and store its
+conclusion, or the entry itself once it is validated, at any time after. Therefore:
+
+1. Begin: the name is entered in the header, where readers see it and take what lies under it as missing; then the
+   serial of the table changes.
+2. Sweep: the groups are looked through in slices, each group under its lock; between slices others do their work.
+3. End: the name is taken out of the header.
+
+Who writes for a query says under which serial the query began; under another one than today's the entry is refused,
+which is asked inside the group's lock. So an entry from before the flush stands before the sweep comes by, or never.
+Finished answers have the serial in their key: all of them are out of reach at once, since one may show data of any name
+that an alias leads to. They are made again from the record sets. A flush whose process died is noticed by its number
+and the time of its start; its name is readable again then, and what it left standing has not been flushed.
+
+**Copying** follows the ring from its tail to where its head was when it began, because there the entries stand in a row.
+The arena's lock is held for a bounded stretch at a time, so that nobody who writes waits for it; it is also what keeps
+the record in hand from being overwritten.
 """
 
 from libc.string cimport memcmp, memcpy
 
-from resolver.cache.arena cimport ARENA_UNIT, atomic_add64, lock_release
-from resolver.cache.lookup cimport (
-    KIND_FILLER, KINDS, RECORD_HEAD, Bucket, Record, TableView, group_at, group_number, hash_of, key_size_of, remaining,
+from resolver.cache.arena cimport (
+    ARENA_UNIT, atomic_add64, atomic_get32, atomic_get64, atomic_put32, atomic_swap32, lock_release,
 )
-from resolver.cache.writers cimport PUT_BUSY, clear_slot, lock_arena, lock_group, slot_of_place
+from resolver.cache.lookup cimport (
+    BUCKET_SLOTS, FLUSHES, GROUP_BUCKETS, KIND_ANSWER, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD, SPLIT_MASK,
+    Bucket, Flush, Record, TableView, group_at, group_number, hash_of, is_flushed, key_lies_under, key_size_of,
+    record_at, remaining,
+)
+from resolver.cache.writers cimport (
+    PUT_BUSY, clear_slot, lock_arena, lock_group, own_process, own_start, release_dead_flushes, slot_of_place,
+)
 
 from resolver import limits
 
 cdef int STRETCH = limits.TABLE_SWEEP.default
 
 
-cdef bint key_lies_under(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
-                         bint subtree) noexcept nogil:
-    """Whether the name at the key's beginning is `name`, or with `subtree` ends in it at a label's border."""
-    cdef uint32_t at = 0
-    if not subtree:
-        return key_size >= name_size and memcmp(key, name, name_size) == 0
-    while at + name_size <= key_size:                   # at most 127 labels
-        if memcmp(key + at, name, name_size) == 0:
-            return True
-        if key[at] == 0:
-            return False
-        at += <uint32_t>key[at] + 1
-    return False
+cdef int table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size, bint subtree) noexcept nogil:
+    """Hide what is stored under `name` (NULL: everything) from readers, until `table_end_flush` of the number returned.
 
-
-cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size,
-                         bint subtree) noexcept nogil:
-    """Drop the entries of the kinds (bit set) whose key begins with `name` (NULL: all). Returns how many."""
-    cdef int64_t gone = 0
-    cdef uint64_t at = 0, end, size, h, group
-    cdef uint64_t *slot
-    cdef Bucket *b = NULL
-    cdef Record *r
-    cdef int _turn
+    PUT_BUSY when as many flushes are under way as may be, or the lock cannot be had. The order matters: whoever reads
+    the new serial finds the entries hidden, so nothing is concluded from them under that serial.
+    """
+    cdef Flush *flush
+    cdef int i
     if lock_arena(t) < 0:
         return PUT_BUSY
-    end = t.arena.head                                  # what is written meanwhile is newer than the order to flush
-    lock_release(&t.arena.lock)
-    while at < end:
-        if lock_arena(t) < 0:
-            return PUT_BUSY
-        if at < t.arena.tail:
-            at = t.arena.tail
-        for _turn in range(STRETCH):
-            if at >= end:
-                break
-            r = <Record *>(t.ring + at % t.ring_size)
-            size = <uint64_t>r.units * ARENA_UNIT
-            if size == 0 or at + size > t.arena.head:
-                at = end
-                break
-            if (r.kind != KIND_FILLER and r.kind < KINDS and (kinds >> r.kind) & 1
-                    and RECORD_HEAD + key_size_of(r) <= size
-                    and (name is NULL or key_lies_under(<const uint8_t *>r + RECORD_HEAD, key_size_of(r), name,
-                                                        name_size, subtree))):
-                h = hash_of(t, r)
-                group = group_number(t.head.state, h)
-                if lock_group(t, group) == 0:
-                    slot = slot_of_place(group_at(t, group), h, (at % t.ring_size) / ARENA_UNIT, &b)
-                    if slot is not NULL:
-                        clear_slot(t, group_at(t, group), h, b, slot)
-                        atomic_add64(&t.head.dropped[r.kind], 1)
-                        gone += 1
-                    lock_release(&t.locks[group])
-            at += size
+    release_dead_flushes(t)
+    for i in range(FLUSHES):
+        if (t.head.flushing >> i) & 1:
+            continue
+        flush = &t.head.flushes[i]
+        flush.owner = own_process()
+        flush.started = own_start()
+        flush.subtree = subtree
+        flush.name_size = <uint16_t>name_size if name is not NULL else 0
+        if name is not NULL:
+            memcpy(flush.name, name, name_size)
+        atomic_put32(&t.head.flushing, t.head.flushing | <uint32_t>(1 << i))
+        atomic_put32(&t.head.serial, t.head.serial + 1 if t.head.serial + 1 else 1)
         lock_release(&t.arena.lock)
+        return i
+    lock_release(&t.arena.lock)
+    atomic_add64(&t.head.busy, 1)
+    return PUT_BUSY
+
+
+cdef void table_end_flush(TableView *t, int number) noexcept nogil:
+    """The entries are gone: readers need not look for them any more. A lock that cannot be had is not waited for."""
+    cdef uint32_t seen
+    cdef int _turn
+    for _turn in range(64):
+        seen = atomic_get32(&t.head.flushing)
+        if atomic_swap32(&t.head.flushing, seen, seen & ~<uint32_t>(1 << number)):
+            return
+
+
+cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size, bint subtree,
+                         bint outdated, uint64_t *group, uint64_t count) noexcept nogil:
+    """Drop the entries of the kinds (bit set) whose key begins with `name` (NULL: all) in the next `count` groups.
+
+    With `outdated` also finished answers of an earlier serial, which nobody finds any more and which are not counted.
+    Returns how many; `group` is moved on, and has come to the number of groups at the end. Groups are taken in their
+    order because an entry never leaves its group but for one of a higher number (when the table grows), wherever its
+    record is moved meanwhile: so each that stood here at the beginning is met.
+    """
+    cdef int64_t gone = 0
+    cdef uint64_t state, _turn, place
+    cdef uint32_t size
+    cdef Bucket *buckets
+    cdef Bucket *b
+    cdef Record *r
+    cdef const uint8_t *key
+    cdef bint wanted
+    cdef int i, j
+    for _turn in range(count):
+        state = atomic_get64(&t.head.state)
+        if group[0] >= (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK):
+            group[0] = ~<uint64_t>0
+            break
+        if lock_group(t, group[0]) < 0:
+            return PUT_BUSY
+        buckets = group_at(t, group[0])
+        for i in range(GROUP_BUCKETS):
+            b = buckets + i
+            for j in range(BUCKET_SLOTS):
+                place = b.slots[j] & PLACE
+                if place == 0:
+                    continue
+                r = record_at(t, place - 1)
+                size = key_size_of(r)
+                if r.kind >= KINDS or RECORD_HEAD + size > <uint32_t>r.units * ARENA_UNIT:
+                    continue                            # only a damaged file can look like this
+                key = <const uint8_t *>r + RECORD_HEAD
+                wanted = (kinds >> r.kind) & 1 and (
+                    name is NULL or key_lies_under(key, size, name, name_size, subtree))
+                if wanted:
+                    atomic_add64(&t.head.dropped[r.kind], 1)
+                    gone += 1
+                elif not outdated or r.kind != KIND_ANSWER or size < 4 or memcmp(key + size - 4, &t.head.serial, 4) == 0:
+                    continue
+                clear_slot(t, buckets, hash_of(t, r), b, &b.slots[j])
+        lock_release(&t.locks[group[0]])
+        group[0] += 1
     return gone
 
 
@@ -106,7 +158,8 @@ cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end
             break
         if (r.kind != KIND_FILLER and r.kind < KINDS and (kinds >> r.kind) & 1
                 and RECORD_HEAD + key_size_of(r) + <uint64_t>(r.sizes >> 12) <= size
-                and remaining(now, r.created, r.ttl) > -stale):
+                and remaining(now, r.created, r.ttl) > -stale
+                and not is_flushed(t, <const uint8_t *>r + RECORD_HEAD, key_size_of(r))):
             value_size = size - RECORD_HEAD - key_size_of(r) - (r.sizes >> 12)
             if used + sizeof(Copied) + key_size_of(r) + value_size > room:
                 break

@@ -21,7 +21,10 @@ ctypedef struct Piece:
 
 cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Piece *pieces,
                    int count, int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux, int flags,
-                   uint32_t age=*) noexcept nogil
+                   uint32_t age=*, uint32_t serial=*) noexcept nogil
+cdef uint32_t own_process() noexcept nogil
+cdef uint64_t own_start() noexcept nogil
+cdef void release_dead_flushes(TableView *t) noexcept nogil
 cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size) noexcept nogil
 cdef int table_clear(TableView *t) noexcept nogil
 cdef void table_stand_inside(TableView *t, uint64_t h) noexcept nogil

@@ -13,10 +13,10 @@ always permitted, showing wrong ones never.
 from libc.string cimport memcpy, memset
 
 from resolver.cache.arena cimport (
-    ARENA_UNIT, LOCK_BUSY, LOCK_INHERITED, atomic_add64, atomic_get64, atomic_put64, lock_make, lock_release, lock_take,
+    ARENA_UNIT, LOCK_BUSY, LOCK_INHERITED, atomic_add64, atomic_get32, atomic_get64, atomic_put32, atomic_put64, lock_make, lock_release, lock_take,
 )
 from resolver.cache.lookup cimport (
-    BUCKET_SLOTS, CLAIMED, DISPLACED, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
+    BUCKET_SLOTS, CLAIMED, DISPLACED, FLUSHES, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
     REFERENCED, SPLIT_MASK, Bucket, Found, Record, TableView, first_choice, group_at, group_number, hash_of, key_size_of, look_into,
     read_turns, record_at, remaining, second_choice, slot_tag, write_begin, write_end,
 )
@@ -25,9 +25,34 @@ from resolver import limits
 
 cdef extern from * nogil:
     """
+    #include <fcntl.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #include <unistd.h>
+
+    /* When the process began, in ticks since boot (proc(5), field 22 of stat); 0 when there is none, or a zombie. */
+    static uint64_t process_start(uint32_t pid) {
+        char path[32], text[1024], *at;
+        ssize_t got;
+        int fd, field;
+        snprintf(path, sizeof path, "/proc/%u/stat", pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) return 0;
+        got = read(fd, text, sizeof text - 1);
+        close(fd);
+        if (got <= 0) return 0;
+        text[got] = 0;
+        at = strrchr(text, ')');            /* the command's name may hold anything, also parentheses */
+        if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X') return 0;
+        for (field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
+        return at ? strtoull(at + 1, 0, 10) : 0;
+    }
     static inline uint16_t table_count_down(uint16_t n) { return n ? (uint16_t)(n - 1) : 0; }
     static inline uint16_t table_count_up(uint16_t n) { return n < 65535 ? (uint16_t)(n + 1) : n; }
     """
+    uint64_t process_start(uint32_t pid)
+    int getpid()
     uint16_t table_count_down(uint16_t n)
     uint16_t table_count_up(uint16_t n)
 
@@ -93,6 +118,26 @@ cdef int forget_everything(TableView *t) noexcept nogil:
     memset(&t.head.entries[0], 0, sizeof(t.head.entries))
     atomic_put64(&t.arena.tail, t.arena.head)
     return 0
+
+
+cdef uint32_t own_process() noexcept nogil:
+    return <uint32_t>getpid()
+
+
+cdef uint64_t own_start() noexcept nogil:
+    return process_start(<uint32_t>getpid())
+
+
+cdef void release_dead_flushes(TableView *t) noexcept nogil:
+    """End the flushes whose process is no more, so that what they hid is found again. The arena's lock is held."""
+    cdef uint32_t left = t.head.flushing
+    cdef int i
+    for i in range(FLUSHES):
+        if (left >> i) & 1 and process_start(t.head.flushes[i].owner) != t.head.flushes[i].started:
+            left &= ~<uint32_t>(1 << i)
+            atomic_add64(&t.head.repaired, 1)
+    if left != t.head.flushing:
+        atomic_put32(&t.head.flushing, left)
 
 
 cdef int lock_arena(TableView *t) noexcept nogil:
@@ -409,10 +454,17 @@ cdef inline bint may_replace(const Record *r, int64_t now, uint32_t *ttl, uint8_
     return True
 
 
+cdef inline bint is_outdated(const TableView *t, uint32_t serial) noexcept nogil:
+    return serial != 0 and serial != atomic_get32(&t.head.serial)
+
+
 cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Piece *pieces,
                    int count, int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux, int flags,
-                   uint32_t age=0) noexcept nogil:
-    """Store one entry whose value is the pieces in a row, as if `age` seconds ago. Returns a PUT_ code."""
+                   uint32_t age=0, uint32_t serial=0) noexcept nogil:
+    """Store one entry whose value is the pieces in a row, as if `age` seconds ago. Returns a PUT_ code.
+
+    `serial` is the table's when that was begun which the entry is a result of; after a flush it is refused. 0: of today.
+    """
     cdef uint64_t value_size = 0
     cdef uint64_t size, group, place = 0
     cdef uint64_t *slot
@@ -434,7 +486,7 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
         slot = slot_of_key(t, group_at(t, group), h, kind, key, key_size, &b)
         if slot is not NULL:
             r = record_at(t, (slot[0] & PLACE) - 1)
-            if not may_replace(r, now, &ttl, meta, flags):
+            if is_outdated(t, serial) or not may_replace(r, now, &ttl, meta, flags):
                 lock_release(&t.locks[group])
                 atomic_add64(&t.head.refused, 1)
                 return PUT_REFUSED
@@ -448,8 +500,13 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
                 return PUT_STORED
     lock_release(&t.locks[group])
 
+    if is_outdated(t, serial):
+        atomic_add64(&t.head.refused, 1)
+        return PUT_REFUSED
     if lock_arena(t) < 0:
         return PUT_BUSY
+    if t.head.flushing != 0 and (t.head.stored[kind] & 255) == 0:
+        release_dead_flushes(t)
     grow(t)
     if make_room(t, size, now, &place) < 0:
         lock_release(&t.arena.lock)
@@ -469,7 +526,9 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
     buckets = group_at(t, group)
     rc = PUT_STORED
     slot = slot_of_key(t, buckets, h, kind, key, key_size, &b)
-    if slot is not NULL:
+    if is_outdated(t, serial):                          # asked under the lock: a sweep has passed, or is still to come
+        rc = PUT_REFUSED
+    elif slot is not NULL:
         if not may_replace(record_at(t, (slot[0] & PLACE) - 1), now, &r.ttl, meta, flags):
             rc = PUT_REFUSED
         else:

@@ -1,14 +1,14 @@
 """What a running worker can be told: look at it, make it forget, make it talk; each command for one worker alone.
 
-Several workers share the cache but not the delegations they keep ready, the counters and the log level, so every
-command here is performed in each of them, and what they say is put together by `merge`. Names and types come from
-people: what is wrong with them is a ValueError with a sentence.
+Several workers share the cache but not the counters and the log level, so every command here but `flush` is performed
+in each of them, and what they say is put together by `merge`. Names and types come from people: what is wrong with them
+is a ValueError with a sentence.
 """
 
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corenet._version import __version__
@@ -17,7 +17,6 @@ from resolver.cache import Store
 from resolver.daemon.renewal import reason_of
 from resolver.settings import LOG_LEVELS, Settings
 from resolver.wire import consts as c
-from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.daemon.rollover import Rollover
@@ -90,7 +89,7 @@ class Commands:
             "let-go": lambda: host.let_go(),
         }
         self._known = {
-            "status": self._status, "statistics": self._statistics, "flush": self._flush, "log": self._log,
+            "status": self._status, "statistics": self._statistics, "log": self._log,
             "anchors": self._anchors, "take-anchors": self._take_anchors, **dict.fromkeys(self._steps, self._step),
         }
 
@@ -132,25 +131,17 @@ class Commands:
             "cache": self._host.store.statistics(),
         }
 
-    def _flush(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Forget a name, one type of it, its subtree, or everything."""
-        store, mesh = self._host.store, self._host.current.resolver.mesh
+    def flush(self, request: Mapping[str, Any]) -> Iterator[int]:
+        """Forget a name, one type of it, its subtree, or everything, for all workers; as `Store.flush`.
+
+        Raises:
+            ValueError: saying what is wrong with the request, or why it cannot be done now.
+        """
         text, kind = request.get("name"), request.get("type")
+        name = None if text is None else to_wire(text)
+        rtype = None if kind is None else c.type_from_text(kind)
         try:
-            if text is None:
-                entries = sum(value for key, value in store.statistics().items() if key.startswith("entries_"))
-                mesh.forget()
-                store.clear()
-                return {"entries": entries}
-            name = names.lower(to_wire(text))
-            if kind is not None:
-                rtype = c.type_from_text(kind)
-                mesh.forget(name)
-                store.denials.forget(name, subtree=False)
-                return {"entries": store.rrsets.drop(name, rtype) + store.answers.drop(name, rtype)}
-            subtree = bool(request.get("subtree"))
-            mesh.forget(name, subtree=subtree)
-            return {"entries": store.drop(name, subtree=subtree)}
+            yield from self._host.store.flush(name, subtree=bool(request.get("subtree")), rtype=rtype)
         except BlockingIOError as error:
             raise ValueError(str(error)) from None
 

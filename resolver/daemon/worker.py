@@ -318,8 +318,7 @@ class _Worker:
         """Other keys are trusted for a zone: its validated keys were validated by the old ones."""
         self.current.resolver.mesh.validation.anchors.put(point.zone, point.trusted())
         try:
-            self.store.rrsets.drop(point.zone, c.DNSKEY)
-            self.store.answers.drop(point.zone, c.DNSKEY)
+            self.store.drop(point.zone, rtype=c.DNSKEY)
         except BlockingIOError as error:
             logger.warning("trust anchors: the cache keeps the old keys until their TTL ends: %s", error)
 

@@ -288,7 +288,7 @@ class Service:
         packet = compose(query, outcome, minimal=self._minimal)
         edes = extended_errors(outcome.ede)
         if outcome.ttl > 0 and not (self._prefetch and outcome.from_cache and self._renew(query, outcome)):
-            self._remember(query, packet, outcome.ttl, edes)
+            self._remember(query, packet, outcome.ttl, edes, outcome.serial)
         sink = pending.sink
         if self._discard and not sink.stream and self._clock.monotonic() - pending.arrived > self._discard:
             self.discarded += 1
@@ -315,7 +315,7 @@ class Service:
         """An answer was asked for again before its end; a failure leaves the old one to live out its time."""
         if outcome.failure is None and outcome.ttl > 0 and not outcome.from_cache:
             packet = compose(query, outcome, minimal=self._minimal)
-            self._remember(query, packet, outcome.ttl, extended_errors(outcome.ede))
+            self._remember(query, packet, outcome.ttl, extended_errors(outcome.ede), outcome.serial)
 
     def forget(self, pending: PendingQuery) -> None:
         """Nobody waits for this reply any more; a second call does nothing."""
@@ -360,10 +360,10 @@ class Service:
         account.give_back(pending.host, pending.network)
         return True
 
-    def _remember(self, query: ClientQuery, packet: bytes, ttl: int, options: bytes) -> None:
-        """Keep a composed reply for the fast path."""
+    def _remember(self, query: ClientQuery, packet: bytes, ttl: int, options: bytes, serial: int = 0) -> None:
+        """Keep a composed reply for the fast path, unless something was flushed since the cache had `serial`."""
         self._answers.put(packet, do=query.do, cd=bool(query.flags & c.CD), now=self._clock.time(), ttl=ttl,
-                          options=options)
+                          options=options, serial=serial)
 
     def _send(
         self, query: ClientQuery, packet: bytes, peer: tuple[Any, ...], sink: Sink, options: bytes, ext_rcode: int = 0

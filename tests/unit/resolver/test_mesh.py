@@ -506,3 +506,58 @@ def test_forget_makes_the_delegation_be_read_anew():
         before = atlas.closest(zone, m.net.time())
         forget()
         assert atlas.closest(zone, m.net.time()) is not before
+
+
+# --- flushing -----------------------------------------------------------------------------------------------------
+
+
+def test_a_question_after_a_flush_does_not_wait_for_one_from_before():
+    m = build()
+    m.ask("x.example.com.")
+    _, old = m.start("www.example.com.")
+    m.net.run(m.mesh, seconds=0.005)
+    m.store.drop(names.from_text("www.example.com."))
+    _, new = m.start("www.example.com.")
+    m.net.run(m.mesh)
+    assert addresses(old[0]) == addresses(new[0]) == ["192.0.2.80"]
+    assert len(m.net.asked(qname="www.example.com.")) == 2
+    assert new[0].serial == m.store.table.serial != old[0].serial
+
+
+def test_what_was_under_way_at_a_flush_is_kept_nowhere():
+    m = build()
+    _, found = m.start("www.example.com.")
+    m.net.run(m.mesh, seconds=0.005)
+    m.store.drop(names.from_text("example.com."), subtree=True)
+    m.net.run(m.mesh)
+    assert addresses(found[0]) == ["192.0.2.80"]
+    for name in ("www.example.com.", "example.com.", "com."):
+        for rtype in (c.A, c.NS):
+            assert m.store.rrsets.find(names.from_text(name), rtype, m.net.time()) is None
+    asked = len(m.net.asked(address="192.5.6.30"))
+    m.ask("www.example.com.")
+    assert len(m.net.asked(address="192.5.6.30")) > asked, "the delegation it had found is asked for again"
+
+
+def test_an_alias_read_before_a_flush_is_not_stored_with_what_was_read_after():
+    m = build()
+    m.ask("alias.example.com.")
+    m.store.rrsets.drop(names.from_text("www.example.com."))
+    _, found = m.start("alias.example.com.")  # reads the alias from the cache, asks for its target
+    m.net.run(m.mesh, seconds=0.005)
+    m.store.drop(names.from_text("alias.example.com."))
+    m.net.run(m.mesh)
+    assert found[0].rcode == c.NOERROR
+    assert found[0].serial != m.store.table.serial
+    assert m.store.rrsets.find(names.from_text("alias.example.com."), c.CNAME, m.net.time()) is None
+
+
+def test_a_flush_by_another_worker_empties_what_is_kept_beside_the_cache():
+    m = build()
+    m.ask("www.example.com.")
+    m.store.drop(names.from_text("elsewhere.test."))  # as from anywhere: the mesh is not told
+    asked = len(m.net.log)
+    m.store.rrsets.drop(names.from_text("com."), c.NS)
+    m.store.rrsets.drop(names.from_text("example.com."), c.NS)
+    m.ask("x.example.com.")
+    assert "192.5.6.30" in {entry.address for entry in m.net.log[asked:]}

@@ -28,7 +28,8 @@ def test_drop_reaches_answers_and_sets():
     assert store.drop(from_text("WWW.Example.com.")) == 2
     assert store.answers.render(query, NOW, 512) is None
     fill(store, "www.example.com.")
-    assert store.drop(from_text("example.com."), subtree=True) == 4
+    # The finished answer for example.com went with the flush before: any of them may show an alias's target.
+    assert store.drop(from_text("example.com."), subtree=True) == 3
 
 
 def test_clear_and_statistics():

@@ -1,0 +1,257 @@
+"""Flushing: what is asked to go is gone in every process, however it is reached, whatever others store meanwhile.
+
+The races are played one step at a time: a flush is an iterator, and whatever shall happen in its midst happens between
+two of its steps.
+"""
+
+import itertools
+import os
+import random
+import signal
+
+import dns.message
+import dns.rrset
+import pytest
+
+from resolver import limits
+from resolver.cache import Store
+from resolver.cache.snapshot import dump, load
+from resolver.wire import consts as c
+from resolver.wire.name import from_text
+from resolver.wire.rrset import RRset
+
+NOW = 1_000_000
+WWW = from_text("www.example.com.")
+
+
+def make(size: int = 1 << 20) -> Store:
+    return Store.create(size, seed=bytes(16), shared=True)
+
+
+def put(store: Store, text: str, *, serial: int = 0) -> bool:
+    store.rrsets.serial = serial
+    try:
+        return bool(store.rrsets.put(RRset(from_text(text), c.A, 300, [b"\1\2\3\4"], trust=6), NOW))
+    finally:
+        store.rrsets.serial = 0
+
+
+def has(store: Store, text: str) -> bool:
+    return store.rrsets.find(from_text(text), c.A, NOW) is not None
+
+
+def query_for(text: str) -> bytes:
+    return dns.message.make_query(text, "A").to_wire()
+
+
+def put_answer(store: Store, text: str, *alias: str, serial: int = 0) -> bool:
+    message = dns.message.make_response(dns.message.make_query(text, "A"))
+    for name in alias:
+        message.answer.append(dns.rrset.from_text(text, 300, "IN", "CNAME", name))
+        text = name
+    message.answer.append(dns.rrset.from_text(text, 300, "IN", "A", "192.0.2.1"))
+    return bool(store.answers.put(message.to_wire(), do=False, cd=False, now=NOW, ttl=300, serial=serial))
+
+
+def shows(store: Store, text: str) -> bool:
+    return store.answers.render(query_for(text), NOW, 512) is not None
+
+
+# --- what goes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subtree", [False, True])
+def test_an_answer_that_leads_to_the_name_by_an_alias_goes_too(subtree):
+    store = make()
+    assert put_answer(store, "shop.example.net.", "cdn.example.org.", "www.example.com.")
+    assert shows(store, "shop.example.net.")
+    store.drop(WWW, subtree=subtree)
+    assert not shows(store, "shop.example.net.")
+    assert put_answer(store, "shop.example.net.", "cdn.example.org.", "www.example.com.")
+    assert shows(store, "shop.example.net.")
+
+
+def test_what_goes_is_out_of_sight_from_the_first_step_on():
+    store = make(4 << 20)
+    for number in range(5000):
+        put(store, f"n{number}.example.com.")
+    put(store, "other.example.net.")
+    steps = store.flush(from_text("example.com."), subtree=True)
+    next(steps)
+    assert not any(has(store, f"n{number}.example.com.") for number in range(5000))
+    assert has(store, "other.example.net.")
+    sizes = list(steps)
+    assert sum(sizes) == 5000
+    assert len(sizes) > 1 and max(sizes) <= limits.FLUSH_GROUPS.default * 64 * 7
+    assert store.statistics()["entries_rrset"] == 1
+
+
+def test_one_type_goes_and_the_others_stay():
+    store = make()
+    for rtype, rdata in ((c.A, bytes(4)), (c.AAAA, bytes(16))):
+        store.rrsets.put(RRset(WWW, rtype, 300, [rdata], trust=6), NOW)
+    assert put_answer(store, "alias.example.net.", "www.example.com.")
+    assert store.drop(WWW, rtype=c.A) == 1
+    assert store.rrsets.find(WWW, c.A, NOW) is None and store.rrsets.find(WWW, c.AAAA, NOW) is not None
+    assert not shows(store, "alias.example.net.")
+
+
+def test_answers_from_before_leave_the_table_and_newer_ones_stay():
+    store = make()
+    put_answer(store, "a.example.net.")
+    store.drop(from_text("x.example.org."))
+    put_answer(store, "b.example.net.")
+    assert store.statistics()["entries_answer"] == 1
+    assert shows(store, "b.example.net.")
+
+
+def test_everything_goes_in_slices():
+    store = make(4 << 20)
+    for number in range(5000):
+        put(store, f"n{number}.example.com.")
+    put_answer(store, "b.example.net.")
+    sizes = list(store.flush())
+    assert sum(sizes) == 5001 and len(sizes) > 1
+    assert store.statistics()["entries_rrset"] == store.statistics()["entries_answer"] == 0
+
+
+# --- races --------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_begun_before_a_flush_is_not_stored_after_it():
+    store = make()
+    before = store.table.serial
+    steps = store.flush(WWW)
+    next(steps)
+    assert not put(store, "www.example.com.", serial=before), "in its midst"
+    assert not put_answer(store, "www.example.com.", serial=before)
+    list(steps)
+    assert not put(store, "www.example.com.", serial=before), "at its end"
+    assert not put(store, "www.example.com.", serial=before), "as a renewal in place"
+    assert not put_answer(store, "shop.example.net.", "www.example.com.", serial=before)
+    store.rrsets.serial = before
+    assert not store.rrsets.put_negative(WWW, c.A, soa=None, ttl=60, verdict=0, now=NOW)
+    assert not store.rrsets.put_failure(WWW, c.A, ede=0, text="", ttl=60, now=NOW)
+    store.rrsets.serial = 0
+    assert put(store, "www.example.com.", serial=store.table.serial) and has(store, "www.example.com.")
+    assert not put(store, "www.example.com.", serial=before), "in place of a newer one"
+    assert put_answer(store, "shop.example.net.", "www.example.com.", serial=store.table.serial)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_from_before_survives_whatever_moves_meanwhile(seed):
+    """A small cache in which a writer evicts, carries over and divides between the steps; old entries say so."""
+    rng = random.Random(seed)
+    store = make(1 << 20)
+    for number in range(4000):
+        put(store, f"old{number}.example.com.")
+        has(store, f"old{rng.randrange(number + 1)}.example.com.")  # used ones are carried over, not evicted
+    before = store.table.serial
+    steps = store.flush(from_text("example.com."), subtree=True)
+    for turn, _ in enumerate(steps):
+        for number in range(200):
+            put(store, f"new{turn}-{number}.example.net.")
+            put(store, f"old{rng.randrange(4000)}.example.com.", serial=before)
+            has(store, f"new{turn}-{rng.randrange(number + 1)}.example.net.")
+    assert not any(has(store, f"old{number}.example.com.") for number in range(4000))
+    assert store.table.statistics().groups > 1
+
+
+def test_two_flushes_at_once_are_both_whole():
+    store = make(4 << 20)
+    for number in range(3000):
+        put(store, f"n{number}.example.com.")
+        put(store, f"n{number}.example.net.")
+    first = store.flush(from_text("example.com."), subtree=True)
+    second = store.flush(from_text("example.net."), subtree=True)
+    gone = next(first) + next(second)
+    for left, right in itertools.zip_longest(first, second, fillvalue=0):
+        gone += left + right
+    assert gone == 6000
+    assert store.statistics()["entries_rrset"] == 0
+
+
+def test_more_flushes_than_may_be_are_refused_and_harm_nothing():
+    store = make()
+    put(store, "www.example.com.")
+    under_way = [store.flush(from_text(f"n{number}.example.net.")) for number in range(4)]
+    for steps in under_way:
+        next(steps)
+    with pytest.raises(BlockingIOError):
+        store.drop(WWW)
+    assert has(store, "www.example.com.")
+    under_way[0].close()
+    assert store.drop(WWW) == 1
+    for steps in under_way:
+        steps.close()
+
+
+def test_a_flush_given_up_shows_what_it_did_not_reach():
+    store = make()
+    put(store, "www.example.com.")
+    steps = store.flush(WWW)
+    next(steps)
+    assert not has(store, "www.example.com.")
+    steps.close()
+    assert has(store, "www.example.com.")
+
+
+def test_a_flush_whose_process_died_hides_nothing_for_ever():
+    store = make()
+    put(store, "www.example.com.")
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        steps = store.flush(WWW)
+        next(steps)
+        os.write(write_end, b"!")
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.read(read_end, 1) == b"!"
+    os.waitpid(child, 0)
+    assert not has(store, "www.example.com.")
+    for number in range(300):  # who stores looks after it now and then
+        put(store, f"n{number}.example.net.")
+    assert has(store, "www.example.com.")
+    assert store.drop(WWW) == 1
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_another_process_sees_the_flush_at_once():
+    store = make()
+    put(store, "www.example.com.")
+    put_answer(store, "shop.example.net.", "www.example.com.")
+    before = store.table.serial
+    child = os.fork()
+    if child == 0:
+        store.drop(WWW)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.table.serial != before
+    assert not has(store, "www.example.com.") and not shows(store, "shop.example.net.")
+    assert not put(store, "www.example.com.", serial=before)
+
+
+def test_a_dump_taken_meanwhile_leaves_out_what_goes(tmp_path):
+    store = make()
+    put(store, "www.example.com.")
+    put(store, "www.example.net.")
+    steps = store.flush(WWW)
+    next(steps)
+    path = tmp_path / "dump"
+    path.write_bytes(b"".join(dump(store, label=b"x", now=NOW)))
+    steps.close()
+    other = make()
+    with path.open("rb") as file:
+        assert load(other, file, label=b"x", now=NOW, largest=1 << 20).entries == 1
+    assert has(other, "www.example.net.") and not has(other, "www.example.com.")
+
+
+def test_a_dump_that_is_being_taken_in_ends_with_a_flush():
+    store = make()
+    put(store, "www.example.com.")
+    [block] = store.table.copy_out(1 << 2, now=NOW)
+    serial = store.table.serial
+    store.drop(WWW)
+    assert store.table.copy_in(block, 1 << 2, now=NOW, serial=serial) == 0
+    assert not has(store, "www.example.com.")
