@@ -302,6 +302,25 @@ class RawReply:
         """SOA and proofs as they stand in an authority section."""
         return self.proofs if self.soa is None else [self.soa, *self.proofs]
 
+    def dname_of(self, cname: "RRset") -> "RRset | None":
+        """The DNAME of this reply that an unsigned CNAME was made from; None when it is a CNAME of its own.
+
+        A DNAME speaks for names strictly below its owner, and the target must be exactly what it makes of the name
+        (RFC 6672 sections 2.2 and 5.3.1).
+        """
+        if cname.rtype != c.CNAME or cname.sig_len:
+            return None
+        name = cname.name
+        for dname in self.answer:
+            if dname is cname:
+                break  # a DNAME goes before what is made from it
+            if dname.rtype != c.DNAME or len(name) <= len(dname.name) or not names.is_subdomain(name, dname.name):
+                continue
+            target = names.replace_suffix(name, dname.name, dname.targets()[0])
+            if target is not None and names.equal(target, cname.targets()[0]):
+                return dname
+        return None
+
 
 class Outcome:
     """What became of a question. RRsets carry their signatures; `ttl` is the least of what is shown, in seconds.

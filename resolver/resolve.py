@@ -381,19 +381,18 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
     rrsets, now = store.rrsets, context.now
     cache = context.settings.cache
     lowest, highest = cache.min_ttl, cache.max_ttl
-    after_dname = False
     raw.ttl = min(raw.ttl, cache.max_negative_ttl)
     for position, rrset in enumerate(raw.answer):
         if not lowest <= rrset.ttl <= highest:
-            # What the first client sees is what the cache will say to the second.
-            raw.answer[position] = rrset = rrset.with_ttl(min(max(rrset.ttl, lowest), highest))
+            # What the first client sees is what the cache will say to the second. What was validated is not prolonged:
+            # its TTL is what signatures and proofs allow.
+            least = 0 if rrset.verdict == Verdict.SECURE else lowest
+            raw.answer[position] = rrset = rrset.with_ttl(min(max(rrset.ttl, least), highest))
         if rrset.verdict == Verdict.SECURE:
             rrset.trust = Trust.VALIDATED
         rtype = rrset.rtype
-        if rtype == c.CNAME and after_dname and not rrset.sig_len:
-            after_dname = False
-            continue
-        after_dname = rtype == c.DNAME
+        if raw.dname_of(rrset) is not None:
+            continue  # it is made from its DNAME anew, and shown with that and its signature
         if raw.qtype == c.ANY or rtype == c.RRSIG:
             continue
         rrsets.put(rrset, now)
@@ -488,7 +487,9 @@ class _Story:
                 continue
             self.answer.append(rrset)
             self.ttl = rrset.ttl if self.ttl < 0 else min(self.ttl, rrset.ttl)
-        self.authority.extend(raw.authority)
+        for rrset in raw.authority:
+            self.authority.append(rrset)
+            self.ttl = rrset.ttl if self.ttl < 0 else min(self.ttl, rrset.ttl)
         if raw.denied:
             self.ttl = raw.ttl if self.ttl < 0 else min(self.ttl, raw.ttl)
         return True

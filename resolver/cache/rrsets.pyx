@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 
 from resolver import limits
 from resolver.cache.table import TableStatistics
-from resolver.verdict import Trust
+from resolver.verdict import Trust, Verdict
 from resolver.wire import name as wire_name
 
 cdef enum:
@@ -42,6 +42,7 @@ cdef enum:
 cdef int TRUST_GLUE = Trust.GLUE
 cdef int TRUST_CONFIGURED = Trust.CONFIGURED
 cdef int TRUST_ANSWER = Trust.NONAUTH_ANSWER
+cdef int VERDICT_SECURE = Verdict.SECURE
 cdef int64_t STALE_TTL = limits.CACHE_STALE_TTL.default
 cdef int MAX_SETS = limits.CACHE_ENTRY_RECORDS.default
 cdef int64_t MAX_FAILURE_TTL = limits.CACHE_FAILURE_TTL.maximum
@@ -170,7 +171,9 @@ cdef class RRsetCache:
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, rrset.name, rrset.rtype)
         cdef Piece pieces[2]
-        cdef int64_t ttl = min(max(<int64_t>rrset.ttl, self.min_ttl), self.max_ttl)
+        # What was validated never outlives its signatures, whatever the least TTL of the configuration says.
+        cdef int64_t least = 0 if rrset.verdict == VERDICT_SECURE else self.min_ttl
+        cdef int64_t ttl = min(max(<int64_t>rrset.ttl, least), self.max_ttl)
         cdef Py_ssize_t packed = PyBytes_GET_SIZE(rrset.packed)
         cdef int flags = PUT_RANKED
         cdef int rc

@@ -1,8 +1,10 @@
 """From one raw reply to a verdict: positive answers, wildcards, alias chains and denials (RFC 4035 section 5).
 
 A generator that yields `Need` and `Verify` and returns verdict and reason. Rule: a reply is worth the least of its
-parts, and a part without proof is bogus unless the chain of trust proves its zone insecure. Each RRset leaves with its
-own verdict and with its TTL cut to what its signature allows, so that the cache never holds it longer.
+parts, and a part without proof is bogus unless the chain of trust proves its zone insecure. TTLs are settled here, once
+and after validation: each RRset leaves with its own verdict and a TTL that its signature allows, and what is believed
+only because of other records (a denial, the expansion of a wildcard, the CNAME that a DNAME stands for) lives no longer
+than any of them. Whatever keeps something of the reply keeps it by these TTLs.
 """
 
 from resolver import limits
@@ -24,9 +26,9 @@ from resolver.validate.finding import (
     insecure,
 )
 from resolver.validate.gate import TooManyHashes
-from resolver.validate.records import signer_labels
+from resolver.validate.records import signatures, signer_labels
 from resolver.validate.sentinel import Sentinel
-from resolver.verdict import Verdict
+from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
@@ -47,7 +49,7 @@ class _Denials:
 
     def add(self, rrset: RRset, signature: Rrsig) -> None:
         # A denial that was itself expanded from a wildcard proves nothing (CVE-2017-15105).
-        if signature.labels != signer_labels(rrset.name):
+        if _is_expanded(rrset):
             return
         self.sets.append((rrset, signature.signer))
         for rdata in rrset.rdatas():
@@ -59,6 +61,32 @@ class _Denials:
                 hashed = nsec3.parse(rrset.name, rdata, signature.signer)
                 if hashed is not None:
                     self.nsec3.append(hashed)
+
+
+def _is_expanded(rrset: RRset) -> bool:
+    """Whether a verified set was made from a wildcard: its signature, the first one (`stamp`), counts fewer labels."""
+    return signatures(rrset, 1)[0].labels != signer_labels(rrset.name)
+
+
+def _settle(raw: RawReply) -> None:
+    """Cut the TTLs of what rests on other records of the reply to the least of them (RFC 4035 section 5.3.3).
+
+    The SOA bounds a denial by its TTL and its MINIMUM (RFC 2308 section 5, RFC 9077).
+    """
+    proofs = [rrset.ttl for rrset in raw.proofs if rrset.verdict == Verdict.SECURE]
+    if raw.denied:
+        ttl = min(raw.ttl, min(proofs, default=raw.ttl))
+        if raw.soa is not None:
+            ttl = min(ttl, raw.soa.ttl, int.from_bytes(raw.soa.rdata(0)[-4:], "big"))
+            raw.soa = raw.soa.with_ttl(ttl)
+        raw.ttl = ttl
+        raw.proofs = [rrset if rrset.ttl <= ttl else rrset.with_ttl(ttl) for rrset in raw.proofs]
+    if not proofs:
+        return
+    ttl = min(proofs)
+    for at, rrset in enumerate(raw.answer):
+        if rrset.sig_len and rrset.ttl > ttl and rrset.trust == Trust.VALIDATED and _is_expanded(rrset):
+            raw.answer[at] = rrset.with_ttl(ttl)
 
 
 class Validator:
@@ -91,16 +119,21 @@ class Validator:
             found = yield from self._judge(question, raw, context, task)
         except TooManyHashes:
             found = bogus(c.EDE_DNSSEC_BOGUS, "the proof needs too many NSEC3 hashes or digests of keys")
+        if found.verdict is not Verdict.BOGUS:
+            _settle(raw)
+            self._learn(raw, context)
         return found.verdict, max(found.ede, 0), found.text
 
     def _judge(self, question: Question, raw: RawReply, context: Context, task: Task) -> Steps[Finding]:
         chain = self.chain
         worst = SECURE
         wildcards: list[tuple[RRset, bytes]] = []
-        dnames: list[RRset] = []
         for at, rrset in enumerate(raw.answer):
-            if rrset.rtype == c.CNAME and self._synthesised(rrset, dnames):
-                rrset.verdict = min(r.verdict for r in dnames)
+            dname = raw.dname_of(rrset)
+            if dname is not None:
+                # It stands before its CNAME, or scrubbing has not made that from it, and has been judged.
+                rrset = raw.answer[at] = rrset.with_ttl(min(rrset.ttl, dname.ttl))
+                rrset.verdict, rrset.trust = dname.verdict, dname.trust
                 continue
             if rrset.rtype == c.RRSIG:
                 found = insecure(Unsigned())  # signatures are not signed (RFC 4035 section 2.2)
@@ -118,8 +151,6 @@ class Validator:
                     # What a wildcard would make of a whole subtree has no defined meaning (RFC 4592 section 4.4).
                     return bogus(c.EDE_DNSSEC_BOGUS, f"{names.to_text(rrset.name)} DNAME comes from a wildcard")
                 wildcards.append((rrset, names.suffix(names.lower(rrset.name), signature.labels)))
-            if rrset.rtype == c.DNAME:
-                dnames.append(rrset)
         if not raw.denied and not wildcards:
             if raw.alias is not None and raw.proofs:
                 # An alias into a delegation of the same zone often brings the proof that no DS is there.
@@ -157,7 +188,6 @@ class Validator:
                 return soa
             found = _worse(found, soa)
             raw.soa = stamp(raw.soa, soa, context.now)
-            self._learn(context, denials, raw.soa)
         return _worse(worst, found)
 
     def _unless_unsigned(
@@ -183,20 +213,6 @@ class Validator:
             if state.verdict is Verdict.BOGUS:
                 return state
         return reason
-
-    # --- the answer section ---------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _synthesised(cname: RRset, dnames: list[RRset]) -> bool:
-        """Whether an unsigned CNAME is what a DNAME before it says (RFC 6672 section 5.3.1)."""
-        if cname.sigs():
-            return False
-        for dname in dnames:
-            if dname.rtype == c.DNAME and names.is_subdomain(cname.name, dname.name):
-                target = names.replace_suffix(cname.name, dname.name, dname.targets()[0])
-                if target is not None and names.equal(target, cname.targets()[0]):
-                    return True
-        return False
 
     # --- denials --------------------------------------------------------------------------------------------------
 
@@ -224,7 +240,6 @@ class Validator:
                 reason = found  # a wrong record proves nothing; whether the others suffice is seen later
         if denials:
             raw.proofs = kept
-            self._learn(context, denials, None)
             return denials, SECURE
         if reason is None:
             text = f"the denial of {names.to_text(raw.name)} carries no proof"
@@ -232,17 +247,16 @@ class Validator:
         return denials, reason
 
     @staticmethod
-    def _learn(context: Context, denials: _Denials, soa: RRset | None) -> None:
-        """Keep what was proved for names that nobody has asked for yet (RFC 8198)."""
+    def _learn(raw: RawReply, context: Context) -> None:
+        """Keep what was proved for names that nobody has asked for yet (RFC 8198), by the TTLs that were settled."""
         index = context.store.denials
         if index is None:
             return
-        if soa is not None:
-            if soa.verdict == Verdict.SECURE:
-                index.add_soa(soa, context.now)
-            return
-        for rrset, zone in denials.sets:
-            index.add(zone, rrset, context.now)
+        for rrset in raw.proofs:
+            if rrset.verdict == Verdict.SECURE and not _is_expanded(rrset):
+                index.add(signatures(rrset, 1)[0].signer, rrset, context.now)
+        if raw.soa is not None and raw.soa.verdict == Verdict.SECURE:
+            index.add_soa(raw.soa, context.now)
 
     def _prover(
         self, task: Task, denials: _Denials, name: bytes, qtype: int
