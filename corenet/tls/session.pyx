@@ -296,6 +296,7 @@ cdef class TlsSession(Consumer):
         self.backlog = None
         self.backlog_size = 0
         self.protocol = None
+        self.consumer = False
         self.stream = None
         self.failure = None
         self.lost_error = None

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.bare_tls import BarePeer, tcp_pair, turns
+from support.framed import Frames
 from support.tls_pair import client_context, leaf, ours, server_context
 from support.twin import Recorder, loop_factory, twin
 
@@ -383,3 +384,23 @@ def test_a_callback_may_receive_by_the_loop(
 
     with other, filler:
         twin(main())
+
+
+def test_pausing_after_the_end(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """Nobody is there to be asked any more, also where it was a protocol of ours."""
+
+    async def main() -> None:
+        protocol = Frames()
+        async with with_peer(server_context, client_context, protocol) as peer:
+            transport = protocol.transport
+            peer.end()
+            await protocol.lost
+            for call in (transport.pause_reading, transport.resume_reading, transport.pause_reading):
+                call()
+                await turns()
+                assert transport.get_protocol() is None
+                assert not transport.is_reading()
+
+    ours(main())
