@@ -20,7 +20,7 @@ cdef class FrameSplitter(Consumer):
     cdef Py_ssize_t batch
     cdef bint paused            # by pause_frames
     cdef bint stopped           # by pause_reading of a transport that tells us
-    cdef bint resume_due        # such a transport was to resume, and waits for our backlog
+    cdef bint resume_due        # the transport is to resume when our backlog is gone
     cdef bint inside            # frames_received is running
     cdef bint ended             # no more frames: the peer's end was told, or we failed
     cdef bint eof_due           # the peer has ended while frames still wait

@@ -203,6 +203,8 @@ cdef class FrameSplitter(Consumer):
         if self.backlog is None and self.failure is None and not self.eof_due:
             self.transport.resume_reading()
         else:
+            # A successor must not find it paused.
+            self.resume_due = True
             asyncio.get_running_loop().call_soon(self._go_on)
 
     cdef int source_paused(self) except -1:
@@ -252,6 +254,7 @@ cdef class FrameSplitter(Consumer):
             return self.fail()
         if self.eof_due:
             return self.end_due()
+        self.resume_due = False
         self.transport.resume_reading()
         return 0
 
@@ -292,7 +295,8 @@ cdef class FrameSplitter(Consumer):
 
     def eof_received(self) -> object:
         """The peer sends no more: tell `frames_ended`, or fail when that is in the middle of a frame."""
-        if self.ended or self.gone:
+        if self.ended or self.gone or (self.transport is not None and self.transport.is_closing()):
+            # TLS tells of the peer's end behind our close() too, and nothing comes after that.
             return None
         if self.backlog is None and not self.inside and not self.paused:
             return self.finish_eof()

@@ -255,6 +255,33 @@ def test_every_frame_comes_or_the_end_says_why(
         runner.run(main())
 
 
+@pytest.mark.parametrize("way", ["tls", "asyncio tls"])
+@pytest.mark.parametrize("pause", [True, False])
+def test_nothing_comes_behind_our_own_close(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture, way: str, pause: bool
+) -> None:
+    async def main() -> None:
+        protocol = Frames(batch=2)
+
+        def on_batch(frames: list[Any]) -> None:
+            if pause:
+                protocol.pause_frames()
+            protocol.transport.close()
+
+        protocol.on_batch = on_batch
+        async with connected("tls", contexts, protocol) as (_, peer):
+            peer.send(packed(*SENT))
+            await protocol.until(lambda: bool(protocol.frames))
+            peer.send(b"", goodbye=True)
+            peer.end()
+            assert await protocol.lost is None
+            assert (protocol.frames, protocol.events) == (SENT[:2], [])
+
+    with asyncio.Runner(loop_factory=WAYS[way][0]) as runner:
+        runner.run(main())
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 # --- the end that waits for frames on asyncio's TLS -------------------------------------------------------------------
 
 

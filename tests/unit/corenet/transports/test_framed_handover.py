@@ -62,6 +62,29 @@ def test_hand_over_outside_of_a_callback_while_paused(twin: Twin) -> None:
     twin(with_peer(body, batch=1))
 
 
+@pytest.mark.parametrize("successor", [Plain, Frames])
+def test_hand_over_while_going_on_after_a_pause(twin: Twin, successor: Any) -> None:
+    """Reading, which goes on behind the frames that waited, goes on for the successor."""
+
+    async def body(protocol: Frames, peer: socket.socket) -> None:
+        heir = successor()
+        protocol.on_batch = lambda frames: protocol.pause_frames()
+        await send(peer, packed(b"1", b"2"))
+        await protocol.until(lambda: len(protocol.frames) == 1)
+        protocol.on_batch = lambda frames: protocol.hand_over(heir)
+        protocol.resume_frames()
+        await protocol.until(lambda: len(protocol.frames) == 2)
+        await send(peer, packed(b"3"))
+        if successor is Plain:
+            assert await heir.until(5) == packed(b"3")
+        else:
+            await heir.until(lambda: bool(heir.frames))
+            assert heir.frames == [b"3"]
+        protocol.lost.set_result(None)
+
+    twin(with_peer(body, batch=1))
+
+
 def test_from_lines_to_lengths_and_back_by_set_protocol(twin: Twin) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         lengths = Frames()
