@@ -265,8 +265,16 @@ class HttpClient:
         """Get a connection and send the request; on return the caller owns the slot."""
         got = self._assign(call)
         slot = got if isinstance(got, Slot) else await self._wait_for_slot(call, got)
-        try:
+        connection = slot.connection
+        while connection is not None and not connection.is_ready:
+            # It died between the turn in which the pool gave it and this one; nothing of the request was sent.
+            connection.abort()
+            if self._pool is not None:
+                self._pool.release(slot, reusable=False)
+            got = self._assign(call)
+            slot = got if isinstance(got, Slot) else await self._wait_for_slot(call, got)
             connection = slot.connection
+        try:
             if connection is None:
                 connection = await self._connect(call, slot)
             if self._closed:

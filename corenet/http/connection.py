@@ -304,9 +304,14 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- its life between exchanges -------------------------------------------------------------------------------
 
+    @property
+    def is_ready(self) -> bool:
+        """True when an exchange can begin, as far as the loop has told us."""
+        return self.state == IDLE and not self.transport.is_closing()
+
     def is_usable(self, now: float) -> bool:
         """Tell whether an idle connection may carry a request; looks at the socket when it was idle for long."""
-        if self.state != IDLE or self.transport.is_closing():
+        if not self.is_ready:
             return False
         if now - self.idle_since < HTTP_IDLE_CHECK.default:
             return True

@@ -30,7 +30,7 @@ def run_on(name: str, main: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
         runner.get_loop().set_exception_handler(lambda loop, context: heard.append(context))
         result = runner.run(main)
-    assert heard == []
+    assert heard == [], heard
     return result
 
 

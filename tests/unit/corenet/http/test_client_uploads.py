@@ -26,7 +26,7 @@ pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
 SHORT = 0.05
 WAIT = 20.0
-LARGE = 8 << 20
+LARGE = 40 << 20
 
 
 class Body:

@@ -1,0 +1,23 @@
+"""The HTTP client in random worlds (`support.http_adversary`): wrong servers, cancels anywhere, limits that hold.
+
+`HTTP_SEEDS` worlds from `HTTP_FIRST_SEED` on are played on each loop; a failing seed is named and can be played alone.
+"""
+
+import os
+
+import pytest
+from support.http_adversary import World
+from support.http_peer import LOOPS, run_on
+
+SEEDS = int(os.environ.get("HTTP_SEEDS", "40"))
+FIRST = int(os.environ.get("HTTP_FIRST_SEED", "0"))
+
+
+@pytest.mark.parametrize("loop", sorted(LOOPS))
+def test_random_worlds(loop: str) -> None:
+    for seed in range(FIRST, FIRST + SEEDS):
+        try:
+            run_on(loop, World(seed).run())
+        except BaseException as error:
+            error.add_note(f"HTTP_FIRST_SEED={seed} HTTP_SEEDS=1, loop {loop}")
+            raise

@@ -1,0 +1,349 @@
+"""Random worlds for the HTTP client: a server that behaves in every wrong way, requests that are cancelled anywhere.
+
+Everything is drawn from a seed. Each request asks for a number, and each answer says for which number it is and on
+which connection it was given; so the model knows whatever the client returns (`World.check`):
+
+* an answer is that of its own request, whole and unchanged, or the request ends with an error of the client's;
+* a cancel comes out as a cancel, an error of a body as that error;
+* the limits hold as the server counts: connections that are up in the kernel when one more is accepted;
+* in the end the client still works, then nothing of it is left: no slot, no task, no descriptor.
+
+A server that speaks unasked (`unasked`) cannot be told from one that answers: what comes later on that connection may
+be any of its answers.
+"""
+
+import asyncio
+import contextlib
+import gzip
+import os
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+from corenet.http import HttpClient, HttpError, Limits, LocalProtocolError, Timeout
+
+__all__ = ["OwnError", "World"]
+
+REQUESTS = 8
+TURNS = 12
+WAIT = 20.0
+# Silence ends requests to servers that stall; the clock decides nothing else.
+READ = 0.04
+
+
+class OwnError(Exception):
+    """Raised by a request's body."""
+
+
+def content(number: int, connection: int) -> bytes:
+    """The answer to a request: its size differs from its neighbours'."""
+    return b"%d/%d;" % (number, connection) * (1 + number * number * 37 % 4001)
+
+
+def turns(chance: random.Random) -> int:
+    return chance.choice((0, 0, 1, 2, chance.randrange(TURNS)))
+
+
+async def pass_turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Server:
+    """One listener; each connection draws its behaviour from the seed and its number."""
+
+    def __init__(self, seed: int, limit: int) -> None:
+        self.seed = seed
+        self.limit = limit
+        self.honest = False
+        self.connections = 0
+        self.unasked: set[int] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.up: dict[int, socket.socket] = {}
+        self.faults: list[str] = []
+        self.port = 0
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        self.up[number] = writer.get_extra_info("socket")
+        count = sum(map(is_established, self.up.values()))
+        if count > self.limit:
+            self.faults.append(f"{count} connections are up where {self.limit} are allowed")
+        chance = random.Random(f"{self.seed} {number}")
+        try:
+            while await self.exchange(number, chance, reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
+            # The client hung up, or the world ends.
+            pass
+        finally:
+            self.tasks.discard(task)
+            del self.up[number]
+            writer.close()
+
+    async def exchange(
+        self, number: int, chance: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """One request; False when this connection is over."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        asked = int(head.split(" ", 2)[1].rpartition("/")[2])
+        way = "good" if self.honest else chance.choice(WAYS)
+        if way == "early":
+            writer.write(answer(chance, asked, number, "good"))
+            await pass_turns(turns(chance))
+            if chance.random() < 0.5:
+                # Reads no more and holds on.
+                await asyncio.Event().wait()
+        await read_body(head, reader)
+        if not self.honest:
+            await pass_turns(turns(chance))
+        if way in ("reset", "reset late"):
+            if way == "reset late":
+                writer.write(answer(chance, asked, number, "good")[: chance.randrange(200)])
+                await pass_turns(turns(chance))
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            return False
+        if way == "hang up":
+            return False
+        if way == "stall":
+            await asyncio.Event().wait()
+        if way != "early":
+            await self.send(answer(chance, asked, number, way), chance, writer, way)
+        if way in ("to end", "gzip to end"):
+            return False
+        if way in ("cut", "longer"):
+            if chance.random() < 0.1:
+                await asyncio.Event().wait()
+            return False
+        if way == "unasked":
+            self.unasked.add(number)
+            await pass_turns(turns(chance))
+            writer.write(answer(chance, 0, number, "good"))
+        # "says close" may hold on, every other may close although it promised not to.
+        return chance.random() < 0.8 or self.honest
+
+    async def send(self, data: bytes, chance: random.Random, writer: asyncio.StreamWriter, way: str) -> None:
+        if way == "cut":
+            data = data[: chance.randrange(len(data))]
+        at = 0
+        step = len(data) if chance.random() < 0.4 or self.honest else chance.choice((1, 7, 100, 5000))
+        if way == "excess":
+            # In one read with the answer, where the client can see it; later it would be `unasked`.
+            step = len(data)
+        if len(data) // step > 300:
+            step = len(data) // 300
+        while at < len(data):
+            if writer.transport.is_closing():
+                raise ConnectionError
+            writer.write(data[at : at + step])
+            at += step
+            if at < len(data) and chance.random() < 0.3:
+                await pass_turns(1 + turns(chance))
+        await writer.drain()
+
+
+WAYS = (
+    "good", "good", "good", "good", "chunked", "chunked", "trailers", "informational", "gzip", "members", "to end",
+    "gzip to end", "early", "excess", "unasked", "says close", "cut", "longer", "reset", "reset late", "hang up",
+    "garbage", "broken gzip", "both lengths", "stall",
+)  # fmt: skip
+
+
+def is_established(sock: Any) -> bool:
+    """The kernel's word on the server's side."""
+    return sock.fileno() >= 0 and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
+
+
+async def read_body(head: str, reader: asyncio.StreamReader) -> None:
+    if "content-length: " in head:
+        left = int(head.split("content-length: ")[1].split("\r\n")[0])
+        while left:
+            data = await reader.read(min(left, 65_536))
+            if not data:
+                raise ConnectionError
+            left -= len(data)
+    elif "transfer-encoding: " in head:
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            await reader.readexactly(size + 2)
+        await reader.readexactly(2)
+
+
+def chunks(chance: random.Random, body: bytes) -> bytes:
+    out, at = b"", 0
+    while at < len(body):
+        step = chance.choice((1, 2, 50, 3000))
+        step = max(step, len(body) // 200)
+        out += b"%x%s\r\n%b\r\n" % (len(body[at : at + step]), chance.choice((b"", b";x=y")), body[at : at + step])
+        at += step
+    return out + b"0\r\n"
+
+
+def answer(chance: random.Random, asked: int, connection: int, way: str) -> bytes:
+    """What is sent for a request, right or wrong."""
+    body = content(asked, connection)
+    lines = [b"HTTP/1.1 200 OK", b"X-Asked: %d" % asked]
+    if way == "informational":
+        lines[:0] = [b"HTTP/1.1 103 Early\r\nLink: x\r\n"] * chance.randrange(1, 4)
+    if way == "garbage":
+        return chance.choice(
+            (b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\n\n", chance.randbytes(50), b"HTTP/9.9 200 OK\r\n\r\n")
+        )
+    if way in ("gzip", "gzip to end", "broken gzip"):
+        body = gzip.compress(body, mtime=0)
+        lines.append(b"Content-Encoding: gzip")
+    if way == "broken gzip":
+        # From 1 on: a coded body of nothing is one of nothing.
+        place = chance.randrange(1, len(body))
+        body = chance.choice(
+            (body[:place], body + b"x", body[:place] + bytes([body[place] ^ 0x55]) + body[place + 1 :])
+        )
+    if way == "members":
+        half = len(body) // 2
+        body = gzip.compress(body[:half], mtime=0) + gzip.compress(b"") + gzip.compress(body[half:], mtime=0)
+        lines.append(b"Content-Encoding: gzip")
+    if way in ("chunked", "trailers"):
+        lines.append(b"Transfer-Encoding: chunked")
+        end = b"X-Sum: 1\r\nX-Other: 2\r\n\r\n" if way == "trailers" else b"\r\n"
+        return b"\r\n".join([*lines, b"", chunks(chance, body) + end])
+    if way in ("to end", "gzip to end"):
+        return b"\r\n".join([*lines, b"", body])
+    if way == "both lengths":
+        lines.append(b"Transfer-Encoding: chunked")
+    if way == "says close":
+        lines.append(b"Connection: close")
+    length = len(body) + (chance.randrange(1, 50) if way == "longer" else 0)
+    lines.append(b"Content-Length: %d" % length)
+    extra = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil" if way == "excess" else b""
+    return b"\r\n".join([*lines, b"", body]) + extra
+
+
+class World:
+    """One server, one client, `REQUESTS` requests."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.limit = self.chance.randrange(1, 4)
+        self.server = Server(seed, self.limit)
+        self.cancelled: set[int] = set()
+        self.closes = self.chance.random() < 0.15
+
+    async def run(self) -> None:
+        """Play it.
+
+        Raises:
+            AssertionError: when the client did what the model forbids.
+        """
+        before = set(os.listdir("/proc/self/fd"))
+        async with asyncio.timeout(WAIT):
+            listener = await asyncio.start_server(self.server.accept, "127.0.0.1", 0, backlog=128)
+            self.server.port = listener.sockets[0].getsockname()[1]
+            try:
+                await self.play()
+            finally:
+                listener.close()
+                for task in list(self.server.tasks):
+                    task.cancel()
+                if self.server.tasks:
+                    await asyncio.wait(self.server.tasks)
+                await listener.wait_closed()
+            await pass_turns(5)
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            assert not left, f"tasks are left: {left}"
+        after = set(os.listdir("/proc/self/fd"))
+        assert len(after) <= len(before), f"descriptors are left: {after - before}"
+        assert not self.server.faults, self.server.faults
+
+    async def play(self) -> None:
+        chance = self.chance
+        limits = Limits(connections=self.limit, per_origin=chance.choice((self.limit, 1)))
+        client = HttpClient(limits=limits, timeout=Timeout(read=READ, connect=WAIT, total=WAIT))
+        tasks = {}
+        for number in range(1, REQUESTS + 1):
+            tasks[number] = asyncio.ensure_future(self.request(client, number))
+            await pass_turns(turns(chance))
+            if chance.random() < 0.25:
+                victim = chance.choice(list(tasks))
+                if tasks[victim].cancel():
+                    self.cancelled.add(victim)
+        if self.closes:
+            await pass_turns(turns(chance) * 3)
+            await client.close()
+        results = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for number, result in zip(tasks, results, strict=True):
+            self.check(number, result)
+        if not self.closes:
+            await self.works_still(client)
+        await client.close()
+        pool = client._pool
+        if pool is not None:
+            assert pool.total == pool.leaving == 0 and not pool.groups and not pool.idle and not pool.hungry
+        assert not client._open
+
+    async def works_still(self, client: HttpClient) -> None:
+        """Whatever was, requests to an honest server are answered now."""
+        self.server.honest = True
+        # What the last ones sent unasked is noticed, and the worst of them are closed.
+        for task in list(self.server.tasks):
+            task.cancel()
+        await pass_turns(20)
+        url = f"http://127.0.0.1:{self.server.port}/"
+        answers = await asyncio.gather(*(client.get(f"{url}{number}") for number in range(50, 56)))
+        for number, response in zip(range(50, 56), answers, strict=True):
+            assert response.body.startswith(b"%d/" % number)
+
+    def check(self, number: int, result: Any) -> None:
+        """What came out of one request."""
+        if isinstance(result, asyncio.CancelledError):
+            assert number in self.cancelled, f"request {number} was never cancelled"
+        elif isinstance(result, BaseException):
+            assert isinstance(result, HttpError | OwnError), f"request {number}: {result!r}"
+            if isinstance(result, LocalProtocolError):
+                assert self.closes, f"request {number}: {result!r}"
+        else:
+            status, body, whole = result
+            assert b";" in body, f"request {number}: {body!r}"
+            said, _, connection = body[: body.index(b";")].partition(b"/")
+            given = content(int(said), int(connection))
+            assert status == 200
+            assert body == given if whole else given.startswith(body), f"request {number}: a wrong body"
+            if int(connection) not in self.server.unasked:
+                assert int(said) == number, f"request {number} has the answer to {said!r}"
+
+    async def request(self, client: HttpClient, number: int) -> tuple[int, bytes, bool]:
+        chance = random.Random(self.chance.random())
+        url = f"http://127.0.0.1:{self.server.port}/{number}"
+        body: Any = None
+        kind = chance.choice(("get", "get", "get", "bytes", "large", "made"))
+        if kind in ("bytes", "large"):
+            body = bytes(1000 if kind == "bytes" else 3 << 20)
+        elif kind == "made":
+            body = self.body(random.Random(chance.random()))
+        method = "GET" if body is None else "POST"
+        if chance.random() < 0.5:
+            response = await client.request(method, url, body=body)
+            return response.status, response.body, True
+        async with client.stream(method, url, body=body) as streamed:
+            got = b""
+            for _ in range(chance.randrange(4)):
+                await pass_turns(turns(chance))
+                with contextlib.suppress(StopAsyncIteration):
+                    got += await anext(streamed)
+            if chance.random() < 0.8 or b";" not in got:
+                return streamed.status, got + await streamed.read(), True
+            return streamed.status, got, False
+
+    async def body(self, chance: random.Random) -> AsyncIterator[bytes]:
+        for _ in range(chance.randrange(1, 6)):
+            yield bytes(chance.choice((0, 1, 500, 100_000, 1_000_000)))
+            await pass_turns(turns(chance))
+        if chance.random() < 0.1:
+            raise OwnError
+        if chance.random() < 0.05:
+            await asyncio.Event().wait()

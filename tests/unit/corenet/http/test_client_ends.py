@@ -1,0 +1,238 @@
+"""Requests that end before their answer: time-outs, cancels, a client that is closed.
+
+Time-outs are set so that only the one under test can end the request.
+
+Every test runs on asyncio's loop and on ours.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.certs import Authority
+from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving
+
+from corenet import tls
+from corenet.http import (
+    HttpClient,
+    Limits,
+    LocalProtocolError,
+    Timeout,
+    TimeoutExceeded,
+    TracePoint,
+)
+
+pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
+
+SHORT = 0.05
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_server_ends_at_the_read_timeout(loop: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient(timeout=Timeout(read=SHORT)) as client:
+            with pytest.raises(TimeoutExceeded, match="no byte moved") as caught:
+                await client.get(server.url)
+            assert caught.value.phase == "response" and isinstance(caught.value, TimeoutError)
+            with pytest.raises(TimeoutExceeded):
+                async with client.stream("GET", server.url):
+                    pass
+
+    run_on(loop, main())
+
+
+def test_a_dripping_server_ends_at_the_total_timeout(loop: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while True:
+                await peer.send(b"x")
+                await asyncio.sleep(SHORT / 10)
+
+        async with serving(serve) as server, HttpClient() as client:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(TimeoutExceeded, match="total time"):
+                await client.get(server.url, timeout=SHORT * 2)
+            assert asyncio.get_running_loop().time() - began < 2
+            with pytest.raises(TimeoutExceeded, match="total time"):
+                async with client.stream("GET", server.url, timeout=SHORT * 2) as response:
+                    await response.read()
+
+    run_on(loop, main())
+
+
+def test_a_timeout_of_one_request_does_not_touch_the_next(loop: str) -> None:
+    async def main() -> None:
+        async with serving(always_ok) as server, HttpClient() as client:
+            assert (await client.get(server.url, timeout=0.02)).status == 200
+            await asyncio.sleep(0.03)
+            assert (await client.get(server.url, timeout=Timeout(total=float("inf"), read=float("inf")))).status == 200
+            assert server.connections == 1
+
+    run_on(loop, main())
+
+
+def test_waiting_for_a_connection_ends(loop: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        async with serving(serve) as server:
+            async with HttpClient(limits=Limits(connections=1), timeout=Timeout(connect=SHORT)) as client:
+                first = asyncio.ensure_future(client.get(server.url))
+                await asyncio.sleep(0)
+                with pytest.raises(TimeoutExceeded) as caught:
+                    await client.get(server.url)
+                assert caught.value.phase == "pool"
+                first.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await first
+
+    run_on(loop, main())
+
+
+def test_a_timeout_of_zero_is_a_mistake(loop: str) -> None:
+    with pytest.raises(ValueError, match="0 or less"):
+        Timeout(total=0)
+
+
+# --- cancels ----------------------------------------------------------------------------------------------------------
+
+
+def test_cancelled_requests_leak_nothing_and_leave_nothing(loop: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            while True:
+                line, _, _ = await peer.request()
+                if "slow" in line:
+                    await asyncio.sleep(0.01)
+                    await peer.send(OK.replace(b"ok", b"no"))
+                else:
+                    await peer.send(OK)
+
+        async with serving(serve) as server, HttpClient(limits=Limits(connections=3)) as client:
+            for round_number in range(30):
+                slow = [asyncio.ensure_future(client.get(server.url + "/slow")) for _ in range(5)]
+                for _ in range(round_number):
+                    await asyncio.sleep(0)
+                for task in slow:
+                    task.cancel()
+                await asyncio.wait(slow)
+                assert (await client.get(server.url + "/quick")).body == b"ok"
+            assert client._pool is not None
+            assert client._pool.total <= 3
+            answers = await asyncio.gather(*(client.get(server.url + "/quick") for _ in range(9)))
+            assert {answer.body for answer in answers} == {b"ok"}
+
+    run_on(loop, main())
+
+
+def test_leaving_a_stream_early_closes_its_connection(loop: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbegin")
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient(limits=Limits(connections=1)) as client:
+            for _ in range(3):
+                async with client.stream("GET", server.url) as response:
+                    async for piece in response:
+                        assert piece == b"begin"
+                        break
+            assert server.connections == 3
+
+    run_on(loop, main())
+
+
+def test_closing_the_client_ends_what_runs(loop: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        async with serving(serve) as server:
+            client = HttpClient(limits=Limits(connections=1))
+            running = [asyncio.ensure_future(client.get(server.url)) for _ in range(2)]
+            while server.connections == 0:
+                await asyncio.sleep(0.001)
+            await client.close()
+            for task in running:
+                with pytest.raises(LocalProtocolError, match="client was closed"):
+                    await task
+            with pytest.raises(LocalProtocolError, match="client was closed"):
+                await client.get(server.url)
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_closing_the_client_while_it_connects(loop: str, turns: int) -> None:
+    """However far the connection has come, also when the server has seen it already and the request has not begun."""
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        async with serving(serve) as server:
+            client = HttpClient()
+            running = asyncio.ensure_future(client.get(server.url))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for _ in range(4):
+                await client.close()
+                await asyncio.sleep(0)
+            with pytest.raises(LocalProtocolError, match="client was closed"):
+                await running
+            # The server may be about to accept; asyncio's would leave the socket open if it ended now.
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    run_on(loop, main())
+
+
+def test_closing_the_client_during_a_handshake(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        # Nobody answers the hello.
+        async with serving(serve) as server:
+            points: list[TracePoint] = []
+            context = tls.client_context(cafile=str(Authority(tmp_path).cafile))
+            client = HttpClient(tls_context=context, trace=points.append)
+            running = asyncio.ensure_future(client.get(f"https://127.0.0.1:{server.port}"))
+            while not points or points[-1].name != "tls":
+                await asyncio.sleep(0)
+            await client.close()
+            with pytest.raises(LocalProtocolError, match="client was closed"):
+                await running
+            assert [point.phase for point in points if point.name == "tls"] == ["started", "failed"]
+
+    run_on(loop, main())
+
+
+def test_closing_the_client_when_a_slot_was_just_given(loop: str) -> None:
+    async def main() -> None:
+        async with serving(always_ok) as server:
+            client = HttpClient(limits=Limits(connections=1))
+            second: list[asyncio.Future[Any]] = []
+
+            async def first() -> None:
+                call = asyncio.ensure_future(client.get(server.url))
+                await asyncio.sleep(0)
+                second.append(asyncio.ensure_future(client.get(server.url)))
+                assert (await call).body == b"ok"
+                await client.close()
+
+            await first()
+            with pytest.raises(LocalProtocolError, match="client was closed"):
+                await second[0]
+
+    run_on(loop, main())

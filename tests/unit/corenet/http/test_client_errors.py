@@ -1,0 +1,152 @@
+"""Errors of the way to the server and of the caller, and what the trace tells.
+
+Every test runs on asyncio's loop and on ours.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.certs import Authority
+from support.http_peer import LOOPS, Peer, always_ok, run_on, serving
+
+from corenet import tls
+from corenet.http import (
+    ConnectError,
+    HttpClient,
+    HttpStatusError,
+    InvalidUrl,
+    LocalProtocolError,
+    NameResolutionError,
+    TracePoint,
+    get,
+)
+
+pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
+
+SHORT = 0.05
+
+
+def test_nobody_listens(loop: str) -> None:
+    async def main() -> None:
+        async with serving(always_ok) as server:
+            pass
+        with pytest.raises(ConnectError, match=rf"cannot connect to 127\.0\.0\.1 port {server.port}: .*refused"):
+            await get(server.url)
+
+    run_on(loop, main())
+
+
+def test_a_name_that_does_not_exist(loop: str) -> None:
+    async def main() -> None:
+        import socket
+
+        async def no_such_name(*args: Any, **kwargs: Any) -> Any:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        asyncio.get_running_loop().getaddrinfo = no_such_name  # type: ignore[method-assign]
+        with pytest.raises(NameResolutionError, match=r"nothing\.invalid has no address: Name or service not known"):
+            await get("http://nothing.invalid/")
+
+    run_on(loop, main())
+
+
+def test_the_second_address_is_tried(loop: str) -> None:
+    async def main() -> None:
+        import socket
+
+        async with serving(always_ok) as server:
+
+            async def two_addresses(*args: Any, **kwargs: Any) -> Any:
+                return [
+                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1)),
+                    (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port)),
+                ]
+
+            asyncio.get_running_loop().getaddrinfo = two_addresses  # type: ignore[method-assign]
+            assert (await get("http://two.example/")).body == b"ok"
+
+    run_on(loop, main())
+
+
+def test_bad_urls_and_methods(loop: str) -> None:
+    async def main() -> None:
+        async with serving(always_ok) as server, HttpClient() as client:
+            with pytest.raises(InvalidUrl):
+                await client.get("gopher://example.com/")
+            with pytest.raises(LocalProtocolError, match="not a method"):
+                await client.request("GE T", server.url)
+            with pytest.raises(LocalProtocolError, match="no field value may have"):
+                await client.get(server.url, headers={"X": "a\r\nb: c"})
+            assert (await client.get(server.url)).status == 200
+
+    run_on(loop, main())
+
+
+def test_raise_for_status(loop: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(
+                b'HTTP/1.1 404 Not Found\r\nContent-Type: application/json; charset="latin-1"\r\n'
+                b'Content-Length: 5\r\n\r\n"\xe9\xe9\xe9"'
+            )
+
+        async with serving(serve) as server:
+            response = await get(server.url)
+            assert response.encoding == "latin-1" and response.text == '"\xe9\xe9\xe9"'
+            with pytest.raises(HttpStatusError, match="404 Not Found") as caught:
+                response.raise_for_status()
+            assert caught.value.response is response
+
+    run_on(loop, main())
+
+
+def test_a_trace_that_fails_leaves_no_connection(loop: str, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("localhost")
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def serve(peer: Peer) -> None:
+            try:
+                await peer.request()
+            finally:
+                ended.set()
+
+        def trace(told: TracePoint) -> None:
+            if (told.name, told.phase) == ("tls", "done"):
+                raise LookupError("the trace's own fault")
+
+        ours = tls.client_context(cafile=str(authority.cafile))
+        async with (
+            serving(serve, tls=tls.server_context(leaf.certificate, leaf.key)) as server,
+            HttpClient(tls_context=ours, trace=trace) as client,
+        ):
+            with pytest.raises(LookupError):
+                await client.get(server.url)
+            await asyncio.wait_for(ended.wait(), 5)
+
+    run_on(loop, main())
+
+
+def test_trace_points_come_in_order_with_times(loop: str) -> None:
+    async def main() -> None:
+        points: list[TracePoint] = []
+        async with serving(always_ok) as server, HttpClient(trace=points.append) as client:
+            await client.get(f"http://localhost:{server.port}/")
+            await client.get(f"http://localhost:{server.port}/")
+            names = [f"{point.name}.{point.phase}" for point in points]
+            request = ["request.started", "request.done", "response.started", "response.done"]
+            assert names == ["dns.started", "dns.done", "connect.started", "connect.done", *request, *request]
+            assert [point.time for point in points] == sorted(point.time for point in points)
+            assert points[7].details["bytes"] == 2 and points[8].details["reused"] is True
+            assert str(points[0]) == "dns.started host=localhost"
+            points.clear()
+            with pytest.raises(ConnectError):
+                await client.get("http://127.0.0.1:1/")
+            assert [str(point.phase) for point in points] == ["started", "failed"]
+
+    run_on(loop, main())
