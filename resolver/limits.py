@@ -617,11 +617,13 @@ LOG_FAILURES = Limit(
     10, 1, 1000, "lines", "failed questions told in a log interval: a second broken zone is news, a flood of names none"
 )
 UNPRIVILEGED_PORT = Limit(5335, 1024, 65535, "port", "what the daemon listens on when nothing is configured")
-WORKER_RESTARTS = Limit(
-    5, 1, 100, "restarts", "a worker that dies more often within WORKER_RESTART_WINDOW will not recover by itself"
+WORKER_RESTART_WINDOW = Limit(60, 1, 3600, "seconds", "a worker that lived so long has not died of its start")
+WORKER_RESTART_DELAY = Limit(
+    200, 0, 60000, "milliseconds", "pause before a dead worker is started anew; doubled with each short life"
 )
-WORKER_RESTART_WINDOW = Limit(60, 1, 3600, "seconds", "see WORKER_RESTARTS")
-WORKER_RESTART_DELAY = Limit(200, 0, 60000, "milliseconds", "pause before a dead worker is started anew")
+WORKER_RESTART_LONGEST = Limit(
+    30_000, 100, 3_600_000, "milliseconds", "longest such pause: the sockets are ours, so nobody else can serve"
+)
 STOP_GRACE = Limit(
     700, 0, 60000, "milliseconds", "workers still running after this time are killed: stopping takes less than a second"
 )

@@ -2,8 +2,13 @@
 
 The memory of the cache is mapped before the fork, so every worker profits from every miss; the sockets are opened
 before it too, one set for each worker, and stay open here, so a worker that dies loses no query that waits in its
-queue. The supervisor has no event loop: it waits for signals, which is all that ever happens to it. Each worker holds
-the reading end of a pipe whose writing end only the supervisor has, and leaves when that end is gone.
+queue. The supervisor has no event loop: it waits for signals, which is all that ever happens to it, and for the time of
+the next restart. Each worker holds the reading end of a pipe whose writing end only the supervisor has, and leaves when
+that end is gone.
+
+A worker is running or waits for its restart (`Restarts`). Deaths are counted for each worker alone, so that what kills
+all at once, as a shortage of memory does, counts once; one that dies again and again is started ever later, and never
+given up: as long as the sockets are ours, nobody else can serve in our place.
 """
 
 import gc
@@ -12,7 +17,6 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 
 from resolver import limits
@@ -21,7 +25,7 @@ from resolver.daemon import keep, renewal, worker
 from resolver.daemon.sockets import Endpoint
 from resolver.settings import Settings, replace
 
-__all__ = ["run"]
+__all__ = ["Restarts", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,37 @@ def run(
     return _Supervisor(settings, shares, reload, options).run()
 
 
+class Restarts:
+    """When dead workers are started again; without a clock: `now` are seconds of any."""
+
+    def __init__(self) -> None:
+        self._started: dict[int, float] = {}
+        self._short_lives: dict[int, int] = {}
+        self._due: dict[int, float] = {}
+
+    def started(self, number: int, now: float) -> None:
+        """Worker `number` runs."""
+        self._started[number] = now
+        self._due.pop(number, None)
+
+    def died(self, number: int, now: float) -> float:
+        """Worker `number` has ended, or could not be started: seconds until it is to be started again."""
+        lived = now - self._started.pop(number, now)
+        short = 0 if lived >= limits.WORKER_RESTART_WINDOW.default else self._short_lives.get(number, 0)
+        self._short_lives[number] = short + 1
+        delay: float = min(limits.WORKER_RESTART_DELAY.default << min(short, 32), limits.WORKER_RESTART_LONGEST.default)
+        self._due[number] = now + delay / 1000
+        return delay / 1000
+
+    def due(self, now: float) -> list[int]:
+        """The workers whose time has come."""
+        return [number for number, when in self._due.items() if when <= now]
+
+    def rest(self, now: float) -> float | None:
+        """Seconds until the next one's time; None when all run."""
+        return max(min(self._due.values()) - now, 0.0) if self._due else None
+
+
 class _Supervisor:
     def __init__(
         self, settings: Settings, shares: list[list[Endpoint]], reload: Callable[[], Settings], options: worker.Options
@@ -52,7 +87,7 @@ class _Supervisor:
         self.store = make_store(settings, shared=True)
         keep.restore_if_set(self.store, settings)
         self.children: dict[int, int] = {}
-        self.deaths: deque[float] = deque(maxlen=limits.WORKER_RESTARTS.default + 1)
+        self.restarts = Restarts()
         self.lifeline = os.pipe()
         self.asked = False
 
@@ -81,6 +116,7 @@ class _Supervisor:
         pid = os.fork()
         if pid:
             self.children[pid] = number
+            self.restarts.started(number, time.monotonic())
             return
         status = 1
         try:
@@ -117,9 +153,14 @@ class _Supervisor:
             return 1
 
     def watch(self) -> int:
-        """Handle signals until one of them, or a worker that keeps dying, ends the service."""
+        """Handle signals until one of them ends the service."""
         while True:
-            caught = signal.sigwaitinfo(SIGNALS).si_signo
+            rest = self.restarts.rest(time.monotonic())
+            info = signal.sigwaitinfo(SIGNALS) if rest is None else signal.sigtimedwait(SIGNALS, rest)
+            if info is None:
+                self.restart()
+                continue
+            caught = info.si_signo
             if caught in (signal.SIGTERM, signal.SIGINT):
                 logger.info("stopping on %s", signal.Signals(caught).name)
                 return 0
@@ -133,8 +174,8 @@ class _Supervisor:
             elif caught == signal.SIGUSR1:
                 for pid in self.children:
                     os.kill(pid, signal.SIGUSR1)
-            elif not self.on_deaths():
-                return 1
+            else:
+                self.on_deaths()
 
     def ask_first(self) -> None:
         """Have the first worker reload, and the others with it; it says what is wrong, once for all."""
@@ -154,8 +195,8 @@ class _Supervisor:
             return
         self.settings = renewal.keep_what_needs_restart(self.settings, settings, several=True)
 
-    def on_deaths(self) -> bool:
-        """Restart workers that have died; False when they die too often."""
+    def on_deaths(self) -> None:
+        """Arrange for workers that have died to be started again."""
         for pid, number in list(self.children.items()):
             gone, status = os.waitpid(pid, os.WNOHANG)
             if not gone:
@@ -163,18 +204,21 @@ class _Supervisor:
             del self.children[pid]
             code = os.waitstatus_to_exitcode(status)
             why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-            self.deaths.append(time.monotonic())
-            if len(self.deaths) > limits.WORKER_RESTARTS.default and (
-                self.deaths[-1] - self.deaths[0] < limits.WORKER_RESTART_WINDOW.default
-            ):
-                logger.error("worker %d ended (%s); workers die too often, giving up", number, why)
-                return False
-            logger.error("worker %d ended (%s); starting it again", number, why)
-            time.sleep(limits.WORKER_RESTART_DELAY.default / 1000)
-            self.start(number)
+            delay = self.restarts.died(number, time.monotonic())
+            logger.error("worker %d ended (%s); starting it again in %.1f seconds", number, why, delay)
+
+    def restart(self) -> None:
+        """Start the workers whose time has come."""
+        for number in self.restarts.due(time.monotonic()):
+            try:
+                self.start(number)
+            except OSError as error:
+                delay = self.restarts.died(number, time.monotonic())
+                logger.error("worker %d cannot be started (%s); trying again in %.1f seconds", number,
+                             error.strerror or error, delay)
+                continue
             if self.asked and not number:
                 self.ask_first()  # the one before died without an answer
-        return True
 
     def stop(self) -> None:
         """End all workers: politely, then not."""

@@ -1,0 +1,82 @@
+"""When workers that have died are started again: each counted alone, ever later, never given up; and failing forks."""
+
+import errno
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from resolver import limits
+from resolver.daemon import supervisor
+from resolver.daemon.supervisor import Restarts
+
+FIRST = limits.WORKER_RESTART_DELAY.default / 1000
+LONGEST = limits.WORKER_RESTART_LONGEST.default / 1000
+
+
+def test_workers_that_die_together_count_each_for_itself() -> None:
+    restarts = Restarts()
+    for number in range(8):
+        restarts.started(number, 0.0)
+    assert restarts.rest(1.0) is None
+    assert [restarts.died(number, 100.0) for number in range(8)] == [FIRST] * 8
+    assert restarts.due(100.0) == []
+    assert restarts.rest(100.0) == pytest.approx(FIRST)
+    assert restarts.due(100.0 + FIRST) == list(range(8))
+    for number in range(8):
+        restarts.started(number, 100.0 + FIRST)
+    assert (restarts.due(1e9), restarts.rest(0.0)) == ([], None)
+
+
+def test_a_worker_that_keeps_dying_is_started_ever_later_and_for_ever() -> None:
+    restarts = Restarts()
+    now, delays = 0.0, []
+    for _ in range(100):
+        restarts.started(3, now)
+        delays.append(restarts.died(3, now + 0.1))
+        now += 0.1 + delays[-1]
+        assert restarts.due(now) == [3]
+    assert delays[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
+    assert delays == sorted(delays)
+    assert delays[-1] == LONGEST
+    restarts.started(3, now)
+    assert restarts.died(3, now + limits.WORKER_RESTART_WINDOW.default) == FIRST, "it has lived"
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two deaths, then a fork that fails twice; the clock and the signals are ours."""
+    now = [0.0]
+    events = [signal.SIGCHLD]
+    tried: list[float] = []
+
+    def wait(_signals: object, rest: float | None = None) -> SimpleNamespace | None:
+        if events:
+            return SimpleNamespace(si_signo=events.pop(0))
+        assert rest is not None
+        now[0] += rest
+        return SimpleNamespace(si_signo=signal.SIGTERM) if len(tried) == 4 else None
+
+    class Supervised(supervisor._Supervisor):
+        def __init__(self) -> None:
+            self.restarts = Restarts()
+            self.children = {11: 0, 12: 1}
+            self.asked = False
+
+        def start(self, number: int) -> None:
+            tried.append(now[0])
+            if len(tried) in (1, 3):
+                raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+            self.children[20 + len(tried)] = number
+            self.restarts.started(number, now[0])
+            if len(tried) == 4:
+                events.append(signal.SIGTERM)
+
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(signal, "sigtimedwait", wait)
+    monkeypatch.setattr(signal, "sigwaitinfo", wait)
+    monkeypatch.setattr(os, "waitpid", lambda pid, _options: (pid, signal.SIGKILL))
+    supervised = Supervised()
+    assert supervised.watch() == 0
+    assert sorted(supervised.children.values()) == [0, 1]
+    assert tried == pytest.approx([FIRST, FIRST, 3 * FIRST, 7 * FIRST])
