@@ -10,6 +10,7 @@ cdef enum Match:
     MATCH_WRONG_ID = 3
     MATCH_WRONG_QUESTION = 4
     MATCH_WRONG_CASE = 5
+    MATCH_BARE = 6              # an error without a question: to be believed over TCP only
 
 cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t flags, int payload, bint do_bit,
                         Entropy case_bits, bytes cookie)

@@ -2,8 +2,10 @@
 
 Rule: id, QR, opcode, and the question byte for byte (in the letter case that was sent) all match, or it never happened
 (RFC 5452 section 9.1, and 0x20). Kept apart from the sockets so that forgeries can be tried without any, and shared by
-UDP and TCP so that no transport is laxer than the other. A reply without a question is taken only when its rcode says
-that the server could not or would not read it (TuDoor, 2024: header-only replies made resolvers give up early).
+UDP and TCP so that no transport is laxer than the other. A reply without a question is something to act upon only when
+its rcode says that the server could not or would not read it (TuDoor, 2024: header-only replies made resolvers give up
+early). As it does not repeat the letter case, over UDP it is a reason to ask over TCP and no more; there the server's
+address is proven, and it is believed. It never carries data.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -117,7 +119,7 @@ cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data,
         rcode = data[3] & 0xf
         if (rcode == RCODE_FORMERR or rcode == RCODE_SERVFAIL or rcode == RCODE_NOTIMP or rcode == RCODE_REFUSED) \
                 and data[6] == 0 and data[7] == 0 and data[8] == 0 and data[9] == 0:
-            return MATCH_REPLY
+            return MATCH_BARE
         return MATCH_WRONG_QUESTION
     if data[4] != 0 or data[5] != 1:
         return MATCH_WRONG_QUESTION
@@ -153,17 +155,19 @@ def cookie_of(bytes sent not None, edns):
     return judge_cookie(sent, edns)
 
 
-def is_reply(bytes sent, bytes data):
-    """Whether `data` is a reply to the packet `sent`, letter case included."""
-    return match_reply(<const uint8_t *>PyBytes_AS_STRING(sent), PyBytes_GET_SIZE(sent),
-                       <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)) == MATCH_REPLY
+def is_reply(bytes sent, bytes data, *, bint bare=False):
+    """Whether `data` is a reply to the packet `sent`, letter case included; with `bare` also an error without question.
+    """
+    cdef int code = match_reply(<const uint8_t *>PyBytes_AS_STRING(sent), PyBytes_GET_SIZE(sent),
+                                <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    return code == MATCH_REPLY or (bare and code == MATCH_BARE)
 
 
 def explain_match(bytes sent, bytes data):
-    """`is_reply` in a word: reply, short, query, id, question or case."""
+    """`is_reply` in a word: reply, short, query, id, question, case or bare."""
     cdef int code = match_reply(<const uint8_t *>PyBytes_AS_STRING(sent), PyBytes_GET_SIZE(sent),
                                 <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-    return ("reply", "short", "query", "id", "question", "case")[code]
+    return ("reply", "short", "query", "id", "question", "case", "bare")[code]
 
 
 def truncated_stub(bytes data):

@@ -20,6 +20,7 @@ from resolver.net.ambient import Clock
 from resolver.net.complaint import Complaint
 from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
 from resolver.net.reply import any_record, compose, error_reply, extended_errors
+from resolver.net.tsig import bad_key_reply
 from resolver.policy import ALLOW, DROP, Plan
 from resolver.settings import Settings
 from resolver.verdict import Verdict
@@ -459,6 +460,12 @@ class Service:
                         # A zone transfer is well-formed with an SOA in its authority section (RFC 1995 section 3).
                         if view.qtype in (c.AXFR, c.IXFR):
                             rcode = c.REFUSED
+                        signed = bad_key_reply(data, question_end, self._payload)
+                        if signed is not None:
+                            self.refused += 1
+                            self.replies += 1
+                            sink.send(signed, peer)
+                            return
         if rcode == c.FORMERR:
             self.malformed += 1
         elif rcode == c.REFUSED:

@@ -244,7 +244,7 @@ class _Connection(asyncio.Protocol):
     def receive(self, message: bytes) -> None:
         owner = self.owner
         entry = self.pending.get(int.from_bytes(message[:2], "big")) if len(message) >= 12 else None
-        if entry is None or not is_reply(entry.packet, message):
+        if entry is None or not is_reply(entry.packet, message, bare=True):
             owner.near_misses += 1
             return
         self.served += 1

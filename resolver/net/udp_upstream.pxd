@@ -85,6 +85,7 @@ cdef class UdpUpstream:
     cdef readonly uint64_t strays
     cdef readonly uint64_t malformed
     cdef readonly uint64_t network_errors
+    cdef readonly uint64_t bare_errors
     cdef readonly uint64_t moved_to_stream
     cdef readonly uint64_t ports_opened
 

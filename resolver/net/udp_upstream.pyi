@@ -27,6 +27,7 @@ class UdpUpstream:
     strays: int
     malformed: int
     network_errors: int
+    bare_errors: int
     moved_to_stream: int
     ports_opened: int
     cookies: int

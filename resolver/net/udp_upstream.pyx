@@ -44,7 +44,7 @@ from resolver.net.libc cimport (AF_INET, AF_UNSPEC, CMSG_DATA, CMSG_FIRSTHDR, CM
                                 msghdr, recv, recvmmsg, recvmsg, sendto, sock_extended_err, sockaddr, sockaddr_in,
                                 sockaddr_storage, socklen_t)
 from resolver.net.libc cimport connect as connect_socket
-from resolver.net.match cimport MATCH_REPLY, MATCH_WRONG_CASE, encode_query, judge_cookie, match_reply
+from resolver.net.match cimport MATCH_BARE, MATCH_REPLY, MATCH_WRONG_CASE, encode_query, judge_cookie, match_reply
 from resolver.net.peers cimport PeerAddress, parse_peer
 
 from resolver.net.complaint import Complaint
@@ -563,14 +563,16 @@ cdef class UdpUpstream:
                 # A server that folds letter case would never be heard: whoever asked decides what to do about it.
                 self.near_misses += 1
                 return self.fail(ask, FailureKind.MISMATCH, "the reply does not keep the letter case of the question")
+            if code == MATCH_BARE:
+                # Whoever sent it need not have seen the letter case. Over TCP the server can say it again.
+                self.bare_errors += 1
+                return self.move_to_stream(ask)
             return self.near_miss(port, source)
         packet = PyBytes_FromStringAndSize(<const char *>data, size)
         # The random letter case has done its work. Names compressed against the question would carry it into the cache
         # and to clients, so the question is spelled as it was asked; the match above proved that the lengths agree.
-        # Bare error replies without a question match too, and have nothing to spell.
-        if data[5] == 1:
-            qname = <bytes>ask.ask.qname
-            memcpy(PyBytes_AS_STRING(packet) + 12, PyBytes_AS_STRING(qname), PyBytes_GET_SIZE(qname))
+        qname = <bytes>ask.ask.qname
+        memcpy(PyBytes_AS_STRING(packet) + 12, PyBytes_AS_STRING(qname), PyBytes_GET_SIZE(qname))
         try:
             view = parse_message(packet)
         except WireError:
@@ -614,7 +616,7 @@ cdef class UdpUpstream:
         self.release(ask)
         self.moved_to_stream += 1
         if self.over_stream is None:
-            return self.fail(ask, FailureKind.MALFORMED, "too many replies that did not match")
+            return self.fail(ask, FailureKind.MALFORMED, "replies that prove nothing, and no TCP to ask again")
         ask.handoff = self.over_stream(ask.ask, max(left, TICK), ask._stream_done)
         return 0
 
@@ -795,6 +797,7 @@ cdef class UdpUpstream:
             "strays": self.strays,
             "malformed": self.malformed,
             "network_errors": self.network_errors,
+            "bare_errors": self.bare_errors,
             "moved_to_stream": self.moved_to_stream,
             "ports_opened": self.ports_opened,
         }

@@ -2,7 +2,8 @@
 
 `Dns64` makes AAAA records out of A records (RFC 6147, addresses by RFC 6052) where a name has none, and leads reverse
 questions for such addresses back to the IPv4 tree. `Rewriter` works on finished outcomes: it takes out addresses of
-one's own network that strangers' names point to (DNS rebinding), and renumbers. Rule: the cache holds what the zones
+one's own network that strangers' names point to (DNS rebinding), also those in the hints of SVCB and HTTPS records
+(RFC 9460 section 7.3), and renumbers. Rule: the cache holds what the zones
 said, so all of this happens after it, once for each outcome; a changed set loses its signatures and is never secure.
 """
 
@@ -23,6 +24,10 @@ _RESERVED_OCTET = 8         # bits 64 to 71 of such an address are zero (RFC 605
 _IP6_ARPA = b"\x03ip6\x04arpa\x00"
 _IN_ADDR_ARPA = b"\x07in-addr\x04arpa\x00"
 _NIBBLE_LABELS = 32
+_WITH_ADDRESSES = frozenset({c.A, c.AAAA, c.SVCB, c.HTTPS})
+_MANDATORY = b"\x00\x00"
+_HINTS = {b"\x00\x04": 4, b"\x00\x06": 16}
+"""Keys of SVCB parameters that hold addresses (RFC 9460 section 14.3.2), with the octets of one."""
 
 
 class Dns64:
@@ -145,28 +150,63 @@ class Rewriter:
     def apply(self, outcome: Outcome) -> Outcome:
         """The outcome as a client may see it: the same object when nothing had to be changed."""
         answer = [self._rewrite(rrset) for rrset in outcome.answer]
-        if all(new is old for new, old in zip(answer, outcome.answer, strict=True)):
+        additional = [self._rewrite(rrset) for rrset in outcome.additional]
+        before, after = [*outcome.answer, *outcome.additional], [*answer, *additional]
+        if all(new is old for new, old in zip(after, before, strict=True)):
             return outcome
         kept = [rrset for rrset in answer if rrset is not None]
         changed = Outcome(outcome.question, outcome.rcode, kept, outcome.authority,
                           min(outcome.verdict, int(Verdict.INSECURE)), outcome.ttl, failure=outcome.failure,
                           from_cache=outcome.from_cache)
-        changed.additional, changed.stale = outcome.additional, outcome.stale
+        changed.additional, changed.stale = [rrset for rrset in additional if rrset is not None], outcome.stale
         changed.ede = list(outcome.ede)
-        if any(new is None or len(new) < len(old) for new, old in zip(answer, outcome.answer, strict=True)):
+        if any(new is None or _octets(new) < _octets(old) for new, old in zip(after, before, strict=True)):
             changed.ede.append((c.EDE_FILTERED, "a private address was removed"))
         return changed
 
     def _rewrite(self, rrset: RRset) -> RRset | None:
         """`rrset` itself, a changed copy, or None when nothing is left of it. The operator's own data stays."""
-        if rrset.rtype not in (c.A, c.AAAA) or rrset.trust == Trust.CONFIGURED:
+        if rrset.rtype not in _WITH_ADDRESSES or rrset.trust == Trust.CONFIGURED:
             return rrset
         before = rrset.rdatas()
-        after = before if self._is_exempt(rrset.name) else [one for one in before if not self._is_private(one)]
-        after = [self._move(one) for one in after] if self._moves else after
+        exempt = self._is_exempt(rrset.name)
+        if rrset.rtype in (c.A, c.AAAA):
+            after = self._addresses(before, exempt)
+        else:
+            after = [one for one in (self._service(rdata, exempt) for rdata in before) if one is not None]
         if after == before:
             return rrset
         return RRset(rrset.name, rrset.rtype, rrset.ttl, after, verdict=Verdict.INSECURE) if after else None
+
+    def _addresses(self, addresses: list[bytes], exempt: bool) -> list[bytes]:
+        """What a client may see of `addresses`, in their order."""
+        kept = addresses if exempt else [one for one in addresses if not self._is_private(one)]
+        return [self._move(one) for one in kept] if self._moves else kept
+
+    def _service(self, rdata: bytes, exempt: bool) -> bytes | None:
+        """An SVCB or HTTPS record with hints a client may see; None when it is of no use without what was taken out."""
+        at = 2
+        while rdata[at]:
+            at += rdata[at] + 1
+        at += 1
+        made = [rdata[:at]]
+        mandatory: frozenset[bytes] = frozenset()
+        while at < len(rdata):
+            key, size = rdata[at : at + 2], int.from_bytes(rdata[at + 2 : at + 4], "big")
+            value = rdata[at + 4 : at + 4 + size]
+            at += 4 + size
+            if key == _MANDATORY:
+                mandatory = frozenset(value[n : n + 2] for n in range(0, size, 2))
+            octets = _HINTS.get(key)
+            if octets is not None:
+                hints = [value[n : n + octets] for n in range(0, size, octets)]
+                value = b"".join(self._addresses(hints, exempt))
+                if not value:
+                    if key in mandatory:
+                        return None  # RFC 9460 section 8: a record that lacks a mandatory key is malformed
+                    continue
+            made.append(key + len(value).to_bytes(2, "big") + value)
+        return b"".join(made)
 
     def _is_exempt(self, name: bytes) -> bool:
         key = names.lower(name)
@@ -190,6 +230,11 @@ class Rewriter:
                 host = value & ((1 << shift) - 1)
                 return (int.from_bytes(after, "big") | host).to_bytes(len(rdata), "big")
         return rdata
+
+
+def _octets(rrset: RRset) -> int:
+    """The size of the data: moved addresses are as long as before, removed ones are missed."""
+    return sum(map(len, rrset.rdatas()))
 
 
 def _by_octets(prefixes: tuple[str, ...]) -> list[tuple[int, int, int]]:

@@ -19,16 +19,18 @@ def run(data: bytes) -> None:
     for packet in (data, SENT[:2] + data[2:12] + QUESTION + data[12:]):
         verdict = explain_match(SENT, packet)
         assert is_reply(SENT, packet) == (verdict == "reply")
+        assert is_reply(SENT, packet, bare=True) == (verdict in ("reply", "bare"))
         stub = truncated_stub(packet)
         if stub is not None:
             view = MessageView.parse(stub)
             assert view.tc
             assert view.question_count == 1
-        if verdict != "reply":
+        if verdict not in ("reply", "bare"):
             continue
         assert packet[:2] == SENT[:2]
         assert packet[2] & 0xF8 == 0x80
-        if packet[4:6] == b"\0\0":
+        if verdict == "bare":
             assert packet[3] & 0xF in EXCUSES
+            assert packet[4:10] == bytes(6)
         else:
             assert packet[12:33] == QUESTION

@@ -64,9 +64,9 @@ class UdpPeer(asyncio.DatagramProtocol):
         self.arrived = asyncio.Event()
 
     @classmethod
-    async def start(cls, script: Script = echo, address: str = "127.0.0.1") -> "UdpPeer":
+    async def start(cls, script: Script = echo, address: str = "127.0.0.1", port: int = 0) -> "UdpPeer":
         peer = cls(script)
-        await asyncio.get_running_loop().create_datagram_endpoint(lambda: peer, local_addr=(address, 0))
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: peer, local_addr=(address, port))
         return peer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -95,9 +95,9 @@ class StreamPeer:
         self._server: asyncio.Server
 
     @classmethod
-    async def start(cls, script: Script = echo, address: str = "127.0.0.1") -> "StreamPeer":
+    async def start(cls, script: Script = echo, address: str = "127.0.0.1", port: int = 0) -> "StreamPeer":
         peer = cls(script)
-        peer._server = await asyncio.start_server(peer._serve, address, 0)
+        peer._server = await asyncio.start_server(peer._serve, address, port)
         peer.port = peer._server.sockets[0].getsockname()[1]
         return peer
 

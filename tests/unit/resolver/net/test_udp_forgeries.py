@@ -12,11 +12,14 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from support.upstream_peers import Collector, UdpPeer, ask_for, echo, play
+from support.ports import free_port
+from support.upstream_peers import Collector, StreamPeer, UdpPeer, ask_for, echo, play
 
 from resolver.effects import Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.udp_upstream import UdpUpstream
+from resolver.net.upstream import Upstream
+from resolver.settings import IterationSettings
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 
@@ -156,6 +159,41 @@ def test_kaminsky_flood_moves_the_ask_to_tcp() -> None:
         assert 0 < moved[0][1] <= ask.timeout
         assert upstream.moved_to_stream == 1
         assert upstream.pending == 0
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+def bare(query: bytes, rcode: int) -> list[bytes]:
+    """An error of a header alone, as whoever guessed the id can send it."""
+    return [query[:2] + bytes([0x80, rcode]) + bytes(8)]
+
+
+@pytest.mark.parametrize("fresh_ports", [False, True], ids=["pool", "fresh"])
+@pytest.mark.parametrize("rcode", [c.FORMERR, c.SERVFAIL, c.NOTIMP, c.REFUSED])
+def test_an_error_without_a_question_is_asked_for_again_over_tcp(rcode: int, fresh_ports: bool) -> None:
+    """It skips the letter case (0x20), so it decides nothing; over TCP the server may say the same or another thing."""
+
+    async def body() -> None:
+        port = free_port()
+        peer = await UdpPeer.start(lambda query: bare(query, rcode), port=port)
+        stream = await StreamPeer.start(lambda query: bare(query, rcode), port=port)
+        upstream = Upstream(asyncio.get_running_loop(), IterationSettings(fresh_ports=fresh_ports))
+        got = Collector()
+        upstream.start(ask_for(peer.port), got)
+        [reply] = await got.wait()
+        assert isinstance(reply, Reply)
+        assert (reply.tcp, reply.view.rcode, reply.view.qname) == (True, rcode, None)
+        stream.script = echo
+        upstream.start(ask_for(peer.port), got)
+        reply = (await got.wait(2))[1]
+        assert isinstance(reply, Reply)
+        assert (reply.tcp, reply.view.rcode) == (True, c.NOERROR), "the first one was forged"
+        await stream.close()
+        upstream.start(ask_for(peer.port), got)
+        assert isinstance((await got.wait(3))[2], Failure), "what TCP does not confirm was never said"
+        assert upstream.statistics()["udp_bare_errors"] == 3
         upstream.close()
         peer.close()
 

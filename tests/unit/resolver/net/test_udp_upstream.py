@@ -79,19 +79,6 @@ def test_case_is_randomised_unless_the_ask_forbids_it() -> None:
     play(body)
 
 
-def test_an_error_without_a_question_is_a_reply() -> None:
-    async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(lambda q: [q[:2] + b"\x84\x01" + bytes(8)]), make(), Collector()
-        upstream.start(ask_for(peer.port, qname=names.from_text("a." * 120 + "example.")), got)
-        [reply] = await got.wait()
-        assert isinstance(reply, Reply)
-        assert (reply.view.rcode, reply.view.qname) == (1, None)
-        upstream.close()
-        peer.close()
-
-    play(body)
-
-
 def test_silence_is_a_timeout_and_a_late_reply_is_nothing() -> None:
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(lambda _: []), make(), Collector()

@@ -12,6 +12,7 @@ from resolver.settings import DnssecSettings, HostEntry, PolicySettings, Setting
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.rdata import check
 from resolver.wire.rrset import RRset
 
 NAME = names.from_text("www.example.com.")
@@ -127,6 +128,65 @@ def test_rebinding_private_addresses_are_taken_out():
         assert m.ask("six.example.com.", "AAAA").answer == [], "IPv4 in the clothes of IPv6"
         assert addresses(m.ask("good.lan.example.com.")) == ["10.0.0.3"]
         assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+
+
+def service(priority: int, *parameters: tuple[int, bytes], target: bytes = b"\0") -> bytes:
+    """The rdata of an SVCB or HTTPS record (RFC 9460 section 2.2)."""
+    return priority.to_bytes(2, "big") + target + b"".join(
+        key.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value for key, value in parameters
+    )
+
+
+MANDATORY, ALPN, PORT, HINT4, HINT6 = 0, 1, 3, 4, 6
+PUBLIC4, PUBLIC6 = bytes([192, 0, 2, 1]), bytes.fromhex("20010db8") + bytes(11) + b"\1"
+PRIVATE4, MAPPED4 = bytes([10, 0, 0, 1]), bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 1])
+PRIVATE6 = b"\xfd" + bytes(14) + b"\1"
+
+
+@pytest.mark.parametrize("rtype", [c.SVCB, c.HTTPS])
+@pytest.mark.parametrize(("before", "after"), [
+    ([service(1, (ALPN, b"\2h2"), (HINT4, PRIVATE4))], [service(1, (ALPN, b"\2h2"))]),
+    ([service(1, (HINT4, PRIVATE4 + PUBLIC4), (HINT6, PRIVATE6 + PUBLIC6 + MAPPED4))],
+     [service(1, (HINT4, PUBLIC4), (HINT6, PUBLIC6))]),
+    ([service(1, (PORT, b"\1\xbb"), (HINT6, PRIVATE6), (7, b"/dns"), target=NAME)],
+     [service(1, (PORT, b"\1\xbb"), (7, b"/dns"), target=NAME)]),
+    ([service(1, (MANDATORY, b"\0\4"), (HINT4, PRIVATE4)), service(2, (HINT4, PUBLIC4))],
+     [service(2, (HINT4, PUBLIC4))]),
+    ([service(1, (MANDATORY, b"\0\4"), (HINT4, PRIVATE4 + PUBLIC4))],
+     [service(1, (MANDATORY, b"\0\4"), (HINT4, PUBLIC4))]),
+    ([service(0, (HINT4, PRIVATE4), target=NAME)], [service(0, target=NAME)]),
+    ([service(1, (MANDATORY, b"\0\1\0\6"), (ALPN, b"\2h2"), (HINT6, MAPPED4))], []),
+])
+def test_rebinding_private_addresses_are_taken_out_of_hints(rtype, before, after):
+    rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8", "fd00::/8"),
+                                       private_domains=("lan.example.com.",)))
+    for name, left in ((NAME, after), (names.from_text("x.lan.example.com."), before)):
+        rrset = RRset(name, rtype, 60, before, sigs=[bytes(40)], verdict=Verdict.SECURE)
+        outcome = Outcome(Question(name, rtype), c.NOERROR, [rrset], [], Verdict.SECURE, 60)
+        changed = rewriter.apply(outcome)
+        assert [rdata for kept in changed.answer for rdata in kept.rdatas()] == left
+        assert (c.EDE_FILTERED in [code for code, _ in changed.ede]) is (left is after)
+        assert changed.verdict == (Verdict.INSECURE if left is after else Verdict.SECURE)
+        for rdata in left:
+            check(rtype, rdata)
+
+
+def test_hints_without_private_addresses_stay_as_they_are_and_others_are_moved():
+    rdata = service(1, (ALPN, b"\2h2"), (HINT4, PUBLIC4 * 2), (HINT6, PUBLIC6))
+    outcome = Outcome(Question(NAME, c.HTTPS), c.NOERROR, [RRset(NAME, c.HTTPS, 60, [rdata])], [], Verdict.SECURE, 60)
+    assert Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",))).apply(outcome) is outcome
+    moved = Rewriter(PolicySettings(renumber=("192.0.2.0/24 198.51.100.0/24",))).apply(outcome)
+    hints = bytes([198, 51, 100, 1]) * 2
+    assert moved.answer[0].rdatas() == [service(1, (ALPN, b"\2h2"), (HINT4, hints), (HINT6, PUBLIC6))]
+    assert moved.ede == []
+
+
+def test_rebinding_by_the_additional_section():
+    rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",)))
+    outcome = Outcome(Question(NAME, c.HTTPS), c.NOERROR, [RRset(NAME, c.HTTPS, 60, [service(1)])], [],
+                      Verdict.INSECURE, 60)
+    outcome.additional = [RRset(NAME, c.A, 60, [PRIVATE4]), RRset(NAME, c.A, 60, [PUBLIC4])]
+    assert [rrset.rdatas() for rrset in rewriter.apply(outcome).additional] == [[PUBLIC4]]
 
 
 def test_the_operators_own_data_is_in_order():
