@@ -59,6 +59,7 @@ cdef class Engine:
     cdef unsigned long long bytes_received
     cdef unsigned long long bytes_sent
     cdef unsigned long long callbacks_run
+    cdef uint64_t callback      # the number of the ready one or timer that runs
     cdef unsigned long long timers_fired
 
     cdef Handle soon(self, object callback, tuple args, object context)
@@ -104,3 +105,8 @@ cdef class Descriptor(Watcher):
 
     cdef int arm(self, object owner) except -1
     cdef bint wanted(self) noexcept
+
+
+cdef inline uint64_t callback_of(Engine loop) noexcept:
+    """A number for the callback that runs, of the ready ones, a timer or a descriptor's event: another for each."""
+    return loop.callback + loop.poller.events_seen

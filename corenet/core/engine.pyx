@@ -170,6 +170,18 @@ cdef void forget_all(Ring *ring) noexcept:
         item = ring_pop(ring)
 
 
+cdef int forget_forked(Ring *ring) except -1:
+    """In the child of a fork: the same, and nothing of theirs is sent here."""
+    cdef PyObject *item = ring_pop(ring)
+    cdef Watcher watcher
+    while item != NULL:
+        watcher = <Watcher>item
+        Py_DECREF(watcher)
+        watcher.on_forked()
+        item = ring_pop(ring)
+    return 0
+
+
 cdef void release_all(Ring *ring) noexcept:
     """Let go of handles and of what they hold, which runs destructors."""
     cdef PyObject *item = ring_pop(ring)
@@ -480,6 +492,7 @@ cdef class Engine:
             Py_DECREF(handle)
             if Py_REFCNT(item) > 1:
                 show(item)
+            self.callback += 1
             if self.careful:
                 self.run_carefully(handle)
             else:
@@ -675,13 +688,26 @@ cdef class Engine:
         """In the child of a fork: share nothing with the parent's loop, and count as not running."""
         if self.closed:
             return
+        was_running = self.running
         self.running = False
-        # What the callback that forked has written so far is the parent's to send.
         self.in_callback = False
-        forget_all(&self.leaving)
         self.show_waiting()
-        self.inbox.renew()
-        self.poller.renew()
+        try:
+            self.inbox.renew()
+        finally:
+            try:
+                self.poller.renew()
+            finally:
+                # What callbacks have written so far is the parent's to send, also what the kernel did not take.
+                forget_forked(&self.leaving)
+                forget_forked(&self.ending)
+                if was_running:
+                    self.poller.forked()
+
+    def _flush_before_fork(self) -> None:
+        """Before a fork by a callback of this loop: what was written so far leaves, and both sides have nothing held."""
+        self.call_ending(&self.leaving)
+        self.call_ending(&self.ending)
 
     # --- descriptors ----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """C door of the poller: watchers by descriptor, each registration with a generation of its own.
 
 A `Watcher` is called by one virtual method. `on_turn_end` is the second hook: the engine calls it once for every
-watcher that asked for it in this turn. `give_way` is asked when a reader is set or removed on the descriptor of a
+watcher that asked for it in this turn. `on_forked` is called in the child of a fork, for those that asked and for those
+that are registered: what waits to be sent is the parent's. `give_way` is asked when a reader is set or removed on the descriptor of a
 watcher that is no reader: true when it has left the poller for that.
 """
 
@@ -19,6 +20,7 @@ cdef struct Slot:
 cdef class Watcher:
     cdef int on_events(self, uint32_t events) except -1
     cdef int on_turn_end(self) except -1
+    cdef int on_forked(self) except -1
     cdef bint give_way(self) except -1
 
 cdef class Watch(Watcher):
@@ -58,5 +60,6 @@ cdef class Poller:
     cdef int dispatch(self, int most) except -1
     cdef void dispose(self) noexcept
     cdef int renew(self) except -1
+    cdef int forked(self) except -1
     cdef int reserve(self, int fd) except -1
     cdef int control(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept

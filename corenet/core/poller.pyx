@@ -64,6 +64,9 @@ cdef class Watcher:
     cdef int on_turn_end(self) except -1:
         return 0
 
+    cdef int on_forked(self) except -1:
+        return 0
+
     cdef bint give_way(self) except -1:
         # A descriptor is its transport's alone.
         return False
@@ -403,6 +406,17 @@ cdef class Poller:
             if self.slots[fd].watcher != NULL:
                 # One that was closed meanwhile is not there any more; whoever owns the slot finds that out himself.
                 self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation)
+        return 0
+
+    cdef int forked(self) except -1:
+        """In the child of a fork, after `renew`: tell the watchers."""
+        cdef int fd = 0
+        cdef Watcher watcher
+        while fd < self.slot_count:
+            if self.slots[fd].watcher != NULL:
+                watcher = <Watcher>self.slots[fd].watcher
+                watcher.on_forked()
+            fd += 1
         return 0
 
     # --- Python door ----------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ cdef extern from "<sys/socket.h>" nogil:
         msghdr msg_hdr
         unsigned int msg_len
     const int AF_UNSPEC, AF_INET, AF_INET6, AF_UNIX, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_STREAM, SOCK_DGRAM
-    const int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_TYPE, SO_PROTOCOL
+    const int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_MORE, MSG_TRUNC, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_TYPE, SO_PROTOCOL
     ssize_t c_recv "corenet_sys_recv"(int fd, void *data, size_t length, int flags)
     ssize_t c_recvfrom "corenet_sys_recvfrom"(int fd, void *data, size_t length, int flags, sockaddr *source, socklen_t *source_length)
     ssize_t c_send "corenet_sys_send"(int fd, const void *data, size_t length, int flags)
@@ -184,7 +184,7 @@ cdef extern from "<netinet/in.h>" nogil:
     uint32_t ntohl(uint32_t value)
 
 cdef extern from "<netinet/tcp.h>" nogil:
-    const int TCP_NODELAY
+    const int TCP_NODELAY, TCP_CORK
 
 cdef extern from "<arpa/inet.h>" nogil:
     const int INET6_ADDRSTRLEN

@@ -4,6 +4,10 @@ An epoll descriptor, an eventfd and the signal wake-up socket are shared by both
 is removed for the parent, and a signal to the child is heard by the parent. The child gets its own under the same
 numbers. A loop that was running counts as stopped there, and the child may close it and run a new one. Where the kernel
 refuses the child descriptors of its own, the inherited loop is of no use there; it is cut off from its parent still.
+
+Bytes leave once. Before a fork in a callback, what callbacks have written so far is sent; what the kernel did not take
+is sent by the parent alone, and the child forgets it. So it does with what the loops of other threads hold at that
+moment.
 """
 
 import asyncio
@@ -24,6 +28,13 @@ def remember(loop: "Loop") -> None:
     loops.add(loop)
 
 
+def before() -> None:
+    """Called by the interpreter before a fork, in the thread that forks: its loop sends what it holds."""
+    loop = asyncio._get_running_loop()
+    if loop in loops:
+        loop._flush_before_fork()  # type: ignore[union-attr]
+
+
 def in_child() -> None:
     """Called by the interpreter in the child, before anything else runs there."""
     asyncio._set_running_loop(None)
@@ -41,4 +52,4 @@ def in_child() -> None:
         raise ExceptionGroup("loops that were running before the fork cannot be used in the child", failures)
 
 
-os.register_at_fork(after_in_child=in_child)
+os.register_at_fork(before=before, after_in_child=in_child)

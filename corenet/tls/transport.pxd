@@ -3,10 +3,12 @@
 Fields and the receiving half are in ``corenet/tls/session.pxd``.
 """
 
+from libc.stdint cimport uint64_t
+
 from corenet.tls.session cimport TlsSession
 
 cdef class TlsTransport(TlsSession):
-    cdef bint several       # the last turn or callback that wrote wrote more than one piece
+    cdef uint64_t last_callback     # the callback that wrote here last
 
     cdef int finish(self) except -1
     cdef int leave_draining(self, object error) except -1

@@ -39,9 +39,9 @@ from asyncio.log import logger
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
-from corenet.core.engine cimport Engine
+from corenet.core.engine cimport Engine, callback_of
 from corenet.core.receivers cimport guard_receivers
 from corenet.tls.session cimport APP_NEW, CLOSING, DRAINING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession
 from corenet.transports.base cimport call_method0, marks
@@ -169,40 +169,39 @@ cdef class TlsTransport(TlsSession):
         return 0
 
     cdef int written(self) except -1:
-        """Decide when what was encrypted leaves: at once, with the batch, at the end of the callback or of the turn."""
+        """Decide when what was encrypted leaves: at once, when it is the callback's first or much, else at its end."""
+        cdef uint64_t callback
         if self.state != OPEN:
             return self.control_writing()
-        if self.inside:
-            if self.fresh >= GATHER:
-                return self.hand_down(False)
-            return 0
-        if self.stream is None or self.fresh >= GATHER:
+        callback = callback_of(self.loop)
+        if self.last_callback != callback or self.fresh >= GATHER or not self.loop.running:
+            self.last_callback = callback
             return self.hand_down(False)
-        if self.flush_due:
-            self.several = True
-            return 0
-        if self.stream.last_turn == self.loop.turn:
-            self.flush_due = self.several = True
+        if not self.flush_due:
+            self.flush_due = True
+            if self.loop.in_callback:
+                return self.loop.at_callback_end(self)
             return self.loop.at_turn_end(self)
-        if not (self.loop.in_callback and self.several):
-            return self.hand_down(False)
-        # As a stream does that was last written to in several pieces (`corenet.transports.streambase`).
-        self.flush_due = True
-        self.several = False
-        return self.loop.at_callback_end(self)
+        return 0
 
     cdef int send_collected(self) except -1:
         """Offer the kernel what waits for no other reason than that its callback has not returned."""
-        if (self.flush_due or self.inside) and self.state == OPEN:
+        if self.engine.dirty and self.state == OPEN:
             self.hand_down(False)
-            if self.stream is not None:
-                self.stream.send_collected()
+        if self.stream is not None:
+            self.stream.send_collected()
         return 0
 
     cdef int on_turn_end(self) except -1:
         self.flush_due = False
         if self.engine.dirty and (self.state == OPEN or self.state == CLOSING):
             self.hand_down(False)
+        return 0
+
+    cdef int on_forked(self) except -1:
+        """In the child of a fork: the parent sends what was encrypted, and only one of the two can go on."""
+        self.flush_due = False
+        self.engine.take()
         return 0
 
     cdef int hand_down(self, bint force) except -1:
@@ -219,6 +218,9 @@ cdef class TlsTransport(TlsSession):
             if PyBytes_GET_SIZE(data):
                 if stream is not None:
                     stream.submit(data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+                    if not stream.writing and stream.buffered_size():
+                        # It was decided above that this leaves now.
+                        stream.flush()
                 else:
                     self.raw.write(data)
         if self.app_paused or self.stream_paused or self.backlog is not None or self.write_high == 0:

@@ -41,13 +41,14 @@ cdef class Transport(Watcher):
     cdef bint closing           # close or abort was called, or an error did the same
     cdef bint protocol_paused
     cdef bint protocol_connected
-    cdef bint corked            # one of the protocol's callbacks runs: what it writes may wait for its end
+    cdef bint flush_due         # the engine will call on_turn_end
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
     cdef int watch(self) except -1
     cdef int update(self) except -1
     cdef Py_ssize_t buffered_size(self) noexcept
     cdef void drop_buffer(self) noexcept
+    cdef int hold(self) except -1
     cdef int maybe_pause(self) except -1
     cdef int maybe_resume(self) except -1
     cdef int blame(self, object callback, tuple args, object error) except -1

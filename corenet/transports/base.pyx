@@ -178,6 +178,8 @@ cdef class Transport(Watcher):
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         self.fd = -1
+        # Until `attach` there is nothing to write to.
+        self.conn_lost = 1
         self.high = HIGH_WATER
         self.low = HIGH_WATER // 4
 
@@ -188,6 +190,7 @@ cdef class Transport(Watcher):
         self.context = PyContext_CopyCurrent() if context is None else context
         self.adopt(protocol)
         loop.poller.own(fd, self)
+        self.conn_lost = 0
         # Last: an object that is dropped half-made would close it, and the caller would close it again.
         self.fd = fd
         return 0
@@ -222,6 +225,24 @@ cdef class Transport(Watcher):
         except OSError as error:
             self.fatal(error, "The descriptor cannot be watched")
         return 0
+
+    cdef int hold(self) except -1:
+        """Have what is queued flushed when the callback that runs has returned, at the latest with the turn."""
+        if self.flush_due:
+            return 0
+        self.flush_due = True
+        return self.loop.at_callback_end(self) if self.loop.in_callback else self.loop.at_turn_end(self)
+
+    cdef int on_forked(self) except -1:
+        """In the child of a fork: nothing that waits is sent here as well."""
+        self.flush_due = False
+        if self.fd < 0 or self.conn_lost:
+            return 0
+        self.drop_buffer()
+        self.writing = False
+        if self.closing:
+            return self.schedule_lost(None)
+        return self.update()
 
     cdef Py_ssize_t buffered_size(self) noexcept:
         return 0

@@ -23,6 +23,7 @@ cdef class DatagramTransport(Transport):
     cdef unsigned long long passed_on
     cdef DatagramQueue queue
     cdef bint udp
+    cdef bint corked            # what is sent leaves together, when all of a batch was delivered or by `send_many`
     cdef NativeDoor door
 
     cdef void set_native_handler(self, native_handler fn, void *ctx, object keep_alive)

@@ -23,6 +23,7 @@ from cpython.bytes cimport (
     PyBytes_CheckExact,
     PyBytes_FromStringAndSize,
 )
+from cpython.list cimport PyList_GET_SIZE
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t
 
@@ -140,7 +141,6 @@ cdef class DatagramTransport(Transport):
         if context is None or self.fd < 0:
             return 0
         PyContext_Enter(context)
-        self.corked = True
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
                 self.flush()
@@ -251,6 +251,8 @@ cdef class DatagramTransport(Transport):
         """Give a batch to the protocol: as one list when it takes that, else one by one while it is open."""
         cdef tuple item
         cdef object protocol
+        # What answers one datagram leaves at once, what answers several leaves together.
+        self.corked = PyList_GET_SIZE(datagrams) > 1
         if self.many is not None:
             try:
                 self.many(datagrams)
@@ -401,9 +403,17 @@ cdef class DatagramTransport(Transport):
     ) except -1:
         """Queue a datagram; corked ones leave when the callback returns."""
         datagrams_push(&self.queue, data, address, length, origin)
+        if self.corked and not self.writing:
+            self.hold()
         if self.corked and not self.writing and (self.queue.count >= BATCH or self.queue.size > self.high):
             self.flush()
         return self.maybe_pause()
+
+    cdef int on_turn_end(self) except -1:
+        self.flush_due = False
+        if self.queue.count and not self.writing:
+            self.flush()
+        return 0
 
     cdef int flush(self) except -1:
         """Send what waits, a batch at a time, until it is gone or the kernel takes no more."""

@@ -419,7 +419,6 @@ cdef class FrameSplitter(Consumer):
         cdef uint8_t tail[16]
         cdef list pieces = []
         cdef list small = []
-        cdef bint corked = stream.corked
         for payload in payloads:
             size = fixed_bytes(payload, &data)
             if size < JOIN:
@@ -438,17 +437,15 @@ cdef class FrameSplitter(Consumer):
                 pieces.append((<const char *>tail)[:tail_size])
         if small:
             pieces.append(self.framer.pack_frames(small))
-        stream.corked = True
+        stream.gathering = True
         try:
             for item in pieces:
                 size = fixed_bytes(item, &data)
                 if size:
                     stream.submit(item, <const char *>data, size)
         finally:
-            stream.corked = corked
-        if not corked and not stream.writing and (stream.pending is not None or stream.queue.count):
-            stream.flush()
-            stream.maybe_pause()
+            stream.gathering = False
+            stream.written()
         return 0
 
     def write_frame(self, payload: object) -> None:

@@ -30,7 +30,6 @@ cdef class StreamTransport(StreamBase):
     """One connected stream socket."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        self.collects = True
         born(KIND_STREAM)
 
     def __dealloc__(self) -> None:
@@ -207,6 +206,7 @@ cdef StreamTransport new_stream(
     """
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
     transport.family = family
+    transport.corks = family == c.AF_INET or family == c.AF_INET6
     transport.sock = sock
     transport.attach(loop, fd, protocol, extra, context)
     if roster is not None:

@@ -38,18 +38,19 @@ cdef class StreamBase(Transport):
     cdef Consumer consumer
     cdef bytes pending
     cdef object empty_waiter
-    cdef uint64_t last_turn
-    cdef bint flush_due
+    cdef uint64_t last_callback     # the callback that wrote here last (`callback_of`), or NEVER
     cdef bint eof_requested
-    cdef bint collects      # what one callback of the loop writes may leave together
-    cdef bint held          # what waits leaves when the callback that runs has returned
-    cdef bint several       # the last turn or callback that wrote wrote more than one piece
+    cdef bint gathering         # pieces of one write are being queued; `written` follows
+    cdef bint several           # the last callback that wrote wrote more than once
+    cdef bint corks             # the kernel can be told that more will follow: TCP
+    cdef bint corked            # it was told so and has not been told otherwise: it sends within 200 ms
     cdef int kind
     cdef int expected       # how much came with the last event, when that is worth a receive without a copy, else 0
 
     cdef ssize_t take(self, void *data, size_t length) noexcept
     cdef ssize_t give(self, const void *data, size_t length) noexcept nogil
     cdef ssize_t give_queue(self) noexcept nogil
+    cdef int uncork(self) except -1
     cdef int half_close(self) except -1
     cdef int begin(self) except -1
     cdef int receive(self) except -1
@@ -59,8 +60,7 @@ cdef class StreamBase(Transport):
     cdef int write_bytes(self, bytes data) except -1
     cdef int submit(self, object owner, const char *data, size_t length) except -1
     cdef int enqueue(self, object owner, const char *data, size_t length) except -1
-    cdef int after_enqueue(self) except -1
-    cdef int leave_later(self) except -1
+    cdef int written(self) except -1
     cdef int flush(self) except -1
     cdef int send_collected(self) except -1
     cdef int write_failed(self, int number) except -1

@@ -2,11 +2,12 @@
 
 Reading: one ``recv`` an event into the loop's own buffer, GIL kept because the call cannot block; a short read ends
 the turn of the descriptor, full ones go on under a budget. A hang-up means "read on until 0", never "close".
-Writing: what the protocol's own callback writes leaves in one call when it returns. Elsewhere the first write of a turn
-goes to the kernel at once and later ones leave with the turn; but where a socket was last written to in several pieces,
-those of one callback of the loop (a step of a task) leave together when that callback returns. So head and body of a
-response are one call from the second response on, and who writes once and then blocks the thread has sent, as with
-asyncio. Pipes are never kept waiting. What the kernel does not take waits for EPOLLOUT.
+Writing: the first write of every callback goes to the kernel at once, so who writes once and then blocks the thread, forks
+or leaves by os._exit has sent, as with asyncio. What the same callback writes after that is held and leaves in one call
+when it returns; before a fork and before the descriptor is used by others it leaves too. Where the last callback that
+wrote did so several times, TCP is told with the first piece that more will follow (MSG_MORE): it takes the piece and
+sends it with the next, when it is told otherwise at the callback's end, or after 200 ms. What the kernel does not take
+waits for EPOLLOUT. docs/adr/0012 says why, and what it costs.
 What kind of protocol is served is decided once, in `adopt`, and looked at in one place, `on_events`.
 """
 
@@ -33,7 +34,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from corenet.core cimport sys as c
-from corenet.core.engine cimport SCRATCH_SIZE
+from corenet.core.engine cimport SCRATCH_SIZE, callback_of
 from corenet.core.poller cimport Watcher
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.spares cimport Spare, Spares
@@ -66,6 +67,9 @@ cdef size_t RELEASE_ABOVE = SEND_RELEASE.default
 cdef size_t CORK = WRITE_CORK.default
 cdef size_t COPY_BELOW = WRITE_COPY.default
 cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING.default
+
+cdef enum:
+    NEVER = 0
 
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object StreamReaderProtocol = asyncio.StreamReaderProtocol
@@ -134,33 +138,11 @@ cdef inline bint tell(StreamBase self, bytes data) noexcept:
     return True
 
 
-cdef inline bint collecting(StreamBase self) noexcept:
-    """A callback of the loop runs that is expected to write more to this socket."""
-    return self.loop.in_callback and (self.held or (self.several and self.collects))
-
-
-cdef inline bint held_back(StreamBase self, bytes data, Py_ssize_t length) except -1:
-    """Keep `data` if it is the first piece of a callback, which leaves at its end: the common answer."""
-    if (
-        (self.corked or collecting(self))
-        and self.pending is None
-        and self.queue.count == 0
-        and undisturbed(self)
-        and 0 < length <= self.high
-        and <size_t>length < CORK
-    ):
-        self.pending = data
-        if not self.corked:
-            self.leave_later()
-        return True
-    return False
-
-
 cdef class StreamBase(Transport):
     """Reads and writes bytes on one descriptor; sockets and pipes differ in `take`, `give` and `half_close`."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        self.last_turn = <uint64_t>-1
+        self.last_callback = NEVER
 
     def __dealloc__(self) -> None:
         queue_free(&self.queue)
@@ -182,6 +164,15 @@ cdef class StreamBase(Transport):
         message.msg_iov = self.queue.vectors + self.queue.head
         message.msg_iovlen = min(self.queue.count, <size_t>VECTOR_LIMIT)
         return c.c_sendmsg(self.fd, &message, c.MSG_NOSIGNAL)
+
+    cdef int uncork(self) except -1:
+        """Have TCP send what it keeps for what would follow."""
+        cdef int zero = 0
+        self.corked = False
+        if self.fd >= 0 and c.setsockopt(self.fd, c.IPPROTO_TCP, c.TCP_CORK, &zero, sizeof(zero)) < 0:
+            # Not TCP after all.
+            self.corks = False
+        return 0
 
     cdef int half_close(self) except -1:
         if self.fd >= 0:
@@ -220,7 +211,6 @@ cdef class StreamBase(Transport):
             # Lost before it began.
             return 0
         PyContext_Enter(self.context)
-        self.corked = True
         try:
             call_method1(self.protocol, "connection_made", self)
         except (SystemExit, KeyboardInterrupt):
@@ -234,12 +224,10 @@ cdef class StreamBase(Transport):
             self.blame(made, (self,), error)
         finally:
             # Also when SystemExit or its like passes through: whoever runs the loop again finds a whole connection.
-            self.corked = False
             PyContext_Exit(self.context)
             self.begun = True
             self.watch()
-            if self.pending is not None or self.queue.count:
-                self.flush()
+            self.send_collected()
         return 0
 
     def _begin(self, waiter: object) -> None:
@@ -263,7 +251,6 @@ cdef class StreamBase(Transport):
         if context is None or self.fd < 0:
             return 0
         PyContext_Enter(context)
-        self.corked = True
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
                 self.flush()
@@ -274,14 +261,8 @@ cdef class StreamBase(Transport):
                     self.receive_into()
                 else:
                     self.receive_consumed()
-            self.corked = False
-            if self.pending is not None or (self.queue.count and not self.writing):
-                self.flush()
+            self.send_collected()
         finally:
-            if self.corked:
-                # SystemExit or its like passes through; what was written before it was sent, for asyncio.
-                self.corked = False
-                self.loop.at_turn_end(self)
             PyContext_Exit(context)
         if self.loop.bytes_received - before >= FRESH:
             self.loop.received_much()
@@ -289,10 +270,7 @@ cdef class StreamBase(Transport):
 
     cdef int on_turn_end(self) except -1:
         self.flush_due = False
-        self.held = False
-        if (self.pending is not None or self.queue.count) and not self.writing:
-            self.flush()
-        return 0
+        return self.send_collected()
 
     cdef int receive(self) except -1:
         cdef uint8_t *buffer = self.loop.receive_buffer()
@@ -464,8 +442,6 @@ cdef class StreamBase(Transport):
         cdef Py_ssize_t length
         if PyBytes_CheckExact(data):
             length = PyBytes_GET_SIZE(data)
-            if held_back(self, data, length):
-                return
             self.check_writable()
             if length:
                 self.submit(data, PyBytes_AS_STRING(data), length)
@@ -489,8 +465,6 @@ cdef class StreamBase(Transport):
     cdef int write_bytes(self, bytes data) except -1:
         """`write` for C callers."""
         cdef Py_ssize_t length = PyBytes_GET_SIZE(data)
-        if held_back(self, data, length):
-            return 0
         self.check_writable()
         if length:
             return self.submit(data, PyBytes_AS_STRING(data), length)
@@ -509,67 +483,66 @@ cdef class StreamBase(Transport):
         Raises:
             TypeError: when a piece is nothing that `bytes.join` takes; then none is sent.
         """
-        cdef bint corked = self.corked
         cdef bytes piece
         cdef list pieces = pieces_of(list_of_data)
         self.check_writable()
-        self.corked = True
+        self.gathering = True
         try:
             for piece in pieces:
                 if PyBytes_GET_SIZE(piece):
                     self.submit(piece, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
         finally:
-            self.corked = corked
-            if not (corked or self.writing) and (self.pending is not None or self.queue.count):
-                if collecting(self):
-                    self.after_enqueue()
-                else:
-                    self.flush()
-                    self.maybe_pause()
+            self.gathering = False
+            self.written()
 
     cdef int submit(self, object owner, const char *data, size_t length) except -1:
-        """Send at once when nothing waits, no callback may write more and nothing was sent in this turn, else queue.
+        """Send at once when nothing waits and nothing was written in this callback, else queue.
 
         `owner` is any object that keeps the bytes alive and unchanged; None: they are copied if they must wait. For
         that reason they do not wait for the end of the callback as others do when copying would cost as much as the
         system call that it may save.
         """
         cdef ssize_t sent = 0
+        cdef uint64_t callback
+        cdef bint more
         if self.conn_lost:
             if self.conn_lost >= WARN_AFTER:
                 logger.warning("socket.send() raised exception.")
             self.conn_lost += 1
             return 0
-        if (
-            (
-                not (self.corked or collecting(self))
+        if self.pending is None and self.queue.count == 0 and not self.gathering:
+            callback = callback_of(self.loop)
+            if (
+                self.last_callback != callback
+                or length >= CORK
                 or (owner is None and length >= COPY_BELOW)
-            )
-            and self.pending is None
-            and self.queue.count == 0
-            and not self.writing
-            and (self.last_turn != self.loop.turn or length >= CORK or not self.loop.running)
-        ):
-            self.last_turn = self.loop.turn
-            if length > RELEASE_ABOVE:
-                with nogil:
+                or not self.loop.running
+            ):
+                more = self.several and self.corks and length < CORK and self.last_callback != callback
+                self.last_callback = callback
+                self.several = False
+                if more:
+                    sent = c.c_send(self.fd, data, length, c.MSG_NOSIGNAL | c.MSG_MORE)
+                elif length > RELEASE_ABOVE:
+                    with nogil:
+                        sent = self.give(data, length)
+                else:
                     sent = self.give(data, length)
-            else:
-                sent = self.give(data, length)
-            if sent > 0:
-                self.loop.bytes_sent += sent
-            if sent == <ssize_t>length:
-                return 0
-            if sent < 0:
-                if errno != c.EAGAIN and errno != c.EINTR:
-                    return self.write_failed(errno)
-                sent = 0
-            self.enqueue(owner, data + sent, length - sent)
-            self.writing = True
-            self.update()
-            return self.maybe_pause()
+                if sent > 0:
+                    self.loop.bytes_sent += sent
+                    self.corked = more
+                if sent == <ssize_t>length:
+                    return self.hold() if more else 0
+                if sent < 0:
+                    if errno != c.EAGAIN and errno != c.EINTR:
+                        return self.write_failed(errno)
+                    sent = 0
+                self.enqueue(owner, data + sent, length - sent)
+                self.writing = True
+                self.update()
+                return self.maybe_pause()
         self.enqueue(owner, data, length)
-        return self.after_enqueue()
+        return 0 if self.gathering else self.written()
 
     cdef int enqueue(self, object owner, const char *data, size_t length) except -1:
         cdef bytes whole
@@ -587,34 +560,24 @@ cdef class StreamBase(Transport):
             queue_push(&self.queue, whole, PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole))
         return queue_push(&self.queue, owner, data, length)
 
-    cdef int after_enqueue(self) except -1:
-        """Decide when what was queued leaves."""
-        if self.writing:
-            return self.maybe_pause()
-        if <size_t>self.buffered_size() >= CORK or self.queue.count >= VECTOR_LIMIT:
-            self.flush()
-            return self.maybe_pause()
-        if not self.corked:
-            self.leave_later()
-        if self.buffered_size() > self.high:
-            # Marks below the cork limit: the protocol must hear of it before its callback ends.
-            self.flush()
-            return self.maybe_pause()
-        return 0
-
-    cdef int leave_later(self) except -1:
-        """Have what waits sent when the callback that runs has returned, or with the turn when something was before."""
-        if self.flush_due:
-            self.several = True
+    cdef int written(self) except -1:
+        """Decide when what was queued leaves: now, when it is the callback's first or much, else when that returns."""
+        if self.pending is None and self.queue.count == 0:
             return 0
-        self.flush_due = True
-        if self.last_turn == self.loop.turn:
-            self.several = True
-        elif collecting(self):
-            self.held = True
-            self.several = False
-            return self.loop.at_callback_end(self)
-        return self.loop.at_turn_end(self)
+        if not self.writing:
+            if (
+                self.last_callback != callback_of(self.loop)
+                or <size_t>self.buffered_size() >= CORK
+                or self.queue.count >= VECTOR_LIMIT
+                # Marks below the cork limit: the protocol must hear of it before its callback ends.
+                or self.buffered_size() > self.high
+                or not self.loop.running
+            ):
+                self.flush()
+            else:
+                self.several = True
+                return self.hold()
+        return self.maybe_pause()
 
     cdef int flush(self) except -1:
         """Send what is queued until it is gone or the kernel takes no more."""
@@ -625,7 +588,7 @@ cdef class StreamBase(Transport):
         if self.conn_lost or self.fd < 0:
             self.drop_buffer()
             return 0
-        self.last_turn = self.loop.turn
+        self.last_callback = callback_of(self.loop)
         if self.pending is not None:
             whole = self.pending
             asked = PyBytes_GET_SIZE(whole)
@@ -637,6 +600,7 @@ cdef class StreamBase(Transport):
                 sent = self.give(data, asked)
             if sent > 0:
                 self.loop.bytes_sent += sent
+                self.corked = False
             if sent == <ssize_t>asked:
                 self.pending = None
                 return 0 if undisturbed(self) else self.drained()
@@ -661,6 +625,7 @@ cdef class StreamBase(Transport):
                         return self.write_failed(errno)
                     break
                 self.loop.bytes_sent += sent
+                self.corked = False
                 queue_consume(&self.queue, sent)
                 if self.queue.count and <size_t>sent < asked and self.queue.count < VECTOR_LIMIT:
                     break
@@ -743,7 +708,9 @@ cdef class StreamBase(Transport):
     cdef int send_collected(self) except -1:
         """Offer the kernel what waits for no other reason than that its callback has not returned."""
         if not self.writing and (self.pending is not None or self.queue.count):
-            return self.flush()
+            self.flush()
+        if self.corked:
+            self.uncork()
         return 0
 
     def _make_empty_waiter(self) -> object:

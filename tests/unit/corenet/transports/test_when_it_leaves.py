@@ -1,0 +1,387 @@
+"""When what is written leaves: the first write of every callback at once, the others when it returns, forks before.
+
+Whoever writes once and then blocks the thread, leaves by os._exit or forks has sent it, as on asyncio. Later pieces of
+the same callback may wait for its end, but never leave twice. Each test looks at the peer's socket from within the
+callback.
+"""
+
+import asyncio
+import os
+import select
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tls_pair import client_context, leaf, server_context, tls_pair
+from support.twin import Recorder, loop_factory, twin
+
+__all__ = ["client_context", "leaf", "loop_factory", "server_context", "twin"]
+
+Twin = Callable[[Any], Any]
+
+
+class Blocking(Recorder):
+    """Writes once in the callback `where` and looks there for what came: blocked, as it were."""
+
+    def __init__(self, where: str, peer: socket.socket) -> None:
+        super().__init__()
+        self.where = where
+        self.peer = peer
+        self.seen: list[bytes] = []
+        self.before: Callable[[], None] = lambda: None
+
+    def act(self, where: str) -> None:
+        if where == self.where:
+            self.before()
+            self.transport.write(b"once")
+            self.seen.append(self.peer.recv(100))
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.act("made")
+
+    def data_received(self, data: bytes) -> None:
+        if data == b"several":
+            self.transport.write(b"one, ")
+            self.transport.write(b"two, ")
+            self.transport.write(b"three")
+            return
+        self.act("data")
+        super().data_received(data)
+
+    def eof_received(self) -> bool:
+        self.act("eof")
+        super().eof_received()
+        return True
+
+
+class BlockingBuffered(Blocking, asyncio.BufferedProtocol):
+    """The same as a BufferedProtocol."""
+
+    def get_buffer(self, _size: int) -> bytearray:
+        self.buffer = bytearray(100)
+        return self.buffer
+
+    def buffer_updated(self, size: int) -> None:
+        self.data_received(bytes(self.buffer[:size]))
+
+
+async def made(kind: type[Blocking], where: str, family: int = socket.AF_UNIX) -> Blocking:
+    """A transport whose peer's socket does not block for longer than 2 s."""
+    loop = asyncio.get_running_loop()
+    if family == socket.AF_UNIX:
+        ours, peer = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            peer = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+    peer.settimeout(2)
+    connect = loop.create_unix_connection if family == socket.AF_UNIX else loop.create_connection
+    _, protocol = await connect(lambda: kind(where, peer), sock=ours)
+    return protocol
+
+
+async def end(protocol: Blocking) -> None:
+    protocol.transport.abort()
+    await protocol.lost
+    protocol.peer.close()
+
+
+async def received(peer: socket.socket, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        got += await asyncio.to_thread(peer.recv, 100)
+    return got
+
+
+@pytest.mark.parametrize("kind", [Blocking, BlockingBuffered])
+@pytest.mark.parametrize("where", ["made", "data", "eof"])
+@pytest.mark.parametrize("earlier", [False, True], ids=["first", "after several"])
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
+def test_one_write_of_a_protocols_callback(
+    twin: Twin, where: str, kind: type[Blocking], earlier: bool, family: int
+) -> None:
+    """After callbacks that wrote several pieces, TCP keeps the first one for up to 200 ms: no longer than that."""
+
+    async def main() -> None:
+        protocol = await made(kind, where, family)
+        if earlier and where != "made":
+            for _ in range(2):
+                protocol.peer.sendall(b"several")
+                assert await received(protocol.peer, 15) == b"one, two, three"
+        if where == "data":
+            protocol.peer.sendall(b"x")
+        elif where == "eof":
+            protocol.peer.shutdown(socket.SHUT_WR)
+        await protocol.until(lambda: bool(protocol.seen))
+        assert protocol.seen == [b"once"]
+        await end(protocol)
+
+    twin(main())
+
+
+@pytest.mark.parametrize("how", ["soon", "task", "timer", "reader", "other protocol"])
+def test_one_write_of_another_callback(twin: Twin, how: str) -> None:
+    """Also when others have written to the same transport in the same turn, and after callbacks that wrote several."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        protocol = await made(Blocking, "never")
+        seen: list[bytes] = []
+        done = asyncio.Event()
+
+        def several() -> None:
+            protocol.transport.write(b"one, ")
+            protocol.transport.write(b"two")
+
+        def once() -> None:
+            protocol.transport.write(b"once")
+            seen.append(protocol.peer.recv(100))
+            done.set()
+
+        async def task() -> None:
+            once()
+
+        class Other(Recorder):
+            def data_received(self, data: bytes) -> None:
+                once()
+
+        for _ in range(3):
+            loop.call_soon(several)
+            assert await received(protocol.peer, 8) == b"one, two"
+        near, far = socket.socketpair()
+        other: Any = None
+        if how == "soon":
+            loop.call_soon(several)
+            loop.call_soon(lambda: seen.append(protocol.peer.recv(8)))
+            loop.call_soon(once)
+            loop.call_soon(once)
+        elif how == "task":
+            asyncio.create_task(task())  # noqa: RUF006
+        elif how == "timer":
+            loop.call_later(0, once)
+        elif how == "reader":
+            loop.add_reader(near, lambda: (loop.remove_reader(near), once()))
+            far.send(b"x")
+        else:
+            other, _ = await loop.create_unix_connection(Other, sock=near)
+            far.send(b"x")
+        await done.wait()
+        while how == "soon" and len(seen) < 3:
+            await asyncio.sleep(0)
+        assert seen == ([b"one, two", b"once", b"once"] if how == "soon" else [b"once"])
+        if other is not None:
+            other.abort()
+            await asyncio.sleep(0)
+        near.close()
+        far.close()
+        await end(protocol)
+
+    twin(main())
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["first", "after several"])
+def test_one_write_over_tls(
+    twin: Twin, earlier: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """The peer's end is one of the same loop, whose socket is looked at from within the callback."""
+
+    async def main() -> None:
+        here, there, server = await tls_pair(server_context, client_context)
+        sock = there.transport.get_extra_info("socket")
+        waiting: list[int] = []
+        descriptor = socket.socket(fileno=os.dup(sock.fileno()))
+        arriving = select.poll()
+        # After the session tickets.
+        here.transport.write(b"hello")
+        await there.until(lambda: there.data == b"hello")
+
+        def act(data: bytes) -> None:
+            if data == b"several":
+                here.transport.write(b"one, ")
+                here.transport.write(b"two")
+            elif data == b"x":
+                here.transport.write(b"once")
+                arriving.register(descriptor, select.POLLIN)
+                arriving.poll(2000)
+                waiting.append(len(descriptor.recv(1000, socket.MSG_PEEK)))
+
+        here.data_received = act  # type: ignore[method-assign]
+        size = 5
+        for _ in range(2 if earlier else 0):
+            there.transport.write(b"several")
+            size += 8
+            await there.until(lambda: len(there.data) == size)  # noqa: B023
+        there.transport.write(b"x")
+        await there.until(lambda: there.data[size:] == b"once")
+        assert waiting
+        assert waiting[0] > 4
+        descriptor.close()
+        for one in (here, there):
+            one.transport.abort()
+            await one.lost
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_one_datagram(twin: Twin, tmp_path: Path) -> None:
+    """What answers a datagram that came alone does not wait."""
+
+    class Answering(asyncio.DatagramProtocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, address: Any) -> None:
+            self.transport.sendto(b"once", address)
+            seen.append(peer.recv(100))
+            done.set()
+
+    seen: list[bytes] = []
+    done = asyncio.Event()
+    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    peer.bind(("127.0.0.1", 0))
+    peer.settimeout(2)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Answering, ("127.0.0.1", 0))
+        peer.sendto(b"x", transport.get_extra_info("sockname"))
+        await done.wait()
+        assert seen == [b"once"]
+        transport.close()
+        await asyncio.sleep(0)
+
+    with peer:
+        twin(main())
+
+
+PROGRAM = """
+import asyncio, os, socket, ssl, sys, threading
+import corenet
+
+factory = {factory}
+kind, ending = sys.argv[1:3]
+sock = socket.socket(fileno=int(sys.argv[3]))
+written = (b"one, ", b"two, ", b"three")
+
+
+def leave():
+    if ending == "exit":
+        os._exit(0)
+    if ending == "thread":
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+        return
+    fork()
+
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        if ending in ("child _exits", "thread"):
+            os._exit(0)
+        if ending == "child exits":
+            sys.exit(0)
+        if ending == "child closes":
+            transports[0].close()
+            sys.exit(0)
+        if ending == "child runs":
+            asyncio.set_event_loop(None)
+            loop = factory()
+            loop.run_until_complete(asyncio.sleep(0))
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    transports[0].write(b", end")
+    transports[0].close()
+
+
+def act():
+    for piece in written[:1] if ending == "exit" else written:
+        if kind == "datagram":
+            transports[0].sendto(piece)
+        else:
+            transports[0].write(piece)
+    leave()
+
+
+transports = []
+
+
+class Protocol(asyncio.Protocol):
+    def connection_made(self, transport):
+        transports.append(transport)
+
+    def data_received(self, data):
+        if kind == "protocol":
+            act()
+
+    def connection_lost(self, error):
+        done.set_result(None)
+
+
+async def main():
+    global done
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    await loop.create_unix_connection(Protocol, sock=sock)
+    os.write(1, b"ready")
+    if kind == "task":
+        asyncio.create_task(task())
+    elif kind == "soon":
+        loop.call_soon(act)
+    await done
+
+
+async def task():
+    act()
+
+
+with asyncio.Runner(loop_factory=factory) as runner:
+    runner.run(main())
+"""
+
+LOOPS = ["asyncio.SelectorEventLoop", "corenet.new_event_loop"]
+
+
+ENDINGS = ["exit", "child _exits", "child exits", "thread", "child closes", "child runs"]
+
+
+@pytest.mark.parametrize(
+    ("factory", "ending"),
+    # A child of asyncio's loop shares its parent's epoll table, so the last two end the parent's connection there.
+    [(factory, ending) for factory in LOOPS for ending in (ENDINGS[:4] if factory == LOOPS[0] else ENDINGS)],
+)
+@pytest.mark.parametrize("kind", ["protocol", "task", "soon"])
+def test_it_leaves_once_whatever_ends_the_callback(kind: str, ending: str, factory: str) -> None:
+    """One piece before os._exit; several pieces before a fork, whose child ends in one way or another."""
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        peer.settimeout(5)
+        program = textwrap.dedent(PROGRAM.format(factory=factory))
+        with subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", program, kind, ending, str(ours.fileno())],
+            pass_fds=[ours.fileno()],
+            stdout=subprocess.PIPE,
+        ) as child:
+            try:
+                ours.close()
+                assert child.stdout is not None
+                assert child.stdout.read(5) == b"ready"
+                if kind == "protocol":
+                    peer.sendall(b"go")
+                got = b""
+                while data := peer.recv(100):
+                    got += data
+                assert child.wait(5) == 0
+            finally:
+                child.kill()
+        assert got == (b"one, " if ending == "exit" else b"one, two, three, end")
