@@ -90,6 +90,7 @@ cdef class Engine:
     cdef int check_open(self) except -1
     cdef int wait_once(self, int fd, bint writing, object waiter, object owner) except -1
     cdef bint forget_side(self, Descriptor descriptor, bint writing) except -1
+    cdef int abandon(self, int fd) except -1
     cdef int wake(self, object waiter) except -1
 
 cdef class Descriptor(Watcher):
@@ -101,6 +102,7 @@ cdef class Descriptor(Watcher):
     cdef object write_waiter
     cdef object standing        # weak reference to the owner of an edge-triggered entry in the kernel's table
     cdef int unclaimed          # edges since the last wait that found nobody
+    cdef bint swapped           # another file was found under the number of a standing entry
     cdef bint armed_once
 
     cdef int arm(self, object owner) except -1

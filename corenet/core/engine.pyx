@@ -5,7 +5,8 @@ of the batch, then timers that were due when the poll returned; what any of thes
 reader that is removed in the same batch is not called. A batch may be spread over several turns, as if the kernel had
 reported less: once much was received, what it woke runs first. While callbacks are ready the poll is left out, at
 most `SKIP_TURNS` turns and `SKIP_NS` nanoseconds, because a system call costs more than a short callback; not when
-something was sent or closed since the last one, which both ends of a connection in one process would wait for. The GIL
+something was sent or closed since the last one, which both ends of a connection in one process would wait for, nor when
+something was registered: its descriptor is looked at in the next turn, so that callbacks have asyncio's order. The GIL
 is released only when the wait may sleep. Nothing here knows asyncio: `corenet.loop` overrides the hooks whose names
 begin with an underscore.
 
@@ -83,10 +84,12 @@ cdef class Descriptor(Watcher):
     """A reader and a writer of one descriptor: handles that are called again and again, or waiters that end.
 
     A waiter is a future. Waits for reading of a socket object that can be recognised stay in the kernel's table as
-    edge-triggered between one wait and the next, which then needs no system call: whoever waits has just seen that
-    there was nothing, so the next edge is his. All other waits are one-shot and leave a disarmed entry behind, so the
-    next wait is one MOD; when the descriptor was closed meanwhile the MOD fails and becomes an ADD. An edge that
-    nobody waits for may be one that came before its receive; two in a row mean that nobody reads, and end it.
+    edge-triggered between one wait and the next: whoever waits has just seen that there was nothing, so the next edge is
+    his. Whether the entry is still that of the file which has the number now is asked by an ADD, which fails then and is
+    cheaper than a change. All other waits are one-shot and leave a disarmed entry behind, so the next wait is one MOD;
+    when the descriptor was closed meanwhile the MOD fails and becomes an ADD. An edge that nobody waits for may be one
+    that came before its receive; two in a row mean that nobody reads, and end it. A number under which another file was
+    found (dup2) has no standing waits any more: the first file may come back, and with it an entry of the past.
     """
 
     cdef int arm(self, object owner) except -1:
@@ -391,6 +394,8 @@ cdef class Engine:
                 # What was sent or closed may be news for another descriptor of this process.
                 and self.bytes_sent == self.sent_before
                 and not self.stirred
+                # What is registered in a turn is looked at in the next one.
+                and not self.poller.changed
             ):
                 self.skipped += 1
             else:
@@ -811,7 +816,7 @@ cdef class Engine:
         """Wake `waiter`, a future, when `fd` is ready: in place of whoever waited before, until it is ready or closed.
 
         A waiter that was given up may be left behind: it is skipped. `owner` is a weak reference to the object that
-        owns `fd`, or None; a wait for reading that finds the same owner as the last one costs no system call.
+        owns `fd`, or None; a wait for reading that finds the same owner as the last one changes nothing in the kernel.
         """
         cdef Descriptor descriptor = self.descriptor(fd, writing)
         cdef Handle previous
@@ -822,8 +827,13 @@ cdef class Engine:
             previous, descriptor.reader = descriptor.reader, None
             descriptor.read_waiter = waiter
             descriptor.unclaimed = 0
-            if owner is not None and descriptor.standing is owner:
-                return 0
+            if descriptor.swapped:
+                owner = None
+            elif owner is not None and descriptor.standing is owner:
+                if self.poller.still_known(fd):
+                    return 0
+                descriptor.swapped = True
+                owner = None
         if previous is not None:
             previous.cancel()
         try:
@@ -831,6 +841,25 @@ cdef class Engine:
         except BaseException:
             self.forget_side(descriptor, writing)
             raise
+        return 0
+
+    cdef int abandon(self, int fd) except -1:
+        """Wake those who wait for `fd` because its owner closes it; the call that they try then tells them."""
+        cdef Watcher watcher = self.poller.find(fd)
+        cdef Descriptor descriptor
+        cdef object reading, writing
+        if not isinstance(watcher, Descriptor):
+            return 0
+        descriptor = <Descriptor>watcher
+        reading, descriptor.read_waiter = descriptor.read_waiter, None
+        writing, descriptor.write_waiter = descriptor.write_waiter, None
+        if not descriptor.wanted():
+            descriptor.standing = None
+            self.poller.remove(fd)
+        if reading is not None:
+            self.wake(reading)
+        if writing is not None:
+            self.wake(writing)
         return 0
 
     cdef int wake(self, object waiter) except -1:

@@ -39,6 +39,7 @@ cdef class Poller:
     cdef int batch_length
     cdef int batch_next
     cdef bint closed
+    cdef bint changed       # something was registered, or for other events, since the last look at the descriptors
     cdef bint halted        # set by a watcher: the rest of the batch waits for the next turn
     cdef readonly unsigned long long events_seen
     cdef readonly unsigned long long events_stale
@@ -47,6 +48,7 @@ cdef class Poller:
 
     cdef Watch enter(self, int fd, object events, object callback, object mode, object context)
     cdef bint forgotten(self, int fd) noexcept
+    cdef bint still_known(self, int fd) noexcept
     cdef int last_fd(self) noexcept
     cdef int add(self, int fd, uint32_t events, Watcher watcher) except -1
     cdef int modify(self, int fd, uint32_t events) except -1

@@ -203,6 +203,7 @@ cdef class Poller:
                     PyErr_SetFromErrno(PyExc_OSError)
             elif self.control(c.EPOLL_CTL_MOD, fd, events, generation) < 0:
                 PyErr_SetFromErrno(PyExc_OSError)
+        self.changed = True
         previous = slot.watcher
         slot.generation = generation
         slot.events = events
@@ -227,6 +228,7 @@ cdef class Poller:
         if self.control(c.EPOLL_CTL_MOD, fd, events, generation) < 0:
             if errno != c.ENOENT or self.control(c.EPOLL_CTL_ADD, fd, events, generation) < 0:
                 PyErr_SetFromErrno(PyExc_OSError)
+        self.changed = True
         slot.generation = generation
         slot.events = events
         return 0
@@ -263,6 +265,14 @@ cdef class Poller:
             return errno != c.EEXIST
         self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
         return True
+
+    cdef bint still_known(self, int fd) noexcept:
+        """Have a registered `fd` looked at in the next turn, if the kernel still has the entry of the file behind it."""
+        if self.control(c.EPOLL_CTL_ADD, fd, 0, 0) < 0:
+            self.changed = True
+            return errno == c.EEXIST
+        self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
+        return False
 
     cdef int last_fd(self) noexcept:
         """The descriptor of the event that was dispatched last."""
@@ -302,6 +312,7 @@ cdef class Poller:
         global coarse_waits
         if self.batch_next < self.batch_length:
             return self.batch_length - self.batch_next
+        self.changed = False
         self.batch_next = 0
         self.batch_length = 0
         self.waits += 1

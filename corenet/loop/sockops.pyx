@@ -1,9 +1,13 @@
 """The ``sock_*`` coroutines, and what asyncio's C code asks of a loop: futures, tasks and ``call_soon``.
 
 The coroutines try the call first, and wait only when it would block. A wait for reading finds the interest of the one
-before still in the kernel's table when it is the same socket object, known by its weak reference; then it costs no
-system call. All others are one-shot: one EPOLL_CTL_MOD, which becomes an ADD when the descriptor was closed and its
+before still in the kernel's table when it is the same socket object, known by its weak reference, and the same file.
+All others are one-shot: one EPOLL_CTL_MOD, which becomes an ADD when the descriptor was closed and its
 number came back. Errors of the calls are raised as the socket module would.
+
+A socket object that is closed while one of them waits is open to the kernel until they end, as on uvloop: the socket
+counts them like the files of `makefile`. So they finish, or fail, by what the peer does; a descriptor that is closed
+under epoll is reported no more, and they would wait for ever.
 """
 
 import asyncio
@@ -153,6 +157,11 @@ cdef PyObject *call_through(object function, PyObject *const *items, size_t coun
     return result
 
 
+cdef inline bint keeps_count(object sock) except -1:
+    """Whether this is a socket object itself, which counts who needs it open, and nothing that passes for one."""
+    return type(sock) is Socket or issubclass(type(sock), Socket)
+
+
 cdef class SocketEngine(Engine):
     """The socket operations of an asyncio loop."""
 
@@ -210,6 +219,21 @@ cdef class SocketEngine(Engine):
         self.wait_once(sock.fileno(), writing, future, owner)
         return future
 
+    cdef bint hold(self, object sock) except -1:
+        """Keep `sock` open until `let_go`; answers True, for whoever must remember that he did it."""
+        if keeps_count(sock):
+            sock._io_refs += 1
+        return True
+
+    cdef int let_go(self, object sock) except -1:
+        """Undo `hold`; a socket that was closed meanwhile is closed now."""
+        if keeps_count(sock):
+            if sock._closed:
+                sock._decref_socketios()
+            else:
+                sock._io_refs -= 1
+        return 0
+
     cdef int wake(self, object waiter) except -1:
         try:
             call_method1(waiter, "set_result", None)
@@ -255,107 +279,149 @@ cdef class SocketEngine(Engine):
         cdef Py_ssize_t room = nbytes
         cdef uint8_t *buffer
         cdef bytes data
+        cdef bint held = False
         self.check_socket(sock)
-        while True:
-            fd = sock.fileno()
-            if room == 0:
-                # As CPython's socket has it; the kernel would have us wait.
-                return b""
-            if 0 <= room <= SCRATCH_SIZE and fd >= 0:
-                buffer = self.receive_buffer()
-                got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
-                if got >= 0:
-                    self.bytes_received += got
-                    return self.spares.bytes_of(buffer, got)
-                if errno != c.EAGAIN and errno != c.EINTR:
-                    PyErr_SetFromErrno(PyExc_OSError)
-            else:
-                try:
-                    data = sock.recv(nbytes)
-                except (BlockingIOError, InterruptedError):
-                    pass
+        try:
+            while True:
+                fd = sock.fileno()
+                if room == 0:
+                    # As CPython's socket has it; the kernel would have us wait.
+                    return b""
+                if 0 <= room <= SCRATCH_SIZE and fd >= 0:
+                    buffer = self.receive_buffer()
+                    got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
+                    if got >= 0:
+                        self.bytes_received += got
+                        return self.spares.bytes_of(buffer, got)
+                    if errno != c.EAGAIN and errno != c.EINTR:
+                        PyErr_SetFromErrno(PyExc_OSError)
                 else:
-                    self.bytes_received += <size_t>len(data)
-                    return data
-            await self.waiter(sock, False)
+                    try:
+                        data = sock.recv(nbytes)
+                    except (BlockingIOError, InterruptedError):
+                        pass
+                    else:
+                        self.bytes_received += <size_t>len(data)
+                        return data
+                held = held or self.hold(sock)
+                await self.waiter(sock, False)
+        finally:
+            if held:
+                self.let_go(sock)
 
     async def sock_recv_into(self, sock: socket.socket, buf: object) -> int:
         """Receive into `buf`; returns the number of bytes, 0 at end of file."""
         cdef size_t got
+        cdef bint held = False
         self.check_socket(sock)
-        while True:
-            try:
-                got = sock.recv_into(buf)
-            except (BlockingIOError, InterruptedError):
-                pass
-            else:
-                self.bytes_received += got
-                return got
-            await self.waiter(sock, False)
+        try:
+            while True:
+                try:
+                    got = sock.recv_into(buf)
+                except (BlockingIOError, InterruptedError):
+                    pass
+                else:
+                    self.bytes_received += got
+                    return got
+                held = held or self.hold(sock)
+                await self.waiter(sock, False)
+        finally:
+            if held:
+                self.let_go(sock)
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: object) -> tuple[bytes, object]:
         """Receive one datagram of up to `bufsize` bytes, with its sender."""
+        cdef bint held = False
         self.check_socket(sock)
-        while True:
-            try:
-                data, address = sock.recvfrom(bufsize, c.MSG_DONTWAIT)
-            except (BlockingIOError, InterruptedError):
-                pass
-            else:
-                self.bytes_received += <size_t>len(data)
-                return data, address
-            await self.waiter(sock, False)
+        try:
+            while True:
+                try:
+                    data, address = sock.recvfrom(bufsize, c.MSG_DONTWAIT)
+                except (BlockingIOError, InterruptedError):
+                    pass
+                else:
+                    self.bytes_received += <size_t>len(data)
+                    return data, address
+                held = held or self.hold(sock)
+                await self.waiter(sock, False)
+        finally:
+            if held:
+                self.let_go(sock)
 
     async def sock_recvfrom_into(self, sock: socket.socket, buf: object, nbytes: object = 0) -> tuple[int, object]:
         """Receive one datagram into `buf`; returns its length and sender."""
         cdef size_t got
+        cdef bint held = False
         self.check_socket(sock)
         if not nbytes:
             nbytes = len(buf)
-        while True:
-            try:
-                got, address = sock.recvfrom_into(buf, nbytes, c.MSG_DONTWAIT)
-            except (BlockingIOError, InterruptedError):
-                pass
-            else:
-                self.bytes_received += got
-                return got, address
-            await self.waiter(sock, False)
+        try:
+            while True:
+                try:
+                    got, address = sock.recvfrom_into(buf, nbytes, c.MSG_DONTWAIT)
+                except (BlockingIOError, InterruptedError):
+                    pass
+                else:
+                    self.bytes_received += got
+                    return got, address
+                held = held or self.hold(sock)
+                await self.waiter(sock, False)
+        finally:
+            if held:
+                self.let_go(sock)
 
     async def sock_sendall(self, sock: socket.socket, data: object) -> None:
         """Send all of `data`; how much has left is unknown when this raises."""
         self.check_socket(sock)
         sent = self.send_now(sock, data, 0)
-        while sent >= 0:
-            await self.waiter(sock, True)
-            sent = self.send_now(sock, data, sent)
+        if sent < 0:
+            return
+        self.hold(sock)
+        try:
+            while sent >= 0:
+                await self.waiter(sock, True)
+                sent = self.send_now(sock, data, sent)
+        finally:
+            self.let_go(sock)
 
     async def sock_sendto(self, sock: socket.socket, data: object, address: object) -> int:
         """Send one datagram to `address`."""
         cdef size_t sent
+        cdef bint held = False
         self.check_socket(sock)
-        while True:
-            try:
-                sent = sock.sendto(data, address)
-            except (BlockingIOError, InterruptedError):
-                pass
-            else:
-                self.bytes_sent += sent
-                return sent
-            await self.waiter(sock, True)
+        try:
+            while True:
+                try:
+                    sent = sock.sendto(data, address)
+                except (BlockingIOError, InterruptedError):
+                    pass
+                else:
+                    self.bytes_sent += sent
+                    return sent
+                held = held or self.hold(sock)
+                await self.waiter(sock, True)
+        finally:
+            if held:
+                self.let_go(sock)
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, object]:
         """Accept a connection; the new socket does not block."""
+        cdef bint held = False
         self.check_socket(sock)
-        while True:
-            try:
-                connection, address = sock.accept()
-            except (BlockingIOError, InterruptedError):
-                pass
-            else:
-                connection.setblocking(False)
-                return connection, address
-            await self.waiter(sock, False)
+        try:
+            while True:
+                try:
+                    connection, address = sock.accept()
+                except (BlockingIOError, InterruptedError):
+                    pass
+                else:
+                    connection.setblocking(False)
+                    return connection, address
+                held = held or self.hold(sock)
+                await self.waiter(sock, False)
+        finally:
+            if held:
+                self.let_go(sock)
 
     async def sock_connect(self, sock: socket.socket, address: object) -> None:
         """Connect to `address`; names are resolved by the loop."""
@@ -373,8 +439,12 @@ cdef class SocketEngine(Engine):
             return
         except (BlockingIOError, InterruptedError):
             pass
-        await self.waiter(sock, True)
-        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self.hold(sock)
+        try:
+            await self.waiter(sock, True)
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        finally:
+            self.let_go(sock)
         if number:
             raise OSError(number, f"Connect call failed {address}")
 
@@ -386,12 +456,17 @@ cdef class SocketEngine(Engine):
             raise asyncio.SendfileNotAvailableError("not a regular file")
         left = count if count else max(0, size - offset)
         total = 0
+        held = False
         try:
             while left > 0:
                 try:
                     sent = os.sendfile(sock.fileno(), source, offset, left)
                 except (BlockingIOError, InterruptedError):
+                    held = held or self.hold(sock)
                     await self.waiter(sock, True)
+                    if keeps_count(sock) and sock._closed:
+                        # Its transport was aborted, or somebody has no more use for it: this may go on for long.
+                        raise OSError(c.EBADF, os.strerror(c.EBADF)) from None
                     continue
                 except OSError as error:
                     if error.errno == c.ENOTCONN:
@@ -407,6 +482,8 @@ cdef class SocketEngine(Engine):
                 left -= sent
             return total
         finally:
+            if held:
+                self.let_go(sock)
             try:
                 os.lseek(source, offset, os.SEEK_SET)
             except OSError:

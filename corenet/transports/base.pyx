@@ -489,6 +489,8 @@ cdef class Transport(Watcher):
         self.sock = None
         if self.loop is not None:
             self.loop.stirred = True
+            # A sendfile under way, which has borrowed the descriptor.
+            self.loop.abandon(fd)
         if sock is not None:
             sock.close()
         else:
