@@ -42,7 +42,7 @@ class End:
         # What excuses a loss.
         self.aborted = self.closed = self.said_eof = self.raised = False
         self.sending_file = False
-        self.unsure = False
+        self.unsure = self.garbled = False
         self.tasks: set[asyncio.Task[Any]] = set()
         world.parts.append(self)
 
@@ -72,7 +72,8 @@ class End:
     def on_data(self, data: bytes) -> None:
         if not self.made or self.lost or self.saw_eof:
             self.complain("order", f"data when made {self.made}, lost {self.lost}, eof {self.saw_eof}")
-        if data != piece_of(self.reads_from, self.received, len(data)):
+        if not self.garbled and data != piece_of(self.reads_from, self.received, len(data)):
+            self.garbled = True
             self.complain("bytes", f"received other bytes than were sent, from {self.received} on")
         self.received += len(data)
         self.deliveries += 1

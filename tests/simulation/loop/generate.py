@@ -9,7 +9,7 @@ from typing import Any
 
 Program = dict[str, Any]
 
-KINDS = ("stream",)
+KINDS = ("stream", "stream", "talk", "sock")
 
 
 def size_of(rng: random.Random) -> int:
@@ -136,7 +136,43 @@ def stream(rng: random.Random) -> Program:
     }
 
 
-MAKERS = {"stream": stream}
+def talk_of(rng: random.Random) -> dict[str, Any]:
+    """A coroutine and its peer."""
+    script: list[list[Any]] = []
+    for _ in range(some(rng, 8)):
+        name = rng.choice(("read", "read", "exactly", "until", "write", "write", "both", "both", "drain", "eof", "sleep"))
+        if name in ("until", "drain", "eof"):
+            script.append([name])
+        elif name == "sleep":
+            script.append([name, rng.choice((0, 1, 1000, 1000000))])
+        else:
+            script.append([name, size_of(rng)])
+    if rng.randrange(6) == 0:
+        script.append(["close"])
+    return {
+        "script": script,
+        "cancels": [rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 3)))],
+        "peer": peer_of(rng),
+        "sndbuf": rng.choice((0, 0, 4608, 20000)),
+    }
+
+
+def talk(rng: random.Random) -> Program:
+    """A server of streams, asyncio's or ours."""
+    return {
+        "streams": rng.choice(("asyncio", "corenet")),
+        "limit": rng.choice((1000, 65536)),
+        "accept_faults": rng.choice((0, 0, 100, 400)),
+        "talkers": [talk_of(rng) for _ in range(1 + some(rng, 3))],
+    }
+
+
+def sock(rng: random.Random) -> Program:
+    """Coroutines with sockets of their own."""
+    return {"talkers": [talk_of(rng) for _ in range(1 + some(rng, 2))]}
+
+
+MAKERS = {"stream": stream, "talk": talk, "sock": sock}
 
 
 def program(seed: int, kinds: tuple[str, ...] = KINDS) -> Program:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[3]
 HERE = Path(__file__).parent
@@ -44,6 +45,10 @@ def build(folder: Path) -> Path:
         )  # fmt: skip
         fresh.replace(target)
     return target
+
+
+def _values(rates: dict[str, int]) -> Any:
+    return (ctypes.c_uint32 * len(FAULTS))(*(rates.get(name, 0) for name in FAULTS))
 
 
 class Kernel:
@@ -87,16 +92,15 @@ class Kernel:
         Faults that are drawn as number `limit` or later, or whose numbers are in `skip`, do not happen.
         """
         self.failure = None
-        values = (ctypes.c_uint32 * len(FAULTS))(*(rates.get(name, 0) for name in FAULTS))
         left_out = sorted(skip)
         numbers = (ctypes.c_uint64 * max(len(left_out), 1))(*left_out)
         self.lib.sim_begin(
-            ctypes.c_uint64(seed), values, ctypes.c_uint64(limit), numbers, len(left_out), int(verbose)
+            ctypes.c_uint64(seed), _values(rates), ctypes.c_uint64(limit), numbers, len(left_out), int(verbose)
         )
 
-    def calm(self) -> None:
-        """No faults from now on."""
-        self.lib.sim_rates((ctypes.c_uint32 * len(FAULTS))())
+    def change(self, rates: dict[str, int]) -> None:
+        """Other rates from now on."""
+        self.lib.sim_rates(_values(rates))
 
     def end(self) -> None:
         """Make the real calls again; raise what a hook raised."""

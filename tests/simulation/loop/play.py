@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import selectors
+import socket
 import sys
 import tempfile
 import warnings
@@ -20,6 +21,7 @@ from typing import Any
 from simulation.loop import kernel as kernels
 from simulation.loop.ends import FRONTS, End, Planned, socket_pair
 from simulation.loop.generate import Program
+from simulation.loop.talkers import Acceptor, SocketChannel, Talker
 from simulation.loop.world import PATTERN, Peer, World, open_descriptors, settle
 
 KERNEL = kernels.load()
@@ -63,13 +65,44 @@ async def play_stream(world: World, program: Program) -> None:
         end = End(world, f"end{number}", spec["script"], sends_from, reads_from)
         end.front = FRONTS[spec["front"]](end)
         end.peer = Peer(world, theirs, spec["peer"], reads_from, sends_from)
+        world.peers.append(end.peer)
         if spec["how"] == "connect":
             await world.loop.create_connection(lambda end=end: end.front, sock=ours)
         else:
             await world.loop.connect_accepted_socket(lambda end=end: end.front, ours)
 
 
-PLAYS: dict[str, Callable[[World, Program], Any]] = {"stream": play_stream}
+def talkers_of(world: World, program: Program) -> list[Talker]:
+    """The coroutines of `program`."""
+    return [
+        Talker(world, f"talker{number}", spec["script"], spec["cancels"], 1000 * number)
+        for number, spec in enumerate(program["talkers"])
+    ]
+
+
+async def play_talk(world: World, program: Program) -> None:
+    """A server's handlers of streams; the peers connect to it."""
+    talkers = talkers_of(world, program)
+    for talker, spec in zip(talkers, program["talkers"], strict=True):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        if spec["sndbuf"]:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, spec["sndbuf"])
+        talker.peer = Peer(world, sock, spec["peer"], talker.reads_from, talker.sends_from)
+    module = asyncio if program["streams"] == "asyncio" or world.judging else corenet
+    await Acceptor(world, talkers).begin(module.start_unix_server, program["limit"])
+
+
+async def play_sock(world: World, program: Program) -> None:
+    """Coroutines that use the loop's methods for sockets."""
+    for talker, spec in zip(talkers_of(world, program), program["talkers"], strict=True):
+        ours, theirs = socket_pair(spec["sndbuf"])
+        talker.peer = Peer(world, theirs, spec["peer"], talker.reads_from, talker.sends_from)
+        world.peers.append(talker.peer)
+        talker.begin(SocketChannel(world, ours))
+
+
+PLAYS: dict[str, Callable[[World, Program], Any]] = {"stream": play_stream, "talk": play_talk, "sock": play_sock}
 
 
 async def main(world: World, program: Program) -> None:
@@ -156,12 +189,12 @@ def run(
     gc.disable()
     before = open_descriptors()
     counts = counters.live()
-    world = World(KERNEL, program["seed"])
+    world = World(KERNEL, program["seed"], faults)
     world.judging = judging
-    world.shortages = bool(faults.get("shortage"))
     world.pattern_file = _file.name
     KERNEL.step, KERNEL.stuck = world.step, world.stuck
-    KERNEL.begin(program["seed"], faults, limit=limit, skip=skip, verbose=verbose)
+    # The first descriptors are the loop's own, without which there is nothing to see.
+    KERNEL.begin(program["seed"], {**faults, "no_descriptor": 0}, limit=limit, skip=skip, verbose=verbose)
     loop = None
     try:
         with warnings.catch_warnings(record=True) as warned:
@@ -211,7 +244,8 @@ def run(
 
 def play(program: Program, **options: Any) -> Outcome:
     """Run `program` on our loop with its faults."""
-    return run(program, our_loop, program["faults"], **options)
+    faults = {**program["faults"], "no_descriptor": program.get("accept_faults", 0)}
+    return run(program, our_loop, faults, **options)
 
 
 def judge(program: Program, **options: Any) -> Outcome:

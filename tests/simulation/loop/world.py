@@ -12,6 +12,7 @@ Everything is decided by one seed: the peers' turns by `World.random`, the kerne
 """
 
 import asyncio
+import errno
 import fcntl
 import gc
 import os
@@ -31,6 +32,8 @@ PERIOD = 1 << 19
 PATTERN = random.Random(20).randbytes(PERIOD) * 2
 MOST_STEPS = 60_000
 READ_AT_MOST = 65536
+
+ACCEPT_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 STAGES = ("scripts", "release", "finish", "over")
 
@@ -58,8 +61,9 @@ class Part(Protocol):
 class World:
     """One run: the peers, the parts under test, the complaints."""
 
-    def __init__(self, kernel: Kernel, seed: int) -> None:
+    def __init__(self, kernel: Kernel, seed: int, rates: dict[str, int]) -> None:
         self.kernel = kernel
+        self.rates = rates
         self.random = random.Random(seed)
         self.peers: list[Peer] = []
         self.parts: list[Part] = []
@@ -73,7 +77,7 @@ class World:
         # Whether this is asyncio's loop, which is not asked for what it does not promise.
         self.judging = False
         # Whether a fault of this run may end a connection with an error of the kernel's.
-        self.shortages = False
+        self.shortages = bool(rates.get("shortage"))
 
     def complain(self, category: str, text: str) -> None:
         """Note a broken promise; the first word of it is its category."""
@@ -89,10 +93,13 @@ class World:
         self.loop = loop
         self.over = loop.create_future()
         loop.set_exception_handler(self.on_exception)
+        self.kernel.change(self.rates)
 
     def on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The exception handler: only what was planned may come here."""
         error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in ACCEPT_SHORTAGES and self.rates.get("no_descriptor"):
+            return
         if not isinstance(error, Planned):
             self.complain("handler", f"{context.get('message')}: {error!r}")
 
@@ -184,8 +191,8 @@ class Peer:
         self.failed: OSError | None = None
         self.gone_early = False     # closed before it had read to the end
         self.said_eof = False
+        self.garbled = False
         self.done = False
-        world.peers.append(self)
 
     def hurry(self, stage: str) -> None:
         """Wait for nothing any more; at the finish, only read."""
@@ -301,7 +308,8 @@ class Peer:
     def took(self, data: bytes) -> None:
         """Compare what came with what must come."""
         start = (self.reads_from + self.received) % PERIOD
-        if data != PATTERN[start : start + len(data)]:
+        if not self.garbled and data != PATTERN[start : start + len(data)]:
+            self.garbled = True
             self.world.complain("bytes", f"the peer was sent other bytes than written, from {self.received} on")
         self.received += len(data)
 
