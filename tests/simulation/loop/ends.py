@@ -43,11 +43,15 @@ class End:
         self.aborted = self.closed = self.said_eof = self.raised = False
         self.sending_file = False
         self.unsure = self.garbled = False
+        self.refused: OSError | None = None
         self.tasks: set[asyncio.Task[Any]] = set()
         world.parts.append(self)
 
     def complain(self, category: str, text: str) -> None:
         self.world.complain(category, f"{self.name}: {text}")
+
+    def prepare(self, peer: Any) -> None:
+        """Tell `peer`, before it acts, what it is to send and to expect."""
 
     # --- what the protocols hear ----------------------------------------------------------------------------------
 
@@ -304,6 +308,10 @@ class End:
 
     def judge(self) -> None:
         """Complain of what is wrong at the end."""
+        if self.refused is not None and not self.made:
+            if not self.world.shortages:
+                self.complain("error", f"not connected: {self.refused!r}")
+            return
         if self.made != 1 or self.lost != 1:
             self.complain("end", f"connection_made {self.made} times, connection_lost {self.lost} times")
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 Program = dict[str, Any]
 
-KINDS = ("stream", "stream", "talk", "sock")
+KINDS = ("stream", "stream", "talk", "sock", "tls", "framed")
 
 
 def size_of(rng: random.Random) -> int:
@@ -172,7 +172,67 @@ def sock(rng: random.Random) -> Program:
     return {"talkers": [talk_of(rng) for _ in range(1 + some(rng, 2))]}
 
 
-MAKERS = {"stream": stream, "talk": talk, "sock": sock}
+def tls(rng: random.Random) -> Program:
+    """Protocols over TLS."""
+    program = stream(rng)
+    for end in program["ends"]:
+        # Over TLS a file is read by a thread.
+        for entry in end["script"]:
+            entry[2:] = [action for action in entry[2:] if action[0] != "sendfile"]
+        if rng.randrange(3) == 0:
+            end["peer"].insert(rng.randrange(len(end["peer"]) + 1), ["hold"])
+    return {"tls": True, **program}
+
+
+def framed_action_of(rng: random.Random) -> list[Any]:
+    """One thing that an end of a framed connection does."""
+    draw = rng.randrange(20)
+    if draw < 6:
+        return ["frame", rng.choice((0, 1, 100, 5000, 60000))]
+    if draw < 10:
+        return ["frames", [rng.choice((0, 1, 100, 5000)) for _ in range(1 + some(rng, 5))]]
+    if draw < 14:
+        return ["pause"]
+    if draw < 17:
+        return ["resume"]
+    if draw < 18:
+        return ["keep"]
+    return rng.choice((["close"], ["eof"], ["raise"], ["limits", 100, 10]))
+
+
+def framed(rng: random.Random) -> Program:
+    """Frames, plain or over TLS."""
+    ends = []
+    for _ in range(1 + some(rng, 1)):
+        script = []
+        for _ in range(1 + some(rng, 5)):
+            trigger = rng.choice(("made", "frames1", "frames1", "frames2", "frames3", "ended", "turn3", "turn9", "at1000"))
+            place = rng.choice(("now", "now", "soon"))
+            script.append([trigger, place, *(framed_action_of(rng) for _ in range(1 + some(rng, 3)))])
+        peer = peer_of(rng)
+        if rng.randrange(2):
+            peer.insert(0, ["hold"])
+        ends.append(
+            {
+                "how": rng.choice(("connect", "accept")),
+                "prefix": rng.choice((2, 4)),
+                "views": rng.choice((False, True)),
+                "batch": rng.choice((1, 2, 1000)),
+                "frames": [rng.choice((0, 1, 20, 300, 3000, 60000)) for _ in range(1 + some(rng, 20))],
+                "sndbuf": rng.choice((0, 0, 4608, 20000)),
+                "script": script,
+                "peer": peer,
+            }
+        )
+    secure = rng.randrange(2) == 0
+    for end in ends:
+        if not secure:
+            # Plain bytes are not held back.
+            end["peer"] = [step for step in end["peer"] if step != ["hold"]]
+    return {"tls": secure, "ends": ends}
+
+
+MAKERS = {"stream": stream, "talk": talk, "sock": sock, "tls": tls, "framed": framed}
 
 
 def program(seed: int, kinds: tuple[str, ...] = KINDS) -> Program:

@@ -21,6 +21,7 @@ from typing import Any
 from simulation.loop import kernel as kernels
 from simulation.loop.ends import FRONTS, End, Planned, socket_pair
 from simulation.loop.generate import Program
+from simulation.loop.secure import NAME, TlsPeer, contexts
 from simulation.loop.talkers import Acceptor, SocketChannel, Talker
 from simulation.loop.world import PATTERN, Peer, World, open_descriptors, settle
 
@@ -61,15 +62,43 @@ async def play_stream(world: World, program: Program) -> None:
     """Protocols at one end, plain peers at the other."""
     for number, spec in enumerate(program["ends"]):
         sends_from, reads_from = 1000 * number, 1000 * number + 500
-        ours, theirs = socket_pair(spec["sndbuf"])
         end = End(world, f"end{number}", spec["script"], sends_from, reads_from)
         end.front = FRONTS[spec["front"]](end)
-        end.peer = Peer(world, theirs, spec["peer"], reads_from, sends_from)
-        world.peers.append(end.peer)
+        await connect(world, end, spec, program.get("tls", False))
+
+
+async def play_framed(world: World, program: Program) -> None:
+    """FramedProtocol at one end, a peer that sends frames in pieces at the other."""
+    from simulation.loop.frames import FramedEnd
+
+    for number, spec in enumerate(program["ends"]):
+        end = FramedEnd(world, f"framed{number}", spec)
+        # What asyncio's TLS does with frames that are paused is its own affair.
+        await connect(world, end, spec, program["tls"] and not world.judging)
+
+
+async def connect(world: World, end: End, spec: Program, secure: bool) -> None:
+    """Connect `end` with a peer of its own, over TLS when `secure`."""
+    ours, theirs = socket_pair(spec["sndbuf"])
+    options: dict[str, Any] = {}
+    if secure:
+        serves = spec["how"] == "accept"
+        end.peer = TlsPeer(world, theirs, spec["peer"], end.reads_from, end.sends_from, server=not serves)
+        options = {"ssl": contexts()[0 if serves else 1]}
+        if not serves:
+            options["server_hostname"] = NAME
+    else:
+        steps = [step for step in spec["peer"] if step != ["hold"]]
+        end.peer = Peer(world, theirs, steps, end.reads_from, end.sends_from)
+    end.prepare(end.peer)
+    world.peers.append(end.peer)
+    try:
         if spec["how"] == "connect":
-            await world.loop.create_connection(lambda end=end: end.front, sock=ours)
+            await world.loop.create_connection(lambda: end.front, sock=ours, **options)
         else:
-            await world.loop.connect_accepted_socket(lambda end=end: end.front, ours)
+            await world.loop.connect_accepted_socket(lambda: end.front, ours, **options)
+    except OSError as error:
+        end.refused = error
 
 
 def talkers_of(world: World, program: Program) -> list[Talker]:
@@ -102,17 +131,22 @@ async def play_sock(world: World, program: Program) -> None:
         talker.begin(SocketChannel(world, ours))
 
 
-PLAYS: dict[str, Callable[[World, Program], Any]] = {"stream": play_stream, "talk": play_talk, "sock": play_sock}
+PLAYS: dict[str, Callable[[World, Program], Any]] = {
+    "stream": play_stream, "tls": play_stream, "framed": play_framed, "talk": play_talk, "sock": play_sock,
+}  # fmt: skip
 
 
 async def main(world: World, program: Program) -> None:
     """Begin the program and wait until nobody can do anything any more."""
     world.start(asyncio.get_running_loop())
-    try:
-        await PLAYS[program["kind"]](world, program)
-    except Planned:
-        pass
+    begun = world.loop.create_task(PLAYS[program["kind"]](world, program))
     await world.over
+    if not begun.done():
+        world.complain("end", "the program has not begun")
+        begun.cancel()
+    await asyncio.wait([begun])
+    if not begun.cancelled() and isinstance(begun.exception(), Exception) and not isinstance(begun.exception(), Planned):
+        raise begun.exception()
     world.judge()
 
 

@@ -70,8 +70,9 @@ def smaller(program: Program, path: tuple[Any, ...]) -> Iterator[Program]:
         holder = holder[key]
     value = holder[last]
     if isinstance(value, int):
-        for fewer in (0, 1, value // 10, value // 2):
-            if fewer < value:
+        # Rates may be nothing; a step of nothing would be another step.
+        for fewer in (0 if "faults" in path else 1, 1, value // 10, value // 2):
+            if 0 <= fewer < value and (fewer or "faults" in path):
                 other = copy.deepcopy(program)
                 holder = other
                 for key in outer:

@@ -225,10 +225,11 @@ class Peer:
     def do_send(self, size: int) -> int:
         if self.left < 0:
             self.left = size
-        start = (self.sends_from + self.sent) % PERIOD
-        piece = min(self.left, self.world.random.choice((1, 7, 100, 4000, 70000)))
+        piece = self.source(min(self.left, self.world.random.choice((1, 7, 100, 4000, 70000))))
+        if not piece:
+            return self.next()
         try:
-            sent = self.put(PATTERN[start : start + piece])
+            sent = self.put(piece)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
@@ -270,6 +271,18 @@ class Peer:
         self.gone_early = not self.saw_eof
         return self.close()
 
+    def source(self, size: int) -> bytes:
+        """The next bytes to send, up to `size`."""
+        return piece_of(self.sends_from, self.sent, size)
+
+    def expected(self, size: int) -> bytes:
+        """The next bytes to receive, `size` of them."""
+        return piece_of(self.reads_from, self.received, size)
+
+    def pending_bytes(self) -> int:
+        """What is counted as sent and has not reached the kernel."""
+        return 0
+
     # --- the socket -----------------------------------------------------------------------------------------------
 
     def put(self, data: bytes) -> int:
@@ -307,8 +320,7 @@ class Peer:
 
     def took(self, data: bytes) -> None:
         """Compare what came with what must come."""
-        start = (self.reads_from + self.received) % PERIOD
-        if not self.garbled and data != PATTERN[start : start + len(data)]:
+        if not self.garbled and data != self.expected(len(data)):
             self.garbled = True
             self.world.complain("bytes", f"the peer was sent other bytes than written, from {self.received} on")
         self.received += len(data)

@@ -1,0 +1,137 @@
+"""FramedProtocol in the simulation: frames of known contents, their order, and what is said at the end."""
+
+from typing import Any
+
+from corenet import FramedProtocol, IncompleteFrame, LengthFramer
+from simulation.loop.ends import End
+from simulation.loop.world import PATTERN, World
+
+
+def payload(number: int, size: int) -> bytes:
+    """The contents of frame `number`."""
+    start = 37 * number
+    return PATTERN[start : start + size]
+
+
+class FramedEnd(End):
+    """An end that is given frames; its script has the triggers "frames1", ... and "ended"."""
+
+    def __init__(self, world: World, name: str, spec: dict[str, Any]) -> None:
+        super().__init__(world, name, spec["script"], 0, 0)
+        self.prefix = spec["prefix"]
+        self.sizes = spec["frames"]
+        framer = LengthFramer(self.prefix)
+        self.wire = framer.pack([payload(number, size) for number, size in enumerate(self.sizes)])
+        self.expected = bytearray()
+        self.frames = self.batches = self.sent_frames = 0
+        self.front = Front(self, spec["views"], spec["batch"])
+
+    def prepare(self, peer: Any) -> None:
+        peer.source = lambda size: self.wire[peer.sent : peer.sent + size]
+        peer.expected = lambda size: self.expected[peer.received : peer.received + size]
+
+    def complete(self, sent: int) -> int:
+        """How many whole frames lie in the first `sent` bytes."""
+        at = count = 0
+        for size in self.sizes:
+            at += self.prefix + size
+            if at > sent:
+                break
+            count += 1
+        return count
+
+    def on_frames(self, frames: list[Any]) -> None:
+        if not self.made or self.lost or self.saw_eof:
+            self.complain("order", f"frames when made {self.made}, lost {self.lost}, ended {self.saw_eof}")
+        if not frames:
+            self.complain("order", "an empty batch")
+        for frame in frames:
+            if self.frames >= len(self.sizes) or bytes(frame) != payload(self.frames, self.sizes[self.frames]):
+                self.complain("bytes", f"frame {self.frames} is another one than was sent")
+            self.frames += 1
+        self.batches += 1
+        self.run(f"frames{self.batches}")
+
+    def on_ended(self) -> bool:
+        if self.saw_eof or self.lost:
+            self.complain("order", "frames_ended twice or after the end")
+        if self.frames != self.complete(self.peer.sent) and not self.peer.gone_early:
+            self.complain("loss", f"frames_ended with {self.frames} of {self.complete(self.peer.sent)} frames")
+        self.saw_eof = True
+        self.run("ended")
+        return self.keep_open
+
+    def do_frame(self, size: int) -> None:
+        self.do_frames([size])
+
+    def do_frames(self, sizes: list[int]) -> None:
+        if not self.writable():
+            return
+        framer = LengthFramer(self.prefix)
+        contents = [payload(self.sent_frames + i, size) for i, size in enumerate(sizes)]
+        self.sent_frames += len(sizes)
+        self.expected += framer.pack(contents)
+        self.written = len(self.expected)
+        if len(contents) == 1:
+            self.front.write_frame(contents[0])
+        else:
+            self.front.write_frames(contents)
+
+    def do_pause(self) -> None:
+        if self.reading:
+            self.reading = False
+            self.front.pause_frames()
+
+    def do_resume(self) -> None:
+        if not self.reading and not self.lost:
+            self.reading = True
+            self.front.resume_frames()
+
+    def quiet(self, stage: str) -> None:
+        super().quiet(stage)
+        if self.lost or not self.made or not self.reading or self.transport.is_closing():
+            return
+        if self.peer.pending_bytes() == 0 and self.frames != self.complete(self.peer.sent):
+            self.complain("wakeup", f"{self.frames} of {self.complete(self.peer.sent)} frames in stage {stage}")
+
+    def judge(self) -> None:
+        if self.made and self.lost and isinstance(self.error, IncompleteFrame):
+            whole = self.complete(self.peer.sent)
+            if self.frames != whole and not self.raised and not self.peer.gone_early:
+                self.complain("loss", f"{self.error!r} with {self.frames} of {whole} frames")
+            at = sum(self.prefix + size for size in self.sizes[:whole])
+            if at == self.peer.sent and not self.peer.gone_early:
+                self.complain("error", f"{self.error!r} although the peer ended between two frames")
+            self.error = None
+            self.unsure = True
+        # Bytes received are counted as frames, so that of the other direction alone is compared.
+        self.received = self.peer.sent
+        super().judge()
+
+
+class Front(FramedProtocol):
+    """What FramedProtocol calls, passed on."""
+
+    def __init__(self, end: FramedEnd, views: bool, batch: int) -> None:
+        super().__init__(LengthFramer(end.prefix), views=views, batch=batch)
+        self.end: Any = end
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.end.on_made(transport)
+
+    def frames_received(self, frames: list[Any]) -> None:
+        self.end.on_frames(frames)
+
+    def frames_ended(self) -> bool:
+        ended: bool = self.end.on_ended()
+        return ended
+
+    def pause_writing(self) -> None:
+        self.end.on_pause()
+
+    def resume_writing(self) -> None:
+        self.end.on_resume()
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        self.end.on_lost(error)
