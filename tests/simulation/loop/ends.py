@@ -145,8 +145,12 @@ class End:
     def writable(self) -> bool:
         return not (self.transport.is_closing() or self.said_eof or self.sending_file)
 
+    def can(self, name: str) -> bool:
+        """Whether the transport has this at all: pipes have one direction."""
+        return hasattr(self.transport, name)
+
     def do_write(self, size: int, form: str = "bytes") -> None:
-        if not self.writable():
+        if not self.can("write") or not self.writable():
             return
         data = piece_of(self.sends_from, self.written, size)
         self.written += len(data)
@@ -159,7 +163,7 @@ class End:
         changing[:] = bytes(len(changing))
 
     def do_lines(self, sizes: list[int], form: str = "bytes", bad: bool = False) -> None:
-        if not self.writable():
+        if not self.can("write") or not self.writable():
             return
         data = piece_of(self.sends_from, self.written, sum(sizes))
         pieces: list[Any] = []
@@ -182,7 +186,7 @@ class End:
                 piece[:] = bytes(len(piece))
 
     def do_eof(self) -> None:
-        if self.transport.can_write_eof() and self.writable():
+        if self.can("write_eof") and self.transport.can_write_eof() and self.writable():
             self.said_eof = True
             self.transport.write_eof()
 
@@ -191,11 +195,12 @@ class End:
         self.transport.close()
 
     def do_abort(self) -> None:
-        self.aborted = True
-        self.transport.abort()
+        if self.can("abort"):
+            self.aborted = True
+            self.transport.abort()
 
     def do_pause(self) -> None:
-        if self.reading and not self.transport.is_closing() and not self.sending_file:
+        if self.reading and self.can("pause_reading") and not self.transport.is_closing() and not self.sending_file:
             self.reading = False
             self.transport.pause_reading()
 
@@ -205,10 +210,11 @@ class End:
             self.transport.resume_reading()
 
     def do_limits(self, high: int, low: int) -> None:
-        self.transport.set_write_buffer_limits(high=high, low=low)
+        if self.can("set_write_buffer_limits"):
+            self.transport.set_write_buffer_limits(high=high, low=low)
 
     def do_size(self) -> None:
-        if self.transport.get_write_buffer_size() < 0:
+        if self.can("get_write_buffer_size") and self.transport.get_write_buffer_size() < 0:
             self.complain("order", "a negative buffer")
 
     def do_keep(self) -> None:
@@ -319,7 +325,7 @@ class End:
         clean = self.error is None and not self.aborted and not self.unsure
         if clean and not self.raised and not peer.gone_early and peer.received != self.written:
             self.complain("loss", f"ended cleanly, the peer has {peer.received} of {self.written} bytes")
-        if clean and self.saw_eof and self.received != peer.sent and not peer.failed:
+        if clean and self.saw_eof and self.received != peer.sent and not peer.failed and not peer.cut:
             self.complain("loss", f"ended cleanly, {self.received} of the {peer.sent} bytes sent by the peer arrived")
         if self.error is not None and not (self.raised or peer.gone_early or self.world.shortages):
             self.complain("error", f"connection_lost({self.error!r}) without a reason")

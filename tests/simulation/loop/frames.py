@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from corenet import FramedProtocol, IncompleteFrame, LengthFramer
 from simulation.loop.ends import End
 from simulation.loop.world import PATTERN, World
+
+from corenet import FramedProtocol, IncompleteFrame, LengthFramer
 
 
 def payload(number: int, size: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 Program = dict[str, Any]
 
-KINDS = ("stream", "stream", "talk", "sock", "tls", "framed")
+KINDS = ("stream", "stream", "talk", "sock", "tls", "framed", "packets", "pipes")
 
 
 def size_of(rng: random.Random) -> int:
@@ -140,7 +140,9 @@ def talk_of(rng: random.Random) -> dict[str, Any]:
     """A coroutine and its peer."""
     script: list[list[Any]] = []
     for _ in range(some(rng, 8)):
-        name = rng.choice(("read", "read", "exactly", "until", "write", "write", "both", "both", "drain", "eof", "sleep"))
+        name = rng.choice(
+            ("read", "read", "exactly", "until", "write", "write", "both", "both", "drain", "eof", "sleep")
+        )
         if name in ("until", "drain", "eof"):
             script.append([name])
         elif name == "sleep":
@@ -206,7 +208,9 @@ def framed(rng: random.Random) -> Program:
     for _ in range(1 + some(rng, 1)):
         script = []
         for _ in range(1 + some(rng, 5)):
-            trigger = rng.choice(("made", "frames1", "frames1", "frames2", "frames3", "ended", "turn3", "turn9", "at1000"))
+            trigger = rng.choice(
+                ("made", "frames1", "frames1", "frames2", "frames3", "ended", "turn3", "turn9", "at1000")
+            )
             place = rng.choice(("now", "now", "soon"))
             script.append([trigger, place, *(framed_action_of(rng) for _ in range(1 + some(rng, 3)))])
         peer = peer_of(rng)
@@ -232,7 +236,48 @@ def framed(rng: random.Random) -> Program:
     return {"tls": secure, "ends": ends}
 
 
-MAKERS = {"stream": stream, "talk": talk, "sock": sock, "tls": tls, "framed": framed}
+def packets(rng: random.Random) -> Program:
+    """Datagram endpoints."""
+    ends = []
+    for _ in range(1 + some(rng, 1)):
+        script = []
+        for _ in range(1 + some(rng, 5)):
+            trigger = rng.choice(("made", "got1", "got2", "got3", "turn2", "turn8", "at1000", "pause1", "resume1"))
+            actions: list[list[Any]] = []
+            for _ in range(1 + some(rng, 3)):
+                sizes = [rng.choice((0, 1, 100, 3000, 20000)) for _ in range(1 + some(rng, 20))]
+                send = ["send", sizes]
+                actions.append(rng.choice((send, send, send, ["limits", 100, 10], ["close"])))
+            if rng.randrange(20) == 0:
+                actions.append(["abort"])
+            script.append([trigger, rng.choice(("now", "soon")), *actions])
+        peer = []
+        for _ in range(some(rng, 20)):
+            send = ["send", rng.choice((0, 1, 3000, 20000))]
+            peer.append(rng.choice((send, ["recv", rng.randrange(1, 9)], ["wait", 5000], ["idle", 1])))
+        if rng.randrange(10) == 0:
+            peer.append(["close", 0])
+        ends.append({"sndbuf": rng.choice((20000, 200000)), "script": script, "peer": peer})
+    return {"ends": ends, "refused": rng.choice((0, 0, 50))}
+
+
+def pipes(rng: random.Random) -> Program:
+    """Reading and writing ends of pipes."""
+    ends = [
+        {"how": rng.choice(("read", "write")), "script": script_of(rng), "peer": peer_of(rng)}
+        for _ in range(1 + some(rng, 2))
+    ]
+    for end in ends:
+        for entry in end["script"]:
+            entry[2:] = [action for action in entry[2:] if action[0] not in ("sendfile", "protocol")]
+    # In debug mode asyncio asks a pipe for its number when it may be closed already.
+    return {"ends": ends, "debug": False}
+
+
+MAKERS = {
+    "stream": stream, "talk": talk, "sock": sock, "tls": tls, "framed": framed, "packets": packets,
+    "pipes": pipes,
+}  # fmt: skip
 
 
 def program(seed: int, kinds: tuple[str, ...] = KINDS) -> Program:

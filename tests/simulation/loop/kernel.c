@@ -16,6 +16,7 @@
 #include "corenet/core/syscalls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -240,14 +241,6 @@ static ssize_t sim_recv(int fd, void *data, size_t length, int flags) {
     return done("recv", fd, length, room < 0 ? -1 : recv(fd, data, (size_t)room, flags));
 }
 
-static ssize_t sim_send(int fd, const void *data, size_t length, int flags) {
-    int64_t room;
-    if (!kernel.active)
-        return send(fd, data, length, flags);
-    room = allowed(fd, length, 1);
-    return done("send", fd, length, room < 0 ? -1 : send(fd, data, (size_t)room, flags));
-}
-
 /* 1 when a call that moves one datagram, or a batch of them, fails instead of being made. */
 static int refused(int fd, int writing) {
     uint64_t amount;
@@ -265,6 +258,16 @@ static int is_datagram(int fd) {
     int kind = 0;
     socklen_t size = sizeof kind;
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) == 0 && kind == SOCK_DGRAM;
+}
+
+static ssize_t sim_send(int fd, const void *data, size_t length, int flags) {
+    int64_t room;
+    if (!kernel.active)
+        return send(fd, data, length, flags);
+    if (is_datagram(fd))
+        return done("send", fd, length, refused(fd, 1) ? -1 : send(fd, data, length, flags));
+    room = allowed(fd, length, 1);
+    return done("send", fd, length, room < 0 ? -1 : send(fd, data, (size_t)room, flags));
 }
 
 static ssize_t sim_sendmsg(int fd, const struct msghdr *message, int flags) {
@@ -440,6 +443,11 @@ static int look(int epfd, struct epoll_event *events, int maximum, int may_withh
             if (!entry->used || entry->epfd != epfd || bits == 0 || entry->events & EPOLLONESHOT)
                 continue;
             if (!happens(SPURIOUS, &amount) || !stands(fd))
+                continue;
+            /* Nothing can be read from the writing end of a pipe, and no kernel says so. */
+            if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY)
+                bits &= EPOLLOUT;
+            if (bits == 0)
                 continue;
             for (i = 0; i < got; i++)
                 if (events[i].data.u64 == entry->data)

@@ -21,6 +21,7 @@ from typing import Any
 from simulation.loop import kernel as kernels
 from simulation.loop.ends import FRONTS, End, Planned, socket_pair
 from simulation.loop.generate import Program
+from simulation.loop.packets import play_packets, play_pipes
 from simulation.loop.secure import NAME, TlsPeer, contexts
 from simulation.loop.talkers import Acceptor, SocketChannel, Talker
 from simulation.loop.world import PATTERN, Peer, World, open_descriptors, settle
@@ -133,6 +134,7 @@ async def play_sock(world: World, program: Program) -> None:
 
 PLAYS: dict[str, Callable[[World, Program], Any]] = {
     "stream": play_stream, "tls": play_stream, "framed": play_framed, "talk": play_talk, "sock": play_sock,
+    "packets": play_packets, "pipes": play_pipes,
 }  # fmt: skip
 
 
@@ -145,8 +147,9 @@ async def main(world: World, program: Program) -> None:
         world.complain("end", "the program has not begun")
         begun.cancel()
     await asyncio.wait([begun])
-    if not begun.cancelled() and isinstance(begun.exception(), Exception) and not isinstance(begun.exception(), Planned):
-        raise begun.exception()
+    failure = None if begun.cancelled() else begun.exception()
+    if failure is not None and not isinstance(failure, Planned):
+        raise failure
     world.judge()
 
 
@@ -278,7 +281,11 @@ def run(
 
 def play(program: Program, **options: Any) -> Outcome:
     """Run `program` on our loop with its faults."""
-    faults = {**program["faults"], "no_descriptor": program.get("accept_faults", 0)}
+    faults = {
+        **program["faults"],
+        "no_descriptor": program.get("accept_faults", 0),
+        "refused": program.get("refused", 0),
+    }
     return run(program, our_loop, faults, **options)
 
 

@@ -14,7 +14,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
-
 from simulation.loop.world import Peer, World
 
 NAME = "localhost"
@@ -54,7 +53,9 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 class TlsPeer(Peer):
     """A peer that speaks TLS. One more operation: ["hold"] keeps what it says until it has said its end."""
 
-    def __init__(self, world: World, sock: Any, script: list[list[Any]], sends_from: int, reads_from: int, *, server: bool):
+    def __init__(
+        self, world: World, sock: Any, script: list[list[Any]], sends_from: int, reads_from: int, *, server: bool
+    ) -> None:
         super().__init__(world, sock, script, sends_from, reads_from)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = contexts()[0 if server else 1].wrap_bio(

@@ -192,6 +192,7 @@ class Peer:
         self.gone_early = False     # closed before it had read to the end
         self.said_eof = False
         self.garbled = False
+        self.cut = False            # closed before all that it had said was sent
         self.done = False
 
     def hurry(self, stage: str) -> None:
@@ -269,6 +270,7 @@ class Peer:
 
     def do_close(self) -> int:
         self.gone_early = not self.saw_eof
+        self.cut = self.pending_bytes() > 0
         return self.close()
 
     def source(self, size: int) -> bytes:
