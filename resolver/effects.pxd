@@ -5,7 +5,9 @@
 cdef class Failure:
     cdef public object ede
     cdef public object kind
+    cdef public object name
     cdef public object text
+    cdef public object verdict
 
 
 cdef class Question:

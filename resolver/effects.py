@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from resolver import limits
+from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -71,7 +72,7 @@ class FailureKind(IntEnum):
     DEADLINE = 10
     """The client query has used up its time."""
     BOGUS = 11
-    """DNSSEC validation failed."""
+    """DNSSEC validation failed, or could not be done: the failure's verdict tells which."""
     CACHED = 12
     """It failed a moment ago and is not tried again yet (RFC 9520)."""
     CANCELLED = 13
@@ -88,18 +89,33 @@ class FailureKind(IntEnum):
 
 
 class Failure:
-    """Something was not obtained: the kind, the Extended DNS Error code (RFC 8914) that tells it, and a sentence."""
+    """Something was not obtained: the kind, the Extended DNS Error code (RFC 8914) that tells it, and a sentence.
 
-    __slots__ = ("ede", "kind", "text")
+    `verdict` is the security status of what was obtained all the same: BOGUS when it did not pass validation,
+    INDETERMINATE when its chain of trust could not be followed to the end, because something of it was not to be had
+    (RFC 4035 section 4.3), None when there was no data. Who validates himself is refused nothing but for the last.
+    `name` is the name at fault, when that is not the one that was asked for. The code is for showing: nothing is
+    concluded from it.
+    """
 
-    def __init__(self, kind: FailureKind, ede: int, text: str) -> None:
+    __slots__ = ("ede", "kind", "name", "text", "verdict")
+
+    def __init__(
+        self, kind: FailureKind, ede: int, text: str, *, verdict: Verdict | None = None, name: bytes | None = None
+    ) -> None:
         self.kind = kind
         self.ede = ede
         self.text = text
+        self.verdict = Verdict.BOGUS if verdict is None and kind is FailureKind.BOGUS else verdict
+        self.name = name
+
+    def at(self, name: bytes) -> "Failure":
+        """The same failure, of `name`."""
+        return Failure(self.kind, self.ede, self.text, verdict=self.verdict, name=name)
 
     @property
     def is_bogus(self) -> bool:
-        """DNSSEC validation failed."""
+        """DNSSEC validation failed, or could not be done."""
         return self.kind is FailureKind.BOGUS
 
     @property

@@ -44,7 +44,7 @@ from resolver.iterate import Atlas
 from resolver.iterate.forward import configured_cuts
 from resolver.places import Charge, Places, Share, is_slow
 from resolver.policy.rewrite import Dns64, Rewriter
-from resolver.resolve import VALIDATION_ERRORS, failure_outcome, find_outcome, find_stale, load_validator, resolve
+from resolver.resolve import failure_outcome, find_outcome, find_stale, load_validator, resolve
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -677,24 +677,23 @@ class Mesh:
 
     def _stale_instead(self, question: Question, failure: Failure, cd: bool) -> Outcome | None:
         """What may be shown instead of `failure`: nothing where validation failed, since that is no outage."""
-        if not self._serve_stale or failure.kind in UNEXCUSED or failure.ede in VALIDATION_ERRORS:
+        if not self._serve_stale or failure.kind in UNEXCUSED or question.qclass != c.IN:
             return None
-        if question.qclass != c.IN:
-            return None
-        outcome = self._find_stale(question, cd=cd)
+        outcome = self._find_stale(question, cd=cd, failure=failure)
         if outcome is not None and outcome.stale:
             self._counts["stale"] += 1
             outcome.ede.append((failure.ede, failure.text))
-            known = self._context.store.rrsets.find_failure(question.qname, question.qtype, self._context.now)
+            known = self._context.store.rrsets.find_failure(
+                failure.name or question.qname, question.qtype, self._context.now)
             if known is not None:
                 # Until then nobody is asked again, so the finished answer may be kept.
-                outcome.ttl = min(known[2], self._stale_ttl)
+                outcome.ttl = min(known.left, self._stale_ttl)
         return outcome
 
-    def _find_stale(self, question: Question, *, cd: bool) -> Outcome | None:
+    def _find_stale(self, question: Question, *, cd: bool, failure: Failure | None = None) -> Outcome | None:
         """`find_stale`, whose faults cost no more than the stale answer (CVE-2025-40777, CVE-2026-55717)."""
         try:
-            return find_stale(question, self._context, cd=cd)
+            return find_stale(question, self._context, cd=cd, failure=failure)
         except Exception as error:  # noqa: BLE001 - it runs where many questions are being finished
             self._fault(error, "looking for stale data of", question)
             return None

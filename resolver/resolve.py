@@ -54,14 +54,11 @@ INHERITED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 ASKED = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
 # What the chain of trust is made of. For its sake no alias is followed: one shows that no zone begins at the name.
 CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
+# What an unsigned reply says of later names of its alias chain serves the answer to that question only (RFC 2181
+# section 5.4.1): it is kept below what answers questions, for the same answer when that has become stale.
+FOR_ITS_ANSWER = Trust.ADDITIONAL
 # More would change nothing: the longest time is reached long before.
 DOUBLINGS = 15
-# Extended errors that come from validation: a client that set CD is not told of them, it wants the data.
-VALIDATION_ERRORS = frozenset({
-    c.EDE_DNSSEC_INDETERMINATE, c.EDE_DNSSEC_BOGUS, c.EDE_SIGNATURE_EXPIRED, c.EDE_SIGNATURE_NOT_YET_VALID,
-    c.EDE_DNSKEY_MISSING, c.EDE_RRSIGS_MISSING, c.EDE_NO_ZONE_KEY_BIT_SET, c.EDE_NSEC_MISSING,
-    c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID, c.EDE_UNSUPPORTED_NSEC3_ITERATIONS,
-})
 
 
 def resolve(task: Task, context: Context) -> Steps[Outcome]:
@@ -239,7 +236,10 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
                 raw = _first_alias(raw) or raw  # what an alias leads to is no part of the chain
         if isinstance(raw, Failure):
             # Nobody else to ask: then what is wrong is that the data was bogus.
-            return bogus if bogus is not None and raw.kind is not FailureKind.DEADLINE else raw
+            if bogus is not None and raw.kind is FailureKind.DEADLINE:
+                # There was data, and no time to find out what it is worth.
+                return Failure(raw.kind, raw.ede, raw.text, verdict=Verdict.INDETERMINATE)
+            return raw if bogus is None else bogus
         if context.validator is None or task.cd:
             _store(raw, Verdict.INDETERMINATE, context)
             return raw, Verdict.INDETERMINATE, None
@@ -251,7 +251,7 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
         if verdict != Verdict.BOGUS and verdict != Verdict.INDETERMINATE:
             _store(raw, verdict, context)
             return raw, verdict, (ede, reason) if ede else None
-        bogus = Failure(FailureKind.BOGUS, ede or c.EDE_DNSSEC_BOGUS, reason)
+        bogus = Failure(FailureKind.BOGUS, ede or c.EDE_DNSSEC_BOGUS, reason, verdict=Verdict(verdict))
         first = _first_alias(raw)
         if first is not None:
             # One bad member spoils a chain; its first alias may be good, and the rest is then asked for by itself.
@@ -308,21 +308,32 @@ def find_reply(
             raw.denied, raw.rcode, raw.ttl = True, negative.rcode, negative.ttl
             raw.soa, raw.proofs = negative.soa, list(negative.proofs)
             verdict = negative.verdict
-        elif qtype != c.CNAME:
-            raw = _find_alias(name, qtype, context)
-            if raw is not None:
-                verdict = raw.answer[0].verdict
+        else:
+            # Before an alias, which may have been learned from the answer to another question: this one has failed.
+            failure = _failed_before(name, qtype, context, cd=cd)
+            if failure is not None:
+                return failure
+            if qtype != c.CNAME:
+                raw = _find_alias(name, qtype, context)
+                if raw is not None:
+                    verdict = raw.answer[0].verdict
     if raw is None:
-        failed = rrsets.find_failure(name, qtype, now)
-        if failed is None or (cd and failed[0] in VALIDATION_ERRORS):
-            return None if cd else _foreknown(name, qtype, context, budget, client=client)
-        kind = FailureKind.BOGUS if failed[0] in VALIDATION_ERRORS else FailureKind.CACHED
-        return Failure(kind, failed[0], failed[1])
+        return None if cd else _foreknown(name, qtype, context, budget, client=client)
     if context.validator is None or cd:
         return raw, verdict, None
     if verdict == Verdict.SECURE or verdict == Verdict.INSECURE:
         return raw, verdict, None
     return raw
+
+
+def _failed_before(name: bytes, qtype: int, context: Context, *, cd: bool) -> Failure | None:
+    """The failure that is remembered of a question (RFC 9520); none that only validation saw for who wants none."""
+    known = context.store.rrsets.find_failure(name, qtype, context.now)
+    if known is None or (cd and known.verdict is not None):
+        return None
+    kind = FailureKind.BOGUS if known.kind == FailureKind.BOGUS else FailureKind.CACHED
+    verdict = None if known.verdict is None else Verdict(known.verdict)
+    return Failure(kind, known.ede, known.text, verdict=verdict, name=name)
 
 
 def _foreknown(name: bytes, qtype: int, context: Context, budget: Budget, *, client: bool) -> Leg | None:
@@ -382,6 +393,7 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
     cache = context.settings.cache
     lowest, highest = cache.min_ttl, cache.max_ttl
     raw.ttl = min(raw.ttl, cache.max_negative_ttl)
+    aliased = False
     for position, rrset in enumerate(raw.answer):
         if not lowest <= rrset.ttl <= highest:
             # What the first client sees is what the cache will say to the second. What was validated is not prolonged:
@@ -390,7 +402,10 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             raw.answer[position] = rrset = rrset.with_ttl(min(max(rrset.ttl, least), highest))
         if rrset.verdict == Verdict.SECURE:
             rrset.trust = Trust.VALIDATED
+        elif aliased:
+            rrset.trust = FOR_ITS_ANSWER
         rtype = rrset.rtype
+        aliased = aliased or rtype == c.CNAME
         if raw.dname_of(rrset) is not None:
             continue  # it is made from its DNAME anew, and shown with that and its signature
         if raw.qtype == c.ANY or rtype == c.RRSIG:
@@ -542,6 +557,8 @@ def _failed(task: Task, context: Context, failure: Failure, name: bytes | None =
     """
     question = task.question
     kind = failure.kind
+    if name is not None and name is not question.qname:
+        failure = failure.at(name)
     if task.trace is not None:
         task.note("failure", failure.text, qname=question.qname, qtype=question.qtype, facts={"failure": failure})
     # Who renews an answer early has time to spare: while it lasts, nobody shall suffer from the attempt.
@@ -551,14 +568,16 @@ def _failed(task: Task, context: Context, failure: Failure, name: bytes | None =
         # Who asks for too much makes nothing be remembered at all: others ask for the same.
         if shortage.kind is not FailureKind.OVERLOAD and kind not in PASSING and task.purpose is Purpose.CLIENT:
             rrsets = context.store.rrsets
-            rrsets.put_failure(question.qname, question.qtype, ede=failure.ede, text=failure.text, ttl=SHORTAGE_TTL,
-                               now=context.now, count=rrsets.failures(question.qname, question.qtype, context.now))
+            rrsets.put_failure(question.qname, question.qtype, kind=kind, verdict=failure.verdict, ede=failure.ede,
+                               text=failure.text, ttl=SHORTAGE_TTL, now=context.now,
+                               count=rrsets.failures(question.qname, question.qtype, context.now))
     elif kind not in PASSING and task.purpose is not Purpose.PREFETCH and (
         kind not in INHERITED or task.purpose is Purpose.CLIENT
     ):
-        _remember_failure(question.qname, question.qtype, failure, context)
-        if name is not None and name is not question.qname and kind not in INHERITED:
-            _remember_failure(name, question.qtype, failure, context)
+        # Not of the name that was asked for, unless the whole query ran out of something: its alias is no failure. It
+        # is found again, leads to the one that is, and may lead elsewhere by then.
+        culprit = question.qname if failure.name is None or kind in INHERITED else failure.name
+        _remember_failure(culprit, question.qtype, failure, context)
     return failure_outcome(question, failure)
 
 
@@ -574,15 +593,21 @@ def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Contex
     if count:
         ttl -= context.rng.below(ttl // 4 + 1)
     rrsets.put_failure(
-        name, qtype, ede=failure.ede, text=failure.text, ttl=ttl, now=context.now, count=min(count + 1, DOUBLINGS)
+        name, qtype, kind=failure.kind, verdict=failure.verdict, ede=failure.ede, text=failure.text, ttl=ttl,
+        now=context.now, count=min(count + 1, DOUBLINGS),
     )
 
 
 # --- stale answers ------------------------------------------------------------------------------------------------
 
 
-def find_stale(question: Question, context: Context, *, cd: bool) -> Outcome | None:
+def find_stale(
+    question: Question, context: Context, *, cd: bool, failure: Failure | None = None
+) -> Outcome | None:
     """What was true a while ago, when nobody says what is true now (RFC 8767); None without any such.
+
+    `failure` is why it is looked for. A name about which something bogus is said now is no outage: nothing stale is
+    shown of it, by this failure or one that is remembered; other names of the chain of aliases are not concerned.
 
     Only data that passed validation or needed none, unless `cd` or nothing is validated anyway; it is never called
     secure, since nobody vouches for it any more. Its TTLs are the ones for stale data, ``ttl`` is 0: whoever knows that
@@ -606,7 +631,8 @@ def find_stale(question: Question, context: Context, *, cd: bool) -> Outcome | N
             continue
         leg = find_reply(name, qtype, context, budget, cd=cd, client=True)
         if not isinstance(leg, tuple):
-            leg = _find_stale_reply(name, qtype, context, cd=cd)
+            leg = None if _is_bogus_now(name, question, failure, context, cd=cd) else _find_stale_reply(
+                name, qtype, context, cd=cd, led=bool(story.legs))
             if leg is None:
                 return None
             stale = True
@@ -637,8 +663,23 @@ def find_stale(question: Question, context: Context, *, cd: bool) -> Outcome | N
     return outcome
 
 
-def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool) -> Leg | None:
-    """The last thing that was said about one name, if it may still be shown."""
+def _is_bogus_now(
+    name: bytes, question: Question, failure: Failure | None, context: Context, *, cd: bool
+) -> bool:
+    """Whether what is said about a name now failed validation, for those who want it validated."""
+    if cd:
+        return False
+    if failure is not None and failure.verdict is Verdict.BOGUS and names.equal(name, failure.name or question.qname):
+        return True
+    known = context.store.rrsets.find_failure(name, question.qtype, context.now)
+    return known is not None and known.verdict == Verdict.BOGUS
+
+
+def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, led: bool) -> Leg | None:
+    """The last thing that was said about one name, if it may still be shown.
+
+    `led`: an alias leads here, so what was kept for its answer alone may be shown again.
+    """
     rrsets, now = context.store.rrsets, context.now
     longest, ttl = context.settings.cache.serve_stale, context.settings.cache.serve_stale_ttl
     data, alias = rrsets.created(name, qtype), rrsets.created(name, c.CNAME)
@@ -648,9 +689,8 @@ def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool) ->
         return None
     raw = RawReply(name, qtype)
     if latest == data or latest == alias:
-        rrset = rrsets.find(
-            name, qtype if latest == data else c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER, stale=longest
-        )
+        trust = FOR_ITS_ANSWER if led else Trust.NONAUTH_ANSWER
+        rrset = rrsets.find(name, qtype if latest == data else c.CNAME, now, min_trust=trust, stale=longest)
         if rrset is None:
             return None
         verdict = rrset.verdict

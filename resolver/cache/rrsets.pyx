@@ -27,6 +27,7 @@ from resolver.wire.name cimport name_length, name_lower
 from resolver.wire.rrset cimport RRset, make_rrset, packed_count
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from resolver import limits
 from resolver.cache.table import TableStatistics
@@ -37,12 +38,14 @@ cdef enum:
     KEY_SIZE = 257              # name and type
     KINDS_HERE = (1 << KIND_RRSET) | (1 << KIND_NEGATIVE) | (1 << KIND_FAILURE)
     NXDOMAIN = 3
+    FAILURE_HEAD = 2            # kind; verdict and one, 0 for none; the text follows
     SET_HEAD = 16               # type, class, TTL, trust, verdict, lengths (u16, u32) of a set inside a negative entry
 
 cdef int TRUST_GLUE = Trust.GLUE
 cdef int TRUST_CONFIGURED = Trust.CONFIGURED
 cdef int TRUST_ANSWER = Trust.NONAUTH_ANSWER
 cdef int VERDICT_SECURE = Verdict.SECURE
+cdef int MOST_VERDICT = max(Verdict)
 cdef int64_t STALE_TTL = limits.CACHE_STALE_TTL.default
 cdef int MAX_SETS = limits.CACHE_ENTRY_RECORDS.default
 cdef int64_t MAX_FAILURE_TTL = limits.CACHE_FAILURE_TTL.maximum
@@ -89,6 +92,17 @@ cdef class Negative:
 
     def __repr__(self) -> str:
         return f"Negative(rcode={self.rcode}, ttl={self.ttl}, verdict={self.verdict}, proofs={len(self.proofs)})"
+
+
+class RememberedFailure(NamedTuple):
+    """A failure from the cache: its `kind` and `verdict` (None: there was no data), the extended error with its text,
+    and `left`, the seconds for which the question is not tried again."""
+
+    kind: int
+    verdict: int | None
+    ede: int
+    text: str
+    left: int
 
 
 cdef bytes pack_set(RRset rrset):
@@ -332,29 +346,32 @@ cdef class RRsetCache:
 
     # --------------------------------------------------------------------------------------------------- failures
 
-    def put_failure(self, name: bytes, rtype: int, *, ede: int, text: str, ttl: int, now: int, count: int = 1) -> bool:
+    def put_failure(self, name: bytes, rtype: int, *, kind: int, verdict: int | None, ede: int, text: str, ttl: int,
+                    now: int, count: int = 1) -> bool:
         """Remember that this question could not be answered, and why (RFC 9520). The TTL is capped at five minutes.
 
-        `count` says how often that happened in a row, this time included; see `failures`.
+        `kind` and `verdict` are those of the failure, `ede` and `text` what clients are shown of it. `count` says how
+        often that happened in a row, this time included; see `failures`.
 
         Raises:
-            ValueError: `name` is not a name in wire form.
+            ValueError: `name` is not a name in wire form, or `kind` is above 255.
         """
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, name, rtype)
-        cdef bytes value = text.encode("utf-8", "replace")[:MAX_TEXT]
+        cdef bytes value = bytes((kind, 0 if verdict is None else verdict + 1))
         cdef Piece piece
         cdef int64_t left = min(<int64_t>ttl, MAX_FAILURE_TTL)
         if left <= 0:
             return False
+        value += text.encode("utf-8", "replace")[:MAX_TEXT]
         piece.data = PyBytes_AS_STRING(value)
         piece.size = <uint32_t>PyBytes_GET_SIZE(value)
         return table_put(&self.table.view, table_hash(&self.table.view, KIND_FAILURE, key, size), KIND_FAILURE, key,
                          size, &piece, 1, now, <uint32_t>left, <uint8_t>min(max(count, 0), 255), ede & 0xFFFF,
                          0, 0, self.serial) == PUT_STORED
 
-    def find_failure(self, name: bytes, rtype: int, now: int) -> tuple[int, str, int] | None:
-        """Extended error, its text, and the seconds for which the question is not tried again; or None.
+    def find_failure(self, name: bytes, rtype: int, now: int) -> RememberedFailure | None:
+        """What is remembered of a question that is not tried again yet, or None.
 
         Raises:
             ValueError: `name` is not a name in wire form.
@@ -365,11 +382,12 @@ cdef class RRsetCache:
         cdef bytes value
         cdef int64_t left = 0
         value = self.copy_value(KIND_FAILURE, key, size, now, 0, &f, &left)
-        if value is None:
+        if value is None or len(value) < FAILURE_HEAD or value[1] > MOST_VERDICT + 1:
             atomic_add64(&self.table.view.misses[KIND_FAILURE], 1)
             return None
         atomic_add64(&self.table.view.hits[KIND_FAILURE], 1)
-        return f.aux, value.decode("utf-8", "ignore"), left
+        return RememberedFailure(value[0], value[1] - 1 if value[1] else None, f.aux,
+                                 value[FAILURE_HEAD:].decode("utf-8", "ignore"), left)
 
     def failures(self, name: bytes, rtype: int, now: int) -> int:
         """How often in a row this question has failed lately: 0 after a success or five minutes of peace.

@@ -89,6 +89,8 @@ def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes, *, signature
     authority = view.authority
     if authority:
         _authority(found, authority, zone)
+        if qtype == c.DS and not answer:
+            _take_ds(found, qname, zone)
     return found
 
 
@@ -205,6 +207,19 @@ def _stray_signatures(view: MessageView, rrset: RRset) -> list[bytes]:
             if other.rtype == c.RRSIG and names.equal(other.name, rrset.name):
                 found += [rdata for rdata in other.rdatas() if int.from_bytes(rdata[:2], "big") == rrset.rtype]
     return found
+
+
+def _take_ds(found: Scrubbed, qname: bytes, zone: bytes) -> None:
+    """Take the DS set of a referral as the answer to the question for it, when it is signed.
+
+    Some servers of a parent refer also those who ask for DS. The set is theirs (RFC 4035 section 3.1.4.1), and its
+    signature proves it wherever it stands; without one it would be no better than the referral.
+    """
+    for rrset in found.ds:
+        if rrset.sig_len and names.equal(rrset.name, qname) and not names.equal(qname, zone):
+            found.answer.append(rrset)
+            found.complete = True
+            return
 
 
 # --- authority section --------------------------------------------------------------------------------------------

@@ -288,7 +288,9 @@ class Service:
             self._note_failure(query, outcome)
         packet = compose(query, outcome, minimal=self._minimal)
         edes = extended_errors(outcome.ede)
-        if outcome.ttl > 0 and not (self._prefetch and outcome.from_cache and self._renew(query, outcome)):
+        # A chain may be half from the cache: its alias, which ends first, while its target had to be asked for.
+        held = self._prefetch and (outcome.from_cache or len(outcome.answer) > 1)
+        if outcome.ttl > 0 and not (held and self._renew(query, outcome)):
             self._remember(query, packet, outcome.ttl, edes, outcome.serial)
         sink = pending.sink
         if self._discard and not sink.stream and self._clock.monotonic() - pending.arrived > self._discard:

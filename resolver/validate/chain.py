@@ -307,7 +307,7 @@ class Chain:
             if failure.kind is FailureKind.CYCLE or ede == c.EDE_NSEC_MISSING:
                 # The zone says that it has no keys, and cannot prove it for want of them (RFC 8914 section 4.10).
                 ede = c.EDE_DNSKEY_MISSING
-            return bogus(ede, f"no keys of {names.to_text(zone)}: {failure.text}")
+            return bogus(ede, f"no keys of {names.to_text(zone)}: {failure.text}", failure=failure)
         # Judged by its first record: an alias here shows that the name is no zone, and what it leads to, whatever its
         # verdict, says nothing about these keys.
         first = outcome.answer[0] if outcome.answer else None
@@ -444,6 +444,7 @@ class Chain:
             return bogus(
                 failure.ede if failure.ede > 0 else c.EDE_DNSSEC_INDETERMINATE,
                 f"no DS of {names.to_text(zone)}: {failure.text}",
+                failure=failure,
             )
         assert isinstance(outcome, Outcome)
         if outcome.answer:

@@ -8,6 +8,7 @@ from resolver.validate.fields cimport Rrsig
 cdef class Finding:
     cdef public object ede
     cdef public object keys
+    cdef public object open
     cdef public object proof
     cdef public Rrsig signature
     cdef public object text

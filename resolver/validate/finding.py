@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from resolver.effects import Failure, FailureKind
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -158,10 +159,11 @@ Proof: TypeAlias = Unanchored | NoDs | OptedOut | NotUnderstood | TooManyIterati
 class Finding:
     """A verdict with its reason: the Extended DNS Error (-1: none) and a sentence for people.
 
-    `proof` is what an insecure verdict rests on; `bogus`, `insecure` and `SECURE` make findings.
+    `proof` is what an insecure verdict rests on; `bogus`, `insecure` and `SECURE` make findings. `open` says of a bogus
+    one that nothing is wrong with the data: a part of the chain of trust was not to be had.
     """
 
-    __slots__ = ("ede", "keys", "proof", "signature", "text", "verdict")
+    __slots__ = ("ede", "keys", "open", "proof", "signature", "text", "verdict")
 
     def __init__(
         self,
@@ -172,6 +174,7 @@ class Finding:
         keys: Sequence[Dnskey] = (),
         signature: Rrsig | None = None,
         proof: Proof | None = None,
+        open: bool = False,
     ) -> None:
         if (verdict is Verdict.INSECURE) is (proof is None):
             raise ValueError("an insecure verdict needs a proof, and no other has one")
@@ -181,14 +184,16 @@ class Finding:
         self.keys = keys
         self.signature = signature
         self.proof = proof
+        self.open = open
 
 
 SECURE = Finding(Verdict.SECURE)
 
 
-def bogus(ede: int, text: str) -> Finding:
-    """The finding that data is bogus, for this reason."""
-    return Finding(Verdict.BOGUS, ede, text)
+def bogus(ede: int, text: str, *, failure: Failure | None = None) -> Finding:
+    """The finding that data is bogus, for this reason. `failure`: what its chain of trust needs was not obtained."""
+    missing = failure is not None and failure.kind is not FailureKind.CYCLE and failure.verdict is not Verdict.BOGUS
+    return Finding(Verdict.BOGUS, ede, text, open=missing)
 
 
 def insecure(proof: Proof) -> Finding:

@@ -113,6 +113,7 @@ class Validator:
     ) -> Steps[tuple[Verdict, int, str]]:
         """Judge one scrubbed reply: its verdict, the Extended DNS Error (0: none) and a sentence.
 
+        INDETERMINATE: a part of the chain of trust could not be had, so nobody knows (RFC 4035 section 4.3).
         Each set of `raw` leaves with its verdict, and with a TTL that its signature allows.
         """
         try:
@@ -122,7 +123,8 @@ class Validator:
         if found.verdict is not Verdict.BOGUS:
             _settle(raw)
             self._learn(raw, context)
-        return found.verdict, max(found.ede, 0), found.text
+        verdict = Verdict.INDETERMINATE if found.open else found.verdict
+        return verdict, max(found.ede, 0), found.text
 
     def _judge(self, question: Question, raw: RawReply, context: Context, task: Task) -> Steps[Finding]:
         chain = self.chain

@@ -131,7 +131,7 @@ def test_what_was_begun_before_a_flush_is_not_stored_after_it():
     assert not put_answer(store, "shop.example.net.", "www.example.com.", serial=before)
     store.rrsets.serial = before
     assert not store.rrsets.put_negative(WWW, c.A, soa=None, ttl=60, verdict=0, now=NOW)
-    assert not store.rrsets.put_failure(WWW, c.A, ede=0, text="", ttl=60, now=NOW)
+    assert not store.rrsets.put_failure(WWW, c.A, kind=7, verdict=None, ede=0, text="", ttl=60, now=NOW)
     store.rrsets.serial = 0
     assert put(store, "www.example.com.", serial=store.table.serial) and has(store, "www.example.com.")
     assert not put(store, "www.example.com.", serial=before), "in place of a newer one"

@@ -224,18 +224,19 @@ def test_an_answer_ends_a_denial_unless_that_is_better_proved(cache):
 def test_failures(cache):
     name = from_text("broken.example.")
     assert cache.find_failure(name, c.A, NOW) is None
-    assert cache.put_failure(name, c.A, ede=22, text="no server answered \N{SNOWMAN}", ttl=5, now=NOW)
-    assert cache.find_failure(from_text("BROKEN.example."), c.A, NOW + 1) == (22, "no server answered \N{SNOWMAN}", 4)
+    text = "no server answered \N{SNOWMAN}"
+    assert cache.put_failure(name, c.A, kind=7, verdict=None, ede=22, text=text, ttl=5, now=NOW)
+    assert cache.find_failure(from_text("BROKEN.example."), c.A, NOW + 1) == (7, None, 22, text, 4)
     assert cache.find_failure(name, c.AAAA, NOW) is None
     assert cache.find_failure(name, c.A, NOW + 5) is None
-    assert cache.put_failure(name, c.A, ede=0, text="", ttl=86_400, now=NOW)
-    assert cache.find_failure(name, c.A, NOW) == (0, "", 300)
-    assert not cache.put_failure(name, c.A, ede=0, text="", ttl=0, now=NOW)
+    assert cache.put_failure(name, c.A, kind=7, verdict=None, ede=0, text="", ttl=86_400, now=NOW)
+    assert cache.find_failure(name, c.A, NOW) == (7, None, 0, "", 300)
+    assert not cache.put_failure(name, c.A, kind=7, verdict=None, ede=0, text="", ttl=0, now=NOW)
 
 
 def test_a_long_text_is_cut(cache):
-    cache.put_failure(from_text("x."), c.A, ede=0, text="\N{SNOWMAN}" * 1000, ttl=5, now=NOW)
-    _, text, _ = cache.find_failure(from_text("x."), c.A, NOW)
+    cache.put_failure(from_text("x."), c.A, kind=7, verdict=None, ede=0, text="\N{SNOWMAN}" * 1000, ttl=5, now=NOW)
+    _, _, _, text, _ = cache.find_failure(from_text("x."), c.A, NOW)
     assert 0 < len(text.encode()) <= limits.EDE_TEXT.default
     assert set(text) == {"\N{SNOWMAN}"}
 
@@ -248,7 +249,7 @@ def fill(cache: RRsetCache) -> None:
         cache.put(a(text), NOW)
         cache.put(a(text, rtype=c.SSHFP), NOW)
         cache.put_negative(from_text(text), c.MX, soa=None, ttl=60, verdict=0, now=NOW)
-        cache.put_failure(from_text(text), c.SRV, ede=0, text="", ttl=60, now=NOW)
+        cache.put_failure(from_text(text), c.SRV, kind=7, verdict=None, ede=0, text="", ttl=60, now=NOW)
 
 
 def test_drop_one_type(cache):
@@ -303,7 +304,7 @@ def test_when_something_was_stored(cache):
 def test_failures_in_a_row_are_counted_until_something_comes_of_it(cache):
     broken = from_text("broken.example.")
     assert cache.failures(broken, c.A, NOW) == 0
-    cache.put_failure(broken, c.A, ede=22, text="x", ttl=5, now=NOW, count=3)
+    cache.put_failure(broken, c.A, kind=7, verdict=None, ede=22, text="x", ttl=5, now=NOW, count=3)
     assert cache.failures(broken, c.A, NOW) == 3
     assert cache.failures(broken, c.AAAA, NOW) == 0
     assert cache.failures(broken, c.A, NOW + 304) == 3

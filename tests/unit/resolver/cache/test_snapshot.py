@@ -36,7 +36,7 @@ def filled(count=100):
         full.rrsets.put(address(f"host{number}.example.", number % 250), NOW)
     soa = RRset(name("example."), c.SOA, 600, [b"\x02ns\0\x01x\0" + bytes(20)], sigs=[bytes(40)])
     full.rrsets.put_negative(name("nothing.example."), 0, soa=soa, ttl=600, verdict=Verdict.SECURE, now=NOW)
-    full.rrsets.put_failure(name("broken.example."), c.A, ede=22, text="x", ttl=60, now=NOW)
+    full.rrsets.put_failure(name("broken.example."), c.A, kind=7, verdict=None, ede=22, text="x", ttl=60, now=NOW)
     return full
 
 

@@ -339,7 +339,8 @@ def test_what_was_found_under_old_rules_after_the_switch_is_forgotten(serving, t
         old = Replaced(0, taints=taints)
         worker.retiring[old] = worker.loop.create_task(worker.retire(old))
         now = worker.current.resolver.clock.time()
-        worker.store.rrsets.put_failure(names.from_text("late.test."), c.A, ede=0, text="", ttl=60, now=now)
+        worker.store.rrsets.put_failure(names.from_text("late.test."), c.A, kind=7, verdict=None, ede=0, text="",
+                                        ttl=60, now=now)
         await worker.retiring[old]
         assert not old.open and not worker.retiring
         assert (sum(v for k, v in worker.store.statistics().items() if k.startswith("entries_")) == 0) is taints

@@ -410,8 +410,8 @@ def test_denial_in_the_cache_answers_without_recursion() -> None:
 
 def test_failure_in_the_cache_is_told_without_recursion() -> None:
     parts = Parts(without_recursion="cache")
-    parts.store.rrsets.put_failure(names.lower(QNAME), c.A, ede=c.EDE_DNSSEC_BOGUS, text="x", ttl=5,
-                                   now=parts.clock.real)
+    parts.store.rrsets.put_failure(names.lower(QNAME), c.A, kind=FailureKind.BOGUS, verdict=Verdict.BOGUS,
+                                   ede=c.EDE_DNSSEC_BOGUS, text="x", ttl=5, now=parts.clock.real)
     assert reply_of(query(flags=0), parts).rcode == c.SERVFAIL
     assert reply_of(query(flags=c.CD), parts).rcode == c.REFUSED
 

@@ -1,0 +1,363 @@
+"""Failures keep their kind and security status, and each says something about one name only.
+
+Who validates himself (CD) is refused nothing for the sake of validation, an outage is covered by stale data and forged
+data is not, and none of that is read from the extended error that clients see. Beside it: what an unsigned reply says
+of later names of its alias chain serves that answer alone (RFC 2181 section 5.4.1), and a DS set answers the question
+for it also out of a referral.
+"""
+
+from collections.abc import Callable
+
+import dns.name
+import dns.rdata
+import dns.rrset
+import pytest
+from support.forger import EXAMPLE_AT, KEY, PLAIN_AT, ROOT_AT, forge, forged_set, world
+from support.minet import EXAMPLE_ZONE, Minet, addresses, build, reply, scripted, standard
+from support.signing import ZoneKey
+
+from resolver.effects import Failure, FailureKind
+from resolver.settings import CacheSettings, DnssecSettings, Settings
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+DAY = 86400
+STALE = CacheSettings(serve_stale=DAY)
+
+
+def true_answer(minet: Minet, address: str) -> Callable[[bytes], MessageView]:
+    host = minet.net.hosts[address]
+    return lambda packet: MessageView.parse(host(packet, True) or b"")
+
+
+def silent_about(minet: Minet, address: str, qtype: int, qname: str = "") -> None:
+    """The server does not answer questions of one type."""
+    true = minet.net.hosts[address]
+
+    def host(packet: bytes, tcp: bool) -> bytes | None:
+        view = MessageView.parse(packet)
+        asked = names.to_text(names.lower(view.qname or b"\0"))
+        return None if view.qtype == qtype and qname in ("", asked) else true(packet, tcp)
+
+    minet.net.hosts[address] = host
+
+
+def with_signature(minet: Minet, change: Callable[[bytes], bytes]) -> None:
+    """The servers of example. change the signature of www A."""
+    ask = true_answer(minet, EXAMPLE_AT)
+
+    def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if (qname, qtype) != ("www.example.", c.A):
+            return None
+        rrset = ask(packet).answer[0]
+        return reply(packet, [rrset.with_sigs([change(rrset.sigs()[0])])])
+
+    forge(minet, EXAMPLE_AT, forger)
+
+
+# --- CD, after validation has failed ---------------------------------------------------------------------------------
+
+TROUBLES: dict[str, tuple[Callable[[Minet], None], Verdict]] = {
+    "wrong": (lambda m: with_signature(m, lambda sig: sig[:-2] + b"xx"), Verdict.BOGUS),
+    "expired": (lambda m: with_signature(m, lambda sig: sig[:8] + bytes(4) + sig[12:]), Verdict.BOGUS),
+    "unknown algorithm": (lambda m: with_signature(m, lambda sig: sig[:2] + b"\xc8" + sig[3:]), Verdict.BOGUS),
+    "another key": (lambda m: with_signature(m, lambda sig: sig[:16] + b"\0\1" + sig[18:]), Verdict.BOGUS),
+    "no signature": (lambda m: forge(m, EXAMPLE_AT, lambda qname, qtype, packet: reply(packet, [
+        forged_set("www.example.", "A")]) if (qname, qtype) == ("www.example.", c.A) else None), Verdict.BOGUS),
+    "keys not to be had": (lambda m: silent_about(m, EXAMPLE_AT, c.DNSKEY), Verdict.INDETERMINATE),
+    "keys refused": (lambda m: forge(m, EXAMPLE_AT, lambda qname, qtype, packet: reply(packet, rcode=c.REFUSED)
+                     if qtype == c.DNSKEY else None), Verdict.INDETERMINATE),
+    "root's keys not to be had": (lambda m: silent_about(m, ROOT_AT, c.DNSKEY), Verdict.INDETERMINATE),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_who_validates_himself_is_not_refused(trouble: str) -> None:
+    m = world()
+    bring, status = TROUBLES[trouble]
+    bring(m)
+    for _ in range(2):
+        outcome = m.ask("www.example.")
+        assert outcome.rcode == c.SERVFAIL
+        assert outcome.failure is not None
+        assert outcome.failure.verdict is status, outcome.failure
+        unchecked = m.ask("www.example.", cd=True)
+        assert unchecked.rcode == c.NOERROR
+        assert unchecked.answer
+
+
+def test_who_validates_himself_is_refused_what_cannot_be_had() -> None:
+    """A failure without data is remembered for everybody (RFC 9520)."""
+    m = world()
+    forge(m, EXAMPLE_AT, lambda qname, qtype, packet: reply(packet, rcode=c.REFUSED))
+    outcome = m.ask("www.example.")
+    assert outcome.failure is not None
+    assert outcome.failure.verdict is None
+    asked = len(m.net.log)
+    assert m.ask("www.example.", cd=True).rcode == c.SERVFAIL
+    assert len(m.net.log) == asked
+
+
+def test_status_follows_from_the_kind_unless_it_is_given() -> None:
+    assert Failure(FailureKind.BOGUS, 0, "").verdict is Verdict.BOGUS
+    assert Failure(FailureKind.BOGUS, 0, "", verdict=Verdict.INDETERMINATE).verdict is Verdict.INDETERMINATE
+    assert Failure(FailureKind.TIMEOUT, c.EDE_DNSSEC_BOGUS, "").verdict is None
+    moved = Failure(FailureKind.BOGUS, 6, "why", verdict=Verdict.INDETERMINATE).at(b"\1a\0")
+    assert (moved.kind, moved.ede, moved.text, moved.verdict, moved.name) == (
+        FailureKind.BOGUS, 6, "why", Verdict.INDETERMINATE, b"\1a\0")
+
+
+# --- stale data ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_stale_data_covers_outages_and_nothing_bogus(trouble: str) -> None:
+    m = world(cache=STALE)
+    m.ask("www.example.")
+    m.net.sleep(m.mesh, 4000)  # the keys have expired as well
+    bring, status = TROUBLES[trouble]
+    bring(m)
+    m.ask("www.example.")
+    m.net.run(m.mesh, until=lambda: not m.mesh.statistics()["running"])
+    for _ in range(2):
+        outcome = m.ask("www.example.")
+        assert outcome.stale is (status is Verdict.INDETERMINATE), outcome
+        assert (outcome.rcode == c.SERVFAIL) is (status is Verdict.BOGUS)
+
+
+def moved_to(m: Minet, *, ttl: int) -> None:
+    """www.example. has become an alias of t.example., whose address is forged."""
+    alias = signed_alias("www.example.", "t.example.", ttl)
+
+    def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if (qname, qtype) == ("www.example.", c.A):
+            return reply(packet, [alias])
+        if (qname, qtype) == ("t.example.", c.A):
+            return reply(packet, [forged_set("t.example.", "A")])
+        return None
+
+    forge(m, EXAMPLE_AT, forger)
+
+
+def signed_alias(owner: str, target: str, ttl: int) -> RRset:
+    made = dns.rrset.RRset(dns.name.from_text(owner), 1, 5)
+    made.add(dns.rdata.from_text("IN", "CNAME", target), ttl)
+    return RRset(names.from_text(owner), c.CNAME, ttl, [names.from_text(target)], sigs=[KEY.sign(made).to_wire()])
+
+
+def test_a_bogus_target_takes_nothing_from_the_name_that_led_there() -> None:
+    """The alias is not kept (TTL 0), its target is forged, then the servers are gone: www's own data may be shown."""
+    m = world(cache=STALE, example="t 300 A 192.0.2.81\n")
+    m.ask("www.example.")
+    m.net.sleep(m.mesh, 400)
+    moved_to(m, ttl=0)
+    m.ask("www.example.")
+    m.net.run(m.mesh, until=lambda: not m.mesh.statistics()["running"])
+    m.net.hosts.pop(EXAMPLE_AT)
+    outcome = m.ask("www.example.")
+    assert outcome.stale
+    assert addresses(outcome) == ["192.0.2.80"]
+    assert m.ask("t.example.").rcode == c.SERVFAIL
+
+
+def test_an_alias_that_is_known_leads_to_no_stale_data_of_a_bogus_target() -> None:
+    m = world(cache=STALE, example="t 300 A 192.0.2.81\n")
+    assert m.ask("t.example.").verdict == Verdict.SECURE
+    m.net.sleep(m.mesh, 400)
+    moved_to(m, ttl=300)
+    for _ in range(3):
+        outcome = m.ask("www.example.")
+        assert (outcome.rcode, outcome.stale) == (c.SERVFAIL, False)
+        assert outcome.failure is not None
+        assert outcome.failure.name == names.from_text("t.example.")
+        outcome = m.ask("t.example.")
+        assert (outcome.rcode, outcome.stale) == (c.SERVFAIL, False)
+
+
+# --- failures and aliases --------------------------------------------------------------------------------------------
+
+
+def unsigned(host: Callable[[str, int, bytes], bytes | None], **cache: object) -> Minet:
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(**cache))
+    m = build(standard(), settings=settings)
+    for address in ("192.0.2.1", "192.0.2.2"):
+        true = m.net.hosts[address]
+
+        def both(packet: bytes, tcp: bool, true=true) -> bytes | None:
+            return scripted(host)(packet, tcp) or true(packet, tcp)
+
+        m.net.hosts[address] = both
+    return m
+
+
+def test_a_remembered_failure_comes_before_an_alias_learned_for_another_type() -> None:
+    def host(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if qname != "odd.example.com.":
+            return None
+        if qtype == c.A:
+            return reply(packet, rcode=c.SERVFAIL)
+        return reply(packet, ["odd.example.com. 300 CNAME www.example.com.", "www.example.com. 300 A 192.0.2.80"])
+
+    m = unsigned(host)
+    assert m.ask("odd.example.com.").rcode == c.SERVFAIL
+    assert m.ask("odd.example.com.", "AAAA").answer[0].rtype == c.CNAME
+    asked = len(m.net.log)
+    outcome = m.ask("odd.example.com.")
+    assert outcome.rcode == c.SERVFAIL
+    assert outcome.failure is not None
+    assert outcome.failure.kind is FailureKind.CACHED
+    assert len(m.net.log) == asked
+
+
+def test_what_fails_behind_an_alias_is_remembered_of_the_name_that_fails() -> None:
+    def host(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if qname == "b.example.com.":
+            return reply(packet, rcode=c.SERVFAIL)
+        return reply(packet, ["a.example.com. 300 CNAME b.example.com."]) if qname == "a.example.com." else None
+
+    m = unsigned(host)
+    outcome = m.ask("a.example.com.")
+    assert outcome.failure is not None
+    assert outcome.failure.name == names.from_text("b.example.com.")
+    asked = len(m.net.log)
+    for name in ("a.example.com.", "b.example.com."):
+        assert m.ask(name).rcode == c.SERVFAIL
+    assert len(m.net.log) == asked
+
+
+# --- later members of a chain (RFC 2181 section 5.4.1) ---------------------------------------------------------------
+
+
+CHAIN = EXAMPLE_ZONE + "one 300 CNAME two\ntwo 300 CNAME three\nthree 300 A 192.0.2.90\n"
+
+
+def chained(**cache: object) -> Minet:
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(**cache))
+    zones = [("example.com.", CHAIN)]
+    return build(standard(a192_0_2_1=zones, a192_0_2_2=zones), settings=settings)
+
+
+def asked_for(m: Minet, name: str) -> int:
+    return len(m.net.asked(qname=name, qtype=c.A))
+
+
+def test_later_names_of_an_unsigned_chain_are_asked_for_by_themselves() -> None:
+    m = chained()
+    outcome = m.ask("one.example.com.")
+    assert [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.CNAME, c.A]
+    assert (asked_for(m, "two.example.com."), asked_for(m, "three.example.com.")) == (0, 0)
+    assert addresses(m.ask("three.example.com.")) == ["192.0.2.90"]
+    assert asked_for(m, "three.example.com.") == 1
+    assert addresses(m.ask("three.example.com.")) == ["192.0.2.90"]
+    assert asked_for(m, "three.example.com.") == 1
+    assert addresses(m.ask("two.example.com.")) == ["192.0.2.90"]
+    assert asked_for(m, "two.example.com.") == 1
+
+
+def test_a_later_name_does_not_take_the_place_of_what_was_said_of_it_itself() -> None:
+    def host(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if qname == "trap.example.com." and qtype == c.A:
+            forged = "www.example.com. 300 A 203.0.113.66"
+            return reply(packet, ["trap.example.com. 300 CNAME www.example.com.", forged])
+        return None
+
+    for first in ("www.example.com.", "trap.example.com."):
+        m = unsigned(host)
+        m.ask(first)
+        assert addresses(m.ask("trap.example.com."))
+        assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+
+
+def test_signed_members_of_a_chain_are_kept() -> None:
+    m = world(example="uno 300 CNAME dos\ndos 300 A 192.0.2.90\n")
+    assert m.ask("uno.example.").verdict == Verdict.SECURE
+    asked = len(m.net.log)
+    assert m.ask("dos.example.").verdict == Verdict.SECURE
+    assert len(m.net.log) == asked
+
+
+def test_a_chain_that_has_become_stale_is_shown_whole_and_its_members_are_not() -> None:
+    m = chained(serve_stale=DAY)
+    m.ask("one.example.com.")
+    m.net.sleep(m.mesh, 400)
+    for address in ("192.0.2.1", "192.0.2.2"):
+        m.net.hosts.pop(address)
+    outcome = m.ask("one.example.com.")
+    assert outcome.stale
+    assert addresses(outcome) == ["192.0.2.90"]
+    m.net.run(m.mesh, until=lambda: not m.mesh.statistics()["running"])
+    assert m.ask("three.example.com.").rcode == c.SERVFAIL
+
+
+# --- DS in a referral ------------------------------------------------------------------------------------------------
+
+
+def referring(m: Minet, change: Callable[[RRset], RRset | None] = lambda ds: ds) -> None:
+    """The root's servers refer to example. also when they are asked for its DS."""
+    ask = true_answer(m, ROOT_AT)
+
+    def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if (qname, qtype) != ("example.", c.DS):
+            return None
+        ds = change(next(rrset for rrset in ask(packet).answer if rrset.rtype == c.DS))
+        sets = ["example. 3600 NS ns.example.", *([] if ds is None else [ds])]
+        return reply(packet, [], sets, ["ns.example. 3600 A 192.0.2.1"], flags=0)
+
+    forge(m, ROOT_AT, forger)
+
+
+def test_a_signed_ds_in_a_referral_answers_the_question() -> None:
+    m = world()
+    referring(m)
+    for _ in range(2):
+        outcome = m.ask("example.", "DS")
+        assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
+        assert [rrset.rtype for rrset in outcome.answer] == [c.DS]
+        assert outcome.answer[0].sig_len
+    assert m.ask("www.example.").verdict == Verdict.SECURE
+
+
+@pytest.mark.parametrize("change", [
+    lambda ds: None, lambda ds: ds.without_sigs(), lambda ds: ds.with_name(names.from_text("other.")),
+    lambda ds: ds.with_sigs([ds.sigs()[0][:-1] + b"x"]),
+], ids=["none", "unsigned", "of another name", "wrongly signed"])
+def test_no_other_ds_in_a_referral_does(change: Callable[[RRset], RRset | None]) -> None:
+    m = world()
+    referring(m, change)
+    assert m.ask("example.", "DS").rcode == c.SERVFAIL
+
+
+def test_without_validation_an_unsigned_ds_in_a_referral_is_no_answer_either() -> None:
+    m = world()
+    referring(m, lambda ds: ds.without_sigs())
+    assert m.ask("example.", "DS", cd=True).rcode == c.SERVFAIL
+
+
+def test_a_child_does_not_answer_for_its_own_ds() -> None:
+    """Its servers "refer" to themselves, with a DS set signed by their own key."""
+    m = world()
+    ask = true_answer(m, ROOT_AT)
+    seen: list[str] = []
+
+    def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if qtype == c.DS and qname == "unsigned.example.":
+            seen.append(qname)
+            return reply(packet, [], ["unsigned.example. 300 NS ns.plain.", forged_ds("unsigned.example.")], flags=0)
+        return None
+
+    assert ask is not None
+    forge(m, EXAMPLE_AT, forger)
+    forge(m, PLAIN_AT, forger)
+    outcome = m.ask("unsigned.example.", "DS")
+    assert (outcome.rcode, bool(seen)) == (c.SERVFAIL, True)
+
+
+def forged_ds(owner: str) -> RRset:
+    key = ZoneKey(owner, label="evil")
+    made = dns.rrset.RRset(dns.name.from_text(owner), 1, 43)
+    made.add(dns.rdata.from_text("IN", "DS", key.ds()), 300)
+    rdata = made[0].to_wire()
+    return RRset(names.from_text(owner), c.DS, 300, [rdata], sigs=[key.sign(made).to_wire()])
