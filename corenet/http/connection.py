@@ -3,7 +3,7 @@
 A connection carries one exchange at a time and is used again only when that exchange ended cleanly: both messages
 complete, nothing of ours left unsent, nothing of the server's left over. A late answer must not reach a later request.
 
-States, and what moves them (`_move`, the only place that changes `state`; what stands nowhere raises)::
+States, and what moves them (the `Step`s below, which alone change `state`; what stands nowhere raises)::
 
     state     | made | begin   | sent     | head    | end   | reuse | leave   | lost
     ----------+------+---------+----------+---------+-------+-------+---------+-------
@@ -48,6 +48,7 @@ from corenet.http.body import BodyBuffer
 from corenet.http.errors import RemoteProtocolError, ResponseTooLarge, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End, Response
 from corenet.http.h1 import CLIENT, H1Codec
+from corenet.http.machine import Step
 from corenet.http.pieces import Pieces
 from corenet.http.upload import Upload
 from corenet.http.url import Origin
@@ -55,23 +56,17 @@ from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_IDLE_CHECK, HTTP_READ, 
 
 __all__ = ["Connection"]
 
-OPENING, IDLE, SENDING, AWAITING, READING, ENDED, CLOSING, CLOSED = range(8)
-MADE, BEGIN, SENT, HEAD, FINAL, REUSE, LEAVE, LOST = range(8)
 _STATES = ("OPENING", "IDLE", "SENDING", "AWAITING", "READING", "ENDED", "CLOSING", "CLOSED")
-_EVENTS = ("made", "begin", "sent", "head", "end", "reuse", "leave", "lost")
+OPENING, IDLE, SENDING, AWAITING, READING, ENDED, CLOSING, CLOSED = range(len(_STATES))
 
-_NO = -1
-_NEXT = (
-    # made, begin, sent, head, end, reuse, leave, lost
-    (IDLE, _NO, _NO, _NO, _NO, _NO, _NO, _NO),
-    (_NO, SENDING, _NO, _NO, _NO, _NO, CLOSING, CLOSED),
-    (_NO, _NO, AWAITING, READING, _NO, _NO, CLOSING, CLOSED),
-    (_NO, _NO, _NO, READING, _NO, _NO, CLOSING, CLOSED),
-    (_NO, _NO, READING, _NO, ENDED, _NO, CLOSING, CLOSED),
-    (_NO, _NO, _NO, _NO, _NO, IDLE, CLOSING, CLOSED),
-    (_NO, _NO, _NO, _NO, _NO, _NO, CLOSING, CLOSED),
-    (_NO, _NO, _NO, _NO, _NO, _NO, CLOSED, _NO),
-)
+_MADE = Step("made", _STATES, {OPENING: IDLE})
+_BEGIN = Step("begin", _STATES, {IDLE: SENDING})
+_SENT = Step("sent", _STATES, {SENDING: AWAITING, READING: READING})
+_HEAD = Step("head", _STATES, {SENDING: READING, AWAITING: READING})
+_FINAL = Step("end", _STATES, {READING: ENDED})
+_REUSE = Step("reuse", _STATES, {ENDED: IDLE})
+_LEAVE = Step("leave", _STATES, {CLOSED: CLOSED} | dict.fromkeys(range(IDLE, CLOSED), CLOSING))
+_LOST = Step("lost", _STATES, dict.fromkeys(range(IDLE, CLOSED), CLOSED))
 
 _END = End()
 _RESET = struct.pack("ii", 1, 0)
@@ -154,17 +149,6 @@ class Connection(asyncio.BufferedProtocol):
         self.waiter: asyncio.Future[None] | None = None
         self.write_gate: asyncio.Future[None] | None = None
 
-    def _move(self, event: int) -> None:
-        """The state after `event`, as the table above says.
-
-        Raises:
-            RuntimeError: when the event cannot happen now; a fault of this package.
-        """
-        state = _NEXT[self.state][event]
-        if state == _NO:
-            raise RuntimeError(f"{_EVENTS[event]} in state {_STATES[self.state]} of a connection to {self.origin}")
-        self.state = state
-
     @property
     def is_busy(self) -> bool:
         """True from the beginning of an exchange to its end, whether or not its owner has noticed that."""
@@ -179,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def begin(self, *, collecting: bool, max_body: float, deadline: float, read_timeout: float) -> None:
         """Prepare for one exchange; times in seconds of the loop's clock, `math.inf` for none."""
-        self._move(BEGIN)
+        self.state = _BEGIN[self.state]
         self.collecting = collecting
         self.max_body = max_body
         self.deadline = deadline
@@ -196,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def write_whole(self, request: bytes) -> None:
         """Send a request that is complete; what the kernel does not take is queued by the transport."""
-        self._move(SENT)
+        self.state = _SENT[self.state]
         self.transport.write(request)
 
     def write_head(self, head: bytes, upload: Upload) -> None:
@@ -221,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
         """
         end = self.codec.send(_END)
         self.upload = None
-        self._move(SENT)
+        self.state = _SENT[self.state]
         self.progress = self.loop.time()
         self.transport.write(end)
 
@@ -280,7 +264,6 @@ class Connection(asyncio.BufferedProtocol):
         clean = (
             self.state == ENDED
             and self.error is None
-            and self.codec.sending_done
             and not self.transport.is_closing()
             and not self.transport.get_write_buffer_size()
         )
@@ -292,10 +275,10 @@ class Connection(asyncio.BufferedProtocol):
                 self.paused = False
                 self.transport.resume_reading()
             self.codec.next_cycle()
-            self._move(REUSE)
+            self.state = _REUSE[self.state]
             self.idle_since = self.loop.time()
             return True
-        if clean:
+        if clean and self.codec.sending_done:
             self.close()
         else:
             # A part of our request would still go out, and nobody knows when.
@@ -349,7 +332,7 @@ class Connection(asyncio.BufferedProtocol):
         self._wake(self.error)
 
     def _leave(self) -> None:
-        self._move(LEAVE)
+        self.state = _LEAVE[self.state]
         self._disarm()
         self._stop_upload()
 
@@ -363,7 +346,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.lost = self.loop.create_future()
-        self._move(MADE)
+        self.state = _MADE[self.state]
 
     def get_buffer(self, sizehint: int) -> memoryview:
         body = self.body
@@ -403,7 +386,7 @@ class Connection(asyncio.BufferedProtocol):
                     self.trailers = event.trailers  # type: ignore[attr-defined]
                     ended = True
                 elif kind is Response:
-                    self._move(HEAD)
+                    self.state = _HEAD[self.state]
                     self.response = cast(Response, event)
         except RemoteProtocolError as error:
             self.fail(error)
@@ -433,7 +416,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _ended(self) -> None:
         """The response is complete. What is still unsent of the request is of no use to anybody."""
-        self._move(FINAL)
+        self.state = _FINAL[self.state]
         self.complete = True
         if self.upload is not None:
             self._stop_upload()
@@ -467,7 +450,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         interrupted = SENDING <= self.state < ENDED
-        self._move(LOST)
+        self.state = _LOST[self.state]
         self._disarm()
         self._stop_upload()
         if interrupted:

@@ -2,7 +2,7 @@
 
 A slot is a place for one connection. It counts against the limits from the moment it is given out until the descriptor
 of its connection is gone, so that the limits hold as a server counts them, at every instant (but for the attempts that
-race each other while one connection is made). Its states, and what moves them (`_move`, the only place that changes
+race each other while one connection is made). Its states, and what moves them (the `Step`s below, which alone change
 `state`; what stands nowhere raises)::
 
     state      | opened | take   | keep | drop    | gone
@@ -33,25 +33,20 @@ from functools import partial
 
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
+from corenet.http.machine import Step
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CONNECTIONS, HTTP_IDLE, HTTP_PER_ORIGIN
 
 __all__ = ["Limits", "Pool", "Slot"]
 
-CONNECTING, IN_USE, IDLE, CLOSING, FREE = range(5)
-OPENED, TAKE, KEEP, DROP, GONE = range(5)
 _STATES = ("CONNECTING", "IN_USE", "IDLE", "CLOSING", "FREE")
-_EVENTS = ("opened", "take", "keep", "drop", "gone")
+CONNECTING, IN_USE, IDLE, CLOSING, FREE = range(len(_STATES))
 
-_NO = -1
-_NEXT = (
-    # opened, take, keep, drop, gone
-    (IN_USE, _NO, _NO, CLOSING, _NO),
-    (_NO, _NO, IDLE, CLOSING, IN_USE),
-    (_NO, IN_USE, _NO, CLOSING, FREE),
-    (_NO, _NO, _NO, _NO, FREE),
-    (_NO, _NO, _NO, _NO, _NO),
-)
+_OPENED = Step("opened", _STATES, {CONNECTING: IN_USE})
+_TAKE = Step("take", _STATES, {IDLE: IN_USE})
+_KEEP = Step("keep", _STATES, {IN_USE: IDLE})
+_DROP = Step("drop", _STATES, {CONNECTING: CLOSING, IN_USE: CLOSING, IDLE: CLOSING})
+_GONE = Step("gone", _STATES, {IN_USE: IN_USE, IDLE: FREE, CLOSING: FREE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +74,6 @@ class Slot:
         self.connection: Connection | None = None
         self.reused = False
         self.state = CONNECTING
-
-    def _move(self, event: int) -> None:
-        """The state after `event`, as the table above says.
-
-        Raises:
-            RuntimeError: when the event cannot happen now; a fault of this package.
-        """
-        state = _NEXT[self.state][event]
-        if state == _NO:
-            raise RuntimeError(f"{_EVENTS[event]} in state {_STATES[self.state]} of a slot of {self.group.origin}")
-        self.state = state
 
 
 class _Group:
@@ -156,7 +140,7 @@ class Pool:
 
     def opened(self, slot: Slot, connection: Connection) -> None:
         """Note the connection that the holder of `slot` has made."""
-        slot._move(OPENED)
+        slot.state = _OPENED[slot.state]
         slot.connection = connection
         connection.on_lost = partial(self._gone, slot)
 
@@ -218,7 +202,7 @@ class Pool:
                 ):
                     del idle[slot]
                     del self.idle[slot]
-                    slot._move(TAKE)
+                    slot.state = _TAKE[slot.state]
                     slot.reused = True
                     return slot
                 self._drop(slot, politely=False)
@@ -241,7 +225,7 @@ class Pool:
             group.idle.pop(slot, None)
             self.idle.pop(slot, None)
             return False
-        slot._move(KEEP)
+        slot.state = _KEEP[slot.state]
         return True
 
     def _drop(self, slot: Slot, *, politely: bool = True) -> None:
@@ -249,7 +233,7 @@ class Pool:
         if slot.state == IDLE:
             del slot.group.idle[slot]
             del self.idle[slot]
-        slot._move(DROP)
+        slot.state = _DROP[slot.state]
         self.leaving += 1
         connection = slot.connection
         if connection is None or connection.is_gone:
@@ -263,7 +247,7 @@ class Pool:
     def _gone(self, slot: Slot) -> None:
         """The descriptor of the slot's connection was closed."""
         if slot.state == IN_USE:
-            slot._move(GONE)
+            slot.state = _GONE[slot.state]
             return
         if slot.state == IDLE:
             del slot.group.idle[slot]
@@ -275,7 +259,7 @@ class Pool:
         self._forget(slot.group)
 
     def _freed(self, slot: Slot) -> None:
-        slot._move(GONE)
+        slot.state = _GONE[slot.state]
         self.polite.pop(slot, None)
         self.leaving -= 1
         slot.group.count -= 1

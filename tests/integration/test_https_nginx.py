@@ -17,6 +17,7 @@ from support.nginx import BIG, Nginx, find_nginx
 from corenet import tls
 from corenet.http import (
     HttpClient,
+    Limits,
     RedirectError,
     RemoteProtocolError,
     ServerDisconnected,
@@ -329,5 +330,63 @@ def test_an_early_close_inside_the_answer(loop: str, authority: Authority) -> No
             async with HttpClient(tls_context=tls.client_context(cafile=authority.cafile)) as client:
                 with pytest.raises(RemoteProtocolError, match="inside its response"):
                     await client.get(server.url)
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("kind", ["bytes", "length", "chunked", "stalls"])
+def test_a_body_that_nginx_refuses_before_its_end(loop: str, nginx: Nginx, kind: str) -> None:
+    """It answers 413 to the head or to the 32nd MiB; what is left of the body is not sent, and nobody waits for it."""
+    before = len(nginx.log("/echo"))
+    size = 40 << 20
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(size >> 16):
+            yield bytes(1 << 16)
+        if kind == "stalls":
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with asyncio.timeout(30), client_for(nginx, limits=Limits(connections=1)) as client:
+            fields = {"Content-Length": str(size)} if kind == "length" else {}
+            body = bytes(size) if kind == "bytes" else pieces()
+            try:
+                assert (await client.post(nginx.url + "/echo", body, headers=fields)).status == 413
+            except ServerDisconnected:
+                # nginx closes while we still write: the reset may overtake its answer.
+                pass
+            assert (await client.get(nginx.url + "/hello")).text == "hello\n"
+
+    run_on(loop, main())
+    # The line may still be on its way.
+    assert {line.status for line in nginx.log("/echo")[before:]} <= {413}
+
+
+def test_the_limit_as_nginx_counts(loop: str, nginx: Nginx) -> None:
+    """Its own count of connections, asked over one of them while others are made, used, cancelled and left."""
+    most = 0
+
+    async def main() -> None:
+        nonlocal most
+        limit = 4
+
+        async with client_for(nginx, limits=Limits(connections=limit)) as client:
+
+            async def ask() -> None:
+                nonlocal most
+                status = (await client.get(nginx.url + "/status")).text
+                most = max(most, int(status.split()[2]))
+
+            async def leave() -> None:
+                async with client.stream("GET", nginx.url + "/big.bin") as response:
+                    await anext(response)
+
+            for turn in range(20):
+                tasks = [asyncio.ensure_future(ask() if number % 2 else leave()) for number in range(8)]
+                for _ in range(turn):
+                    await asyncio.sleep(0)
+                tasks[turn % 8].cancel()
+                await asyncio.wait(tasks)
+            assert 1 <= most <= limit
 
     run_on(loop, main())

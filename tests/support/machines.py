@@ -1,12 +1,13 @@
 """State machines as their modules tell them: the table in the text against the table that is used.
 
-A module keeps the names of its states in `_STATES`, of its events in `_EVENTS`, the next in `_NEXT[state][event]`
-with `_NO` for what cannot happen; its docstring shows the same as rows of cells between bars.
+A module makes a `Step` of each event; its docstring shows the same as rows of cells between bars.
 """
 
 from types import ModuleType
 
-__all__ = ["read_table", "table_of"]
+from corenet.http.machine import Step
+
+__all__ = ["read_table", "steps_of", "table_of"]
 
 Table = dict[tuple[str, str], str]
 
@@ -18,12 +19,15 @@ def read_table(text: str) -> Table:
     return {(row[0], event): cell for row in rows[1:] for event, cell in zip(events, row[1:], strict=True) if cell}
 
 
+def steps_of(module: ModuleType) -> list[Step]:
+    """The events of a module."""
+    return [step for step in vars(module).values() if isinstance(step, Step)]
+
+
 def table_of(module: ModuleType) -> Table:
     """What the module does."""
-    states, events = module._STATES, module._EVENTS
     return {
-        (state, event): states[module._NEXT[number][place]]
-        for number, state in enumerate(states)
-        for place, event in enumerate(events)
-        if module._NEXT[number][place] != module._NO
+        (step.states[state], step.event): step.states[following]
+        for step in steps_of(module)
+        for state, following in step.items()
     }

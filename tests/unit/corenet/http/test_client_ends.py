@@ -6,6 +6,7 @@ Every test runs on asyncio's loop and on ours.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,58 @@ def test_closing_the_client_when_a_slot_was_just_given(loop: str) -> None:
                 await second[0]
 
     run_on(loop, main())
+
+
+@pytest.mark.parametrize("first", ["cancel", "close"])
+@pytest.mark.parametrize("kind", ["connecting", "waiting", "get", "stream", "upload"])
+def test_a_cancel_beside_the_close_of_the_client_stays_a_cancel(loop: str, first: str, kind: str) -> None:
+    """In the same turn, whatever the request was doing then: who cancelled hears of his cancel."""
+
+    async def main(turns: int) -> bool:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.readuntil(b"\r\n\r\n")
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+            await peer.reader.read()
+
+        async def body() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x"
+                await asyncio.sleep(0)
+
+        async def ask() -> None:
+            if kind == "stream":
+                async with client.stream("GET", server.url) as response:
+                    await response.read()
+            elif kind == "upload":
+                await client.post(server.url, body())
+            else:
+                await client.get(server.url)
+
+        async with serving(serve) as server:
+            client = HttpClient(limits=Limits(connections=1))
+            others = []
+            if kind == "waiting":
+                others.append(asyncio.ensure_future(client.get(server.url)))
+                await asyncio.sleep(0)
+            task = asyncio.ensure_future(ask())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if first == "cancel":
+                task.cancel()
+            closing = asyncio.ensure_future(client.close())
+            await asyncio.sleep(0)
+            if first == "close" and not task.done():
+                task.cancel()
+            await asyncio.wait((task, closing, *others), timeout=10)
+            assert closing.done() and all(other.done() for other in others)
+            # A task that had its error already is not cancelled any more.
+            was_cancelled = task.cancelling() > 0
+            assert task.cancelled() if was_cancelled else isinstance(task.exception(), LocalProtocolError)
+            for other in others:
+                assert isinstance(other.exception(), LocalProtocolError)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        return was_cancelled
+
+    cancelled = [run_on(loop, main(turns)) for turns in range(14)]
+    assert any(cancelled)

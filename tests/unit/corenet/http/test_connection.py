@@ -1,13 +1,18 @@
 """The states of a connection: the table of its module, and what holds in each state."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from support.machines import read_table, table_of
+from support.machines import read_table, steps_of, table_of
 
 from corenet.http import connection
 from corenet.http.connection import Connection
+from corenet.http.errors import ServerDisconnected
+from corenet.http.events import End
 from corenet.http.url import Origin
+from corenet.limits import HTTP_CLOSE, HTTP_STREAM_HIGH
 
 
 def test_the_table_in_the_text_is_the_table() -> None:
@@ -15,19 +20,204 @@ def test_the_table_in_the_text_is_the_table() -> None:
     assert read_table(connection.__doc__) == table_of(connection)
 
 
-def test_each_transition_that_the_table_leaves_out_raises() -> None:
+def test_whatever_the_table_leaves_out_raises() -> None:
+    for step in steps_of(connection):
+        for state in range(len(step.states)):
+            if state not in step:
+                with pytest.raises(RuntimeError, match=f"^{step.event} cannot happen in state {step.states[state]}$"):
+                    step[state]
+
+
+class Transport(asyncio.Transport):
+    """Does nothing and remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+        self.unsent = 0
+        self.written = b""
+
+    def is_closing(self) -> bool:
+        return "close" in self.told or "abort" in self.told
+
+    def close(self) -> None:
+        self.told.append("close")
+
+    def abort(self) -> None:
+        self.told.append("abort")
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def pause_reading(self) -> None:
+        self.told.append("pause")
+
+    def resume_reading(self) -> None:
+        self.told.append("resume")
+
+
+class Loop:
+    """A clock that a test turns, and the timers set by it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[Any] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_soon(self, *args: Any, **kwargs: Any) -> None:
+        """Futures call this for their callbacks; there are none here."""
+
+    def create_future(self) -> Any:
+        return asyncio.Future(loop=self)  # type: ignore[arg-type]
+
+    def call_at(self, due: float, call: Any) -> Any:
+        timer = SimpleNamespace(due=due, call=call, cancelled=False)
+        timer.cancel = lambda: setattr(timer, "cancelled", True)
+        self.timers.append(timer)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for timer in self.timers if timer.due <= self.now]
+        self.timers = [timer for timer in self.timers if timer.due > self.now]
+        for timer in due:
+            if not timer.cancelled:
+                timer.call()
+
+
+class Fixture:
+    """A connection in an exchange, GET or POST of three bytes, with nothing answered yet."""
+
+    def __init__(self, *, collecting: bool = True, post: bool = False) -> None:
+        self.loop = Loop()
+        self.transport = Transport()
+        self.connection = Connection(self.loop, Origin("http", "a.example", 80))  # type: ignore[arg-type]
+        self.connection.connection_made(self.transport)
+        self.begin(collecting=collecting, post=post)
+
+    def begin(self, *, collecting: bool = True, post: bool = False) -> None:
+        self.connection.begin(collecting=collecting, max_body=1 << 20, deadline=1000.0, read_timeout=900.0)
+        codec = self.connection.codec
+        head = codec.send_request(b"POST" if post else b"GET", b"/", [(b"Host", b"a")], 3 if post else -1)
+        if not post:
+            codec.send(End())
+            self.connection.write_whole(head)
+
+    def hear(self, data: bytes) -> None:
+        self.connection.scratch[: len(data)] = data
+        self.connection.buffer_updated(len(data))
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def test_a_clean_exchange_leaves_the_connection_idle() -> None:
+    fixture = Fixture()
+    assert connection_state(fixture) == "AWAITING"
+    fixture.hear(ANSWER[:-1])
+    assert connection_state(fixture) == "READING"
+    fixture.hear(ANSWER[-1:])
+    assert connection_state(fixture) == "ENDED" and fixture.connection.take_body() == b"ok"
+    assert fixture.connection.finish() and connection_state(fixture) == "IDLE"
+    assert fixture.transport.told == []
+
+
+@pytest.mark.parametrize("what", ["queue", "body", "close", "excess", "tunnel"])
+def test_what_makes_a_connection_single_use(what: str) -> None:
+    fixture = Fixture(post=what == "body")
+    if what == "tunnel":
+        fixture = tunnel()
+    fixture.hear(ANSWER.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n") if what == "close" else ANSWER)
+    fixture.transport.unsent = 1 if what == "queue" else 0
+    if what == "excess":
+        fixture.hear(b"x")
+    assert not fixture.connection.finish() and connection_state(fixture) == "CLOSING"
+    # Politely only when all was sent and nothing waits for it.
+    assert fixture.transport.told == ["abort" if what in ("queue", "body") else "close"]
+
+
+def tunnel() -> Fixture:
+    fixture = Fixture()
+    fixture.hear(ANSWER)
+    assert fixture.connection.finish()
+    fixture.connection.begin(collecting=True, max_body=1, deadline=1000.0, read_timeout=900.0)
+    head = fixture.connection.codec.send_request(b"CONNECT", b"a:1", [(b"Host", b"a")], -1)
+    fixture.connection.codec.send(End())
+    fixture.connection.write_whole(head)
+    return fixture
+
+
+def test_a_polite_close_has_a_time() -> None:
+    fixture = Fixture()
+    fixture.hear(ANSWER)
+    assert fixture.connection.finish()
+    fixture.connection.close()
+    fixture.loop.advance(HTTP_CLOSE.default - 0.1)
+    assert fixture.transport.told == ["close"]
+    fixture.loop.advance(0.2)
+    assert fixture.transport.told == ["close", "abort"] and connection_state(fixture) == "CLOSING"
+    fixture.connection.connection_lost(None)
+    assert connection_state(fixture) == "CLOSED"
+    fixture.loop.advance(10_000)
+    assert fixture.transport.told == ["close", "abort"]
+
+
+def test_bytes_while_idle_end_the_connection() -> None:
+    fixture = Fixture()
+    fixture.hear(ANSWER)
+    assert fixture.connection.finish()
+    fixture.hear(ANSWER)
+    assert fixture.transport.told == ["abort"] and not fixture.connection.is_ready
+    # What comes after it is nobody's.
+    fixture.hear(ANSWER)
+    assert connection_state(fixture) == "CLOSING"
+
+
+def test_an_unread_body_does_not_leave_the_next_exchange_paused() -> None:
+    fixture = Fixture(collecting=False)
+    size = HTTP_STREAM_HIGH.default + 100_000
+    fixture.hear(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+    while size > 0:
+        fixture.hear(bytes(min(size, 100_000)))
+        size -= 100_000
+    assert fixture.transport.told == ["pause"] and connection_state(fixture) == "ENDED"
+    assert fixture.connection.finish()
+    assert fixture.transport.told == ["pause", "resume"]
+    fixture.begin(collecting=False)
+    assert fixture.connection.parts.size == 0
+
+
+def test_the_end_of_an_answer_survives_the_end_of_the_connection() -> None:
+    fixture = Fixture()
+    fixture.hear(ANSWER)
+    fixture.connection.connection_lost(ConnectionResetError())
+    assert fixture.connection.complete and fixture.connection.error is None and fixture.connection.is_gone
+    assert fixture.connection.take_body() == b"ok" and not fixture.connection.finish()
+
+
+def test_the_first_error_is_the_one_that_is_told() -> None:
     async def main() -> None:
-        for state in range(len(connection._STATES)):
-            for event in range(len(connection._EVENTS)):
-                one = Connection(asyncio.get_running_loop(), Origin("http", "a.example", 80))
-                one.state = state
-                if connection._NEXT[state][event] == connection._NO:
-                    told = f"^{connection._EVENTS[event]} in state {connection._STATES[state]} "
-                    with pytest.raises(RuntimeError, match=told):
-                        one._move(event)
-                    assert one.state == state
-                else:
-                    one._move(event)
-                    assert one.state == connection._NEXT[state][event]
+        fixture = Fixture()
+        first = ServerDisconnected("first", received=False)
+        fixture.connection.fail(first)
+        fixture.connection.fail(ServerDisconnected("second", received=False))
+        fixture.connection.connection_lost(ConnectionResetError())
+        for _ in range(2):
+            with pytest.raises(ServerDisconnected) as caught:
+                await fixture.connection.wait()
+            assert caught.value is first
+        assert not fixture.connection.finish()
 
     asyncio.run(main())
+
+
+def connection_state(fixture: Fixture) -> str:
+    return connection._STATES[fixture.connection.state]
