@@ -131,31 +131,42 @@ async def _connect_any(loop: asyncio.AbstractEventLoop, origin: Origin, addresse
             raise _unreachable(origin, [f"{addresses[0][1][0]}: {_why(error)}"]) from error
     won: socket.socket | None = None
     try:
-        while waiting or attempts:
-            if waiting:
-                address = waiting.pop()
-                attempts.add(loop.create_task(_connect_one(loop, *address), name=str(address[1][0])))
-            delay = HTTP_ATTEMPT_DELAY.default / 1000 if waiting else None
-            done, attempts = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                failure = task.exception()
-                if failure is None and won is None:
-                    won = task.result()
-                elif failure is None:
-                    task.result().close()
-                elif isinstance(failure, OSError):
-                    failures.append(f"{task.get_name()}: {_why(failure)}")
-                else:
-                    raise failure
-            if won is not None:
-                return won
+        try:
+            while won is None and (waiting or attempts):
+                if waiting:
+                    address = waiting.pop()
+                    attempts.add(loop.create_task(_connect_one(loop, *address), name=str(address[1][0])))
+                delay = HTTP_ATTEMPT_DELAY.default / 1000 if waiting else None
+                done, attempts = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    failure = task.exception()
+                    if failure is None and won is None:
+                        won = task.result()
+                    elif failure is None:
+                        task.result().close()
+                    elif isinstance(failure, OSError):
+                        failures.append(f"{task.get_name()}: {_why(failure)}")
+                    else:
+                        raise failure
+        finally:
+            for task in attempts:
+                task.add_done_callback(_close_late)
+                task.cancel()
+            if attempts:
+                await asyncio.wait(attempts)
+    except BaseException:
+        if won is not None:
+            won.close()
+        raise
+    if won is None:
         raise _unreachable(origin, failures)
-    finally:
-        for task in attempts:
-            task.cancel()
-        for result in await asyncio.gather(*attempts, return_exceptions=True):
-            if isinstance(result, socket.socket):
-                result.close()
+    return won
+
+
+def _close_late(task: asyncio.Task[socket.socket]) -> None:
+    """Another has won, or nobody wants one any more."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 async def _connect_one(loop: asyncio.AbstractEventLoop, family: int, address: Any) -> socket.socket:

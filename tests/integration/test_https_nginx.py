@@ -360,33 +360,3 @@ def test_a_body_that_nginx_refuses_before_its_end(loop: str, nginx: Nginx, kind:
     run_on(loop, main())
     # The line may still be on its way.
     assert {line.status for line in nginx.log("/echo")[before:]} <= {413}
-
-
-def test_the_limit_as_nginx_counts(loop: str, nginx: Nginx) -> None:
-    """Its own count of connections, asked over one of them while others are made, used, cancelled and left."""
-    most = 0
-
-    async def main() -> None:
-        nonlocal most
-        limit = 4
-
-        async with client_for(nginx, limits=Limits(connections=limit)) as client:
-
-            async def ask() -> None:
-                nonlocal most
-                status = (await client.get(nginx.url + "/status")).text
-                most = max(most, int(status.split()[2]))
-
-            async def leave() -> None:
-                async with client.stream("GET", nginx.url + "/big.bin") as response:
-                    await anext(response)
-
-            for turn in range(20):
-                tasks = [asyncio.ensure_future(ask() if number % 2 else leave()) for number in range(8)]
-                for _ in range(turn):
-                    await asyncio.sleep(0)
-                tasks[turn % 8].cancel()
-                await asyncio.wait(tasks)
-            assert 1 <= most <= limit
-
-    run_on(loop, main())

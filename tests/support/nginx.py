@@ -70,7 +70,6 @@ http {{
         location /store/ {{ dav_methods PUT DELETE; create_full_put_path on; }}
         location = /show {{ default_type text/plain; return 200 "$http_authorization|$http_x_test|$host"; }}
         location = /slow.bin {{ limit_rate 1000; }}
-        location = /status {{ stub_status; }}
         location = /once {{ keepalive_timeout 0; return 200 "once"; }}
     }}
     server {{

@@ -4,6 +4,7 @@ Every test runs on asyncio's loop and on ours.
 """
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from corenet.http import (
     LocalProtocolError,
     NameResolutionError,
     TracePoint,
+    connect,
     get,
 )
+from corenet.limits import Limit
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -40,8 +43,6 @@ def test_nobody_listens(loop: str) -> None:
 
 def test_a_name_that_does_not_exist(loop: str) -> None:
     async def main() -> None:
-        import socket
-
         async def no_such_name(*args: Any, **kwargs: Any) -> Any:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -54,8 +55,6 @@ def test_a_name_that_does_not_exist(loop: str) -> None:
 
 def test_the_second_address_is_tried(loop: str) -> None:
     async def main() -> None:
-        import socket
-
         async with serving(always_ok) as server:
 
             async def two_addresses(*args: Any, **kwargs: Any) -> Any:
@@ -67,6 +66,59 @@ def test_the_second_address_is_tried(loop: str) -> None:
             asyncio.get_running_loop().getaddrinfo = two_addresses  # type: ignore[method-assign]
             assert (await get("http://two.example/")).body == b"ok"
 
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("late", ["cancelled", "connected"])
+@pytest.mark.parametrize("cancel", [False, True])
+def test_no_attempt_of_several_is_left_open(
+    loop: str, late: str, cancel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first address answers late, the second has won: also a cancel while the first one ends closes both."""
+    made: list[socket.socket] = []
+
+    async def main() -> None:
+        running = asyncio.get_running_loop()
+        real_connect = running.sock_connect
+        won = asyncio.Event()
+
+        async def two_addresses(*args: Any, **kwargs: Any) -> Any:
+            return [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, server.port)) for host in ("127.0.0.2", "127.0.0.1")
+            ]
+
+        async def connect(sock: socket.socket, address: Any) -> None:
+            made.append(sock)
+            if address[0] == "127.0.0.1":
+                won.set()
+                return await real_connect(sock, address)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ending.set()
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                if late == "cancelled":
+                    raise
+
+        ending = asyncio.Event()
+        async with serving(always_ok) as server, HttpClient() as client:
+            running.getaddrinfo = two_addresses  # type: ignore[method-assign]
+            running.sock_connect = connect  # type: ignore[method-assign]
+            task = asyncio.ensure_future(client.get("http://two.example/"))
+            async with asyncio.timeout(10):
+                await ending.wait()
+                if cancel:
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                else:
+                    assert (await task).body == b"ok"
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert len(made) == 2 and [sock.fileno() >= 0 for sock in made] == [False, not cancel]
+
+    monkeypatch.setattr(connect, "HTTP_ATTEMPT_DELAY", Limit(0, 0, 1, "milliseconds", "at once"))
     run_on(loop, main())
 
 
