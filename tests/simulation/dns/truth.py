@@ -151,6 +151,8 @@ class _Walk:
                 else:
                     self.say(f"{show(rrset)} has a type that nobody asked for")
                     return
+        # A DNAME that was shown on the way is not shown again as the answer.
+        ended = ended or (qtype == c.DNAME and any(names.equal(shown.name, name) for shown in renamed))
         if not ended:
             self.denied(name)
         self.judge_verdict()
