@@ -6,11 +6,13 @@ shrunk by leaving out queries and lies while it still fails; what is left is pri
 """
 
 import argparse
+import hashlib
 import os
 import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,7 +23,7 @@ if __name__ == "__main__":
 from simulation.dns.liars import Liar, Lies
 from simulation.dns.truth import Judge
 from simulation.dns.world import EVIL, MALLORY, SimulatedCrypto, World, root_anchor
-from support.fakenet import FakeNet, Link, SeededRandom
+from support.fakenet import FakeNet, Host, Link, SeededRandom
 
 from resolver import limits
 from resolver.cache import Store
@@ -67,11 +69,50 @@ def play(
     trace: bool = False,
 ) -> Report:
     """Run the world of `seed`; `only` keeps these queries, `without` leaves these lies out."""
-    return _Run(seed, only, without, trace).go()
+    with counted_hashes() as hashes:
+        return _Run(seed, only, without, trace, hashes).go()
+
+
+@dataclass
+class Hashes:
+    """How many NSEC3 hashes the resolver made: each iteration calls SHA-1 once."""
+
+    made: int = 0
+
+    def outside(self, host: Host) -> Host:
+        """`host`, whose own hashes do not count."""
+
+        def answer(packet: bytes, tcp: bool) -> bytes | None:
+            before = self.made
+            try:
+                return host(packet, tcp)
+            finally:
+                self.made = before
+
+        return answer
+
+
+@contextmanager
+def counted_hashes() -> Iterator[Hashes]:
+    """Count the calls of SHA-1, whoever in the resolver makes them."""
+    hashes, real = Hashes(), hashlib.sha1
+
+    def sha1(*arguments: bytes, **options: bool) -> object:
+        hashes.made += 1
+        return real(*arguments, **options)
+
+    hashlib.sha1 = sha1
+    try:
+        yield hashes
+    finally:
+        hashlib.sha1 = real
 
 
 class _Run:
-    def __init__(self, seed: int, only: frozenset[int] | None, without: frozenset[str], trace: bool) -> None:
+    def __init__(
+        self, seed: int, only: frozenset[int] | None, without: frozenset[str], trace: bool, hashes: Hashes
+    ) -> None:
+        self.hashes = hashes
         self.rng = rng = random.Random(f"run {seed}")
         self.only, self.trace = only, trace
         self.report = Report(seed)
@@ -86,11 +127,12 @@ class _Run:
         self.lies = Lies(self.world, share=rng.choice((0.1, 0.3, 0.9)), without=without)
         for address, sites in hosts.items():
             authority = Authority([site.zone for site in sites])
-            self.net.hosts[address] = (
+            host: Host = (
                 Liar(self.lies, address, sites, authority)
                 if address in chosen
                 else lambda packet, tcp, authority=authority: authority.answer(packet, tcp=tcp)
             )
+            self.net.hosts[address] = hashes.outside(host)
             if count and rng.random() < 0.1:
                 self.net.links[address] = Link(loss=0.3, delay=0.05)
         self.judge = Judge(self.world, chosen)
@@ -119,7 +161,7 @@ class _Run:
 
     def ask(self, number: int, asked: list[tuple[Question, bool]]) -> None:
         """Put questions at once, wait for all answers, and judge them."""
-        packets, checks = len(self.net.log), self.crypto.checked
+        packets, checks, hashes = len(self.net.log), self.crypto.checked, self.hashes.made
         found: list[list[Outcome]] = [[] for _ in asked]
         notes: list[list[TraceStep]] = [[] for _ in asked]
         for (question, cd), outcomes, steps in zip(asked, found, notes, strict=True):
@@ -143,6 +185,9 @@ class _Run:
             self.wrong(str(number), f"{len(self.net.log) - packets} packets sent")
         if self.crypto.checked - checks > limits.BUDGET_VERIFICATIONS.default * len(asked):
             self.wrong(str(number), f"{self.crypto.checked - checks} signatures checked")
+
+        if self.hashes.made - hashes > limits.BUDGET_HASHES.default * len(asked):
+            self.wrong(str(number), f"{self.hashes.made - hashes} hashes made")
 
     def wrong(self, title: str, text: str) -> None:
         self.report.wrong.append(f"{title}: {text}")
