@@ -35,8 +35,8 @@ FUZZ_RUNS ?= 1000000
 SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites simulate worlds mutants \
-	stress valgrind wheel annotate docs clean help build build-debug
+.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites \
+	simulate worlds mutants stress valgrind wheel annotate docs clean help build build-debug
 .DEFAULT_GOAL := help
 
 help:

@@ -352,8 +352,10 @@ def _find_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
     are asked for each name.
     """
     rrsets, now = context.store.rrsets, context.now
-    # DS is the parent's, who need not know the alias that the child's server gave (RFC 4035 section 2.4).
-    rrset = rrsets.find(name, c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER) if qtype != c.DS else None
+    # DS is the parent's, who need not know the alias that the child's server gave (RFC 4035 section 2.4). NSEC stands
+    # beside an alias (section 2.5).
+    there = qtype != c.DS and qtype != c.NSEC
+    rrset = rrsets.find(name, c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER) if there else None
     if rrset is not None:
         raw = RawReply(name, qtype)
         raw.answer.append(rrset)

@@ -1,9 +1,10 @@
 """Takes out one check at a time and shows that a test notices: `python tests/mutants/run.py [PATTERN ...]`.
 
 Each `*.toml` beside this file lists mutants of one area: `file`, the exact text `old` that stands there once, what it
-becomes, `new`, and the `tests` that must fail then. The tree is copied, so the checkout is never touched; a mutant of
-compiled code has its module built in the copy. A mutant is *killed* when its tests fail or do not end in time,
-*survives* when they pass, and is *broken* when its text is not there once, does not build, or its tests do not start.
+becomes, `new`, and the `tests` that must fail then; `worlds`, where it stands, is how many simulated worlds those play.
+The tree is copied, so the checkout is never touched; a mutant of compiled code has its module built in the copy. A
+mutant is *killed* when its tests fail or do not end in time, *survives* when they pass, and *broken* when its text is
+not there once, does not build, or its tests do not start.
 
 Exit status 0: all killed. `--check` looks only whether each text stands where it should, as a unit test does too.
 """
@@ -29,6 +30,8 @@ LEFT_OUT = {".git", ".venv", "build", "dist", ".pytest_cache", ".ruff_cache", ".
 TEST_SECONDS = 300.0
 """A mutant whose tests take longer hangs, and is killed by that: without it they take a fraction of this."""
 PASSED, FAILED = 0, 1
+DEFAULTS = {"file": None, "tests": [], "worlds": 0}
+"""Keys that may stand at the head of a list for all of its entries."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Mutant:
     old: str
     new: str
     tests: tuple[str, ...]
+    worlds: int = 0
 
     @property
     def name(self) -> str:
@@ -68,8 +72,9 @@ def load() -> list[Mutant]:
     for path in sorted(HERE.glob("*.toml")):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         for entry in content["mutant"]:
-            merged = {"tests": content.get("tests", []), "file": content.get("file")} | entry
-            if merged.keys() != {"what", "file", "old", "new", "tests"} or merged["file"] is None:
+            defaults = {key: content.get(key, default) for key, default in DEFAULTS.items()}
+            merged = defaults | entry
+            if merged.keys() != defaults.keys() | {"what", "old", "new"} or merged["file"] is None:
                 raise ValueError(f"{path.name}: {entry.get('what')}: wants what, file, old, new, tests")
             if merged["old"] == merged["new"] or not merged["tests"]:
                 raise ValueError(f"{path.name}: {merged['what']}: changes nothing, or has no tests")
@@ -103,7 +108,7 @@ class Tree:
                 if status != 0:
                     return "broken", said
             tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
-            status, said = self.call(tests)
+            status, said = self.call(tests, **({"CORENET_WORLDS": str(mutant.worlds)} if mutant.worlds else {}))
             return {PASSED: "survives", FAILED: "killed", None: "killed"}.get(status, "broken"), said
         finally:
             path.write_bytes(original)

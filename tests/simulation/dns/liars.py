@@ -25,6 +25,7 @@ __all__ = ["Liar", "Lies"]
 
 DAY = 86400
 MOST_SIGNATURES = 60
+SIGNATURE_SIZE = 64
 MOST_PROOFS = 40
 FORGED = b"\x06\x06\x06\x06"
 LIMIT = 65535
@@ -92,7 +93,10 @@ class Liar:
             return reply
         view = MessageView.parse(reply)
         said = Said(query.qname, query.qtype, view.rcode, view.aa, view.answer, view.authority, view.additional)
-        chosen = rng.choices(TRICKS, k=rng.choice((1, 1, 1, 2, 3)))
+        fitting = TRICKS + (FOR_ANSWERS * 3 if said.answer else [])
+        if said.qtype in (c.DS, c.DNSKEY):
+            fitting = fitting + FOR_SECURITY * 3
+        chosen = rng.choices(fitting, k=rng.choice((1, 1, 1, 2, 3)))
         for trick in chosen:
             trick(said, self, rng)
         self.lies.told[name] = "+".join(trick.__name__.strip("_") for trick in chosen)
@@ -132,15 +136,19 @@ def _aliases(liar: Liar) -> list[RRset]:
 
 
 def _signatures(rrset: RRset, liar: Liar, rng: random.Random, *, signer: bytes | None = None) -> list[bytes]:
-    """A signature that looks right: by Mallory's key, under any signer's name."""
+    """A signature that looks right, under any signer's name: with the tag of a key that the signer really has."""
     world = liar.lies.world
-    key = world.sites[MALLORY].keys[0]
-    signer = signer if signer is not None else rng.choice((MALLORY, rrset.name, names.parent(rrset.name) if
-                                                           len(rrset.name) > 1 else names.ROOT, _any_name(liar, rng)))
+    above = names.parent(rrset.name) if len(rrset.name) > 1 else names.ROOT
+    signer = names.lower(signer or rng.choice((world.site_of(rrset.name).origin, MALLORY, rrset.name, above,
+                                               _any_name(liar, rng))))
+    site = world.sites.get(signer)
+    key = site.keys[-1] if site is not None and site.keys else world.sites[MALLORY].keys[-1]
     try:
-        return [rrsig_rdata(rrset, key, world.now - DAY, world.now + DAY, signer=names.lower(signer))]
+        rdata = rrsig_rdata(rrset, key, world.now - DAY, world.now + DAY, signer=signer)
     except ValueError:
         return []
+    # Only Mallory's keys are the attacker's.
+    return [rdata if key.zone == MALLORY else rdata[:-SIGNATURE_SIZE] + bytes(SIGNATURE_SIZE)]
 
 
 def _forged(owner: bytes, qtype: int, liar: Liar, rng: random.Random) -> RRset:
@@ -151,6 +159,10 @@ def _forged(owner: bytes, qtype: int, liar: Liar, rng: random.Random) -> RRset:
         rdata = EVIL + EVIL + bytes(20)
     elif qtype == c.AAAA:
         rdata = bytes(16)
+    elif qtype == c.NSEC:
+        rdata = EVIL + bitmap({c.A})
+    elif qtype == c.NSEC3PARAM:
+        rdata = b"\1\0\0\0\0"
     elif qtype == c.MX:
         rdata = b"\0\1" + EVIL
     elif qtype == c.DS:
@@ -387,6 +399,8 @@ def _not_authoritative(said: Said, liar: Liar, rng: random.Random) -> None:
     said.aa = False
 
 
+FOR_ANSWERS = [_change_data, _swap_owner, _damage_signatures, _raise_ttls, _replay_expired, _forge_answer]
+FOR_SECURITY = [_alias_for_security, _deny, _forge_answer, _deny_by_forged_proofs, _strip_signatures]
 TRICKS: list[Callable[[Said, Liar, random.Random], None]] = [
     _strip_signatures, _strip_security, _change_data, _forge_answer, _forge_below_alias, _forge_below_alias,
     _alias_for_security, _forge_alias, _forge_dname, _deny, _deny, _deny_by_forged_proofs, _mix_chains, _raise_ttls,

@@ -147,10 +147,7 @@ class _Run:
         rng, known = self.rng, self.world.interesting_names()
         for number in range(rng.randint(4, 14)):
             wait = rng.choice(WAITS) if rng.random() < 0.3 else 0.0
-            asked = [
-                (Question(rng.choice(known), rng.choice(TYPES)), rng.random() < 0.2)
-                for _ in range(rng.choice((1, 1, 2, 3)))
-            ]
+            asked = [(self.question(rng.choice(known)), rng.random() < 0.2) for _ in range(rng.choice((1, 1, 2, 3)))]
             self.net.sleep(self.mesh, wait)
             if self.only is None or number in self.only:
                 self.ask(number, asked)
@@ -159,6 +156,11 @@ class _Run:
         self.report.lies = self.lies.told
         return self.report
 
+    def question(self, name: bytes) -> Question:
+        """A question for `name`: for what it has, or for anything."""
+        there = self.world.site_of(name).zone.nodes.get(name)
+        return Question(name, self.rng.choice(list(there) if there and self.rng.random() < 0.6 else TYPES))
+
     def ask(self, number: int, asked: list[tuple[Question, bool]]) -> None:
         """Put questions at once, wait for all answers, and judge them."""
         packets, checks, hashes = len(self.net.log), self.crypto.checked, self.hashes.made
@@ -166,6 +168,7 @@ class _Run:
         notes: list[list[TraceStep]] = [[] for _ in asked]
         for (question, cd), outcomes, steps in zip(asked, found, notes, strict=True):
             self.mesh.submit(question, cd=cd, on_done=outcomes.append, trace=steps if self.trace else None)
+        began = self.net.time()
         self.net.run(self.mesh, seconds=ANSWER_SECONDS, until=lambda: all(found))
         now = self.net.time()
         for (question, cd), outcomes, steps in zip(asked, found, notes, strict=True):
@@ -176,7 +179,7 @@ class _Run:
             if len(outcomes) != 1:
                 self.wrong(title, f"{len(outcomes)} answers")
                 continue
-            for text in self.judge.judge(question, cd, outcomes[0], now):
+            for text in self.judge.judge(question, cd, outcomes[0], began, now):
                 self.wrong(title, text)
         faults = self.mesh.statistics()["faults"]
         if faults:

@@ -1,10 +1,13 @@
 """The simulator itself: a run is its seed, a resolver that believes too much is found, shrinking keeps the fault."""
 
+import os
+
 import pytest
 from simulation.dns import run
 from simulation.dns.world import Fate, SimulatedCrypto, World
 
 START = 1_700_001_000
+WORLDS = int(os.environ.get("CORENET_WORLDS", "300"))
 
 
 def test_a_run_is_its_seed() -> None:
@@ -26,3 +29,9 @@ def test_a_resolver_that_believes_every_signature_is_found(monkeypatch: pytest.M
     small = run.play(report.seed, only=only, without=without)
     assert small.wrong and small.queries <= report.queries
     assert len(small.lies.keys() - without) <= len(report.lies)
+
+
+def test_what_the_invariants_ask_for_holds() -> None:
+    """In as many worlds as CORENET_WORLDS says; `make worlds` plays more, on all cores."""
+    failed = [report for seed in range(WORLDS) if (report := run.play(seed)).wrong]
+    assert not failed, run.explain(failed[0])

@@ -33,11 +33,15 @@ class Judge:
         self.world = world
         self.liars = frozenset(liars)
 
-    def judge(self, question: Question, cd: bool, outcome: Outcome, now: int) -> list[str]:
-        """What is wrong with `outcome`, in sentences; empty when nothing is."""
+    def judge(self, question: Question, cd: bool, outcome: Outcome, began: int, now: int) -> list[str]:
+        """What is wrong with `outcome`, in sentences; empty when nothing is.
+
+        `began` is when the question was put and `now` when it was answered, in seconds since the epoch. Data counts as
+        of when it was validated, which is some moment between the two.
+        """
         if outcome.failure is not None:
             return self._judge_failure(question, cd, outcome, now)
-        walk = _Walk(self, question, cd, outcome, now)
+        walk = _Walk(self, question, cd, outcome, began)
         walk.go()
         return walk.wrong
 

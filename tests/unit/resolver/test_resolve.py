@@ -84,6 +84,13 @@ def test_the_alias_spells_names_as_asked():
     assert outcome.answer[0].name == names.from_text("ALIAS.example.COM.")
 
 
+def test_a_cached_alias_does_not_answer_for_the_record_that_stands_beside_it():
+    """NSEC and RRSIG are the only types beside a CNAME (RFC 4035 section 2.5)."""
+    m = with_example(EXAMPLE_ZONE + "alias 300 IN NSEC www.example.com. CNAME RRSIG NSEC\n")
+    assert m.ask("alias.example.com.").rcode == c.NOERROR
+    assert texts(m.ask("alias.example.com.", "NSEC")) == [("alias.example.com.", "NSEC")]
+
+
 # --- DNAME --------------------------------------------------------------------------------------------------------
 
 
