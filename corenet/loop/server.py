@@ -107,6 +107,7 @@ class Server(asyncio.AbstractServer):
         assert self._sockets is not None
         self._serving = True
         accept_tls = None
+        nodelay = self._options is None or self._options.nodelay is not False
         if self._ssl_context is not None:
             accept_tls = self._accept_tls
         for sock in self._sockets:
@@ -119,9 +120,10 @@ class Server(asyncio.AbstractServer):
                 accept_tls,
                 self._backlog,
                 self._loop.exclusive_listeners,
+                nodelay,
             )
-            if self._options is not None and self._options.nodelay is False:
-                # The listener has switched it on, as asyncio's transports do.
+            if not nodelay:
+                # A socket bound by the loop has it on.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
             listener.start()
             self._listeners.append(listener)

@@ -24,6 +24,7 @@ cdef class Listener(Watcher):
     cdef int burst
     cdef uint32_t events
     cdef bint listening
+    cdef bint nodelay       # to be set on each connection, since the listening socket does not hand it down
 
     cdef int accept_burst(self) except -1
     cdef int on_connection(self, int fd, void *address, unsigned int length) except -1

@@ -4,8 +4,8 @@ Up to `ACCEPT_BUDGET` connections are taken from one event, so that a flood cann
 served; the level trigger brings the rest. A listener that other processes share is registered with EPOLLEXCLUSIVE, so
 that one connection wakes one of them, and goes to the end of the kernel's queue after each burst: without that the
 process that registered first would get nearly all. On EMFILE and its relatives the listener leaves the poller for a second,
-since the kernel would report the waiting connection without end. TCP_NODELAY is set on the listening socket, from
-which Linux lets each connection inherit it.
+since the kernel would report the waiting connection without end. Connections inherit TCP_NODELAY from listening sockets
+that the loop has bound; it is set on each connection of one that was given to us, whose options are left as they are.
 """
 
 import socket
@@ -82,8 +82,10 @@ cdef class Listener(Watcher):
         accept_tls: object = None,
         backlog: int = 100,
         exclusive: bool = False,
+        nodelay: bool = True,
     ) -> None:
-        cdef int one = 1
+        cdef int inherited = 0
+        cdef socklen_t size = sizeof(int)
         self.loop = loop
         self.sock = sock
         self.fd = sock.fileno()
@@ -95,7 +97,8 @@ cdef class Listener(Watcher):
         self.events = c.EPOLLIN | c.EPOLLEXCLUSIVE if exclusive else c.EPOLLIN
         self.context = PyContext_CopyCurrent()
         if self.family == c.AF_INET or self.family == c.AF_INET6:
-            c.setsockopt(self.fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))
+            c.getsockopt(self.fd, c.IPPROTO_TCP, c.TCP_NODELAY, &inherited, &size)
+            self.nodelay = nodelay and not inherited
         self.local = address_of_all(self.fd)
 
     def start(self) -> None:
@@ -163,6 +166,7 @@ cdef class Listener(Watcher):
     cdef int on_connection(self, int fd, void *address, unsigned int length) except -1:
         cdef StreamTransport transport
         cdef object protocol, context
+        cdef int one = 1
         # A context for each: what one factory sets, the next does not see.
         context = PyContext_Copy(self.context)
         PyContext_Enter(context)
@@ -174,6 +178,8 @@ cdef class Listener(Watcher):
                 self.accept_tls(sock)
                 return 0
             protocol = self.protocol_factory()
+            if self.nodelay:
+                c.setsockopt(fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))
             transport = new_stream(self.loop, fd, self.family, None, protocol, None, self.roster, context)
             fd = -1
             transport.local = self.local

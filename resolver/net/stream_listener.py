@@ -56,12 +56,14 @@ def open_stream_socket(address: str, port: int, *, reuse_port: bool = False) -> 
     Raises:
         OSError: the address cannot be had.
     """
-    return bound_socket(socket.SOCK_STREAM, address, port, reuse_port=reuse_port, prepare=_outlive_connections)
+    return bound_socket(socket.SOCK_STREAM, address, port, reuse_port=reuse_port, prepare=_prepare)
 
 
-def _outlive_connections(sock: socket.socket) -> None:
+def _prepare(sock: socket.socket) -> None:
     # A restart must not wait until the kernel has forgotten the connections that the last one closed.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Handed down to the connections: one call less for each.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class StreamListener:

@@ -187,3 +187,35 @@ def test_addresses_that_nobody_asked_for_are_known_after_the_end(twin: Twin) -> 
         await server.wait_closed()
 
     twin(main())
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("nodelay", [None, False])
+def test_options_of_a_given_listening_socket_stay_as_they_are(
+    loop_factory: Callable[[], Any], given: bool, nodelay: bool | None
+) -> None:
+    """Whoever shares it accepts from it too; our own connections send small segments at once, as asyncio's do."""
+    number = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        factory, accepted = accepting()
+        extra = {} if nodelay is None else {"options": corenet.SocketOptions(nodelay=nodelay)}
+        if given:
+            # asyncio looks at the protocol of the socket.
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+            sock.bind(("127.0.0.1", 0))
+            server = await loop.create_server(factory, sock=sock, **extra)
+            assert sock.getsockopt(*number) == 0
+        else:
+            server = await loop.create_server(factory, "127.0.0.1", 0, **extra)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            here = await asyncio.wait_for(accepted, 10)
+            assert (here.transport.get_extra_info("socket").getsockopt(*number) != 0) is (nodelay is None)
+        await asyncio.wait_for(here.lost, 10)
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        if isinstance(runner.get_loop(), corenet.Loop) or nodelay is None:
+            runner.run(main())
