@@ -221,3 +221,47 @@ def test_the_first_error_is_the_one_that_is_told() -> None:
 
 def connection_state(fixture: Fixture) -> str:
     return connection._STATES[fixture.connection.state]
+
+
+class Upload:
+    """A body that goes on until it is stopped."""
+
+    waiting = stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.mark.parametrize("end", ["answer", "lost", "fail", "abort", "broken"])
+def test_the_end_of_an_exchange_stops_its_upload(end: str) -> None:
+    fixture = Fixture(post=True)
+    upload = Upload()
+    fixture.connection.write_head(b"", upload)  # type: ignore[arg-type]
+    fixture.hear(ANSWER[:-1])
+    assert not upload.stopped
+    if end == "answer":
+        fixture.hear(ANSWER[-1:])
+    elif end == "lost":
+        fixture.connection.connection_lost(None)
+    elif end == "fail":
+        fixture.connection.fail(ServerDisconnected("gone", received=True))
+    elif end == "abort":
+        fixture.connection.abort()
+    else:
+        fixture.connection.eof_received()
+    assert upload.stopped and fixture.connection.upload is None
+
+
+def test_a_second_task_that_waits_is_told() -> None:
+    async def main() -> None:
+        fixture = Fixture()
+        fixture.connection.loop = asyncio.get_running_loop()
+        first = asyncio.ensure_future(fixture.connection.wait())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            with pytest.raises(RuntimeError, match="another task"):
+                await fixture.connection.wait()
+            fixture.hear(ANSWER)
+            await first
+
+    asyncio.run(main())
