@@ -5,19 +5,23 @@ two packets: a query belongs to the generation that took it, to its end.
 """
 
 import asyncio
+import logging
 from contextlib import ExitStack
 
 from resolver.api import Resolver
 from resolver.cache import Store
 from resolver.daemon.sockets import Endpoint
 from resolver.net.cookies import CookieJar
+from resolver.net.descriptors import client_connections
 from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
 from resolver.net.stream_listener import StreamListener
 from resolver.net.udp_listener import UdpListener
-from resolver.settings import Settings
+from resolver.settings import ServerSettings, Settings, replace
 
 __all__ = ["Generation", "Listeners"]
+
+logger = logging.getLogger(__name__)
 
 
 class Generation:
@@ -37,7 +41,8 @@ class Generation:
 
     def serve_with(self, store: Store) -> None:
         settings, plan = self.settings, self.resolver.policy
-        server = settings.server
+        server = self.server = within_descriptors(settings.server)
+        """The settings of the server as far as this process can follow them."""
         self.fast = FastPath(
             store.answers,
             plan.access,
@@ -59,6 +64,19 @@ class Generation:
         )
 
 
+def within_descriptors(server: ServerSettings) -> ServerSettings:
+    """`server` with no more TCP connections on each address than leave upstream queries their descriptors."""
+    addresses = max(len(server.listen), 1)
+    most = max(client_connections() // addresses, 1)
+    if server.tcp_connections <= most:
+        return server
+    logger.warning(
+        "the limit of open files permits %d TCP connections of clients on each address served, not %d"
+        " (server.tcp-connections); raise it (ulimit -n, LimitNOFILE= under systemd)", most, server.tcp_connections,
+    )
+    return replace(server, tcp_connections=most)
+
+
 class Listeners:
     """Both listeners of one endpoint."""
 
@@ -70,7 +88,7 @@ class Listeners:
     async def start(self, generation: Generation) -> None:
         service, fast = generation.service, generation.fast
         udp = UdpListener(service, fast)
-        tcp = StreamListener(service, fast, generation.resolver.policy.access, generation.settings.server)
+        tcp = StreamListener(service, fast, generation.resolver.policy.access, generation.server)
         own = self.endpoint.duplicate()
         with ExitStack() as undo:
             undo.callback(own.close)
@@ -85,9 +103,7 @@ class Listeners:
     def switch(self, generation: Generation) -> None:
         if self.udp is not None and self.tcp is not None:
             self.udp.switch(generation.service, generation.fast)
-            self.tcp.switch(
-                generation.service, generation.fast, generation.resolver.policy.access, generation.settings.server
-            )
+            self.tcp.switch(generation.service, generation.fast, generation.resolver.policy.access, generation.server)
 
     def close(self) -> None:
         if self.udp is not None:

@@ -1,13 +1,15 @@
-"""What the daemon does with exceptions that nobody catches: shortage of memory is said, faults are shown.
+"""What the daemon does with exceptions that nobody catches: shortage of memory or files is said, faults are shown.
 
 Under a memory limit (systemd's MemoryMax has none of this; RLIMIT_AS and RLIMIT_DATA do) any allocation can fail, and
 whatever was being done then is lost: a packet, a query, a connection. That is no fault of the program, so it is one
 plain sentence, and not more often than an interval permits, since each line costs memory as well; where there is none
-even for that, the log gets a line that was made before. Everything else keeps its traceback. What a generator raises
-when it is dropped half-way reaches no loop, only `sys.unraisablehook`.
+even for that, the log gets a line that was made before. A connection that cannot be accepted for want of a descriptor
+is the same; the loop then waits a second before it accepts again. Everything else keeps its traceback. What a
+generator raises when it is dropped half-way reaches no loop, only `sys.unraisablehook`.
 """
 
 import asyncio
+import errno
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
@@ -22,14 +24,20 @@ __all__ = ["watch_for_shortage", "watch_unraisable"]
 
 logger = logging.getLogger(__name__)
 
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
 
 def watch_for_shortage(loop: asyncio.AbstractEventLoop, interval: float) -> None:
-    """Set the loop's exception handler; `interval` is the least time between two lines about memory, in seconds."""
+    """Set the loop's exception handler; `interval` is the least time between two lines of a kind, in seconds."""
     complaint = Complaint(logger, interval)
+    accepting = Complaint(logger, interval)
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if isinstance(context.get("exception"), MemoryError):
+        error = context.get("exception")
+        if isinstance(error, MemoryError):
             _tell(complaint)
+        elif isinstance(error, OSError) and error.errno in _SHORT and "accept" in str(context.get("message")):
+            accepting.say("no TCP connection of a client can be accepted: %s", error.strerror)
         else:
             loop.default_exception_handler(context)
 

@@ -10,18 +10,7 @@ import resource
 
 from resolver import limits
 
-__all__ = ["client_connections", "raise_limit", "stream_upstreams", "udp_sockets"]
-
-
-def raise_limit() -> int:
-    """Let this process open as many descriptors as the system permits without a privilege; how many that are now."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):
-            return _known(soft)  # an unlimited hard limit may be above what the kernel takes
-    return _known(hard)
+__all__ = ["client_connections", "stream_upstreams", "udp_sockets"]
 
 
 def udp_sockets(descriptors: int | None = None) -> int:
@@ -41,9 +30,7 @@ def client_connections(descriptors: int | None = None) -> int:
 
 def _usable(descriptors: int | None) -> int:
     if descriptors is None:
-        descriptors = _known(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if descriptors == resource.RLIM_INFINITY:
+        descriptors = limits.DESCRIPTORS.default
     return descriptors - limits.DESCRIPTORS_RESERVE.default
-
-
-def _known(number: int) -> int:
-    return limits.DESCRIPTORS.default if number == resource.RLIM_INFINITY else number

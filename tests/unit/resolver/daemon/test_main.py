@@ -295,6 +295,25 @@ sys.exit(main())
 """
 
 
+def test_connections_of_clients_leave_descriptors_for_cold_queries():
+    few = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256));" \
+          "from resolver.daemon.main import main; sys.exit(main())"
+    names = ("www.example.playground.", "example.playground.", "www.dnssec.playground.")
+    with daemon("--playground", "--listen", "127.0.0.1:0", command=[sys.executable, "-c", few]) as process:
+        process.wait_for("permits 72 TCP connections")
+        port = serving_port(process)
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(160)]
+        try:
+            for name in names:
+                assert ask(port, name).rcode in (c.NOERROR, c.NXDOMAIN)
+            assert ask(port, names[0], tcp=True).rcode == c.NOERROR, "an idle one makes room"
+        finally:
+            for client in clients:
+                client.close()
+        process.terminate()
+        assert process.wait(timeout=10) == EXIT_OK
+
+
 def test_a_fault_of_ours_leaves_its_traceback():
     command = [sys.executable, "-c", BROKEN]
     with daemon("--listen", "127.0.0.1:0", command=command) as process:

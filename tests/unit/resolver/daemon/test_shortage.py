@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import resource
+import socket
 import subprocess
 import sys
 
@@ -36,6 +38,45 @@ def test_one_sentence_for_many_shortages_and_a_traceback_for_a_fault(factory, ca
     assert plain[0].exc_info is None
     assert plain[0].getMessage().startswith("out of memory: ")
     assert [record.exc_info[0] for record in others if record.exc_info] == [KeyError]
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, corenet.new_event_loop])
+def test_a_connection_that_finds_no_descriptor_is_one_line_and_no_spin(factory, caplog) -> None:
+    handled = []
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        watch_for_shortage(loop, 60.0)
+        handler = loop.get_exception_handler()
+        assert handler is not None
+        loop.set_exception_handler(lambda loop, context: (handled.append(context), handler(loop, context)))
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        clients = [socket.socket() for _ in range(5)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (clients[-1].fileno() + 1, hard))
+        try:
+            for client in clients:
+                client.connect(server.sockets[0].getsockname())
+            async with asyncio.timeout(5):
+                while not handled:
+                    await asyncio.sleep(0)
+            for _ in range(200):
+                await asyncio.sleep(0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for client in clients:
+                client.close()
+            server.close()
+            await server.wait_closed()
+
+    with caplog.at_level(logging.WARNING), asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(body())
+    assert [record.getMessage() for record in caplog.records] == [
+        "no TCP connection of a client can be accepted: Too many open files"
+    ]
+    assert caplog.records[0].exc_info is None
+    # asyncio tries each connection of its backlog once, then waits; ours waits at once.
+    assert 1 <= len(handled) <= 100
 
 
 def test_what_a_dropped_generator_raises_is_said_as_plainly(caplog, capsys, monkeypatch) -> None:
