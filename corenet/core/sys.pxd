@@ -23,7 +23,7 @@ cdef extern from "corenet/core/syscalls.h" nogil:
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    const int EAGAIN, EINTR, EEXIST, ENOENT, EBADF, EPERM, EINVAL, ENOSYS, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM
+    const int EAGAIN, EINTR, EEXIST, ENOENT, EBADF, EPERM, EINVAL, ENOSYS, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC
     const int ECONNABORTED, ECONNREFUSED, EPIPE, EMSGSIZE, ENOTCONN, EIO, EOPNOTSUPP, ENOPROTOOPT
 
 # --- memory -------------------------------------------------------------------------------------------------------

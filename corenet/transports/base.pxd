@@ -42,12 +42,14 @@ cdef class Transport(Watcher):
     cdef bint protocol_paused
     cdef bint protocol_connected
     cdef bint flush_due         # the engine will call on_turn_end
+    cdef bint standing          # an error or hang-up is reported that neither receiving nor sending ends
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
     cdef int watch(self) except -1
     cdef int update(self) except -1
     cdef Py_ssize_t buffered_size(self) noexcept
     cdef void drop_buffer(self) noexcept
+    cdef int stands(self, bint moved) except -1
     cdef int hold(self) except -1
     cdef int maybe_pause(self) except -1
     cdef int maybe_resume(self) except -1

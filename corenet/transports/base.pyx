@@ -33,6 +33,8 @@ was asked for, and EPOLLERR and EPOLLHUP, which cannot be masked. So whoever is 
     EPOLLERR, HUP      receive: data, then    flush: EPIPE or the          flush, then receive if still open
                        the end or the error   socket's error is fatal
 
+Where such an event stands although both have said "not yet" (a socket's error queue that nobody reads, a datagram socket
+that was shut down), the registration becomes edge-triggered until something moves again: nothing spins, nothing is lost.
 Who is not blocked and does not read is not in the poller, so a hang-up cannot wake the loop for ever; it is found when
 reading is resumed or something is written. `flush` and the callbacks that it runs may change every state, therefore each
 step looks at the states again.
@@ -81,6 +83,8 @@ cdef inline uint32_t wanted(Transport self) noexcept:
         events |= c.EPOLLIN
     if self.writing:
         events |= c.EPOLLOUT
+    if self.standing and events:
+        events |= c.EPOLLET
     return events
 
 
@@ -242,6 +246,14 @@ cdef class Transport(Watcher):
         self.writing = False
         if self.closing:
             return self.schedule_lost(None)
+        return self.update()
+
+    cdef int stands(self, bint moved) except -1:
+        """After an event with EPOLLERR or EPOLLHUP, and after each one while `standing`: whether it did anything.
+
+        When it did not, the kernel has said "not yet" to whatever was asked, so the next edge is news.
+        """
+        self.standing = not moved
         return self.update()
 
     cdef Py_ssize_t buffered_size(self) noexcept:

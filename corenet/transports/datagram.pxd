@@ -18,6 +18,7 @@ cdef class DatagramTransport(Transport):
     cdef object address
     cdef object many
     cdef object keep_alive
+    cdef unsigned long long errors      # given to error_received
     cdef unsigned long long handled
     cdef unsigned long long dropped
     cdef unsigned long long passed_on

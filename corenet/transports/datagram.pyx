@@ -138,6 +138,9 @@ cdef class DatagramTransport(Transport):
         cdef object context = self.context
         cdef int left = BUDGET
         cdef int got
+        cdef bint moved = False
+        cdef unsigned long long errors = self.errors
+        cdef unsigned long long sent = self.loop.bytes_sent
         if context is None or self.fd < 0:
             return 0
         PyContext_Enter(context)
@@ -153,11 +156,14 @@ cdef class DatagramTransport(Transport):
                         got = self.receive_batch()
                     else:
                         got = self.receive_each()
+                    moved = moved or got > 0
                     if got < BATCH:
                         break
             self.corked = False
             if self.queue.count and not self.writing:
                 self.flush()
+            if events & (c.EPOLLERR | c.EPOLLHUP) or self.standing:
+                self.stands(moved or self.errors != errors or self.loop.bytes_sent != sent)
         finally:
             self.corked = False
             PyContext_Exit(context)
@@ -280,6 +286,7 @@ cdef class DatagramTransport(Transport):
 
     cdef int note_error(self, object error) except -1:
         """An error of the network concerns one datagram: tell the protocol and go on."""
+        self.errors += 1
         if self.protocol is None:
             return 0
         try:

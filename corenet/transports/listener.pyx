@@ -143,6 +143,8 @@ cdef class Listener(Watcher):
         try:
             self.start()
         except OSError as error:
+            if error.errno not in (c.ENOMEM, c.ENOSPC):
+                raise
             self.stand_back("the listening socket cannot be watched", error)
 
     cdef int accept_burst(self) except -1:

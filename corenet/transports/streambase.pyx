@@ -248,6 +248,7 @@ cdef class StreamBase(Transport):
     cdef int on_events(self, uint32_t events) except -1:
         cdef object context = self.context
         cdef unsigned long long before = self.loop.bytes_received
+        cdef unsigned long long sent_before = self.loop.bytes_sent
         if context is None or self.fd < 0:
             return 0
         PyContext_Enter(context)
@@ -262,6 +263,8 @@ cdef class StreamBase(Transport):
                 else:
                     self.receive_consumed()
             self.send_collected()
+            if events & (c.EPOLLERR | c.EPOLLHUP) or self.standing:
+                self.stands(self.loop.bytes_received != before or self.loop.bytes_sent != sent_before)
         finally:
             PyContext_Exit(context)
         if self.loop.bytes_received - before >= FRESH:

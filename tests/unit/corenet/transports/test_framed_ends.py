@@ -185,13 +185,23 @@ async def finish(peer: Any, kind: str, end: str) -> None:
 
 
 ENDS = [
-    "at once", "close_notify alone", "later", "without goodbye", "reset", "reset later", "incomplete", "too large",
+    "at once",
+    "close_notify alone",
+    "later",
+    "without goodbye",
+    "reset",
+    "reset later",
+    "incomplete",
+    "too large",
 ]
 PAUSES = ["never paused", "paused before", "paused in each batch", "resumed late", "never resumed"]
 
 
 CASES = [
-    (way, pause, end) for way in WAYS for pause in PAUSES for end in ENDS
+    (way, pause, end)
+    for way in WAYS
+    for pause in PAUSES
+    for end in ENDS
     if "tls" in way or end not in ("close_notify alone", "without goodbye")
 ]
 

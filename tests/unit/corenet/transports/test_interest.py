@@ -7,6 +7,7 @@ about. Each test has such a batch: `between` runs its `change` after the poll an
 import asyncio
 import multiprocessing
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 from support.tls_pair import client_context, leaf, server_context, tls_pair
 from support.twin import Recorder, loop_factory, twin
+
+import corenet
 
 __all__ = ["client_context", "leaf", "loop_factory", "server_context", "twin"]
 
@@ -259,3 +262,116 @@ def test_a_server_answers_clients_that_half_close(twin: Twin) -> None:
         await server.wait_closed()
 
     twin(main())
+
+
+def test_one_place_talks_to_the_poller() -> None:
+    """Transports state what they are; `Transport.watch` alone makes the interest of it."""
+    found = set()
+    for path in sorted(Path(corenet.__file__).parent.glob("t*/*.pyx")):
+        for line in path.read_text().splitlines():
+            if re.search(r"poller\.(add|modify)\(", line):
+                found.add(path.name)
+    # A listener has no transport's states: it listens or it does not.
+    assert found == {"base.pyx", "listener.pyx"}
+
+
+async def turns(seconds: float) -> int:
+    """How many turns the loop makes while nobody has anything to do."""
+    loop = asyncio.get_running_loop()
+    before = loop.statistics().iterations  # type: ignore[attr-defined]
+    await asyncio.sleep(seconds)
+    return loop.statistics().iterations - before  # type: ignore[attr-defined,no-any-return]
+
+
+class Errors(Datagrams):
+    """Notes what the network said."""
+
+    def error_received(self, error: Exception) -> None:
+        self.note(type(error).__name__)
+
+
+def ours_alone(main: Any) -> None:
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main, 20))
+
+
+def test_an_error_queue_that_nobody_reads_does_not_spin() -> None:
+    """EPOLLERR stands as long as there is something in it; what arrives later must be told all the same."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            address = peer.getsockname()
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_RECVERR", 11), 1)
+        sock.setblocking(False)
+        sock.connect(address)
+        transport, protocol = await loop.create_datagram_endpoint(Errors, sock=sock)  # type: ignore[type-var]
+        transport.sendto(b"to nobody")
+        await protocol.until(lambda: "ConnectionRefusedError" in protocol.events)
+        assert await turns(0.1) < 20
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(address)
+            for number in range(3):
+                peer.sendto(b"%d" % number, transport.get_extra_info("sockname"))
+                await protocol.until(lambda: protocol.data.endswith(b"%d" % number))  # noqa: B023
+                assert await turns(0.05) < 20
+            # Many at once: more than one call of the kernel's brings.
+            for _ in range(200):
+                peer.sendto(b"x", transport.get_extra_info("sockname"))
+            await protocol.until(lambda: protocol.data.count(b"x") == 200)
+        transport.close()
+        await protocol.lost
+
+    ours_alone(main())
+
+
+def test_a_datagram_socket_that_was_shut_down_does_not_spin() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.connect(("127.0.0.1", 9))
+        transport, protocol = await loop.create_datagram_endpoint(Errors, sock=sock)  # type: ignore[type-var]
+        sock.shutdown(socket.SHUT_RDWR)
+        assert await turns(0.1) < 20
+        transport.close()
+        await protocol.lost
+
+    ours_alone(main())
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_stream_with_an_error_queue_does_not_spin(blocked: bool) -> None:
+    """Time stamps of what was sent, which nobody reads; the stream goes on both ways."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            peer = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+        # SO_TIMESTAMPING with SOF_TIMESTAMPING_TX_SOFTWARE, _SOFTWARE and _OPT_TSONLY.
+        ours.setsockopt(socket.SOL_SOCKET, 37, 1 << 1 | 1 << 4 | 1 << 11)
+        transport, protocol = await loop.create_connection(Recorder, sock=ours)
+        peer.setblocking(False)
+        transport.write(b"hello")
+        assert await loop.sock_recv(peer, 100) == b"hello"
+        if blocked:
+            transport.write(BIG)
+            assert transport.get_write_buffer_size()
+        assert await turns(0.1) < 20
+        await loop.sock_sendall(peer, b"question")
+        await protocol.until(lambda: protocol.data == b"question")
+        if blocked:
+            got = bytearray()
+            while len(got) < len(BIG):
+                got += await loop.sock_recv(peer, 1 << 20)
+            assert got == BIG
+        transport.write(b"answer")
+        assert await loop.sock_recv(peer, 100) == b"answer"
+        assert await turns(0.1) < 20
+        peer.close()
+        await protocol.lost
+
+    ours_alone(main())

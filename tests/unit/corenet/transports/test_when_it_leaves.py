@@ -385,3 +385,70 @@ def test_it_leaves_once_whatever_ends_the_callback(kind: str, ending: str, facto
             finally:
                 child.kill()
         assert got == (b"one, " if ending == "exit" else b"one, two, three, end")
+
+
+FULL = """
+import asyncio, os, socket, sys
+import corenet
+
+sock = socket.socket(fileno=int(sys.argv[1]))
+data = bytes(range(256)) * 16384
+
+
+class Protocol(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, received):
+        self.transport.write(data)
+        assert self.transport.get_write_buffer_size()
+        child = os.fork()
+        if child == 0:
+            if sys.argv[2] == "closes":
+                self.transport.close()
+            # The child's copy of the loop may be run, and counts as stopped.
+            loop.run_until_complete(asyncio.sleep(0.1))
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        self.transport.close()
+
+    def connection_lost(self, error):
+        done.set_result(None)
+
+
+async def main():
+    global done, loop
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    await loop.create_unix_connection(Protocol, sock=sock)
+    os.write(1, b"ready")
+    await done
+
+
+with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+    runner.run(main())
+"""
+
+
+@pytest.mark.parametrize("child", ["runs", "closes"])
+def test_what_the_kernel_did_not_take_is_the_parents_to_send(child: str) -> None:
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        peer.settimeout(10)
+        with subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", FULL, str(ours.fileno()), child],
+            pass_fds=[ours.fileno()],
+            stdout=subprocess.PIPE,
+        ) as program:
+            try:
+                ours.close()
+                assert program.stdout is not None
+                assert program.stdout.read(5) == b"ready"
+                peer.sendall(b"go")
+                got = bytearray()
+                while data := peer.recv(1 << 20):
+                    got += data
+                assert program.wait(10) == 0
+            finally:
+                program.kill()
+        assert got == bytes(range(256)) * 16384
