@@ -34,6 +34,9 @@ class Wire:
     def is_closing(self) -> bool:
         return self.closed
 
+    def get_extra_info(self, _name: str, default: Any = None) -> Any:
+        return default
+
     def close(self) -> None:
         self.closed = True
 

@@ -78,7 +78,8 @@ ATTACKS = (
     )),
     Attack(4, "SAD DNS 2020 (CVE-2020-25705, CVE-2021-20322): ICMP tells the port", (
         f"{FORGED}::test_icmp_about_a_packet_that_is_not_ours_ends_nothing",
-        f"{UDP}::test_strict_mode_takes_a_port_for_each_query_and_closes_it",
+        f"{UDP}::test_each_ask_has_a_port_of_its_own_while_it_waits",
+        f"{UDP}::test_probing_does_not_tell_a_fresh_port_from_a_closed_one",
         f"{UDP}::test_old_ports_are_given_up",
         f"{FORGED}::test_kaminsky_flood_moves_the_ask_to_tcp",
         f"{HOSTILE}::test_a_forger_who_knows_the_id_but_not_the_letters_forces_tcp",

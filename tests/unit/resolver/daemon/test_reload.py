@@ -229,7 +229,9 @@ def test_counters_of_connections_outlive_their_listeners(serving):
         assert await opened.reload(2, free_port()) == ""
         await opened.descriptors()
         found = opened.worker.commands.perform({"command": "statistics"})["tcp"]
-        assert found == {"accepted": 2, "rejected": 0, "timed_out": 0, "garbled": 0, "connections": 0}
+        assert found == {
+            "accepted": 2, "rejected": 0, "timed_out": 0, "garbled": 0, "cut_off": 0, "evicted": 0, "connections": 0,
+        }
         assert len(opened.worker.listeners) == 1
 
     serving(test)
