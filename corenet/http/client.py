@@ -459,7 +459,11 @@ class HttpClient:
         )
         if self._pool is not None:
             # From here on the slot says whose it is, and whoever gives it back closes it.
-            self._pool.opened(slot, connection)
+            try:
+                self._pool.opened(slot, connection)
+            except BaseException:
+                connection.abort()
+                raise
         self._open[connection] = None
         if connection.lost is not None:
             connection.lost.add_done_callback(lambda _: self._open.pop(connection, None))

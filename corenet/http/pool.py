@@ -140,9 +140,10 @@ class Pool:
 
     def opened(self, slot: Slot, connection: Connection) -> None:
         """Note the connection that the holder of `slot` has made."""
+        # First what may find no memory: without it nobody would hear of the connection's end.
+        connection.on_lost = partial(self._gone, slot)
         slot.state = _OPENED[slot.state]
         slot.connection = connection
-        connection.on_lost = partial(self._gone, slot)
 
     def release(self, slot: Slot, *, reusable: bool) -> None:
         """Take a slot back; with `reusable` its connection waits for the next request.

@@ -294,7 +294,7 @@ class World:
             task.cancel()
         await pass_turns(20)
         url = f"http://127.0.0.1:{self.server.port}/"
-        answers = await asyncio.gather(*(client.get(f"{url}{number}") for number in range(50, 56)))
+        answers = await asyncio.gather(*(client.get(f"{url}{number}", timeout=WAIT) for number in range(50, 56)))
         for number, response in zip(range(50, 56), answers, strict=True):
             assert response.body.startswith(b"%d/" % number)
 

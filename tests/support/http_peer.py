@@ -5,6 +5,7 @@ served by a coroutine that reads requests with `Peer.request` and writes raw byt
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,9 @@ import corenet
 __all__ = ["LOOPS", "OK", "Peer", "Server", "run_on", "serving", "until"]
 
 T = TypeVar("T")
+
+# The first octet of struct tcp_info.
+_ESTABLISHED = b"\x01"
 
 # Every test of the client passes on the standard library's loop and on ours.
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -50,6 +54,16 @@ class Peer:
         self.number = number
         self.reader = reader
         self.writer = writer
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the connection stands, by the kernel's word on our side of it."""
+        sock = self.writer.get_extra_info("socket")
+        return (
+            sock is not None
+            and sock.fileno() >= 0
+            and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
+        )
 
     async def request(self) -> tuple[str, dict[str, str], bytes]:
         """Read one request: its first line, fields in lower case, and the body as sent on the wire."""

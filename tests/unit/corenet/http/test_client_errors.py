@@ -162,7 +162,10 @@ def test_a_trace_that_fails_leaves_no_connection(loop: str, tmp_path: Path) -> N
     async def main() -> None:
         ended = asyncio.Event()
 
+        peers: list[Peer] = []
+
         async def serve(peer: Peer) -> None:
+            peers.append(peer)
             try:
                 await peer.request()
             finally:
@@ -179,6 +182,8 @@ def test_a_trace_that_fails_leaves_no_connection(loop: str, tmp_path: Path) -> N
         ):
             with pytest.raises(LookupError):
                 await client.get(server.url)
+            # At once: who waits for the place may open a connection of his own now.
+            assert not any(peer.is_up for peer in peers)
             await asyncio.wait_for(ended.wait(), 5)
 
     run_on(loop, main())

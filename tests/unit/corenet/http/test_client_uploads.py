@@ -198,7 +198,7 @@ def test_early_answers_to_uploads_hold_the_limit(loop: str) -> None:
         async def serve(peer: Peer) -> None:
             nonlocal most
             up[peer] = None
-            most = max(most, sum(is_established(other) for other in up))
+            most = max(most, sum(other.is_up for other in up))
             await peer.reader.readuntil(b"\r\n\r\n")
             await peer.send(OK)
             # Never read and never closed by us.
@@ -216,14 +216,6 @@ def test_early_answers_to_uploads_hold_the_limit(loop: str) -> None:
             done.set()
 
     run_on(loop, bounded(main))
-
-
-def is_established(peer: Peer) -> bool:
-    """What the kernel says of the server's side."""
-    import socket
-
-    sock = peer.writer.get_extra_info("socket")
-    return sock.fileno() >= 0 and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

@@ -258,6 +258,21 @@ def test_an_idle_connection_of_another_origin_makes_room() -> None:
     assert waiting.done() and fixture.pool.total == 2
 
 
+def test_an_origin_keeps_its_turn_while_its_room_is_made() -> None:
+    fixture = Fixture(connections=3)
+    slots = [fixture.take(A) for _ in range(3)]
+    first, own, last = fixture.wait(B), fixture.wait(A), fixture.wait(Origin("https", "c.example", 443))
+    fixture.give(slots[0])
+    fixture.give(slots[1])
+    # The first makes room for b, the second is of use to a only.
+    assert own.done() and own.result() is slots[1] and not first.done()
+    fixture.settle()
+    assert first.done() and not last.done()
+    fixture.give(slots[2])
+    fixture.settle()
+    assert last.done() and fixture.pool.total == 3
+
+
 def test_each_of_many_who_wait_gets_room_made() -> None:
     fixture = Fixture(connections=3)
     slots = [fixture.take(A) for _ in range(3)]
