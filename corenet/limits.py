@@ -49,6 +49,16 @@ class Limit:
 POLL_SKIP_TURNS = Limit(
     16, 0, 1024, "turns", "turns without a look at the descriptors while callbacks are ready: 1.7 times call_soon"
 )
+GIL_HANDOVER_YIELDS = Limit(
+    64, 1, 10_000, "calls", "of sched_yield in which a loop that has much to do lets another loop's thread have the GIL"
+)
+GIL_KEPT_NANOSECONDS = Limit(
+    5_000_000,
+    50_000,
+    1_000_000_000,
+    "nanoseconds",
+    "until a loop offers the GIL to others that did not take it; the interpreter's own interval",
+)
 POLL_SKIP_NANOSECONDS = Limit(
     50_000, 0, 1_000_000, "nanoseconds", "the longest that a ready descriptor waits for a chain of callbacks"
 )

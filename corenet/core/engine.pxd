@@ -31,6 +31,8 @@ cdef class Engine:
     cdef uint64_t turn
     cdef uint64_t shown         # the collector has been shown every timer whose `order` is below this
     cdef int64_t last_poll
+    cdef int64_t hand_over_at   # when another loop's thread is let have the GIL, if there is one
+    cdef int64_t keeps_gil_ns   # for how long this one keeps it; longer when nobody took it
     cdef unsigned long long sent_before     # bytes_sent at the last poll
     cdef bint stirred                       # a descriptor was closed, or half of it, since the last poll
     cdef int skipped

@@ -7,7 +7,7 @@ reported less: once much was received, what it woke runs first. While callbacks 
 most `SKIP_TURNS` turns and `SKIP_NS` nanoseconds, because a system call costs more than a short callback; not when
 something was sent or closed since the last one, which both ends of a connection in one process would wait for, nor when
 something was registered: its descriptor is looked at in the next turn, so that callbacks have asyncio's order. The GIL
-is released only when the wait may sleep. Nothing here knows asyncio: `corenet.loop` overrides the hooks whose names
+is released only when the wait may sleep, and at times when other loops have something to do. Nothing here knows asyncio: `corenet.loop` overrides the hooks whose names
 begin with an underscore.
 
 What was slow is found for nothing: a turn begins by reading the clock anyway. Which of its callbacks it was is certain
@@ -40,7 +40,7 @@ from corenet.core.handles cimport (
     seconds_of,
     show,
 )
-from corenet.core.poller cimport Poller, Watch, Watcher
+from corenet.core.poller cimport Poller, Watch, Watcher, count_awake, hand_over, others_awake
 from corenet.core.ready cimport Inbox, Ring, ring_free, ring_grow, ring_init, ring_pop, ring_push, ring_visit
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.spares cimport Spares
@@ -48,6 +48,7 @@ from corenet.core.sys cimport PyContext_CopyCurrent
 from corenet.core.timers cimport TimerHeap
 
 from corenet.limits import (
+    GIL_KEPT_NANOSECONDS,
     POLL_SKIP_NANOSECONDS,
     POLL_SKIP_TURNS,
     SLOW_ATTENTION,
@@ -58,6 +59,7 @@ from corenet.limits import (
 
 cdef int SKIP_TURNS = POLL_SKIP_TURNS.default
 cdef int64_t SKIP_NS = POLL_SKIP_NANOSECONDS.default
+cdef int64_t KEEP_GIL_NS = GIL_KEPT_NANOSECONDS.default
 cdef size_t FRESH_CALLBACKS = TURN_FRESH_CALLBACKS.default
 cdef int64_t WORTH_NS = SLOW_WORTH.default
 cdef int64_t ATTENTION_NS = SLOW_ATTENTION.default * <int64_t>1000000000
@@ -384,6 +386,14 @@ cdef class Engine:
         elif self.attentive and now >= self.attentive_until:
             self.attentive = False
             self.careful = self.debug
+        if others_awake() and now >= self.hand_over_at:
+            if hand_over():
+                self.keeps_gil_ns = SKIP_NS
+            else:
+                # They are in calls that need no GIL.
+                self.keeps_gil_ns = min(2 * self.keeps_gil_ns + SKIP_NS, KEEP_GIL_NS)
+            now = self.clock()
+            self.hand_over_at = now + self.keeps_gil_ns
         self.last_callback = None
         self.turn += 1
         self.inbox.drain(&self.ready)
@@ -619,6 +629,8 @@ cdef class Engine:
         if self.running:
             raise RuntimeError("This event loop is already running")
         self.running = True
+        count_awake(1)
+        self.hand_over_at = 0
         # The first turn always looks at the descriptors, so that run after stop is one whole turn.
         self.skipped = SKIP_TURNS
         self.turn_began = 0
@@ -634,6 +646,9 @@ cdef class Engine:
             self.ran_ns += now - self.run_began
             self.run_began = 0
             self.stop_requested = False
+            if self.running:
+                # Not in the child of a fork, where nobody was counted.
+                count_awake(-1)
             self.running = False
             # SystemExit and its like leave in the middle of a callback; what it and the turn wrote still leaves.
             self.in_callback = False

@@ -17,6 +17,10 @@ cdef struct Slot:
     PyObject *watcher
     PyObject *owner         # borrowed: the transport whose descriptor it is, registered at this moment or not
 
+cdef void count_awake(int more) noexcept
+cdef bint others_awake() noexcept
+cdef bint hand_over() noexcept
+
 cdef class Watcher:
     cdef int on_events(self, uint32_t events) except -1
     cdef int on_turn_end(self) except -1

@@ -34,6 +34,32 @@ from corenet.core.sys cimport (
     timespec,
 )
 
+from corenet.limits import GIL_HANDOVER_YIELDS
+
+cdef extern from *:
+    """
+    #include <sched.h>
+
+    /* Loops that run and do not sleep: all but one of them wait for the GIL, or are in a call without it. */
+    static int corenet_awake;
+    #define corenet_stir(more) ((void)__atomic_add_fetch(&corenet_awake, (more), __ATOMIC_RELAXED))
+    #define corenet_stirring() __atomic_load_n(&corenet_awake, __ATOMIC_RELAXED)
+    #define corenet_calm() __atomic_store_n(&corenet_awake, 0, __ATOMIC_RELAXED)
+
+    /* Turns of all loops: when it moves, another one has had the GIL. */
+    static unsigned int corenet_turns;
+    #define corenet_next_turn() ((void)__atomic_add_fetch(&corenet_turns, 1, __ATOMIC_RELAXED))
+    #define corenet_turn() __atomic_load_n(&corenet_turns, __ATOMIC_RELAXED)
+    """
+    int sched_yield() nogil
+    void stir "corenet_stir"(int more) nogil
+    int stirring "corenet_stirring"() nogil
+    void calm "corenet_calm"() nogil
+    void next_turn "corenet_next_turn"() nogil
+    unsigned int turn "corenet_turn"() nogil
+
+cdef int YIELDS = GIL_HANDOVER_YIELDS.default
+
 READ = <int>c.EPOLLIN
 WRITE = <int>c.EPOLLOUT
 PEER_CLOSED = <int>c.EPOLLRDHUP
@@ -53,6 +79,37 @@ cdef enum:
 
 # Set when the kernel does not know epoll_pwait2; waits are then rounded up to whole milliseconds.
 cdef bint coarse_waits = False
+
+
+cdef void count_awake(int more) noexcept:
+    """Note that a loop begins to run, 1, or ends, -1."""
+    stir(more)
+
+
+cdef bint others_awake() noexcept:
+    """Tell, at the start of a turn, whether another loop has something to do."""
+    if stirring() <= 1:
+        return False
+    next_turn()
+    return True
+
+
+cdef bint hand_over() noexcept:
+    """Let another loop's thread have the GIL; False when none took it.
+
+    Released for the length of a system call only, it is taken again before anybody has woken up. The interpreter
+    itself makes a thread give way no earlier than 5 ms after another has asked, which is a long time for loops that
+    call each other.
+    """
+    cdef int _i
+    cdef unsigned int before
+    before = turn()
+    with nogil:
+        for _i in range(YIELDS):
+            sched_yield()
+            if turn() != before:
+                break
+    return turn() != before
 
 
 cdef class Watcher:
@@ -319,22 +376,28 @@ cdef class Poller:
         if timeout_ns == 0:
             got = c.epoll_wait(self.epfd, self.batch, BATCH, 0)
         elif timeout_ns < 0:
+            stir(-1)
             with nogil:
                 got = c.epoll_wait(self.epfd, self.batch, BATCH, -1)
+                stir(1)
         else:
             got = -1
             if not coarse_waits:
                 limit.tv_sec = timeout_ns // 1000000000
                 limit.tv_nsec = timeout_ns % 1000000000
+                stir(-1)
                 with nogil:
                     got = c.epoll_pwait2(self.epfd, self.batch, BATCH, &limit)
+                    stir(1)
                 if got < 0 and errno in (c.ENOSYS, c.EPERM):
                     # EPERM: a system-call filter older than the call.
                     coarse_waits = True
             if coarse_waits:
                 milliseconds = <int>min((timeout_ns + 999999) // 1000000, 86400000)
+                stir(-1)
                 with nogil:
                     got = c.epoll_wait(self.epfd, self.batch, BATCH, milliseconds)
+                    stir(1)
         if got < 0:
             if errno != c.EINTR:
                 PyErr_SetFromErrno(PyExc_OSError)
@@ -400,6 +463,8 @@ cdef class Poller:
         cdef int fd
         cdef int fresh
         cdef int number = self.epfd
+        # The threads of other loops have stayed in the parent.
+        calm()
         if self.closed or number < 0:
             return 0
         self.epfd = -1

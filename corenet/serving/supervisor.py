@@ -2,10 +2,12 @@
 
 It has no event loop, only a poll on the signals' wake-up and on one channel to each worker, over which a worker says
 once that it is ready and by whose end each side learns of the other's death. Children are waited for by their own
-number, never by "any", so that other children of the program are left alone. A worker is replaced by starting the new
-one first, on the same sockets: there is always one that accepts.
+number, never by "any", so that other children of the program are left alone. A worker is replaced by starting the
+new one first, on the same sockets: there is always one that accepts. A process that cannot be forked for want of
+descriptors, processes or memory costs nobody anything: it is tried again, at growing intervals, while the others serve.
 """
 
+import contextlib
 import gc
 import logging
 import os
@@ -95,7 +97,8 @@ class Supervisor:
         gc.freeze()  # the workers share these pages as long as nobody writes to them
         try:
             for slot in self.slots:
-                self.start(slot)
+                if self.status is None:
+                    self.start(slot)
             while self.status is None or any(slot.children for slot in self.slots):
                 self.turn()
             return self.status
@@ -141,26 +144,49 @@ class Supervisor:
     # --- starting -------------------------------------------------------------------------------------------------
 
     def start(self, slot: Slot) -> None:
-        """Fork a worker for `slot`."""
+        """Fork a worker for `slot`; when that cannot be, try again later. The other workers are left alone."""
         slot.start_at = None
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # Until the child has its own handlers, a signal for it must wait.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            pid = os.fork()
-            if not pid:
-                self.be_worker(slot, ours, theirs, mask)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()
+            pid, ours = self.fork(slot)
+        except OSError as error:
+            if not self.all_up:
+                logger.error("worker %d: cannot be started: %s", slot.number, error)
+                self.finish(STATUS_NO_START)
+                return
+            slot.start_at = time.monotonic() + slot.pause
+            logger.error("worker %d: cannot be started: %s; trying again in %.1f s", slot.number, error, slot.pause)
+            slot.pause = min(slot.pause * 2, SERVE_PAUSE_MOST.default / 1000)
+            return
         now = time.monotonic()
         child = Child(pid, slot, ours, now, kill_at=now + SERVE_START.default)
         slot.children.append(child)
         self.poll.register(ours, select.POLLIN)
         logger.info("worker %d: started (process %d)", slot.number, pid)
+
+    def fork(self, slot: Slot) -> tuple[int, socket.socket]:
+        """A new process and our end of the channel to it.
+
+        Raises:
+            OSError: there are too many processes or descriptors, or there is no memory.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            flush_output()
+            # Until the child has its own handlers, a signal for it must wait.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                pid = os.fork()
+                if not pid:
+                    self.be_worker(slot, ours, theirs, mask)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return pid, ours
 
     def be_worker(self, slot: Slot, ours: socket.socket, theirs: socket.socket, mask: set[int]) -> None:
         """Run in the child; does not return."""
@@ -189,8 +215,7 @@ class Supervisor:
             traceback.print_exc()
         finally:
             try:
-                sys.stdout.flush()
-                sys.stderr.flush()
+                flush_output()
             finally:
                 os._exit(status)
 
@@ -322,6 +347,13 @@ class Supervisor:
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)
             child.channel.close()
+
+
+def flush_output() -> None:
+    """Write what waits in the output's buffers, so that a child does not write it again; a full disk ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
 
 
 def on_signal(_number: int, _frame: FrameType | None) -> None:

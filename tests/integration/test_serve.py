@@ -35,6 +35,9 @@ class App(asyncio.Protocol):
 """
 
 
+RUN = "\nimport runpy\nrunpy.run_module('support.served', run_name='__main__')\n"
+
+
 class Service:
     """A running service."""
 
@@ -85,9 +88,9 @@ class Service:
 
 @contextmanager
 def service(
-    tmp_path: Path, app: str = "protocols", *, limits: dict[str, int] | None = None, **options: Any
+    tmp_path: Path, app: str = "protocols", *, limits: dict[str, int] | None = None, first: str = "", **options: Any
 ) -> Iterator[Service]:
-    """A service that is up; whatever happens it is ended, with all its workers."""
+    """A service that is up; whatever happens it is ended, with all its workers. `first` is run in it before it."""
     address: Any = ("127.0.0.1", free_port())
     listen = options.setdefault("listen", [list(address)])
     if isinstance(listen, str):
@@ -98,7 +101,7 @@ def service(
     told = json.dumps({"app": app, "serve": options, "facts": str(tmp_path), "limits": limits or {}})
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "support.served", told],
+            [sys.executable, "-c", first + RUN, told],
             stderr=output,
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}:{os.environ.get('PYTHONPATH', ROOT)}"},
@@ -198,6 +201,67 @@ def test_a_dead_worker_is_replaced_and_its_queue_kept(tmp_path: Path) -> None:
         running.worker()
         assert "starting it again in 0.2 s" in running.said()
         assert running.end() == 0
+
+
+SHORTAGE = """
+import errno, os, pathlib, socket
+wanted = {module}.{name}
+def {name}(*args):
+    if pathlib.Path("shortage").exists():
+        raise OSError(errno.{error}, os.strerror(errno.{error}))
+    return wanted(*args)
+{module}.{name} = {name}
+"""
+SHORTAGES = [("os", "fork", "EAGAIN"), ("os", "fork", "ENOMEM"), ("socket", "socketpair", "EMFILE")]
+
+
+@pytest.mark.parametrize(("module", "name", "error"), SHORTAGES)
+def test_a_worker_that_cannot_be_started_again_costs_no_other(
+    tmp_path: Path, module: str, name: str, error: str
+) -> None:
+    shortage = tmp_path / "shortage"
+    first = SHORTAGE.format(module=module, name=name, error=error)
+    # One socket for both, so that a connection never waits for the one that is not there.
+    with service(tmp_path, workers=2, mode="exclusive", first=first) as running:
+        up(running, 2)
+        shortage.touch()
+        with running.connect() as sock:
+            sock.sendall(b"die")
+            assert sock.recv(1) == b""
+        running.wait_for("cannot be started: [Errno", times=2)
+        [left] = {running.worker() for _ in range(5)}
+        assert "trying again in 0.4 s" in running.said()
+        shortage.unlink()
+        running.wait_for(": ready (process", times=3)
+        answered: Counter[int] = Counter()
+        wait_until(lambda: answered.update([running.worker()]) or len(answered) == 2, "both workers", seconds=SECONDS)
+        assert left in answered
+        assert running.end() == 0
+
+
+@pytest.mark.parametrize(("module", "name", "error"), SHORTAGES[1:])
+def test_a_renewal_that_cannot_be_started_goes_on_later(tmp_path: Path, module: str, name: str, error: str) -> None:
+    shortage = tmp_path / "shortage"
+    first = SHORTAGE.format(module=module, name=name, error=error)
+    with service(tmp_path, workers=2, mode="exclusive", first=first) as running:
+        up(running, 2)
+        shortage.touch()
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("cannot be started: [Errno")
+        before = running.worker()
+        shortage.unlink()
+        running.wait_for("ended (status 0)", times=2)
+        assert running.worker() != before
+        assert running.end() == 0
+
+
+def test_a_shortage_at_the_start_ends_the_service(tmp_path: Path) -> None:
+    (tmp_path / "shortage").touch()
+    first = SHORTAGE.format(module="os", name="fork", error="EAGAIN")
+    with service(tmp_path, workers=2, first=first) as running:
+        assert running.process.wait(SECONDS) == 3
+        assert running.said().count("cannot be started: [Errno 11]") == 1
+        assert "Traceback" not in running.said()
 
 
 def test_workers_that_keep_dying_end_the_service(tmp_path: Path) -> None:

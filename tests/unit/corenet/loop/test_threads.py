@@ -462,3 +462,68 @@ def test_the_interpreter_ends_when_the_calls_have() -> None:
         assert child.stdout.readline() == "left\n"
         rest, _ = child.communicate("late\n", timeout=60)
     assert (child.returncode, rest) == (0, "made late\n\n")
+
+
+def test_a_loop_that_is_never_idle_lets_other_loops_run() -> None:
+    """Two loops call each other while one of them has always something to do, and so never waits without the GIL.
+
+    Counted in turns of the busy one: the interpreter itself would have it give way after 5 ms, some 25,000 of them.
+    """
+    busy, other = corenet.new_event_loop(), corenet.new_event_loop()
+    answers = 0
+
+    def again() -> None:
+        if answers < 100:
+            busy.call_soon(again)
+        else:
+            other.call_soon_threadsafe(other.stop)
+            busy.stop()
+
+    def ask() -> None:
+        other.call_soon_threadsafe(busy.call_soon_threadsafe, answered)
+
+    def answered() -> None:
+        nonlocal answers
+        answers += 1
+        ask()
+
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    busy.call_soon(again)
+    busy.call_soon(ask)
+    busy.run_forever()
+    thread.join(30)
+    assert not thread.is_alive()
+    turns = busy.statistics().iterations
+    busy.close()
+    other.close()
+    assert turns < 100 * 5_000
+
+
+def test_a_loop_beside_one_that_blocks_does_its_own_work() -> None:
+    """The other is in a call without the GIL and takes it from nobody: it is offered rarely."""
+    busy, other = corenet.new_event_loop(), corenet.new_event_loop()
+    gate = Gate()
+    other.call_soon(gate)
+    other.call_soon(other.stop)
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    assert gate.begun.wait(30)
+    left = 100_000
+
+    def again() -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            busy.call_soon(again)
+        else:
+            busy.stop()
+
+    busy.call_soon(again)
+    busy.run_forever()
+    gate.open.set()
+    thread.join(30)
+    assert left == 0
+    assert not thread.is_alive()
+    busy.close()
+    other.close()
