@@ -3,13 +3,13 @@
 The resolver is the whole one with its cache; every question that the forger leaves alone goes to the true servers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import dns.name
 import dns.rdata
 import dns.rdatatype
 import dns.rrset
-from support.fakenet import FakeNet, SeededRandom, hosts_from
+from support.fakenet import FakeNet, Host, SeededRandom, hosts_from
 from support.minet import Minet, reply
 from support.signed_net import Crypto
 from support.signing import EXPIRATION, INCEPTION, Nsec3, ZoneKey, sign_zone
@@ -25,7 +25,21 @@ from resolver.wire import present
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
-__all__ = ["EXAMPLE_AT", "KEY", "PLAIN_AT", "SOA", "SUB_AT", "SUB_KEY", "attack", "forge", "forged_set", "world"]
+__all__ = [
+    "EXAMPLE_AT",
+    "KEY",
+    "PLAIN_AT",
+    "ROOT_AT",
+    "ROOT_KEY",
+    "SOA",
+    "SUB_AT",
+    "SUB_KEY",
+    "attack",
+    "forge",
+    "forged_set",
+    "true_hosts",
+    "world",
+]
 
 ROOT_AT, EXAMPLE_AT, PLAIN_AT, SUB_AT = "198.41.0.4", "192.0.2.1", "192.0.2.2", "192.0.2.3"
 SOA = "@ 3600 SOA ns host 1 7200 3600 86400 300\n"
@@ -57,6 +71,35 @@ FORGED = {"A": "203.0.113.66", "TLSA": f"3 1 1 {'66' * 32}", "MX": "10 evil.exam
 Forger = Callable[[str, int, bytes], bytes | None]
 
 
+def true_hosts(
+    chain: Nsec3 | None = None,
+    *,
+    example: str = "",
+    inception: int = INCEPTION,
+    expiration: int = EXPIRATION,
+    places: Mapping[str, str] | None = None,
+) -> dict[str, Host]:
+    """The true servers by their addresses. `places` says where they are instead."""
+
+    def placed(text: str) -> str:
+        for usual, other in (places or {}).items():
+            text = text.replace(usual, other)
+        return text
+
+    def signed(origin: str, text: str, key: ZoneKey, chain: Nsec3 | None = None) -> tuple[str, str]:
+        return origin, sign_zone(origin, placed(text), [key], nsec3=chain, inception=inception, expiration=expiration)
+
+    served = {
+        ROOT_AT: [signed(".", ROOT, ROOT_KEY)],
+        EXAMPLE_AT: [signed("example.", EXAMPLE + example, KEY, chain)],
+        PLAIN_AT: [("plain.", placed(PLAIN)), ("unsigned.example.", placed(PLAIN))],
+        SUB_AT: [signed("sub.example.", SOA + f"@ 300 NS ns\nns 300 A {SUB_AT}\n", SUB_KEY)],
+    }
+    return hosts_from({
+        placed(at): Authority([Zone.from_text(origin, text) for origin, text in zones]) for at, zones in served.items()
+    })
+
+
 def world(
     chain: Nsec3 | None = None,
     *,
@@ -67,13 +110,7 @@ def world(
     skew: tuple[float, float] | None = None,
 ) -> Minet:
     """The network, its true servers and a validating resolver. `example` are further records of ``example.``."""
-    served = {
-        ROOT_AT: [(".", sign_zone(".", ROOT, [ROOT_KEY]))],
-        EXAMPLE_AT: [("example.", sign_zone(
-            "example.", EXAMPLE + example, [KEY], nsec3=chain, inception=inception, expiration=expiration))],
-        PLAIN_AT: [("plain.", PLAIN), ("unsigned.example.", PLAIN)],
-        SUB_AT: [("sub.example.", sign_zone("sub.example.", SOA + "@ 300 NS ns\nns 300 A 192.0.2.3\n", [SUB_KEY]))],
-    }
+    hosts = true_hosts(chain, example=example, inception=inception, expiration=expiration)
     dnssec = DnssecSettings(trust_anchors=(ROOT_KEY.anchor(),))
     if skew is not None:
         dnssec = replace(dnssec, signature_skew_min=skew[0], signature_skew_max=skew[1])
@@ -83,8 +120,7 @@ def world(
         iteration=IterationSettings(do_ip6=False, qname_minimisation=False),
         cache=cache or CacheSettings(),
     )
-    authorities = {at: Authority([Zone.from_text(o, t) for o, t in zones]) for at, zones in served.items()}
-    net = FakeNet(hosts_from(authorities))
+    net = FakeNet(hosts)
     store = Store.create(1 << 22, seed=bytes(16))
     mesh = Mesh(exchange=net, crypto=Crypto(), clock=net, rng=SeededRandom(3), store=store, settings=settings)
     return Minet(net, mesh, store, settings)

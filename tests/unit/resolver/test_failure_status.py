@@ -177,6 +177,20 @@ def test_an_alias_that_is_known_leads_to_no_stale_data_of_a_bogus_target() -> No
         assert (outcome.rcode, outcome.stale) == (c.SERVFAIL, False)
 
 
+def test_a_bogus_target_that_is_remembered_is_no_outage_when_the_alias_has_become_stale() -> None:
+    m = world(cache=STALE, example="t 300 A 192.0.2.81\n")
+    assert m.ask("t.example.").verdict == Verdict.SECURE
+    m.net.sleep(m.mesh, 400)
+    moved_to(m, ttl=10)
+    assert m.ask("www.example.").rcode == c.SERVFAIL
+    m.net.sleep(m.mesh, 15)
+    m.net.hosts.pop(EXAMPLE_AT)
+    outcome = m.ask("www.example.")
+    assert outcome.failure is not None
+    assert outcome.failure.verdict is None, "the alias itself is not to be had any more"
+    assert (outcome.rcode, outcome.stale) == (c.SERVFAIL, False)
+
+
 # --- failures and aliases --------------------------------------------------------------------------------------------
 
 

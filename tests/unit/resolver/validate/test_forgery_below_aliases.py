@@ -10,20 +10,22 @@ import ast
 from pathlib import Path
 
 import pytest
-from support.forger import EXAMPLE_AT, PLAIN_AT, SOA, SUB_AT, SUB_KEY, attack, forge, forged_set, world
+from support.forger import EXAMPLE_AT, KEY, PLAIN_AT, SOA, SUB_AT, SUB_KEY, attack, forge, forged_set, world
 from support.minet import Minet, reply
 from support.signing import Nsec3, sign_zone
 
 import resolver.validate
-from resolver.effects import Outcome
+from resolver.effects import Budget, Need, Outcome, Question, Steps, Task
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
-from resolver.validate import finding, nsec, nsec3
+from resolver.validate import Validator, finding, nsec, nsec3
+from resolver.validate.anchors import Anchors
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
 from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
 
 CHAINS = pytest.mark.parametrize("chain", [None, Nsec3()], ids=["nsec", "nsec3"])
 def shows(outcome: Outcome, owner: str, rtype: str) -> bool:
@@ -207,6 +209,53 @@ def test_what_is_truly_insecure_stays_so(chain: Nsec3 | None) -> None:
         "host.unsigned.example.", "A", signer="unsigned.example.")]) if qtype == c.A else None)
     outcome = minet.ask("host.unsigned.example.")
     assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE)
+
+
+# --- the chain of trust by itself ---
+# What a reply says beyond its first record cannot come here by the ways above; were there another, it would not count.
+
+ALIAS = names.from_text("alias.example.")
+SECURE_ALIAS = RRset(ALIAS, c.CNAME, 300, [names.from_text("www.plain.")], verdict=Verdict.SECURE)
+UNPROVED_ALIAS = RRset(ALIAS, c.CNAME, 300, [names.from_text("www.plain.")], verdict=Verdict.INSECURE)
+FOREIGN_KEYS = RRset(names.from_text("www.plain."), c.DNSKEY, 300, [bytes((1, 1, 3, 13)) + bytes(64)],
+                     verdict=Verdict.INSECURE)
+
+
+def found(steps: Steps[finding.Finding], answer: list[RRset], verdict: Verdict) -> finding.Finding:
+    """What comes out when each question is answered with this."""
+    result: object = None
+    while True:
+        try:
+            effect = steps.send(result)
+        except StopIteration as stop:
+            return stop.value
+        assert isinstance(effect, Need)
+        result = Outcome(effect.question, c.NOERROR, answer, [], verdict, 60)
+
+
+@pytest.mark.parametrize("asked", ["keys", "zone_state", "dnskey"])
+@pytest.mark.parametrize(("answer", "state"), [
+    ([SECURE_ALIAS], Verdict.SECURE),
+    ([SECURE_ALIAS, FOREIGN_KEYS], Verdict.SECURE),
+    ([UNPROVED_ALIAS], Verdict.BOGUS),
+    ([UNPROVED_ALIAS, FOREIGN_KEYS], Verdict.BOGUS),
+    ([FOREIGN_KEYS], Verdict.BOGUS),
+    ([], Verdict.BOGUS),
+])
+@pytest.mark.parametrize("whole", [Verdict.INSECURE, Verdict.INDETERMINATE])
+def test_only_the_first_record_counts(asked: str, answer: list[RRset], state: Verdict, whole: Verdict) -> None:
+    minet = world()
+    validator = Validator(Anchors([KEY.anchor()]))
+    context = minet.mesh._context
+    task = Task(Question(ALIAS, c.A), Budget(200, 1e9))
+    keys = RRset(ALIAS, c.DNSKEY, 300, [KEY.dnskey.to_wire()])
+    steps = {
+        "keys": lambda: validator.chain.keys(task, context, ALIAS),
+        "zone_state": lambda: validator.chain.zone_state(task, context, ALIAS),
+        "dnskey": lambda: validator.chain.dnskey(task, context, keys),
+    }[asked]()
+    got = found(steps, answer, whole).verdict
+    assert got is (state if asked == "zone_state" else Verdict.BOGUS)
 
 
 # --- the verdict has one origin -------------------------------------------------------------------------------------

@@ -1,0 +1,101 @@
+"""The forger below an alias before real resolvers: what Unbound refuses, our daemon refuses too.
+
+The servers are those of `support.forger`, on loopback addresses; one of them says forged things of names below aliases
+into unsigned zones. Unbound asks port 53 only, so it is skipped where that port cannot be had.
+"""
+
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+
+import pytest
+from support.fakenet import Host
+from support.forger import EXAMPLE_AT, PLAIN_AT, ROOT_AT, ROOT_KEY, SUB_AT, attack, forged_set, true_hosts
+from support.servers import ask
+from support.subject import Subject, start_subject, upstream_port_for
+
+from resolver.wire import consts as c
+
+pytestmark = pytest.mark.integration
+
+PLACES = {ROOT_AT: "127.20.241.1", EXAMPLE_AT: "127.20.241.2", PLAIN_AT: "127.20.241.3", SUB_AT: "127.20.241.4"}
+HINTS = f". 3600 NS a.root.\na.root. 3600 A {PLACES[ROOT_AT]}\n"
+DAY = 86400
+ATTACKS = [
+    ("x.alias.example.", "alias.example."),
+    ("y.near.example.", ""),
+    ("z.deep.er.alias2.example.", "er.alias2.example."),
+    ("x.gone.example.", "gone.example."),
+    ("x.y.two.example.", ""),
+]
+
+
+@contextmanager
+def serving(hosts: dict[str, Host], port: int) -> Iterator[None]:
+    """Answer over UDP at all addresses, in a thread, until the block ends."""
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        waker, wake = (stack.enter_context(one) for one in socket.socketpair())
+        selector.register(waker, selectors.EVENT_READ, None)
+        for address, host in hosts.items():
+            server = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            server.bind((address, port))
+            selector.register(server, selectors.EVENT_READ, host)
+
+        def run() -> None:
+            while True:
+                for key, _ in selector.select():
+                    if key.data is None:
+                        return
+                    packet, client = key.fileobj.recvfrom(65535)  # type: ignore[union-attr]
+                    reply = key.data(packet, False)
+                    if reply is not None:
+                        key.fileobj.sendto(reply, client)  # type: ignore[union-attr]
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            wake.send(b"x")
+            thread.join(10)
+            assert not thread.is_alive(), "the servers do not end"
+
+
+@pytest.fixture(scope="module", params=["unbound", "resolverd"])
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    """A validating resolver in front of the forger."""
+    now = int(time.time())
+    hosts = true_hosts(inception=now - DAY, expiration=now + DAY, places=PLACES)
+    stage = SimpleNamespace(net=SimpleNamespace(hosts={EXAMPLE_AT: hosts[PLACES[EXAMPLE_AT]]}))
+    for owner, signer in ATTACKS:
+        attack(stage, owner, "A", signer)
+    hosts[PLACES[EXAMPLE_AT]] = stage.net.hosts[EXAMPLE_AT]
+    net = SimpleNamespace(authorities=dict.fromkeys(hosts), hints_text=lambda: HINTS)
+    port = upstream_port_for(request.param, net)
+    folder = tmp_path_factory.mktemp(request.param)
+    with serving(hosts, port), start_subject(
+        folder, net, port, kind=request.param, anchor=ROOT_KEY.anchor()
+    ) as running:
+        yield running
+
+
+def test_nothing_forged_below_an_alias_is_believed(subject: Subject) -> None:
+    for count, (owner, _) in enumerate(ATTACKS):
+        reply = ask(subject.address, subject.port, owner, c.A, timeout=15, do=True, edns_payload=1232)
+        assert reply is not None, owner
+        # What was learned on the way may deny the later ones before anybody is asked.
+        assert reply.rcode == c.SERVFAIL or (count and reply.rcode == c.NXDOMAIN), owner
+        assert not any(rrset.packed == forged_set(owner, "A").packed for rrset in reply.answer), owner
+
+
+@pytest.mark.parametrize(("name", "secure"), [("www.example.", True), ("alias.example.", False), ("www.plain.", False)])
+def test_the_truth_beside_it_is(subject: Subject, name: str, secure: bool) -> None:
+    reply = ask(subject.address, subject.port, name, c.A, timeout=15, do=True, edns_payload=1232)
+    assert reply is not None
+    assert (reply.rcode, bool(reply.flags & c.AD)) == (c.NOERROR, secure)
+    assert reply.answer
