@@ -237,8 +237,7 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
         if isinstance(raw, Failure):
             # Nobody else to ask: then what is wrong is that the data was bogus.
             if bogus is not None and raw.kind is FailureKind.DEADLINE:
-                # There was data, and no time to find out what it is worth.
-                return Failure(raw.kind, raw.ede, raw.text, verdict=Verdict.INDETERMINATE)
+                return Failure(raw.kind, raw.ede, raw.text, verdict=bogus.verdict)
             return raw if bogus is None else bogus
         if context.validator is None or task.cd:
             _store(raw, Verdict.INDETERMINATE, context)
@@ -251,7 +250,11 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
         if verdict != Verdict.BOGUS and verdict != Verdict.INDETERMINATE:
             _store(raw, verdict, context)
             return raw, verdict, (ede, reason) if ede else None
-        bogus = Failure(FailureKind.BOGUS, ede or c.EDE_DNSSEC_BOGUS, reason, verdict=Verdict(verdict))
+        spent = task.budget.failure
+        if spent is not None and spent.kind is FailureKind.DEADLINE:
+            verdict = Verdict.INDETERMINATE  # there was no time left to look at signatures
+        if bogus is None or verdict == Verdict.BOGUS:  # what one server forged is not excused by the next one's trouble
+            bogus = Failure(FailureKind.BOGUS, ede or c.EDE_DNSSEC_BOGUS, reason, verdict=Verdict(verdict))
         first = _first_alias(raw)
         if first is not None:
             # One bad member spoils a chain; its first alias may be good, and the rest is then asked for by itself.

@@ -128,6 +128,35 @@ def test_stale_data_covers_outages_and_nothing_bogus(trouble: str) -> None:
         assert (outcome.rcode == c.SERVFAIL) is (status is Verdict.BOGUS)
 
 
+@pytest.mark.parametrize("deadline", [0.3, 30.0])
+def test_what_one_server_forged_is_not_excused_by_the_silence_of_another(deadline: float) -> None:
+    m = world(cache=STALE)
+    m.ask("www.example.")
+    m.net.sleep(m.mesh, 2000)
+    m.store.rrsets.drop(names.from_text("example."), c.NS)
+    m.mesh.forget()
+    with_signature(m, lambda sig: sig[:-2] + b"xx")
+    ask = true_answer(m, ROOT_AT)
+
+    def two_servers(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if not qname.endswith("example.") or qtype == c.DS:
+            return None
+        ns = RRset(names.from_text("example."), c.NS, 3600,
+                   [names.from_text("ns.example."), names.from_text("silent.example.")])
+        kept = [rrset for rrset in ask(packet).authority if rrset.rtype != c.NS]
+        glue = [f"ns.example. 3600 A {EXAMPLE_AT}", "silent.example. 3600 A 192.0.2.7"]
+        return reply(packet, [], [ns, *kept], glue, flags=0)
+
+    forge(m, ROOT_AT, two_servers)
+    m.mesh._deadline = deadline
+    m.mesh._serve_stale = False
+    outcome = m.ask("www.example.")
+    assert m.net.asked("192.0.2.7")
+    assert outcome.failure is not None
+    assert outcome.failure.verdict is Verdict.BOGUS
+    assert m.ask("www.example.", cd=True).rcode == c.NOERROR
+
+
 def moved_to(m: Minet, *, ttl: int) -> None:
     """www.example. has become an alias of t.example., whose address is forged."""
     alias = signed_alias("www.example.", "t.example.", ttl)
