@@ -9,7 +9,7 @@ from typing import Any
 
 Program = dict[str, Any]
 
-KINDS = ("stream", "stream", "talk", "sock", "tls", "framed", "packets", "pipes")
+KINDS = ("stream", "stream", "talk", "sock", "tls", "framed", "packets", "pipes", "web", "drop")
 
 
 def size_of(rng: random.Random) -> int:
@@ -274,9 +274,33 @@ def pipes(rng: random.Random) -> Program:
     return {"ends": ends, "debug": False}
 
 
+def web(rng: random.Random) -> Program:
+    """Requests of the HTTP client."""
+    requests = []
+    for _ in range(1 + some(rng, 7)):
+        requests.append(
+            {
+                "after": rng.choice((0, 0, 100, 5000, 2000000)),
+                "manner": rng.choice(("good", "good", "good", "slow", "early", "cut")),
+                "sends": rng.choice((0, 0, 10, 3000, 60000, 250000)),
+                "chunked": rng.choice((False, True)),
+                "waits": rng.choice((False, True)),
+                "size": rng.choice((0, 1, 500, 20000, 200000)),
+                "stream": rng.choice(("", "", "pieces", "both")),
+                "cancel": rng.choice((0, 0, 0, 0, 10, 1000, 3000000)),
+            }
+        )
+    return {"requests": requests, "sndbuf": rng.choice((4608, 20000, 200000))}
+
+
+def drop(rng: random.Random) -> Program:
+    """A loop that is run and then forgotten, with callbacks and timers that wait."""
+    return {"soon": rng.randrange(3), "later": rng.randrange(3), "turns": rng.randrange(3), "ends": []}
+
+
 MAKERS = {
     "stream": stream, "talk": talk, "sock": sock, "tls": tls, "framed": framed, "packets": packets,
-    "pipes": pipes,
+    "pipes": pipes, "web": web, "drop": drop,
 }  # fmt: skip
 
 

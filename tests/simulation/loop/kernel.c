@@ -31,7 +31,7 @@ enum fault {
     ORDER, REFUSED, FAULTS
 };
 
-enum { MOST_DESCRIPTORS = 4096, MOST_SKIPPED = 4096, MOST_EVENTS = 1024, MOST_LATE_ROUNDS = 3 };
+enum { MOST_DESCRIPTORS = 4096, MOST_SKIPPED = 4096, MOST_EVENTS = 1024, MOST_LATE_ROUNDS = 3, MOST_IDLE = 3 };
 
 struct registration {
     int epfd;
@@ -53,6 +53,7 @@ static struct {
     int64_t now;
     uint64_t hash;
     uint64_t calls;
+    int idle;                           /* looks in a row that saw events for nothing only */
     int verbose;
     char *text;
     size_t text_length, text_room;
@@ -436,7 +437,10 @@ static int look(int epfd, struct epoll_event *events, int maximum, int may_withh
         events[kept++] = events[i];
     }
     got = kept;
-    if (kernel.rates[SPURIOUS])
+    if (kept)
+        kernel.idle = 0;
+    /* A few in a row, or time would stand still. */
+    if (kernel.rates[SPURIOUS] && kernel.idle < MOST_IDLE)
         for (fd = 0; fd < kernel.top && got < maximum; fd++) {
             struct registration *entry = &kernel.table[fd];
             uint32_t bits = entry->events & (EPOLLIN | EPOLLOUT);
@@ -457,6 +461,7 @@ static int look(int epfd, struct epoll_event *events, int maximum, int may_withh
             events[got].events = bits;
             events[got++].data.u64 = entry->data;
         }
+    kernel.idle += got > kept;
     for (i = got - 1; i > 0; i--)
         if (happens(ORDER, &amount)) {
             int other = (int)(amount % (uint64_t)(i + 1));
@@ -499,6 +504,7 @@ static int wait_for(int epfd, struct epoll_event *events, int maximum, int64_t t
         }
         if (timeout > 0) {
             kernel.now = until;
+            kernel.idle = 0;
             return (int)done("epoll_wait", epfd, (unsigned long long)timeout, 0);
         }
         record("stuck");
@@ -561,6 +567,7 @@ EXPORT void sim_begin(uint64_t seed, const uint32_t *rates, uint64_t limit, cons
     memcpy(kernel.rates, rates, sizeof kernel.rates);
     kernel.generator = mixed(seed + UINT64_C(0x9e3779b97f4a7c15));
     kernel.drawn = kernel.happened = kernel.calls = 0;
+    kernel.idle = 0;
     kernel.limit = limit;
     kernel.skipped_count = count < MOST_SKIPPED ? count : MOST_SKIPPED;
     memcpy(kernel.skipped, skipped, (size_t)kernel.skipped_count * sizeof *skipped);

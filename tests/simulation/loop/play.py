@@ -78,6 +78,13 @@ async def play_framed(world: World, program: Program) -> None:
         await connect(world, end, spec, program["tls"] and not world.judging)
 
 
+async def play_web(world: World, program: Program) -> None:
+    """The HTTP client and servers that answer as they like."""
+    from simulation.loop.webs import Web
+
+    Web(world, program).begin()
+
+
 async def connect(world: World, end: End, spec: Program, secure: bool) -> None:
     """Connect `end` with a peer of its own, over TLS when `secure`."""
     ours, theirs = socket_pair(spec["sndbuf"])
@@ -132,9 +139,27 @@ async def play_sock(world: World, program: Program) -> None:
         talker.begin(SocketChannel(world, ours))
 
 
+def drop(world: World, program: Program, loop: asyncio.AbstractEventLoop) -> None:
+    """What a loop without an owner holds must not keep it; that nobody closed it is told once."""
+    loop.set_exception_handler(world.on_exception)
+
+    async def begin() -> None:
+        for _ in range(program["later"]):
+            loop.call_later(1000, loop.time)
+        for _ in range(program["turns"]):
+            await asyncio.sleep(0)
+        for _ in range(program["soon"]):
+            loop.call_soon(loop.time)
+        loop.stop()
+
+    task = loop.create_task(begin())
+    loop.run_forever()
+    del task
+
+
 PLAYS: dict[str, Callable[[World, Program], Any]] = {
     "stream": play_stream, "tls": play_stream, "framed": play_framed, "talk": play_talk, "sock": play_sock,
-    "packets": play_packets, "pipes": play_pipes,
+    "packets": play_packets, "pipes": play_pipes, "web": play_web,
 }  # fmt: skip
 
 
@@ -239,8 +264,11 @@ def run(
             try:
                 loop = factory(world)
                 loop.set_debug(program["debug"])
-                loop.run_until_complete(main(world, program))
-                loop.run_until_complete(loop.shutdown_asyncgens())
+                if program["kind"] == "drop":
+                    drop(world, program, loop)
+                else:
+                    loop.run_until_complete(main(world, program))
+                    loop.run_until_complete(loop.shutdown_asyncgens())
             except BaseException as error:
                 if os.getpid() != world.pid:
                     os._exit(0)
@@ -250,7 +278,7 @@ def run(
             finally:
                 if os.getpid() != world.pid:
                     os._exit(0)
-                if loop is not None:
+                if loop is not None and (program["kind"] != "drop" or judging):
                     loop.close()
             outcome.text = KERNEL.text
             outcome.hash = KERNEL.hash
@@ -260,9 +288,18 @@ def run(
             left = weakref.ref(loop) if loop is not None else None
             world.loop = world.over = loop = None  # type: ignore[assignment]
             gc.collect()
-            settle(lambda: open_descriptors() == before and counters.live() == counts)
+            told = [warning for warning in warned if "unclosed event loop" in str(warning.message)]
+            if len(told) != (program["kind"] == "drop" and not judging):
+                world.complaints.append(f"warning: {len(told)} of a loop that was not closed")
             for warning in warned:
+                if warning in told:
+                    continue
                 world.complaints.append(f"warning: {warning.message}")
+            # A warning holds what it is about.
+            told.clear()
+            warned.clear()
+        warning = None
+        settle(lambda: open_descriptors() == before and counters.live() == counts)
         if left is not None and left() is not None:
             world.complaints.append("leak: the loop")
         if open_descriptors() != before:

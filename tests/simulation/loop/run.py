@@ -97,8 +97,10 @@ class Worker:
         return self.process.exitcode
 
 
-def simulate(start: int, seeds: int, kinds: tuple[str, ...], judge: bool, jobs: int) -> dict[int, list[str]]:
-    """Run `seeds` seeds from `start` on; return the complaints of those that failed."""
+def simulate(
+    start: int, seeds: int, kinds: tuple[str, ...], judge: bool, jobs: int, only_first: bool
+) -> dict[int, list[str]]:
+    """Run `seeds` seeds from `start` on, or up to the first failure; return the complaints of those that failed."""
     if not judge:
         from simulation.loop import play  # noqa: F401 - once, before the workers are forked
     gc.collect()
@@ -116,7 +118,7 @@ def simulate(start: int, seeds: int, kinds: tuple[str, ...], judge: bool, jobs: 
         if seed + 1 < worker.last:
             waiting.append((seed + 1, worker.last))
 
-    while waiting or workers:
+    while (waiting or workers) and not (failed and only_first):
         while waiting and len(workers) < jobs:
             fresh = Worker(kinds, judge)
             fresh.take(*waiting.pop())
@@ -144,6 +146,8 @@ def simulate(start: int, seeds: int, kinds: tuple[str, ...], judge: bool, jobs: 
                 continue
             if worker in workers and time.monotonic() - worker.since > SECONDS_PER_SEED:
                 replace(worker, [f"hang: not done after {SECONDS_PER_SEED} s"])
+    for worker in workers:
+        worker.end()
     return failed
 
 
@@ -158,12 +162,13 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--shrink", action="store_true")
     parser.add_argument("--judge", action="store_true")
+    parser.add_argument("--first", action="store_true", help="end at the first failure")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     kinds = tuple(options.kinds.split(","))
     if options.seed is None and options.program is None:
         began = time.monotonic()
-        failed = simulate(options.start, options.seeds, kinds, options.judge, options.jobs)
+        failed = simulate(options.start, options.seeds, kinds, options.judge, options.jobs, options.first)
         took = time.monotonic() - began
         print(f"{options.seeds} seeds in {took:.1f} s ({options.seeds / took:.0f} a second), {len(failed)} failed")
         for category in sorted({complaints[0].split(":")[0] for complaints in failed.values()}):

@@ -330,6 +330,7 @@ class Peer:
     def close(self) -> int:
         """The end of this peer."""
         self.done = True
+        self.due = 0
         self.sock.close()
         return 1
 
