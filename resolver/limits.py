@@ -208,6 +208,9 @@ MAX_REFERRALS = Limit(
 )
 MAX_ALIASES = Limit(12, 4, 16, "names", "CNAME and DNAME steps of one answer; Unbound restarts 11 times, Knot 13")
 MAX_DEPTH = Limit(10, 4, 32, "sub-queries", "a query needing a query ...: zones can depend on ever more zones")
+PARENT_PAUSE = Limit(
+    60, 0, 3600, "seconds", "after a parent named the same failing servers again: each new name would ask it once more"
+)
 MAX_NAME_SERVERS = Limit(
     13,
     4,

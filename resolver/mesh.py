@@ -218,7 +218,7 @@ class Mesh:
             outcome = self._stale_instead(question, failure, cd) or failure_outcome(question, failure)
             self._deliver(ticket, outcome, self._serial)
             return ticket
-        if job is not None:
+        if job is not None and not job.finished:  # it may have made room a moment ago
             self._join(job, ticket)
             return ticket
         task = Task(question, budget, cd=cd, trace=trace, missed=not outcome)

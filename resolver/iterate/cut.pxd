@@ -8,10 +8,10 @@ from resolver.wire.rrset cimport RRset
 
 cdef class Cut:
     cdef public bint configured
+    cdef public double confirmed_until
     cdef public object expires
     cdef public bint first
     cdef public int labels
-    cdef public bint learned
     cdef public list missing
     cdef public list names
     cdef public bint recursive

@@ -41,12 +41,13 @@ class Cut:
     `zone` is lower case. `names` are the name servers (lower case) and `missing` those of them without a known address;
     `servers` the addresses. `expires` is the real-time second until which the parent's word holds, `until` the one at
     which the first of its parts does. `recursive`: the servers are recursive resolvers (ask with RD). `configured`: it
-    comes from a forward or stub entry, and `first` says that the public tree may be used when it fails. `learned`
-    says that the cache gave it, so that it may be out of date.
+    comes from a forward or stub entry, and `first` says that the public tree may be used when it fails.
+    `confirmed_until` is the monotonic second until which the parent need not be asked again when all servers fail:
+    it said the same a moment ago.
     """
 
-    __slots__ = ("configured", "expires", "first", "labels", "learned", "missing", "names", "recursive", "servers",
-                 "until", "zone")
+    __slots__ = ("configured", "confirmed_until", "expires", "first", "labels", "missing", "names", "recursive",
+                 "servers", "until", "zone")
 
     def __init__(self, zone: bytes, expires: int) -> None:
         self.zone = zone
@@ -59,7 +60,7 @@ class Cut:
         self.recursive = False
         self.configured = False
         self.first = False
-        self.learned = False
+        self.confirmed_until = 0.0
 
     def add_address(self, name: bytes | None, address: str, port: int) -> bool:
         """Add one address; False when it is there already or there are enough."""
@@ -226,7 +227,6 @@ class Atlas:
     def from_rrset(self, ns: RRset, now: int, glue: dict[bytes, list[RRset]] | None = None) -> Cut:
         """A cut from an NS set, with addresses from `glue` or else from the cache; kept ready for the next query."""
         cut = Cut(names.lower(ns.name), now + ns.ttl)
-        cut.learned = glue is None
         rrsets = self._rrsets
         until = cut.expires
         for target in ns.targets()[:NAME_SERVERS]:

@@ -3,8 +3,8 @@
 It reads as RFC 1034 section 5.3.3 does: find the best servers, ask them, and either there is an answer, or a better
 delegation, or the server is crossed off. All bounds of work are here or in `consult`: referrals, packets to one zone,
 addresses looked up in one step, and before each packet the one budget of the client query that nothing resets
-(NXNSAttack 2020, CAMP 2024). A delegation that came from the cache and does not work is fetched once more from its
-parent, since domains are sold and servers move while child and parent still disagree.
+(NXNSAttack 2020, CAMP 2024). A delegation that was known before and does not work is fetched once more from its
+parent, since domains are sold and servers move while child and parent still disagree; the zone's own NS set comes last.
 """
 
 from resolver import limits
@@ -23,6 +23,7 @@ __all__ = ["iterate"]
 
 REFERRALS = limits.MAX_REFERRALS.default
 EMPTY_TTL = limits.EMPTY_REPLY_TTL.default
+PARENT_PAUSE = limits.PARENT_PAUSE.default
 # Nothing that another zone's servers could say would help against these.
 FINAL = frozenset({
     FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.LOCAL, FailureKind.NO_ROUTE,
@@ -54,8 +55,7 @@ def iterate(
         upper = atlas.closest(target, context.now, above=cut.zone)
         if upper is not None:
             cut, known, whole = upper, upper.labels, True
-    asked_parent = False
-    failed_cut: Cut | None = None
+    recovery = _Recovery()
     for _ in range(REFERRALS):
         shown = total if whole or cut.recursive else labels_to_show(known, total, probes)
         probing = shown < total
@@ -80,22 +80,26 @@ def iterate(
                     return found
                 begin = _begin(place, context, task, public=True)
                 cut = begin if begin is not None else (yield from _prime(place, context, task))
-            elif cut.learned and not asked_parent and len(cut.zone) > 1:
-                asked_parent, failed_cut = True, cut
-                cut = _above(cut, context, task)
             else:
-                return found
+                other = recovery.other_than(cut, context, task)
+                if other is None:
+                    return found
+                cut = other
             known, whole = cut.labels, not minimising
             continue
         kind = found.kind
         if kind is Kind.REFERRAL:
             cut = _descend(found, cut, context, task)
             known, whole = cut.labels, not minimising
-            if failed_cut is not None and cut.zone == failed_cut.zone:
-                if failed_cut.same_servers(cut):
+            failed = recovery.failed
+            if failed is not None and cut.zone == failed.zone and failed.same_servers(cut):
+                cut.confirmed_until = context.monotonic + PARENT_PAUSE
+                other = recovery.other_than(cut, context, task)
+                if other is None:
                     return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
                                    f"no server of {names.to_text(cut.zone)} gives an answer")
-                failed_cut = None
+                cut = other
+            recovery.referred = cut.zone
         elif probing:
             if kind is Kind.NXDOMAIN or kind is Kind.TOO_LONG:
                 whole = True
@@ -148,6 +152,47 @@ def _prime(place: bytes, context: Context, task: Task) -> Steps[Cut]:
     else:
         _note_cut(task, cut, "closest delegation after priming")
     return cut
+
+
+class _Recovery:
+    """What is left to try when all servers of a cut failed, each thing once in a walk: parent and child may disagree.
+
+    1. A delegation that this walk did not get from the parent itself may be out of date, wherever it was kept: it is
+       forgotten, and the closest zone above is asked for it.
+    2. What the zone says about its own servers, if the cache has that and it names others.
+    """
+
+    __slots__ = ("asked_own", "failed", "own", "referred")
+
+    def __init__(self) -> None:
+        self.failed: Cut | None = None
+        """The cut that the parent was asked about."""
+        self.referred: bytes | None = None
+        """The zone that the last referral of this walk was to."""
+        self.own: RRset | None = None
+        """The zone's own NS set, kept while the cache forgets it."""
+        self.asked_own = False
+
+    def other_than(self, cut: Cut, context: Context, task: Task) -> Cut | None:
+        """The cut to go on with; None when everything was tried."""
+        zone = cut.zone
+        if len(zone) == 1:
+            return None
+        rrsets = context.store.rrsets
+        if self.own is None and not self.asked_own:
+            self.own = rrsets.find(zone, c.NS, context.now, min_trust=Trust.AUTHORITY)
+        if self.failed is None and self.referred != zone and cut.confirmed_until <= context.monotonic:
+            self.failed = cut
+            return _above(cut, context, task)
+        own, self.own = self.own, None
+        if self.asked_own or own is None or names.lower(own.name) != zone:
+            return None
+        self.asked_own = True
+        other: Cut = context.room.from_rrset(own, context.now)
+        if cut.same_servers(other) or (self.failed is not None and self.failed.same_servers(other)):
+            return None
+        _note_cut(task, other, "what the zone itself says about its servers")
+        return other
 
 
 def _above(cut: Cut, context: Context, task: Task) -> Cut:

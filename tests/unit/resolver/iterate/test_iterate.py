@@ -512,6 +512,74 @@ def test_a_moved_zone_is_found_again_through_its_parent():
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.88"]
 
 
+def move_example(m):
+    """The zone moves to other servers, which its parent names; the old ones are switched off."""
+    moved = EXAMPLE_ZONE.replace("192.0.2.80", "192.0.2.88")
+    com = COM_ZONE.replace("192.0.2.1", "192.0.2.11").replace("192.0.2.2", "192.0.2.12").replace(
+        "ns1.example", "new1.example").replace("ns2.example", "new2.example")
+    after = build(standard(a192_5_6_30=[("com.", com)], a192_0_2_11=[("example.com.", moved)],
+                           a192_0_2_12=[("example.com.", moved)]))
+    m.net.hosts.update(after.net.hosts)
+    m.net.hosts.pop("192.0.2.1")
+    m.net.hosts.pop("192.0.2.2")
+
+
+@pytest.mark.parametrize("kept", ["in memory", "in the cache", "by the child's word"])
+@pytest.mark.parametrize("gone", ["silent", "REFUSED", "lame"])
+def test_a_delegation_that_fails_is_asked_for_again_wherever_it_was_kept(kept, gone):
+    m = build()
+    m.ask("www.example.com.")
+    if kept == "by the child's word":
+        m.ask("example.com.", "NS")
+    elif kept == "in the cache":
+        m.mesh.forget()
+    move_example(m)
+    if gone == "REFUSED":
+        host = scripted(lambda qname, qtype, packet: reply(packet, rcode=c.REFUSED, flags=0))
+    else:
+        host = scripted(lambda qname, qtype, packet: reply(packet, authority=[". 60 NS a.root."], flags=0))
+    if gone != "silent":
+        m.net.hosts.update({"192.0.2.1": host, "192.0.2.2": host})
+    assert m.ask("x.example.com.").rcode == c.NXDOMAIN
+    assert {entry.address for entry in m.net.asked(qname="x.example.com.")} & {"192.0.2.11", "192.0.2.12"}
+
+
+def test_the_parent_of_a_dead_zone_is_not_asked_for_each_new_name():
+    m = build()
+    m.ask("www.example.com.")
+    m.net.hosts.pop("192.0.2.1")
+    m.net.hosts.pop("192.0.2.2")
+    before, began = len(m.net.asked(address="192.5.6.30")), m.net.now
+    for number in range(20):
+        assert m.ask(f"x{number}.example.com.").rcode == c.SERVFAIL
+    minutes = int((m.net.now - began) / limits.PARENT_PAUSE.default)
+    assert before < len(m.net.asked(address="192.5.6.30")) <= before + 1 + minutes < before + 5
+    m.net.sleep(m.mesh, 600)
+    move_example(m)
+    assert m.ask("y.example.com.").rcode == c.NXDOMAIN
+
+
+def test_the_zones_own_servers_come_last():
+    # The parent names servers that are dead by now; the zone itself names one that works.
+    child = EXAMPLE_ZONE.replace("@ 7200 IN NS ns2\n", "@ 7200 IN NS ns3\nns3 7200 IN A 192.0.2.33\n")
+    m = build(standard(a192_0_2_1=[("example.com.", child)], a192_0_2_2=[("example.com.", child)],
+                       a192_0_2_33=[("example.com.", child)]))
+    m.ask("example.com.", "NS")
+    m.ask("ns3.example.com.")
+    # A delegation that the walk is given by the parent is used as it was given, whatever the cache has.
+    m.net.hosts.pop("192.0.2.1")
+    m.net.hosts.pop("192.0.2.2")
+    own = m.store.rrsets.find(names.from_text("example.com."), c.NS, m.net.time())
+    m.store.rrsets.drop(names.from_text("example.com."), c.NS)
+    m.mesh.forget()
+    m.start("www.example.com.")
+    m.net.run(m.mesh, seconds=0.015)
+    assert m.store.rrsets.put(own, m.net.time())  # as if a client had asked for it meanwhile
+    m.net.run(m.mesh)
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert m.net.log[-1].address == "192.0.2.33"
+
+
 def test_ghost_domain_the_child_cannot_prolong_its_delegation():
     child = EXAMPLE_ZONE.replace("7200 IN NS", "500000 IN NS").replace("7200 IN A", "500000 IN A")
     m = build(standard(a192_0_2_1=[("example.com.", child)], a192_0_2_2=[("example.com.", child)]))
