@@ -85,6 +85,7 @@ cdef class Outcome:
     cdef public object from_cache
     cdef public object question
     cdef public object rcode
+    cdef public object referral
     cdef public object serial
     cdef public object stale
     cdef public object ttl

@@ -345,10 +345,12 @@ class Outcome:
     0 while better is being sought.
     `authoritative` is for local zones alone, whose answers have AA set (RFC 6303 section 3). `serial` is the cache's
     when the work on it began, so that nothing made from it is kept after a flush; the mesh sets it.
+    `referral` says that it is a delegation instead of an answer: its NS set and addresses are shown whatever else is
+    left out.
     """
 
     __slots__ = ("additional", "answer", "authoritative", "authority", "ede", "failure", "from_cache", "question",
-                 "rcode", "serial", "stale", "ttl", "verdict")
+                 "rcode", "referral", "serial", "stale", "ttl", "verdict")
 
     def __init__(
         self,
@@ -374,6 +376,7 @@ class Outcome:
         self.from_cache = from_cache
         self.stale = False
         self.serial = 0
+        self.referral = False
         self.authoritative = False
 
     def __repr__(self) -> str:

@@ -169,6 +169,15 @@ DENIAL_RECORDS = Limit(
 DENIAL_RECORDS_PER_ZONE = Limit(
     4096, 8, 1 << 20, "records", "of these, how many may be of one zone: anybody can sign a large one"
 )
+DENIAL_OCTETS = Limit(
+    32 << 20, 1 << 16, 1 << 32, "bytes", "verified NSEC and NSEC3 with their signatures: one record can have 64 KiB"
+)
+DENIAL_OVERHEAD = Limit(1_500, 100, 10_000, "bytes", "counted for one kept denial besides its octets, and for its zone")
+LAME_OCTETS = Limit(
+    8 << 20, 1 << 16, 1 << 30, "bytes", "lame zones of all servers together; names are long and an attacker has many"
+)
+LAME_OVERHEAD = Limit(400, 50, 10_000, "bytes", "counted for one lame zone besides its name")
+SERVER_OCTETS = Limit(1_000, 100, 10_000, "bytes", "counted for the facts about one address")
 DENIAL_LOOKS = Limit(4, 1, 64, "records", "expired ones removed while one gap is looked for")
 SERVER_TIMEOUT_FIRST = Limit(
     376, 50, 5000, "milliseconds", "timeout towards an address never asked; most answer in 100 ms"
@@ -208,6 +217,10 @@ MAX_REFERRALS = Limit(
 )
 MAX_ALIASES = Limit(12, 4, 16, "names", "CNAME and DNAME steps of one answer; Unbound restarts 11 times, Knot 13")
 MAX_DEPTH = Limit(10, 4, 32, "sub-queries", "a query needing a query ...: zones can depend on ever more zones")
+DELEGATION_OCTETS = Limit(32 << 20, 1 << 16, 1 << 32, "bytes", "delegations kept ready, together")
+DELEGATION_OVERHEAD = Limit(
+    250, 50, 10_000, "bytes", "counted for each address a delegation may have, and for each of its names besides itself"
+)
 PARENT_PAUSE = Limit(
     60, 0, 3600, "seconds", "after a parent named the same failing servers again: each new name would ask it once more"
 )
@@ -366,6 +379,10 @@ RSA_BYTES = Limit(
 )
 VERIFY_KEYS = Limit(4_096, 16, 1_000_000, "keys", "loaded public keys kept; loading one costs a third of a P-256 check")
 PARSED_KEY_SETS = Limit(4_096, 16, 1_000_000, "zones", "DNSKEY sets kept in parsed form")
+PARSED_KEY_OCTETS = Limit(
+    16 << 20, 1 << 16, 1 << 32, "bytes", "parsed DNSKEY sets together: one hostile set takes four times its 64 KiB"
+)
+PARSED_KEY_OVERHEAD = Limit(900, 50, 10_000, "bytes", "counted for one parsed key besides its octets")
 KNOWN_SIGNATURES = Limit(
     16_384,
     16,

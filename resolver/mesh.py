@@ -45,11 +45,14 @@ from resolver.iterate.forward import configured_cuts
 from resolver.places import Charge, Places, Share, is_slow
 from resolver.policy.rewrite import Dns64, Rewriter
 from resolver.resolve import failure_outcome, find_outcome, find_stale, load_validator, resolve
+from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.rrset import RRset
 
 if TYPE_CHECKING:
     from resolver.cache import Store
+    from resolver.cache.bounded import BoundedTable
     from resolver.settings import Settings
 
 __all__ = ["Clock", "Crypto", "Exchange", "Handle", "Mesh", "Ticket"]
@@ -262,13 +265,31 @@ class Mesh:
         return True
 
     def peek(self, question: Question, *, cd: bool = False) -> Outcome | None:
-        """The outcome when policy or the cache has it whole, a remembered failure included; nobody is asked."""
+        """The outcome when policy or the cache has it whole, a remembered failure included; nobody is asked.
+
+        Otherwise a referral to the closest delegation in the cache (RFC 1034 section 4.3.2), None without any.
+        """
         self._look_at_clock()
         outcome = find_outcome(question, self._context, Budget(0, 0.0), cd=cd)
         if isinstance(outcome, bool):
-            return None
+            return None if question.qclass != c.IN else self._referral(question)
         if outcome.failure is not None:
             outcome = self._stale_instead(question, outcome.failure, cd) or outcome
+        return self._rewritten(outcome)
+
+    def _referral(self, question: Question) -> Outcome | None:
+        rrsets, now = self._rrsets, self._context.now
+        found = rrsets.closest_cut(question.qname, now, for_ds=question.qtype == c.DS)
+        if found is None:
+            return None
+        ns: RRset = found[1]
+        outcome = Outcome(question, c.NOERROR, [], [ns], Verdict.INDETERMINATE, 0, from_cache=True)
+        outcome.referral = True
+        for target in ns.targets():
+            for rtype in (c.A, c.AAAA):
+                rrset = rrsets.find(target, rtype, now, min_trust=Trust.GLUE)
+                if rrset is not None:
+                    outcome.additional.append(rrset)
         return self._rewritten(outcome)
 
     def cancel(self, ticket: Ticket) -> None:
@@ -347,11 +368,18 @@ class Mesh:
         """The validation room's `Validator`, for those who keep its anchors up to date; None without validation."""
         return self._context.validation
 
+    def bounded(self) -> list[BoundedTable]:
+        """What strangers can fill in this process besides the cache's arena, with its limits in octets."""
+        validation = self._context.validation
+        keys = [] if validation is None else [validation.chain.parsed]
+        return [*self._context.store.bounded(), self._atlas.delegations, *keys]
+
     def statistics(self) -> dict[str, int]:
-        """Counters since the start; now: ``running`` jobs, ``networks`` that pay for them, and ``largest_network``, the
-        most jobs of one."""
+        """Counters since the start; now: ``running`` jobs, ``networks`` that pay for them, ``largest_network``, the
+        most jobs of one, and ``memory``, the octets of all tables beside the cache (`bounded`)."""
         networks, largest = self._places.statistics()
-        return {**self._counts, "running": self._places.held, "networks": networks, "largest_network": largest}
+        return {**self._counts, "running": self._places.held, "networks": networks, "largest_network": largest,
+                "memory": sum(table.octets for table in self.bounded())}
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 

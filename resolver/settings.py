@@ -534,8 +534,8 @@ class PolicySettings:
     hosts_files: tuple[str, ...] = knob((), "Files in the form of /etc/hosts, answered likewise.")
     local_zones: tuple[str, ...] = knob(
         (),
-        'Zones answered here: "zone kind", the kind being static, nodata, nxdomain, refuse, redirect, transparent or'
-        " resolve.",
+        'Zones answered here: "zone kind", the kind being static, nodata, nxdomain, refuse, redirect, transparent,'
+        " typetransparent, truncate (clients are told to ask over TCP) or resolve.",
     )
     local_data: tuple[str, ...] = knob((), "Records of local zones, in the text form of zone files.")
     dns64_prefix: str = knob(

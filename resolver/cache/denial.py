@@ -22,6 +22,7 @@ from resolver.wire.rrset import RRset
 __all__ = ["DenialIndex", "Proof", "ZoneProofs", "owner_hash"]
 
 LOOKS = limits.DENIAL_LOOKS.default
+OVERHEAD = limits.DENIAL_OVERHEAD.default
 
 
 class Proof:
@@ -30,11 +31,13 @@ class Proof:
     `reading` is what the validation room made of its rdata; it fills and uses that itself.
     """
 
-    __slots__ = ("expires", "reading", "rrset")
+    __slots__ = ("cost", "expires", "reading", "rrset")
 
     def __init__(self, rrset: RRset, expires: int) -> None:
         self.rrset = rrset
         self.expires = expires
+        # The record, what is read of it, and the signatures with it.
+        self.cost = OVERHEAD + 3 * len(rrset.packed) + len(rrset.packed_sigs) + 3 * len(rrset.name)
         self.reading: Any = None
 
     def aged(self, now: int) -> RRset:
@@ -45,9 +48,10 @@ class Proof:
 class _Ring:
     """Proofs in the order of their keys; the last one's gap goes on at the first."""
 
-    __slots__ = ("keys", "proofs")
+    __slots__ = ("keys", "octets", "proofs")
 
     def __init__(self) -> None:
+        self.octets = 0
         self.keys: list[bytes] = []
         self.proofs: dict[bytes, Proof] = {}
 
@@ -55,15 +59,16 @@ class _Ring:
         """Add or replace; how many records more there are now."""
         known = key in self.proofs
         if known:
-            del self.proofs[key]  # to the end of the order of age
+            self.octets -= self.proofs.pop(key).cost  # to the end of the order of age
         else:
             at = bisect_left(self.keys, key)
             self.keys.insert(at, key)
         self.proofs[key] = proof
+        self.octets += proof.cost
         return 0 if known else 1
 
     def remove(self, key: bytes) -> None:
-        del self.proofs[key]
+        self.octets -= self.proofs.pop(key).cost
         del self.keys[bisect_left(self.keys, key)]
 
     def before(self, key: bytes) -> tuple[bytes, Proof] | None:
@@ -90,6 +95,11 @@ class ZoneProofs:
 
     def __len__(self) -> int:
         return len(self._names.keys) + len(self._hashes.keys)
+
+    @property
+    def octets(self) -> int:
+        """What the proofs and the zone take, about."""
+        return self._names.octets + self._hashes.octets + OVERHEAD + 3 * len(self.zone)
 
     @property
     def has_names(self) -> bool:
@@ -121,8 +131,10 @@ class ZoneProofs:
                 return None
             if found[1].expires > now:
                 return found[1]
+            before = ring.octets
             ring.remove(found[0])  # or it would hide a newer one whose gap is wider
             self._index._count -= 1
+            self._index.octets += ring.octets - before
         return None
 
 
@@ -135,7 +147,11 @@ class DenialIndex:
         *,
         per_zone: int = limits.DENIAL_RECORDS_PER_ZONE.default,
         max_ttl: int = limits.CACHE_MAX_NEGATIVE_TTL.default,
+        octets: int = limits.DENIAL_OCTETS.default,
     ) -> None:
+        self.name = "denials"
+        self.limit = octets
+        self.octets = 0
         self._capacity = capacity
         self._per_zone = per_zone
         self._max_ttl = max_ttl
@@ -160,6 +176,15 @@ class DenialIndex:
                 return
             key, hashed = digest, True
         known = self._entry(zone)
+        self.octets -= known.octets
+        self._add(known, key, rrset, now, hashed=hashed)
+        self.octets += known.octets
+        while self._count > self._capacity or self.octets > self.limit:
+            oldest = self._zones.popitem(last=False)[1]
+            self._count -= len(oldest)
+            self.octets -= oldest.octets
+
+    def _add(self, known: ZoneProofs, key: bytes, rrset: RRset, now: int, *, hashed: bool) -> None:
         if hashed:
             rdata = rrset.rdata(0)
             parameters = rdata[2 : 5 + rdata[4]]
@@ -177,8 +202,6 @@ class DenialIndex:
         if len(ring.keys) > self._per_zone:
             ring.remove(next(iter(ring.proofs)))
             self._count -= 1
-        while self._count > self._capacity:
-            self._count -= len(self._zones.popitem(last=False)[1])
 
     def add_soa(self, rrset: RRset, now: int) -> None:
         """Keep the verified SOA of a denial; its TTL or its MINIMUM when that is less, bounds proofs (RFC 9077)."""
@@ -212,18 +235,22 @@ class DenialIndex:
         ]
         before = self._count
         for zone in gone:
-            self._count -= len(self._zones.pop(zone))
+            known = self._zones.pop(zone)
+            self._count -= len(known)
+            self.octets -= known.octets
         return before - self._count
 
     def clear(self) -> None:
         """Forget everything."""
         self._zones.clear()
         self._count = 0
+        self.octets = 0
 
     def _entry(self, zone: bytes) -> ZoneProofs:
         known = self._zones.get(zone)
         if known is None:
             known = self._zones[zone] = ZoneProofs(zone, self)
+            self.octets += known.octets
         else:
             self._zones.move_to_end(zone)
         return known

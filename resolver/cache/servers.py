@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from resolver import limits
+from resolver.cache.bounded import Bounded
 from resolver.wire import name as wire_name
 
 __all__ = ["ServerInfo", "ServerStatistics", "ServerTable"]
@@ -28,6 +29,8 @@ LAME_ZONES = limits.SERVER_LAME_ZONES.default
 EDNS_BROKEN = limits.SERVER_EDNS_BROKEN.default
 TCP_ONLY = limits.SERVER_TCP_ONLY.default
 COOKIELESS = limits.SERVER_COOKIELESS.default
+FACTS = limits.SERVER_OCTETS.default
+LAME_COST = limits.LAME_OVERHEAD.default
 
 
 class ServerInfo:
@@ -92,10 +95,18 @@ class ServerTable:
     def __init__(self, capacity: int = limits.CACHE_SERVERS.default) -> None:
         self._capacity = limits.CACHE_SERVERS.check(capacity, "servers")
         self._known: dict[Hashable, ServerInfo] = {}
+        self._lame = Bounded("lame", limit=limits.LAME_OCTETS.default, most=limits.LAME_OCTETS.default)
+        self.name = "servers"
+        self.limit = self._capacity * FACTS + self._lame.limit
         self._evicted = 0
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def octets(self) -> int:
+        """What the facts take, about."""
+        return len(self._known) * FACTS + self._lame.octets
 
     def find(self, address: Hashable) -> ServerInfo | None:
         """The facts, or None about a stranger."""
@@ -164,7 +175,21 @@ class ServerTable:
         info.lame.pop(zone, None)
         info.lame[zone] = now + LAME
         if len(info.lame) > LAME_ZONES:
-            del info.lame[next(iter(info.lame))]
+            self._forget_lame(address, info.lame, next(iter(info.lame)))
+        lame = self._lame
+        cost = len(zone) + LAME_COST
+        while lame.entries and lame.octets + cost > lame.limit:  # the oldest of all servers
+            other, old = next(iter(lame.entries))
+            self._forget_lame(other, self._known[other].lame or {}, old)
+        lame.put((address, zone), None, cost)
+
+    def _forget_lame(self, address: Hashable, zones: dict[bytes, float], zone: bytes) -> None:
+        zones.pop(zone, None)
+        self._lame.pop((address, zone))
+
+    def _drop_facts(self, address: Hashable, info: ServerInfo) -> None:
+        for zone in info.lame or ():
+            self._lame.pop((address, zone))
 
     def note_edns_broken(self, address: Hashable, now: float) -> None:
         """The server fails on EDNS; it is asked without for a while (RFC 6891 section 6.2.2)."""
@@ -225,6 +250,7 @@ class ServerTable:
     def clear(self) -> None:
         """Forget all addresses."""
         self._known.clear()
+        self._lame.clear()
 
     def statistics(self) -> ServerStatistics:
         """Counts; looks at every address."""
@@ -237,9 +263,11 @@ class ServerTable:
         if info is None:
             info = ServerInfo()
             if len(known) >= self._capacity:
-                del known[next(iter(known))]
+                oldest = next(iter(known))
+                self._drop_facts(oldest, known.pop(oldest))
                 self._evicted += 1
         elif now - info.noted > AGE:
+            self._drop_facts(address, info)
             info = ServerInfo()
         info.noted = now
         known[address] = info

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from resolver import limits
 from resolver.cache.answers import AnswerCache
 from resolver.cache.arena import Arena
+from resolver.cache.bounded import BoundedTable
 from resolver.cache.denial import DenialIndex
 from resolver.cache.rrsets import RRsetCache
 from resolver.cache.servers import ServerTable
@@ -120,6 +121,10 @@ class Store:
         self.servers.clear()
         self.denials.clear()
 
+    def bounded(self) -> list[BoundedTable]:
+        """What stands beside the arena in this process and can be filled by strangers."""
+        return [self.servers, self.denials]
+
     def statistics(self) -> dict[str, int]:
         """Every counter of the cache under one flat name, such as `entries_answer` or `bytes_used`."""
         found: dict[str, int] = {}
@@ -130,4 +135,5 @@ class Store:
                 found[field] = value
         found.update((f"servers_{field}", value) for field, value in self.servers.statistics()._asdict().items())
         found["denials"] = len(self.denials)
+        found.update((f"memory_{table.name}", table.octets) for table in self.bounded())
         return found

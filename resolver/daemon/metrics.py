@@ -42,6 +42,8 @@ BY_KIND = {
 GAUGES = frozenset({
     ("cache", "entries"), ("cache", "bytes_used"), ("cache", "bytes_limit"), ("cache", "groups"), ("cache", "denials"),
     ("cache", "servers_addresses"), ("cache", "servers_dead"), ("mesh", "running"), ("service", "waiting"),
+    ("mesh", "networks"), ("mesh", "largest_network"), ("mesh", "memory"), ("cache", "memory_servers"),
+    ("cache", "memory_denials"),
     ("tcp", "connections"),
 })
 ABOUT = {
@@ -53,6 +55,7 @@ ABOUT = {
     ("mesh", "stale"): "clients answered with expired data",
     ("mesh", "prefetched"): "answers renewed before their end",
     ("mesh", "running"): "questions being resolved",
+    ("mesh", "memory"): "bytes of the tables beside the cache: servers, denials, delegations, keys",
     ("service", "queries"): "queries that finished answers did not settle",
     ("service", "failed"): "clients answered SERVFAIL",
     ("service", "waiting"): "clients waiting for an answer",

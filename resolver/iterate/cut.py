@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from resolver import limits
+from resolver.cache.bounded import Bounded
 from resolver.effects import Server
 from resolver.verdict import Trust
 from resolver.wire import consts as c
@@ -31,6 +32,7 @@ ADDRESSES = limits.MAX_ADDRESSES.default
 FAMILY_FAILURES = limits.FAMILY_FAILURES.default
 FAMILY_PAUSE = limits.FAMILY_PAUSE.default
 DELEGATIONS = limits.DELEGATIONS.default
+OVERHEAD = limits.DELEGATION_OVERHEAD.default
 REMEMBERED_ADDRESSES = limits.UPSTREAM_ADDRESSES.default
 FOREVER = 1 << 62
 
@@ -106,7 +108,7 @@ class Atlas:
         self._forbidden = [ip_network(text, strict=False) for text in iteration.do_not_query]
         self._own = {str(ip_address(text)) for text in own}
         self._addresses: dict[bytes, str | None] = {}
-        self._delegations: dict[bytes, Cut] = {}
+        self.delegations = Bounded("delegations", limit=limits.DELEGATION_OCTETS.default, most=DELEGATIONS)
         self._configured = configured
         self.types: tuple[int, ...] = tuple(
             rtype for rtype, wanted in ((c.A, iteration.do_ip4), (c.AAAA, iteration.do_ip6)) if wanted
@@ -201,7 +203,7 @@ class Atlas:
             if len(above) == 1:
                 return None
             name = above[above[0] + 1 :]
-        delegations = self._delegations
+        delegations: dict[bytes, Cut] = self.delegations.entries
         suffix = name
         depth = 0
         found = None
@@ -211,7 +213,7 @@ class Atlas:
                 if cut.until > now:
                     found = cut
                     break
-                del delegations[suffix]
+                self.delegations.pop(suffix)
             if len(suffix) == 1:
                 break
             suffix = suffix[suffix[0] + 1 :]
@@ -255,17 +257,16 @@ class Atlas:
         return cut
 
     def _keep(self, cut: Cut) -> None:
-        delegations = self._delegations
-        if len(delegations) >= DELEGATIONS and cut.zone not in delegations:
-            del delegations[next(iter(delegations))]
-        delegations[cut.zone] = cut
+        # Addresses are added later, so all that there may be are counted.
+        cost = len(cut.zone) + sum(map(len, cut.names)) * 2 + (ADDRESSES + len(cut.names) + 2) * OVERHEAD
+        self.delegations.put(cut.zone, cut, cost)
 
     def glue_of(self, name: bytes) -> list[str]:
         """Addresses that parents gave for the name server `name` (lower case), whatever its own zone says."""
         found: list[str] = []
         suffix = name
         while True:
-            cut = self._delegations.get(suffix)
+            cut = self.delegations.entries.get(suffix)
             if cut is not None:
                 found += [server.address for server in cut.servers if server.name == name]
             if len(suffix) == 1:
@@ -285,19 +286,19 @@ class Atlas:
 
     def forget(self, zone: bytes) -> None:
         """The delegation of `zone` (lower case) is known better now, or wrong."""
-        self._delegations.pop(zone, None)
+        self.delegations.pop(zone)
 
     def forget_below(self, name: bytes) -> None:
         """Forget every delegation at or below `name`."""
-        for zone in [zone for zone in self._delegations if names.is_subdomain(zone, name)]:
-            del self._delegations[zone]
+        for zone in [zone for zone in self.delegations.entries if names.is_subdomain(zone, name)]:
+            self.delegations.pop(zone)
 
     def clear(self) -> None:
         """Forget every delegation."""
-        self._delegations.clear()
+        self.delegations.clear()
 
     def own_addresses(self, addresses: Sequence[str]) -> None:
         """Set the addresses on which this resolver itself listens."""
         self._own = {str(ip_address(text)) for text in addresses}
         self._addresses.clear()
-        self._delegations.clear()
+        self.delegations.clear()

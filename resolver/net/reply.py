@@ -50,6 +50,7 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
         if not builder.add(c.ANSWER, rrset, sigs=do):
             builder.truncate()
             return builder.finish()
+    minimal = minimal and not outcome.referral
     if outcome.authority:
         _add_authority(builder, query, outcome, minimal)
     if outcome.additional and not minimal:
@@ -90,14 +91,15 @@ def _shorten(words: str) -> str:
     return words.encode("utf-8", "replace")[:_EDE_TEXT].decode("utf-8", "ignore")
 
 
-def error_reply(wire: bytes, rcode: int, question_end: int = HEADER_SIZE, *, served: bool = True) -> bytes:
+def error_reply(wire: bytes, rcode: int, question_end: int = HEADER_SIZE, *, served: bool = True,
+                truncated: bool = False) -> bytes:
     """A reply of header and, up to `question_end`, question of the query `wire`, without EDNS.
 
-    `served` False says that recursion is not available to this client.
+    `served` False says that recursion is not available to this client, `truncated` that TCP has more.
     """
     return b"%b%c%c\0%c\0\0\0\0\0\0%b" % (
         wire[:2],
-        0x80 | (wire[2] & 0x79),
+        0x80 | (wire[2] & 0x79) | (0x02 if truncated else 0),
         (0x80 if served else 0) | (wire[3] & 0x10) | rcode,
         1 if question_end > HEADER_SIZE else 0,
         wire[HEADER_SIZE:question_end],

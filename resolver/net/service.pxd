@@ -43,6 +43,7 @@ cdef class Service:
     cdef public object _prefetch
     cdef public object _proven
     cdef public object _submitted
+    cdef public object _truncating
     cdef public object _unproven
     cdef public object denied
     cdef public object discarded

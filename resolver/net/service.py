@@ -183,6 +183,7 @@ class Service:
         self._mesh = mesh
         self._answers = store.answers
         self._plan = plan
+        self._truncating = plan.local.truncating
         self._fast = fast
         self._clock = clock
         self._submitted = submitted
@@ -236,6 +237,9 @@ class Service:
             return self._special(query, peer, sink)
         if not query.flags & c.RD:
             self._without_recursion(query, peer, sink)
+            return None
+        if self._truncating and not sink.stream and self._plan.local.truncates(query.qname):
+            self._send(query, error_reply(query.wire, c.NOERROR, query.question_end, truncated=True), peer, sink, b"")
             return None
         if query.options and not self._is_claimed(query) and self._from_cache(query, peer, sink):
             return None
@@ -365,6 +369,8 @@ class Service:
 
     def _remember(self, query: ClientQuery, packet: bytes, ttl: int, options: bytes, serial: int = 0) -> None:
         """Keep a composed reply for the fast path, unless something was flushed since the cache had `serial`."""
+        if self._truncating and self._plan.local.truncates(query.qname):
+            return  # the fast path does not ask over what a query came
         self._answers.put(packet, do=query.do, cd=bool(query.flags & c.CD), now=self._clock.time(), ttl=ttl,
                           options=options, serial=serial)
 

@@ -37,11 +37,18 @@ class Kind(Enum):
     """Every name has the data of the zone itself."""
     TRANSPARENT = "transparent"
     """Names with data are answered, all others are resolved as usual."""
+    TYPETRANSPARENT = "typetransparent"
+    """As transparent, but a name with data is resolved as usual for the types of which it has none."""
+    TRUNCATE = "truncate"
+    """As transparent, but over UDP every reply is empty and truncated, so that clients come back over TCP."""
     RESOLVE = "resolve"
     """Everything is resolved as usual, whatever zone is built in at this name or above."""
     LOOPBACK = "loopback"
     """Every name is this host (RFC 6761 section 6.3); only built in."""
 
+
+# What has no data below these zones is resolved as usual.
+WITHOUT_TREE = frozenset({Kind.TRANSPARENT, Kind.TYPETRANSPARENT, Kind.TRUNCATE})
 
 _PRIVATE_REVERSE = (
     # RFC 6303 sections 4.1 to 4.4, RFC 7793
@@ -114,6 +121,7 @@ class LocalZones:
         self._hosts: set[bytes] = set()
         self._exempt = {names.lower(_name(zone, "zone")) for zone in exempt}
         self._exempt.discard(names.ROOT)
+        self.truncating = False
         if settings.special_names:
             for zone, kind in special_zones():
                 self._add_zone(names.from_text(zone), kind, built_in=True)
@@ -165,6 +173,17 @@ class LocalZones:
             return None  # the parent's record; only it proves that the zone is unsigned
         return self._from_zone(question, key, zone)
 
+    def truncates(self, name: bytes) -> bool:
+        """Whether replies about `name` go out over TCP only. Ask `truncating` first: few settings have such a zone."""
+        key = names.lower(name)
+        while True:
+            if key in self._exempt:
+                return False
+            zone = self._zones.get(key)
+            if zone is not None or len(key) == 1:
+                return zone is not None and zone.kind is Kind.TRUNCATE
+            key = names.parent(key)
+
     def _from_data(self, question: Question, key: bytes, zone: _Zone | None = None) -> Outcome:
         """Answer from the data at `key`, which exists."""
         held = self._data[key]
@@ -185,8 +204,11 @@ class LocalZones:
         if kind is Kind.NXDOMAIN:
             return _negative(question, c.NXDOMAIN, zone)
         if key in self._data:
+            held = self._data[key]
+            if kind is Kind.TYPETRANSPARENT and not held.keys() & {question.qtype, c.CNAME} and question.qtype != c.ANY:
+                return None
             return self._from_data(question, key, zone)
-        if kind is Kind.TRANSPARENT:
+        if kind in WITHOUT_TREE:
             return None
         if kind is Kind.REDIRECT:
             return (
@@ -212,8 +234,9 @@ class LocalZones:
     def _add_zone(self, apex: bytes, kind: Kind, *, built_in: bool) -> None:
         apex = names.lower(apex)
         zone = self._zones[apex] = _Zone(apex, kind, built_in)
-        if kind not in (Kind.TRANSPARENT, Kind.REFUSE):
+        if kind not in WITHOUT_TREE and kind is not Kind.REFUSE:
             zone.soa = _soa(apex)
+        self.truncating = self.truncating or kind is Kind.TRUNCATE
 
     def _add_data(self, owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL.default) -> None:
         key = names.lower(owner)

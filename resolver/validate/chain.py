@@ -8,10 +8,10 @@ verdict of another reply is no proof: that a zone is insecure is found by `zone_
 records. An alias found instead of DS or DNSKEY shows that no zone begins there; what follows it says nothing.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from resolver import limits
+from resolver.cache.bounded import Bounded
 from resolver.effects import Budget, Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Steps, Task
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchor, Anchors
@@ -59,6 +59,7 @@ SIGNERS = limits.SIGNERS_PER_RRSET.default
 KEYS_PER_TAG = limits.KEYS_PER_TAG.default
 CHECKS = limits.CHECKS_PER_RRSET.default
 KEY_SETS = limits.PARSED_KEY_SETS.default
+KEY_OVERHEAD = limits.PARSED_KEY_OVERHEAD.default
 KNOWN_SIGNATURES = limits.KNOWN_SIGNATURES.default
 # Sets that come again with other denials; what answers a question is kept by the cache.
 REPEATED = frozenset((c.SOA, c.NSEC, c.NSEC3))
@@ -97,7 +98,7 @@ class Chain:
         self.harden = harden
         self.skew = skew
         self.algorithms = ALGORITHMS if sha1 else ALGORITHMS - SHA1_ALGORITHMS
-        self._parsed: OrderedDict[bytes, tuple[Dnskey, ...]] = OrderedDict()
+        self.parsed = Bounded("keys", limit=limits.PARSED_KEY_OCTETS.default, most=KEY_SETS)
         self._known: dict[bytes, None] = {}
 
     # --- one RRset ------------------------------------------------------------------------------------------------
@@ -329,12 +330,11 @@ class Chain:
 
     def _keys_of(self, rrset: RRset) -> tuple[Dnskey, ...]:
         slot = rrset.packed
-        known = self._parsed.get(slot)
+        known: tuple[Dnskey, ...] | None = self.parsed.entries.get(slot)
         if known is None:
             known = tuple(k for k in map(parse_dnskey, rrset.rdatas()) if k is not None)
-            self._parsed[slot] = known
-            if len(self._parsed) > KEY_SETS:
-                self._parsed.popitem(last=False)
+            # The set stands here as it was received, and each key in it once more, whole and in parts.
+            self.parsed.put(slot, known, 3 * len(slot) + KEY_OVERHEAD * (len(known) + 1))
         return known
 
     def dnskey(self, task: Task, ctx: Context, rrset: RRset) -> Steps[Finding]:

@@ -38,6 +38,8 @@ _keys: "OrderedDict[tuple[int, bytes], _Checker | None]" = OrderedDict()
 # What the library raises for a wrong signature; known once it has been loaded, with the first key.
 _refusals: tuple[type[Exception], ...] = ()
 KEPT_KEYS = limits.VERIFY_KEYS.default
+# Of RSA, the longest: modulus, exponent and the length of that (RFC 3110 section 2).
+LONGEST_KEY = limits.RSA_BYTES.maximum + 8 + 3
 
 
 def _rsa(algorithm: int, key: bytes) -> _Checker:
@@ -118,6 +120,8 @@ def check(job: SignatureJob) -> bool:
 def _keep(slot: tuple[int, bytes]) -> _Checker | None:
     """Load a key and keep it, or None for one that cannot be used."""
     global _refusals
+    if len(slot[1]) > LONGEST_KEY:
+        return None  # no key that can be used is as long; kept, it would only take room
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     _refusals = (InvalidSignature, ValueError, UnsupportedAlgorithm)

@@ -24,8 +24,12 @@ from resolver.effects import (
     Verify,
 )
 from resolver.limits import PREFETCH_JOBS
+from resolver.net.fastpath import read_query
+from resolver.net.reply import compose
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
 
 
 def question(text, rtype=c.A):
@@ -561,3 +565,22 @@ def test_a_flush_by_another_worker_empties_what_is_kept_beside_the_cache():
     m.store.rrsets.drop(names.from_text("example.com."), c.NS)
     m.ask("x.example.com.")
     assert "192.5.6.30" in {entry.address for entry in m.net.log[asked:]}
+
+
+def test_a_question_without_recursion_gets_the_delegation_that_is_known():
+    m = build()
+    m.ask("www.example.com.")
+    asked = len(m.net.log)
+    outcome = m.mesh.peek(question("elsewhere.example.com."))
+    assert (outcome.rcode, outcome.answer, outcome.authoritative) == (c.NOERROR, [], False)
+    [ns] = outcome.authority
+    assert (ns.rtype, names.to_text(ns.name)) == (c.NS, "example.com.")
+    assert sorted(names.to_text(rrset.name) for rrset in outcome.additional) == ["ns1.example.com.", "ns2.example.com."]
+    assert names.to_text(m.mesh.peek(question("example.com.", c.DS)).authority[0].name) == "com."
+    assert outcome.ttl == 0 and len(m.net.log) == asked
+    packet = compose(read_query(make_query(1, names.from_text("elsewhere.example.com."), c.A)), outcome, minimal=True)
+    view = MessageView.parse(packet)
+    assert not view.aa and [rrset.rtype for rrset in view.authority] == [c.NS]
+    assert len(view.additional) == 2
+    m.store.clear()
+    assert m.mesh.peek(question("elsewhere.example.com.")) is None

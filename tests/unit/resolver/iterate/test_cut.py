@@ -104,9 +104,9 @@ def test_delegations_kept_ready_are_bounded():
     atlas, _, _ = make()
     for number in range(5000):
         atlas.from_rrset(ns_set(f"z{number}.", "ns.example.net."), NOW, {})
-    assert len(atlas._delegations) == 4096
+    assert len(atlas.delegations) == 4096
     atlas.forget_below(names.ROOT)
-    assert not atlas._delegations
+    assert not atlas.delegations.entries
 
 
 def test_configured_zones():

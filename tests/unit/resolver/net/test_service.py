@@ -678,3 +678,15 @@ def test_layout_file_names_what_the_classes_have() -> None:
     state = vars(parts.service) if hasattr(parts.service, "__dict__") else layout["Service"]
     assert layout["Service"] == set(state)
     assert all(hasattr(pending, name) for name in layout["PendingQuery"])
+
+
+def test_a_truncating_zone_is_answered_over_tcp_only() -> None:
+    parts = Parts(Settings(policy=PolicySettings(local_zones=("com. truncate",))))
+    stream = Sink(stream=True)
+    for _ in range(2):
+        parts.ask(query(edns_payload=1232))
+        assert (parts.sink.last.tc, parts.sink.last.rcode, len(parts.sink.last.answer)) == (True, c.NOERROR, 0)
+        assert not parts.mesh.tickets
+        view = parts.answer(query(edns_payload=1232), positive(), sink=stream)
+        assert (view.tc, len(view.answer)) == (False, 1)
+    assert parts.fast.answer(query(edns_payload=1232), CLIENT, parts.clock.real) is None, "nothing is kept for UDP"

@@ -258,3 +258,23 @@ def test_hosts_entries_are_hints_and_local_data_is_authoritative():
     settings = local(records=("data.here. A 10.0.0.1",), hosts=(HostEntry("host.here.", ("10.0.0.2",)),))
     assert ask(settings, "data.here.").authoritative
     assert not ask(settings, "host.here.").authoritative
+
+
+def test_typetransparent_answers_for_its_types_and_resolves_the_others():
+    settings = local("example.com. typetransparent", records=("www.example.com. A 10.0.0.1",
+                                                              "alias.example.com. CNAME www.example.com."))
+    assert data(ask(settings, "www.example.com.", c.A)) == [(c.A, [b"\n\0\0\1"])]
+    assert ask(settings, "www.example.com.", c.AAAA) is None
+    assert ask(settings, "other.example.com.", c.A) is None
+    assert [rrset.rtype for rrset in ask(settings, "alias.example.com.", c.AAAA).answer] == [c.CNAME]
+    transparent = local("example.com. transparent", records=("www.example.com. A 10.0.0.1",))
+    assert ask(transparent, "www.example.com.", c.AAAA).rcode == c.NOERROR
+
+
+def test_a_truncating_zone_knows_its_names_and_resolves_them():
+    plan = Plan(local("example.com. truncate", "static.example.com. static", "open.example.com. resolve"))
+    assert plan.local.truncating and not Plan(local("example.com. transparent")).local.truncating
+    for name, expected in (("example.com.", True), ("A.B.Example.COM.", True), ("com.", False), (".", False),
+                           ("x.static.example.com.", False), ("x.open.example.com.", False)):
+        assert plan.local.truncates(names.from_text(name)) is expected, name
+    assert plan.answer(Question(names.from_text("www.example.com."), c.A)) is None

@@ -212,7 +212,7 @@ def test_keytrap_many_keys_of_one_tag() -> None:
         for n in range(50) for k in chain._keys_of(rrset)
     )
     # What the chain has made of a key set is kept by the set's bytes.
-    chain._parsed[rrset.packed] = colliding
+    chain.parsed.entries[rrset.packed] = colliding
     assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
     assert tree.checks <= 8
 

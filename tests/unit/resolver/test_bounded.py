@@ -1,0 +1,142 @@
+"""Memory beside the cache: every table that strangers can fill stays within the octets it tells, whatever they send.
+
+Each table of `Mesh.bounded` has a filler here, which does what an attacker can; one without a filler is a failure.
+"""
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+from support.fakenet import FakeNet, SeededRandom
+
+from resolver import limits
+from resolver.cache import Store
+from resolver.cache.bounded import Bounded
+from resolver.mesh import Mesh
+from resolver.settings import Settings
+from resolver.verdict import Trust
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+SHARE = 64  # tables are made this much smaller, so that they are filled in a moment
+
+
+class Idle:
+    def verify(self, jobs: object, on_done: object) -> None: ...
+
+
+def make() -> Mesh:
+    store = Store.create(1 << 20, seed=bytes(16), servers=limits.CACHE_SERVERS.minimum)
+    net = FakeNet()
+    mesh = Mesh(exchange=net, crypto=Idle(), clock=net, rng=SeededRandom(), store=store,  # type: ignore[arg-type]
+                settings=Settings())
+    store.denials.limit //= SHARE
+    store.servers._lame.limit //= SHARE
+    mesh._atlas.delegations.limit //= SHARE
+    mesh.validation.chain.parsed.limit //= SHARE
+    return mesh
+
+
+def long_name(number: int) -> bytes:
+    """255 octets, another one for each number."""
+    return b"".join(bytes([len(part)]) + part for part in (b"%061d" % number, b"x" * 62, b"x" * 61, b"y" * 62)) + b"\0"
+
+
+def fill_servers(mesh: Mesh, number: int) -> None:
+    servers = mesh._context.store.servers
+    servers.note_lame((f"192.0.{number % 300}.1", 53), long_name(number), 1.0 + number)
+    servers.note_cookie((f"192.0.{number % 300}.1", 53), bytes(40), 1.0 + number)
+
+
+def fill_delegations(mesh: Mesh, number: int) -> None:
+    ns = RRset(long_name(number), c.NS, 3600, [long_name(13 * number + n) for n in range(13)], trust=Trust.GLUE)
+    mesh._atlas.from_rrset(ns, 1000, {})
+
+
+def fill_denials(mesh: Mesh, number: int) -> None:
+    name = long_name(number)
+    zone = names.parent(name) if number % 2 else names.parent(names.parent(name))
+    bits = b"".join(bytes([window, 32]) + b"\xff" * 32 for window in range(256))
+    mesh._context.store.denials.add(zone, RRset(name, c.NSEC, 3600, [long_name(number + 1) + bits]), 1000)
+
+
+def fill_zones(mesh: Mesh, number: int) -> None:
+    """Zones of which nothing is kept in the end: the record has no time to live."""
+    mesh._context.store.denials.add(long_name(number), RRset(long_name(number), c.NSEC, 0, [b"\1a\0\0\1\x40"]), 1000)
+
+
+def fill_keys(mesh: Mesh, number: int) -> None:
+    many = [b"\1\1\3\x0d" + number.to_bytes(4, "big") + bytes([n]) * 60 for n in range(8)]
+    mesh.validation.chain._keys_of(RRset(long_name(number), c.DNSKEY, 3600, many))
+
+
+FILLERS: list[tuple[str, Callable[[Mesh, int], None]]] = [
+    ("servers", fill_servers), ("delegations", fill_delegations), ("denials", fill_denials), ("denials", fill_zones),
+    ("keys", fill_keys),
+]
+
+
+def test_every_table_has_a_filler() -> None:
+    assert {table.name for table in make().bounded()} == {name for name, _ in FILLERS}
+
+
+@pytest.mark.parametrize(("name", "fill"), FILLERS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_table_stays_within_its_octets(name: str, fill: Callable[[Mesh, int], None]) -> None:
+    mesh = make()
+    [table] = [table for table in mesh.bounded() if table.name == name]
+    limit = table.limit
+    if name == "servers":
+        limit = limits.CACHE_SERVERS.minimum * limits.SERVER_OCTETS.default + limits.LAME_OCTETS.default // SHARE
+    for number in range(200):
+        fill(mesh, number)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(200, 2600):
+            fill(mesh, number)
+            assert table.octets <= limit
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown <= limit, "what it tells is no less than what it takes"
+    assert table.octets > 0
+    told = {**mesh._context.store.statistics(), **mesh.statistics()}
+    assert told["memory"] == sum(table.octets for table in mesh.bounded())
+
+
+def test_what_leaves_is_counted_out() -> None:
+    mesh = make()
+    for number in range(500):
+        for _, fill in FILLERS:
+            fill(mesh, number)
+    store = mesh._context.store
+    store.servers.clear()
+    store.denials.clear()
+    mesh._atlas.clear()
+    mesh.validation.chain.parsed.clear()
+    assert [table.octets for table in mesh.bounded()] == [0] * 4
+    for number in range(500):
+        fill_servers(mesh, number)
+    assert store.servers._lame.octets == sum(
+        len(zone) + limits.LAME_OVERHEAD.default for info in store.servers._known.values() for zone in info.lame or ()
+    )
+    for number in range(300):
+        fill_denials(mesh, number)
+    held = sum(zone.octets for zone in store.denials._zones.values())
+    assert store.denials.octets == held
+    store.denials.forget(names.parent(long_name(299)), subtree=True)
+    assert store.denials.octets == sum(zone.octets for zone in store.denials._zones.values()) < held
+
+
+def test_a_bounded_table() -> None:
+    table = Bounded("x", limit=100, most=5)
+    assert not table.put("huge", 1, 13) and not len(table)
+    for number in range(20):
+        assert table.put(number, number, 10)
+    assert list(table.entries) == [15, 16, 17, 18, 19] and table.octets == 50 and table.evicted == 15
+    table.put(19, "again", 12)
+    assert table.octets == 52
+    table.pop(15)
+    table.pop("nobody")
+    assert table.octets == 42
