@@ -104,6 +104,7 @@ FRAME_DELIMITER = Limit(16, 1, 16, "bytes", "a mark that straddles two reads is 
 # --- transports ---------------------------------------------------------------------------------------------------
 
 WRITE_HIGH_WATER = Limit(65_536, 0, 1 << 30, "bytes", "asyncio's value: pause_writing above it")
+EVENTS_IN_VAIN = Limit(16, 2, 1000, "events", "a hang-up that stands is waited for edge-triggered after so many")
 WRITE_CORK = Limit(65_536, 0, 1 << 20, "bytes", "corked bytes that are sent without waiting for the callback's end")
 SEND_RELEASE = Limit(65_536, 0, 1 << 30, "bytes", "copying this much into the kernel outweighs releasing the GIL")
 WRITE_COPY = Limit(1024, 0, 65_536, "bytes", "mutable data shorter than this is copied to leave with later writes")

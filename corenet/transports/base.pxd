@@ -42,7 +42,7 @@ cdef class Transport(Watcher):
     cdef bint protocol_paused
     cdef bint protocol_connected
     cdef bint flush_due         # the engine will call on_turn_end
-    cdef bint standing          # an error or hang-up is reported that neither receiving nor sending ends
+    cdef int vain               # events with an error or hang-up, one after the other, in which nothing moved
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
     cdef int watch(self) except -1

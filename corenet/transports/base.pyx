@@ -33,8 +33,9 @@ was asked for, and EPOLLERR and EPOLLHUP, which cannot be masked. So whoever is 
     EPOLLERR, HUP      receive: data, then    flush: EPIPE or the          flush, then receive if still open
                        the end or the error   socket's error is fatal
 
-Where such an event stands although both have said "not yet" (a socket's error queue that nobody reads, a datagram socket
-that was shut down), the registration becomes edge-triggered until something moves again: nothing spins, nothing is lost.
+Where such an event stands although both have said "not yet" several times (a socket's error queue that nobody reads, a
+datagram socket that was shut down), the registration becomes edge-triggered until something moves again: nothing spins,
+nothing is lost.
 Who is not blocked and does not read is not in the poller, so a hang-up cannot wake the loop for ever; it is found when
 reading is resumed or something is written. `flush` and the callbacks that it runs may change every state, therefore each
 step looks at the states again.
@@ -71,9 +72,10 @@ from corenet.core.sys cimport (
     propagate,
 )
 
-from corenet.limits import WRITE_HIGH_WATER
+from corenet.limits import EVENTS_IN_VAIN, WRITE_HIGH_WATER
 
 cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATER.default
+cdef int VAIN = EVENTS_IN_VAIN.default
 
 
 cdef inline uint32_t wanted(Transport self) noexcept:
@@ -83,7 +85,7 @@ cdef inline uint32_t wanted(Transport self) noexcept:
         events |= c.EPOLLIN
     if self.writing:
         events |= c.EPOLLOUT
-    if self.standing and events:
+    if self.vain >= VAIN and events:
         events |= c.EPOLLET
     return events
 
@@ -249,11 +251,17 @@ cdef class Transport(Watcher):
         return self.update()
 
     cdef int stands(self, bint moved) except -1:
-        """After an event with EPOLLERR or EPOLLHUP, and after each one while `standing`: whether it did anything.
+        """Note whether anything moved in an event with EPOLLERR or EPOLLHUP, or in one that follows such events.
 
-        When it did not, the kernel has said "not yet" to whatever was asked, so the next edge is news.
+        After `VAIN` of them the registration is edge-triggered. Its first event is the answer to that change; each one
+        behind it is news, which is looked at with as much patience as before: one "not yet" may be wrong.
         """
-        self.standing = not moved
+        if moved:
+            self.vain = 0
+        elif self.vain > VAIN:
+            self.vain = 1
+        else:
+            self.vain += 1
         return self.update()
 
     cdef Py_ssize_t buffered_size(self) noexcept:

@@ -162,7 +162,7 @@ cdef class DatagramTransport(Transport):
             self.corked = False
             if self.queue.count and not self.writing:
                 self.flush()
-            if events & (c.EPOLLERR | c.EPOLLHUP) or self.standing:
+            if events & (c.EPOLLERR | c.EPOLLHUP) or self.vain:
                 self.stands(moved or self.errors != errors or self.loop.bytes_sent != sent)
         finally:
             self.corked = False
@@ -436,6 +436,9 @@ cdef class DatagramTransport(Transport):
             if sent == -c.EINTR:
                 continue
             if sent == -c.EAGAIN or sent == -c.ENOBUFS:
+                if sent == -c.ENOBUFS:
+                    # No edge says when there is memory again.
+                    self.vain = 0
                 if not self.writing:
                     self.writing = True
                     self.update()

@@ -263,7 +263,7 @@ cdef class StreamBase(Transport):
                 else:
                     self.receive_consumed()
             self.send_collected()
-            if events & (c.EPOLLERR | c.EPOLLHUP) or self.standing:
+            if events & (c.EPOLLERR | c.EPOLLHUP) or self.vain:
                 self.stands(self.loop.bytes_received != before or self.loop.bytes_sent != sent_before)
         finally:
             PyContext_Exit(context)
