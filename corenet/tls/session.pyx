@@ -90,7 +90,12 @@ cdef class TlsSession(Consumer):
         cdef object former = self.protocol
         self.protocol = protocol
         self.consumer = isinstance(protocol, Consumer)
-        self.buffered_protocol = isinstance(protocol, asyncio.BufferedProtocol)
+        self.buffered_protocol = isinstance(protocol, asyncio.BufferedProtocol) or (
+            # As the transports below have it.
+            not hasattr(protocol, "data_received")
+            and hasattr(protocol, "get_buffer")
+            and hasattr(protocol, "buffer_updated")
+        )
         if former is not None and former is not protocol and isinstance(former, Consumer):
             (<Consumer>former).replaced(protocol)
         return 0

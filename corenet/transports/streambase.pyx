@@ -187,7 +187,12 @@ cdef class StreamBase(Transport):
         if isinstance(protocol, Consumer):
             consumer = <Consumer>protocol
             self.kind = CONSUMER
-        elif isinstance(protocol, BufferedProtocol):
+        elif isinstance(protocol, BufferedProtocol) or (
+            # As uvloop: one that has these methods and no other way to be told is what it looks like.
+            not hasattr(protocol, "data_received")
+            and hasattr(protocol, "get_buffer")
+            and hasattr(protocol, "buffer_updated")
+        ):
             self.kind = BUFFERED
         else:
             self.kind = PLAIN
