@@ -10,6 +10,7 @@
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
 #   make differential 10,000 questions to our daemon, Unbound and Knot Resolver  [NAMES=10000] [SEED=1]
 #   make simulate     random programs of the loop on a simulated kernel, debug build [SEEDS=2000] [START=0] [KINDS=a,b]
+#   make simulate-holes  shows that it finds mistakes that were made once, by putting them back
 #   make worlds       the resolver in simulated worlds made from seeds [WORLDS=100000] [START=0]
 #   make mutants      takes out one check at a time; some test must fail each time [ONLY='net: *']
 #   make suites       test suites of aiohttp, anyio, uvicorn, asyncpg and websockets on both loops
@@ -36,7 +37,7 @@ SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
 .PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites \
-	simulate worlds mutants stress valgrind wheel annotate docs clean help build build-debug
+	simulate simulate-holes worlds mutants stress valgrind wheel annotate docs clean help build build-debug
 .DEFAULT_GOAL := help
 
 help:
@@ -114,6 +115,10 @@ simulate: build-debug
 	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/python \
 		$(CURDIR)/tests/simulation/loop/run.py --seeds $(or $(SEEDS),2000) --start $(or $(START),0) \
 		$(if $(KINDS),--kinds $(KINDS))
+
+simulate-holes: build-debug
+	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/python \
+		$(CURDIR)/tests/simulation/loop/holes.py
 
 worlds: build
 	$(BIN)/python tests/simulation/dns/run.py --worlds $(or $(WORLDS),100000) --start $(or $(START),0)

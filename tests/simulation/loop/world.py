@@ -100,6 +100,10 @@ class World:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in ACCEPT_SHORTAGES and self.rates.get("no_descriptor"):
             return
+        ending = "_call_connection_lost" in str(context.get("message"))
+        if self.judging and ending and isinstance(error, AttributeError):
+            # asyncio's transports end twice when they are aborted while they close.
+            return
         if not isinstance(error, Planned):
             self.complain("handler", f"{context.get('message')}: {error!r}")
 
