@@ -168,9 +168,10 @@ class _Walk:
             if not self.cd:
                 self.say(f"shown although {names.to_text(site.origin)} is {fate.value}")
         elif fate is Fate.SECURE:
-            if not self.cd and self.now > site.ends + CLOCK_GRAIN:
+            dishonest = any(one.dishonest for one in site.line)
+            if not self.cd and not dishonest and self.now > site.ends + CLOCK_GRAIN:
                 self.say(f"shown {self.now - site.ends} s after the signatures of {names.to_text(site.origin)} ended")
-            if not sure or any(one.dishonest for one in site.line):
+            if not sure or dishonest:
                 self.surely_secure = False
         else:
             self.secure = False
