@@ -33,11 +33,10 @@ def watch_for_shortage(loop: asyncio.AbstractEventLoop, interval: float) -> None
     accepting = Complaint(logger, interval)
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if isinstance(error, MemoryError):
+        if isinstance(context.get("exception"), MemoryError):
             _tell(complaint)
-        elif isinstance(error, OSError) and error.errno in _SHORT and "accept" in str(context.get("message")):
-            accepting.say("no TCP connection of a client can be accepted: %s", error.strerror)
+        elif reason := _not_accepted(context):
+            accepting.say("no TCP connection of a client can be accepted: %s", reason)
         else:
             loop.default_exception_handler(context)
 
@@ -55,6 +54,14 @@ def watch_unraisable(interval: float) -> None:
             sys.__unraisablehook__(what)
 
     sys.unraisablehook = handle
+
+
+def _not_accepted(context: dict[str, Any]) -> str:
+    """Which shortage kept a connection from being accepted; empty for everything else."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in _SHORT and "accept" in str(context.get("message")):
+        return error.strerror or str(error)
+    return ""
 
 
 def _tell(complaint: Complaint) -> None:
