@@ -69,4 +69,5 @@ cdef class Transport(Watcher):
 
 cdef inline bint receives(Transport self) noexcept:
     """Whether what arrives is to be taken from the kernel."""
-    return self.begun and not (self.paused or self.eof_seen or self.closing)
+    # A callback may close the loop, above all that of a forked child: what is left in the socket is its parent's.
+    return self.begun and not (self.paused or self.eof_seen or self.closing or self.loop.closed)

@@ -152,7 +152,8 @@ cdef class Listener(Watcher):
         cdef socklen_t length
         cdef int left = self.burst
         cdef int fd
-        while left > 0 and self.listening:
+        # A callback may close the loop, above all that of a forked child: who waits is its parent's to accept.
+        while left > 0 and self.listening and not self.loop.closed:
             left -= 1
             length = sizeof(address)
             fd = c.accept4(self.fd, <sockaddr *>&address, &length, c.SOCK_NONBLOCK | c.SOCK_CLOEXEC)

@@ -452,3 +452,58 @@ def test_what_the_kernel_did_not_take_is_the_parents_to_send(child: str) -> None
             finally:
                 program.kill()
         assert got == bytes(range(256)) * 16384
+
+
+UNREAD = """
+import asyncio, os, socket, sys
+import corenet
+
+sock, peer = socket.socketpair()
+
+
+class Protocol(asyncio.BufferedProtocol):
+    def __init__(self):
+        self.room = bytearray(4)
+        self.got = b""
+
+    def get_buffer(self, _hint):
+        return self.room
+
+    def buffer_updated(self, size):
+        if not self.got:
+            child = os.fork()
+            if child == 0:
+                loop.close()
+                return
+            os.waitpid(child, 0)
+        self.got += self.room[:size]
+        if len(self.got) == 12:
+            done.set_result(None)
+
+
+async def main():
+    global done, loop
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    peer.sendall(b"one,two,four")
+    _, protocol = await loop.create_unix_connection(Protocol, sock=sock)
+    async with asyncio.timeout(5):
+        await done
+    print(protocol.got.decode())
+
+
+running = LOOP()
+running.run_until_complete(main())
+running.close()
+"""
+
+
+@pytest.mark.parametrize("factory", ["asyncio.SelectorEventLoop", "corenet.new_event_loop"])
+def test_what_is_unread_when_a_child_closes_the_loop_is_the_parents_to_read(factory: str) -> None:
+    """The child leaves its callback with the loop closed, and receives no more in the event that it is in."""
+    program = UNREAD.replace("LOOP", factory)
+    if factory.startswith("asyncio"):
+        # A child of asyncio's loop shares its parent's epoll table.
+        program = program.replace("loop.close()\n", "os._exit(0)\n")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "one,two,four\n", done.stderr
