@@ -31,6 +31,7 @@ from corenet.core.sys cimport (
     PyExc_OSError,
     epoll_event,
     errno,
+    propagate,
     timespec,
 )
 
@@ -144,7 +145,8 @@ cdef class Watch(Watcher):
         if context is None:
             self.callback(<int>events)
             return 0
-        PyContext_Enter(context)
+        if PyContext_Enter(context) < 0:
+            propagate()
         try:
             self.callback(<int>events)
         finally:

@@ -467,7 +467,8 @@ cdef class Transport(Watcher):
         cdef object context = self.context
         try:
             if self.protocol_connected and context is not None:
-                PyContext_Enter(context)
+                if PyContext_Enter(context) < 0:
+                    propagate()
                 try:
                     call_method1(self.protocol, "connection_lost", error)
                 finally:

@@ -35,6 +35,7 @@ from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
     errno,
+    propagate,
     sockaddr,
     sockaddr_storage,
     socklen_t,
@@ -116,7 +117,8 @@ cdef class DatagramTransport(Transport):
 
     def _begin(self, waiter: object) -> None:
         """Call connection_made, start to receive, tell whoever waits."""
-        PyContext_Enter(self.context)
+        if PyContext_Enter(self.context) < 0:
+            propagate()
         try:
             call_method1(self.protocol, "connection_made", self)
         except (SystemExit, KeyboardInterrupt):
@@ -143,7 +145,8 @@ cdef class DatagramTransport(Transport):
         cdef unsigned long long sent = self.loop.bytes_sent
         if context is None or self.fd < 0:
             return 0
-        PyContext_Enter(context)
+        if PyContext_Enter(context) < 0:
+            propagate()
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
                 self.flush()

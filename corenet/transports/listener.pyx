@@ -26,6 +26,7 @@ from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
     errno,
+    propagate,
     sockaddr,
     sockaddr_in,
     sockaddr_in6,
@@ -172,7 +173,8 @@ cdef class Listener(Watcher):
         cdef int one = 1
         # A context for each: what one factory sets, the next does not see.
         context = PyContext_Copy(self.context)
-        PyContext_Enter(context)
+        if PyContext_Enter(context) < 0:
+            propagate()
         try:
             if self.accept_tls is not None:
                 sock = socket.socket(self.family, socket.SOCK_STREAM, 0, fileno=fd)

@@ -215,7 +215,8 @@ cdef class StreamBase(Transport):
         if self.context is None:
             # Lost before it began.
             return 0
-        PyContext_Enter(self.context)
+        if PyContext_Enter(self.context) < 0:
+            propagate()
         try:
             call_method1(self.protocol, "connection_made", self)
         except (SystemExit, KeyboardInterrupt):
@@ -256,7 +257,8 @@ cdef class StreamBase(Transport):
         cdef unsigned long long sent_before = self.loop.bytes_sent
         if context is None or self.fd < 0:
             return 0
-        PyContext_Enter(context)
+        if PyContext_Enter(context) < 0:
+            propagate()
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
                 self.flush()
