@@ -619,7 +619,7 @@ class Mesh:
     # --- places --------------------------------------------------------------------------------------------------
 
     def _make_room(self, share: Share, asker: _Job | None) -> bool:
-        """Let slow queries give up their places, none of them one on which `asker` depends.
+        """End slow queries for their places, none of them one that waits for `asker`.
 
         True when a sub-query of `asker`, or without it a new query of `share`, has a place now.
         """

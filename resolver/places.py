@@ -9,9 +9,9 @@ free for the next one. Sub-queries may use more than new questions, of the share
 begun can be ended.
 
 When a network has its share, or all places are taken, a query that ran for longer than `JOSTLE` makes room for a new
-one, the oldest first: of the same network, or of all. Such a query is not ended when a client of another network that
-has room waits for it as well; then that network pays for all its jobs from there on. Without such a query the new
-question is refused, and nobody else notices.
+one, the oldest first: of the same network, or of all. One of the same network is not ended when a client of another
+network that has room waits for it as well; then that network pays for all its jobs from there on. Without such a query
+the new question is refused, and nobody else notices.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Places:
             heir.queries[charge] = None
 
     def heir_of(self, charge: Charge, networks: Iterable[Hashable]) -> Share | None:
-        """Of the networks whose clients wait for this query, another one that has room for all its jobs."""
+        """Of the networks whose clients wait for this query, another one that has room for one more."""
         for network in islice(networks, LOOKS):
             share = self.share_of(network)
             if share is not charge.share and share is not self.own and self.has_room(share):

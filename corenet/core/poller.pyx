@@ -47,7 +47,7 @@ cdef extern from *:
     #define corenet_stirring() __atomic_load_n(&corenet_awake, __ATOMIC_RELAXED)
     #define corenet_calm() __atomic_store_n(&corenet_awake, 0, __ATOMIC_RELAXED)
 
-    /* Turns of all loops: when it moves, another one has had the GIL. */
+    /* Turns that loops began while others were awake: when it moves, another one has had the GIL. */
     static unsigned int corenet_turns;
     #define corenet_next_turn() ((void)__atomic_add_fetch(&corenet_turns, 1, __ATOMIC_RELAXED))
     #define corenet_turn() __atomic_load_n(&corenet_turns, __ATOMIC_RELAXED)
@@ -88,7 +88,7 @@ cdef void count_awake(int more) noexcept:
 
 
 cdef bint others_awake() noexcept:
-    """Tell, at the start of a turn, whether another loop has something to do."""
+    """Tell, at the start of a turn, whether another loop is awake; if so, count this turn."""
     if stirring() <= 1:
         return False
     next_turn()

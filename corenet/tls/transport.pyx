@@ -16,14 +16,15 @@ OPEN        decrypted and handed    told as the peer's    LOST; DRAINING when   
             on, kept in a pause     end: CLOSING          something was not read    is sent                  aborted
 CLOSING     answers close_notify:   ENDING                LOST                      -                        ENDING
             ENDING
-ENDING      dropped                 -                     LOST                      -                        -
+ENDING      dropped                 -                     LOST                      -                        aborts below
 DRAINING    -                       -                     -                         ENDING, then LOST        as close()
 LOST        -                       -                     -                         -                        -
 ==========  ======================  ====================  ========================  =======================  ============
 
 The peer's end (close_notify, a record that cannot be decrypted, the end of the stream below) is told behind the data
 before it, and never while reading is paused: `peer_ended`. DRAINING ends when that was told; a write or a close give up
-what was not read. The timer runs in HANDSHAKE, CLOSING and ENDING; when it ends, below is closed with an error.
+what was not read. The timer runs in HANDSHAKE and CLOSING, and in ENDING after CLOSING; when it ends, below is closed
+with an error.
 
 What may lie where: ciphertext in the incoming BIO only for an incomplete record, in NEW, or while reading is paused;
 decrypted data nowhere between two events, since records are handed on whole (in part only to a BufferedProtocol that

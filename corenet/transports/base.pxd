@@ -33,7 +33,7 @@ cdef class Transport(Watcher):
     cdef Py_ssize_t low
     cdef int fd
     cdef uint32_t interest      # what the poller was told; 0: it does not have the descriptor
-    cdef int conn_lost          # connection_lost is on its way or over; counts writes in vain from then on
+    cdef int conn_lost          # not 0: not attached yet, or connection_lost is on its way or over; counts writes from then on
     cdef bint begun             # connection_made was called
     cdef bint paused            # pause_reading was called
     cdef bint eof_seen          # the peer will send no more
@@ -42,7 +42,7 @@ cdef class Transport(Watcher):
     cdef bint protocol_paused
     cdef bint protocol_connected
     cdef bint flush_due         # the engine will call on_turn_end
-    cdef int vain               # events with an error or hang-up, one after the other, in which nothing moved
+    cdef int vain               # events in a row in which nothing moved, counted from one with an error or hang-up
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
     cdef int watch(self) except -1

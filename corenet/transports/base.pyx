@@ -4,8 +4,8 @@ Transports are instances of asyncio's abstract classes as far as ``isinstance`` 
 a Cython class cannot inherit from them, and ``__class__`` answers in their place. One owner closes a descriptor: the
 Python socket object when there is one, else the transport.
 
-States. Each is a field of its own; the interest is computed from them by `wanted` and nowhere else, and `watch` and
-`update` alone talk to the poller. Streams, pipes and datagrams share this; TLS stands above a stream and has no
+States. Each is a field of its own; the interest is computed from them by `wanted` and nowhere else. `watch` alone
+registers it with the poller, `detach` takes the descriptor out. Streams, pipes and datagrams share this; TLS stands above a stream and has no
 descriptor.
 
     side      state      fields                                  what was written lies   interest
@@ -14,14 +14,15 @@ descriptor.
               paused     paused: pause_reading was called                                none
               ended      eof_seen: the peer will send no more                            none
     sending   idle       queue empty                             in the kernel           none
-              held       queue, not writing                      in the queue (corked)   none
+              held       queue, not writing                      in the queue            none
+              corked     queue empty, the kernel told of more    in the kernel           none
               blocked    queue, writing: the kernel is full      in the queue            EPOLLOUT
     end       open       not closing                                                     both sides
               closing    closing, queue not empty                as before               the sending side's
               lost       conn_lost: connection_lost comes        dropped, or all sent    none
               gone       fd is -1                                                        none
 
-`held` ends within the callback or the turn that began it: a flush makes it idle or blocked. A transport may be in
+`held` and `corked` end within the callback or the turn that began them: a flush makes them idle or blocked. A transport may be in
 `closing` and `held` for that long. Without any interest the descriptor is not in the poller.
 
 Events. An event was gathered under the present interest, or the poller drops it (`corenet.core.poller`): it holds what
@@ -33,9 +34,9 @@ was asked for, and EPOLLERR and EPOLLHUP, which cannot be masked. So whoever is 
     EPOLLERR, HUP      receive: data, then    flush: EPIPE or the          flush, then receive if still open
                        the end or the error   socket's error is fatal
 
-Where such an event stands although both have said "not yet" several times (a socket's error queue that nobody reads, a
-datagram socket that was shut down), the registration becomes edge-triggered until something moves again: nothing spins,
-nothing is lost.
+Where such an event persists although receiving and sending gave EAGAIN several times (a socket's error queue that nobody
+reads, a datagram socket that was shut down), the registration becomes edge-triggered for one event at a time: nothing
+spins, nothing is lost.
 Who is not blocked and does not read is not in the poller, so a hang-up cannot wake the loop for ever; it is found when
 reading is resumed or something is written. `flush` and the callbacks that it runs may change every state, therefore each
 step looks at the states again.
@@ -253,8 +254,8 @@ cdef class Transport(Watcher):
     cdef int stands(self, bint moved) except -1:
         """Note whether anything moved in an event with EPOLLERR or EPOLLHUP, or in one that follows such events.
 
-        After `VAIN` of them the registration is edge-triggered. Its first event is the answer to that change; each one
-        behind it is news, which is looked at with as much patience as before: one "not yet" may be wrong.
+        After `VAIN` of them the registration is edge-triggered. The change itself causes one event; a later one is a real
+        edge, after which level triggering is tried again, since one EAGAIN may be spurious.
         """
         if moved:
             self.vain = 0

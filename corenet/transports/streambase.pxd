@@ -41,7 +41,7 @@ cdef class StreamBase(Transport):
     cdef uint64_t last_callback     # the callback that wrote here last (`callback_of`), or NEVER
     cdef bint eof_requested
     cdef bint gathering         # pieces of one write are being queued; `written` follows
-    cdef bint several           # the last callback that wrote wrote more than once
+    cdef bint several           # the last callback that wrote wrote several small pieces
     cdef bint corks             # the kernel can be told that more will follow: TCP
     cdef bint corked            # it was told so and has not been told otherwise: it sends within 200 ms
     cdef int kind

@@ -45,7 +45,7 @@ class Bounded:
         return len(self.entries)
 
     def put(self, key: Hashable, value: object, cost: int) -> bool:
-        """Add or replace an entry of `cost` octets; False when it alone would take an eighth of the table."""
+        """Add or replace an entry of `cost` octets; False, and none is left, when it would take more than an eighth."""
         self.pop(key)
         if cost * 8 > self.limit:
             return False

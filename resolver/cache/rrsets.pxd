@@ -20,7 +20,7 @@ cdef class RRsetCache:
     cdef readonly int64_t min_ttl
     cdef readonly int64_t max_ttl
     cdef readonly int64_t max_negative_ttl
-    cdef public uint32_t serial         # of the table, when what is being stored was begun; 0: of today
+    cdef public uint32_t serial         # the table's serial when the query began; 0: not checked
     cdef RRset find_set(self, bytes name, const uint8_t *key, uint32_t size, int64_t now, int min_trust, int64_t stale)
     cdef bytes copy_value(self, uint8_t kind, const uint8_t *key, uint32_t size, int64_t now, int64_t stale, Found *f,
                           int64_t *left)

@@ -1,6 +1,6 @@
 """The whole of the table from end to end: flushing what lies under a name, copying entries out.
 
-**Flushing.** What must go stays visible to nobody from the beginning on, and nothing that was concluded from it comes
+**Flushing.** Flushed entries are invisible from the beginning on, and nothing that was concluded from it comes
 back. Facts: the entries are spread over the whole table; a query may have read one of them before and store its
 conclusion, or the entry itself once it is validated, at any time after. Therefore:
 
@@ -10,10 +10,10 @@ conclusion, or the entry itself once it is validated, at any time after. Therefo
 3. End: the name is taken out of the header.
 
 Who writes for a query says under which serial the query began; under another one than today's the entry is refused,
-which is asked inside the group's lock. So an entry from before the flush stands before the sweep comes by, or never.
+which is asked inside the group's lock. So an entry of an older query is stored before the sweep, or never.
 Finished answers have the serial in their key: all of them are out of reach at once, since one may show data of any name
-that an alias leads to. They are made again from the record sets. A flush whose process died is noticed by its number
-and the time of its start; its name is readable again then, and what it left standing has not been flushed.
+that an alias leads to. They are made again from the record sets. A flush whose process died is detected by pid and process
+start time; its name is readable again then, and what it left standing has not been flushed.
 
 **Copying** follows the ring from its tail to where its head was when it began, because there the entries stand in a row.
 The arena's lock is held for a bounded stretch at a time, so that nobody who writes waits for it; it is also what keeps
@@ -70,7 +70,7 @@ cdef int table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size
 
 
 cdef void table_end_flush(TableView *t, int number) noexcept nogil:
-    """The entries are gone: readers need not look for them any more. A lock that cannot be had is not waited for."""
+    """The entries are gone: readers need not look for them any more. The bit is cleared in at most 64 tries."""
     cdef uint32_t seen
     cdef int _turn
     for _turn in range(64):
@@ -84,7 +84,7 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
     """Drop the entries of the kinds (bit set) whose key begins with `name` (NULL: all) in the next `count` groups.
 
     With `outdated` also finished answers of an earlier serial, which nobody finds any more and which are not counted.
-    Returns how many; `group` is moved on, and has come to the number of groups at the end. Groups are taken in their
+    Returns how many; `group` is moved on, and is the largest number at the end. Groups are taken in their
     order because an entry never leaves its group but for one of a higher number (when the table grows), wherever its
     record is moved meanwhile: so each that stood here at the beginning is met.
     """

@@ -463,7 +463,7 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
                    uint32_t age=0, uint32_t serial=0) noexcept nogil:
     """Store one entry whose value is the pieces in a row, as if `age` seconds ago. Returns a PUT_ code.
 
-    `serial` is the table's when that was begun which the entry is a result of; after a flush it is refused. 0: of today.
+    `serial`: the table's serial when the query began; the entry is refused if a flush changed it. 0: not checked.
     """
     cdef uint64_t value_size = 0
     cdef uint64_t size, group, place = 0

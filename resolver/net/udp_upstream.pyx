@@ -7,12 +7,12 @@ ours, waiting, sent to that server.
 Each ask has a port of its own, on a socket that is connected to its server, so that the kernel drops what strangers
 send, and nobody can tell an open port from a closed one. The states of such a socket:
 
-* idle: dissolved (connect to AF_UNSPEC), without a port, so nothing can reach it. Its queue is empty.
+* idle: disconnected (connect to AF_UNSPEC), without a port, so nothing can reach it. Its queue is empty.
 * taken: an ask belongs to it that is not sent yet.
 * connected: the kernel has drawn a port, uniformly from net.ipv4.ip_local_port_range; `pending` holds the one ask.
 
-It becomes idle again when the ask ends. What had arrived until then outlives the dissolving in its queue and is thrown
-away (`make_idle`), and the rest of a batch that was read together with the reply is not looked at (`uses`): otherwise
+It becomes idle again when the ask ends. Datagrams received before the disconnect stay queued and are discarded
+(`make_idle`), and the rest of a batch that was read together with the reply is not looked at (`uses`): otherwise
 guesses sent to an old port could answer the next query. When no socket can be had, asks wait in `waiting`.
 
 The pool (`fresh_ports` False) holds unconnected sockets on random ports of the whole range; each is given up after some
