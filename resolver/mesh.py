@@ -560,6 +560,9 @@ class Mesh:
         parents, job.parents = job.parents, []
         for parent in parents:
             parent.child = None
+        for parent in parents:
+            if parent.finished:  # it gave its place to one before it in this list
+                continue
             if failure is None:
                 self._ready.append((parent, outcome))
                 continue

@@ -652,9 +652,10 @@ cdef class Engine:
             self.running = False
             # SystemExit and its like leave in the middle of a callback; what it and the turn wrote still leaves.
             self.in_callback = False
+            # First, because what leaves may raise as well.
+            self.show_waiting()
             self.call_ending(&self.leaving)
             self.call_ending(&self.ending)
-            self.show_waiting()
             if now - self.turn_began >= self.slow_ns:
                 self.turn_was_slow(now)
             self.last_callback = None

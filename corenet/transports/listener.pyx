@@ -132,7 +132,7 @@ cdef class Listener(Watcher):
 
     cdef int on_events(self, uint32_t events) except -1:
         self.accept_burst()
-        if self.events != c.EPOLLIN and self.listening:
+        if self.events != c.EPOLLIN and self.listening and not self.loop.closed:
             self.loop.poller.remove(self.fd)
             self.listening = False
             self._go_on()

@@ -313,12 +313,13 @@ def negative_ttl(soa: RRset) -> int:
 def _clamp(answer: list[RRset], cut: Cut, context: Context) -> None:
     """Never let the child say that its delegation lives longer than the parent did (ghost domains, CVE-2012-1192).
 
-    That holds for its NS set and, as much, for the addresses of its name servers (CVE-2022-30698).
+    That holds for its NS set, for those of zones below it, which would keep a withdrawn one alive, and as much for the
+    addresses of its name servers (CVE-2022-30698).
     """
     left = max(cut.expires - context.now, 0)
     for position, rrset in enumerate(answer):
         if rrset.ttl > left and (
-            (rrset.rtype == c.NS and names.equal(rrset.name, cut.zone))
+            (rrset.rtype == c.NS and names.is_subdomain(rrset.name, cut.zone))
             or (rrset.rtype in (c.A, c.AAAA) and names.lower(rrset.name) in cut.names)
         ):
             answer[position] = rrset.with_ttl(left)

@@ -142,14 +142,17 @@ class Crypto:
             return
         self._spent = 0.0
         waiting = self._waiting
-        while waiting and self._spent < self._slice:
-            jobs, on_done = waiting[0]
-            results = self._timed(jobs)
-            waiting.popleft()
-            on_done(results)
-        if waiting:
-            self._spent = self._slice
-            self._loop.call_soon(self._go_on)
+        try:
+            while waiting and self._spent < self._slice:
+                jobs, on_done = waiting[0]
+                results = self._timed(jobs)
+                waiting.popleft()
+                on_done(results)
+        finally:
+            # Also when one of them raises: nobody else would look at the others.
+            if waiting:
+                self._spent = self._slice
+                self._loop.call_soon(self._go_on)
         if self.after_batch is not None:
             self.after_batch()
 

@@ -159,6 +159,7 @@ class Rewriter:
                           min(outcome.verdict, int(Verdict.INSECURE)), outcome.ttl, failure=outcome.failure,
                           from_cache=outcome.from_cache)
         changed.additional, changed.stale = [rrset for rrset in additional if rrset is not None], outcome.stale
+        changed.referral, changed.authoritative = outcome.referral, outcome.authoritative
         changed.ede = list(outcome.ede)
         if any(new is None or _octets(new) < _octets(old) for new, old in zip(after, before, strict=True)):
             changed.ede.append((c.EDE_FILTERED, "a private address was removed"))

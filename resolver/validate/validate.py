@@ -129,7 +129,7 @@ class Validator:
     def _judge(self, question: Question, raw: RawReply, context: Context, task: Task) -> Steps[Finding]:
         chain = self.chain
         worst = SECURE
-        wildcards: list[tuple[RRset, bytes]] = []
+        wildcards: list[tuple[RRset, bytes, bytes]] = []
         for at, rrset in enumerate(raw.answer):
             dname = raw.dname_of(rrset)
             if dname is not None:
@@ -152,7 +152,7 @@ class Validator:
                 if rrset.rtype == c.DNAME:
                     # What a wildcard would make of a whole subtree has no defined meaning (RFC 4592 section 4.4).
                     return bogus(c.EDE_DNSSEC_BOGUS, f"{names.to_text(rrset.name)} DNAME comes from a wildcard")
-                wildcards.append((rrset, names.suffix(names.lower(rrset.name), signature.labels)))
+                wildcards.append((rrset, names.suffix(names.lower(rrset.name), signature.labels), signature.signer))
         if not raw.denied and not wildcards:
             if raw.alias is not None and raw.proofs:
                 # An alias into a delegation of the same zone often brings the proof that no DS is there.
@@ -168,8 +168,8 @@ class Validator:
         denials, found = yield from self._denials(task, context, raw, question)
         if found.verdict is Verdict.BOGUS and not denials:
             return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
-        for rrset, encloser in wildcards:
-            found = self._no_shadow(task, denials, names.lower(rrset.name), encloser)
+        for rrset, encloser, signer in wildcards:
+            found = self._no_shadow(task, denials, names.lower(rrset.name), encloser, signer)
             if task.trace is not None:
                 _note_proof(task, denials, f"{names.to_text(rrset.name)} was made from "
                             f"*.{names.to_text(encloser)}", found, rrset.name, rrset.rtype)
@@ -261,11 +261,11 @@ class Validator:
             index.add_soa(raw.soa, context.now)
 
     def _prover(
-        self, task: Task, denials: _Denials, name: bytes, qtype: int
+        self, task: Task, denials: _Denials, name: bytes, qtype: int, *, zone: bytes | None = None
     ) -> tuple[nsec3.Prover | None, Finding | None]:
-        """What the NSEC3 records prove with, or the finding that their zone asks for too much work."""
+        """What the NSEC3 records prove with, those of `zone` alone if given, or the finding that they cost too much."""
         place = charge_of(name, qtype)
-        zones = {r.zone for r in denials.nsec3 if names.is_subdomain(place, r.zone)}
+        zones = {r.zone for r in denials.nsec3 if names.is_subdomain(place, r.zone) and zone in (None, r.zone)}
         if not zones:
             return None, None
         # Records of a zone beside the name say nothing, not even by their iterations (CVE-2026-10723).
@@ -306,11 +306,14 @@ class Validator:
         text = f"nothing proves that {names.to_text(final)} {c.type_to_text(qtype)} {word}"
         return bogus(c.EDE_NSEC_MISSING, text)
 
-    def _no_shadow(self, task: Task, denials: _Denials, owner: bytes, encloser: bytes) -> Finding:
-        """Judge the proof that no closer name stands between a wildcard and the name it answered for."""
-        if nsec.proves_no_wildcard_shadow(denials.nsec, owner, encloser):
+    def _no_shadow(self, task: Task, denials: _Denials, owner: bytes, encloser: bytes, signer: bytes) -> Finding:
+        """Judge the proof that no closer name stands between a wildcard of `signer` and the name it answered for.
+
+        Only records of the wildcard's own zone prove that: another zone knows nothing of the names above its apex.
+        """
+        if nsec.proves_no_wildcard_shadow([r for r in denials.nsec if r.zone == signer], owner, encloser):
             return SECURE
-        prover, costly = self._prover(task, denials, owner, 0)
+        prover, costly = self._prover(task, denials, owner, 0, zone=signer)
         if costly is not None:
             return costly
         if prover is not None:

@@ -584,3 +584,44 @@ def test_a_question_without_recursion_gets_the_delegation_that_is_known():
     assert len(view.additional) == 2
     m.store.clear()
     assert m.mesh.peek(question("elsewhere.example.com.")) is None
+
+
+def test_who_gives_its_place_to_another_that_waits_for_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both wait for a job that another's budget ends; the younger one begins again, and the older makes room for it."""
+
+    def steps(task, _context):
+        name = names.to_text(task.question.qname)
+        if name.startswith("shared."):
+            yield Pause(7.0)
+            return outcome_for(task.question, Failure(FailureKind.BUDGET, 0, "spent"))
+        if name.startswith("older."):
+            yield Pause(1.95)
+        if name.startswith("filler"):
+            yield Pause(0.06)
+            if name[6] in "012345":
+                yield Need(question("below" + name), Purpose.ADDRESS)
+            yield Pause(100.0)
+        if name.startswith("below"):
+            yield Pause(100.0)
+        found = yield Need(question("shared.test."), Purpose.ADDRESS)
+        return outcome_for(task.question, found)
+
+    m = build()
+    m.mesh._places.capacity = 21
+    monkeypatch.setattr(mesh_module, "resolve", steps)
+    got = {}
+
+    def submit(name, network):
+        m.mesh.submit(question(f"{name}.test."), on_done=lambda outcome: got.setdefault(name, outcome), network=network)
+
+    submit("first", "M")
+    m.net.sleep(m.mesh, 5.0)
+    submit("older", "N")
+    m.net.sleep(m.mesh, 1.9)
+    submit("younger", "N")
+    for number in range(8):
+        submit(f"filler{number}", "N")
+    m.net.sleep(m.mesh, 40.0)
+    assert got["older"].failure.kind is FailureKind.OVERLOAD
+    assert got.keys() == {"first", "older", "younger", *(f"filler{number}" for number in range(8))}
+    assert m.mesh._places.held == 0

@@ -161,3 +161,22 @@ def test_closed_crypto_calls_nobody_back() -> None:
         assert results == []
 
     asyncio.run(body())
+
+
+def test_who_raises_when_handed_results_holds_up_nobody() -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        reported: list[dict[str, object]] = []
+        loop.set_exception_handler(lambda _loop, context: reported.append(context))
+        # The first check uses the slice up, so that the others wait for the loop's turn.
+        crypto = Crypto(loop, lambda _job: True, slice_seconds=1e-9)
+        assert crypto.verify([1], print) == [True]
+        done: asyncio.Future[list[bool]] = loop.create_future()
+        crypto.verify([2], lambda _results: 1 / 0)  # type: ignore[arg-type]
+        crypto.verify([3], done.set_result)
+        async with asyncio.timeout(5):
+            assert await done == [True]
+        assert [type(context["exception"]) for context in reported] == [ZeroDivisionError]
+        crypto.close()
+
+    asyncio.run(body())

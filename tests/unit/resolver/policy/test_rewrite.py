@@ -186,7 +186,10 @@ def test_rebinding_by_the_additional_section():
     outcome = Outcome(Question(NAME, c.HTTPS), c.NOERROR, [RRset(NAME, c.HTTPS, 60, [service(1)])], [],
                       Verdict.INSECURE, 60)
     outcome.additional = [RRset(NAME, c.A, 60, [PRIVATE4]), RRset(NAME, c.A, 60, [PUBLIC4])]
-    assert [rrset.rdatas() for rrset in rewriter.apply(outcome).additional] == [[PUBLIC4]]
+    outcome.referral = True
+    rewritten = rewriter.apply(outcome)
+    assert [rrset.rdatas() for rrset in rewritten.additional] == [[PUBLIC4]]
+    assert rewritten.referral
 
 
 def test_the_operators_own_data_is_in_order():

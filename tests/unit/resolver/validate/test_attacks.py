@@ -485,3 +485,29 @@ def test_sha1_digest_beside_a_better_one_does_not_count() -> None:
         [_zone("example.", sign_zone("example.", CHILD, [evil]))]
     )
     assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+
+
+@pytest.mark.parametrize("qname", ["www.a.b.example.", "a.b.example."])
+def test_a_wildcard_of_a_zone_above_is_not_proved_by_the_zone_below(qname: str) -> None:
+    """A zone two labels further down knows nothing of the name between, so some span of its NSEC3 chain covers that."""
+    key = ZoneKey("a.b.example.")
+    below = sign_zone("a.b.example.", SOA + NS + "www 300 A 192.0.2.1\n@ 300 A 192.0.2.2\n", [key], nsec3=Nsec3())
+    tree = Tree(
+        {".": sign_zone(".", ROOT + f"example. 3600 DS {KEY.ds()}\n", [ROOT_KEY]),
+         "example.": sign_zone("example.", CHILD + "* 300 A 192.0.2.99\na.b 300 NS ns.a.b\nns.a.b 300 A 192.0.2.53\n"
+                               f"a.b 300 DS {key.ds()}\n", [KEY]),
+         "a.b.example.": below},
+        [ROOT_KEY.anchor()],
+    )
+    assert tree.judge(qname, c.A).verdict is Verdict.SECURE
+    query = make_query(1, names.from_text("zzz.example."), c.A, edns_payload=4096, do=True)
+    reply = tree.zones[names.from_text("example.")].answer(query, tcp=True)
+    assert reply is not None
+    [wildcard] = MessageView.parse(reply).answer
+    proofs = {proof.name: proof for label in "qwertyuiop"
+              for proof in authority_of(tree, "a.b.example.", f"{label}.a.b.example.", c.A) if proof.rtype == c.NSEC3}
+    assert len(proofs) > 2
+    forged = wildcard.with_name(names.from_text(qname))
+    for proof in proofs.values():
+        tree.edit = only_for(qname, c.A, lambda _view, proof=proof: (c.NOERROR, [forged], [proof]))
+        assert tree.judge(qname, c.A).verdict is Verdict.BOGUS
