@@ -5,7 +5,7 @@ are those of `corenet.tls.transport`.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport TimerHandle
@@ -30,6 +30,8 @@ cdef enum:
     APP_EOF = 2
     APP_LOST = 3
 
+
+cdef int64_t nanoseconds(double seconds) noexcept
 
 cdef class TlsSession(Consumer):
     cdef Engine loop

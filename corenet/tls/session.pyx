@@ -35,6 +35,8 @@ __all__ = ["TlsSession"]
 cdef size_t FEED = TLS_FEED.default
 cdef Py_ssize_t READ_HIGH = TLS_READ_HIGH.default
 cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH.default
+# In seconds.
+cdef double CENTURY = 100 * 365.25 * 86400
 cdef object SENDFILE = constants._SendfileMode.FALLBACK
 
 
@@ -53,6 +55,11 @@ cdef object context_or_default(object context, bint server_side, object server_h
     if server_side:
         raise ValueError("Server side SSL needs a valid SSLContext")
     return default_connection_context(bool(server_hostname))
+
+
+cdef int64_t nanoseconds(double seconds) noexcept:
+    """`seconds` for a timer of the loop; infinity, and what does not fit into 64 bits, is a century."""
+    return <int64_t>((seconds if seconds < CENTURY else CENTURY) * 1e9)
 
 
 cdef class TlsSession(Consumer):
@@ -205,7 +212,7 @@ cdef class TlsSession(Consumer):
         if self.loop.debug:
             logger.debug("%r starts SSL handshake", self)
             self.began = self.loop.time()
-        self.timer = self.loop.later_ns(<int64_t>(self.handshake_timeout * 1e9), self._handshake_expired, ())
+        self.timer = self.loop.later_ns(nanoseconds(self.handshake_timeout), self._handshake_expired, ())
         if not self.server_side or self.engine.records:
             self.step_handshake()
 

@@ -44,7 +44,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from corenet.core.engine cimport Engine, callback_of
 from corenet.core.receivers cimport guard_receivers
-from corenet.tls.session cimport APP_NEW, CLOSING, DRAINING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession
+from corenet.tls.session cimport APP_NEW, CLOSING, DRAINING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession, nanoseconds
 from corenet.transports.base cimport call_method0, marks
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer, pieces_of
@@ -320,7 +320,7 @@ cdef class TlsTransport(TlsSession):
             self.flush_backlog()
         self.state = CLOSING
         self.stop_timer()
-        self.timer = self.loop.later_ns(<int64_t>(self.shutdown_timeout * 1e9), self._shutdown_expired, ())
+        self.timer = self.loop.later_ns(nanoseconds(self.shutdown_timeout), self._shutdown_expired, ())
         # The peer's goodbye, or that it goes on sending, must be seen.
         self.control_reading()
         if self.inside:

@@ -137,6 +137,9 @@ cdef class StreamTransport(StreamBase):
     cdef int released(self) except -1:
         cdef Roster roster = self.roster
         self.consumer = None
+        if self.empty_waiter is not None and not self.empty_waiter.done():
+            # A sendfile that waits for what was written before it: nothing empties the buffer any more.
+            self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
         if roster is not None:
             self.roster = None
             roster.left()

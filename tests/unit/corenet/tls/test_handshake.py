@@ -231,3 +231,25 @@ def test_start_tls_wants_a_context_and_a_transport(twin: Twin, client_context: s
         await finish(server, ours_end, theirs)
 
     twin(main())
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e11])
+def test_a_handshake_may_wait_for_ever_and_holds_up_no_other_timer(twin: Any, seconds: float) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        with peer:
+            context = ssl.create_default_context()
+            waiting = loop.create_task(
+                loop.create_connection(
+                    asyncio.Protocol, sock=ours, ssl=context, server_hostname="x", ssl_handshake_timeout=seconds
+                )
+            )
+            done, _ = await asyncio.wait([waiting], timeout=0.01)
+            assert not done
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    twin(main())

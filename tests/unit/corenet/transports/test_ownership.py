@@ -483,3 +483,22 @@ def test_writelines_over_tls_sends_nothing_when_one_piece_is_wrong(
 
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
         runner.run(asyncio.wait_for(main(), 20))
+
+
+def test_sendfile_ends_when_the_connection_does_while_it_waits_for_the_buffer(twin: Any, tmp_path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = socket.socketpair()
+        path = tmp_path / "file"
+        path.write_bytes(b"x" * 1000)
+        with peer, path.open("rb") as file:
+            transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=ours)
+            transport.write(bytes(4_000_000))
+            waiting = loop.create_task(loop.sendfile(transport, file))
+            await asyncio.sleep(0)
+            transport.abort()
+            async with asyncio.timeout(5):
+                with pytest.raises(ConnectionError):
+                    await waiting
+
+    twin(main())
