@@ -112,6 +112,7 @@ cdef class Budget:
     cdef public object hashes
     cdef public object packets
     cdef public object shortage
+    cdef public object spent
     cdef public object verifications
 
 

@@ -433,10 +433,11 @@ class Budget:
 
     `deadline` is in seconds of the monotonic clock; `failure` is set once and for all when something ran out.
     `shortage` is the first local error met on the way that left servers unasked: whatever fails afterwards may fail
-    because of it, and is remembered for a moment only.
+    because of it, and is remembered for a moment only. `spent`: something was asked for that was not left; what fails
+    from then on is this query's failure, and says nothing about the names that it met.
     """
 
-    __slots__ = ("deadline", "failure", "hashes", "packets", "shortage", "verifications")
+    __slots__ = ("deadline", "failure", "hashes", "packets", "shortage", "spent", "verifications")
 
     def __init__(
         self,
@@ -451,10 +452,12 @@ class Budget:
         self.deadline = deadline
         self.failure: Failure | None = None
         self.shortage: Failure | None = None
+        self.spent = False
 
     def take_packet(self) -> bool:
         """Count one upstream packet; False when there are none left."""
         if self.packets <= 0:
+            self.spent = True
             if self.failure is None:
                 self.failure = Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many upstream queries for one question")
             return False
@@ -464,6 +467,7 @@ class Budget:
     def take_verifications(self, count: int) -> bool:
         """Count signature checks (KeyTrap, CVE-2023-50387); False when so many are not left."""
         if count > self.verifications:
+            self.spent = True
             return False
         self.verifications -= count
         return True
@@ -471,6 +475,7 @@ class Budget:
     def take_hashes(self, blocks: int) -> bool:
         """Count blocks of 64 octets that are hashed (CVE-2023-50868); False when so many are not left."""
         if blocks > self.hashes:
+            self.spent = True
             return False
         self.hashes -= blocks
         return True

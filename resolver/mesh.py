@@ -508,6 +508,7 @@ class Mesh:
                               facts={"verdict": outcome.verdict, "sets": outcome.answer, "failure": outcome.failure})
                 return outcome.failure or outcome
             if task.depth >= DEPTH:
+                task.budget.spent = True
                 return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many questions within questions")
             depth, purpose = task.depth + 1, need.purpose
             inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=purpose, trace=task.trace,
@@ -568,7 +569,7 @@ class Mesh:
                 continue
             theirs = parent.task.budget
             if budget is not theirs:
-                if (failure.kind in WORN_OUT or budget.failure is not None) and parent.need is not None:
+                if (failure.kind in WORN_OUT or budget.spent or budget.failure is not None) and parent.need is not None:
                     # Somebody else's budget ran out, not ours: begin again with our own.
                     again = self._need(parent, parent.need)
                     if again is not None:
