@@ -581,8 +581,9 @@ def _failed(task: Task, context: Context, failure: Failure, name: bytes | None =
     ):
         # Not of the name that was asked for, unless the whole query ran out of something: its alias is no failure. It
         # is found again, leads to the one that is, and may lead elsewhere by then.
-        own = failure.name is None or kind in INHERITED or task.budget.spent
-        culprit = question.qname if own else failure.name
+        culprit = failure.name
+        if culprit is None or kind in INHERITED or task.budget.spent:
+            culprit = question.qname
         _remember_failure(culprit, question.qtype, failure, context)
     return failure_outcome(question, failure)
 
