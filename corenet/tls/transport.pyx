@@ -40,7 +40,7 @@ from asyncio.log import logger
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from corenet.core.engine cimport Engine, callback_of
 from corenet.core.receivers cimport guard_receivers
