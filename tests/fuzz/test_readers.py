@@ -48,6 +48,7 @@ NONE = {
     "corenet/serving/sockets.py": "the caller's own addresses",
     "corenet/serving/worker.py": "the supervisor's own pipe",
     "corenet/tls/engine.pyx": "moves bytes between OpenSSL and buffers",
+    "corenet/tls/session.pyx": "moves bytes between the engine and the protocol; records are told apart by the engine",
     "corenet/tls/transport.pyx": "moves bytes between OpenSSL and buffers",
     "corenet/transports/address.pyx": "reads addresses that the kernel wrote",
     "corenet/transports/batch.pyx": "reads control messages that the kernel wrote",
