@@ -172,6 +172,7 @@ class Listening(asyncio.BaseEventLoop):
                 bind_tcp(
                     sock,
                     address,
+                    options,
                     reuse_address=reuse_address is None or bool(reuse_address),
                     reuse_port=bool(reuse_port),
                     keep_alive=bool(keep_alive),
@@ -326,9 +327,18 @@ def check_tls(
 
 
 def bind_tcp(
-    sock: socket.socket, address: Any, *, reuse_address: bool = True, reuse_port: bool = False, keep_alive: bool = False
+    sock: socket.socket,
+    address: Any,
+    options: "SocketOptions | None" = None,
+    *,
+    reuse_address: bool = True,
+    reuse_port: bool = False,
+    keep_alive: bool = False,
 ) -> None:
-    """Bind `sock` as every listening TCP socket is bound; the caller closes it when that fails.
+    """Bind `sock`, to which `options` were applied, as every listening TCP socket is bound.
+
+    No option may be set later: a connection has those that the listening socket had when its SYN came in, and another
+    process may accept it. The caller closes the socket when this fails.
 
     Raises:
         OSError: the address cannot be had, or an option not be set.
@@ -342,8 +352,9 @@ def bind_tcp(
     if sock.family == socket.AF_INET6:
         # One socket a family: a dual-stack socket would take the IPv4 port away from its sibling.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
-    # Handed down to the connections, for which asyncio sets it: one call less for each.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    if options is None or options.nodelay is None:
+        # Handed down to the connections, for which asyncio sets it: one call less for each.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
     sock.bind(address)
 
 

@@ -122,9 +122,6 @@ class Server(asyncio.AbstractServer):
                 self._loop.exclusive_listeners,
                 nodelay,
             )
-            if not nodelay:
-                # A socket bound by the loop has it on.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
             listener.start()
             self._listeners.append(listener)
 

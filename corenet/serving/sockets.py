@@ -136,6 +136,7 @@ def bound_tcp(
             bind_tcp(
                 sock,
                 address,
+                options,
                 reuse_address=options is None or options.reuse_address is None,
                 reuse_port=reuse_port,
             )

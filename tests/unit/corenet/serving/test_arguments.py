@@ -95,6 +95,26 @@ def test_nothing_stays_open_when_one_address_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("nodelay", "inherited"), [(None, True), (True, True), (False, False)])
+def test_a_connection_made_before_any_worker_runs_has_the_option(
+    own: bool, nodelay: bool | None, inherited: bool
+) -> None:
+    """The kernel copies the options when the connection is made, whoever accepts it, and when."""
+    opened = open_sockets(["127.0.0.1:0"], 2, own=own, backlog=5, options=SocketOptions(nodelay=nodelay))
+    try:
+        listening = opened.shares[0][0]
+        if own:
+            opened.shares[1][0].close()
+        with socket.create_connection(listening.getsockname(), timeout=10):
+            listening.settimeout(10)
+            accepted, _ = listening.accept()
+            with accepted:
+                assert (accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0) is inherited
+    finally:
+        opened.close()
+
+
 def test_options_are_set_on_every_socket(tmp_path: Path) -> None:
     options = SocketOptions(keepalive_idle=77, receive_buffer=50_000, reuse_address=False)
     with socket.socket() as given:
