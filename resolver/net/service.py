@@ -110,7 +110,8 @@ class Account:
         count = self.per_client.get(host, 0)
         near = self.per_network.get(network, 0)
         free, share = self.limit - self.waiting, self.network_share
-        if free <= 0 or count >= self.limit_per_client or near * (100 - share) >= share * free:
+        # With nothing free the last holds of every network.
+        if count >= self.limit_per_client or near * (100 - share) >= share * free:
             return False
         self.per_client[host] = count + 1
         try:

@@ -2,9 +2,10 @@
 
 Each `*.toml` beside this file lists mutants of one area: `file`, the exact text `old` that stands there once, what it
 becomes, `new`, and the `tests` that must fail then; `worlds`, where it stands, is how many simulated worlds those play.
-The tree is copied, so the checkout is never touched; a mutant of compiled code has its module built in the copy. A
-mutant is *killed* when its tests fail or do not end in time, *survives* when they pass, and *broken* when its text is
-not there once, does not build, or its tests do not start.
+The tree is copied, so the checkout is never touched; a mutant of Cython has its module built in the copy. Python that
+is compiled as it stands is played as Python, which is the same code and takes no compiler. A mutant is *killed* when
+its tests fail, crash or do not end in time, *survives* when they pass, and *broken* when its text is not there once,
+does not build, or its tests do not start.
 
 Exit status 0: all killed. `--check` looks only whether each text stands where it should, as a unit test does too.
 """
@@ -14,6 +15,7 @@ import fnmatch
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -29,7 +31,10 @@ LEFT_OUT = {".git", ".venv", "build", "dist", ".pytest_cache", ".ruff_cache", ".
             ".hypothesis", "__pycache__"}
 TEST_SECONDS = 300.0
 """A mutant whose tests take longer hangs, and is killed by that: without it they take a fraction of this."""
+ASIDE = ".aside"
 PASSED, FAILED = 0, 1
+CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
+"""A check of memory that is taken out may end the interpreter."""
 DEFAULTS = {"file": None, "tests": [], "worlds": 0}
 """Keys that may stand at the head of a list for all of its entries."""
 
@@ -88,6 +93,7 @@ class Tree:
 
     def __init__(self, number: int) -> None:
         self.root = COPIES / str(number)
+        self.interpreted = False
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.copytree(ROOT, self.root, ignore=lambda _folder, names: [n for n in names if n in LEFT_OUT])
         shutil.copytree(ROOT / "build" / "cython-release", self.root / "build" / "cython-release")
@@ -99,6 +105,8 @@ class Tree:
             return "broken", problem
         path = self.root / mutant.file
         module = ".".join(Path(mutant.file).with_suffix("").parts)
+        # Worlds are many, and compiled code plays them faster than a compiler takes.
+        self.interpret(path.suffix == ".py" and not mutant.worlds)
         library = next(path.parent.glob(f"{path.stem}.*.so"), None)
         original, built = path.read_bytes(), library.read_bytes() if library else b""
         path.write_bytes(original.replace(mutant.old.encode(), mutant.new.encode()))
@@ -109,11 +117,22 @@ class Tree:
                     return "broken", said
             tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
             status, said = self.call(tests, **({"CORENET_WORLDS": str(mutant.worlds)} if mutant.worlds else {}))
-            return {PASSED: "survives", FAILED: "killed", None: "killed"}.get(status, "broken"), said
+            if status in (FAILED, None) or status in CRASHES:
+                return "killed", said
+            return "survives" if status == PASSED else "broken", said
         finally:
             path.write_bytes(original)
             if library is not None:
                 library.write_bytes(built)
+
+    def interpret(self, wanted: bool) -> None:
+        """Set the libraries of compiled Python aside, all since they know each other's types, or put them back."""
+        if wanted is self.interpreted:
+            return
+        self.interpreted = wanted
+        for source in self.root.glob("resolver/**/*.py"):
+            for library in source.parent.glob(f"{source.stem}.*.so" + ("" if wanted else ASIDE)):
+                library.rename(f"{library}{ASIDE}" if wanted else str(library).removesuffix(ASIDE))
 
     def call(self, arguments: list[str], **environment: str) -> tuple[int | None, str]:
         """Run Python in the copy; the status is None when it took too long."""

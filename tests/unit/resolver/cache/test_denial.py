@@ -127,6 +127,14 @@ def test_bounds() -> None:
     assert owner_at(index, "05.d.") != "05.d."
 
 
+def test_one_zone_has_its_share_and_loses_the_oldest() -> None:
+    index = DenialIndex(20, per_zone=8)
+    for n in range(10):
+        index.add(names.from_text("a."), nsec(f"{n:02}.a.", "a."), NOW)
+    assert len(index) == 8
+    assert [n for n in range(10) if owner_at(index, f"{n:02}.a.") == f"{n:02}.a."] == list(range(2, 10))
+
+
 def test_zone_in_use_stays() -> None:
     index = DenialIndex(2)
     index.add(names.from_text("a."), nsec("x.a.", "a."), NOW)

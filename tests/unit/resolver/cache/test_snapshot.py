@@ -6,7 +6,7 @@ import random
 import pytest
 
 from resolver import limits
-from resolver.cache import Store
+from resolver.cache import Store, snapshot
 from resolver.cache.snapshot import HEAD, SnapshotError, dump, load
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -173,6 +173,29 @@ def test_a_dump_from_the_future_is_not_believed():
 def test_no_larger_than_permitted():
     with pytest.raises(SnapshotError, match="larger than 1000 bytes"):
         loaded(dumped(filled()), largest=1000)
+
+
+def test_a_block_is_no_larger_than_those_that_are_written(monkeypatch):
+    data, empty = dumped(filled()), store()
+    monkeypatch.setattr(snapshot, "LARGEST_BLOCK", 100)
+    with pytest.raises(SnapshotError, match="a block is larger"):
+        loaded(data, into=empty)
+    assert empty.statistics()["entries_rrset"] == 0
+
+
+def test_a_flush_while_a_dump_is_taken_in_ends_that():
+    empty = store()
+
+    class Flushing(io.BytesIO):
+        """Something is flushed when the file has been checked and is about to be taken in."""
+
+        def seek(self, at, whence=0):
+            if at:
+                empty.drop(name("elsewhere."))
+            return super().seek(at, whence)
+
+    found = load(empty, Flushing(dumped(filled())), label=LABEL, now=NOW, largest=LARGEST)
+    assert (found.entries, empty.statistics()["entries_rrset"]) == (0, 0)
 
 
 def test_blocks_from_a_stranger_do_no_harm():

@@ -315,6 +315,8 @@ def test_strangers_are_refused_with_a_reason() -> None:
     assert parts.sink.last.rcode == c.REFUSED
     assert parts.mesh.tickets == []
     assert parts.service.refused == 2
+    parts.ask(query(flags=c.QR), peer=("192.0.2.1", 5))
+    assert parts.sink.packets[2:] == [None], "a response is not answered, whoever sends it"
 
 
 @pytest.mark.parametrize("head", [

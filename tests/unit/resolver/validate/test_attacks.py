@@ -4,6 +4,7 @@ Every test here fails when the check it is named after is taken out. The tree is
 ``example.`` signed below it, ``plain.`` unsigned.
 """
 
+import struct
 from collections.abc import Callable
 
 import dns.dnssec
@@ -11,6 +12,9 @@ import dns.name
 import dns.rdata
 import dns.rrset
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from support.signing import ECDSAP256, Nsec3, ZoneKey, sign_zone
 from support.tree import Tree
 
@@ -326,23 +330,38 @@ def test_too_many_records_of_denial() -> None:
 # --- fields of a signature ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("labels", [0, 3, 9])
-def test_rrsig_labels_outside_signer_and_owner(labels: int) -> None:
+def relabelled(key: ZoneKey, made: dns.rrset.RRset, labels: int) -> bytes:
+    """An RRSIG over `made` that states `labels`, right for what it states: for a wildcard where those are fewer."""
+    owner, rdata = made.name, key.sign(made).replace(labels=labels)
+    if labels < len(owner) - 1:
+        owner = dns.name.Name((b"*", *owner.labels[len(owner) - 1 - labels :]))
+    head = rdata.to_wire()[:18] + rdata.signer.to_digestable()
+    packed = made[0].to_digestable()
+    fixed = struct.pack("!HHIH", made.rdtype, made.rdclass, made.ttl, len(packed))
+    signature = key.private.sign(head + owner.to_digestable() + fixed + packed, ec.ECDSA(hashes.SHA256()))
+    return head + b"".join(part.to_bytes(32, "big") for part in decode_dss_signature(signature))
+
+
+@pytest.mark.parametrize(("labels", "verdict"), [
+    (0, Verdict.BOGUS), (1, Verdict.BOGUS), (2, Verdict.SECURE), (3, Verdict.SECURE), (4, Verdict.BOGUS),
+    (9, Verdict.BOGUS),
+])
+def test_rrsig_labels_outside_signer_and_owner(labels: int, verdict: Verdict) -> None:
     """CVE-2026-44690: fewer labels than the signer forge wildcards across zones, more than the owner make no sense.
 
-    The signature is right but for that, since the key's owner himself is the attacker.
+    All else is right, since the attacker has the key of ``sub.example.``: the signature for what it states, and a
+    span of NSEC3 that leaves out whatever he wants. Believed, his ``*.example.`` would be kept as secure.
     """
-    tree = build()
-    made = dns.rrset.from_text("www.example.", 300, "IN", "A", "203.0.113.66")
-    policy = dns.dnssec.Policy()
-    policy.ok_to_sign = lambda _key: True
-    rdata = KEY.sign(made)
-    patched = rdata.replace(labels=labels)
-    forged = RRset(names.from_text("www.example."), c.A, 300, [b"\xcb\0q\x42"], sigs=[patched.to_wire()])
-    tree.edit = only_for("www.example.", c.A, lambda view: (view.rcode, [forged], []))
-    got = tree.judge("www.example.", c.A)
-    assert got.verdict is Verdict.BOGUS
-    assert "impossible number of labels" in got.text
+    sub = ZoneKey("sub.example.")
+    child = CHILD + f"sub 300 NS ns.sub\nns.sub 300 A 192.0.2.77\nsub 300 DS {sub.ds()}\n"
+    tree = build(child=child, sub=sign_zone("sub.example.", SOA + NS, [sub]))
+    made = dns.rrset.from_text("www.sub.example.", 300, "IN", "A", "203.0.113.66")
+    sig = relabelled(sub, made, labels)
+    forged = RRset(names.from_text("www.sub.example."), c.A, 300, [b"\xcb\0q\x42"], sigs=[sig])
+    span = "0" * 32
+    proof = signed_by(sub, f"{span}.sub.example.", f"NSEC3 1 0 0 - {span} A RRSIG")
+    tree.edit = only_for("www.sub.example.", c.A, lambda view: (c.NOERROR, [forged], [proof]))
+    assert tree.judge("www.sub.example.", c.A).verdict is verdict
 
 
 def test_dname_from_a_wildcard_is_refused() -> None:

@@ -138,6 +138,19 @@ def test_name_that_grows_too_long() -> None:
     assert "255" in reason(packet)
 
 
+@pytest.mark.parametrize(("last", "fits"), [(61, True), (62, False)])
+def test_a_name_has_at_most_255_octets(last: int, fits: bool) -> None:
+    head, tail = (b"\x3f" + b"a" * 63) * 3, bytes((last,)) + b"b" * last + b"\0"
+    whole = header(1) + question(head + tail)
+    in_two = header(1, 1) + question(tail) + record(head + AT_QNAME, c.A, bytes(4))
+    if fits:
+        assert MessageView.parse(whole).qname == head + tail
+        assert MessageView.parse(in_two).answer[0].name == head + tail
+    else:
+        assert "255" in reason(whole)
+        assert "255" in reason(in_two)
+
+
 @pytest.mark.parametrize("byte", [0x40, 0x80, 0xBF])
 def test_unknown_label_types(byte: int) -> None:
     assert "label type" in reason(reply(record(bytes((byte, 0)), c.A, bytes(4))))
@@ -306,6 +319,15 @@ def test_sets_are_joined_across_spellings_and_gaps() -> None:
     assert view.answer is view.answer
 
 
+def test_classes_do_not_mix() -> None:
+    view = MessageView.parse(reply(
+        record(AT_QNAME, c.A, bytes(4)), record(AT_QNAME, c.A, b"\1\2\3\4", rclass=c.CH), record(AT_QNAME, c.A, b"abcd")
+    ))
+    assert [(rrset.rclass, rrset.rdatas()) for rrset in view.answer] == [
+        (c.IN, [bytes(4), b"abcd"]), (c.CH, [b"\1\2\3\4"])
+    ]
+
+
 def test_sections_do_not_mix() -> None:
     data = header(1, 1, 1, 1) + question() + record(AT_QNAME, c.A, bytes(4)) * 3
     view = MessageView.parse(data)
@@ -459,6 +481,7 @@ def test_plain_but_unusual(data: bytes) -> None:
         query(record(b"\0", c.TSIG, b"", ttl=0)),
         query(opt(), opt()),
         header(1, 1, flags=0) + question() + record(AT_QNAME, c.A, bytes(4)),
+        query(record(b"\1", c.OPT, b"")),  # a name begins where the root should stand
     ],
 )
 def test_for_python_to_look_at(data: bytes) -> None:
@@ -483,6 +506,7 @@ def test_to_be_dropped(data: bytes) -> None:
         query(opt(b"\0\x0a\0\x09" + bytes(9))),
         query(opt(b"\0\3\0\1")),
         query(opt(b"\0\3\0")),
+        query(opt(b"\0\x0a\0\x08" + bytes(4))) + bytes(4),  # the option ends with the packet, behind its record
         query(opt()) + b"x",
         header(1, 0, 0, 1, flags=0) + question(),
     ],

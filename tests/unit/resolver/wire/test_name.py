@@ -64,6 +64,9 @@ def test_longest_name() -> None:
     with pytest.raises(WireError):
         name.wildcard(longest)
     assert name.replace_suffix(longest, ROOT, b"\1b\0") is None
+    assert len(name.from_labels([b"a" * 63] * 3 + [b"b" * 61])) == 255
+    with pytest.raises(WireError):
+        name.from_labels([b"a" * 63] * 3 + [b"b" * 62])
 
 
 def test_not_bytes() -> None:
