@@ -4,19 +4,25 @@
 #   make run          build, start resolverd in the foreground on port 5335, show a first answer
 #   make test         every test this machine can run, on every Python it has; says what it skipped and why
 #   make lint         ruff, cython-lint, mypy, stub check, spelling
-#   make bench        all benchmarks, as ratios of interleaved runs;  make bench-check: the short set with floors
+#   make bench        all benchmarks, as ratios of interleaved runs [BENCH='-k tls'];  make bench-check: the short set
+#                     with floors
 #   make fuzz         every fuzz target, FUZZ_RUNS cases each (default 1,000,000)
 #   make soak         resolverd at full load with faulty name servers for SOAK_SECONDS (default 1,800)
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
 #   make differential 10,000 questions to our daemon, Unbound and Knot Resolver  [NAMES=10000] [SEED=1]
 #   make simulate     random programs of the loop on a simulated kernel, debug build [SEEDS=2000] [START=0] [KINDS=a,b]
-#   make simulate-holes  shows that it finds mistakes that were made once, by putting them back
+#   make simulate-holes  shows that it finds mistakes that were made once, by putting them back [EVERY=n: each nth]
 #   make worlds       the resolver in simulated worlds made from seeds [WORLDS=100000] [START=0]
-#   make mutants      takes out one check at a time; some test must fail each time [ONLY='net: *']
+#   make mutants      takes out one check at a time; some test must fail each time [ONLY='net: *'] [EVERY=n: each nth]
+#   make properties   all tests of Hypothesis with a seed that is new each time [HYPOTHESIS_SEED=n] and
+#                     HYPOTHESIS_FACTOR times as many examples (default 10)
 #   make suites       test suites of aiohttp, anyio, uvicorn, asyncpg and websockets on both loops
 #                     [SUITES="anyio ..."] [FULL=1]
 #   make stress       the loop under stress at full size (a million connections; some three minutes)
 #   make valgrind     a workload of the loop under valgrind: no block of ours definitely lost
+#   make nightly      the long form of all checks (properties, fuzz, simulate, simulate-holes, worlds, mutants,
+#                     differential, suites, stress, soak, valgrind, bench), one after the other whatever fails, and a
+#                     summary [NIGHTLY="fuzz soak"] [NIGHTLY_SCALE=0.001], or the variables of the parts
 #   make wheel        sdist, and the wheel made of it; installed and tried outside the checkout
 #   make test-debug   unit tests and the loop under stress on the debug build (checks, live-object counters)
 #   make test-sanitize  unit tests, the loop under stress and fuzz targets under the address and undefined-behaviour
@@ -37,7 +43,7 @@ SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
 .PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites \
-	simulate simulate-holes worlds mutants stress valgrind wheel annotate docs clean help build build-debug
+	simulate simulate-holes worlds mutants properties nightly stress valgrind wheel annotate docs clean help build build-debug
 .DEFAULT_GOAL := help
 
 help:
@@ -91,7 +97,7 @@ lint: build
 	$(BIN)/codespell README.md docs corenet resolver tests benchmarks
 
 bench: build
-	$(BIN)/python -m pytest -q benchmarks
+	$(BIN)/python -m pytest -q benchmarks $(BENCH)
 
 bench-check: build
 	$(BIN)/python -m pytest -q benchmarks -m short
@@ -118,19 +124,29 @@ simulate: build-debug
 
 simulate-holes: build-debug
 	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/python \
-		$(CURDIR)/tests/simulation/loop/holes.py
+		$(CURDIR)/tests/simulation/loop/holes.py $(if $(EVERY),--every $(EVERY))
 
 worlds: build
 	$(BIN)/python tests/simulation/dns/run.py --worlds $(or $(WORLDS),100000) --start $(or $(START),0)
 
 mutants: build
-	$(BIN)/python tests/mutants/run.py $(if $(ONLY),'$(ONLY)')
+	$(BIN)/python tests/mutants/run.py $(if $(ONLY),'$(ONLY)') $(if $(EVERY),--every $(EVERY))
+
+# --hypothesis-seed is what Hypothesis itself names when a test fails.
+properties: build
+	seed=$${HYPOTHESIS_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
+	echo "make properties HYPOTHESIS_SEED=$$seed HYPOTHESIS_FACTOR=$(or $(HYPOTHESIS_FACTOR),10)"; \
+	CORENET_HYPOTHESIS_FACTOR=$(or $(HYPOTHESIS_FACTOR),10) \
+		$(BIN)/python -m pytest -q -m hypothesis --hypothesis-seed=$$seed tests
+
+nightly: build
+	@$(BIN)/python tests/nightly/run.py --scale $(or $(NIGHTLY_SCALE),1) $(NIGHTLY)
 
 suites: build
 	$(BIN)/python tests/conformance/suites/run.py $(SUITES) $(if $(FULL),--full)
 
 stress: build
-	CORENET_STRESS=1 $(BIN)/python -m pytest -q --durations=0 tests/integration/test_loop_stress.py
+	CORENET_STRESS=$(or $(CORENET_STRESS),1) $(BIN)/python -m pytest -q --durations=0 tests/integration/test_loop_stress.py
 
 valgrind: build
 	PYTHONPATH=$(CURDIR) $(BIN)/python tests/leaks.py

@@ -184,9 +184,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Take out one check at a time; some test must fail each time.")
     parser.add_argument("patterns", nargs="*", help="play only mutants whose 'area: what' matches one of these")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="copies of the tree")
+    parser.add_argument("--every", type=int, default=1, help="play each nth of them (default: all)")
     parser.add_argument("--check", action="store_true", help="play nothing, see whether each text is in its place")
     options = parser.parse_args()
     mutants = [m for m in load() if not options.patterns or any(fnmatch.fnmatch(m.name, p) for p in options.patterns)]
+    mutants = mutants[:: options.every]
     if options.check:
         problems = [f"{m.name}: {problem}" for m in mutants if (problem := m.problem()) is not None]
         print("\n".join([*problems, f"{len(mutants)} mutants, {len(problems)} out of place"]))
