@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings, strategies
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", derandomize=True, **COMMON)
-# ``make properties``: the seed of --hypothesis-seed, which a fixed profile does not heed, and more examples of each test
-# that does not say how many it wants.
+# ``make properties``: the seed of --hypothesis-seed, which a fixed profile does not heed, and more examples of each
+# test that does not say how many it wants.
 FACTOR = int(os.environ.get("CORENET_HYPOTHESIS_FACTOR") or 0)
 settings.register_profile("random", derandomize=False, max_examples=100 * max(1, FACTOR), print_blob=True, **COMMON)
 settings.load_profile("random" if FACTOR else "default")
