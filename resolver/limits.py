@@ -467,6 +467,16 @@ DNS64_TTL = Limit(600, 1, 86400, "seconds", "RFC 6147 5.1.7: of made addresses w
 
 # --- net ----------------------------------------------------------------------------------------------------------
 
+MEMORY_RESERVE = Limit(
+    4 << 20, 0, 64 << 20, "bytes", "what begun queries end on where the system gives no memory; new ones are refused"
+)
+MEMORY_RESERVE_BLOCK = Limit(
+    32 << 10, 4 << 10, 64 << 10, "bytes", "the reserve's pieces: they have to fit where others were freed (no mmap)"
+)
+MEMORY_RESERVE_ENOUGH = Limit(50, 1, 100, "percent", "of the reserve that is held again before new queries are taken")
+MEMORY_RESERVE_RETRY = Limit(
+    100, 1, 60_000, "milliseconds", "between attempts to hold the reserve again: an attempt takes all there is"
+)
 DESCRIPTORS = Limit(1 << 20, 256, 1 << 30, "descriptors", "what a process may open where the system names no limit")
 DESCRIPTORS_RESERVE = Limit(
     64, 16, 4096, "descriptors", "left to files, listeners and side doors when the others are shared out"

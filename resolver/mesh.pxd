@@ -43,6 +43,7 @@ cdef class Mesh:
     cdef public bint _draining
     cdef public object _exchange
     cdef public object _impatient
+    cdef public object _is_short
     cdef public dict _jobs
     cdef public object _order
     cdef public object _packets

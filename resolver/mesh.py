@@ -66,6 +66,8 @@ PREFETCH_RATE = limits.PREFETCH_RATE.default
 UNVALIDATED = frozenset({Purpose.ADDRESS, Purpose.PRIMING})
 # Failures that stale data must not paper over: our own, and our end.
 UNEXCUSED = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
+TOO_MANY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many questions are being resolved")
+OUT_OF_MEMORY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "this resolver is short of memory")
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 WORN_OUT = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
 
@@ -115,7 +117,7 @@ class Mesh:
 
     __slots__ = (
         "_atlas", "_clock", "_context", "_counts", "_crypto", "_deadline", "_draining", "_exchange",
-        "_impatient", "_jobs", "_order", "_packets", "_patience", "_places", "_ready", "_renewed_in",
+        "_impatient", "_is_short", "_jobs", "_order", "_packets", "_patience", "_places", "_ready", "_renewed_in",
         "_renewing", "_rewriter", "_rrsets", "_serial", "_serve_stale", "_short_in", "_slot_heap", "_slots",
         "_stale_ttl", "_table", "_timers",
     )
@@ -168,6 +170,7 @@ class Mesh:
                         "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "faults": 0,
                         "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
         self._short_in = 0
+        self._is_short: Callable[[], bool] | None = None
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
@@ -214,10 +217,11 @@ class Mesh:
                                               "failure": outcome.failure}))
             self._deliver(ticket, outcome, self._serial)
             return ticket
+        short = self._is_short is not None and self._is_short()
         share = self._places.share_of(network)
-        if not self._places.has_room(share) and not self._make_room(share, None):
+        if short or (not self._places.has_room(share) and not self._make_room(share, None)):
             counts["refused"] += 1
-            failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many questions are being resolved")
+            failure = OUT_OF_MEMORY if short else TOO_MANY
             outcome = self._stale_instead(question, failure, cd) or failure_outcome(question, failure)
             self._deliver(ticket, outcome, self._serial)
             return ticket
@@ -245,7 +249,8 @@ class Mesh:
         if key in self._jobs:
             return False
         own = self._places.own
-        if self._renewing >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._places.has_room(own):
+        short = self._is_short is not None and self._is_short()
+        if short or self._renewing >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._places.has_room(own):
             self._counts["prefetch_refused"] += 1
             return False
         self._renewed_in = (second, count + 1)
@@ -336,6 +341,10 @@ class Mesh:
         if impatient and (due is None or impatient[0][0] < due):
             due = impatient[0][0]
         return due
+
+    def refuse_when(self, is_short: Callable[[], bool]) -> None:
+        """Begin no question and no sub-query while `is_short()`; what the cache has is answered nevertheless."""
+        self._is_short = is_short
 
     def close(self) -> None:
         """End all work; everybody who waits gets a failure."""
@@ -647,6 +656,8 @@ class Mesh:
 
     def _may_go_on(self, job: _Job) -> bool:
         """Whether `job` may have one more sub-query."""
+        if self._is_short is not None and self._is_short():
+            return False
         places, charge, now = self._places, job.charge, self._context.monotonic
         if places.has_room_below(charge, now):
             return True
@@ -664,7 +675,7 @@ class Mesh:
     def _run_out(self, budget: Budget) -> Failure:
         """A sub-query finds no place: the query that needs it ends, so that its places are free for others."""
         self._counts["refused_sub_queries"] += 1
-        failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many questions are being resolved")
+        failure = OUT_OF_MEMORY if self._is_short is not None and self._is_short() else TOO_MANY
         budget.failure = budget.failure or failure
         budget.shortage = failure
         return failure

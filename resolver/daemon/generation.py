@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from resolver.api import Resolver
 from resolver.cache import Store
+from resolver.daemon import shortage
 from resolver.daemon.sockets import Endpoint
 from resolver.net.cookies import CookieJar
 from resolver.net.descriptors import client_connections
@@ -33,6 +34,7 @@ class Generation:
         """Whether it goes on to conclude under rules that are no longer in force."""
         self.resolver = Resolver(settings, store=store)
         self.resolver.open(loop)
+        shortage.refuse_when_short(self.resolver.mesh, settings.log.interval)
         try:
             self.serve_with(store)
         except BaseException:

@@ -164,6 +164,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
     log.set_up(settings.log)
     last_words()
     shortage.watch_unraisable(settings.log.interval)
+    shortage.keep_reserve()
     server = settings.server
     options = worker.Options(
         playground=arguments.playground,

@@ -1,9 +1,11 @@
 """What the daemon does with exceptions that nobody catches: shortage of memory or files is said, faults are shown.
 
 Under a memory limit (systemd's MemoryMax has none of this; RLIMIT_AS and RLIMIT_DATA do) any allocation can fail, and
-whatever was being done then is lost: a packet, a query, a connection. That is no fault of the program, so it is one
-plain sentence, and not more often than an interval permits, since each line costs memory as well; where there is none
-even for that, the log gets a line that was made before. A connection that cannot be accepted for want of a descriptor
+whatever was being done then is lost: a packet, a query, a connection. The interpreter itself does not outlive each such
+place, so the process holds a reserve (`resolver.net.reserve`), and while that is given up nothing new is begun
+(`refuse_when_short`). That is no fault of the program, so it is one plain sentence, and not more often than an interval
+permits, since each line costs memory as well; where there is none even for that, the log gets a line that was made
+before. A connection that cannot be accepted for want of a descriptor
 is the same; the loop then waits a second before it accepts again. Everything else keeps its traceback. What a
 generator raises when it is dropped half-way reaches no loop, only `sys.unraisablehook`.
 """
@@ -14,17 +16,48 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from resolver import limits
 from resolver.daemon import log
+from resolver.net import reserve
 from resolver.net.complaint import Complaint
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-__all__ = ["watch_for_shortage", "watch_unraisable"]
+    from resolver.mesh import Mesh
+
+__all__ = ["keep_reserve", "refuse_when_short", "watch_for_shortage", "watch_unraisable"]
 
 logger = logging.getLogger(__name__)
 
+# Whole sentences: there may be no memory to put one together.
+GIVEN_UP = ("out of memory: what was being done is given up and the service goes on; "
+            "a smaller cache.size or a higher limit of the process would help")
+REFUSED = ("out of memory: new questions are refused until there is some again; "
+           "a smaller cache.size or a higher limit of the process would help")
+NO_RESERVE = "out of memory: there is not enough for a reserve"
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def keep_reserve() -> None:
+    """Hold the reserve of memory from now on, in this process and in those it forks."""
+    try:
+        reserve.keep(limits.MEMORY_RESERVE.default)
+    except MemoryError:
+        _tell(Complaint(logger), NO_RESERVE)
+
+
+def refuse_when_short(mesh: "Mesh", interval: float) -> None:
+    """Let `mesh` begin nothing while memory is short; that is said, not more often than each `interval` seconds."""
+    complaint = Complaint(logger, interval)
+
+    def is_short() -> bool:
+        if not reserve.is_short():
+            return False
+        _tell(complaint, REFUSED)
+        return True
+
+    mesh.refuse_when(is_short)
 
 
 def watch_for_shortage(loop: asyncio.AbstractEventLoop, interval: float) -> None:
@@ -64,8 +97,7 @@ def _not_accepted(context: dict[str, Any]) -> str:
     return ""
 
 
-def _tell(complaint: Complaint) -> None:
-    complaint.say("out of memory: what was being done is given up and the service goes on; "
-                  "a smaller cache.size or a higher limit of the process would help")
+def _tell(complaint: Complaint, what: str = GIVEN_UP) -> None:
+    complaint.say(what)
     if complaint.unsaid:
         log.say_short()

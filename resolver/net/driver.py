@@ -100,10 +100,7 @@ class Crypto:
     def verify(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], object]) -> list[bool] | None:
         """Check every job of `jobs`: the results in their order, or None when `on_done` will be called with them."""
         self.checks += len(jobs)
-        if len(jobs) > self._in_place:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="resolver-crypto")
-            future = self._pool.submit(self._run, jobs)
+        if len(jobs) > self._in_place and (future := self._begin(jobs)) is not None:
             future.add_done_callback(lambda done: self._hand_back(done, on_done))
             return None
         if self._spent < self._slice:
@@ -125,6 +122,18 @@ class Crypto:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+
+    def _begin(self, jobs: Sequence[Any]) -> "Future[list[bool]] | None":
+        """Hand `jobs` to a thread; None when there is none and no memory for its stack."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="resolver-crypto")
+        try:
+            return self._pool.submit(self._run, jobs)
+        except RuntimeError:
+            # "can't start new thread", after the work was queued: threads that it has finish what they were given.
+            self._pool.shutdown(wait=False)
+            self._pool = None
+            return None
 
     def _run(self, jobs: Sequence[Any]) -> list[bool]:
         return [self._check(job) for job in jobs]

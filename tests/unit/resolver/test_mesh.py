@@ -239,6 +239,44 @@ def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, 
     assert (m.mesh.statistics()["shortages"], m.mesh.statistics()["faults"]) == (5, 0)
 
 
+def test_nothing_is_begun_while_memory_is_short():
+    m = build()
+    short = []
+    m.mesh.refuse_when(lambda: bool(short))
+    m.ask("www.example.com.")
+    short.append(True)
+    assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"], "the cache has it"
+    packets = len(m.net.asked())
+    refused = m.ask("other.example.com.")
+    assert refused.failure.kind is FailureKind.OVERLOAD
+    assert refused.failure.text == "this resolver is short of memory"
+    assert not m.mesh.refresh(question("www.example.com."), on_done=lambda outcome: None)
+    assert len(m.net.asked()) == packets
+    assert m.mesh.statistics()["running"] == 0
+    short.clear()
+    assert m.ask("other.example.com.").failure is None
+
+
+def test_a_begun_question_gets_no_sub_query_while_memory_is_short(scripted):
+    m = scripted
+    short = []
+    m.mesh.refuse_when(lambda: bool(short))
+    seen = []
+
+    def job(task, context):
+        yield Pause(0.1)
+        seen.append((yield Need(question("below."), Purpose.ADDRESS)))
+        return outcome_for(task.question, seen[0])
+
+    m.table["x."] = job
+    _, found = m.start("x.")
+    short.append(True)
+    m.net.run(m.mesh)
+    assert seen[0].kind is FailureKind.OVERLOAD
+    assert found[0].failure.text == "this resolver is short of memory"
+    assert m.mesh.statistics()["refused_sub_queries"] == 1
+
+
 def test_shortage_of_memory_costs_no_renewal_its_place(scripted):
     m = scripted
 

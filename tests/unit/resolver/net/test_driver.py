@@ -108,6 +108,30 @@ def test_results_come_in_the_order_of_the_jobs(count: int) -> None:
     asyncio.run(body())
 
 
+def test_no_memory_for_a_thread_is_a_check_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        refused = []
+
+        def refuse(thread: threading.Thread) -> None:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+
+        crypto = Crypto(loop, bool, in_place=2, slice_seconds=60.0)
+        done: asyncio.Future[list[bool]] = loop.create_future()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(3):
+                assert crypto.verify([1, 0, 1], done.set_result) == [True, False, True]
+        assert len(refused) == 3
+        assert crypto.verify([0, 0, 1], done.set_result) is None
+        async with asyncio.timeout(5):
+            assert await done == [False, False, True]
+        crypto.close()
+
+    asyncio.run(body())
+
+
 class Steps:
     """A clock that goes on by a millisecond each time it is looked at."""
 

@@ -1,0 +1,107 @@
+"""The reserve of memory: the first allocation that the system refuses succeeds on it, and is told of until it is back.
+
+Each test runs in a process of its own, since limits and allocator hooks are those of a whole process.
+"""
+
+import subprocess
+import sys
+
+import pytest
+from support.subject import daemon_environment
+
+SECONDS = 60
+BEGIN = """
+import resource, sys, time
+from resolver import limits
+from resolver.net import reserve
+
+def used(word):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(word))
+
+LIMITS = {"RLIMIT_AS": "VmSize:", "RLIMIT_DATA": "VmData:"}
+NAME, SIZE = sys.argv[1], int(sys.argv[2])
+KIND = getattr(resource, NAME)
+
+def until(condition, what):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, what
+
+def narrow():
+    hard = resource.getrlimit(KIND)[1]
+    resource.setrlimit(KIND, (used(LIMITS[NAME]) + (1 << 20), hard))
+
+def widen():
+    hard = resource.getrlimit(KIND)[1]
+    resource.setrlimit(KIND, (hard, hard))
+"""
+
+
+def run(body: str, limit: str = "RLIMIT_DATA", size: int = 1000) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BEGIN + body, limit, str(size)],
+        capture_output=True, text=True, timeout=SECONDS, check=False, env=daemon_environment(),
+    )
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+@pytest.mark.parametrize("size", [100, 1000, 20_000])
+def test_a_shortage_is_known_before_any_allocation_fails(limit: str, size: int) -> None:
+    done = run("""
+reserve.keep(limits.MEMORY_RESERVE.default)
+assert not reserve.is_short()
+narrow()
+kept = []
+until(lambda: kept.append(bytes(SIZE)) or reserve.is_short(), "a shortage")
+kept.extend(bytes(SIZE) for _ in range((1 << 20) // SIZE))  # the reserve is what this comes from
+print("short")
+""", limit, size)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "short\n", "")
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_it_ends_when_there_is_memory_again(limit: str) -> None:
+    done = run("""
+reserve.keep(limits.MEMORY_RESERVE.default)
+narrow()
+kept = []
+until(lambda: kept.append(bytes(SIZE)) or reserve.is_short(), "a shortage")
+for _ in range(3):
+    time.sleep(2 * limits.MEMORY_RESERVE_RETRY.default / 1000)
+    kept.extend(bytes(SIZE) for _ in range(300))  # whatever an attempt has got is given up again
+    kept.extend(bytearray(SIZE * 40) for _ in range(17))
+assert reserve.is_short(), "the system gives nothing"
+widen()
+until(lambda: not reserve.is_short(), "the end of the shortage")
+narrow()
+until(lambda: kept.append(bytes(SIZE)) or reserve.is_short(), "another shortage")
+kept.clear()
+until(lambda: not reserve.is_short(), "the end of one in what the process itself has freed")
+print("whole")
+""", limit)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
+
+
+def test_what_no_reserve_could_hold_is_refused_and_costs_nothing() -> None:
+    done = run("""
+reserve.keep(limits.MEMORY_RESERVE.default)
+narrow()
+try:
+    bytearray(limits.MEMORY_RESERVE.default * 8)
+except MemoryError:
+    print("refused", reserve.is_short())
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "refused False\n", "")
+
+
+def test_its_size_is_bounded() -> None:
+    done = run("""
+for size in (-1 << 20, 1 << 30):
+    try:
+        reserve.keep(size)
+    except ValueError as error:
+        print("refused")
+print(reserve.is_short())
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "refused\nrefused\nFalse\n", "")
