@@ -6,6 +6,7 @@ what has not changed. Switches, by environment:
 CORENET_DEBUG=1                      bounds, None and overflow checks, live-object counters, ``-O1 -g``
 CORENET_SANITIZE=address,undefined   the sanitizers named, with the debug checks
 CORENET_ANNOTATE=1                   the yellow page beside every generated C file
+CORENET_QUICK=1                      ``-O0``: built soon and run slowly, for builds that are used once
 CORENET_MODULES=resolver.wire.*      build only modules matching these comma-separated patterns
 CORENET_PURE=1                       leave the pure rooms of COMPILED as Python, for debugging and coverage
 """
@@ -25,6 +26,7 @@ if sysconfig.get_config_var("Py_GIL_DISABLED"):
 ROOT = Path(__file__).parent
 DEBUG = os.environ.get("CORENET_DEBUG") == "1" or bool(os.environ.get("CORENET_SANITIZE"))
 SANITIZE = os.environ.get("CORENET_SANITIZE", "")
+QUICK = os.environ.get("CORENET_QUICK") == "1"
 PATTERNS = [p for p in os.environ.get("CORENET_MODULES", "").split(",") if p]
 JOBS = len(os.sched_getaffinity(0))
 FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
@@ -62,7 +64,8 @@ def extensions(paths: list[Path]) -> list[Extension]:
                     "-Wno-array-bounds"]  # gcc takes a compiled `X | None` for an overrun of None
     link_args: list[str] = []
     # Lines for tracebacks and reports of the sanitizers; variables as well would take the compiler two thirds longer.
-    compile_args += ["-O1", "-g1", "-fno-omit-frame-pointer", "-UNDEBUG"] if DEBUG else ["-O2", "-g0"]
+    release = ["-O0" if QUICK else "-O2", "-g0"]
+    compile_args += ["-O1", "-g1", "-fno-omit-frame-pointer", "-UNDEBUG"] if DEBUG else release
     if SANITIZE:
         flag = f"-fsanitize={SANITIZE}"
         compile_args += [flag, "-fno-sanitize-recover=all"]

@@ -263,7 +263,6 @@ class Connection(asyncio.BufferedProtocol):
         """End the exchange; return whether the connection can carry another, else it is closed now."""
         clean = (
             self.state == ENDED
-            and self.error is None
             and not self.transport.is_closing()
             and not self.transport.get_write_buffer_size()
         )

@@ -32,6 +32,8 @@ LEFT_OUT = {".git", ".venv", "build", "dist", ".pytest_cache", ".ruff_cache", ".
 TEST_SECONDS = 300.0
 """A mutant whose tests take longer hangs, and is killed by that: without it they take a fraction of this."""
 ASIDE = ".aside"
+QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""What other packages bring to pytest takes as long to load as the tests of most mutants take."""
 PASSED, FAILED = 0, 1
 CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
 """A check of memory that is taken out may end the interpreter."""
@@ -112,11 +114,13 @@ class Tree:
         path.write_bytes(original.replace(mutant.old.encode(), mutant.new.encode()))
         try:
             if library is not None:
-                status, said = self.call(["setup.py", "-q", "build_ext", "--inplace"], CORENET_MODULES=module)
+                build = ["setup.py", "-q", "build_ext", "--inplace"]
+                status, said = self.call(build, CORENET_MODULES=module, CORENET_QUICK="1")
                 if status != 0:
                     return "broken", said
             tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
-            status, said = self.call(tests, **({"CORENET_WORLDS": str(mutant.worlds)} if mutant.worlds else {}))
+            worlds = {"CORENET_WORLDS": str(mutant.worlds)} if mutant.worlds else {}
+            status, said = self.call(tests, **worlds, **QUICK)
             if status in (FAILED, None) or status in CRASHES:
                 return "killed", said
             return "survives" if status == PASSED else "broken", said

@@ -1,6 +1,9 @@
 """The states of a connection: the table of its module, and what holds in each state."""
 
 import asyncio
+import socket
+import ssl
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +12,10 @@ from support.machines import read_table, steps_of, table_of
 
 from corenet.http import connection
 from corenet.http.connection import Connection
-from corenet.http.errors import ServerDisconnected
+from corenet.http.errors import ResponseTooLarge, ServerDisconnected
 from corenet.http.events import End
 from corenet.http.url import Origin
-from corenet.limits import HTTP_CLOSE, HTTP_STREAM_HIGH
+from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_IDLE_CHECK, HTTP_STREAM_HIGH
 
 
 def test_the_table_in_the_text_is_the_table() -> None:
@@ -31,8 +34,8 @@ def test_whatever_the_table_leaves_out_raises() -> None:
 class Transport(asyncio.Transport):
     """Does nothing and remembers what it was told."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, extra: dict[str, Any]) -> None:
+        super().__init__(extra)
         self.told: list[str] = []
         self.unsent = 0
         self.written = b""
@@ -96,10 +99,10 @@ class Loop:
 class Fixture:
     """A connection in an exchange, GET or POST of three bytes, with nothing answered yet."""
 
-    def __init__(self, *, collecting: bool = True, post: bool = False) -> None:
+    def __init__(self, *, collecting: bool = True, post: bool = False, scheme: str = "http", **extra: Any) -> None:
         self.loop = Loop()
-        self.transport = Transport()
-        self.connection = Connection(self.loop, Origin("http", "a.example", 80))  # type: ignore[arg-type]
+        self.transport = Transport(extra)
+        self.connection = Connection(self.loop, Origin(scheme, "a.example", 80))  # type: ignore[arg-type]
         self.connection.connection_made(self.transport)
         self.begin(collecting=collecting, post=post)
 
@@ -179,6 +182,70 @@ def test_bytes_while_idle_end_the_connection() -> None:
     # What comes after it is nobody's.
     fixture.hear(ANSWER)
     assert connection_state(fixture) == "CLOSING"
+
+
+PEERS: dict[str, tuple[Callable[[socket.socket], object], bool]] = {
+    "silent": (lambda peer: None, True),
+    "closed": (socket.socket.close, False),
+    "talks": (lambda peer: peer.send(b"x"), False),
+}
+
+
+@pytest.mark.parametrize("what", PEERS)
+def test_what_happened_to_an_idle_socket_is_seen_before_the_loop_tells(what: str) -> None:
+    happens, usable = PEERS[what]
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        fixture = Fixture(socket=ours)
+        fixture.hear(ANSWER)
+        assert fixture.connection.finish()
+        happens(peer)
+        now = fixture.loop.time()
+        assert fixture.connection.is_usable(now)
+        assert fixture.connection.is_usable(now + HTTP_IDLE_CHECK.default) is usable
+        ours.close()
+        assert not fixture.connection.is_usable(now + HTTP_IDLE_CHECK.default)
+
+
+def test_a_body_over_the_limit_is_refused_when_it_is_announced() -> None:
+    for size, refused in ((1 << 20, False), ((1 << 20) + 1, True)):
+        fixture = Fixture()
+        assert size > HTTP_DIRECT.default
+        fixture.hear(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nabc" % size)
+        assert isinstance(fixture.connection.error, ResponseTooLarge) is refused
+        assert fixture.transport.told == (["abort"] if refused else [])
+
+
+class Farewell(ssl.SSLObject):
+    """A TLS session that has read everything; `goodbye`: also the peer's close_notify."""
+
+    goodbye = True
+
+    def __new__(cls) -> "Farewell":
+        return object.__new__(cls)
+
+    def __init__(self) -> None:
+        pass
+
+    def read(self, *_args: Any) -> bytes:  # type: ignore[override]
+        if self.goodbye:
+            return b""
+        raise ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_body_that_ends_with_its_connection_needs_a_goodbye_under_tls(scheme: str, goodbye: bool) -> None:
+    session = Farewell()
+    session.goodbye = goodbye
+    fixture = Fixture(scheme=scheme, ssl_object=session if scheme == "https" else None)
+    fixture.hear(b"HTTP/1.1 200 OK\r\n\r\nsome")
+    fixture.connection.eof_received()
+    if scheme == "http" or goodbye:
+        assert fixture.connection.complete and fixture.connection.take_body() == b"some"
+    else:
+        assert isinstance(fixture.connection.error, ServerDisconnected) and not fixture.connection.complete
+        assert "without close_notify" in str(fixture.connection.error)
 
 
 def test_an_unread_body_does_not_leave_the_next_exchange_paused() -> None:

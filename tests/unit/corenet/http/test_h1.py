@@ -210,6 +210,7 @@ def test_reason_phrases_are_free(reason: bytes) -> None:
         (b"3\r\nabcd\r\n", "longer"),
         (b"3\r\nabc\n0\r\n", "longer"),
         (b"3\r\nabc\rx", "longer"),
+        (b"3\r\nabcd\n0\r\n\r\n", "longer"),
         (b"1000000000000000\r\n", "size that no file has"),
         (b"3;\x00\r\n", "control character"),
         (b"3;a\nb\r\n", "control character"),

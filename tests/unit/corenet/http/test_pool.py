@@ -347,6 +347,21 @@ def test_idle_connections_expire() -> None:
     assert not fixture.pool.groups and fixture.pool.timer is None
 
 
+def test_a_connection_idle_for_too_long_is_not_given_out_before_the_timer_runs() -> None:
+    """A loop that was held up runs the callbacks that were ready before the timers that became due meanwhile."""
+    fixture = Fixture(idle_seconds=10)
+    slot = fixture.take()
+    fixture.give(slot)
+    fixture.loop.now += 9.9
+    again = fixture.take()
+    assert again.connection is slot.connection
+    fixture.give(again)
+    fixture.loop.now += 10
+    fresh = fixture.pool.assign(A)
+    assert isinstance(fresh, Slot) and fresh.connection is None
+    assert slot.connection.aborted  # type: ignore[union-attr]
+
+
 def test_without_idle_time_nothing_is_kept() -> None:
     fixture = Fixture(idle_seconds=0)
     slot = fixture.take()

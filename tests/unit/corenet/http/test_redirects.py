@@ -3,11 +3,15 @@
 Every test runs on asyncio's loop and on ours.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certs import Authority
 from support.http_peer import LOOPS, Peer, run_on, serving
 
+from corenet import tls
 from corenet.http import (
     HttpClient,
     RedirectError,
@@ -16,61 +20,140 @@ from corenet.http import (
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
+CREDENTIALS = {"Authorization": "secret", "Cookie": "a=b", "Proxy-Authorization": "Basic eA=="}
 
-def redirecting(status: int, location: str) -> Any:
+
+def redirecting(status: int, *locations: str) -> Any:
+    """Redirect /start; to everything else tell what was asked and with which fields."""
+    fields = "".join(f"Location: {location}\r\n" for location in locations)
+
     async def serve(peer: Peer) -> None:
         while True:
             line, headers, body = await peer.request()
             if line.split()[1] == "/start":
-                await peer.send(
-                    f"HTTP/1.1 {status} Go\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
-                )
+                await peer.send(f"HTTP/1.1 {status} Go\r\n{fields}Content-Length: 0\r\n\r\n".encode("latin-1"))
             else:
-                said = (
-                    f"{line.split()[0]} {body!r} {headers.get('authorization')} {headers.get('content-type')}".encode()
-                )
+                said = json.dumps([line.split()[0], body.decode(), headers]).encode()
                 await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
 
     return serve
 
 
+async def chain(peer: Peer) -> None:
+    """/3 leads to /2, that to /1, that to /0, which is an answer."""
+    while True:
+        left = int((await peer.request())[0].split()[1][1:])
+        if left:
+            await peer.send(b"HTTP/1.1 302 Go\r\nLocation: /%d\r\nContent-Length: 0\r\n\r\n" % (left - 1))
+        else:
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+BODY_FIELDS = {
+    "Content-Type": "text/plain",
+    "Content-Encoding": "identity",
+    "Content-Language": "en",
+    "Content-Location": "/x",
+    "Digest": "x",
+    "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT",
+}
+
+
 @pytest.mark.parametrize(
-    ("status", "method", "said"),
+    ("status", "method", "becomes"),
     [
-        (301, "POST", "GET b'' secret None"),
-        (302, "POST", "GET b'' secret None"),
-        (302, "PUT", "PUT b'data' secret text/plain"),
-        (303, "POST", "GET b'' secret None"),
-        (303, "PUT", "GET b'' secret None"),
-        (307, "POST", "POST b'data' secret text/plain"),
-        (308, "POST", "POST b'data' secret text/plain"),
+        (301, "POST", "GET"),
+        (301, "PUT", "PUT"),
+        (301, "GET", "GET"),
+        (302, "POST", "GET"),
+        (302, "PUT", "PUT"),
+        (303, "POST", "GET"),
+        (303, "PUT", "GET"),
+        (307, "POST", "POST"),
+        (308, "POST", "POST"),
     ],
 )
-def test_methods_over_redirects(loop: str, status: int, method: str, said: str) -> None:
+def test_methods_over_redirects(loop: str, status: int, method: str, becomes: str) -> None:
     async def main() -> None:
         async with serving(redirecting(status, "/next")) as server, HttpClient() as client:
-            fields = {"Authorization": "secret", "Content-Type": "text/plain"}
-            response = await client.request(method, server.url + "/start", body=b"data", headers=fields)
-            assert response.text == said
+            body = None if method == "GET" else b"data"
+            asked = {} if body is None else BODY_FIELDS
+            response = await client.request(method, server.url + "/start", body=body, headers=CREDENTIALS | asked)
+            told, received, headers = response.json()
+            assert (told, received) == (becomes, "data" if becomes == method and body else "")
+            # What described the body goes with it, what says who asks stays: it is the same origin.
+            kept = {name.lower(): value for name, value in asked.items()} if becomes == method else {}
+            assert {name: headers[name] for name in headers if name in {n.lower() for n in BODY_FIELDS}} == kept
+            assert {name: headers.get(name.lower()) for name in CREDENTIALS} == CREDENTIALS
+            assert headers.get("content-length") == ("4" if kept else None) and "transfer-encoding" not in headers
             assert response.url == server.url + "/next"
-            assert [old.status for old in response.history] == [status]
+            assert [(old.status, old.url) for old in response.history] == [(status, server.url + "/start")]
             assert server.connections == 1
-            async with client.stream(method, server.url + "/start", body=b"data", headers=fields) as streamed:
-                assert (await streamed.read()).decode() == said and len(streamed.history) == 1
+            async with client.stream(method, server.url + "/start", body=body, headers=CREDENTIALS | asked) as streamed:
+                assert json.loads(await streamed.read()) == [told, received, headers] and len(streamed.history) == 1
 
     run_on(loop, main())
 
 
 @pytest.mark.parametrize("where", ["default", "request"])
 def test_credentials_stay_with_their_origin(loop: str, where: str) -> None:
+    """Another port of the same host is another origin, and each of the fields alone would be enough to enter there."""
+
     async def main() -> None:
-        secret = {"Authorization": "secret", "Cookie": "a=b"}
+        fields = {**CREDENTIALS, "X-Kept": "yes"}
+        if where == "request":
+            fields["Host"] = "intern.example"
         async with serving(redirecting(302, "")) as other:
             async with serving(redirecting(302, other.url + "/next")) as server:
-                async with HttpClient(headers=secret if where == "default" else {}) as client:
-                    response = await client.get(server.url + "/start", headers={} if where == "default" else secret)
-                    assert response.text == "GET b'' None None"
-                    assert (await client.get(server.url + "/x", headers=secret)).text == "GET b'' secret None"
+                async with HttpClient(headers=fields if where == "default" else {}) as client:
+                    given = {} if where == "default" else fields
+                    response = await client.get(server.url + "/start", headers=given)
+                    assert response.url == other.url + "/next" and other.connections == 1
+                    _, _, headers = response.json()
+                    assert {name.lower() for name in CREDENTIALS}.isdisjoint(headers)
+                    assert headers["x-kept"] == "yes" and headers["host"] == f"127.0.0.1:{other.port}"
+                    # The next request to the first origin has them again.
+                    _, _, headers = (await client.get(server.url + "/x", headers=given)).json()
+                    assert {name: headers[name.lower()] for name in fields} == fields
+
+    run_on(loop, main())
+
+
+def test_the_number_of_redirects_is_bounded(loop: str) -> None:
+    async def main() -> None:
+        async with serving(chain) as server, HttpClient(follow_redirects=3) as client:
+            response = await client.get(server.url + "/3")
+            assert response.body == b"ok" and len(response.history) == 3
+            with pytest.raises(RedirectError, match="more than 3 redirects"):
+                await client.get(server.url + "/4")
+
+    run_on(loop, main())
+
+
+def test_out_of_tls_on_demand_only(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        authority = Authority(tmp_path)
+        leaf = authority.leaf("localhost")
+        client_context = tls.client_context(cafile=authority.cafile)
+        async with serving(redirecting(302, "")) as plain:
+            place = redirecting(302, plain.url + "/next")
+            async with serving(place, tls=tls.server_context(leaf.certificate, leaf.key)) as server:
+                async with HttpClient(tls_context=client_context) as client:
+                    with pytest.raises(RedirectError, match="from https to"):
+                        await client.get(server.url + "/start")
+                    assert plain.connections == 0
+                async with HttpClient(tls_context=client_context, allow_downgrade=True) as client:
+                    response = await client.get(server.url + "/start", headers=CREDENTIALS)
+                    assert {name.lower() for name in CREDENTIALS}.isdisjoint(response.json()[2])
+
+    run_on(loop, main())
+
+
+def test_a_redirect_to_two_places_is_one_to_nowhere(loop: str) -> None:
+    async def main() -> None:
+        async with serving(redirecting(302, "/a", "/b")) as server, HttpClient() as client:
+            with pytest.raises(RedirectError, match="2 Location fields"):
+                await client.get(server.url + "/start")
 
     run_on(loop, main())
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.certs import Leaf
+from support.marks import keeps_marks
 from support.ports import free_port
 from support.tls_pair import client_context, finish, leaf, ours, server_context, tls_pair
 from support.twin import Recorder, connected_pair, loop_factory, twin
@@ -206,6 +207,21 @@ def test_paused_reading_delivers_nothing(
         await finish(server, here, there)
 
     twin(main())
+
+
+def test_write_marks(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """What waits below counts as well, as ciphertext: a record of 16 KiB is some 22 bytes longer than its content."""
+
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        here.transport.pause_reading()
+        total = await keeps_marks(there, here.transport.resume_reading, over=100_000)
+        await here.until(lambda: len(here.data) == total)
+        await finish(server, here, there)
+
+    ours(main())
 
 
 def test_received_before_the_end_is_read_after_resume(

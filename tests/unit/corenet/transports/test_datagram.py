@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.marks import watch_marks
 from support.twin import loop_factory, twin
 
 import corenet
@@ -40,12 +41,15 @@ class Collector(asyncio.DatagramProtocol):
         self.errors.append(error)
         self.changed.set()
 
+    def note(self, event: str) -> None:
+        self.events.append(event)
+        self.changed.set()
+
     def pause_writing(self) -> None:
-        self.events.append("pause")
+        self.note("pause")
 
     def resume_writing(self) -> None:
-        self.events.append("resume")
-        self.changed.set()
+        self.note("resume")
 
     def connection_lost(self, error: BaseException | None) -> None:
         self.lost.set_result(error)
@@ -182,11 +186,14 @@ def test_flow_control(tmp_path: Path) -> None:
         reader = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         reader.bind(path)
         writer = await endpoint(local_addr=None, remote_addr=path, family=socket.AF_UNIX)
-        writer.transport.set_write_buffer_limits(high=100)
+        seen = watch_marks(writer)
+        writer.transport.set_write_buffer_limits(high=100, low=20)
         sent = 0
         while "pause" not in writer.events:
+            waits = writer.transport.get_write_buffer_size()
             writer.transport.sendto(b"%8d" % sent)
             sent += 1
+        assert waits <= 100 and seen == [("pause", waits + 8)]
         received = 0
         reader.setblocking(False)
         while received < sent:
@@ -196,6 +203,7 @@ def test_flow_control(tmp_path: Path) -> None:
             except BlockingIOError:
                 await asyncio.sleep(0)
         await writer.until(lambda: "resume" in writer.events)
+        assert len(seen) == 2 and seen[1][0] == "resume" and seen[1][1] <= 20
         await close(writer)
         reader.close()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.marks import keeps_marks
 from support.twin import Recorder, loop_factory, twin
 
 import corenet
@@ -44,10 +45,8 @@ def test_flow_control(twin: Twin) -> None:
     async def main() -> None:
         reader, writer = await both_ends()
         reader.transport.pause_reading()
-        while "pause" not in writer.events:
-            writer.transport.write(b"x" * 50_000)
-        reader.transport.resume_reading()
-        await writer.until(lambda: "resume" in writer.events)
+        total = await keeps_marks(writer, reader.transport.resume_reading)
+        await reader.until(lambda: len(reader.data) == total)
         writer.transport.close()
         await reader.lost
         await writer.lost

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.marks import fill, keeps_marks
 from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
 
 import corenet
@@ -490,12 +491,36 @@ def test_watermarks(twin: Twin) -> None:
         assert transport.get_write_buffer_limits() == (10, 40)
         with pytest.raises(ValueError, match="must be >= low"):
             transport.set_write_buffer_limits(high=1, low=2)
-        transport.set_write_buffer_limits(high=0)
         theirs.transport.pause_reading()
-        while "pause" not in ours.events:
-            transport.write(b"x" * 100_000)
+        total = await keeps_marks(ours, theirs.transport.resume_reading)
+        await theirs.until(lambda: len(theirs.data) == total)
+        await finish(server, ours, theirs)
+
+    twin(main())
+
+
+def test_watermarks_hold_from_the_moment_they_are_set(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        transport = ours.transport
+        theirs.transport.pause_reading()
+        transport.set_write_buffer_limits(high=1 << 30)
+        fill(transport)
+        assert "pause" not in ours.events
+        transport.set_write_buffer_limits(high=transport.get_write_buffer_size() - 1)
+        assert "pause" in ours.events
         theirs.transport.resume_reading()
         await ours.until(lambda: "resume" in ours.events)
+        # Nothing may wait at all: whatever the kernel does not take at once pauses.
+        theirs.transport.pause_reading()
+        transport.set_write_buffer_limits(high=0)
+        while not transport.get_write_buffer_size():
+            assert ours.events.count("pause") == 1
+            transport.write(bytes(100_000))
+        assert ours.events.count("pause") == 2
+        theirs.transport.resume_reading()
+        await ours.until(lambda: ours.events.count("resume") == 2)
+        assert transport.get_write_buffer_size() == 0
         await finish(server, ours, theirs)
 
     twin(main())
