@@ -924,6 +924,8 @@ cdef class Engine:
             return 0
         if self.poller.forgotten(fd):
             self.poller.remove(fd)
+            # A transport keeps a number that is not its own any more; what it asks for here is refused.
+            self.poller.disown(fd, watcher)
             return 0
         if isinstance(watcher, Descriptor):
             raise RuntimeError(f"File descriptor {fd!r} is used by a reader or writer")

@@ -462,13 +462,21 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
     # --- sendfile -------------------------------------------------------------------------------------------------
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        emptied = transp._make_empty_waiter()
         was_reading = transp.is_reading()
-        # Paused and with nothing to send the transport leaves the poller, which frees its descriptor for the wait.
+        # As asyncio, which lets the protocol read again if it asks for that meanwhile.
         transp.pause_reading()
-        await transp._make_empty_waiter()
         try:
-            sent: int = await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
-            return sent
+            await emptied
+            sock = transp._sock
+            if sock is None or transp.is_closing():
+                raise ConnectionAbortedError("Connection was closed before the file was sent")
+            self._check_sendfile_params(sock, file, offset, count)  # type: ignore[attr-defined]
+
+            async def room() -> None:
+                await transp._make_room_waiter()
+
+            return await self._send_file(sock, room, file, offset, count)
         finally:
             transp._reset_empty_waiter()
             if was_reading:

@@ -449,6 +449,26 @@ cdef class SocketEngine(Engine):
             raise OSError(number, f"Connect call failed {address}")
 
     async def _sock_sendfile_native(self, sock: socket.socket, file: object, offset: int, count: int | None) -> int:
+        held = False
+
+        async def room() -> None:
+            nonlocal held
+            held = held or self.hold(sock)
+            await self.waiter(sock, True)
+            if keeps_count(sock) and sock._closed:
+                # Somebody has no more use for it: this may go on for long.
+                raise OSError(c.EBADF, os.strerror(c.EBADF))
+
+        try:
+            return await self._send_file(sock, room, file, offset, count)
+        finally:
+            if held:
+                self.let_go(sock)
+
+    async def _send_file(
+        self, sock: socket.socket, room: object, file: object, offset: int, count: int | None
+    ) -> int:
+        """Send `count` bytes of `file` from `offset` on, or all; `room()` is awaited when the kernel takes no more."""
         try:
             source = file.fileno()
             size = os.fstat(source).st_size
@@ -456,24 +476,21 @@ cdef class SocketEngine(Engine):
             raise asyncio.SendfileNotAvailableError("not a regular file")
         left = count if count else max(0, size - offset)
         total = 0
-        held = False
         try:
             while left > 0:
                 try:
                     sent = os.sendfile(sock.fileno(), source, offset, left)
                 except (BlockingIOError, InterruptedError):
-                    held = held or self.hold(sock)
-                    await self.waiter(sock, True)
-                    if keeps_count(sock) and sock._closed:
-                        # Its transport was aborted, or somebody has no more use for it: this may go on for long.
-                        raise OSError(c.EBADF, os.strerror(c.EBADF)) from None
-                    continue
+                    sent = -1
                 except OSError as error:
                     if error.errno == c.ENOTCONN:
                         raise ConnectionError("socket is not connected", c.ENOTCONN) from error
                     if total == 0:
                         raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
                     raise
+                if sent < 0:
+                    await room()
+                    continue
                 if sent == 0:
                     break
                 self.bytes_sent += <size_t>sent
@@ -482,8 +499,6 @@ cdef class SocketEngine(Engine):
                 left -= sent
             return total
         finally:
-            if held:
-                self.let_go(sock)
             try:
                 os.lseek(source, offset, os.SEEK_SET)
             except OSError:

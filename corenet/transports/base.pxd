@@ -47,6 +47,7 @@ cdef class Transport(Watcher):
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
     cdef int watch(self) except -1
     cdef int update(self) except -1
+    cdef void leave_poller(self) noexcept
     cdef Py_ssize_t buffered_size(self) noexcept
     cdef void drop_buffer(self) noexcept
     cdef int stands(self, bint moved) except -1
@@ -55,6 +56,7 @@ cdef class Transport(Watcher):
     cdef int maybe_resume(self) except -1
     cdef int blame(self, object callback, tuple args, object error) except -1
     cdef int fatal(self, object error, str message) except -1
+    cdef int shut_out(self) except -1
     cdef int refused(self, object error, object waiter) except -1
     cdef int force_close(self, object error) except -1
     cdef int schedule_lost(self, object error) except -1

@@ -45,6 +45,10 @@ The end. The order is fixed: out of the poller at once, ``connection_lost`` in t
 closed. A descriptor that the poller refuses ends the connection with that error. In the teardown, `detach` comes before
 everything that can raise: the loop's closing, ``ResourceWarning`` as an exception, ``close`` with EBADF.
 
+Forks. The child of a loop that ran has the same transports, open, paused or ended as they were, with nothing to send: what
+was queued is the parent's, and so is a file on its way, whose `sendfile` fails in the child. A transport that was closing
+is lost there. A protocol that was paused is resumed in the first turn that the child runs, if it runs the loop at all.
+
 Ownership. A transport holds its loop, its protocol and its socket object. It is held by its protocol as a rule, by the
 poller as long as it is registered, by the engine's rings while it waits for the end of a callback or of the turn, and by
 its `Farewell`. The poller's `owner` and a server's roster have borrowed pointers, which `detach` takes back.
@@ -63,7 +67,7 @@ from libc.stdint cimport uint32_t
 from corenet.core cimport sys as c
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport Handle, new_handle
-from corenet.core.poller cimport Watcher
+from corenet.core.poller cimport Poller, Watcher
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_CopyCurrent,
@@ -84,11 +88,17 @@ cdef inline uint32_t wanted(Transport self) noexcept:
     cdef uint32_t events = 0
     if receives(self):
         events |= c.EPOLLIN
-    if self.writing:
+    if self.writing and not self.loop.closed:
         events |= c.EPOLLOUT
     if self.vain >= VAIN and events:
         events |= c.EPOLLET
     return events
+
+
+cdef inline bint listed(Transport self) noexcept:
+    """Whether the poller's place of our number is ours: closed behind our back, the number may be somebody else's."""
+    cdef Poller poller = self.loop.poller
+    return self.fd < poller.slot_count and poller.slots[self.fd].watcher == <PyObject *>self
 
 
 cdef object os_error(int number):
@@ -213,15 +223,26 @@ cdef class Transport(Watcher):
         if asked == self.interest:
             return 0
         if asked == 0:
-            self.interest = 0
-            self.loop.poller.remove(self.fd)
+            self.leave_poller()
             return 0
-        if self.interest == 0:
-            self.loop.poller.add(self.fd, asked, self)
-        else:
+        if self.interest and listed(self):
             self.loop.poller.modify(self.fd, asked)
+        elif self.interest or self.loop.poller.owner_of(self.fd) is not self:
+            # Our descriptor was closed behind our back: whoever has its number now keeps his place, and gets no bytes of ours.
+            self.interest = 0
+            self.drop_buffer()
+            raise os_error(c.EBADF)
+        else:
+            self.loop.poller.add(self.fd, asked, self)
         self.interest = asked
         return 0
+
+    cdef void leave_poller(self) noexcept:
+        """Take the descriptor out of the poller; nothing when its place there is somebody else's by now."""
+        if self.interest:
+            self.interest = 0
+            if listed(self):
+                self.loop.poller.remove(self.fd)
 
     cdef int update(self) except -1:
         """Do the same after every change of a state; a descriptor that nobody can wait for ends the connection."""
@@ -229,7 +250,7 @@ cdef class Transport(Watcher):
             return 0
         try:
             self.watch()
-        except OSError as error:
+        except Exception as error:
             self.fatal(error, "The descriptor cannot be watched")
         return 0
 
@@ -249,7 +270,13 @@ cdef class Transport(Watcher):
         self.writing = False
         if self.closing:
             return self.schedule_lost(None)
+        if self.protocol_paused:
+            # Its buffer is empty; told in a turn of the child's, if it runs this loop again.
+            self.loop.soon(self._resume_protocol, (), None if self.context is None else self.context.copy())
         return self.update()
+
+    def _resume_protocol(self) -> None:
+        self.maybe_resume()
 
     cdef int stands(self, bint moved) except -1:
         """Note whether anything moved in an event with EPOLLERR or EPOLLHUP, or in one that follows such events.
@@ -418,6 +445,18 @@ cdef class Transport(Watcher):
             self.report(message, error)
         return self.force_close(error)
 
+    cdef int shut_out(self) except -1:
+        """End the connection because its context is entered already, with the error of that set.
+
+        Its program runs the loop within the context that it has given to the connection. Nothing can be called, and an
+        event that nobody takes would come back at once, for ever.
+        """
+        try:
+            propagate()
+        except RuntimeError as error:
+            self.fatal(error, "The context of the transport cannot be entered")
+        return 0
+
     cdef int refused(self, object error, object waiter) except -1:
         """End a transport whose descriptor the poller did not take, and tell whoever waits for its beginning."""
         if waiter is None:
@@ -469,7 +508,13 @@ cdef class Transport(Watcher):
         try:
             if self.protocol_connected and context is not None:
                 if PyContext_Enter(context) < 0:
-                    propagate()
+                    try:
+                        propagate()
+                    except RuntimeError:
+                        # Entered already: the end is told in a copy, which nobody else can enter.
+                        context = context.copy()
+                    if PyContext_Enter(context) < 0:
+                        propagate()
                 try:
                     call_method1(self.protocol, "connection_lost", error)
                 finally:
@@ -493,9 +538,7 @@ cdef class Transport(Watcher):
         """Leave every list that has a borrowed pointer to this object, and the poller."""
         if self.loop is not None and self.fd >= 0:
             self.loop.poller.disown(self.fd, self)
-            if self.interest:
-                self.interest = 0
-                self.loop.poller.remove(self.fd)
+            self.leave_poller()
 
     cdef int released(self) except -1:
         """Called once when the descriptor is closed."""
@@ -511,7 +554,7 @@ cdef class Transport(Watcher):
         self.sock = None
         if self.loop is not None:
             self.loop.stirred = True
-            # A sendfile under way, which has borrowed the descriptor.
+            # A transport that is closing refuses nobody who waits for its descriptor himself.
             self.loop.abandon(fd)
         if sock is not None:
             sock.close()

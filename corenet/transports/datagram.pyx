@@ -146,7 +146,7 @@ cdef class DatagramTransport(Transport):
         if context is None or self.fd < 0:
             return 0
         if PyContext_Enter(context) < 0:
-            propagate()
+            return self.shut_out()
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
                 self.flush()
@@ -380,6 +380,7 @@ cdef class DatagramTransport(Transport):
             if self.conn_lost:
                 # Between `close` and connection_lost: sent if the kernel takes it, and nobody waits any more.
                 return 0
+            self.loop.check_open()
             self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
             self.writing = True
             return self.update()

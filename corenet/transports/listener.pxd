@@ -26,6 +26,7 @@ cdef class Listener(Watcher):
     cdef bint listening
     cdef bint nodelay       # to be set on each connection, since the listening socket does not hand it down
 
+    cdef void leave_poller(self) noexcept
     cdef int accept_burst(self) except -1
     cdef int on_connection(self, int fd, void *address, unsigned int length) except -1
     cdef int exhausted(self, int number) except -1

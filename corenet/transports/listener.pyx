@@ -114,18 +114,26 @@ cdef class Listener(Watcher):
             self.retry.cancel()
             self.retry = None
         if self.listening:
-            self.listening = False
-            self.loop.poller.remove(self.fd)
-        elif self.loop is not None and isinstance(self.loop.poller.find(self.fd), Descriptor):
+            self.leave_poller()
+        elif (
+            self.loop is not None
+            and self.sock.fileno() == self.fd
+            and isinstance(self.loop.poller.find(self.fd), Descriptor)
+        ):
             # A reader that took our place ends with the server, as in asyncio.
             self.loop._clear_side(self.fd, False)
         self.fd = -1
 
     cdef bint give_way(self) except -1:
         """As asyncio has it: who removes the reader of a listening socket pauses the server, who sets one takes over."""
-        self.listening = False
-        self.loop.poller.remove(self.fd)
+        self.leave_poller()
         return True
+
+    cdef void leave_poller(self) noexcept:
+        """Be called no more; the place of a socket that was closed behind our back may be somebody else's by now."""
+        self.listening = False
+        if self.loop.poller.find(self.fd) is self:
+            self.loop.poller.remove(self.fd)
 
     def __repr__(self) -> str:
         return f"<Listener fd={self.fd}>"
@@ -133,8 +141,7 @@ cdef class Listener(Watcher):
     cdef int on_events(self, uint32_t events) except -1:
         self.accept_burst()
         if self.events != c.EPOLLIN and self.listening and not self.loop.closed:
-            self.loop.poller.remove(self.fd)
-            self.listening = False
+            self.leave_poller()
             self._go_on()
         return 0
 
@@ -217,8 +224,7 @@ cdef class Listener(Watcher):
 
     cdef int stand_back(self, str message, object error) except -1:
         """Leave the poller, come back in a second, and say why."""
-        self.listening = False
-        self.loop.poller.remove(self.fd)
+        self.leave_poller()
         self.retry = self.loop.later_ns(RETRY_NS, self._go_on, ())
         self.loop.call_exception_handler(
             {"message": message, "exception": error, "socket": TransportSocket(self.sock)}

@@ -18,7 +18,7 @@ from corenet.core.poller cimport Watcher
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport propagate
 from corenet.transports.base cimport Transport, call_method0
-from corenet.transports.streambase cimport StreamBase
+from corenet.transports.streambase cimport UNREAD, StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
 from corenet.transports import faces
@@ -88,16 +88,15 @@ cdef class WritePipeTransport(StreamBase):
             self.fd, self.queue.vectors + self.queue.head, <int>min(self.queue.count, <size_t>VECTOR_LIMIT)
         )
 
-    cdef int receive(self) except -1:
-        """Something to read on a writing end means that the reader has gone."""
+    cdef int adopt(self, object protocol) except -1:
+        StreamBase.adopt(self, protocol)
+        # Whatever the protocol, it gets no bytes.
+        self.kind = UNREAD
+        return 0
+
+    cdef int reader_gone(self) except -1:
         cdef object error = BrokenPipeError() if self.buffered_size() else None
         return self.force_close(error)
-
-    cdef int receive_into(self) except -1:
-        return self.receive()
-
-    cdef int half_close(self) except -1:
-        return 0
 
     def write_eof(self) -> None:
         """Close when everything queued has left."""

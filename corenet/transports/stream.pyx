@@ -16,9 +16,10 @@ from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_STREAM, born, died
 from corenet.core.engine cimport Engine
 from corenet.core.receivers cimport guard_receivers
-from corenet.core.sys cimport sockaddr, sockaddr_storage, socklen_t
+from corenet.core.sys cimport msghdr, sockaddr, sockaddr_storage, socklen_t
 from corenet.transports.address cimport to_object
-from corenet.transports.streambase cimport Consumer, StreamBase
+from corenet.transports.streambase cimport NO_CORK, UNKNOWN, Consumer, StreamBase
+from corenet.transports.writequeue cimport VECTOR_LIMIT
 
 from corenet.transports import faces
 
@@ -73,6 +74,28 @@ cdef class StreamTransport(StreamBase):
             raise TypeError(f"{type(self.protocol).__name__} has no framing; use a FramedProtocol")
         self.check_writable()
         consumer.send_frames(self, payloads)
+
+    cdef ssize_t take(self, void *data, size_t length) noexcept:
+        cdef ssize_t got = c.c_recv(self.fd, data, length, 0)
+        if got > 0:
+            self.loop.bytes_received += got
+        return got
+
+    cdef ssize_t give(self, const void *data, size_t length) noexcept nogil:
+        return c.c_send(self.fd, data, length, c.MSG_NOSIGNAL)
+
+    cdef ssize_t give_queue(self) noexcept nogil:
+        cdef msghdr message
+        c.memset(&message, 0, sizeof(message))
+        message.msg_iov = self.queue.vectors + self.queue.head
+        message.msg_iovlen = min(self.queue.count, <size_t>VECTOR_LIMIT)
+        return c.c_sendmsg(self.fd, &message, c.MSG_NOSIGNAL)
+
+    cdef int half_close(self) except -1:
+        if self.fd >= 0:
+            self.loop.stirred = True
+            c.c_shutdown(self.fd, c.SHUT_WR)
+        return 0
 
     cdef object python_socket(self):
         """The socket object of the descriptor, made when first asked for; from then on it owns the descriptor."""
@@ -137,9 +160,7 @@ cdef class StreamTransport(StreamBase):
     cdef int released(self) except -1:
         cdef Roster roster = self.roster
         self.consumer = None
-        if self.empty_waiter is not None and not self.empty_waiter.done():
-            # A sendfile that waits for what was written before it: nothing empties the buffer any more.
-            self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+        self.give_up_waiter(ConnectionError("Connection is closed by peer"))
         if roster is not None:
             self.roster = None
             roster.left()
@@ -209,7 +230,7 @@ cdef StreamTransport new_stream(
     """
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
     transport.family = family
-    transport.corks = family == c.AF_INET or family == c.AF_INET6
+    transport.corks = UNKNOWN if family == c.AF_INET or family == c.AF_INET6 else NO_CORK
     transport.sock = sock
     transport.attach(loop, fd, protocol, extra, context)
     if roster is not None:

@@ -15,6 +15,12 @@ cdef enum:
     PLAIN = 0       # data_received
     BUFFERED = 1    # get_buffer and buffer_updated
     CONSUMER = 2    # Consumer.bytes_received
+    UNREAD = 3      # a writing end: what would be received means that the reader has gone
+
+cdef enum:
+    NO_CORK = 0
+    UNKNOWN = 1     # nobody has asked yet whether it is TCP
+    CORKS = 2
 
 cdef class Consumer(Watcher):
     # Where the next bytes are to be received, `room` of them; NULL: in the loop's own buffer.
@@ -42,7 +48,7 @@ cdef class StreamBase(Transport):
     cdef bint eof_requested
     cdef bint gathering         # pieces of one write are being queued; `written` follows
     cdef bint several           # the last callback that wrote wrote several small pieces
-    cdef bint corks             # the kernel can be told that more will follow: TCP
+    cdef int corks              # whether the kernel can be told that more will follow: TCP. Asked when it would be used first
     cdef bint corked            # it was told so and has not been told otherwise: it sends within 200 ms
     cdef int kind
     cdef int expected       # how much came with the last event, when that is worth a receive without a copy, else 0
@@ -50,12 +56,14 @@ cdef class StreamBase(Transport):
     cdef ssize_t take(self, void *data, size_t length) noexcept
     cdef ssize_t give(self, const void *data, size_t length) noexcept nogil
     cdef ssize_t give_queue(self) noexcept nogil
+    cdef int ask_for_cork(self) except -1
     cdef int uncork(self) except -1
     cdef int half_close(self) except -1
     cdef int begin(self) except -1
     cdef int receive(self) except -1
     cdef int receive_consumed(self) except -1
     cdef int receive_into(self) except -1
+    cdef int reader_gone(self) except -1
     cdef int on_eof(self) except -1
     cdef int write_bytes(self, bytes data) except -1
     cdef int submit(self, object owner, const char *data, size_t length) except -1
@@ -65,6 +73,7 @@ cdef class StreamBase(Transport):
     cdef int send_collected(self) except -1
     cdef int write_failed(self, int number) except -1
     cdef int drained(self) except -1
+    cdef int give_up_waiter(self, object error) except -1
     cdef int callback_failed(self, str message) except -1
     cdef int read_failed(self, int number) except -1
     cdef int check_writable(self) except -1

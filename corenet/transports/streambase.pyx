@@ -43,9 +43,9 @@ from corenet.core.sys cimport (
     PyContext_Exit,
     PyObject_VectorcallMethod,
     errno,
-    msghdr,
     peek_bytes,
     propagate,
+    socklen_t,
 )
 from corenet.transports.base cimport Transport, call_method0, call_method1, os_error, receives
 from corenet.transports.writequeue cimport VECTOR_LIMIT, queue_consume, queue_free, queue_push
@@ -149,35 +149,42 @@ cdef class StreamBase(Transport):
 
     # --- the descriptor -------------------------------------------------------------------------------------------
 
+    # A writing end receives nothing and a reading end sends nothing: who does not say how has no way to do it.
+
     cdef ssize_t take(self, void *data, size_t length) noexcept:
-        cdef ssize_t got = c.c_recv(self.fd, data, length, 0)
-        if got > 0:
-            self.loop.bytes_received += got
-        return got
+        c.errno = c.EBADF
+        return -1
 
     cdef ssize_t give(self, const void *data, size_t length) noexcept nogil:
-        return c.c_send(self.fd, data, length, c.MSG_NOSIGNAL)
+        c.errno = c.EBADF
+        return -1
 
     cdef ssize_t give_queue(self) noexcept nogil:
-        cdef msghdr message
-        c.memset(&message, 0, sizeof(message))
-        message.msg_iov = self.queue.vectors + self.queue.head
-        message.msg_iovlen = min(self.queue.count, <size_t>VECTOR_LIMIT)
-        return c.c_sendmsg(self.fd, &message, c.MSG_NOSIGNAL)
-
-    cdef int uncork(self) except -1:
-        """Have TCP send what it keeps for what would follow."""
-        cdef int zero = 0
-        self.corked = False
-        if self.fd >= 0 and c.setsockopt(self.fd, c.IPPROTO_TCP, c.TCP_CORK, &zero, sizeof(zero)) < 0:
-            # Not TCP after all.
-            self.corks = False
-        return 0
+        c.errno = c.EBADF
+        return -1
 
     cdef int half_close(self) except -1:
-        if self.fd >= 0:
-            self.loop.stirred = True
-            c.c_shutdown(self.fd, c.SHUT_WR)
+        return 0
+
+    cdef int reader_gone(self) except -1:
+        return 0
+
+    cdef int ask_for_cork(self) except -1:
+        """Find out whether this is TCP: SCTP knows MSG_MORE too, and nothing but more would make it send."""
+        cdef int cork = 0
+        cdef socklen_t size = sizeof(cork)
+        self.corks = NO_CORK
+        if self.fd >= 0 and c.getsockopt(self.fd, c.IPPROTO_TCP, c.TCP_CORK, &cork, &size) == 0:
+            self.corks = CORKS
+        return 0
+
+    cdef int uncork(self) except -1:
+        """Have TCP send what it keeps for what would follow, unless the program has corked the socket: then it says when."""
+        cdef int cork = 0
+        cdef socklen_t size = sizeof(cork)
+        self.corked = False
+        if self.fd >= 0 and c.getsockopt(self.fd, c.IPPROTO_TCP, c.TCP_CORK, &cork, &size) == 0 and cork == 0:
+            c.setsockopt(self.fd, c.IPPROTO_TCP, c.TCP_CORK, &cork, sizeof(cork))
         return 0
 
     cdef int adopt(self, object protocol) except -1:
@@ -216,6 +223,8 @@ cdef class StreamBase(Transport):
             # Lost before it began.
             return 0
         if PyContext_Enter(self.context) < 0:
+            # Nobody who has not heard of the beginning hears of the end.
+            self.protocol_connected = False
             propagate()
         try:
             call_method1(self.protocol, "connection_made", self)
@@ -258,7 +267,7 @@ cdef class StreamBase(Transport):
         if context is None or self.fd < 0:
             return 0
         if PyContext_Enter(context) < 0:
-            propagate()
+            return self.shut_out()
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
                 self.flush()
@@ -267,8 +276,10 @@ cdef class StreamBase(Transport):
                     self.receive()
                 elif self.kind == BUFFERED:
                     self.receive_into()
-                else:
+                elif self.kind == CONSUMER:
                     self.receive_consumed()
+                else:
+                    self.reader_gone()
             self.send_collected()
             if events & (c.EPOLLERR | c.EPOLLHUP) or self.vain:
                 self.stands(self.loop.bytes_received != before or self.loop.bytes_sent != sent_before)
@@ -528,7 +539,7 @@ cdef class StreamBase(Transport):
                 or (owner is None and length >= COPY_BELOW)
                 or not self.loop.running
             ):
-                more = self.several and self.corks and length < CORK and self.last_callback != callback
+                more = self.several and self.corks == CORKS and length < CORK and self.last_callback != callback
                 self.last_callback = callback
                 self.several = False
                 if more:
@@ -547,6 +558,8 @@ cdef class StreamBase(Transport):
                     if errno != c.EAGAIN and errno != c.EINTR:
                         return self.write_failed(errno)
                     sent = 0
+                # As asyncio: where nobody will ever send the rest, the writer is told.
+                self.loop.check_open()
                 self.enqueue(owner, data + sent, length - sent)
                 self.writing = True
                 self.update()
@@ -585,6 +598,8 @@ cdef class StreamBase(Transport):
             ):
                 self.flush()
             else:
+                if self.corks == UNKNOWN:
+                    self.ask_for_cork()
                 self.several = True
                 return self.hold()
         return self.maybe_pause()
@@ -656,10 +671,12 @@ cdef class StreamBase(Transport):
         if self.pending is not None or self.queue.count:
             # resume_writing wrote more.
             return 0
+        if self.closing:
+            # Whoever waits to send a file has come too late.
+            self.give_up_waiter(ConnectionAbortedError("Connection was closed before the file was sent"))
+            return self.schedule_lost(None)
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_result(None)
-        if self.closing:
-            return self.schedule_lost(None)
         if self.eof_requested:
             self.half_close()
         return 0
@@ -668,8 +685,7 @@ cdef class StreamBase(Transport):
         cdef object error = os_error(number)
         self.drop_buffer()
         self.writing = False
-        if self.empty_waiter is not None and not self.empty_waiter.done():
-            self.empty_waiter.set_exception(error)
+        self.give_up_waiter(error)
         return self.fatal(error, "Fatal write error on socket transport")
 
     def can_write_eof(self) -> bool:
@@ -727,19 +743,39 @@ cdef class StreamBase(Transport):
         if self.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
         self.empty_waiter = self.loop.create_future()
-        # Whoever waits for the buffer to be empty uses the descriptor next.
-        self.loop.poller.disown(self.fd, self)
         if self.pending is not None or self.queue.count:
             if not self.writing:
                 self.flush()
-        elif not self.empty_waiter.done():
+        else:
             self.empty_waiter.set_result(None)
+        return self.empty_waiter
+
+    def _make_room_waiter(self) -> object:
+        """A future for when the kernel takes more of a file; between `_make_empty_waiter` and `_reset_empty_waiter`."""
+        self.empty_waiter = self.loop.create_future()
+        if self.conn_lost or self.fd < 0:
+            self.give_up_waiter(ConnectionError("Connection is closed by peer"))
+        else:
+            # Blocked with an empty queue: the next flush finds that all of it has left.
+            self.writing = True
+            self.update()
         return self.empty_waiter
 
     def _reset_empty_waiter(self) -> None:
         self.empty_waiter = None
-        if self.fd >= 0 and not self.loop.closed:
-            self.loop.poller.own(self.fd, self)
+
+    cdef int give_up_waiter(self, object error) except -1:
+        """Tell a sendfile that waits that it waits for nothing."""
+        if self.empty_waiter is not None and not self.empty_waiter.done():
+            self.empty_waiter.set_exception(error)
+            # Heard, even if nobody waits any more: the child of a fork may end without a turn.
+            self.empty_waiter.exception()
+        return 0
+
+    cdef int on_forked(self) except -1:
+        self.corked = False
+        self.give_up_waiter(ConnectionAbortedError("The file is sent by the parent process"))
+        return Transport.on_forked(self)
 
 
 guard_receivers(globals())

@@ -407,13 +407,17 @@ class Protocol(asyncio.Protocol):
             if sys.argv[2] == "closes":
                 self.transport.close()
             # The child's copy of the loop may be run, and counts as stopped.
+            self.ends = []
             loop.run_until_complete(asyncio.sleep(0.1))
-            os._exit(0)
+            os._exit(len(self.ends) != (sys.argv[2] == "closes"))
         assert os.waitpid(child, 0)[1] == 0
         self.transport.close()
 
     def connection_lost(self, error):
-        done.set_result(None)
+        if hasattr(self, "ends"):
+            self.ends.append(error)
+        else:
+            done.set_result(None)
 
 
 async def main():
