@@ -1,6 +1,6 @@
 import asyncio
 import socket
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from corenet.core.engine import Engine
@@ -19,3 +19,6 @@ class SocketEngine(Engine):
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int: ...
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]: ...
     async def sock_connect(self, sock: socket.socket, address: Any) -> None: ...
+    async def _send_file(
+        self, sock: socket.socket, room: Callable[[], Awaitable[None]], file: Any, offset: int, count: int | None
+    ) -> int: ...
