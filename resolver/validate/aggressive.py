@@ -16,6 +16,7 @@ from resolver.validate.chain import charge_of
 from resolver.validate.fields import signatures
 from resolver.validate.finding import Finding, OptedOut, insecure
 from resolver.validate.gate import TooManyHashes
+from resolver.validate.records import is_expanded
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -46,7 +47,7 @@ class _Held(nsec3.Prover):
             return None
         record = proof.reading
         if record is None:
-            record = proof.reading = nsec3.parse(proof.rrset.name, proof.rrset.rdata(0), self.zone)
+            record = proof.reading = next(iter(nsec3.read(proof.rrset, self.zone)), None)
         return None if record is None else (proof, record)
 
     def matching(self, name: bytes) -> nsec3.Nsec3 | None:
@@ -247,7 +248,9 @@ def _expand(raw: RawReply, star: bytes, zone: bytes, context: Context) -> RawRep
     find = context.store.rrsets.find
     for rtype in (raw.qtype, c.CNAME):
         rrset: RRset | None = find(star, rtype, context.now, min_trust=Trust.VALIDATED)
-        if rrset is not None and rrset.verdict == Verdict.SECURE and signatures(rrset, 1)[0].signer == zone:
+        if rrset is None or rrset.verdict != Verdict.SECURE or is_expanded(rrset):
+            continue  # what a wildcard further up was expanded to shows no name here to exist
+        if signatures(rrset, 1)[0].signer == zone:
             raw.answer.append(rrset.with_name(raw.qname))
             if rtype == c.CNAME and raw.qtype != c.CNAME:
                 raw.alias = raw.name = rrset.targets()[0]
@@ -261,5 +264,5 @@ def _read(held: ZoneProofs, name: bytes, now: int) -> tuple[Proof, nsec.Nsec] | 
         return None
     record = proof.reading
     if record is None:
-        record = proof.reading = nsec.parse(proof.rrset.name, proof.rrset.rdata(0), held.zone)
+        record = proof.reading = next(iter(nsec.read(proof.rrset, held.zone)), None)
     return None if record is None else (proof, record)

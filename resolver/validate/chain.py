@@ -31,6 +31,7 @@ from resolver.validate.finding import (
 from resolver.validate.gate import DS_DIGESTS, TooManyHashes, ds_matches, signature_check, signature_mark
 from resolver.validate.records import (
     REVOKED,
+    is_expanded,
     is_timely,
     matching_keys,
     parse_dnskey,
@@ -163,8 +164,7 @@ class Chain:
         """
         zone = place
         while zone != anchor.zone:
-            known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
-            if known is not None and known.verdict == Verdict.SECURE:
+            if _is_ds_of_cut(ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)):
                 break
             zone = names.parent(zone)
         cut = ctx.store.rrsets.closest_cut(place, ctx.now)
@@ -417,8 +417,9 @@ class Chain:
             found = yield from self.rrset(task, ctx, known, Question(zone, c.DS))
             if found.verdict is Verdict.SECURE:
                 known = stamp(known, found, ctx.now)
-                ctx.store.rrsets.put(known, ctx.now)
-        if known is None or known.verdict != Verdict.SECURE:
+                if _is_ds_of_cut(known):
+                    ctx.store.rrsets.put(known, ctx.now)
+        if known is None or not _is_ds_of_cut(known):
             outcome = yield Need(Question(zone, c.DS), Purpose.CHAIN)
             state = self._ds_outcome(task.budget, zone, outcome)
             if state is _INHERITED:
@@ -453,7 +454,8 @@ class Chain:
             if first.verdict != Verdict.SECURE:
                 return _INHERITED
             if first.rtype == c.DS and names.equal(first.name, zone):
-                return None
+                # One that a wildcard was expanded to, by a proof that the name itself has nothing, not even NS.
+                return SECURE if is_expanded(first) else None
             if first.rtype == c.CNAME and names.equal(first.name, zone):
                 return SECURE
             return SECURE if _renames(first, zone) else _unproved(zone)
@@ -480,13 +482,10 @@ class Chain:
             if signer == zone or not names.is_subdomain(zone, signer):
                 continue
             if rrset.rtype == c.NSEC and names.equal(rrset.name, zone):
-                plain = nsec.parse(rrset.name, rrset.rdata(0), signer)
-                if plain is not None:
+                for plain in nsec.read(rrset, signer):
                     return insecure(NoDs(plain)) if shows_insecure_delegation(plain) else SECURE
             elif rrset.rtype == c.NSEC3:
-                record = nsec3.parse(rrset.name, rrset.rdata(0), signer)
-                if record is not None:
-                    hashed.append(record)
+                hashed += nsec3.read(rrset, signer)
         if not hashed:
             return None
         nearest = max(len(record.zone) for record in hashed)
@@ -520,7 +519,7 @@ class Chain:
         for count in range(names.label_count(anchor.zone) + 1, names.label_count(zone) + 1):
             cut = names.suffix(zone, count)
             known = ctx.store.rrsets.find(cut, c.DS, ctx.now, min_trust=0)
-            if known is not None and known.verdict == Verdict.SECURE:
+            if known is not None and _is_ds_of_cut(known):
                 unknown = self._understood(known)
                 if unknown is not None:
                     return unknown
@@ -621,6 +620,12 @@ def _may_sign(signer: bytes, rrset: RRset, question: Question) -> bool:
     if rrset.rtype == c.DS:
         return signer == names.ROOT or not names.equal(rrset.name, signer)
     return question.qtype != c.DS or signer == names.ROOT or not names.equal(question.qname, signer)
+
+
+def _is_ds_of_cut(rrset: RRset | None) -> bool:
+    """Whether this is the validated DS set of a delegation. One that was made from a wildcard is none: there is no zone
+    where no name is (RFC 4592 section 4.6)."""
+    return rrset is not None and rrset.verdict == Verdict.SECURE and not is_expanded(rrset)
 
 
 def _unproved(zone: bytes) -> Finding:

@@ -1,16 +1,17 @@
 """Proofs of absence by NSEC (RFC 4034 section 4, RFC 4035 section 5.4, RFC 6840 section 4).
 
-The records given here have been verified already; this file only asks what they prove. Three facts shape it: an NSEC
-whose owner is a delegation says nothing about names below it, one whose owner has a DNAME neither, and the next name
-of the last NSEC of a zone is the apex.
+The records given here have been verified already; this file only asks what they prove. Four facts shape it: an NSEC
+whose owner is a delegation says nothing about names below it, one whose owner has a DNAME neither, one that a wildcard
+was expanded to says nothing at all, and the next name of the last NSEC of a zone is the apex.
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from resolver.validate.records import bitmap_has, name_end
+from resolver.validate.records import WITHOUT_DATA, bitmap_has, bitmap_is_within, is_expanded, name_end
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.rrset import RRset
 
 __all__ = [
     "Nsec",
@@ -21,6 +22,7 @@ __all__ = [
     "proves_no_data",
     "proves_no_name",
     "proves_no_wildcard_shadow",
+    "read",
 ]
 
 
@@ -66,6 +68,17 @@ def parse(owner: bytes, rdata: bytes, zone: bytes) -> Nsec | None:
     return Nsec(owner, next_name, rdata[end:], zone)
 
 
+def read(rrset: RRset, zone: bytes) -> list[Nsec]:
+    """The records of a verified set of `zone` that can prove anything.
+
+    None of one that was made from a wildcard: it stands at the wildcard, not where it is shown (RFC 4035 section 5.3.4,
+    CVE-2017-15105).
+    """
+    if is_expanded(rrset):
+        return []
+    return [record for rdata in rrset.rdatas() if (record := parse(rrset.name, rdata, zone)) is not None]
+
+
 def matching(records: Iterable[Nsec], name: bytes) -> Nsec | None:
     """The record whose owner is `name` (lower case)."""
     return next((r for r in records if r.owner == name), None)
@@ -97,7 +110,12 @@ def proves_no_name(records: list[Nsec], qname: bytes) -> bool:
 
 
 def _lacks(record: Nsec, qtype: int, qname: bytes) -> bool:
-    """Whether the record that matches a name proves that it has no `qtype`, from the right side of a cut."""
+    """Whether the record that matches a name proves that it has no `qtype`, from the right side of a cut.
+
+    Bitmaps do not name ANY: the name must have no data at all.
+    """
+    if qtype == c.ANY:
+        return bitmap_is_within(record.bitmap, WITHOUT_DATA)
     if record.has(qtype) or record.has(c.CNAME):
         return False
     if qtype == c.DS:

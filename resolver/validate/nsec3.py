@@ -13,11 +13,12 @@ from resolver import limits
 from resolver.cache.denial import owner_hash
 from resolver.effects import Budget
 from resolver.validate.gate import TooManyHashes, hash_name
-from resolver.validate.records import bitmap_has
+from resolver.validate.records import WITHOUT_DATA, bitmap_has, bitmap_is_within, is_expanded
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.rrset import RRset
 
-__all__ = ["Nsec3", "Prover", "TooManyHashes", "parse"]
+__all__ = ["Nsec3", "Prover", "TooManyHashes", "parse", "read"]
 
 SHA1 = 1
 OPT_OUT = 1
@@ -70,6 +71,13 @@ def parse(owner: bytes, rdata: bytes, zone: bytes) -> Nsec3 | None:
     if hashed is None or len(hashed) != length:
         return None
     return Nsec3(hashed, next_hash, flags, iterations, salt, rdata[at + 1 + length :], zone)
+
+
+def read(rrset: RRset, zone: bytes) -> list[Nsec3]:
+    """The records of a verified set of `zone` that can prove anything; none of one that was made from a wildcard."""
+    if is_expanded(rrset):
+        return []
+    return [record for rdata in rrset.rdatas() if (record := parse(rrset.name, rdata, zone)) is not None]
 
 
 class Prover:
@@ -180,6 +188,8 @@ class Prover:
         return opt_out is not None, opt_out
 
     def _lacks(self, record: Nsec3, qtype: int, qname: bytes) -> bool:
+        if qtype == c.ANY:
+            return bitmap_is_within(record.bitmap, WITHOUT_DATA)
         if record.has(qtype) or record.has(c.CNAME):
             return False
         if qtype == c.DS:

@@ -26,7 +26,7 @@ from resolver.validate.finding import (
     insecure,
 )
 from resolver.validate.gate import TooManyHashes
-from resolver.validate.records import signatures, signer_labels
+from resolver.validate.records import is_expanded, signatures, signer_labels
 from resolver.validate.sentinel import Sentinel
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -48,24 +48,11 @@ class _Denials:
         return bool(self.sets)
 
     def add(self, rrset: RRset, signature: Rrsig) -> None:
-        # A denial that was itself expanded from a wildcard proves nothing (CVE-2017-15105).
-        if _is_expanded(rrset):
-            return
         self.sets.append((rrset, signature.signer))
-        for rdata in rrset.rdatas():
-            if rrset.rtype == c.NSEC:
-                plain = nsec.parse(rrset.name, rdata, signature.signer)
-                if plain is not None:
-                    self.nsec.append(plain)
-            else:
-                hashed = nsec3.parse(rrset.name, rdata, signature.signer)
-                if hashed is not None:
-                    self.nsec3.append(hashed)
-
-
-def _is_expanded(rrset: RRset) -> bool:
-    """Whether a verified set was made from a wildcard: its signature, the first one (`stamp`), counts fewer labels."""
-    return signatures(rrset, 1)[0].labels != signer_labels(rrset.name)
+        if rrset.rtype == c.NSEC:
+            self.nsec += nsec.read(rrset, signature.signer)
+        else:
+            self.nsec3 += nsec3.read(rrset, signature.signer)
 
 
 def _settle(raw: RawReply) -> None:
@@ -85,7 +72,7 @@ def _settle(raw: RawReply) -> None:
         return
     ttl = min(proofs)
     for at, rrset in enumerate(raw.answer):
-        if rrset.sig_len and rrset.ttl > ttl and rrset.trust == Trust.VALIDATED and _is_expanded(rrset):
+        if rrset.sig_len and rrset.ttl > ttl and rrset.trust == Trust.VALIDATED and is_expanded(rrset):
             raw.answer[at] = rrset.with_ttl(ttl)
 
 
@@ -236,6 +223,8 @@ class Validator:
             found = yield from self.chain.rrset(task, context, rrset, question)
             if found.verdict is Verdict.SECURE and found.signature is not None:
                 rrset = stamp(rrset, found, context.now)
+                if is_expanded(rrset):
+                    continue  # genuine, and no proof of anything here
                 kept.append(rrset)
                 denials.add(rrset, found.signature)
             elif reason is None and found.verdict is Verdict.BOGUS:
@@ -255,7 +244,7 @@ class Validator:
         if index is None:
             return
         for rrset in raw.proofs:
-            if rrset.verdict == Verdict.SECURE and not _is_expanded(rrset):
+            if rrset.verdict == Verdict.SECURE and not is_expanded(rrset):
                 index.add(signatures(rrset, 1)[0].signer, rrset, context.now)
         if raw.soa is not None and raw.soa.verdict == Verdict.SECURE:
             index.add_soa(raw.soa, context.now)

@@ -1,0 +1,70 @@
+"""A denial of ANY needs a record of denial that names no data at all (RFC 4035 section 5.4, RFC 8482 section 4.1).
+
+Type bitmaps do not speak about ANY, so the absence of its bit shows nothing: a server that answers it with "no data"
+and the genuine record of the name would hide everything there.
+"""
+
+import pytest
+from support.forger import EXAMPLE_AT, forge, world
+from support.minet import Minet, reply
+from support.signing import Nsec3
+
+from resolver.validate.records import bitmap_is_within
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire import present
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+
+CHAINS = pytest.mark.parametrize("chain", [None, Nsec3(), Nsec3(3, "ab")], ids=["nsec", "nsec3", "salted"])
+ZONE = "a.ent 300 A 192.0.2.86\n*.txt 300 TXT x\nmany 300 TXT y\nmany 300 CAA 0 issue \"x\"\n"
+
+
+def claim_no_data(minet: Minet, name: str, rtype: int) -> None:
+    """Let the servers of example. answer ANY at `name` with what they truly say to deny `rtype` there."""
+    packet = make_query(1, names.from_text(name), rtype, edns_payload=4096, do=True)
+    view = MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))
+    assert not view.answer
+    assert any(rrset.rtype in (c.NSEC, c.NSEC3) for rrset in view.authority)
+    forge(minet, EXAMPLE_AT, lambda qname, qtype, packet:
+          reply(packet, [], view.authority) if (qname, qtype) == (name, c.ANY) else None)
+
+
+@CHAINS
+@pytest.mark.parametrize(("name", "denied"), [
+    ("www.example.", c.MX), ("many.example.", c.MX), ("x.txt.example.", c.MX), ("example.", c.MX),
+    ("dn.example.", c.MX), ("unsigned.example.", c.DS),
+])
+def test_what_exists_is_not_hidden(chain: Nsec3 | None, name: str, denied: int) -> None:
+    minet = world(chain, example=ZONE)
+    claim_no_data(minet, name, denied)
+    for _ in range(2):
+        outcome = minet.ask(name, "ANY")
+        assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
+
+
+@CHAINS
+def test_an_empty_non_terminal_has_nothing(chain: Nsec3 | None) -> None:
+    minet = world(chain, example=ZONE)
+    outcome = minet.ask("ent.example.", "ANY")
+    assert (outcome.rcode, outcome.verdict, outcome.answer) == (c.NOERROR, Verdict.SECURE, [])
+    assert minet.ask("none.example.", "ANY").rcode == c.NXDOMAIN
+
+
+@pytest.mark.parametrize(("types", "within"), [
+    ("RRSIG NSEC", True), ("", True), ("RRSIG NSEC NXNAME", True), ("NSEC", True), ("A RRSIG NSEC", False),
+    ("RRSIG NSEC CAA", False), ("TYPE65280", False), ("RRSIG NSEC TYPE512", False), ("NS", False), ("TYPE0", False),
+])
+def test_types_of_a_bitmap(types: str, within: bool) -> None:
+    words = types.replace("NXNAME", "TYPE128").replace("TYPE0", "")
+    bitmap = present.rdata_from_text(c.NSEC, f"a. {words}".strip())[3:]
+    if types == "TYPE0":
+        bitmap = b"\0\1\x80"
+    assert bitmap_is_within(bitmap, frozenset((c.RRSIG, c.NSEC, c.NXNAME))) is within
+
+
+@pytest.mark.parametrize("bitmap", [b"\0", b"\0\0", b"\0\7\0\0", b"\0\1\0\5", b"\0\x21" + bytes(33), b"\1\1\0\0\1\0",
+                                    b"\0\1\0\0\1\0"])
+def test_a_malformed_bitmap_shows_nothing(bitmap: bytes) -> None:
+    assert not bitmap_is_within(bitmap, frozenset((c.RRSIG, c.NSEC)))

@@ -1,0 +1,180 @@
+"""Signed records under names that a wildcard was expanded to: no delegation and no proof (RFC 4035 5.3.4, RFC 4592 4).
+
+The zone holds genuine wildcards with DS, NS and NSEC records. The forger, who has no key of the zone, shows them under
+names that exist, where their signatures are as right as they are at the wildcard.
+"""
+
+import pytest
+from support.forger import EXAMPLE_AT, SOA, attack, forge, world
+from support.minet import Minet, reply
+from support.signing import Nsec3, ZoneKey, sign_zone
+
+from resolver.playground.authority import Authority
+from resolver.playground.zones import Zone
+from resolver.validate import nsec3
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+CHAINS = pytest.mark.parametrize("chain", [None, Nsec3()], ids=["nsec", "nsec3"])
+EVIL_AT = "203.0.113.66"
+EVIL_KEY = ZoneKey("x.many.example.", label="evil")
+ZONE = f"*.many 300 DS {EVIL_KEY.ds()}\nx.many 300 A 192.0.2.81\n*.cut 300 NS ns.plain.\na.b.cut 300 A 192.0.2.82\n"
+EVIL = SOA + f"@ 300 NS ns\nns 300 A {EVIL_AT}\n@ 300 A {EVIL_AT}\nwww 300 A {EVIL_AT}\n"
+
+
+def true(minet: Minet, qname: str, rtype: int) -> MessageView:
+    """What the servers of example. say."""
+    packet = make_query(1, names.from_text(qname), rtype, edns_payload=4096, do=True)
+    return MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))
+
+
+def moved(minet: Minet, owner: str, rtype: int, to: str) -> RRset:
+    """A genuine set of the zone under another name."""
+    view = true(minet, owner, rtype)
+    (found,) = [rrset for rrset in (*view.answer, *view.authority)
+                if rrset.rtype == rtype and names.equal(rrset.name, names.from_text(owner))]
+    assert found.sig_len
+    return found.with_name(names.from_text(to))
+
+
+def evil_zone(minet: Minet) -> None:
+    """The forger's zone x.many.example., signed by the key that the wildcard's DS names."""
+    signed = Authority([Zone.from_text("x.many.example.", sign_zone("x.many.example.", EVIL, [EVIL_KEY]))])
+    minet.net.hosts[EVIL_AT] = lambda packet, tcp: signed.answer(packet, tcp=tcp)
+
+
+@CHAINS
+@pytest.mark.parametrize("qname", ["x.many.example.", "www.x.many.example."])
+def test_ds_in_a_referral(chain: Nsec3 | None, qname: str) -> None:
+    minet = world(chain, example=ZONE)
+    evil_zone(minet)
+    ds = moved(minet, "*.many.example.", c.DS, "x.many.example.")
+
+    def refer(name: str, rtype: int, packet: bytes) -> bytes | None:
+        if not name.endswith("x.many.example.") or (rtype == c.DS and name == "x.many.example."):
+            return None
+        return reply(packet, [], ["x.many.example. 300 NS ns.x.many.example.", ds],
+                     [f"ns.x.many.example. 300 A {EVIL_AT}"], flags=0)
+
+    forge(minet, EXAMPLE_AT, refer)
+    for _ in range(2):
+        outcome = minet.ask(qname)
+        assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
+
+
+@CHAINS
+@pytest.mark.parametrize("proof", ["none", "of another name"])
+def test_ds_as_the_answer(chain: Nsec3 | None, proof: str) -> None:
+    minet = world(chain, example=ZONE)
+    evil_zone(minet)
+    ds = moved(minet, "*.many.example.", c.DS, "x.many.example.")
+    proofs = [] if proof == "none" else [
+        rrset for rrset in true(minet, "y.many.example.", c.A).authority if rrset.rtype in (c.NSEC, c.NSEC3)]
+
+    def answer(name: str, rtype: int, packet: bytes) -> bytes | None:
+        if (name, rtype) == ("x.many.example.", c.DS):
+            return reply(packet, [ds], proofs)
+        if not name.endswith("x.many.example."):
+            return None
+        return reply(packet, [], ["x.many.example. 300 NS ns.x.many.example."],
+                     [f"ns.x.many.example. 300 A {EVIL_AT}"], flags=0)
+
+    forge(minet, EXAMPLE_AT, answer)
+    for rtype in ("DS", "A", "DS"):
+        outcome = minet.ask("x.many.example.", rtype)
+        assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
+
+
+@CHAINS
+def test_ds_of_a_name_that_only_the_wildcard_makes(chain: Nsec3 | None) -> None:
+    """It may be shown, with its proof; that proof says that the name has no NS, so no zone begins there."""
+    minet = world(chain, example=ZONE.replace("x.many 300 A", "other 300 A"))
+    evil_zone(minet)
+    outcome = minet.ask("x.many.example.", "DS")
+    assert (outcome.rcode, outcome.verdict, outcome.answer[0].rtype) == (c.NOERROR, Verdict.SECURE, c.DS)
+
+    def refer(name: str, rtype: int, packet: bytes) -> bytes | None:
+        if not name.endswith("x.many.example.") or rtype == c.DS:
+            return None
+        return reply(packet, [], ["x.many.example. 300 NS ns.x.many.example."],
+                     [f"ns.x.many.example. 300 A {EVIL_AT}"], flags=0)
+
+    forge(minet, EXAMPLE_AT, refer)
+    for name in ("x.many.example.", "www.x.many.example."):
+        outcome = minet.ask(name)
+        assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS) or (
+            chain is None and outcome.verdict == Verdict.SECURE and not outcome.answer), outcome  # known from its NSEC
+
+
+def test_nsec_in_a_denial_of_ds() -> None:
+    """The NSEC of a wildcard with NS, under an empty non-terminal: that would be an insecure delegation."""
+    minet = world(example=ZONE)
+    proof = moved(minet, "*.cut.example.", c.NSEC, "b.cut.example.")
+    denial = [*true(minet, "b.cut.example.", c.DS).authority, proof]
+    assert len(denial) == 3
+
+    def deny(name: str, rtype: int, packet: bytes) -> bytes | None:
+        if (name, rtype) == ("b.cut.example.", c.DS):
+            return reply(packet, [], denial)
+        return None
+
+    forge(minet, EXAMPLE_AT, deny)
+    attack(minet, "a.b.cut.example.", "A")
+    outcome = minet.ask("a.b.cut.example.")
+    assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS)
+    outcome = minet.ask("b.cut.example.", "DS")
+    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
+    assert all(not names.equal(rrset.name, names.from_text("b.cut.example.")) for rrset in outcome.authority)
+
+
+def test_nsec_is_no_proof_ahead_either() -> None:
+    """Kept for names that nobody has asked for (RFC 8198), it would deny what the zone has at the name."""
+    minet = world(example="*.wild2 300 TXT x\nb.wild2 300 A 192.0.2.83\nc.wild2 300 A 192.0.2.84\n")
+    proof = moved(minet, "*.wild2.example.", c.NSEC, "bb.wild2.example.")
+    others = list(true(minet, "b.wild2.example.", c.MX).authority)
+    forge(minet, EXAMPLE_AT, lambda name, rtype, packet:
+          reply(packet, [], [*others, proof]) if (name, rtype) == ("b.wild2.example.", c.MX) else None)
+    outcome = minet.ask("b.wild2.example.", "MX")
+    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
+    outcome = minet.ask("bb.wild2.example.", "TXT")
+    assert (outcome.rcode, outcome.verdict, len(outcome.answer)) == (c.NOERROR, Verdict.SECURE, 1)
+    assert minet.ask("c.wild2.example.").answer
+
+
+def test_a_set_expanded_to_a_wildcard_is_no_wildcard() -> None:
+    """Asked for ``*.b.example``, the server expands ``*.example`` to it. That shows no name above it to exist."""
+    minet = world(Nsec3(), example="* 300 TXT any\nb2 300 A 192.0.2.85\n")
+    for number in range(40):  # all spans of the zone
+        minet.ask(f"n{number}.example.", "MX")
+    first = minet.ask("*.b.example.", "TXT")
+    assert (first.rcode, first.verdict) == (c.NOERROR, Verdict.SECURE)
+    closer = names.from_text("b.example.")
+    for word in ("x", "y", "z"):
+        outcome = minet.ask(f"{word}.b.example.", "TXT")
+        assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
+        digest = _hash(closer)
+        records = [nsec3.parse(rrset.name, rrset.rdata(0), names.from_text("example.")) for rrset in outcome.authority
+                   if rrset.rtype == c.NSEC3]
+        assert any(record is not None and record.covers(digest) for record in records)
+
+
+def _hash(name: bytes) -> bytes:
+    from resolver.effects import Budget
+    from resolver.validate.gate import hash_name
+
+    return hash_name(Budget(1, 1e9, 100), name, b"", 0, most=0)
+
+
+def test_the_zone_may_show_its_own_nsec() -> None:
+    """As an answer, an expanded NSEC is data as any other (RFC 4592 section 4.8)."""
+    minet = world(example="*.wild2 300 TXT x\n")
+    proof = moved(minet, "*.wild2.example.", c.NSEC, "y.wild2.example.")
+    cover = list(true(minet, "y.wild2.example.", c.TXT).authority)
+    forge(minet, EXAMPLE_AT, lambda name, rtype, packet:
+          reply(packet, [proof], cover) if (name, rtype) == ("y.wild2.example.", c.NSEC) else None)
+    outcome = minet.ask("y.wild2.example.", "NSEC")
+    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
