@@ -1,9 +1,9 @@
 """The fixtures `pair` and `bounded`: measure, report, and hold the result against floors.toml.
 
 A ratio below its floor fails only when its whole interval is below, so that noise alone cannot fail a build, and only
-after a second measurement agrees. Rows with `added` are figures of added cost (`ratio.py`): a server in C is measured
-in the same rounds. A row that misses its floor for a known reason says so in `missed`: it is an expected failure then,
-and a row that reaches its floor after all says that the reason can go. Absolute times are shown, kept by
+after further batches of rounds agree (`ratio.py`). Rows with `added` are figures of added cost: a server in C is
+measured in the same rounds. A row that misses its floor for a known reason says so in `missed`: it is an expected
+failure then, and a row that reaches its floor after all says that the reason can go. Absolute times are shown, kept by
 pytest-benchmark (wall time of one slice of ours, for `--benchmark-json`) and written to the report, never compared.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from ratio import ROUNDS, Contender, Ratio, compare
+from ratio import BATCHES, ROUNDS, Contender, Ratio, compare
 
 Bare = Callable[[], AbstractContextManager[Contender]]
 HERE = Path(__file__).resolve().parent
@@ -28,11 +28,12 @@ RESULTS: dict[str, dict[str, float]] = {}
 def pair(benchmark: BenchmarkFixture) -> Callable[..., Ratio]:
     """`pair(name, ours, base)`: the ratio base / ours in CPU per operation; fails below the floor of that name.
 
-    `bare` makes the server in C of a row with `added`.
+    `bare` makes the server in C of a row with `added`; `batches` bounds how long a row below its floor is measured on.
     """
 
     def measure(
-        name: str, ours: Contender, base: Contender, *, rounds: int = ROUNDS, bare: Bare | None = None
+        name: str, ours: Contender, base: Contender, *, rounds: int = ROUNDS, batches: int = BATCHES,
+        bare: Bare | None = None,
     ) -> Ratio:
         floor = FLOORS[name]
         kind = "added" if "added" in floor else "floor"
@@ -42,13 +43,12 @@ def pair(benchmark: BenchmarkFixture) -> Callable[..., Ratio]:
             if kind == "added":
                 assert bare is not None, f"{name}: a figure of added cost needs a server in C"
                 server = stack.enter_context(bare())
-            result = compare(ours, base, server, rounds=rounds)
-            if result.high < least:
-                result = compare(ours, base, server, rounds=rounds)
+            result = compare(ours, base, server, rounds=rounds, least=least, batches=batches)
         RESULTS[name] = {
             "ratio": result.median,
             "low": result.low,
             "high": result.high,
+            "rounds": result.rounds,
             "ours_us": result.ours_us,
             "base_us": result.base_us,
             "bare_us": result.bare_us,

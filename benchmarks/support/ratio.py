@@ -3,7 +3,13 @@
 Rule: only ratios are ever compared. A machine's clock rate, its neighbours and its mood change absolute times by a
 factor of two within minutes, yet they change both sides of one interleaved round alike. A slice lasts about
 `SLICE_SECONDS`, long against the scheduler's tick and short against the machine's moods; a round is A B B A, so that a
-drift through the round cancels. The interval is a bootstrap over the rounds with a fixed seed.
+drift through the round cancels.
+
+Rounds come in batches. What disturbs a machine lasts for seconds, so rounds of one batch are disturbed alike, and an
+interval made of them alone is too narrow. A figure whose median lies below its floor is therefore measured on, a batch
+at a time, until the median of all rounds reaches the floor or there are `BATCHES` of them; who judges it then takes it
+as below only when the whole interval is. The interval is a bootstrap in two stages with a fixed seed: batches first,
+then rounds in each. It widens where batches disagree, and is the plain one where there is one batch.
 
 Where the kernel does most of the work, a ratio says how dear system calls are on that machine. There a server in C is
 measured in the same rounds, A B C C B A, and the figure is the *added cost*: what the base adds to the cost of that
@@ -19,6 +25,7 @@ from pathlib import Path
 
 SLICE_SECONDS = 0.1
 ROUNDS = 9
+BATCHES = 6
 BOOTSTRAP_SAMPLES = 2000
 CONFIDENCE = 0.95
 LEAST_ADDED = 0.02
@@ -98,27 +105,49 @@ def _slice(contender: Contender, count: int) -> float:
     return (contender.cpu() - before) / count
 
 
-def compare(ours: Contender, base: Contender, bare: Contender | None = None, *, rounds: int = ROUNDS) -> Ratio:
+def compare(
+    ours: Contender, base: Contender, bare: Contender | None = None, *, rounds: int = ROUNDS,
+    least: float = 0.0, batches: int = BATCHES,
+) -> Ratio:
     """Measure both, or all three, and return base / ours: of the costs, or of what is added to the cost of `bare`.
 
-    Takes about ``4 * rounds * SLICE_SECONDS`` seconds of wall time, half as much more with `bare`.
+    A batch of `rounds` takes about ``4 * rounds * SLICE_SECONDS`` seconds of wall time, half as much more with `bare`.
+    While the median is below `least`, further batches are measured, up to `batches` in all.
     """
     sides = [ours, base] if bare is None else [ours, base, bare]
     counts = [side.count or _calibrate(side) for side in sides]
     costs: list[list[float]] = [[] for _ in sides]
-    for _ in range(rounds):
-        there = [_slice(side, count) for side, count in zip(sides, counts, strict=True)]
-        back = [_slice(side, count) for side, count in zip(reversed(sides), reversed(counts), strict=True)]
-        for total, first, second in zip(costs, there, reversed(back), strict=True):
-            total.append((first + second) / 2)
-    ratios = [_ratio(*round_costs) for round_costs in zip(*costs, strict=True)]
-    rng = random.Random(1)
-    medians = sorted(statistics.median(rng.choices(ratios, k=rounds)) for _ in range(BOOTSTRAP_SAMPLES))
-    tail = int((1 - CONFIDENCE) / 2 * BOOTSTRAP_SAMPLES)
+    ratios: list[list[float]] = []
+    while True:
+        ratios.append([_round(sides, counts, costs) for _ in range(rounds)])
+        middle, low, high = _interval(ratios)
+        if middle >= least or len(ratios) >= batches:
+            break
     typical = [statistics.median(side) * 1e6 for side in costs]
     ours_us, base_us, bare_us = typical if bare is not None else (*typical, 0.0)
-    middle, low, high = statistics.median(ratios), medians[tail], medians[-1 - tail]
-    return Ratio(middle, low, high, ours_us, base_us, rounds, counts[0], bare_us)
+    return Ratio(middle, low, high, ours_us, base_us, rounds * len(ratios), counts[0], bare_us)
+
+
+def _round(sides: list[Contender], counts: list[int], costs: list[list[float]]) -> float:
+    """One round there and back; adds each side's cost to its list."""
+    there = [_slice(side, count) for side, count in zip(sides, counts, strict=True)]
+    back = [_slice(side, count) for side, count in zip(reversed(sides), reversed(counts), strict=True)]
+    for total, first, second in zip(costs, there, reversed(back), strict=True):
+        total.append((first + second) / 2)
+    return _ratio(*(total[-1] for total in costs))
+
+
+def _interval(batches: list[list[float]]) -> tuple[float, float, float]:
+    """Median of all rounds, and the bounds of its interval."""
+    rng = random.Random(1)
+    medians = sorted(
+        statistics.median([
+            ratio for batch in rng.choices(batches, k=len(batches)) for ratio in rng.choices(batch, k=len(batch))
+        ])
+        for _ in range(BOOTSTRAP_SAMPLES)
+    )
+    tail = int((1 - CONFIDENCE) / 2 * BOOTSTRAP_SAMPLES)
+    return statistics.median([ratio for batch in batches for ratio in batch]), medians[tail], medians[-1 - tail]
 
 
 def _ratio(ours: float, base: float, bare: float | None = None) -> float:

@@ -1,5 +1,6 @@
 """What the benchmarks hold their figures against: the arithmetic of added cost, floors.toml, and the server in C."""
 
+import random
 import shutil
 import socket
 import tomllib
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import loop_servers
 import pytest
-from ratio import LEAST_ADDED, Contender, compare
+from ratio import BATCHES, LEAST_ADDED, ROUNDS, Contender, Ratio, compare
 
 FLOORS = tomllib.loads(Path(loop_servers.__file__).parents[1].joinpath("floors.toml").read_text(encoding="utf-8"))
 
@@ -41,6 +42,49 @@ def test_a_drift_through_a_round_cancels() -> None:
 def test_who_adds_nothing_makes_no_endless_figure() -> None:
     ours, base, bare = costing("ours", 1.0), costing("base", 2.0), costing("C", 1.0)
     assert compare(ours, base, bare).median == pytest.approx(1 / LEAST_ADDED)
+
+
+def measured(rng: random.Random, figure: float, least: float, moods: list[float]) -> Ratio:
+    """A comparison whose slices scatter by a tenth around `figure`, each batch times its mood (the last one stays)."""
+    slices = 2 * ROUNDS
+
+    def noisy(cost: float) -> list[float]:
+        return [cost * rng.gauss(1.0, 0.1) for _ in range(slices * BATCHES)]
+
+    ours = [cost / moods[min(at // slices, len(moods) - 1)] for at, cost in enumerate(noisy(1.0))]
+    return compare(costing("ours", *ours), costing("base", *noisy(figure)), least=least)
+
+
+def test_who_is_at_the_floor_at_once_is_measured_once() -> None:
+    assert measured(random.Random(1), 2.0, 1.8, [1.0]).rounds == ROUNDS
+
+
+@pytest.mark.parametrize("moods", [[0.8, 1.0], [0.7, 0.9, 1.0], [0.8, 0.8, 1.0]], ids=str)
+def test_a_disturbed_while_is_measured_away(moods: list[float]) -> None:
+    """2.0 against a floor of 1.9; batches in which something else on the machine costs ours a fifth more."""
+    for seed in range(20):
+        result = measured(random.Random(seed), 2.0, 1.9, moods)
+        assert result.high >= 1.9, (seed, result)
+
+
+def test_noise_alone_fails_nobody() -> None:
+    """A twentieth above the floor, with moods of a tenth from batch to batch."""
+    for seed in range(50):
+        rng = random.Random(seed)
+        result = measured(rng, 2.1, 2.0, [rng.uniform(0.9, 1.1) for _ in range(BATCHES)])
+        assert result.high >= 2.0, (seed, result)
+
+
+def test_what_is_below_stays_below_however_long_it_is_measured() -> None:
+    for seed in range(20):
+        result = measured(random.Random(seed), 1.7, 2.0, [1.0])
+        assert result.high < 2.0 and result.rounds == BATCHES * ROUNDS, (seed, result)
+
+
+def test_batches_that_disagree_widen_the_interval() -> None:
+    rng = random.Random(1)
+    even, uneven = (measured(rng, 1.5, 9.0, moods) for moods in ([1.0], [0.8, 1.0, 0.9, 1.1]))
+    assert uneven.high - uneven.low > 2 * (even.high - even.low)
 
 
 def test_each_row_has_one_bound_and_a_reason() -> None:

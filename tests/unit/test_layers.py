@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.checkout
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # A room may import itself and whatever stands on an earlier step. Rooms on one step do not know each other.

@@ -19,6 +19,7 @@ def test_a_build_without_the_gil_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         interpreter.refuse_free_threading()
 
 
+@pytest.mark.checkout
 def test_setup_refuses_to_build_without_the_gil() -> None:
     code = (
         "import runpy, sys, sysconfig; real = sysconfig.get_config_var; "

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.checkout
+
 TESTS = Path(__file__).resolve().parents[2]
 LOOP = "unit/corenet/loop"
 CORE = "unit/corenet/core"

@@ -19,6 +19,8 @@ from resolver.limits import Limit
 from resolver.verdict import Verdict
 from resolver.wire import name as names
 
+pytestmark = pytest.mark.checkout
+
 TESTS = Path(__file__).resolve().parents[2]
 UNIT = "unit/resolver"
 WALK = f"{UNIT}/iterate/test_attacks.py"

@@ -268,6 +268,7 @@ def test_a_server_answers_clients_that_half_close(twin: Twin) -> None:
     twin(main())
 
 
+@pytest.mark.checkout
 def test_one_place_talks_to_the_poller() -> None:
     """Transports state what they are; `Transport.watch` alone makes the interest of it."""
     found = set()

@@ -344,6 +344,7 @@ def test_frames_of_a_protocol_that_is_replaced_while_they_are_packed() -> None:
     )
 
 
+@pytest.mark.checkout
 def test_sources_hold_the_protocol_that_they_call() -> None:
     """Neither a bare pointer to the field nor a C method called on it: `protocol = self.protocol` comes before."""
     package = Path(__file__).resolve().parents[4] / "corenet"  # a debug build and a wheel hold no sources

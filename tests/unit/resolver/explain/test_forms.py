@@ -196,6 +196,7 @@ def test_json_of_a_server_s_reply_and_of_hostile_text(hostile: Story) -> None:
     assert text.isascii() and text.isprintable()
 
 
+@pytest.mark.checkout
 def test_the_page_about_it_lists_every_key() -> None:
     from pathlib import Path
 

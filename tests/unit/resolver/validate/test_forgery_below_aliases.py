@@ -260,6 +260,7 @@ def test_only_the_first_record_counts(asked: str, answer: list[RRset], state: Ve
 # --- the verdict has one origin -------------------------------------------------------------------------------------
 
 
+@pytest.mark.checkout
 def test_no_other_place_makes_an_insecure_verdict() -> None:
     """In the validator the word is compared with and never given, but in `finding.insecure`, for a proof."""
     folder = Path(__file__).resolve().parents[4] / "resolver" / "validate"

@@ -48,11 +48,13 @@ def sources() -> dict[str, str]:
     return {name: text for name, text in named.items() if not name.startswith("playground/")}
 
 
+@pytest.mark.checkout
 def test_nobody_else_hashes() -> None:
     pattern = re.compile(r"\b(?:import hashlib|from hashlib|_sha1|_hashlib|hashes\.Hash|EVP_Digest)\b")
     assert {name for name, text in sources().items() if pattern.search(text)} == OWN_MATTERS | {"validate/gate.py"}
 
 
+@pytest.mark.checkout
 def test_nobody_else_makes_signature_checks() -> None:
     makers = set()
     for name, text in sources().items():
