@@ -6,6 +6,7 @@
 #   make lint         ruff, cython-lint, mypy, stub check, spelling
 #   make bench        all benchmarks, as ratios of interleaved runs [BENCH='-k tls'];  make bench-check: the short set
 #                     with floors
+#   make figures      measures them all and writes the tables of README.md (best on a machine that does nothing else)
 #   make fuzz         every fuzz target, FUZZ_RUNS cases each (default 1,000,000)
 #   make soak         resolverd at full load with faulty name servers for SOAK_SECONDS (default 1,800)
 #   make scenarios    resolver scenarios  [DIR=folder] [ONLY=list] [FEATURES=a,b] [OUT=file.tsv]
@@ -42,7 +43,7 @@ FUZZ_RUNS ?= 1000000
 SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check fuzz soak scenarios differential suites \
+.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check figures fuzz soak scenarios differential suites \
 	simulate simulate-holes worlds mutants properties nightly stress valgrind wheel annotate docs clean help build build-debug
 .DEFAULT_GOAL := help
 
@@ -98,6 +99,11 @@ lint: build
 
 bench: build
 	$(BIN)/python -m pytest -q benchmarks $(BENCH)
+
+# A row that misses its floor is told, and shown like the others.
+figures: build
+	-$(BIN)/python -m pytest -q benchmarks
+	$(BIN)/python benchmarks/figures.py
 
 bench-check: build
 	$(BIN)/python -m pytest -q benchmarks -m short

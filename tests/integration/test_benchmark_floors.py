@@ -1,5 +1,7 @@
 """What the benchmarks hold their figures against: the arithmetic of added cost, floors.toml, and the server in C."""
 
+import importlib.util
+import json
 import random
 import shutil
 import socket
@@ -11,6 +13,11 @@ import pytest
 from ratio import BATCHES, LEAST_ADDED, ROUNDS, Contender, Ratio, compare
 
 FLOORS = tomllib.loads(Path(loop_servers.__file__).parents[1].joinpath("floors.toml").read_text(encoding="utf-8"))
+
+_spec = importlib.util.spec_from_file_location("figures", Path(loop_servers.__file__).parents[1] / "figures.py")
+assert _spec is not None and _spec.loader is not None
+figures = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(figures)
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (Debian package build-essential)")
 
@@ -93,6 +100,28 @@ def test_each_row_has_one_bound_and_a_reason() -> None:
         assert row["why"] and row.keys() <= {"base", "unit", "floor", "added", "most", "aim", "missed", "why"}, name
         bound = row.get("floor", row.get("added"))
         assert ("most" in row and row.get("aim", 0) <= row["most"]) or row.get("aim", bound) >= bound, name
+
+
+def test_the_readme_shows_the_figures_of_the_record() -> None:
+    record = json.loads(figures.RECORD.read_text(encoding="utf-8"))
+    readme = figures.README.read_text(encoding="utf-8")
+    assert record["rows"].keys() == figures.ROWS.keys() and figures.ROWS.keys() <= FLOORS.keys()
+    assert figures.tables(record) in readme, "run `make figures`; its tables are not edited by hand"
+    assert figures.written(readme.replace(record["date"], "1999-01-01"), record) == readme
+
+
+def test_figures_of_two_runs_are_not_mixed() -> None:
+    with pytest.raises(SystemExit, match="not measured in the last run: call_soon/uvloop"):
+        figures.taken({name: {} for name in figures.ROWS if name != "call_soon/uvloop"})
+
+
+def test_figures_have_one_direction() -> None:
+    """The plain ratio is kept for all, and beside it the added cost of rows that have it: both the peer's / ours."""
+    plain = {"ratio": 2.0, "base_us": 3.0, "ours_us": 1.0, "bare_us": 0.0}
+    measured = dict.fromkeys(figures.ROWS, plain) | {"tcp_echo_1k/uvloop": plain | {"ratio": 4.04, "bare_us": 0.5}}
+    rows = figures.taken(measured)["rows"]
+    assert rows["call_soon/uvloop"] == {"cpu": 2.0, "added": None}
+    assert rows["tcp_echo_1k/uvloop"] == {"cpu": 3.0, "added": 4.0}
 
 
 @needs_compiler
