@@ -404,13 +404,14 @@ def test_slow_loris_is_ended(run: Callable[[Body], None]) -> None:
 
 def test_idle_connection_is_closed_but_not_while_it_waits(run: Callable[[Body], None]) -> None:
     async def body() -> None:
-        parts = Parts(tcp_idle_timeout=0.1)
+        parts = Parts(tcp_idle_timeout=0.4)
         listener = await serve(parts)
-        idle, waiting = await Client.start(listener), await Client.start(listener)
+        waiting = await Client.start(listener)
         waiting.send(query())
         await submitted(parts, 1)
+        idle = await Client.start(listener)
         assert await idle.ended()
-        await asyncio.wait([asyncio.ensure_future(waiting.ended())], timeout=0.15)
+        await asyncio.wait([asyncio.ensure_future(waiting.ended())], timeout=0.5)
         assert listener.connections == 1
         parts.mesh.finish(positive())
         while listener.connections:

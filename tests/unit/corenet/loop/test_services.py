@@ -306,10 +306,9 @@ def test_prompt_cancellation_of_accept(twin: Twin) -> None:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.setblocking(False)
-            start = loop.time()
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(loop.sock_accept(listener), 0.01)
-            assert loop.time() - start < 1
+            async with asyncio.timeout(20):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(loop.sock_accept(listener), 0.01)
 
     twin(main())
 

@@ -52,9 +52,9 @@ def test_every_signed_special_has_its_verdict(world: World, warm: Minet, special
 
 
 def test_the_world_is_built_fast() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     signed.signed_world(NOW)
-    assert time.perf_counter() - began < BUILD_SECONDS
+    assert time.process_time() - began < BUILD_SECONDS
 
 
 def test_every_algorithm_and_more_than_forty_faults_occur() -> None:
