@@ -17,13 +17,16 @@ descriptor.
               held       queue, not writing                      in the queue            none
               corked     queue empty, the kernel told of more    in the kernel           none
               blocked    queue, writing: the kernel is full      in the queue            EPOLLOUT
+              file       empty_waiter, then writing by itself    in the queue, a file    EPOLLOUT
     end       open       not closing                                                     both sides
               closing    closing, queue not empty                as before               the sending side's
               lost       conn_lost: connection_lost comes        dropped, or all sent    none
               gone       fd is -1                                                        none
 
-`held` and `corked` end within the callback or the turn that began them: a flush makes them idle or blocked. A transport may be in
-`closing` and `held` for that long. Without any interest the descriptor is not in the poller.
+`file` is a `sendfile` on a stream: what was queued leaves first, then it waits for room as if blocked; writes are
+refused, and the reading side is as the protocol asks. `held` and `corked` end within the callback or the turn that began
+them: a flush makes them idle or blocked. A transport may be in `closing` and `held` for that long. Without any interest
+the descriptor is not in the poller.
 
 Events. An event was gathered under the present interest, or the poller drops it (`corenet.core.poller`): it holds what
 was asked for, and EPOLLERR and EPOLLHUP, which cannot be masked. So whoever is in the poller has a way to use either:
@@ -42,8 +45,10 @@ reading is resumed or something is written. `flush` and the callbacks that it ru
 step looks at the states again.
 
 The end. The order is fixed: out of the poller at once, ``connection_lost`` in the next turn, then the descriptor is
-closed. A descriptor that the poller refuses ends the connection with that error. In the teardown, `detach` comes before
-everything that can raise: the loop's closing, ``ResourceWarning`` as an exception, ``close`` with EBADF.
+closed. A descriptor that the poller refuses ends the connection with that error; so does one that was closed behind our
+back and whose number is somebody else's by now, and a context that is entered already, in which nothing can be called. In
+the teardown, `detach` comes before everything that can raise: the loop's closing, ``ResourceWarning`` as an exception,
+``close`` with EBADF.
 
 Forks. The child of a loop that ran has the same transports, open, paused or ended as they were, with nothing to send: what
 was queued is the parent's, and so is a file on its way, whose `sendfile` fails in the child. A transport that was closing
@@ -228,7 +233,7 @@ cdef class Transport(Watcher):
         if self.interest and listed(self):
             self.loop.poller.modify(self.fd, asked)
         elif self.interest or self.loop.poller.owner_of(self.fd) is not self:
-            # Our descriptor was closed behind our back: whoever has its number now keeps his place, and gets no bytes of ours.
+            # Closed behind our back: whoever has the number now keeps his place, and gets no bytes of ours.
             self.interest = 0
             self.drop_buffer()
             raise os_error(c.EBADF)

@@ -6,8 +6,9 @@ Writing: the first write of every callback goes to the kernel at once, so who wr
 or leaves by os._exit has sent, as with asyncio. What the same callback writes after that is held and leaves in one call
 when it returns; before a fork and before the descriptor is used by others it leaves too. Where the last callback that
 wrote did so several times, TCP is told with the first piece that more will follow (MSG_MORE): it takes the piece and
-sends it with the next, when it is told otherwise at the callback's end, or after 200 ms. What the kernel does not take
-waits for EPOLLOUT. docs/adr/0012 says why, and what it costs.
+sends it with the next, when it is told otherwise at the callback's end, or after 200 ms. A cork that the program has set
+stays, and then the program says when. What the kernel does not take waits for EPOLLOUT. docs/adr/0012 says why, and what
+it costs. While a file is on its way (`empty_waiter`), nothing may be written; whoever sends it waits here for room.
 What kind of protocol is served is decided once, in `adopt`, and looked at in one place, `on_events`.
 """
 
@@ -671,12 +672,10 @@ cdef class StreamBase(Transport):
         if self.pending is not None or self.queue.count:
             # resume_writing wrote more.
             return 0
-        if self.closing:
-            # Whoever waits to send a file has come too late.
-            self.give_up_waiter(ConnectionAbortedError("Connection was closed before the file was sent"))
-            return self.schedule_lost(None)
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_result(None)
+        if self.closing:
+            return self.schedule_lost(None)
         if self.eof_requested:
             self.half_close()
         return 0
@@ -753,12 +752,9 @@ cdef class StreamBase(Transport):
     def _make_room_waiter(self) -> object:
         """A future for when the kernel takes more of a file; between `_make_empty_waiter` and `_reset_empty_waiter`."""
         self.empty_waiter = self.loop.create_future()
-        if self.conn_lost or self.fd < 0:
-            self.give_up_waiter(ConnectionError("Connection is closed by peer"))
-        else:
-            # Blocked with an empty queue: the next flush finds that all of it has left.
-            self.writing = True
-            self.update()
+        # Blocked with an empty queue: the next flush finds that all of it has left.
+        self.writing = True
+        self.update()
         return self.empty_waiter
 
     def _reset_empty_waiter(self) -> None:

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -155,3 +155,75 @@ def test_the_page_has_these_rows() -> None:
     rows = [line for line in table.splitlines() if re.match(r"\| ([^|]*`|a method|transports|a replaced|edge)", line)]
     assert [title for title in ROWS if title not in table] == []
     assert len(rows) == len(ROWS)  # corenet.serve has tests of its own
+
+
+class Failing(asyncio.Protocol):
+    """Raises in `connection_made` when it is the first; the second answers."""
+
+    made: ClassVar[list["Failing"]] = []
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.made.append(self)
+
+    def connection_made(self, transport: Any) -> None:
+        self.calls.append("made")
+        self.transport = transport
+        if self is self.made[0]:
+            raise LookupError("in connection_made")
+
+    def data_received(self, data: bytes) -> None:
+        self.calls.append("data")
+        self.transport.write(data)
+
+    def connection_lost(self, _error: BaseException | None) -> None:
+        self.calls.append("lost")
+
+
+async def pair_of(loop: Any, kind: str, server: Any) -> socket.socket:
+    """The peer of a new connection."""
+    if kind == "accepted":
+        peer = socket.create_connection(server.sockets[0].getsockname())
+    else:
+        ours, peer = socket.socketpair()
+        await loop.create_unix_connection(Failing, sock=ours)
+    peer.setblocking(False)
+    return peer
+
+
+@pytest.mark.parametrize("kind", ["accepted", "connected"])
+@pytest.mark.parametrize("name", ["asyncio", "corenet", "uvloop"])
+def test_a_connection_whose_beginning_raises(name: str, kind: str) -> None:
+    """One report each. On uvloop nobody reads then: such a connection stays open whatever its peer does."""
+    factories: dict[str, Any] = {
+        "asyncio": asyncio.SelectorEventLoop, "corenet": corenet.new_event_loop, "uvloop": uvloop.new_event_loop
+    }
+    reports: list[dict[str, Any]] = []
+    Failing.made.clear()
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: reports.append(context))
+        server = await loop.create_server(Failing, "127.0.0.1", 0)
+        first = await pair_of(loop, kind, server)
+        second = await pair_of(loop, kind, server)
+        for expected in ("data", "lost"):
+            if expected == "data":
+                first.send(b"hello")
+            else:
+                first.close()
+            # What comes after it has an answer: the loop has seen what came first.
+            for _ in range(3):
+                await loop.sock_sendall(second, b"and you")
+                assert await asyncio.wait_for(loop.sock_recv(second, 100), 5) == b"and you"
+            assert (expected in Failing.made[0].calls) is (name != "uvloop")
+        assert [type(report["exception"]) for report in reports] == [LookupError]
+        for protocol in Failing.made:
+            protocol.transport.abort()
+        await asyncio.sleep(0)
+        second.close()
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=factories[name]) as runner:
+        runner.run(asyncio.wait_for(main(), 20))

@@ -8,7 +8,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from support.twin import loop_factory, twin
+import pytest
+from support.twin import Recorder, loop_factory, twin
+
+import corenet
 
 __all__ = ["loop_factory", "twin"]
 
@@ -159,3 +162,90 @@ def test_accepted_connections_have_the_context_of_the_server(twin: Twin) -> None
         server.close()
 
     twin(main())
+
+
+class Ending(Recorder):
+    """Knows in what context it was told of its end."""
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        self.ended_in = variable.get()
+        super().connection_lost(error)
+
+
+def reports_of(loop: Any) -> list[dict[str, Any]]:
+    """What reaches the exception handler of `loop` from now on; it stops after many."""
+    reports: list[dict[str, Any]] = []
+
+    def handler(_loop: Any, context: dict[str, Any]) -> None:
+        reports.append(context)
+        if len(reports) > 20:
+            loop.stop()
+
+    loop.set_exception_handler(handler)
+    return reports
+
+
+@pytest.mark.parametrize("event", ["data", "end of file", "room to send", "reset"])
+def test_a_connection_whose_context_runs_the_loop_ends_instead_of_spinning(event: str) -> None:
+    """Nothing can be called in a context that is entered already, and the event would come back for ever."""
+    loop: Any = corenet.new_event_loop()
+    reports = reports_of(loop)
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    context = contextvars.copy_context()
+    context.run(variable.set, "the connection's")
+
+    async def make() -> Ending:
+        waiter = loop.create_future()
+        protocol = Ending()
+        loop._make_socket_transport(ours, protocol, waiter, context=context)
+        await waiter
+        return protocol
+
+    protocol = loop.run_until_complete(make())
+    if event == "data":
+        peer.send(b"x")
+    elif event == "end of file":
+        peer.shutdown(socket.SHUT_WR)
+    elif event == "room to send":
+        protocol.transport.write(bytes(4_000_000))
+        peer.recv(3_000_000)
+    else:
+        peer.close()
+    loop.call_later(3, loop.stop)
+    lost = asyncio.ensure_future(asyncio.wait_for(protocol.lost, 2), loop=loop)
+    lost.add_done_callback(lambda _lost: loop.stop())
+    context.run(loop.run_forever)
+    assert isinstance(lost.result(), RuntimeError)
+    assert protocol.ended_in == "the connection's"
+    assert [(report["message"], type(report["exception"])) for report in reports] == [
+        ("The context of the transport cannot be entered", RuntimeError)
+    ]
+    loop.close()
+    peer.close()
+
+
+def test_a_connection_is_refused_in_a_context_that_runs_the_loop() -> None:
+    loop: Any = corenet.new_event_loop()
+    reports = reports_of(loop)
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    context = contextvars.copy_context()
+    protocols: list[Ending] = []
+
+    async def make() -> None:
+        waiter = loop.create_future()
+        protocols.append(Ending())
+        loop._make_socket_transport(ours, protocols[0], waiter, context=context)
+        with pytest.raises(RuntimeError, match="already entered"):
+            await asyncio.wait_for(waiter, 5)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    context.run(loop.run_until_complete, make())
+    # It was not told of a beginning, so it is not told of an end.
+    assert protocols[0].events == []
+    assert reports == []
+    assert peer.recv(1) == b""
+    loop.close()
+    peer.close()

@@ -414,3 +414,93 @@ print("main works", flush=True)
     lines = done.stdout.splitlines()
     assert len(lines) == 3 and all(line.startswith("refused: ") and "interpreter" in line for line in lines[:2])
     assert lines[2] == "main works"
+
+
+BIG = bytes(8_000_000)
+
+
+class Told(asyncio.Protocol):
+    """Notes whether it may write."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def pause_writing(self) -> None:
+        self.calls.append("pause")
+
+    def resume_writing(self) -> None:
+        self.calls.append("resume")
+
+    def connection_lost(self, _error: BaseException | None) -> None:
+        self.calls.append("lost")
+
+
+async def full_stream(closing: bool) -> tuple[Any, Told, Callable[[], None]]:
+    ours, peer = socket.socketpair()
+    transport, protocol = await asyncio.get_running_loop().create_unix_connection(Told, sock=ours)
+    transport.write(BIG)
+    if closing:
+        transport.close()
+    return transport, protocol, peer.close
+
+
+async def full_pipe(closing: bool) -> tuple[Any, Told, Callable[[], None]]:
+    reader, writer = os.pipe()
+    transport, protocol = await asyncio.get_running_loop().connect_write_pipe(Told, os.fdopen(writer, "wb", 0))
+    transport.write(BIG)
+    if closing:
+        transport.close()
+    return transport, protocol, lambda: os.close(reader)
+
+
+async def full_datagrams(closing: bool) -> tuple[Any, Told, Callable[[], None]]:
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(Told, sock=ours)  # type: ignore[type-var]
+    for _ in range(200):
+        transport.sendto(bytes(2000))
+    if closing:
+        transport.close()
+    return transport, protocol, peer.close
+
+
+@pytest.mark.parametrize("closing", [False, True])
+@pytest.mark.parametrize("make", [full_stream, full_pipe, full_datagrams])
+def test_a_protocol_that_may_not_write_may_in_the_child_whose_queue_is_empty(make: Any, closing: bool) -> None:
+    loop = corenet.new_event_loop()
+    transport, protocol, close_peer = loop.run_until_complete(make(closing))
+    expected = ["pause", "lost"] if closing else ["pause", "resume"]
+    if make is full_datagrams and not closing:
+        # What stays in the kernel is nobody's queue.
+        transport.set_write_buffer_limits(high=100)
+    assert protocol.calls == ["pause"]
+    pids: list[int] = []
+
+    def fork() -> None:
+        pids.append(os.fork())
+        if pids[0]:
+            loop.call_soon(loop.stop)
+            return
+        code = 1
+        try:
+            assert protocol.calls == ["pause"]
+            assert transport.get_write_buffer_size() == 0
+            for _ in range(3):
+                loop.call_soon(loop.stop)
+                loop.run_forever()
+            assert protocol.calls == expected, protocol.calls
+            code = 0
+        except BaseException:  # noqa: BLE001 - as above
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    loop.call_soon(fork)
+    loop.run_forever()
+    ended_well(pids[0])
+    assert protocol.calls == ["pause"]
+    assert transport.get_write_buffer_size()
+    close_peer()
+    transport.abort()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()

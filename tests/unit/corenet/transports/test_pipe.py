@@ -2,15 +2,16 @@
 
 import asyncio
 import os
+import socket
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.marks import keeps_marks
 from support.twin import Recorder, loop_factory, twin
 
 import corenet
+from corenet.core import FixedFramer
 
 __all__ = ["loop_factory", "twin"]
 
@@ -45,8 +46,10 @@ def test_flow_control(twin: Twin) -> None:
     async def main() -> None:
         reader, writer = await both_ends()
         reader.transport.pause_reading()
-        total = await keeps_marks(writer, reader.transport.resume_reading)
-        await reader.until(lambda: len(reader.data) == total)
+        while "pause" not in writer.events:
+            writer.transport.write(b"x" * 50_000)
+        reader.transport.resume_reading()
+        await writer.until(lambda: "resume" in writer.events)
         writer.transport.close()
         await reader.lost
         await writer.lost
@@ -187,5 +190,67 @@ def test_a_protocol_that_fails_costs_what_it_was_given(twin: Twin) -> None:
         assert await reader.lost is None
         assert reader.events == ["made", "data", "data", "eof", "lost"]
         assert reported == [ZeroDivisionError, ZeroDivisionError, LookupError]
+
+    twin(main())
+
+
+class Buffered(Recorder, asyncio.BufferedProtocol):
+    """Would take bytes into a buffer of its own."""
+
+    def get_buffer(self, _size: int) -> bytearray:
+        self.note("asked")
+        return bytearray(100)
+
+    def buffer_updated(self, size: int) -> None:
+        self.note("updated")
+
+
+class Framed(corenet.FramedProtocol):
+    """Would take frames: our own protocols are given bytes by another way."""
+
+    def __init__(self) -> None:
+        super().__init__(FixedFramer(1))
+        self.lost: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self.frames: list[bytes] = []
+
+    def frame_received(self, frame: Any) -> None:
+        self.frames.append(bytes(frame))
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        super().connection_lost(error)
+        self.lost.set_result(error)
+
+
+@pytest.mark.parametrize("given_later", [False, True])
+@pytest.mark.parametrize("kind", [Recorder, Buffered, Framed])
+@pytest.mark.parametrize("end", ["pipe", "socket that says something"])
+def test_a_writing_end_receives_nothing_whatever_its_protocol(
+    twin: Twin, kind: Any, given_later: bool, end: str
+) -> None:
+    """What there is to read means that the reader has gone, and is told as such."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        if end == "pipe":
+            reader, number = os.pipe()
+            gone = lambda: os.close(reader)  # noqa: E731
+        else:
+            ours, peer = socket.socketpair()
+            number = ours.detach()
+            gone = lambda: peer.send(b"\0\0\0\1x" * 3)  # noqa: E731
+        protocol = kind()
+        made: Any = asyncio.Protocol() if given_later else protocol
+        transport, _ = await loop.connect_write_pipe(lambda: made, os.fdopen(number, "wb", 0))
+        if given_later:
+            transport.set_protocol(protocol)
+        transport.write(b"x")
+        gone()
+        assert await asyncio.wait_for(protocol.lost, 5) is None
+        if kind is Framed:
+            assert protocol.frames == []
+        else:
+            assert {"data", "asked", "updated"}.isdisjoint(protocol.events)
+        if end != "pipe":
+            peer.close()
 
     twin(main())
