@@ -390,6 +390,9 @@ cdef class TlsSession(Consumer):
                 (<Consumer>protocol).adopted(self)
             if self.app_state == APP_NEW:
                 self.app_state = APP_MADE
+                if self.engine.dirty:
+                    # The end of the handshake leaves behind this callback, and before a fork in it: once.
+                    self.hold()
                 protocol.connection_made(self)
             self.wake(None)
             if self.state == OPEN and self.backlog is not None:
@@ -639,6 +642,10 @@ cdef class TlsSession(Consumer):
         return self.engine.unread()
 
     # --- the other half, in corenet.tls.transport -----------------------------------------------------------------
+
+    cdef int hold(self) except -1:
+        """Have what is encrypted leave when the callback that runs has returned, and before a fork in it."""
+        raise NotImplementedError
 
     cdef int flush_backlog(self) except -1:
         raise NotImplementedError

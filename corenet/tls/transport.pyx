@@ -178,12 +178,13 @@ cdef class TlsTransport(TlsSession):
         if self.last_callback != callback or self.fresh >= GATHER or not self.loop.running:
             self.last_callback = callback
             return self.hand_down(False)
-        if not self.flush_due:
-            self.flush_due = True
-            if self.loop.in_callback:
-                return self.loop.at_callback_end(self)
-            return self.loop.at_turn_end(self)
-        return 0
+        return self.hold()
+
+    cdef int hold(self) except -1:
+        if self.flush_due:
+            return 0
+        self.flush_due = True
+        return self.loop.at_callback_end(self) if self.loop.in_callback else self.loop.at_turn_end(self)
 
     cdef int send_collected(self) except -1:
         """Offer the kernel what waits for no other reason than that its callback has not returned."""

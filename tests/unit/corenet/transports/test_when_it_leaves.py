@@ -511,3 +511,65 @@ def test_what_is_unread_when_a_child_closes_the_loop_is_the_parents_to_read(fact
         program = program.replace("loop.close()\n", "os._exit(0)\n")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=20)
     assert done.stdout == "one,two,four\n", done.stderr
+
+
+SHAKEN = """
+import asyncio, os, signal, ssl, sys
+import corenet
+
+certificate, key = sys.argv[1:]
+parent = os.getpid()
+
+
+class Protocol(asyncio.Protocol):
+    def connection_made(self, transport):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            loop.close()
+            # What is left of this callback, and of what called it, runs in the child too.
+            return
+        assert os.waitpid(child, 0)[1] == 0
+        transport.write(b"once")
+        transport.close()
+
+    def connection_lost(self, error):
+        if os.getpid() == parent:
+            done.set_result(error)
+
+
+async def main():
+    global done, loop
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = await loop.create_server(Protocol, "127.0.0.1", 0, ssl=context)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    assert await done is None
+    server.close()
+
+
+try:
+    corenet.run(main())
+finally:
+    if os.getpid() != parent:
+        os._exit(0)
+"""
+
+
+def test_the_end_of_a_handshake_leaves_once(leaf: Any, client_context: ssl.SSLContext) -> None:
+    """The server's tickets are made before connection_made, and must not leave in the child of a fork in it as well."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SHAKEN, leaf[0].certificate, leaf[0].key], stdout=subprocess.PIPE
+    ) as program:
+        try:
+            assert program.stdout is not None
+            with socket.create_connection(("127.0.0.1", int(program.stdout.readline())), 10) as plain:
+                with client_context.wrap_socket(plain, server_hostname="localhost") as peer:
+                    assert peer.recv(100) == b"once"
+                    # What comes twice is a record that cannot be decrypted.
+                    assert peer.recv(100) == b""
+            assert program.wait(10) == 0
+        finally:
+            program.kill()
