@@ -26,7 +26,7 @@ from resolver.effects import (
     Steps,
     Task,
 )
-from resolver.iterate import iterate
+from resolver.iterate import Told, iterate
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -40,8 +40,10 @@ __all__ = ["find_outcome", "find_stale", "load_validator", "resolve"]
 ALIASES = limits.MAX_ALIASES.default
 ALIAS_PROBES = limits.ALIAS_PROBES.default
 SHORTAGE_TTL = limits.SHORTAGE_TTL.default
-# Under this reserved type (RFC 6895 section 3.1) the proof of an expanded wildcard is kept beside the set.
-WILDCARD_PROOF = 65535
+LAST_DATA_TYPE = 127
+# The cache keeps the proof of an expanded wildcard beside the set under this type, and a denial of the whole name under
+# type 0. No data has such a type (RFC 6895 section 3.1), and `_unaskable` sees to it that nobody asks for one.
+WILDCARD_PROOF = 248
 # Where the label count of the first packed RRSIG stands: length, type covered, algorithm (RFC 4034 section 3.1).
 RRSIG_LABELS = 5
 # Failures that say something about this query's circumstances and nothing about the name: never remembered.
@@ -59,6 +61,21 @@ CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
 FOR_ITS_ANSWER = Trust.ADDITIONAL
 # More would change nothing: the longest time is reached long before.
 DOUBLINGS = 15
+
+
+def _unaskable(question: Question) -> Outcome | None:
+    """The refusal of what no zone has: another class than IN, types that are not data. None for all else.
+
+    Only one class has a tree (CVE-2026-5946), so nothing below looks at the class any more.
+    """
+    qtype = question.qtype
+    if question.qclass != c.IN:
+        text = "only class IN is resolved"
+    elif 0 < qtype <= LAST_DATA_TYPE or qtype >= c.ANY:
+        return None
+    else:
+        text = f"{c.type_to_text(qtype)} is no type of data"
+    return failure_outcome(question, Failure(FailureKind.RCODE, c.EDE_NOT_SUPPORTED, text))
 
 
 def resolve(task: Task, context: Context) -> Steps[Outcome]:
@@ -94,6 +111,7 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
     qtype = question.qtype
     name = question.qname
     story = _Story()
+    told: Told = {}
     leg: Leg | RawReply | Failure | None
     while True:
         if task.missed:
@@ -114,7 +132,7 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
                 if leg is not None and task.trace is not None:
                     _note_cached(task, name, leg)
         if leg is None or isinstance(leg, RawReply):
-            leg = yield from _leg(name, qtype, leg, context, task)
+            leg = yield from _leg(name, qtype, leg, context, task, told)
         if isinstance(leg, Failure):
             return _failed(task, context, leg, name)
         raw, verdict, reason = leg
@@ -154,9 +172,9 @@ def find_outcome(
     if local is not None:
         # A local alias into the tree is no whole answer.
         return local if _leads_to(local, qtype) is None else True
-    if question.qclass != c.IN:
-        # Only one class has a tree (CVE-2026-5946); nothing below here looks at the class any more.
-        return failure_outcome(question, Failure(FailureKind.RCODE, c.EDE_NOT_SUPPORTED, "only class IN is resolved"))
+    refused = _unaskable(question)
+    if refused is not None:
+        return refused
     leg = find_reply(name, qtype, context, budget, cd=cd, client=client)
     if leg is None:
         return False
@@ -220,7 +238,9 @@ Leg = tuple[RawReply, int, tuple[int, str] | None]
 """What was said about one name, its verdict, and an extended error to show with it."""
 
 
-def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task) -> Steps[Leg | Failure]:
+def _leg(
+    name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task, told: Told
+) -> Steps[Leg | Failure]:
     """Get and validate what the zone in charge says about `name`. `known` is cached data nobody has validated yet."""
     avoid: frozenset[str] = frozenset()
     bogus: Failure | None = None
@@ -231,7 +251,7 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
         if known is not None:
             raw, known = known, None
         else:
-            raw = yield from iterate(name, qtype, context, task, avoid=avoid)
+            raw = yield from iterate(name, qtype, context, task, avoid=avoid, told=told)
             if task.purpose is Purpose.CHAIN and isinstance(raw, RawReply):
                 raw = _first_alias(raw) or raw  # what an alias leads to is no part of the chain
         if isinstance(raw, Failure):

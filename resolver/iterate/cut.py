@@ -226,8 +226,11 @@ class Atlas:
             return found
         return self.from_rrset(stored[1], now)
 
-    def from_rrset(self, ns: RRset, now: int, glue: dict[bytes, list[RRset]] | None = None) -> Cut:
-        """A cut from an NS set, with addresses from `glue` or else from the cache; kept ready for the next query."""
+    def from_rrset(
+        self, ns: RRset, now: int, glue: dict[bytes, list[RRset]] | None = None, *, keep: bool = True
+    ) -> Cut:
+        """A cut from an NS set, with addresses from `glue` or else from the cache; with `keep` it is kept ready for the
+        next query."""
         cut = Cut(names.lower(ns.name), now + ns.ttl)
         rrsets = self._rrsets
         until = cut.expires
@@ -252,7 +255,7 @@ class Atlas:
             if not known:
                 cut.missing.append(name)
         cut.until = until
-        if until > now:
+        if keep and until > now:
             self._keep(cut)
         return cut
 

@@ -4,7 +4,8 @@ It reads as RFC 1034 section 5.3.3 does: find the best servers, ask them, and ei
 delegation, or the server is crossed off. All bounds of work are here or in `consult`: referrals, packets to one zone,
 addresses looked up in one step, and before each packet the one budget of the client query that nothing resets
 (NXNSAttack 2020, CAMP 2024). A delegation that was known before and does not work is fetched once more from its
-parent, since domains are sold and servers move while child and parent still disagree; the zone's own NS set comes last.
+parent, since domains are sold and servers move while child and parent still disagree; the zone's own NS set comes last,
+from the cache or from what its servers said in the same resolution.
 """
 
 from resolver import limits
@@ -19,7 +20,10 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["iterate"]
+__all__ = ["Told", "iterate"]
+
+Told = dict[bytes, tuple[RRset, dict[bytes, list[RRset]]]]
+"""What zones (lower case) said of their servers in one resolution: NS set, and addresses beside it by name server."""
 
 REFERRALS = limits.MAX_REFERRALS.default
 EMPTY_TTL = limits.EMPTY_REPLY_TTL.default
@@ -32,11 +36,18 @@ FINAL = frozenset({
 
 
 def iterate(
-    qname: bytes, qtype: int, context: Context, task: Task, *, avoid: frozenset[str] = frozenset()
+    qname: bytes,
+    qtype: int,
+    context: Context,
+    task: Task,
+    *,
+    avoid: frozenset[str] = frozenset(),
+    told: Told | None = None,
 ) -> Steps[RawReply | Failure]:
     """Resolve (`qname`, `qtype`) as far as one zone can tell; aliases that leave it are the caller's.
 
-    `avoid` are addresses that gave bogus data before and are not asked again.
+    `avoid` are addresses that gave bogus data before and are not asked again. `told` is what zones said of their
+    servers earlier in this resolution, and is added to.
     """
     atlas: Atlas = context.room
     target = names.lower(qname)
@@ -55,7 +66,7 @@ def iterate(
         upper = atlas.closest(target, context.now, above=cut.zone)
         if upper is not None:
             cut, known, whole = upper, upper.labels, True
-    recovery = _Recovery()
+    recovery = _Recovery({} if told is None else told)
     for _ in range(REFERRALS):
         shown = total if whole or cut.recursive else labels_to_show(known, total, probes)
         probing = shown < total
@@ -88,6 +99,8 @@ def iterate(
             known, whole = cut.labels, not minimising
             continue
         kind = found.kind
+        if found.ns is not None:
+            recovery.hear(found, cut, context)
         if kind is Kind.REFERRAL:
             cut = _descend(found, cut, context, task)
             known, whole = cut.labels, not minimising
@@ -159,12 +172,14 @@ class _Recovery:
 
     1. A delegation that this walk did not get from the parent itself may be out of date, wherever it was kept: it is
        forgotten, and the closest zone above is asked for it.
-    2. What the zone says about its own servers, if the cache has that and it names others.
+    2. What the zone says about its own servers, if it names others: from the cache, or else as one of its servers said
+       in this resolution. That is nobody's answer, so it is used here and kept nowhere.
     """
 
-    __slots__ = ("asked_own", "failed", "own", "referred")
+    __slots__ = ("asked_own", "failed", "own", "referred", "told")
 
-    def __init__(self) -> None:
+    def __init__(self, told: Told) -> None:
+        self.told = told
         self.failed: Cut | None = None
         """The cut that the parent was asked about."""
         self.referred: bytes | None = None
@@ -172,6 +187,17 @@ class _Recovery:
         self.own: RRset | None = None
         """The zone's own NS set, kept while the cache forgets it."""
         self.asked_own = False
+
+    def hear(self, found: Scrubbed, cut: Cut, context: Context) -> None:
+        """Note the NS set that a server of the zone adds to its replies, no longer-lived than the delegation."""
+        ns = found.ns
+        if ns is None or not found.view.aa or cut.configured or not names.equal(ns.name, cut.zone):
+            return
+        left = max(cut.expires - context.now, 0)
+        self.told[cut.zone] = (
+            ns if ns.ttl <= left else ns.with_ttl(left),
+            glue_of(found.view, ns, cut.zone, harden=context.room.harden_glue),
+        )
 
     def other_than(self, cut: Cut, context: Context, task: Task) -> Cut | None:
         """The cut to go on with; None when everything was tried."""
@@ -185,10 +211,17 @@ class _Recovery:
             self.failed = cut
             return _above(cut, context, task)
         own, self.own = self.own, None
-        if self.asked_own or own is None or names.lower(own.name) != zone:
+        if self.asked_own:
+            return None
+        other: Cut
+        if own is not None and names.lower(own.name) == zone:
+            other = context.room.from_rrset(own, context.now)
+        elif zone in self.told:
+            ns, glue = self.told[zone]
+            other = context.room.from_rrset(ns, context.now, glue, keep=False)
+        else:
             return None
         self.asked_own = True
-        other: Cut = context.room.from_rrset(own, context.now)
         if cut.same_servers(other) or (self.failed is not None and self.failed.same_servers(other)):
             return None
         _note_cut(task, other, "what the zone itself says about its servers")

@@ -24,6 +24,7 @@ from resolver import limits
 from resolver.effects import FailureKind, Question, TraceStep
 from resolver.playground.authority import EdnsFault, Quirks
 from resolver.settings import ForwardZone, Settings, StubZone, replace
+from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -708,3 +709,60 @@ def test_glue_of_the_parent_is_the_last_resort():
                        a192_0_2_9=[("other.com.", other_com), ("other.net.", other_net)]))
     assert addresses(m.ask("ns.other.net.")) == ["203.0.113.1"]
     assert addresses(m.ask("www.other.com.")) == ["192.0.2.90"]
+
+
+OWN_SERVERS = ("example.com. 7200 NS ns1.example.com.", "example.com. 7200 NS ns2.example.com.")
+
+
+def one_way_out(*, flags: int = c.AA, ns: tuple[str, ...] = OWN_SERVERS, glue: tuple[str, ...] = (
+        "ns2.example.com. 7200 A 192.0.2.2",), **iteration):
+    """The parent knows of ns1 only, which answers some names, says that there is ns2 too, and fails for the others."""
+    com = COM_ZONE.replace("example 7200 IN NS ns2.example\n", "").replace("ns2.example 7200 IN A 192.0.2.2\n", "")
+    m = build(standard(a192_5_6_30=[("com.", com)]), **iteration)
+
+    def halting(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if qname == "sub.example.com.":
+            return reply(packet, ["sub.example.com. 300 A 192.0.2.90"], ns, glue, flags=flags)
+        if qname == "alias.example.com.":
+            return reply(packet, ["alias.example.com. 300 CNAME www.example.com."], ns, glue, flags=flags)
+        if qname == "ns2.example.com." and not glue:
+            return reply(packet, [f"{qname} 300 A 192.0.2.2"] if qtype == c.A else [])
+        return reply(packet, rcode=c.SERVFAIL, flags=0)
+
+    m.net.hosts["192.0.2.1"] = scripted(halting)
+    good = EXAMPLE_ZONE + "deep.sub 300 IN A 192.0.2.91\nsub 300 IN A 192.0.2.90\n"
+    m.net.hosts["192.0.2.2"] = build({"192.0.2.2": [("example.com.", good)]}).net.hosts["192.0.2.2"]
+    return m
+
+
+@pytest.mark.parametrize("glue", [("ns2.example.com. 7200 A 192.0.2.2",), ()], ids=["glue", "no glue"])
+def test_servers_that_the_zone_named_on_the_way_are_asked_last(glue):
+    """A minimised question was answered, with the zone's NS set in authority; the whole one fails everywhere else."""
+    m = one_way_out(glue=glue)
+    assert addresses(m.ask("deep.sub.example.com.")) == ["192.0.2.91"]
+    assert len(m.net.asked("192.0.2.2", "deep.sub.example.com.")) == 1
+
+
+def test_servers_that_the_zone_named_beside_an_alias_are_asked_last():
+    m = one_way_out(qname_minimisation=False)
+    assert addresses(m.ask("alias.example.com.")) == ["192.0.2.80"]
+
+
+def test_what_a_zone_says_in_passing_is_used_in_that_resolution_only():
+    m = one_way_out()
+    assert addresses(m.ask("deep.sub.example.com.")) == ["192.0.2.91"]
+    assert m.store.rrsets.find(names.from_text("example.com."), c.NS, m.net.time(), min_trust=Trust.AUTHORITY) is None
+    assert m.ask("www.example.com.").rcode == c.SERVFAIL
+    assert m.net.asked("192.0.2.2", "www.example.com.") == []
+
+
+@pytest.mark.parametrize(("flags", "ns"), [
+    (0, OWN_SERVERS),
+    (c.AA, ("com. 7200 NS ns2.example.com.",)),
+    (c.AA, ("sub.example.com. 7200 NS ns2.example.com.",)),
+    (c.AA, OWN_SERVERS[:1]),
+], ids=["not authoritative", "of the parent", "of a name", "the same ones"])
+def test_only_what_a_server_of_the_zone_says_of_it_counts(flags, ns):
+    m = one_way_out(flags=flags, ns=ns)
+    assert m.ask("deep.sub.example.com.").rcode == c.SERVFAIL
+    assert m.net.asked("192.0.2.2") == []
