@@ -2,7 +2,8 @@
 
 It implements the exchange and the clock that `resolver.mesh` wants, so that thousands of resolutions a second run in
 one thread and each run is the same as the last. Real packets go both ways: the query is built, a host (bytes in,
-bytes out) answers it, and the reply must match in id, question and letter case before the resolver sees it.
+bytes out) answers it, and the resolver's own `match` decides what is its reply, with the same consequences as behind
+the sockets: another letter case fails the query, an error without question and too many near misses move it to TCP.
 """
 
 import random
@@ -11,9 +12,10 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
+from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.mesh import Mesh
-from resolver.net.match import cookie_of
+from resolver.net.match import cookie_of, explain_match, truncated_stub
 from resolver.wire import WireError
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -78,6 +80,8 @@ class _Pending:
     query: bytes
     sent: float
     cookie: bytes | None
+    tcp: bool
+    near_misses: int = 0
     over: bool = False
 
     def cancel(self) -> None:
@@ -100,6 +104,8 @@ class FakeNet:
         """Packets that an attacker sends for a query: (delay in seconds, packet). He has not seen the query."""
         self.cancelled = 0
         self.ignored = 0
+        self.moved = 0
+        """Queries that UDP gave no proven reply to, asked again over TCP."""
         self._random = random.Random(self.seed)
         self._cookies = random.Random(self.seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -131,7 +137,7 @@ class FakeNet:
             do=ask.do,
             options=[] if cookie is None else [(c.OPTION_COOKIE, cookie)],
         )
-        pending = _Pending(ask, on_reply, query, self.now, cookie)
+        pending = _Pending(ask, on_reply, query, self.now, cookie, ask.tcp)
         address = ask.server.address
         self.log.append(
             Asked(
@@ -147,8 +153,6 @@ class FakeNet:
             )
         )
         link = self.links.get(address, Link())
-        host = self.hosts.get(address)
-        travel = link.delay + link.jitter * self._random.random()
         if link.local is not None:
             local = Failure(link.local, c.EDE_NETWORK_ERROR, "cannot send from here")
             self._at(0.0, lambda: None if pending.over else self._finish(pending, local))
@@ -157,51 +161,75 @@ class FakeNet:
             failure = Failure(FailureKind.NETWORK, c.EDE_NETWORK_ERROR, "network is unreachable")
             self._at(0.0, lambda: None if pending.over else self._finish(pending, failure))
             return pending
-        if host is not None and self._random.random() >= link.loss and not (ask.tcp and link.dead_tcp):
-            reply = host(query, ask.tcp)
-            if reply is not None:
-                if not ask.tcp and len(reply) > link.truncate_above:
-                    reply = _truncated(reply)
-                self._at(travel, lambda: self._arrive(pending, reply))
+        self._send(pending)
         if self.forge is not None and not ask.tcp:
             for delay, packet in self.forge(ask, query):
                 self._at(delay, lambda packet=packet: self._arrive(pending, packet))
         self._at(ask.timeout, lambda: self._give_up(pending))
         return pending
 
+    def _send(self, pending: _Pending) -> None:
+        """Let the host have the query, over UDP or TCP, and its reply travel back."""
+        tcp, address = pending.tcp, pending.ask.server.address
+        link = self.links.get(address, Link())
+        host = self.hosts.get(address)
+        travel = link.delay + link.jitter * self._random.random()
+        if host is None or self._random.random() < link.loss or (tcp and link.dead_tcp):
+            return
+        reply = host(pending.query, tcp)
+        if reply is not None:
+            if not tcp and len(reply) > link.truncate_above:
+                reply = _truncated(reply)
+            self._at(travel, lambda: self._arrive(pending, reply, tcp))
+
     def _at(self, delay: float, event: Callable[[], None]) -> None:
         heappush(self._events, (self.now + delay, next(self._order), event))
 
-    def _arrive(self, pending: _Pending, packet: bytes) -> None:
-        if pending.over:
+    def _arrive(self, pending: _Pending, packet: bytes, tcp: bool = False) -> None:
+        if pending.over or tcp is not pending.tcp:
             return
-        sent = MessageView.parse(pending.query)
+        matched = explain_match(pending.query, packet)
+        if matched == "case" and not tcp:
+            self._finish(pending, Failure(FailureKind.MISMATCH, c.EDE_OTHER, "letter case differs"))
+            return
+        if matched == "bare" and not tcp:
+            self._move_to_stream(pending)
+            return
+        if matched not in ("reply", "bare"):
+            self._miss(pending)
+            return
         try:
             view = MessageView.parse(packet)
         except WireError:
-            self.ignored += 1
-            return
-        if view.id != sent.id or not view.qr:
-            self.ignored += 1
-            return
-        if view.question_count:
-            if view.qtype != sent.qtype or not names.equal(view.qname or b"\0", sent.qname or b"\0"):
+            stub = truncated_stub(packet)
+            if stub is None:
                 self.ignored += 1
                 return
-            if view.qname != sent.qname:
-                self._finish(pending, Failure(FailureKind.MISMATCH, c.EDE_OTHER, "letter case differs"))
-                return
+            packet = stub
+            view = MessageView.parse(packet)
         cookie: bytes | None = b""
         if pending.cookie is not None:
             cookie = cookie_of(pending.cookie, view.edns)
             if cookie is None:
-                self.ignored += 1
+                self._miss(pending)
                 return
         ask = pending.ask
-        if view.question_count:
+        if matched == "reply":
             # What is compressed against the question shall have the asker's spelling again.
             view = MessageView.parse(packet[:HEADER] + ask.qname + packet[HEADER + len(ask.qname) :])
-        self._finish(pending, Reply(view, self.now - pending.sent, ask.tcp, ask.server, cookie))
+        self._finish(pending, Reply(view, self.now - pending.sent, tcp, ask.server, cookie))
+
+    def _miss(self, pending: _Pending) -> None:
+        """A packet that matches nothing; many of them to one query look like an attack, which TCP ends."""
+        self.ignored += 1
+        pending.near_misses += 1
+        if not pending.tcp and pending.near_misses >= limits.UDP_NEAR_MISSES.default:
+            self._move_to_stream(pending)
+
+    def _move_to_stream(self, pending: _Pending) -> None:
+        self.moved += 1
+        pending.tcp = True
+        self._send(pending)
 
     def _give_up(self, pending: _Pending) -> None:
         if not pending.over:

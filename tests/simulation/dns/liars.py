@@ -7,11 +7,13 @@ before: leaving one query or one lie out of a run does not change the others, wh
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from simulation.dns.world import EVIL, MALLORY, Site, World
 
+from resolver.effects import Ask
 from resolver.playground.authority import Authority
 from resolver.playground.signing import Draft, Plan, bitmap, rrsig_rdata
 from resolver.playground.zones import Zone
@@ -21,7 +23,7 @@ from resolver.wire.build import Builder
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
-__all__ = ["Liar", "Lies"]
+__all__ = ["Forger", "Liar", "Lies"]
 
 DAY = 86400
 MOST_SIGNATURES = 60
@@ -101,6 +103,116 @@ class Liar:
             trick(said, self, rng)
         self.lies.told[name] = "+".join(trick.__name__.strip("_") for trick in chosen)
         return None if said.silent else _packet(query, said, tcp=tcp)
+
+
+class Forger:
+    """Somebody off the path. He has no server and sees no query, and sends replies of which one part is wrong.
+
+    He may guess the rest, so what is wrong must be enough to refuse it: each server's words stay its own.
+    """
+
+    def __init__(self, lies: Lies) -> None:
+        self.lies = lies
+        self.sent: Counter[tuple[str, bytes, int]] = Counter()
+
+    def __call__(self, ask: Ask, query: bytes) -> list[tuple[float, bytes]]:
+        """Packets for one query over UDP, with the seconds after which they arrive."""
+        place = (ask.server.address, names.lower(ask.qname), ask.qtype)
+        self.sent[place] += 1
+        name = f"forger {place[0]} {names.to_text(place[1])} {c.type_to_text(place[2])} {self.sent[place]}"
+        rng = random.Random(f"{self.lies.world.seed} {name}")
+        if rng.random() >= self.lies.share or name in self.lies.without:
+            return []
+        chosen = rng.choices(FLAWS, k=rng.choice((1, 1, 2, 4)))
+        self.lies.told[name] = "+".join(flaw.__name__.strip("_") for flaw in chosen)
+        packets = [flaw(MessageView.parse(query), rng) for flaw in chosen]
+        return [(BEFORE_THE_SERVER, packet) for packet in packets if packet is not None]
+
+
+BEFORE_THE_SERVER = 0.001
+LETTERS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def _as_reply(
+    query: MessageView, rng: random.Random, *, identity: int | None = None, qname: bytes | None = None,
+    qtype: int | None = None, qclass: int = c.IN, flags: int = c.QR, rcode: int = c.NOERROR, question: bool = True,
+    data: bool = True,
+) -> bytes:
+    """What the server might have said, with the attacker's data, or with an error alone."""
+    builder = Builder(LIMIT)
+    asked = (query.qname if qname is None else qname) or names.ROOT
+    wanted = query.qtype if qtype is None else qtype
+    builder.start(query.id if identity is None else identity, flags | c.AA | rcode, asked if question else None,
+                  wanted, qclass)
+    if data and rcode == c.NOERROR:
+        builder.add(c.ANSWER, RRset(names.lower(asked), wanted, DAY, [_rdata(wanted)]), sigs=False)
+    return builder.finish()
+
+
+def _rdata(qtype: int) -> bytes:
+    """The attacker's data for a type."""
+    if qtype in (c.CNAME, c.DNAME, c.NS):
+        return names.prepend(b"a", EVIL)
+    return {c.SOA: EVIL + EVIL + bytes(20), c.AAAA: bytes(16), c.NSEC: EVIL + bitmap({c.A}), c.MX: b"\0\1" + EVIL,
+            c.DS: b"\x12\x34\x0d\2" + bytes(32), c.DNSKEY: b"\1\1\3\x0d" + bytes(64),
+            c.NSEC3PARAM: b"\1\0\0\0\0", c.A: FORGED}.get(qtype, b"\4evil")
+
+
+def _wrong_id(query: MessageView, rng: random.Random) -> bytes:
+    return _as_reply(query, rng, identity=query.id ^ 1 << rng.randrange(16))
+
+
+def _wrong_case(query: MessageView, rng: random.Random) -> bytes | None:
+    """One letter of the question in the other case; None where it has no letters to guess."""
+    qname = bytearray(query.qname or b"\0")
+    places = [place for place, octet in enumerate(qname) if octet in LETTERS]
+    if not places:
+        return None
+    qname[rng.choice(places)] ^= 0x20
+    return _as_reply(query, rng, qname=bytes(qname))
+
+
+def _without_question(query: MessageView, rng: random.Random) -> bytes:
+    return _as_reply(query, rng, question=False)
+
+
+def _error_without_question(query: MessageView, rng: random.Random) -> bytes:
+    return _as_reply(query, rng, question=False, rcode=rng.choice((c.SERVFAIL, c.REFUSED, c.FORMERR, c.NOTIMP)))
+
+
+def _denial_without_question(query: MessageView, rng: random.Random) -> bytes:
+    return _as_reply(query, rng, question=False, rcode=rng.choice((c.NXDOMAIN, c.NOERROR)), data=False)
+
+
+def _other_name(query: MessageView, rng: random.Random) -> bytes:
+    return _as_reply(query, rng, qname=names.prepend(b"a", EVIL))
+
+
+def _other_type(query: MessageView, rng: random.Random) -> bytes:
+    return _as_reply(query, rng, qtype=c.TXT if query.qtype != c.TXT else c.A)
+
+
+def _other_class(query: MessageView, rng: random.Random) -> bytes:
+    return _as_reply(query, rng, qclass=c.CH)
+
+
+def _no_reply(query: MessageView, rng: random.Random) -> bytes:
+    return _as_reply(query, rng, flags=0)
+
+
+def _other_opcode(query: MessageView, rng: random.Random) -> bytes:
+    return _as_reply(query, rng, flags=c.QR | rng.choice((1, 2, 4, 5)) << 11)
+
+
+def _cut_short(query: MessageView, rng: random.Random) -> bytes:
+    packet = _as_reply(query, rng)
+    return packet[: rng.randrange(min(len(packet), 12 + len(query.qname or b"") + 4))]
+
+
+FLAWS: list[Callable[[MessageView, random.Random], bytes | None]] = [
+    _wrong_id, _wrong_id, _wrong_case, _wrong_case, _without_question, _error_without_question,
+    _denial_without_question, _other_name, _other_type, _other_class, _no_reply, _other_opcode, _cut_short,
+]
 
 
 def _packet(query: MessageView, said: Said, *, tcp: bool) -> bytes:

@@ -1,8 +1,9 @@
 """Plays worlds: `python tests/simulation/dns/run.py --worlds 1000`, or one with all its steps: `--seed N --trace`.
 
-One run: a world from a seed, liars in front of some of its servers, a resolver with an empty cache, and clients that
-ask in virtual time. After each answer the invariants are checked (`truth.py`; work and time here). A seed that fails is
-shrunk by leaving out queries and lies while it still fails; what is left is printed and replays by the same command.
+One run: a world from a seed, liars in front of some of its servers, in some worlds a forger off the path beside all of
+them, a resolver with an empty cache, and clients that ask in virtual time. After each answer the invariants are checked
+(`truth.py`; work and time here). A seed that fails is shrunk by leaving out queries and lies while it still fails; what
+is left is printed and replays by the same command.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parents[2])]
 
-from simulation.dns.liars import Liar, Lies
+from simulation.dns.liars import Forger, Liar, Lies
 from simulation.dns.truth import Judge
 from simulation.dns.world import EVIL, MALLORY, SimulatedCrypto, World, root_anchor
 from support.fakenet import FakeNet, Host, Link, SeededRandom
@@ -37,6 +38,7 @@ from resolver.wire import name as names
 TYPES = (c.A, c.A, c.TXT, c.TLSA, c.MX, c.CNAME, c.DS, c.DNSKEY, c.NS, c.SOA, c.DNAME, c.AAAA)
 WAITS = (0.5, 30.0, 61.0, 301.0, 950.0, 5100.0, 90000.0)
 CACHE_BYTES = 1 << 20
+FORGED_WORLDS = 0.4
 ANSWER_SECONDS = 30.0
 """More than any deadline: a query without an answer by then never gets one."""
 
@@ -135,6 +137,8 @@ class _Run:
             self.net.hosts[address] = hashes.outside(host)
             if count and rng.random() < 0.1:
                 self.net.links[address] = Link(loss=0.3, delay=0.05)
+        if random.Random(f"forger {seed}").random() < FORGED_WORLDS:
+            self.net.forge = Forger(self.lies)
         self.judge = Judge(self.world, chosen)
         self.crypto = SimulatedCrypto()
         settings = settings_for(self.world.sites[names.ROOT].addresses)
