@@ -36,6 +36,7 @@ cdef class Ask:
     cdef public object server
     cdef public object tcp
     cdef public object timeout
+    cdef public object zone
 
 
 cdef class Need:

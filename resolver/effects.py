@@ -189,11 +189,12 @@ class Ask:
 
     `timeout` is in seconds. `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; message id, source
     port and the letter case itself are the exchange's business. `tcp` asks for a stream at once. `cookie` is what the
-    server gave us last, in full, b"" for a fresh one of ours alone, None for no COOKIE option (RFC 7873).
+    server gave us last, in full, b"" for a fresh one of ours alone, None for no COOKIE option (RFC 7873). `zone` is the
+    delegation, or forwarded name, that the server is asked for: who shares sockets counts by it.
     """
 
     __slots__ = ("checking_disabled", "cookie", "do", "edns_payload", "qname", "qtype", "randomise_case", "rd",
-                 "server", "tcp", "timeout")
+                 "server", "tcp", "timeout", "zone")
 
     def __init__(
         self,
@@ -209,7 +210,9 @@ class Ask:
         checking_disabled: bool = False,
         randomise_case: bool = True,
         cookie: bytes | None = None,
+        zone: bytes = names.ROOT,
     ) -> None:
+        self.zone = zone
         self.server = server
         self.qname = qname
         self.qtype = qtype

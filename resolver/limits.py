@@ -137,6 +137,9 @@ TABLE_LOAD_HIGH = Limit(90, 20, 95, "percent", "slots of an undivided group in u
 TABLE_REPRIEVES = Limit(
     32, 0, 4096, "entries", "recently used entries one insertion may carry over before it evicts whatever comes next"
 )
+TABLE_FLUSH_LOOK = Limit(
+    16, 1, 65_536, "stores", "while a flush is under way: how often one looks whether its process still lives"
+)
 TABLE_SWEEP = Limit(2048, 1, 1 << 20, "entries", "looked at per hold of the lock when the cache is copied out")
 FLUSH_GROUPS = Limit(
     8, 1, 1024, "groups", "of 64 buckets (448 entries) looked through in one slice of a flush before others have a turn"
@@ -488,6 +491,12 @@ UDP_SOCKETS_KEPT = Limit(
     256, 0, 65_536, "sockets", "of these, how many stay open between queries: a new one costs five times as much"
 )
 UDP_WAITING = Limit(10_000, 0, 1_000_000, "queries", "waiting for one of UDP_SOCKETS; more fail at once")
+UDP_WAITING_SHARE = Limit(
+    75, 1, 99, "percent", "of UDP_WAITING: what one network's servers may have of what they have and what is free"
+)
+UDP_SOCKET_IDLE = Limit(
+    5000, 10, 3_600_000, "milliseconds", "what was not needed for so long is closed: a burst's sockets are not for ever"
+)
 UDP_LEFTOVERS = Limit(
     64, 1, 4096, "packets", "late ones thrown away before a socket is used again; with more, it is closed instead"
 )

@@ -70,7 +70,8 @@ class Places:
         self._queries: dict[Charge, None] = {}
 
     def share_of(self, network: Hashable) -> Share:
-        """The share of `network`; None is the program itself. A share that holds nothing takes no room."""
+        """The share of `network`; None is the program itself. One that holds nothing is in no table yet: of several for
+        the same network, `take` lets the first pay for all."""
         if network is None:
             return self.own
         return self._shares.get(network) or Share(network)
@@ -98,6 +99,9 @@ class Places:
             MemoryError: it is counted nevertheless, and to be given back.
         """
         share = charge.share
+        if not share.held and share is not self.own:
+            # Making room calls others back, and one of them may have begun a query for the same network.
+            share = charge.share = self._shares.get(share.network) or share
         charge.jobs += 1
         share.held += 1
         self.held += 1
@@ -129,7 +133,7 @@ class Places:
         if not share.held and share is not self.own:
             self._shares.pop(share.network, None)
         if heir is not self.own:
-            self._shares[heir.network] = heir
+            heir = self._shares.setdefault(heir.network, heir)
         heir.held += charge.jobs
         charge.share = heir
         if charge.root is not None:

@@ -23,7 +23,7 @@ the record in hand from being overwritten.
 from libc.string cimport memcmp, memcpy
 
 from resolver.cache.arena cimport (
-    ARENA_UNIT, atomic_add64, atomic_get32, atomic_get64, atomic_put32, atomic_swap32, lock_release,
+    ARENA_UNIT, atomic_add64, atomic_get64, atomic_put32, lock_release,
 )
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, FLUSHES, GROUP_BUCKETS, KIND_ANSWER, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD, SPLIT_MASK,
@@ -35,6 +35,14 @@ from resolver.cache.writers cimport (
 )
 
 from resolver import limits
+
+cdef extern from * nogil:
+    """
+    static inline void flush_set(uint32_t *at, uint32_t bits) { __atomic_fetch_or(at, bits, __ATOMIC_SEQ_CST); }
+    static inline void flush_clear(uint32_t *at, uint32_t bits) { __atomic_fetch_and(at, ~bits, __ATOMIC_SEQ_CST); }
+    """
+    void flush_set(uint32_t *at, uint32_t bits)
+    void flush_clear(uint32_t *at, uint32_t bits)
 
 cdef int STRETCH = limits.TABLE_SWEEP.default
 
@@ -60,7 +68,7 @@ cdef int table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size
         flush.name_size = <uint16_t>name_size if name is not NULL else 0
         if name is not NULL:
             memcpy(flush.name, name, name_size)
-        atomic_put32(&t.head.flushing, t.head.flushing | <uint32_t>(1 << i))
+        flush_set(&t.head.flushing, <uint32_t>1 << i)  # others end theirs without the lock
         atomic_put32(&t.head.serial, t.head.serial + 1 if t.head.serial + 1 else 1)
         lock_release(&t.arena.lock)
         return i
@@ -70,13 +78,8 @@ cdef int table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size
 
 
 cdef void table_end_flush(TableView *t, int number) noexcept nogil:
-    """The entries are gone: readers need not look for them any more. The bit is cleared in at most 64 tries."""
-    cdef uint32_t seen
-    cdef int _turn
-    for _turn in range(64):
-        seen = atomic_get32(&t.head.flushing)
-        if atomic_swap32(&t.head.flushing, seen, seen & ~<uint32_t>(1 << number)):
-            return
+    """The entries are gone: readers need not look for them any more."""
+    flush_clear(&t.head.flushing, <uint32_t>1 << number)
 
 
 cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size, bint subtree,

@@ -13,7 +13,7 @@ always permitted, showing wrong ones never.
 from libc.string cimport memcpy, memset
 
 from resolver.cache.arena cimport (
-    ARENA_UNIT, LOCK_BUSY, LOCK_INHERITED, atomic_add64, atomic_get32, atomic_get64, atomic_put32, atomic_put64, lock_make, lock_release, lock_take,
+    ARENA_UNIT, LOCK_BUSY, LOCK_INHERITED, atomic_add64, atomic_get32, atomic_get64, atomic_put64, lock_make, lock_release, lock_take,
 )
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, CLAIMED, DISPLACED, FLUSHES, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
@@ -25,17 +25,21 @@ from resolver import limits
 
 cdef extern from * nogil:
     """
+    #include <errno.h>
     #include <fcntl.h>
+    #include <signal.h>
     #include <stdio.h>
     #include <stdlib.h>
     #include <string.h>
     #include <unistd.h>
 
-    /* When the process began, in ticks since boot (proc(5), field 22 of stat); 0 when there is none, or a zombie. */
-    static uint64_t process_start(uint32_t pid) {
+    /* When the process began, in ticks since boot (proc(5), field 22 of stat); 0 when it is a zombie, or nobody can say:
+       no /proc, no descriptor to look there. */
+    static uint64_t process_start(uint32_t pid, int *dead) {
         char path[32], text[1024], *at;
         ssize_t got;
         int fd, field;
+        *dead = 0;
         snprintf(path, sizeof path, "/proc/%u/stat", pid);
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0) return 0;
@@ -44,14 +48,27 @@ cdef extern from * nogil:
         if (got <= 0) return 0;
         text[got] = 0;
         at = strrchr(text, ')');            /* the command's name may hold anything, also parentheses */
-        if (!at || at[1] != ' ' || at[2] == 'Z' || at[2] == 'X') return 0;
+        if (!at || at[1] != ' ') return 0;
+        if (at[2] == 'Z' || at[2] == 'X') { *dead = 1; return 0; }
         for (field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
         return at ? strtoull(at + 1, 0, 10) : 0;
     }
+    /* Whether the process that began at `started` (0: unknown) is no more. Where /proc says nothing, its number alone
+       counts: then a process that has it by now keeps a flush alive, but no living one loses its flush. */
+    static int process_is_gone(uint32_t pid, uint64_t started) {
+        int dead;
+        uint64_t now;
+        if (kill((pid_t)pid, 0) < 0 && errno == ESRCH) return 1;
+        now = process_start(pid, &dead);
+        return dead || (started && now && now != started);
+    }
+    static inline void flush_clear(uint32_t *at, uint32_t bits) { __atomic_fetch_and(at, ~bits, __ATOMIC_SEQ_CST); }
     static inline uint16_t table_count_down(uint16_t n) { return n ? (uint16_t)(n - 1) : 0; }
     static inline uint16_t table_count_up(uint16_t n) { return n < 65535 ? (uint16_t)(n + 1) : n; }
     """
-    uint64_t process_start(uint32_t pid)
+    uint64_t process_start(uint32_t pid, int *dead)
+    bint process_is_gone(uint32_t pid, uint64_t started)
+    void flush_clear(uint32_t *at, uint32_t bits)
     int getpid()
     uint16_t table_count_down(uint16_t n)
     uint16_t table_count_up(uint16_t n)
@@ -59,6 +76,11 @@ cdef extern from * nogil:
 cdef int64_t LOAD_LOW = limits.TABLE_LOAD_LOW.default
 cdef int64_t LOAD_HIGH = limits.TABLE_LOAD_HIGH.default
 cdef int REPRIEVES = limits.TABLE_REPRIEVES.default
+
+cdef uint32_t FLUSH_LOOK = limits.TABLE_FLUSH_LOOK.default
+
+# What this process has stored while flushes were under way.
+cdef uint32_t flushed_stores = 0
 
 
 # ------------------------------------------------------------------------------------------------- locks, repairs
@@ -125,19 +147,18 @@ cdef uint32_t own_process() noexcept nogil:
 
 
 cdef uint64_t own_start() noexcept nogil:
-    return process_start(<uint32_t>getpid())
+    cdef int dead
+    return process_start(<uint32_t>getpid(), &dead)
 
 
 cdef void release_dead_flushes(TableView *t) noexcept nogil:
     """End the flushes whose process is no more, so that what they hid is found again. The arena's lock is held."""
-    cdef uint32_t left = t.head.flushing
     cdef int i
     for i in range(FLUSHES):
-        if (left >> i) & 1 and process_start(t.head.flushes[i].owner) != t.head.flushes[i].started:
-            left &= ~<uint32_t>(1 << i)
+        if (t.head.flushing >> i) & 1 and process_is_gone(t.head.flushes[i].owner, t.head.flushes[i].started):
+            # Others end theirs without the lock meanwhile: only this bit may change.
+            flush_clear(&t.head.flushing, <uint32_t>1 << i)
             atomic_add64(&t.head.repaired, 1)
-    if left != t.head.flushing:
-        atomic_put32(&t.head.flushing, left)
 
 
 cdef int lock_arena(TableView *t) noexcept nogil:
@@ -465,6 +486,7 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
 
     `serial`: the table's serial when the query began; the entry is refused if a flush changed it. 0: not checked.
     """
+    global flushed_stores
     cdef uint64_t value_size = 0
     cdef uint64_t size, group, place = 0
     cdef uint64_t *slot
@@ -505,8 +527,10 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
         return PUT_REFUSED
     if lock_arena(t) < 0:
         return PUT_BUSY
-    if t.head.flushing != 0 and (t.head.stored[kind] & 255) == 0:
-        release_dead_flushes(t)
+    if t.head.flushing != 0:
+        flushed_stores += 1
+        if flushed_stores % FLUSH_LOOK == 0:
+            release_dead_flushes(t)
     grow(t)
     if make_room(t, size, now, &place) < 0:
         lock_release(&t.arena.lock)

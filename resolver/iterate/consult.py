@@ -212,6 +212,7 @@ def _converse(
             server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
             timeout=timeout,
             checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
+            zone=cut.zone,
         )
         if isinstance(result, Failure):
             if task.trace is not None:

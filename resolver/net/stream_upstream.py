@@ -8,7 +8,8 @@ Places are shared, because anybody can make us ask servers that accept connectio
 connection when all places are taken gets that of (`_make_room`)
 
 1. an idle one;
-2. the most silent one of the network that has the most, when that has more than the asker's own will have;
+2. the most silent one of the network that has the most, when that has more than the asker's own will have, or of the
+   zone that has the most on the asker's network, on the same condition (`shares`);
 3. the most silent one of all, once it has been silent for `STREAM_UPSTREAM_SILENT`.
 
 Otherwise the ask waits, until its own timeout, in the line of its server. Lines without a place stand in `_hungry`, or
@@ -34,8 +35,7 @@ from resolver.net.ambient import Entropy
 from resolver.net.complaint import Complaint
 from resolver.net.local_errors import kind_of_error
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
-from resolver.net.places import Places
-from resolver.net.service import network_of
+from resolver.net.shares import Shares, server_network
 from resolver.net.udp_upstream import EDES
 from resolver.wire import consts as c
 from resolver.wire.errors import WireError
@@ -106,23 +106,17 @@ class StreamAsk:
 class _ServerLine:
     """The connections to one server and the asks that found no place on them."""
 
-    __slots__ = ("connections", "key", "network", "silent", "waiting")
+    __slots__ = ("connections", "key", "network", "silent", "waiting", "zone")
 
-    def __init__(self, key: tuple[str, int]) -> None:
+    def __init__(self, key: tuple[str, int], zone: bytes) -> None:
         self.key = key
-        self.network = _network(key[0])
+        self.network = server_network(key[0])
+        self.zone = zone
+        """For which the next connection is needed."""
         self.silent = False
         """Whether a connection of it made room, and nothing was heard of the server since."""
         self.connections: list[_Connection] = []
         self.waiting: OrderedDict[StreamAsk, None] = OrderedDict()
-
-
-def _network(address: str) -> str | bytes:
-    """What the places of a server are counted for; what is no address is a network of its own and fails later."""
-    try:
-        return network_of(address)
-    except OSError:
-        return address
 
 
 class _Connection(asyncio.Protocol):
@@ -311,7 +305,7 @@ class StreamUpstream:
         self._pipeline = limits.STREAM_UPSTREAM_PIPELINE.check(pipeline, "pipeline")
         self._lines: dict[tuple[str, int], _ServerLine] = {}
         self._open: OrderedDict[_Connection, float] = OrderedDict()
-        self._places: Places[_Connection] = Places()
+        self._places: Shares[_Connection] = Shares()
         self._hungry: OrderedDict[_ServerLine, None] = OrderedDict()
         self._hungry_silent: OrderedDict[_ServerLine, None] = OrderedDict()
         self._feeding: asyncio.Handle | None = None
@@ -334,7 +328,7 @@ class StreamUpstream:
         key = (ask.server.address, ask.server.port)
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = _ServerLine(key)
+            line = self._lines[key] = _ServerLine(key, ask.zone)
         entry = StreamAsk(self, ask, on_reply, line)
         if self._closed:
             self._fail_soon(entry, "the upstream is closed")
@@ -350,6 +344,7 @@ class StreamUpstream:
         What a server's end of one connection has lost goes to one made since: the older ones may be about to end too.
         """
         line = entry.server
+        line.zone = entry.ask.zone
         usable = [connection for connection in line.connections if not connection.closing]
         if entry.retried:
             fresh = [connection for connection in usable if not connection.served]
@@ -395,7 +390,7 @@ class StreamUpstream:
         if connection in self._open:
             self._open[connection] = self.loop.time()
             self._open.move_to_end(connection)
-            self._places.moved(connection, busy=True)
+            self._places.moved(connection)
 
     def drop(self, connection: _Connection) -> None:
         """Take a connection that ended out of the books."""
@@ -432,6 +427,7 @@ class StreamUpstream:
             if line is None:
                 break
             tried.add(line)
+            line.zone = next(iter(line.waiting)).ask.zone  # nobody stands there for whom nothing waits
             if len(line.connections) == self._per_server:
                 continue  # they are about to end
             if not self._make_room(line, needed=True):
@@ -501,7 +497,7 @@ class StreamUpstream:
                 return True
         if not needed or line.silent:
             return False
-        victim = self._places.to_end(line.network)
+        victim = self._places.to_end(line.network, line.zone)
         if victim is None and self._open:
             oldest, since = next(iter(self._open.items()))
             if since <= until:
@@ -518,8 +514,7 @@ class StreamUpstream:
         line.connections.append(connection)
         self._lines[line.key] = line
         self._open[connection] = self.loop.time()
-        self._places.add(connection, line.network)
-        self._places.moved(connection, busy=True)
+        self._places.add(connection, line.network, line.zone)
         self.opened += 1
         connection.task = self.loop.create_task(self._open_connection(connection))
         return connection

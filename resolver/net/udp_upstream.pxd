@@ -17,6 +17,16 @@ cdef class OutgoingPort:
     cdef bint retired
 
 
+cdef class Family:
+    cdef int family
+    cdef list idle               # sockets without a port
+    cdef int least               # the fewest of them since the last look: so many were not needed
+    cdef int count               # sockets that are open
+    cdef object line             # asks without a socket
+    cdef object shares           # whose asks have the sockets, while they are scarce; else None
+    cdef int crowd               # how many asks had one when `shares` was last made or was largest
+
+
 cdef class UdpAsk:
     cdef UdpUpstream owner
     cdef OutgoingPort port
@@ -31,6 +41,7 @@ cdef class UdpAsk:
     cdef int64_t due             # tick at which it times out
     cdef int near_misses
     cdef bint malformed_seen
+    cdef bint unsent             # it stands in `unsent` of its owner
     cdef uint16_t identity
     cdef bint done
 
@@ -43,14 +54,11 @@ cdef class UdpUpstream:
     cdef object log
     cdef public object after_batch
     cdef Entropy entropy
-    cdef list idle_v4            # sockets without a port
-    cdef list idle_v6
-    cdef dict waiting_v4         # asks without a socket
-    cdef dict waiting_v6
+    cdef Family v4
+    cdef Family v6
     cdef int sockets
     cdef int kept
-    cdef int count_v4
-    cdef int count_v6
+    cdef object trimmer          # timer that closes sockets nobody needs
     cdef list ports_v4
     cdef list ports_v6
     cdef dict peers
@@ -88,14 +96,18 @@ cdef class UdpUpstream:
     cdef readonly uint64_t bare_errors
     cdef readonly uint64_t moved_to_stream
     cdef readonly uint64_t ports_opened
+    cdef readonly uint64_t evicted
 
     cdef PeerAddress peer_of(self, str address, int port)
     cdef OutgoingPort choose_port(self, PeerAddress peer)
     cdef OutgoingPort open_port(self, int family)
     cdef OutgoingPort take_socket(self, int family)
-    cdef dict waiting_of(self, int family)
+    cdef Family family_of(self, int family)
+    cdef int wait(self, UdpAsk entry) except -1
+    cdef OutgoingPort take_from(self, UdpAsk victim)
     cdef int give(self, OutgoingPort port, UdpAsk entry) except -1
     cdef int give_back(self, OutgoingPort port) except -1
+    cdef int trim_later(self) except -1
     cdef bint make_idle(self, OutgoingPort port) noexcept
     cdef int release(self, UdpAsk ask) except -1
     cdef int close_port(self, OutgoingPort port) except -1

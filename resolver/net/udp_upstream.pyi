@@ -30,6 +30,7 @@ class UdpUpstream:
     bare_errors: int
     moved_to_stream: int
     ports_opened: int
+    evicted: int
     cookies: int
     cookie_mismatches: int
     def __init__(

@@ -13,7 +13,13 @@ send, and nobody can tell an open port from a closed one. The states of such a s
 
 It becomes idle again when the ask ends. Datagrams received before the disconnect stay queued and are discarded
 (`make_idle`), and the rest of a batch that was read together with the reply is not looked at (`uses`): otherwise
-guesses sent to an old port could answer the next query. When no socket can be had, asks wait in `waiting`.
+guesses sent to an old port could answer the next query. An idle socket that was not needed for a while is closed.
+
+Sockets are bounded, and anybody can make us ask servers that say nothing. So when none can be had, the ask gets that
+of the oldest ask of the network or zone that has the most of them, as `shares` says, and that one waits; or it waits
+itself, until its own timeout, in the line of the family, where networks and zones have their turns. Who waits has no
+socket; an ask that waits after it was sent is sent once more. Shares are counted only while sockets are scarce: from
+the first ask that finds none until nobody waits and half of the sockets are free.
 
 The pool (`fresh_ports` False) holds unconnected sockets on random ports of the whole range; each is given up after some
 hundred uses or some seconds. One system call out and a share of one in is cheaper, but a port lives long enough to be
@@ -38,7 +44,7 @@ from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
 from resolver.net.ambient cimport Entropy, monotonic_now
-from resolver.net.libc cimport (AF_INET, AF_UNSPEC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_RECVERR, IPPROTO_IP,
+from resolver.net.libc cimport (AF_INET, AF_INET6, AF_UNSPEC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_RECVERR, IPPROTO_IP,
                                 IPPROTO_IPV6, IPV6_RECVERR, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_TRUNC,
                                 SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_LOCAL, cmsghdr, iovec, mmsghdr,
                                 msghdr, recv, recvmmsg, recvmsg, sendto, sock_extended_err, sockaddr, sockaddr_in,
@@ -51,6 +57,7 @@ from resolver.net.complaint import Complaint
 from resolver.net.local_errors import kind_of_error
 from resolver.net.match import truncated_stub
 from resolver.net.peers import open_socket
+from resolver.net.shares import Line, Shares, server_network
 
 logger = logging.getLogger("resolver.net.udp_upstream")
 
@@ -83,6 +90,17 @@ cdef int64_t NEVER = 0x7fffffffffffffff
 @cython.final
 cdef class OutgoingPort:
     """One socket and the asks that wait on it."""
+
+
+@cython.final
+cdef class Family:
+    """The sockets of one address family, and who waits for one."""
+
+    def __init__(self, int family):
+        self.family = family
+        self.idle = []
+        self.line = Line()
+        self.shares = None
 
 
 @cython.final
@@ -144,10 +162,9 @@ cdef class UdpUpstream:
         self.source_v6 = source_v6
         self.sockets = limits.UDP_SOCKETS.check(sockets, "sockets")
         self.kept = limits.UDP_SOCKETS_KEPT.check(kept, "kept")
-        self.idle_v4 = []
-        self.idle_v6 = []
-        self.waiting_v4 = {}
-        self.waiting_v6 = {}
+        self.v4 = Family(AF_INET)
+        self.v6 = Family(AF_INET6)
+        self.trimmer = None
         self.fresh_ports = fresh_ports
         self.randomise_case = randomise_case
         self.port_uses = port_uses
@@ -206,6 +223,7 @@ cdef class UdpUpstream:
         cdef object server = ask.server
         cdef object edns_payload = ask.edns_payload
         cdef bytes cookie = ask.cookie
+        cdef Family own
         entry.owner = self
         entry.ask = ask
         entry.on_reply = on_reply
@@ -236,18 +254,20 @@ cdef class UdpUpstream:
                                     self.entropy if self.randomise_case and ask.randomise_case else None, cookie)
         entry.identity = identity
         if self.fresh_ports:
-            waiting = self.waiting_of(entry.peer.family)
             try:
                 port = self.take_socket(entry.peer.family)
             except OSError as error:
                 return self._no_port(entry, error)
-            if port is None and len(waiting) >= limits.UDP_WAITING.default:
-                return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are taken")
+            if port is None:
+                own = self.family_of(entry.peer.family)
+                if not own.line.may_take(server_network(server.address), limits.UDP_WAITING.default,
+                                         limits.UDP_WAITING_SHARE.default):
+                    return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are taken")
         self.outstanding += 1
         try:
             self.schedule(entry, ask.timeout)
             if port is None:
-                waiting[entry] = None
+                self.wait(entry)
             else:
                 self.give(port, entry)
         except MemoryError:
@@ -263,14 +283,23 @@ cdef class UdpUpstream:
 
     cdef int give(self, OutgoingPort port, UdpAsk entry) except -1:
         """Let `entry` leave from `port` with what else leaves in this turn."""
+        cdef Family own
         port.pending[entry.identity] = entry
         entry.port = port
         port.uses += 1
+        if self.fresh_ports:
+            own = self.family_of(port.family)
+            if own.shares is not None:
+                own.shares.add(entry, server_network(entry.ask.server.address), entry.ask.zone)
+                own.crowd = max(own.crowd, len(own.shares))
+        if entry.unsent:
+            return 0  # it had another port a moment ago
         # Packets of one turn leave together, one straight after the other: each that leaves alone wakes the other side
         # anew, and on a busy machine that costs more than the packet.
         if not self.unsent:
             self.loop.call_soon(self.bound_flush)
         self.unsent.append(entry)
+        entry.unsent = True
         return 0
 
     def _refuse(self, UdpAsk entry, kind, str text):
@@ -288,7 +317,8 @@ cdef class UdpUpstream:
         self.unsent = []
         for entry in unsent:
             ask = <UdpAsk>entry
-            if not ask.done:
+            ask.unsent = False
+            if not ask.done and ask.port is not None:
                 self.transmit(ask)
 
     cdef int transmit(self, UdpAsk ask) except -1:
@@ -330,17 +360,24 @@ cdef class UdpUpstream:
     cdef int release(self, UdpAsk ask) except -1:
         """Give back id, wheel entry and the port: a fresh one, or a retired one of the pool with its last ask."""
         cdef OutgoingPort port = ask.port
+        cdef Family own
         if ask.done:
             return 0
         ask.done = True
         self.outstanding -= 1
         (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
         if port is None:
-            self.waiting_of(ask.peer.family).pop(ask, None)
+            if self.fresh_ports:
+                self.family_of(ask.peer.family).line.remove(ask, server_network(ask.ask.server.address), ask.ask.zone)
             return 0
         ask.port = None
         del port.pending[ask.identity]
         if self.fresh_ports:
+            own = self.family_of(port.family)
+            if own.shares is not None:
+                own.shares.remove(ask)
+                if not len(own.line) and 2 * len(own.shares) <= own.crowd:
+                    own.shares = None
             return self.give_back(port)
         if port.retired and not port.pending:
             self.close_port(port)
@@ -405,50 +442,109 @@ cdef class UdpUpstream:
             return None
         return port
 
-    cdef dict waiting_of(self, int family):
-        """Asks that wait for a socket, the first comes first."""
-        return self.waiting_v4 if family == AF_INET else self.waiting_v6
+    cdef Family family_of(self, int family):
+        return self.v4 if family == AF_INET else self.v6
 
     cdef OutgoingPort take_socket(self, int family):
         """An idle socket or a new one; None when all are taken, OSError when not even one can be had."""
-        cdef list idle = self.idle_v4 if family == AF_INET else self.idle_v6
-        cdef int count = self.count_v4 if family == AF_INET else self.count_v6
-        if idle:
-            return <OutgoingPort>idle.pop()
-        if count >= self.sockets:
+        cdef Family own = self.family_of(family)
+        cdef OutgoingPort port
+        if own.idle:
+            port = <OutgoingPort>own.idle.pop()
+            own.least = min(own.least, <int>len(own.idle))
+            return port
+        if own.count >= self.sockets:
             return None
         try:
             return self.open_port(family)
         except OSError:
-            if not count:
+            if not own.count:
                 raise
+            return None
+
+    cdef int wait(self, UdpAsk entry) except -1:
+        """There is no socket for `entry`: somebody else's, or a place in the line."""
+        cdef Family own = self.family_of(entry.peer.family)
+        cdef UdpAsk holder
+        cdef OutgoingPort port
+        network, zone = server_network(entry.ask.server.address), entry.ask.zone
+        if own.shares is None:
+            shares = Shares()
+            holders = []
+            for port in self.open_ports:
+                if port.family == own.family:
+                    holders.extend(port.pending.values())
+            for holder in sorted(holders, key=_sent_at):
+                shares.add(holder, server_network(holder.ask.server.address), holder.ask.zone)
+            own.shares = shares
+            own.crowd = len(shares)
+        victim = own.shares.to_end(network, zone)
+        port = None if victim is None else self.take_from(<UdpAsk>victim)
+        if port is not None:
+            self.give(port, entry)
+        else:
+            own.line.add(entry, network, zone)
+        return 0
+
+    cdef OutgoingPort take_from(self, UdpAsk victim):
+        """Let `victim` wait and return its socket, or another one; None when there is none after all."""
+        cdef OutgoingPort port = victim.port
+        cdef Family own = self.family_of(port.family)
+        own.line.add(victim, server_network(victim.ask.server.address), victim.ask.zone)
+        victim.port = None
+        del port.pending[victim.identity]
+        own.shares.remove(victim)
+        self.evicted += 1
+        if self.make_idle(port):
+            return port
+        self.close_port(port)
+        try:
+            return self.take_socket(port.family)
+        except OSError:
             return None
 
     cdef int give_back(self, OutgoingPort port) except -1:
         """Let a waiting ask have the socket whose ask has ended, or keep it, or close it."""
-        cdef list idle = self.idle_v4 if port.family == AF_INET else self.idle_v6
-        cdef dict waiting = self.waiting_of(port.family)
-        cdef int family = port.family
+        cdef Family own = self.family_of(port.family)
         if self.closed or not self.make_idle(port):
             self.close_port(port)
             port = None
-        if waiting and not self.closed:
+        if len(own.line) and not self.closed:
             if port is None:
                 try:
-                    port = self.take_socket(family)
+                    port = self.take_socket(own.family)
                 except OSError:
                     return 0  # it was said; who waits has until its timeout, when the shortage is its failure
                 if port is None:
                     return 0
-            entry = next(iter(waiting))
-            del waiting[entry]
-            self.give(port, <UdpAsk>entry)
+            self.give(port, <UdpAsk>own.line.next())
         elif port is not None:
-            if len(idle) < self.kept:
-                idle.append(port)
+            if len(own.idle) < self.kept:
+                own.idle.append(port)
+                self.trim_later()
             else:
                 self.close_port(port)
         return 0
+
+    cdef int trim_later(self) except -1:
+        if self.trimmer is None:
+            try:
+                self.trimmer = self.loop.call_later(limits.UDP_SOCKET_IDLE.default / 1000, self._trim)
+            except MemoryError:
+                pass  # the next socket that becomes idle tries again
+        return 0
+
+    def _trim(self):
+        """Close the sockets that were idle ever since the last look, those first that are so for the longest time."""
+        cdef Family own
+        self.trimmer = None
+        for own in (self.v4, self.v6):
+            for port in own.idle[:own.least]:
+                self.close_port(<OutgoingPort>port)
+            del own.idle[:own.least]
+            own.least = len(own.idle)
+            if own.idle:
+                self.trim_later()
 
     cdef bint make_idle(self, OutgoingPort port) noexcept:
         """Give the port back to the kernel and empty the queue; False when the socket is of no more use."""
@@ -468,6 +564,7 @@ cdef class UdpUpstream:
     cdef OutgoingPort open_port(self, int family):
         """A new socket: without a port when each ask has its own, else on a random one of the whole range."""
         cdef OutgoingPort port
+        cdef Family own
         source = self.source_v4 if family == AF_INET else self.source_v6
         try:
             if self.fresh_ports:
@@ -486,21 +583,18 @@ cdef class UdpUpstream:
         self.loop.add_reader(port.fd, self._readable, port)
         self.open_ports[port] = None
         self.ports_opened += 1
-        if family == AF_INET:
-            self.count_v4 += 1
-        else:
-            self.count_v6 += 1
+        own = self.family_of(family)
+        own.count += 1
         return port
 
     cdef int close_port(self, OutgoingPort port) except -1:
+        cdef Family own
         if port.fd < 0:
             return 0
         self.loop.remove_reader(port.fd)
         self.open_ports.pop(port, None)
-        if port.family == AF_INET:
-            self.count_v4 -= 1
-        else:
-            self.count_v6 -= 1
+        own = self.family_of(port.family)
+        own.count -= 1
         port.fd = -1
         port.sock.close()
         return 0
@@ -760,11 +854,13 @@ cdef class UdpUpstream:
             for ask in list(port.pending.values()):
                 (<UdpAsk>ask).cancel()
             self.close_port(port)
-        for waiting in (self.waiting_v4, self.waiting_v6):
-            for ask in list(waiting):
+        for own in (self.v4, self.v6):
+            for ask in (<Family>own).line.members():
                 (<UdpAsk>ask).cancel()
-        self.idle_v4.clear()
-        self.idle_v6.clear()
+            (<Family>own).idle.clear()
+        if self.trimmer is not None:
+            self.trimmer.cancel()
+            self.trimmer = None
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -800,7 +896,13 @@ cdef class UdpUpstream:
             "bare_errors": self.bare_errors,
             "moved_to_stream": self.moved_to_stream,
             "ports_opened": self.ports_opened,
+            "evicted": self.evicted,
         }
+
+
+def _sent_at(UdpAsk ask):
+    """When `ask` was sent; what is not sent yet comes last."""
+    return ask.sent_at if ask.sent_at else float("inf")
 
 
 cdef str error_text(int code):

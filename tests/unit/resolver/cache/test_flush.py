@@ -4,9 +4,11 @@ The races are played one step at a time: a flush is an iterator, and whatever sh
 two of its steps.
 """
 
+import contextlib
 import itertools
 import os
 import random
+import resource
 import signal
 
 import dns.message
@@ -209,12 +211,71 @@ def test_a_flush_whose_process_died_hides_nothing_for_ever():
     assert os.read(read_end, 1) == b"!"
     os.waitpid(child, 0)
     assert not has(store, "www.example.com.")
-    for number in range(300):  # who stores looks after it now and then
+    for number in range(limits.TABLE_FLUSH_LOOK.default):  # who stores looks after it now and then
         put(store, f"n{number}.example.net.")
     assert has(store, "www.example.com.")
     assert store.drop(WWW) == 1
     os.close(read_end)
     os.close(write_end)
+
+
+@contextlib.contextmanager
+def no_descriptors():
+    """Nothing can be opened, /proc neither."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def flushing_child(store: Store, *, blind: bool):
+    """A process in the midst of a flush of WWW; `blind`: it cannot read /proc. Ended and waited for at the end."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with no_descriptors() if blind else contextlib.nullcontext():
+            steps = store.flush(WWW)
+            next(steps)
+        os.write(write_end, b"!")
+        signal.pause()
+    try:
+        assert os.read(read_end, 1) == b"!"
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(read_end)
+        os.close(write_end)
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_flush_whose_process_died_unseen_by_proc_hides_nothing_for_ever(blind):
+    store = make()
+    put(store, "www.example.com.")
+    with flushing_child(store, blind=blind):
+        pass
+    with no_descriptors():
+        for number in range(limits.TABLE_FLUSH_LOOK.default):
+            put(store, f"n{number}.example.net.")
+    assert has(store, "www.example.com.")
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_flush_goes_on_where_nobody_can_see_its_process(blind):
+    """Want of a descriptor at a look into /proc is no sign of death: what is to go would be shown before it went."""
+    store = make()
+    put(store, "www.example.com.")
+    with flushing_child(store, blind=blind):
+        for look in (contextlib.nullcontext(), no_descriptors()):
+            with look:
+                for number in range(2 * limits.TABLE_FLUSH_LOOK.default):
+                    put(store, f"n{number}.example.net.")
+                store.drop(from_text("other.example."))
+            assert not has(store, "www.example.com.")
+    assert store.drop(WWW) == 1
 
 
 def test_another_process_sees_the_flush_at_once():

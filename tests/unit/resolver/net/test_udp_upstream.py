@@ -447,6 +447,163 @@ def test_an_ask_that_waits_for_a_socket_can_be_cancelled_and_has_its_timeout(mon
     play(body)
 
 
+@pytest.mark.parametrize(
+    ("silent", "honest"),
+    [
+        (("127.0.0.1", "silent."), ("127.0.1.1", "honest.")),
+        (("127.0.0.1", "same."), ("127.0.1.1", "same.")),
+        (("127.0.0.1", "silent."), ("127.0.0.1", "honest.")),
+    ],
+    ids=["networks", "networks of one zone", "zones of one network"],
+)
+def test_silent_servers_do_not_take_the_sockets_of_others(silent: tuple[str, str], honest: tuple[str, str]) -> None:
+    async def body() -> None:
+        mute, peer = await UdpPeer.start(lambda _: [], silent[0]), await UdpPeer.start(echo, honest[0])
+        upstream, lost, got = make(sockets=4, kept=0), Collector(), Collector()
+        for _ in range(40):
+            upstream.start(ask_for(mute.port, address=silent[0], zone=names.from_text(silent[1])), lost)
+        await _queries(mute, 4)
+        for _ in range(10):
+            upstream.start(ask_for(peer.port, address=honest[0], zone=names.from_text(honest[1])), got)
+        assert all(isinstance(result, Reply) for result in await got.wait(10))
+        assert lost.results == []
+        assert 0 < upstream.evicted <= 10
+        assert (upstream.pending, upstream.open_sockets) == (40, 4)
+        upstream.close()
+        mute.close()
+        peer.close()
+
+    play(body)
+
+
+async def _queries(peer: UdpPeer, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(peer.queries) < count:
+            peer.arrived.clear()
+            await peer.arrived.wait()
+
+
+def test_an_ask_that_made_room_is_sent_once_more_and_answered() -> None:
+    async def body() -> None:
+        mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
+        upstream, got, rest = make(sockets=2, kept=1), Collector(), Collector()
+        for _ in range(2):
+            upstream.start(ask_for(mute.port), got)
+        await _queries(mute, 2)
+        taken = upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
+        also = upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
+        await _queries(other, 1)
+        assert (upstream.evicted, len(mute.queries), len(other.queries)) == (1, 2, 1), "each network has its half"
+        also.cancel()
+        taken.cancel()
+        await _queries(mute, 3)
+        assert mute.queries[2][:2] == mute.queries[0][:2], "the oldest one had made room"
+        for query, source in zip(mute.queries[1:], mute.sources[1:], strict=True):
+            mute.transport.sendto(echo(query)[0], source)
+        assert all(isinstance(result, Reply) for result in await got.wait(2))
+        assert (upstream.pending, upstream.open_sockets, upstream.timeouts) == (0, 1, 0)
+        upstream.close()
+        mute.close()
+        other.close()
+
+    play(body)
+
+
+def test_an_ask_that_made_room_in_the_turn_it_was_begun_is_sent_once_or_is_no_silence() -> None:
+    async def body() -> None:
+        mute, peer = await UdpPeer.start(lambda _: []), await UdpPeer.start(echo, "127.0.1.1")
+        upstream, lost, got = make(sockets=2), Collector(), Collector()
+        for _ in range(2):
+            upstream.start(ask_for(mute.port, timeout=SHORT), lost)
+        handle = upstream.start(ask_for(peer.port, address="127.0.1.1"), got)
+        handle.cancel()  # what had made room has its socket again, before anything was sent
+        upstream.start(ask_for(peer.port, address="127.0.1.1"), got)
+        await got.wait()
+        failures = await lost.wait(2)
+        assert {failure.kind for failure in failures if isinstance(failure, Failure)} <= {
+            FailureKind.TIMEOUT, FailureKind.LOCAL}
+        assert len(mute.queries) <= 2
+        assert upstream.timeouts + upstream.network_errors == 2
+        assert upstream.pending == 0
+        upstream.close()
+        mute.close()
+        peer.close()
+
+    play(body)
+
+
+def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
+        upstream, got, rest = make(sockets=2), Collector(), Collector()
+        monkeypatch.setattr(limits, "UDP_WAITING", limits.UDP_WAITING._replace(default=8))
+        upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
+        for _ in range(11):
+            upstream.start(ask_for(mute.port), got)
+        for failure in await got.wait(4):
+            assert isinstance(failure, Failure)
+            assert (failure.kind, failure.text) == (FailureKind.LOCAL, "all outgoing ports are taken")
+        upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert (rest.results, len(got.results), upstream.pending) == ([], 4, 9)
+        upstream.close()
+        mute.close()
+        other.close()
+
+    play(body)
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["answered", "cancelled"])
+def test_all_sockets_are_closed_when_there_was_nothing_to_ask_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    monkeypatch.setattr(limits, "UDP_SOCKET_IDLE", limits.UDP_SOCKET_IDLE._replace(default=50))
+
+    async def body() -> None:
+        peer, upstream, got = await UdpPeer.start(lambda _: [] if cancelled else echo(_)), make(), Collector()
+        handles = [upstream.start(ask_for(peer.port), got) for _ in range(20)]
+        await _queries(peer, 20)
+        if cancelled:
+            for handle in handles:
+                handle.cancel()
+        else:
+            await got.wait(20)
+        assert (upstream.pending, upstream.open_sockets) == (0, 20), "the next burst finds them"
+        async with asyncio.timeout(5):
+            while upstream.open_sockets:
+                await asyncio.sleep(0.01)
+        if not cancelled:
+            upstream.start(ask_for(peer.port), got)
+            assert isinstance((await got.wait(21))[20], Reply)
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+def test_a_socket_in_use_now_and_then_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "UDP_SOCKET_IDLE", limits.UDP_SOCKET_IDLE._replace(default=50))
+
+    async def body() -> None:
+        peer, upstream, got = await UdpPeer.start(), make(), Collector()
+        for _ in range(5):
+            upstream.start(ask_for(peer.port), got)
+        await got.wait(5)
+        async with asyncio.timeout(5):
+            while upstream.open_sockets > 1:
+                upstream.start(ask_for(peer.port), got)
+                await got.wait(len(got.results) + 1)
+        for _ in range(200):
+            upstream.start(ask_for(peer.port), got)
+            await got.wait(len(got.results) + 1)
+        assert upstream.ports_opened == 5
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
 @pytest.mark.parametrize("fresh_ports", [False, True])
 def test_no_descriptors_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fresh_ports: bool

@@ -1,0 +1,176 @@
+"""Places towards name servers, shared by network and within a network by zone; and the line of those without a place.
+
+Anybody can make us ask servers that say nothing. Counted by zone alone, many zones on one host would have many shares;
+counted by network alone, an honest zone would suffer from a silent one at the same provider. So an end for somebody
+else's sake (`Shares.to_end`) makes the networks more equal, or the zones of one network, and never the reverse: two of
+them cannot end each other in turns. Sans-IO, as `Places`, whose rules hold at both levels.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from resolver.net.places import Places
+from resolver.net.service import network_of
+
+__all__ = ["Line", "Shares", "server_network"]
+
+Member = TypeVar("Member", bound=Hashable)
+
+NOBODY = object()
+
+
+def server_network(address: str) -> Hashable:
+    """What the places of a server are counted for; what is no address is a network of its own and fails later."""
+    try:
+        return network_of(address)
+    except OSError:
+        return address
+
+
+class Shares(Generic[Member]):
+    """The members of a bounded set; the bound itself is the owner's."""
+
+    def __init__(self) -> None:
+        self._all: Places[Member] = Places()
+        self._networks: dict[Hashable, Places[Member]] = {}
+        self._homes: dict[Member, Hashable] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def count(self, network: Hashable) -> int:
+        """Members of `network`."""
+        return self._all.count(network)
+
+    def add(self, member: Member, network: Hashable, zone: Hashable) -> None:
+        """Let `member` be a busy one, the last to make room in its zone.
+
+        Raises:
+            MemoryError: nothing has changed.
+        """
+        within = self._networks.get(network)
+        if within is None:
+            within = Places()
+        try:
+            self._networks[network] = within
+            self._homes[member] = network
+            within.add(member, zone)
+            self._all.add(member, network)
+            within.moved(member, busy=True)
+            self._all.moved(member, busy=True)
+        except MemoryError:
+            self._homes.pop(member, None)
+            self._all.remove(member)
+            within.remove(member)
+            if not len(within):
+                self._networks.pop(network, None)
+            raise
+
+    def remove(self, member: Member) -> bool:
+        """Give the place of `member` back; False when it had none."""
+        network = self._homes.pop(member, NOBODY)
+        if network is NOBODY:
+            return False
+        self._all.remove(member)
+        within = self._networks[network]
+        within.remove(member)
+        if not len(within):
+            del self._networks[network]
+        return True
+
+    def moved(self, member: Member) -> None:
+        """`member` has made progress; nothing happens to one without a place."""
+        network = self._homes.get(member, NOBODY)
+        if network is not NOBODY:
+            self._all.moved(member, busy=True)
+            self._networks[network].moved(member, busy=True)
+
+    def to_end(self, network: Hashable, zone: Hashable) -> Member | None:
+        """Whose end makes room for one more of `zone` on `network`; None when the newcomer has to wait instead."""
+        found = self._all.to_end(network)
+        if found is not None:
+            # Of that network, one of the zone that has the most.
+            fairer = self._networks[self._homes[found]].to_end(NOBODY)
+            return found if fairer is None else fairer
+        within = self._networks.get(network)
+        return None if within is None else within.to_end(zone)
+
+
+class Line(Generic[Member]):
+    """Who waits for a place: network after network has its turn, and in it zone after zone; there, first come first."""
+
+    def __init__(self) -> None:
+        self._networks: OrderedDict[Hashable, OrderedDict[Hashable, OrderedDict[Member, None]]] = OrderedDict()
+        self._counts: dict[Hashable, int] = {}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def may_take(self, network: Hashable, limit: int, percent: int) -> bool:
+        """Whether one more of `network` may wait: it has `percent` at most of what it has and what `limit` leaves."""
+        count, free = self._counts.get(network, 0), limit - self._length
+        return free > 0 and count * (100 - percent) < percent * free
+
+    def add(self, member: Member, network: Hashable, zone: Hashable) -> None:
+        """Let `member` wait.
+
+        Raises:
+            MemoryError: it does not wait.
+        """
+        zones = self._networks.get(network)
+        if zones is None:
+            zones = OrderedDict()
+        members = zones.get(zone)
+        if members is None:
+            members = OrderedDict()
+        before = self._counts.get(network, 0)
+        try:
+            members[member] = None
+            zones[zone] = members
+            self._networks[network] = zones
+            self._counts[network] = before + 1
+        except MemoryError:
+            members.pop(member, None)
+            if not members:
+                zones.pop(zone, None)
+            if not zones:
+                self._networks.pop(network, None)
+            raise
+        self._length += 1
+
+    def remove(self, member: Member, network: Hashable, zone: Hashable) -> bool:
+        """Let `member` wait no longer; False when it did not."""
+        zones = self._networks.get(network)
+        members = None if zones is None else zones.get(zone)
+        if zones is None or members is None or member not in members:
+            return False
+        del members[member]
+        if not members:
+            del zones[zone]
+        if not zones:
+            del self._networks[network]
+        self._length -= 1
+        count = self._counts[network] - 1
+        if count:
+            self._counts[network] = count
+        else:
+            del self._counts[network]
+        return True
+
+    def next(self) -> Member | None:
+        """Whose turn it is, taken out of the line; None when nobody waits."""
+        if not self._networks:
+            return None
+        network, zones = next(iter(self._networks.items()))
+        zone, members = next(iter(zones.items()))
+        member = next(iter(members))
+        zones.move_to_end(zone)
+        self._networks.move_to_end(network)
+        self.remove(member, network, zone)
+        return member
+
+    def members(self) -> list[Member]:
+        """All who wait."""
+        return [member for zones in self._networks.values() for members in zones.values() for member in members]

@@ -1,0 +1,114 @@
+"""Places shared by network and zone: who makes room, that no two end each other in turns, and whose turn it is."""
+
+import random
+
+import pytest
+from support.shortage import FullDict
+
+from resolver.net.shares import Line, Shares, server_network
+
+
+def fill(*homes: str) -> Shares[str]:
+    """Members named after network, zone and number, such as "a.x0", in the order given."""
+    shares: Shares[str] = Shares()
+    counts: dict[str, int] = {}
+    for home in homes:
+        network, _, zone = home.partition(".")
+        number = counts[home] = counts.get(home, -1) + 1
+        shares.add(f"{home}{number}", network, zone)
+    return shares
+
+
+def test_the_largest_zone_of_the_largest_network_makes_room_by_its_most_silent() -> None:
+    shares = fill("a.x", "a.y", "a.y", "b.z", "b.z")
+    assert shares.to_end("c", "new") == "a.y0"
+    shares.moved("a.y0")
+    assert shares.to_end("c", "new") == "a.y1"
+    assert shares.to_end("b", "z") is None, "two and three become three and two: nothing is gained"
+    shares.remove("b.z0")
+    assert shares.to_end("b", "z") == "a.y1"
+
+
+def test_many_zones_on_one_network_have_the_share_of_one() -> None:
+    shares = fill(*(f"a.zone{number}." for number in range(8)))
+    assert shares.to_end("b", "new") == "a.zone0.0"
+    assert shares.to_end("a", "new") is None
+
+
+def test_a_zone_beside_a_silent_one_on_the_same_network_has_its_share() -> None:
+    shares = fill("a.silent", "a.silent", "a.silent", "b.other")
+    assert shares.to_end("a", "honest") == "a.silent0"
+    assert shares.to_end("a", "silent") is None
+    assert shares.count("a") == 3
+
+
+def test_ends_make_shares_more_equal_until_there_are_none() -> None:
+    """Whoever comes in whatever order: after a bounded number of ends nobody ends anybody."""
+    rng = random.Random(7)
+    homes = [(network, f"{network}{zone}") for network in "abcd" for zone in range(rng.randint(1, 6))]
+    shares: Shares[int] = Shares()
+    for number in range(40):
+        shares.add(number, *homes[0])
+    number, since = 40, 0
+    while since < 200:
+        home = rng.choice(homes)
+        victim = shares.to_end(*home)
+        since += 1
+        if victim is not None:
+            assert shares.remove(victim)
+            shares.add(number, *home)
+            number, since = number + 1, 0
+            assert number < 2000, "they end each other in turns"
+    assert len(shares) == 40
+    assert {shares.count(network) for network in "abcd"} == {10}
+
+
+def test_members_that_left_or_never_came_change_nothing() -> None:
+    shares = fill("a.x")
+    shares.moved("b.y0")
+    assert shares.remove("a.x0") and not shares.remove("a.x0")
+    assert (len(shares), shares.to_end("a", "x")) == (0, None)
+
+
+@pytest.mark.parametrize("table", ["_homes", "_networks"])
+def test_no_memory_leaves_the_books_as_they_were(table: str) -> None:
+    shares = fill("a.x")
+    real = getattr(shares, table)
+    setattr(shares, table, FullDict(real))
+    with pytest.raises(MemoryError):
+        shares.add("new", "b", "y")
+    setattr(shares, table, real)
+    assert (len(shares), shares.count("b"), shares.remove("new")) == (1, 0, False)
+    shares.add("new", "b", "y")
+    assert shares.remove("new") and shares.remove("a.x0")
+    assert not shares._homes and not shares._networks
+
+
+def test_networks_have_their_turns_and_in_them_zones() -> None:
+    line: Line[str] = Line()
+    for home in ("a.x", "a.x", "a.x", "a.y", "b.z", "b.z"):
+        network, _, zone = home.partition(".")
+        line.add(f"{home}{len(line)}", network, zone)
+    assert [line.next() for _ in range(7)] == ["a.x0", "b.z4", "a.y3", "b.z5", "a.x1", "a.x2", None]
+    assert (len(line), line.members()) == (0, [])
+
+
+def test_a_line_has_room_for_others_however_long_it_is() -> None:
+    line: Line[int] = Line()
+    number = 0
+    while line.may_take("a", 100, 75):
+        line.add(number, "a", f"zone{number}")
+        number += 1
+    assert number == 75
+    assert line.may_take("b", 100, 75)
+    assert line.remove(3, "a", "zone3") and not line.remove(3, "a", "zone3")
+    assert line.may_take("a", 100, 75)
+    for _ in range(number - 1):
+        line.next()
+    assert not line._networks and not line._counts
+
+
+def test_servers_count_for_their_network() -> None:
+    assert server_network("192.0.2.1") == server_network("192.0.2.200") != server_network("192.0.3.1")
+    assert server_network("2001:db8::1") == server_network("2001:db8::2") != server_network("2001:db8:1::1")
+    assert server_network("no:address") == "no:address"
