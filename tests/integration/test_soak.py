@@ -34,17 +34,17 @@ def counts(**changes: int):
 @pytest.mark.parametrize(
     ("met", "process", "left", "status", "log", "word"),
     [
-        (counts(), soak_run.Process(1, 100, 20), 12, 0, "level=info", None),
-        (counts(answered=9, failed=1), soak_run.Process(1, 100, 20), 12, 0, "", "healthy"),
-        (counts(answered=9, silent=1), soak_run.Process(1, 100, 20), 12, 0, "", "healthy"),
-        (counts(repeated=1), soak_run.Process(1, 100, 20), 12, 0, "", "asked again"),
-        (counts(answered=0), soak_run.Process(1, 100, 20), 12, 0, "", "healthy"),
-        (counts(), soak_run.Process(1, 1000, 20), 12, 0, "", "memory"),
-        (counts(), soak_run.Process(1, 100, 2000), 1200, 0, "", "descriptors"),
-        (counts(), soak_run.Process(1, 100, 20), 12, 1, "", "SIGTERM"),
-        (counts(), soak_run.Process(1, 100, 20), 12, None, "", "SIGTERM"),
-        (counts(), soak_run.Process(1, 100, 20), 12, 0, "Traceback (most", "log"),
-        (counts(), soak_run.Process(1, 100, 20), 12, 0, "level=error x", "log"),
+        (counts(), soak_run.Process(1, 100, 20), 11, 0, "level=info", None),
+        (counts(answered=9, failed=1), soak_run.Process(1, 100, 20), 11, 0, "", "healthy"),
+        (counts(answered=9, silent=1), soak_run.Process(1, 100, 20), 11, 0, "", "healthy"),
+        (counts(repeated=1), soak_run.Process(1, 100, 20), 11, 0, "", "asked again"),
+        (counts(answered=0), soak_run.Process(1, 100, 20), 11, 0, "", "healthy"),
+        (counts(), soak_run.Process(1, 1000, 20), 11, 0, "", "memory"),
+        (counts(), soak_run.Process(1, 100, 2000), 12, 0, "", "descriptors"),
+        (counts(), soak_run.Process(1, 100, 20), 11, 1, "", "SIGTERM"),
+        (counts(), soak_run.Process(1, 100, 20), 11, None, "", "SIGTERM"),
+        (counts(), soak_run.Process(1, 100, 20), 11, 0, "Traceback (most", "log"),
+        (counts(), soak_run.Process(1, 100, 20), 11, 0, "level=error x", "log"),
     ],
 )
 def test_the_judge(met, process, left, status, log, word) -> None:

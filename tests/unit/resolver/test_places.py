@@ -25,6 +25,35 @@ JOSTLE = limits.JOSTLE.default / 1000
 # --- arithmetic ---------------------------------------------------------------------------------------------------
 
 
+def test_two_shares_of_one_network_are_one_as_soon_as_something_is_taken():
+    """Who makes room calls others back, which may begin a query of the same network before the first has its place."""
+    places = Places(100)
+    first, second = Charge(places.share_of("net"), 0.0), Charge(places.share_of("net"), 0.0)
+    jobs = [object(), object()]
+    places.take(second, jobs[1])
+    places.take(first, jobs[0])
+    assert places.share_of("net").held == 2
+    assert list(places.share_of("net").queries) == [second, first]
+    places.give_back(second, jobs[1])
+    assert places.share_of("net").held == 1, "the other one still holds its place"
+    places.give_back(first, jobs[0])
+    assert places.statistics() == (0, 0)
+
+
+def test_an_heir_that_held_nothing_pays_with_what_it_has_taken_meanwhile():
+    places = Places(100)
+    charge, other = Charge(places.share_of("a"), 0.0), Charge(places.share_of("b"), 0.0)
+    jobs = [object(), object()]
+    places.take(charge, jobs[0])
+    heir = places.share_of("b")
+    places.take(other, jobs[1])
+    places.move(charge, heir)
+    assert (places.share_of("b").held, places.share_of("a").held) == (2, 0)
+    places.give_back(charge, jobs[0])
+    places.give_back(other, jobs[1])
+    assert (places.statistics(), places.held) == ((0, 0), 0)
+
+
 def test_one_network_has_its_share_and_several_leave_room():
     for attackers in (1, 2, 5, 20):
         places = Places(1000)

@@ -12,6 +12,7 @@ from resolver.net.ambient import Entropy
 from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.upstream import Upstream
 from resolver.settings import IterationSettings
+from resolver.wire import name as names
 
 SHORT = 0.05
 
@@ -277,6 +278,29 @@ def test_servers_that_fall_silent_do_not_starve_others(monkeypatch: pytest.Monke
             assert upstream.connection_count <= 16
         assert lost.results == [], "those who made room wait as long as they would have waited for a reply"
         assert upstream.evicted > 0
+        upstream.close()
+        await silent.close()
+        await honest.close()
+
+    play(body)
+
+
+def test_a_zone_with_many_places_gives_one_to_another_on_its_network_at_once() -> None:
+    silent_zone, honest_zone = names.from_text("silent."), names.from_text("honest.")
+
+    async def body() -> None:
+        silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start(echo, "127.1.1.200")
+        upstream, lost, got = make(connections=8), Collector(), Collector()
+        for n in range(8):
+            upstream.start(ask_for(silent.port, address=f"127.1.1.{n + 1}", zone=silent_zone), lost)
+        async with asyncio.timeout(5):
+            while sum(map(len, silent.connections)) < 8:
+                await asyncio.sleep(0)
+        upstream.start(ask_for(honest.port, address="127.1.1.200", zone=honest_zone), got)
+        assert upstream.evicted == 1
+        assert isinstance((await got.wait())[0], Reply)
+        upstream.start(ask_for(silent.port, address="127.1.1.99", zone=silent_zone), lost)
+        assert upstream.evicted == 1, "its own zone has most"
         upstream.close()
         await silent.close()
         await honest.close()
