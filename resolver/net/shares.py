@@ -8,8 +8,10 @@ them cannot end each other in turns. Sans-IO, as `Places`, whose rules hold at b
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from itertools import islice
 from typing import Generic, TypeVar
 
+from resolver import limits
 from resolver.net.places import Places
 from resolver.net.service import network_of
 
@@ -17,6 +19,7 @@ __all__ = ["Line", "Shares", "server_network"]
 
 Member = TypeVar("Member", bound=Hashable)
 
+LOOKS = limits.PLACES_LOOKS.default
 NOBODY = object()
 
 
@@ -42,6 +45,11 @@ class Shares(Generic[Member]):
     def count(self, network: Hashable) -> int:
         """Members of `network`."""
         return self._all.count(network)
+
+    def count_of_zone(self, network: Hashable, zone: Hashable) -> int:
+        """Members of `zone` on `network`."""
+        within = self._networks.get(network)
+        return 0 if within is None else within.count(zone)
 
     def add(self, member: Member, network: Hashable, zone: Hashable) -> None:
         """Let `member` be a busy one, the last to make room in its zone.
@@ -98,7 +106,8 @@ class Shares(Generic[Member]):
 
 
 class Line(Generic[Member]):
-    """Who waits for a place: network after network has its turn, and in it zone after zone; there, first come first."""
+    """Who waits for a place: networks that have equally many have their turns, and in them zones; there, first come
+    first."""
 
     def __init__(self) -> None:
         self._networks: OrderedDict[Hashable, OrderedDict[Hashable, OrderedDict[Member, None]]] = OrderedDict()
@@ -159,13 +168,22 @@ class Line(Generic[Member]):
             del self._counts[network]
         return True
 
-    def next(self) -> Member | None:
-        """Whose turn it is, taken out of the line; None when nobody waits."""
+    def next(self, shares: "Shares[Member] | None" = None) -> Member | None:
+        """Whose turn it is, taken out of the line; None when nobody waits.
+
+        Of the first few networks, and zones in it, that has the turn which has the fewest places by `shares`.
+        """
         if not self._networks:
             return None
-        network, zones = next(iter(self._networks.items()))
-        zone, members = next(iter(zones.items()))
-        member = next(iter(members))
+        network = next(iter(self._networks))
+        if shares is not None:
+            network = min(islice(self._networks, LOOKS), key=shares.count)
+        zones = self._networks[network]
+        zone = next(iter(zones))
+        if shares is not None:
+            within = shares.count_of_zone
+            zone = min(islice(zones, LOOKS), key=lambda one: within(network, one))
+        member = next(iter(zones[zone]))
         zones.move_to_end(zone)
         self._networks.move_to_end(network)
         self.remove(member, network, zone)

@@ -17,7 +17,7 @@ guesses sent to an old port could answer the next query. An idle socket that was
 
 Sockets are bounded, and anybody can make us ask servers that say nothing. So when none can be had, the ask gets that
 of the oldest ask of the network or zone that has the most of them, as `shares` says, and that one waits; or it waits
-itself, until its own timeout, in the line of the family, where networks and zones have their turns. Who waits has no
+itself, until its own timeout, in the line of the family, where who has the fewest sockets comes first. Who waits has no
 socket; an ask that waits after it was sent is sent once more. Shares are counted only while sockets are scarce: from
 the first ask that finds none until nobody waits and half of the sockets are free.
 
@@ -44,11 +44,11 @@ from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
 from resolver.net.ambient cimport Entropy, monotonic_now
-from resolver.net.libc cimport (AF_INET, AF_INET6, AF_UNSPEC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_RECVERR, IPPROTO_IP,
-                                IPPROTO_IPV6, IPV6_RECVERR, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_TRUNC,
-                                SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_LOCAL, cmsghdr, iovec, mmsghdr,
-                                msghdr, recv, recvmmsg, recvmsg, sendto, sock_extended_err, sockaddr, sockaddr_in,
-                                sockaddr_storage, socklen_t)
+from resolver.net.libc cimport (AF_INET, AF_INET6, AF_UNSPEC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_RECVERR,
+                                IPPROTO_IP, IPPROTO_IPV6, IPV6_RECVERR, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL,
+                                MSG_TRUNC, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_LOCAL, cmsghdr, iovec,
+                                mmsghdr, msghdr, recv, recvmmsg, recvmsg, sendto, sock_extended_err, sockaddr,
+                                sockaddr_in, sockaddr_storage, socklen_t)
 from resolver.net.libc cimport connect as connect_socket
 from resolver.net.match cimport MATCH_BARE, MATCH_REPLY, MATCH_WRONG_CASE, encode_query, judge_cookie, match_reply
 from resolver.net.peers cimport PeerAddress, parse_peer
@@ -480,10 +480,15 @@ cdef class UdpUpstream:
             own.crowd = len(shares)
         victim = own.shares.to_end(network, zone)
         port = None if victim is None else self.take_from(<UdpAsk>victim)
-        if port is not None:
-            self.give(port, entry)
-        else:
+        if port is None:
             own.line.add(entry, network, zone)
+            return 0
+        try:
+            self.give(port, entry)
+        except MemoryError:
+            if entry.port is None:
+                self.give_back(port)
+            raise
         return 0
 
     cdef OutgoingPort take_from(self, UdpAsk victim):
@@ -517,7 +522,7 @@ cdef class UdpUpstream:
                     return 0  # it was said; who waits has until its timeout, when the shortage is its failure
                 if port is None:
                     return 0
-            self.give(port, <UdpAsk>own.line.next())
+            self.give(port, <UdpAsk>own.line.next(own.shares))
         elif port is not None:
             if len(own.idle) < self.kept:
                 own.idle.append(port)

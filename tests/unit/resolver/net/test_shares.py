@@ -93,6 +93,21 @@ def test_networks_have_their_turns_and_in_them_zones() -> None:
     assert (len(line), line.members()) == (0, [])
 
 
+def test_who_has_the_fewest_places_has_the_next_turn() -> None:
+    line: Line[str] = Line()
+    for home in ("a.x", "a.x", "a.y", "b.z", "b.z"):
+        network, _, zone = home.partition(".")
+        line.add(f"{home}{len(line)}", network, zone)
+    shares = fill("a.x", "a.x", "a.y", "b.z")
+    assert line.next(shares) == "b.z3"
+    assert line.next(shares) == "b.z4"
+    assert line.next(shares) == "a.y2", "the other zone of that network has more"
+    shares.remove("a.x0")
+    shares.remove("a.x1")
+    assert line.next(shares) == "a.x0"
+    assert line.next(shares) == "a.x1"
+
+
 def test_a_line_has_room_for_others_however_long_it_is() -> None:
     line: Line[int] = Line()
     number = 0
