@@ -22,7 +22,7 @@ from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 Body = Callable[[], Coroutine[None, None, None]]
 
 

@@ -18,7 +18,7 @@ from support.ports import free_port
 __all__ = ["Nginx", "find_nginx"]
 
 BIG = 10 * 1024 * 1024
-_START_SECONDS = 10.0
+_START_SECONDS = 30.0
 
 _CONFIG = """
 {user}

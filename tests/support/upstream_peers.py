@@ -15,7 +15,7 @@ from resolver.wire import name as names
 
 __all__ = ["Collector", "StreamPeer", "UdpPeer", "ask_for", "echo", "open_descriptors", "play"]
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 QNAME = names.from_text("www.example.com.")
 
 Script = Callable[[bytes], Iterable[bytes]]
@@ -28,7 +28,7 @@ def echo(query: bytes) -> list[bytes]:
 
 def ask_for(port: int, *, address: str = "127.0.0.1", qname: bytes = QNAME, **options: object) -> Ask:
     """An `Ask` for the address of a name, to a peer of this file."""
-    options.setdefault("timeout", PATIENCE)
+    options.setdefault("timeout", 3 * PATIENCE)
     return Ask(Server(address, port), qname, c.A, **options)  # type: ignore[arg-type]
 
 

@@ -264,7 +264,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
 @pytest.mark.parametrize("networks", [1, 100], ids=["one network", "many networks"])
 def test_servers_that_fall_silent_do_not_starve_others(monkeypatch: pytest.MonkeyPatch, networks: int) -> None:
     """300 asks to as many servers that accept and say nothing; what an honest zone needs goes on meanwhile."""
-    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=20))
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=100))
 
     async def body() -> None:
         silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
