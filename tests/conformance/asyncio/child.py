@@ -141,6 +141,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="regular expression that a test's name must match")
     parser.add_argument("--timeout", type=float, default=240.0, help="seconds, then the stacks are printed")
     parser.add_argument("--skip", default="", help="names, separated by commas, of tests that are left out")
+    parser.add_argument("--keep", default="", help="names of tests that are run although --skip names their class")
     parser.add_argument("modules", nargs="+")
     options = parser.parse_args()
     if options.loop == "corenet":
@@ -151,13 +152,12 @@ def main() -> int:
     warnings.showwarning = result.on_warning
     warnings.simplefilter("ignore")
     warnings.simplefilter("always", ResourceWarning)
-    skip = set(options.skip.split(","))
+    skip, keep = set(options.skip.split(",")), set(options.keep.split(","))
     for name in options.modules:
         module = importlib.import_module(f"test.test_asyncio.{name}")
         tests = flatten(unittest.defaultTestLoader.loadTestsFromModule(module))
-        unittest.TestSuite(test for test in tests if re.search(options.only, test.id()) and not is_in(skip, test)).run(
-            result
-        )
+        wanted = (t for t in tests if re.search(options.only, t.id()) and (is_in(keep, t) or not is_in(skip, t)))
+        unittest.TestSuite(wanted).run(result)
     if options.out is not None:
         options.out.write_text(json.dumps(result.outcomes))
     else:
