@@ -81,10 +81,11 @@ build-debug: $(VENV)/.installed
 	CORENET_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
 
 test-debug: build-debug
-	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
-		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider $(CURDIR)/tests/unit $(CURDIR)/tests/property
-	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
-		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider \
+	cd build/debug && CORENET_TEST_SLOWNESS=3 PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q \
+		-c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider \
+		$(CURDIR)/tests/unit $(CURDIR)/tests/property
+	cd build/debug && CORENET_TEST_SLOWNESS=3 PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q \
+		-c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider \
 		$(if $(FULL),$(CURDIR)/tests/integration,$(addprefix $(CURDIR)/tests/integration/test_,$(LOOP_TESTS)))
 
 test-sanitize: $(VENV)/.installed
@@ -122,8 +123,8 @@ differential: build
 	$(BIN)/python tests/conformance/differential.py $(if $(NAMES),--names $(NAMES)) $(if $(SEED),--seed $(SEED))
 
 simulate: build-debug
-	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q -c $(CURDIR)/pyproject.toml \
-		--rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider $(CURDIR)/tests/simulation/loop
+	cd build/debug && CORENET_TEST_SLOWNESS=3 PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q \
+		-c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider $(CURDIR)/tests/simulation/loop
 	cd build/debug && PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/python \
 		$(CURDIR)/tests/simulation/loop/run.py --seeds $(or $(SEEDS),2000) --start $(or $(START),0) \
 		$(if $(KINDS),--kinds $(KINDS))
@@ -152,7 +153,8 @@ suites: build
 	$(BIN)/python tests/conformance/suites/run.py $(SUITES) $(if $(FULL),--full)
 
 stress: build
-	CORENET_STRESS=$(or $(CORENET_STRESS),1) $(BIN)/python -m pytest -q --durations=0 tests/integration/test_loop_stress.py
+	CORENET_TEST_SLOWNESS=10 CORENET_STRESS=$(or $(CORENET_STRESS),1) \
+		$(BIN)/python -m pytest -q --durations=0 tests/integration/test_loop_stress.py
 
 valgrind: build
 	PYTHONPATH=$(CURDIR) $(BIN)/python tests/leaks.py

@@ -1,7 +1,8 @@
 """Rules every test of this project runs under.
 
 Warnings and unraisable exceptions are errors (pyproject.toml). Where CORENET_NO_SKIPS=1 stands, as in CI, a skipped
-test is a failed one, so that a missing package can never look like success. Randomness is seeded per test.
+test is a failed one, so that a missing package can never look like success. Randomness is seeded per test. Each phase
+of a test ends after seconds (support/overdue.py), with what was awaited; `pytest.mark.limit(seconds)` gives it more.
 """
 
 import gc
@@ -9,9 +10,12 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
+from support import overdue
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", derandomize=True, **COMMON)
@@ -58,6 +62,34 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
     return report
+
+
+def in_time(item: pytest.Item, phase: str) -> AbstractContextManager[None]:
+    """Ends `phase` of a test when its limit is over; hypothesis with more examples may take so many times longer."""
+    marker = item.get_closest_marker("limit")
+    seconds = marker.args[0] if marker is not None else overdue.SECONDS
+    return overdue.limited(f"{phase} of {item.nodeid}", seconds * overdue.slowness() * max(1, FACTOR))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Fixtures, in time."""
+    with in_time(item, "set-up"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """The test itself, in time."""
+    with in_time(item, "call"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """The end of fixtures, in time."""
+    with in_time(item, "clean-up"):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

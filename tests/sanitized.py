@@ -32,6 +32,8 @@ def main() -> int:
         "LD_PRELOAD": " ".join(runtime),
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": lib,
+        # For the limits of tests.
+        "CORENET_TEST_SLOWNESS": "5",
         "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:abort_on_error=1:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
     }

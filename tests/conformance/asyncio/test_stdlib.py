@@ -139,6 +139,7 @@ def run_both(module: str, only: str, directory: Path, *, skip: bool = True) -> t
     return found[0], found[1]
 
 
+@pytest.mark.limit(660)  # two processes, each of which ends itself after four minutes
 @pytest.mark.parametrize("module", MODULES)
 def test_module(module: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("test.test_asyncio") is None:
@@ -170,6 +171,7 @@ def test_every_module_is_run_or_left_out_for_a_reason() -> None:
     assert {path.stem for path in Path(folder).glob("test_*.py")} <= MODULES.keys() | LEFT_OUT.keys()
 
 
+@pytest.mark.limit(660)
 def test_nothing_is_left_out_that_passes(tmp_path: Path) -> None:
     """A test that asyncio passes and we pass, too, needs no reason any more."""
     left = set(EXCLUDED)

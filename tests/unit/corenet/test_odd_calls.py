@@ -14,6 +14,7 @@ TESTS = Path(__file__).resolve().parents[2]
 PACKAGES = Path(corenet.__file__).parents[1]
 
 
+@pytest.mark.limit(330)
 @pytest.mark.parametrize(
     ("program", "names"), [("odd_calls.py foreign", 150), ("odd_calls.py blank", 150), ("live_calls.py", 350)]
 )
