@@ -5,6 +5,7 @@ after further batches of rounds agree (`ratio.py`). Rows with `added` are figure
 measured in the same rounds. A row that misses its floor for a known reason says so in `missed`: it is an expected
 failure then, and a row that reaches its floor after all says that the reason can go. Absolute times are shown, kept by
 pytest-benchmark (wall time of one slice of ours, for `--benchmark-json`) and written to the report, never compared.
+Where CORENET_NO_SKIPS=1 stands, as in CI, a benchmark that is skipped fails (`support.skips` of the tests).
 """
 
 import json
@@ -16,6 +17,9 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from ratio import BATCHES, ROUNDS, Contender, Ratio, compare
+from support.skips import pytest_make_collect_report, pytest_runtest_makereport
+
+__all__ = ["bounded", "pair", "pytest_make_collect_report", "pytest_runtest_makereport"]
 
 Bare = Callable[[], AbstractContextManager[Contender]]
 HERE = Path(__file__).resolve().parent

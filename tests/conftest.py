@@ -16,6 +16,9 @@ from contextlib import AbstractContextManager
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 from support import overdue
+from support.skips import pytest_make_collect_report, pytest_runtest_makereport
+
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", derandomize=True, **COMMON)
@@ -52,16 +55,6 @@ def pytest_collection_finish() -> None:
     _warm_up()
     gc.collect()
     gc.freeze()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Turn a skip into a failure where nothing may be skipped."""
-    report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CORENET_NO_SKIPS") == "1":
-        report.outcome = "failed"
-        report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
-    return report
 
 
 def in_time(item: pytest.Item, phase: str) -> AbstractContextManager[None]:

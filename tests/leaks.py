@@ -46,7 +46,8 @@ async def echo(context: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     server.close()
-    await asyncio.sleep(0.05)
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 async def others() -> None:

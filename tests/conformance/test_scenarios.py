@@ -40,7 +40,7 @@ def play(folder: Path, out: Path, *only: str) -> dict[str, str]:
     """Verdict by name."""
     patterns = [word for name in only for word in ("-k", name)]
     command = [sys.executable, str(HERE / "run.py"), "--dir", str(folder), "--out", str(out), *patterns]
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=60)
     with out.open(encoding="utf-8", errors="replace") as file:
         return {row["name"]: row["verdict"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
 

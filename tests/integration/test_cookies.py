@@ -81,7 +81,7 @@ addresses = ["127.0.0.1:{upstream}"]
 
 def dig(port: int, *words: str) -> str:
     command = [program("dig"), "@127.0.0.1", "-p", str(port), "+tries=1", "+time=5", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def cookie_in(text: str) -> tuple[str, str]:
@@ -95,6 +95,7 @@ def counters(directory: Path) -> dict[str, int]:
     done = subprocess.run(
         [RESOLVERD[0], "-m", "resolver.cli.control", "-s", str(directory / "control"), "statistics"],
         capture_output=True, text=True, check=True, env=daemon_environment(),
+        timeout=60,
     )
     return {name: int(value) for name, value in (line.split() for line in done.stdout.splitlines())}
 

@@ -114,6 +114,7 @@ def test_program_runs_on_our_loop(name: str, tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
+            timeout=60,
         )
         answer = done.stdout
         return done.returncode == 0 and bool(answer)
@@ -172,6 +173,7 @@ def test_pytest_plugin(tmp_path: Path, plugin: bool, passed: int) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
     assert re.search(rf"\b{passed} passed", done.stdout), done.stdout + done.stderr
     assert ("failed" in done.stdout) == (not plugin), done.stdout
@@ -182,7 +184,9 @@ def test_pytest_plugin(tmp_path: Path, plugin: bool, passed: int) -> None:
     [((), 2, "usage:"), (("--help",), 0, "usage:"), (("no-such-program",), 1, "is not a program")],
 )
 def test_launch_says_what_it_wants(arguments: tuple[str, ...], status: int, said: str) -> None:
-    done = subprocess.run([*LAUNCH, *arguments], env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*LAUNCH, *arguments], env=environment(), capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == status
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
+from support.waiting import turns, until
 
 import corenet
 from corenet.core import counters
@@ -142,9 +143,8 @@ async def cancel_many(count: int, server_context: ssl.SSLContext | None, client_
         await asyncio.gather(*(one(start + number) for number in range(min(50, count - start))))
     server.close()
     server.abort_clients()
-    while server._active_count:
-        await asyncio.sleep(0.001)
-    await asyncio.sleep(0.01)
+    await until(lambda: not server._active_count, "the end of the server's connections")
+    await turns()
     return answered
 
 
@@ -216,8 +216,7 @@ async def serving(path: str | None) -> AsyncIterator[Any]:
         server = await loop.create_unix_server(Greeting, path, backlog=1024)
     yield server
     server.close()
-    while server._active_count:
-        await asyncio.sleep(0.001)
+    await until(lambda: not server._active_count, "the end of the server's connections")
 
 
 async def open_and_close(count: int, path: str | None) -> None:
@@ -372,7 +371,7 @@ def test_a_flood_starves_neither_others_nor_timers() -> None:
         assert worst_echo < 0.25 and worst_timer < 0.25, (worst_echo, worst_timer)
         for near_far in pairs:
             near_far[1].close()
-        await asyncio.sleep(0.01)
+        await turns()
 
     corenet.run(main())
 
@@ -404,8 +403,7 @@ def test_paused_readers_with_dead_peers_do_not_spin(reset: bool) -> None:
         server = await loop.create_server(factory, "127.0.0.1", 0, backlog=128)
         count = 50
         peers = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(count)]
-        while len(made) < count:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(made) == count, "as many connections as peers")
         for peer in peers:
             peer.send(b"last words")
             if reset:
@@ -419,8 +417,7 @@ def test_paused_readers_with_dead_peers_do_not_spin(reset: bool) -> None:
         assert lost == []
         for protocol in made:
             protocol.transport.resume_reading()
-        while len(lost) < count:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(lost) == count, "the end of each connection")
         if not reset:
             assert all(protocol.data == b"last words" for protocol in made)
         server.close()
@@ -458,8 +455,7 @@ def test_descriptors_run_out_again_and_again() -> None:
                     turns = loop.statistics().iterations
                     spare.setblocking(False)
                     await loop.sock_connect(spare, address)
-                    while len(reported) == said:
-                        await asyncio.sleep(0.001)
+                    await until(lambda said=said: len(reported) > said, "the report of the shortage")
                     await asyncio.sleep(0.05)
                     assert loop.statistics().iterations - turns < 500
                 finally:
@@ -491,7 +487,7 @@ def test_waiting_handshakes_hold_nothing(tmp_path: Path) -> None:
             assert await asyncio.wait_for(loop.sock_recv(peer, 100), 10) == b""
             peer.close()
         server.close()
-        await asyncio.sleep(0.01)
+        await turns()
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -59,6 +59,7 @@ def anchors(directory: Path) -> dict | None:
     done = subprocess.run(
         [sys.executable, "-m", "resolver.cli.control", "--socket", str(directory / "control"), "--json", "anchors"],
         env=daemon_environment(), capture_output=True, check=False, text=True,
+        timeout=60,
     )
     return json.loads(done.stdout) if done.returncode == 0 else None
 
@@ -103,6 +104,7 @@ def test_the_daemon_follows_the_root_and_survives(world: World, tmp_path: Path) 
             shown = subprocess.run(
                 [sys.executable, "-m", "resolver.cli.control", "--socket", str(tmp_path / "control"), "anchors"],
                 env=daemon_environment(), capture_output=True, check=True, text=True,
+                timeout=60,
             ).stdout
             assert f"key {first[0]['tag']}, algorithm {first[0]['algorithm']}: valid since" in shown
             process.send_signal(signal.SIGTERM)

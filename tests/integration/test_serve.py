@@ -423,6 +423,7 @@ def test_a_port_in_use_is_said_before_any_fork(tmp_path: Path) -> None:
             text=True,
             env={**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT))},
             check=False,
+            timeout=60,
         )
         assert done.returncode == 1
         assert f"cannot listen on 127.0.0.1 port {taken.getsockname()[1]}" in done.stderr

@@ -10,6 +10,7 @@ import pytest
 from support.service_parts import QNAME, Parts, address, positive, query
 from support.shortage import FullDict
 from support.upstream_peers import open_descriptors
+from support.waiting import until
 
 import corenet
 from resolver import limits
@@ -242,7 +243,7 @@ def test_client_that_does_not_read_is_not_fed(run: Callable[[Body], None], monke
             try:
                 sock.send(message * 64)
             except BlockingIOError:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
             except ConnectionError:
                 break
         # It was cut off long before it could make us hold what it asked for.
@@ -414,8 +415,7 @@ def test_idle_connection_is_closed_but_not_while_it_waits(run: Callable[[Body], 
         await asyncio.wait([asyncio.ensure_future(waiting.ended())], timeout=0.5)
         assert listener.connections == 1
         parts.mesh.finish(positive())
-        while listener.connections:
-            await asyncio.sleep(0.001)
+        await until(lambda: not listener.connections, "the listener to let its connections go")
         assert listener.timed_out == 2
         for client in (idle, waiting):
             await client.close()
@@ -688,8 +688,7 @@ def test_after_rubbish_a_client_may_neither_stay_nor_go_on(run: Callable[[Body],
             if not sends.writer.transport.is_closing():
                 sends.writer.write(bytes(4096))
             await asyncio.sleep(0)
-        while listener.connections:
-            await asyncio.sleep(0.001)
+        await until(lambda: not listener.connections, "the listener to let its connections go")
         assert listener.timed_out == 1
         for client in (stays, sends):
             await client.close()

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bare_tls import BarePeer, tcp_pair, turns
+from support.bare_tls import BarePeer, tcp_pair
 from support.certs import Authority
+from support.waiting import turns
 
 import corenet
 from corenet import FramedProtocol, LengthFramer

@@ -10,7 +10,7 @@ import ssl
 import struct
 from typing import Any
 
-__all__ = ["BarePeer", "tcp_pair", "turns"]
+__all__ = ["BarePeer", "tcp_pair"]
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -23,12 +23,6 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
     # What a test sends is there when `send` returns, and not when what was sent before is acknowledged.
     there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return here, there
-
-
-async def turns(number: int = 30) -> None:
-    """Let the loop do what it would do by itself."""
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 class BarePeer:

@@ -162,7 +162,8 @@ def interface_addresses(addresses: Sequence[str]) -> Iterator[None]:
             if ":" in address:
                 continue  # ::1 is there by itself
             add = subprocess.run(
-                [program("ip"), "address", "add", f"{address}/32", "dev", "lo"], capture_output=True, check=False
+                [program("ip"), "address", "add", f"{address}/32", "dev", "lo"],
+                capture_output=True, check=False, timeout=60,
             )
             if b"File exists" in add.stderr or b"already assigned" in add.stderr:
                 continue

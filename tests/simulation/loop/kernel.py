@@ -42,6 +42,7 @@ def build(folder: Path) -> Path:
             [compiler, "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden",
              "-D_GNU_SOURCE", f"-I{ROOT}", str(sources[0]), "-o", str(fresh)],
             check=True,
+            timeout=60,
         )  # fmt: skip
         fresh.replace(target)
     return target

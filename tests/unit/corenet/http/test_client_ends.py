@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
-from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving
+from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving, until
 
 from corenet import tls
 from corenet.http import (
@@ -161,8 +161,7 @@ def test_closing_the_client_ends_what_runs(loop: str) -> None:
         async with serving(serve) as server:
             client = HttpClient(limits=Limits(connections=1))
             running = [asyncio.ensure_future(client.get(server.url)) for _ in range(2)]
-            while server.connections == 0:
-                await asyncio.sleep(0.001)
+            await until(lambda: server.connections, "the connection")
             await client.close()
             for task in running:
                 with pytest.raises(LocalProtocolError, match="client was closed"):

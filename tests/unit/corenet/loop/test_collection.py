@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.twin import loop_factory
+from support.waiting import turns
 
 import corenet
 from corenet.core.engine import Engine
@@ -119,7 +120,7 @@ def has_run(holder: Holder) -> None:
     """Handles whose time is over, in the hands of whoever asked for them."""
     holder.kept = [holder.loop.call_soon(holder.call) for _ in range(100)]
     holder.kept += [holder.loop.call_later(0, holder.call) for _ in range(100)]
-    holder.loop.run_until_complete(asyncio.sleep(0.001))
+    holder.loop.run_until_complete(turns())
 
 
 def cancelled_in_a_callback(holder: Holder) -> None:
@@ -129,7 +130,7 @@ def cancelled_in_a_callback(holder: Holder) -> None:
             handle.cancel()
 
     holder.loop.call_soon(cancel)
-    holder.loop.run_until_complete(asyncio.sleep(0.001))
+    holder.loop.run_until_complete(turns())
 
 
 def raised(holder: Holder) -> None:
@@ -143,7 +144,7 @@ def raised(holder: Holder) -> None:
 
     holder.loop.set_exception_handler(keep)
     holder.loop.call_soon(fail)
-    holder.loop.run_until_complete(asyncio.sleep(0.001))
+    holder.loop.run_until_complete(turns())
     assert holder.kept["handle"] is not None
 
 
@@ -206,7 +207,7 @@ def test_a_dropped_loop_with_transports_is_collected_and_warned_of(loop_factory:
             address = holder.kept.sockets[0].getsockname()
             holder.sockets.append(socket.create_connection(address))
             holder.loop.call_soon(holder.call, await loop.create_connection(asyncio.Protocol, *address))
-            await asyncio.sleep(0.01)
+            await turns()
         elif kind == "datagram":
             holder.kept = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
         elif kind == "pipe":
@@ -311,7 +312,7 @@ def test_what_waits_is_not_collected(loop_factory: Factory) -> None:
     loop.call_soon(Once("before"))
     loop.call_later(0, Once("early"))
     gc.collect()
-    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.run_until_complete(turns())
     gc.collect()
     assert {"before", "early", "soon", "timer", "threadsafe", "inner"} <= set(called)
     loop.close()

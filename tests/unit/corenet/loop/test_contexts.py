@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.twin import Recorder, loop_factory, twin
+from support.waiting import until
 
 import corenet
 
@@ -92,8 +93,7 @@ def test_readers_writers_and_signals(twin: Twin) -> None:
             variable.set("afterwards")
             right.send(b"x")
             os.kill(os.getpid(), signal.SIGUSR1)
-            while len(seen) < 3:
-                await asyncio.sleep(0.001)
+            await until(lambda: len(seen) == 3, "reader, writer and signal")
             loop.remove_signal_handler(signal.SIGUSR1)
         assert all(name == value for name, value in seen.items())
         assert variable.get() == "afterwards"
@@ -154,8 +154,7 @@ def test_accepted_connections_have_the_context_of_the_server(twin: Twin) -> None
         variable.set("client")
         with socket.create_connection(server.sockets[0].getsockname()) as peer:
             peer.send(b"x")
-        while not made:
-            await asyncio.sleep(0.001)
+        await until(lambda: made, "the connection")
         await made[0].lost
         assert set(seen.values()) == {"server"}
         assert set(seen) == {"factory", "made", "data", "eof", "lost"}

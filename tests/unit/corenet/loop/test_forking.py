@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.twin import loop_factory
+from support.waiting import turns, until
 
 import corenet
 
@@ -53,6 +54,7 @@ def test_no_loop_runs_in_the_child_and_a_new_one_works(loop_factory: Factory) ->
         assert await asyncio.get_running_loop().sock_recv(left, 1) == b"x"
         left.close()
         right.close()
+        # Its timers, too.
         await asyncio.sleep(0.001)
         return 5
 
@@ -135,7 +137,7 @@ def test_a_child_of_a_callback_sends_what_it_writes_and_not_what_its_parent_wrot
             await asyncio.sleep(0)
             assert right.recv(100) == b"parent's"
             transport.close()
-            await asyncio.sleep(0.001)
+            await turns()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())
@@ -151,7 +153,7 @@ def test_wake_ups_of_the_child_are_its_own() -> None:
                 loop.call_soon_threadsafe(print)
 
         ended_well(in_child(child))
-        await asyncio.sleep(0.01)
+        await turns()
         assert loop.statistics().wakeups == before
 
     corenet.run(main())
@@ -168,11 +170,10 @@ def test_a_signal_to_the_child_is_not_heard_by_the_parent() -> None:
             time.sleep(0)
 
         ended_well(in_child(child))
-        await asyncio.sleep(0.02)
+        await turns()
         assert heard == []
         os.kill(os.getpid(), signal.SIGUSR1)
-        while not heard:
-            await asyncio.sleep(0.001)
+        await until(lambda: heard, "the signal")
         loop.remove_signal_handler(signal.SIGUSR1)
 
     corenet.run(main())

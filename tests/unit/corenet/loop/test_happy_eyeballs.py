@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.ports import free_port
 from support.twin import Recorder, loop_factory, since, twin
+from support.waiting import until
 
 __all__ = ["loop_factory", "twin"]
 
@@ -254,8 +255,7 @@ def test_cancelled_connect_leaves_no_descriptor(twin: Twin, turns: int) -> None:
                 task.result()[0].abort()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        while descriptors() > before:
-            await asyncio.sleep(0.001)
+        await until(lambda: descriptors() <= before, "the end of what was opened")
         server.close()
 
     twin(main())

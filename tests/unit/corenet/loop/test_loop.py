@@ -19,6 +19,7 @@ from unittest import mock
 
 import pytest
 from support.twin import loop_factory, twin
+from support.waiting import turns
 
 import corenet
 
@@ -96,7 +97,7 @@ def test_closing_leaves_no_descriptors() -> None:
     corenet.run(asyncio.sleep(0))
     before = count()
     for _ in range(20):
-        corenet.run(asyncio.sleep(0.0001))
+        corenet.run(asyncio.sleep(0))
     assert count() == before
 
 
@@ -302,7 +303,7 @@ def test_contexts_of_callbacks_readers_and_protocols(twin: Twin) -> None:
         loop.call_later(0, lambda: seen.append(variable.get()))
         variable.set("main")
         await done
-        await asyncio.sleep(0.001)
+        await turns()
         assert sorted(seen) == ["reader", "timer"]
 
         class Client(asyncio.Protocol):
@@ -473,7 +474,7 @@ def test_closed_loops_are_freed_without_the_collector() -> None:
     try:
         for _ in range(3):
             loop = corenet.new_event_loop()
-            loop.run_until_complete(asyncio.sleep(0.0001))
+            loop.run_until_complete(asyncio.sleep(0))
             loop.close()
             loops.append(weakref.ref(loop))
         del loop
@@ -486,7 +487,7 @@ def test_a_loop_in_another_thread() -> None:
     results: list[int] = []
 
     async def main() -> None:
-        await asyncio.sleep(0.001)
+        await turns()
         results.append(1)
 
     thread = threading.Thread(target=lambda: corenet.run(main()))

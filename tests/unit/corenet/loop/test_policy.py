@@ -85,7 +85,8 @@ def test_refused_with_the_way_out_where_policies_are_gone(monkeypatch: pytest.Mo
 @pytest.mark.skipif(compat.POLICIES != "fine", reason="this Python warns of policies")
 def test_no_warning_where_asyncio_gives_none() -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "import corenet; corenet.install()"], capture_output=True, check=False
+        [sys.executable, "-W", "error", "-c", "import corenet; corenet.install()"],
+        capture_output=True, check=False, timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, b"")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.twin import FACTORIES
+from support.waiting import turns
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
 
@@ -115,7 +116,7 @@ def callback(kind: str) -> Scenario:
                 loop.add_reader(left, fail, 2)
             elif kind == "add_writer":
                 loop.add_writer(left, fail)
-            await asyncio.sleep(0.02)
+            await turns()
 
     return main
 
@@ -192,7 +193,7 @@ def datagram(where: str) -> Scenario:
         if where != "connection_made":
             await asyncio.wait_for(protocol.changed.wait(), 5)
         transport.abort()
-        await asyncio.sleep(0.01)
+        await turns()
 
     return main
 
@@ -220,7 +221,7 @@ async def failing_factory() -> None:
     server = await loop.create_server(make, "127.0.0.1", 0)
     with socket.create_connection(server.sockets[0].getsockname()):
         # asyncio does not close what it accepted, so there is nothing to wait for.
-        await asyncio.sleep(0.02)
+        await turns()
     server.close()
 
 
@@ -229,7 +230,7 @@ async def forgotten_task() -> None:
         raise ZeroDivisionError("task")
 
     asyncio.get_running_loop().create_task(fail())
-    await asyncio.sleep(0.01)
+    await turns()
 
 
 SCENARIOS: dict[str, Scenario] = {

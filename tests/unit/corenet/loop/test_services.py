@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trustme
 from support.twin import Recorder, connected_pair, loop_factory, twin
+from support.waiting import turns, until
 
 import corenet
 
@@ -206,7 +207,7 @@ def test_failing_handshakes_do_not_stop_the_server(contexts: tuple[ssl.SSLContex
         )
         transport.close()
         server.close()
-        await asyncio.sleep(0.01)
+        await turns()
 
     corenet.run(main())
 
@@ -409,8 +410,9 @@ def test_signal_handlers(twin: Twin) -> None:
 
 def test_interrupt_ends_an_idle_program(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def main() -> None:
-        asyncio.get_running_loop().call_later(0.02, os.kill, os.getpid(), signal.SIGINT)
-        await asyncio.sleep(10)
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.02, os.kill, os.getpid(), signal.SIGINT)
+        await loop.create_future()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner, pytest.raises(KeyboardInterrupt):
         runner.run(main())
@@ -420,13 +422,10 @@ def test_python_handlers_run_while_the_loop_sleeps() -> None:
     seen: list[int] = []
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
         previous = signal.signal(signal.SIGUSR2, lambda number, _frame: seen.append(number))
         try:
             await asyncio.to_thread(os.kill, os.getpid(), signal.SIGUSR2)
-            start = loop.time()
-            while not seen and loop.time() - start < 2:
-                await asyncio.sleep(0.01)
+            await until(lambda: seen, "the signal's handler")
         finally:
             signal.signal(signal.SIGUSR2, previous)
 

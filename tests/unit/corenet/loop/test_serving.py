@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.twin import Recorder, accepting, loop_factory, since, twin
+from support.waiting import turns
 
 __all__ = ["loop_factory", "twin"]
 
@@ -198,7 +199,7 @@ def test_unix_paths(twin: Twin, tmp_path: Path) -> None:
             transport, _ = await loop.create_unix_connection(Recorder, path)
             assert transport.get_extra_info("socket").family == socket.AF_UNIX
             transport.abort()
-            await asyncio.sleep(0.01)
+            await turns()
             server.close()
         stale = tmp_path / "stale"
         with socket.socket(socket.AF_UNIX) as sock:
@@ -260,7 +261,7 @@ def test_extra_information_of_streams(twin: Twin) -> None:
             assert isinstance(one, asyncio.Transport)
         transport.close()
         other.close()
-        await asyncio.sleep(0.01)
+        await turns()
         assert transport.get_extra_info("peername") is not None
         server.close()
 

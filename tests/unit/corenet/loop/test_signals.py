@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.twin import loop_factory, twin
+from support.waiting import turns, until
 
 import corenet
 
@@ -87,8 +88,7 @@ def test_arguments_replacement_and_several_signals(twin: Twin) -> None:
         loop.add_signal_handler(signal.SIGUSR2, heard.append, "two")
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGUSR2)
-        while len(heard) < 2:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(heard) == 2, "both signals")
         assert sorted(heard) == ["one", "two"]
         loop.remove_signal_handler(signal.SIGUSR1)
         loop.remove_signal_handler(signal.SIGUSR2)
@@ -105,13 +105,11 @@ def test_a_flood_of_signals_is_heard_again_afterwards() -> None:
         loop.add_signal_handler(signal.SIGUSR1, heard.append, 1)
         for _ in range(20_000):
             signal.raise_signal(signal.SIGUSR1)
-        while not heard:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.01)
+        await until(lambda: heard, "the first signals")
+        await turns()
         heard.clear()
         signal.raise_signal(signal.SIGUSR1)
-        while not heard:
-            await asyncio.sleep(0.001)
+        await until(lambda: heard, "the signal")
         loop.remove_signal_handler(signal.SIGUSR1)
 
     corenet.run(main())

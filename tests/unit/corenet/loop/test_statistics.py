@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.twin import Recorder, connected_pair
+from support.waiting import turns, until
 
 import corenet
 from corenet import LoopStatistics
@@ -254,9 +255,9 @@ def test_a_task_is_named_with_its_coroutine() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, corenet.Loop)
         loop.slow_callback_duration = SLOW
-        await asyncio.sleep(0.001)
+        await turns()
         block()
-        await asyncio.sleep(0.001)
+        await turns()
         sources = [item.source for item in loop.statistics().slow_callbacks]
         assert len(sources) == 1
         assert "test_a_task_is_named_with_its_coroutine" in sources[0]
@@ -304,16 +305,15 @@ def test_a_transport_is_named_by_its_protocol() -> None:
         assert isinstance(loop, corenet.Loop)
         server = await loop.create_server(Blocking, "127.0.0.1", 0)
         with socket.create_connection(server.sockets[0].getsockname()) as client:
-            await asyncio.sleep(0.01)
+            await until(lambda: server._active_count == 1, "the connection")
             loop.slow_callback_duration = SLOW
             client.send(b"x")
-            await asyncio.sleep(0.05)
-            await asyncio.sleep(0)
+            await until(lambda: loop.statistics().slow_callbacks, "the slow callback")
         [item] = loop.statistics().slow_callbacks
         assert "Blocking object" in item.source
         assert item.exact
         server.close()
-        await asyncio.sleep(0.01)
+        await turns()
 
     corenet.run(main())
 

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from support.bare_tls import BarePeer, tcp_pair, turns
+from support.bare_tls import BarePeer, tcp_pair
 from support.framed import Frames
 from support.tls_pair import client_context, leaf, ours, server_context
 from support.twin import Recorder, loop_factory, twin
+from support.waiting import turns
 
 import corenet
 

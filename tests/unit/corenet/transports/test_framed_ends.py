@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from support.bare_tls import BarePeer, tcp_pair, turns
+from support.bare_tls import BarePeer, tcp_pair
 from support.framed import HEAD, Frames, contexts, packed
+from support.waiting import turns
 
 import corenet
 from corenet import FrameError, FrameTooLarge, IncompleteFrame, LengthFramer, limits

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
+from support.waiting import until
 
 import corenet
 
@@ -129,8 +130,7 @@ def test_descriptors_run_out_and_come_back() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
         try:
             await loop.sock_connect(client, server.sockets[0].getsockname())
-            while not reported:
-                await asyncio.sleep(0.01)
+            await until(lambda: reported, "the report of the shortage")
             await asyncio.sleep(0.05)
             assert len(reported) == 1
             assert "out of system resource" in reported[0]["message"]

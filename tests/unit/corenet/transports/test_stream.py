@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.marks import fill, keeps_marks
 from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
+from support.waiting import turns
 
 import corenet
 
@@ -362,7 +363,7 @@ def test_data_before_reset_or_eof_is_not_lost(twin: Twin) -> None:
         theirs.transport.write(b"last words")
         theirs.transport.close()
         await theirs.lost
-        await asyncio.sleep(0.01)
+        await turns()
         ours.transport.resume_reading()
         await ours.lost
         assert ours.data == b"last words"

@@ -239,10 +239,10 @@ def test_a_fault_has_an_exit_code_of_its_own(capsys, monkeypatch) -> None:
 def test_output_that_cannot_be_written(line: str) -> None:
     command = [sys.executable, "-m", "resolver.cli.dig", *line.split()]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (10, "rdig: the output: No space left on device\n")
     closed = subprocess.run(f"{sys.executable} -m resolver.cli.dig {line} >&-", shell=True, stderr=subprocess.PIPE,
-                            text=True, check=False)
+                            text=True, check=False, timeout=60)
     assert (closed.returncode, closed.stderr) == (0, "")
 
 

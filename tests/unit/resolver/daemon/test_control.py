@@ -329,8 +329,10 @@ def test_output_that_cannot_be_written(tmp_path):
         thread.start()
         command = [sys.executable, "-m", "resolver.cli.control", "-s", path, "log", "info"]
         with open("/dev/full", "w") as full:
-            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-        closed = subprocess.run(" ".join(command) + " >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False)
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+        closed = subprocess.run(
+            " ".join(command) + " >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
         thread.join()
     assert (done.returncode, done.stderr) == (1, "resolverctl: cannot write the output: No space left on device\n")
     assert (closed.returncode, closed.stderr) == (0, "")

@@ -161,10 +161,10 @@ def test_check_misses_the_library_for_metrics(tmp_path, capsys, monkeypatch):
 def test_output_that_cannot_be_written(arguments):
     command = [sys.executable, "-m", "resolver.daemon", *arguments]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (1, "resolverd: cannot write the output: No space left on device\n")
     closed = subprocess.run(f'"{sys.executable}" -m resolver.daemon {arguments[0]} >&-', shell=True,
-                            stderr=subprocess.PIPE, text=True, check=False)
+                            stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
@@ -589,5 +589,5 @@ def test_starting_does_not_load_what_only_queries_need():
         "from resolver.daemon.main import main\n"
         "print([name for name in ('dns', 'cryptography', 'prometheus_client', 'idna') if name in sys.modules])\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout == "[]\n"

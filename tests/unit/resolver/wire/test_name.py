@@ -158,5 +158,6 @@ def test_keyed_hash_is_the_interpreters() -> None:
         check=True,
         capture_output=True,
         text=True,
+        timeout=60,
     )
     assert done.stdout.strip() == str([name.keyed_hash(0, 0, bytes(range(n))) for n in range(1, 40)])

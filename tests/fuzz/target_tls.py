@@ -1,0 +1,105 @@
+"""TLS records, right and wrong, cut anywhere: what comes out is what was sent, up to the first that is not right.
+
+The first byte chooses the version and how is read, the second the size of the pieces; the rest are the peer's deeds: it
+writes, changes what it has written, sends something else, says goodbye. Whenever the engine says that there is no more,
+OpenSSL is asked itself: record headers that are counted wrongly would hide what has come.
+"""
+
+import ssl
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from support.certs import Authority
+
+from corenet.tls.engine import TlsEngine
+
+VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+ROOM = (1, 100, 70_000)
+
+
+@cache
+def contexts(version: ssl.TLSVersion) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's context of one throw-away authority."""
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        leaf = authority.leaf("localhost")
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(leaf.certificate, leaf.key)
+        client = ssl.create_default_context(cafile=str(authority.cafile))
+    client.maximum_version = version
+    return server, client
+
+
+def pair(version: ssl.TLSVersion) -> tuple[TlsEngine, TlsEngine]:
+    """A client that sends and a server that is looked at, after their handshake."""
+    server_context, client_context = contexts(version)
+    client, server = TlsEngine(client_context, False, "localhost"), TlsEngine(server_context, True)
+    while not (client.established and server.established):
+        for one, other in ((client, server), (server, client)):
+            if not one.established:
+                one.handshake()
+            other.feed(one.drain())
+    assert server.read() is None
+    return client, server
+
+
+def run(data: bytes) -> None:
+    """One input: choice, size of the pieces, deeds."""
+    if len(data) < 3:
+        return
+    client, server = pair(VERSIONS[data[0] & 1])
+    room = memoryview(bytearray(ROOM[(data[0] >> 1) % 3])) if data[0] & 8 else None
+    sent, wire, intact, goodbye = b"", bytearray(), -1, False
+    for at in range(2, len(data) - 1, 2):
+        deed, value = data[at] % 8, data[at + 1]
+        if deed < 4 and not goodbye:
+            piece = bytes([value]) * (1 + value * (1, 7, 100, 300)[deed])
+            sent += piece
+            while piece:
+                piece = piece[client.write(piece) :]
+            wire += client.drain()
+        elif deed == 4 and wire:
+            wire[value % len(wire)] ^= 1 + value % 255
+            intact = 0
+        elif deed == 5:
+            wire += data[at : at + 1 + value]
+            intact = 0
+        elif deed == 6 and not goodbye:
+            goodbye = True
+            client.shutdown()
+            wire += client.drain()
+    received, ended, broken = b"", False, False
+    size = 1 + data[1] * 13
+    for start in range(0, len(wire), size):
+        server.feed(bytes(wire[start : start + size]))
+        try:
+            while not ended:
+                if room is None:
+                    got = server.read()
+                else:
+                    count = server.read_into(room)
+                    got = None if count is None else bytes(room[:count])
+                if got is None:
+                    break
+                received += got
+                ended = got == b""
+        except ssl.SSLError:
+            broken = True
+        if ended or broken:
+            break
+        try:
+            assert not server.ssl_object.read(1), "something was left"
+            ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            # What the record promised has not come whole, and is wrong already.
+            assert intact == 0
+            break
+    assert sent.startswith(received)
+    if intact:
+        assert received == sent and ended == goodbye and not broken
+
+
+run.cost = 40  # type: ignore[attr-defined]

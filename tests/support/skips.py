@@ -1,0 +1,33 @@
+"""Where CORENET_NO_SKIPS=1 stands, as in CI, what is skipped is failed: a test, or a file that is not collected.
+
+So a missing package can never look like success. Tests and benchmarks take these hooks into their conftest.py. What
+fails as expected (xfail) is no skip.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+
+
+def judged(report: Any) -> Any:
+    """`report`, failed where it says skipped and nothing may be."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CORENET_NO_SKIPS") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[Any]:
+    """A phase of a test."""
+    return judged((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[Any]:
+    """A file, which may skip itself as a whole."""
+    return judged((yield))

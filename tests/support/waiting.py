@@ -1,0 +1,33 @@
+"""Waiting in tests: for something that is named, never for time.
+
+`tests/unit/test_waits.py` holds all tests to it.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+__all__ = ["turns", "until"]
+
+SECONDS = 30.0
+"""Many times what anything takes that tests wait for so."""
+BETWEEN = 0.001
+
+
+async def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+    """Let the loop go on until `condition()` holds, for what comes from outside it.
+
+    Raises:
+        AssertionError: when it does not within `seconds`; says `what` was awaited.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not condition():
+        if loop.time() > end:
+            raise AssertionError(f"waited in vain for {seconds:g} s: {what}")
+        await asyncio.sleep(BETWEEN)
+
+
+async def turns(number: int = 30) -> None:
+    """Let the loop do what it would do by itself."""
+    for _ in range(number):
+        await asyncio.sleep(0)
