@@ -32,6 +32,7 @@ def test_a_skip_fails_where_nothing_may_be_skipped(place: str, tmp_path: Path) -
         # The selection and the options of `make bench-check`.
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-m", "short", "-p", "no:cacheprovider", "-p", "conftest",
+             "--continue-on-collection-errors",
              "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(tmp_path)],
             cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
             env={
