@@ -1,9 +1,10 @@
 """Every phase of a test (set-up, call, clean-up) ends after seconds, and a failure by time says what was awaited.
 
 SIGALRM interrupts whatever the main thread waits for: a poll of either loop, a lock, a thread's end, a child, a socket.
-What it raises is a SystemExit, which both loops let through from any callback and task, and no `except Exception`
-holds. It comes again every few seconds until the phase is over, so that a clean-up cannot wait for ever either. Where
-it cannot end the phase (C code that does not come back), faulthandler ends the run (pyproject.toml).
+What it raises there is a KeyboardInterrupt, which both loops let through from any callback and task, Hypothesis does
+not take for a failing example, and no `except Exception` holds. It comes again every few seconds until the phase is
+over, so that a clean-up cannot wait for ever either. The phase then fails with Overdue. Where the main thread cannot be
+interrupted (C code that does not come back), faulthandler ends the run (pyproject.toml).
 
 The limit is `SECONDS`, or what `pytest.mark.limit(seconds)` says, times CORENET_TEST_SLOWNESS, which the slow builds
 set.
@@ -30,8 +31,12 @@ AGAIN = 10.0
 MOST_TASKS = 20
 
 
-class Overdue(SystemExit):
+class Overdue(AssertionError):
     """A phase took too long; the text says what everything waited for."""
+
+
+class Alarm(KeyboardInterrupt):
+    """What ends the wait."""
 
 
 def slowness() -> float:
@@ -41,14 +46,18 @@ def slowness() -> float:
 
 @contextmanager
 def limited(name: str, seconds: float) -> Iterator[None]:
-    """Raise Overdue inside after `seconds`, and at the end where what is inside has swallowed it.
+    """End what is inside after `seconds`; also where it swallowed that, it has failed.
 
     Only in the main thread, where signals arrive; elsewhere there is no limit.
+
+    Raises:
+        Overdue: it took longer.
+        AssertionError: a handler for SIGALRM was left behind, so that there was no limit.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    raised: list[Overdue] = []
+    said: list[str] = []
 
     owner = os.getpid()
 
@@ -57,20 +66,23 @@ def limited(name: str, seconds: float) -> Iterator[None]:
             # A child of a fork that has set itself an alarm means to die of it.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        error = Overdue(f"{name}: not done after {seconds:g} s\n{what_is_awaited(frame)}")
-        raised.append(error)
-        raise error
+        said.append(f"{name}: not done after {seconds:g} s\n{what_is_awaited(frame)}")
+        raise Alarm(name)
 
     before = signal.signal(signal.SIGALRM, on_alarm)
     outer = signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
+    except BaseException as error:
+        if not said:
+            raise
+        raise Overdue(said[0]) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, *outer)
         # A test that set a handler and did not put ours back has lost its limit.
         replaced = signal.signal(signal.SIGALRM, before) is not on_alarm
-    if raised:
-        raise raised[0]
+    if said:
+        raise Overdue(said[0])
     if replaced:
         raise AssertionError(f"{name}: keeps a handler for SIGALRM")
 
