@@ -151,6 +151,7 @@ def test_what_is_swallowed_is_raised_at_the_end() -> None:
     assert "in swallows" in told(swallows)
 
 
+@pytest.mark.checkout  # Hypothesis looks for the source of what it plays
 def test_hypothesis_does_not_play_it_again() -> None:
     played = 0
 
