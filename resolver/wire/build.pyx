@@ -114,7 +114,6 @@ cdef class Builder:
             owner = name
         if self._counts[section] + records > 65535:
             return False
-        self._bound = self._limit - self._reserve
         rc = self._write_set(owner, rrset.rtype, rrset.rclass, seconds, rrset.packed)
         if rc == 0 and sigs and rrset.sig_count:
             rc = self._write_set(owner, T_RRSIG, rrset.rclass, seconds, rrset.packed_sigs)

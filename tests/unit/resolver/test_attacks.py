@@ -1,8 +1,9 @@
 """The attacks of the last decade, one row each, with the tests that play them; what cannot be played says why.
 
 A row's tests are looked for in their files, so that none can vanish by a renaming. The list is the one of published
-attacks on resolvers; rows without tests name the feature that would have to exist first. `REMOVALS` takes checks out of
-the running code, one by one, and wants the row's own test to fail then.
+attacks on resolvers; rows without tests name the feature that would have to exist first. `tests/mutants/attacks.toml`
+takes a check of every row out of the source, those in C as well, and wants the row's own tests to fail then; `REMOVALS`
+does it at once, in the running code, where that can be done.
 """
 
 import ast
@@ -14,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from mutants import run
 
 from resolver.limits import Limit
 from resolver.verdict import Verdict
@@ -277,6 +279,14 @@ def test_each_attack_is_played_or_cannot_be(attack: Attack) -> None:
 
 def test_the_list_is_complete() -> None:
     assert [attack.number for attack in ATTACKS] == list(range(1, 45))
+
+
+@pytest.mark.parametrize("attack", [row for row in ATTACKS if row.tests], ids=lambda attack: f"{attack.number}")
+def test_each_attack_that_can_be_played_works_with_some_mutant(attack: Attack) -> None:
+    mutants = [one for one in run.load() if one.area == "attacks" and one.what.split()[0] == f"{attack.number}"]
+    assert mutants
+    for mutant in mutants:
+        assert set(mutant.tests) <= {f"tests/{place}" for place in attack.tests}, mutant.name
 
 
 # --- a test that passes without its check proves nothing ----------------------------------------------------------

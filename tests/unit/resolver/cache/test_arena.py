@@ -91,6 +91,17 @@ def test_a_file_in_use_is_not_disturbed(tmp_path):
     assert table.find(RRSET, b"key", 10) is not None
 
 
+def test_a_file_that_is_in_use_is_not_laid_out_anew(tmp_path):
+    path = tmp_path / "cache"
+    table = Table(Arena(1 << 20, path=str(path)), SEED)
+    with path.open("r+b") as file:
+        file.write(b"another")
+    with pytest.raises(BlockingIOError, match="layout"):
+        Arena(1 << 20, path=str(path))
+    assert path.read_bytes()[:7] == b"another"
+    assert table.put(RRSET, b"key", b"value", now=10, ttl=10), "who uses it is not disturbed"
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_a_damaged_file_is_never_followed(tmp_path, seed):
     """Bytes changed anywhere in the file: taking it up and working on must neither crash nor hang."""

@@ -122,6 +122,11 @@ def test_maginotdns_the_zone_around_does_not_speak_for_a_configured_one(kind):
     def script(qname, qtype, packet):
         if qname == "alias.example.com.":
             return reply(packet, [f"{qname} 60 CNAME www.corp.example.com.", "www.corp.example.com. 86400 A 6.6.6.6"])
+        if qname.startswith("deny"):
+            # Nor does it deny one.
+            rcode = c.NXDOMAIN if qname == "deny-name.example.com." else c.NOERROR
+            return reply(packet, [f"{qname} 60 CNAME other.corp.example.com."],
+                         ["example.com. 60 SOA ns. n. 1 2 3 4 60"], rcode=rcode)
         return reply(packet, [f"{qname} 60 A 192.0.2.80"])
 
     zone = {"forward": {"forward": (ForwardZone("corp.example.com.", ("10.0.0.1",)),)},
@@ -131,6 +136,8 @@ def test_maginotdns_the_zone_around_does_not_speak_for_a_configured_one(kind):
     m.net.hosts["10.0.0.1"] = scripted(lambda qname, qtype, packet: reply(packet, [f"{qname} 60 A 10.9.9.9"]))
     assert addresses(m.ask("alias.example.com.")) == ["10.9.9.9"]
     assert addresses(m.ask("www.corp.example.com.")) == ["10.9.9.9"]
+    for qname in ("deny-data.example.com.", "deny-name.example.com."):
+        assert addresses(m.ask(qname)) == ["10.9.9.9"]
 
 
 def test_a_configured_zone_is_not_denied_by_its_parent_without_dnssec_either():

@@ -3,6 +3,7 @@
 import pytest
 from support.fakenet import SeededRandom
 
+from resolver import limits
 from resolver.cache import Store
 from resolver.effects import Context
 from resolver.iterate.choose import choose
@@ -149,6 +150,12 @@ def test_an_address_is_added_once():
     cut = three()
     assert not cut.add_address(None, "192.0.2.1", 53)
     assert cut.add_address(None, "192.0.2.1", 54)
+
+
+def test_addresses_of_a_zone_are_bounded():
+    cut = Cut(ZONE, NOW + 1000)
+    added = [cut.add_address(None, f"192.0.2.{last}", 53) for last in range(100)]
+    assert sum(added) == len(cut.servers) == limits.MAX_ADDRESSES.default
 
 
 def test_strangers_share():

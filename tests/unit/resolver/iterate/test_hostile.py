@@ -93,7 +93,9 @@ def test_glue_pointing_to_nowhere_sensible_is_not_asked():
 def test_a_referral_sideways_or_upwards_is_not_followed():
     for owner in ("victim.com.", "com.", "."):
         def script(qname, qtype, packet, owner=owner):
-            return reply(packet, (), [f"{owner} 60 NS ns.evil.net."], ["ns.evil.net. 60 A 6.6.6.6"], flags=0)
+            # The second one's glue lies in the zone that speaks: nothing but the owner is wrong with it.
+            return reply(packet, (), [f"{owner} 60 NS ns.evil.net.", f"{owner} 60 NS evil.example.com."],
+                         ["ns.evil.net. 60 A 6.6.6.6", "evil.example.com. 60 A 6.6.6.6"], flags=0)
 
         m = world_with(script)
         assert m.ask("www.example.com.").rcode == c.SERVFAIL

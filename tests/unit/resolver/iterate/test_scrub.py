@@ -3,12 +3,14 @@
 import pytest
 from support.minet import reply
 
+from resolver import limits
 from resolver.iterate.classify import Kind, classify
 from resolver.iterate.scrub import glue_of, question_matches, scrub
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.build import make_query
+from resolver.wire.build import Builder, make_query
 from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
 
 ZONE = names.from_text("example.com.")
 WWW = names.from_text("www.example.com.")
@@ -90,6 +92,51 @@ def test_rrsig_questions_are_answered_from_signatures():
     assert shown(found.answer) == [("www.example.com.", "RRSIG")]
 
 
+def test_any_is_answered_by_what_stands_at_the_name():
+    answer = ["www.example.com. 60 A 192.0.2.1", "www.example.com. 60 TXT x", "other.example.com. 60 A 6.6.6.6"]
+    found = scrub(view(answer, qtype=c.ANY), WWW, c.ANY, ZONE)
+    assert shown(found.answer) == [("www.example.com.", "A"), ("www.example.com.", "TXT")]
+
+
+def test_signatures_in_other_sections_are_taken_for_what_they_cover():
+    dates = "60 20300101000000 20200101000000 1 example.com."
+    packet = view(["www.example.com. 60 A 192.0.2.1"],
+                  [f"other.example.com. 60 RRSIG A 8 3 {dates} AAAA",
+                   f"www.example.com. 60 RRSIG AAAA 8 3 {dates} BBBB"],
+                  [f"www.example.com. 60 RRSIG A 8 3 {dates} CCCC"])
+    [rrset] = scrub(packet, WWW, c.A, ZONE).answer
+    assert [sig[-3:] for sig in rrset.sigs()] == [b"\x08\x20\x82"]
+    assert not scrub(packet, WWW, c.A, ZONE, signatures=False).answer[0].sig_len
+
+
+SIGNED_DS = [f"sub.example.com. 60 DS 1 13 2 {'ab' * 32}",
+             "sub.example.com. 60 RRSIG DS 13 3 60 20300101000000 20200101000000 1 example.com. AAAA"]
+
+
+@pytest.mark.parametrize(("name", "zone", "taken"), [
+    ("sub.example.com.", "example.com.", True),
+    ("a.sub.example.com.", "example.com.", False),
+    ("sub.example.com.", "sub.example.com.", False),
+])
+def test_a_signed_ds_set_beside_a_referral_answers_for_its_own_name_from_above(name, zone, taken):
+    name = names.from_text(name)
+    packet = view((), ["sub.example.com. 60 NS ns.sub.example.com.", *SIGNED_DS], qname=name, qtype=c.DS, flags=0)
+    found = scrub(packet, name, c.DS, names.from_text(zone))
+    assert shown(found.answer) == ([("sub.example.com.", "DS")] if taken else [])
+
+
+def test_a_dname_of_an_ancestor_renames():
+    found = scrub(view(["example.com. 60 DNAME b.example.net."]), WWW, c.A, ZONE)
+    assert shown(found.answer) == [("example.com.", "DNAME"), ("www.example.com.", "CNAME")]
+    assert (found.alias, found.name) == (True, names.from_text("www.b.example.net."))
+
+
+@pytest.mark.parametrize("owner", ["www.example.com.", "x.www.example.com.", "other.example.com.", "com.", "."])
+def test_a_dname_at_the_name_beside_it_or_above_the_zone_renames_nothing(owner):
+    found = scrub(view([f"{owner} 60 DNAME b.example.com."]), WWW, c.A, ZONE)
+    assert (found.answer, found.alias, found.name) == ([], False, WWW)
+
+
 # --- authority and additional -------------------------------------------------------------------------------------
 
 
@@ -104,6 +151,34 @@ def test_a_referral_and_its_glue():
     assert set(glue_of(packet, found.ns, ZONE, harden=False)) == {
         names.from_text("ns.sub.example.com."), names.from_text("ns.example.net.")}
     assert kind_of(packet, qname=names.from_text("a.sub.example.com.")) is Kind.REFERRAL
+
+
+def test_authority_of_other_classes_is_not_looked_at():
+    builder = Builder()
+    builder.start(7, c.QR | c.AA, WWW, c.A)
+    soa = b"\2ns\0\1x\0" + bytes(20)
+    builder.add(c.AUTHORITY, RRset(ZONE, c.SOA, 60, [soa], rclass=c.CH))
+    builder.add(c.AUTHORITY, RRset(WWW, c.NS, 60, [b"\2ns\0"], rclass=c.CH))
+    found = scrub(MessageView.parse(builder.finish()), WWW, c.A, ZONE)
+    assert (found.soa, found.ns) == (None, None)
+
+
+def test_the_first_of_two_referrals_counts():
+    packet = view((), ["www.example.com. 60 NS a.example.com.", "example.com. 60 NS b.example.com."])
+    found = scrub(packet, WWW, c.A, ZONE)
+    assert found.ns is not None
+    assert found.ns.name == WWW
+
+
+def test_glue_is_taken_for_so_many_name_servers_and_no_more():
+    most = limits.MAX_NAME_SERVERS.default
+    servers = [f"n{number:02}.sub.example.com." for number in range(most + 7)]
+    packet = view((), [f"sub.example.com. 60 NS {server}" for server in servers],
+                  [f"{server} 60 A 192.0.2.{number}" for number, server in enumerate(servers)],
+                  qname=names.from_text("a.sub.example.com."), flags=0)
+    found = scrub(packet, names.from_text("a.sub.example.com."), c.A, ZONE)
+    assert found.ns is not None
+    assert set(glue_of(packet, found.ns, ZONE, harden=True)) == set(map(names.from_text, servers[:most]))
 
 
 SOA = "60 SOA ns.example.com. n.example.com. 1 2 3 4 5"
@@ -126,6 +201,8 @@ SOA = "60 SOA ns.example.com. n.example.com. 1 2 3 4 5"
         ([], ["example.com. 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
         ([], [". 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
         ([], ["other.com. 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
+        ([], ["mail.example.com. 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
+        ([], [f"mail.example.com. {SOA}"], {}, Kind.EMPTY),
         ([], ["www.example.com. 60 NS ns.example.com."], {"flags": 0}, Kind.REFERRAL),
         ([], [], {"rcode": c.SERVFAIL}, Kind.BROKEN),
         ([], [], {"rcode": c.REFUSED}, Kind.BROKEN),
@@ -149,6 +226,8 @@ def test_ds_is_the_parents_affair():
     sub = names.from_text("sub.example.com.")
     child = view((), [f"sub.example.com. {SOA}"], qname=sub, qtype=c.DS)
     assert kind_of(child, qname=sub, qtype=c.DS) is Kind.BROKEN
+    denied = view((), [f"sub.example.com. {SOA}"], qname=sub, qtype=c.DS, rcode=c.NXDOMAIN)
+    assert kind_of(denied, qname=sub, qtype=c.DS) is Kind.BROKEN
     parent = view((), [f"example.com. {SOA}"], qname=sub, qtype=c.DS)
     assert kind_of(parent, qname=sub, qtype=c.DS) is Kind.NODATA
     referral = view((), ["sub.example.com. 60 NS ns.sub.example.com."], qname=sub, qtype=c.DS, flags=0)

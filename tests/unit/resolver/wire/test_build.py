@@ -82,11 +82,11 @@ def test_signatures_count_as_part_of_the_set() -> None:
 
 
 def test_reserve_is_only_for_opt() -> None:
-    builder = started(29 + 2 * 16 + 11, reserve=11)
-    assert not builder.add(c.ANSWER, addresses(3))
+    builder = started(29 + 2 * 16 + 27, reserve=27)
+    assert not builder.add(c.ANSWER, addresses(3)), "there is room, but not for it"
     assert builder.add(c.ANSWER, addresses(2))
-    assert builder.opt(1232, do=True)
-    assert len(builder.finish()) == 29 + 2 * 16 + 11
+    assert builder.opt(1232, do=True, options=[(c.OPTION_NSID, b"twelve bytes")])
+    assert len(builder.finish()) == 29 + 2 * 16 + 27
     cramped = started(29 + 5)
     assert not cramped.opt(1232)
     assert MessageView.parse(cramped.finish()).edns is None
@@ -173,6 +173,17 @@ def test_a_builder_can_be_used_again() -> None:
     builder.add(c.ANSWER, addresses(1))
     view = MessageView.parse(builder.finish())
     assert (view.id, view.qname, len(view.answer), view.edns) == (2, EXAMPLE, 1, None)
+
+
+def test_names_beyond_the_reach_of_pointers() -> None:
+    builder, far = started(65535), name.from_text("far.away")
+    assert builder.add(c.ANSWER, RRset(EXAMPLE, 65280, 60, [bytes(20_000)]))
+    assert builder.add(c.ANSWER, addresses(2, far))
+    assert builder.add(c.ANSWER, RRset(far, c.TXT, 60, [b"\1x"]))
+    read = MessageView.parse(builder.finish()).answer
+    assert [(rrset.name, rrset.rtype, len(rrset)) for rrset in read] == [
+        (EXAMPLE, 65280, 1), (far, c.A, 2), (far, c.TXT, 1)
+    ]
 
 
 def test_large_messages() -> None:

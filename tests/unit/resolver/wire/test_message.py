@@ -396,6 +396,18 @@ def test_compression_that_blows_up(rtype: int) -> None:
     assert "written out" in reason(packet(count + 1))
 
 
+def test_rdata_that_is_longer_than_any_message_when_written_out() -> None:
+    """A signer that lies across its record's owner, header and fields, so that its octets do not count twice."""
+    owner = (b"\x3f\x3f" + b"a" * 62) * 3 + b"\x22\x3d" + b"a" * 33 + b"\0"
+    rdata = bytes(18) + b"\xc0\x0d"
+    room = 65535 - 12 - len(owner) - 10
+    packet = header(0, 1) + record(owner, c.RRSIG, rdata + bytes(room - len(rdata)))
+    assert len(packet) == 65535
+    assert "larger than 65535" in reason(packet)
+    fits = header(0, 1) + record(owner, c.RRSIG, rdata + bytes(100))
+    assert len(MessageView.parse(fits).answer[0].rdata(0)) == 18 + 255 + 100
+
+
 def test_many_owners_stay_linear() -> None:
     count = limits.MESSAGE_RECORDS.default
     owners = [bytes((3,)) + b"%03x" % i + b"\0" for i in range(count)]

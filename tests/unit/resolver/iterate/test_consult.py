@@ -1,0 +1,78 @@
+"""One zone is asked: the generator played by hand, with replies and failures that no exchange would hand over."""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from support.minet import build, reply
+
+from resolver import limits
+from resolver.effects import Ask, Budget, Failure, FailureKind, Need, Outcome, Question, Reply, Task
+from resolver.iterate.consult import Search, consult
+from resolver.iterate.cut import FOREVER, Cut
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+
+ZONE = names.from_text("example.com.")
+WWW = names.from_text("www.example.com.")
+
+
+def begin(cut: Cut, search: Search) -> Generator[Any, Any, Any]:
+    return consult(cut, WWW, c.A, build().mesh._context, Task(Question(WWW, c.A), Budget(100, 1e9)), search)
+
+
+def play(steps: Generator[Any, Any, Any], answer: Callable[[Any], Any]) -> Any:
+    """What comes of it when every effect is resumed with `answer` to it."""
+    try:
+        effect = next(steps)
+        while True:
+            effect = steps.send(answer(effect))
+    except StopIteration as end:
+        return end.value
+
+
+def of_names(zone: str, count: int) -> Cut:
+    """A zone whose name servers have no addresses that are known."""
+    cut = Cut(names.from_text(zone), FOREVER)
+    cut.names = [names.from_text(f"ns{number}.{zone[:-1]}.net.") for number in range(count)]
+    cut.missing = list(cut.names)
+    return cut
+
+
+def test_a_reply_to_another_question_is_passed_over_whoever_let_it_through() -> None:
+    cut = Cut(ZONE, FOREVER)
+    cut.add_address(None, "192.0.2.1", 53)
+    other = make_query(1, names.from_text("other.example.com."), c.A)
+    view = MessageView.parse(reply(other, ["www.example.com. 60 A 6.6.6.6"]))
+    got = play(begin(cut, Search(frozenset())), lambda ask: Reply(view, 0.01, True, ask.server))
+    assert isinstance(got, Failure)
+    assert got.kind is FailureKind.MISMATCH
+
+
+def test_name_servers_looked_up_in_one_step_are_few_although_each_has_an_address() -> None:
+    looked_up: list[bytes] = []
+
+    def answer(effect: Need | Ask) -> Outcome | Failure:
+        if isinstance(effect, Ask):
+            return Failure(FailureKind.NETWORK, c.EDE_NETWORK_ERROR, "refused")
+        looked_up.append(effect.question.qname)
+        address = RRset(effect.question.qname, c.A, 60, [bytes([192, 0, 2, len(looked_up)])])
+        return Outcome(effect.question, c.NOERROR, [address], [], 0, 60)
+
+    assert isinstance(play(begin(of_names("example.com.", 13), Search(frozenset())), answer), Failure)
+    assert len(looked_up) == limits.ADDRESS_LOOKUPS.default
+
+
+def test_name_servers_without_an_address_are_counted_over_the_whole_walk() -> None:
+    search = Search(frozenset())
+    looked_up: list[bytes] = []
+
+    def answer(effect: Need) -> Failure:
+        looked_up.append(effect.question.qname)
+        return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY, "nobody")
+
+    for zone in ("example.com.", "sub.example.com."):
+        assert isinstance(play(begin(of_names(zone, 3), search), answer), Failure)
+    assert len(looked_up) == limits.MISSING_ADDRESSES.default < 2 * 3
