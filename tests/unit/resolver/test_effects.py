@@ -31,8 +31,10 @@ def test_a_budget_only_shrinks_and_tells_why():
     budget = Budget(2, 10.0, verifications=5)
     assert budget.take_packet() and budget.take_packet()
     assert budget.failure is None
+    assert not budget.spent
     assert not budget.take_packet()
     assert budget.failure.kind is FailureKind.BUDGET
+    assert budget.spent, "what fails from now on is this query's failure"
     assert budget.packets == 0
     assert budget.take_verifications(3)
     assert not budget.take_verifications(3)

@@ -706,6 +706,24 @@ def test_the_soa_of_a_denial_is_shown_with_the_time_the_denial_holds():
     assert (outcome.ttl, outcome.authority[0].ttl) == (300, 300)
 
 
+@pytest.mark.parametrize(("ttl", "minimum"), [(900, 60), (60, 900)])
+def test_a_denial_holds_for_the_lesser_of_the_soas_ttl_and_minimum(ttl, minimum):
+    # Many servers send the lesser as TTL already; these do not.
+    m = build()
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(lambda qname, qtype, packet: reply(
+        packet, (), [f"example.com. {ttl} SOA ns. n. 1 2 3 4 {minimum}"], rcode=c.NXDOMAIN
+    ))
+    outcome = m.ask("nope.example.com.")
+    assert (outcome.ttl, outcome.authority[0].ttl) == (60, 60)
+    before = len(m.net.log)
+    m.net.sleep(m.mesh, 58)
+    m.ask("nope.example.com.")
+    assert len(m.net.log) == before
+    m.net.sleep(m.mesh, 3)
+    m.ask("nope.example.com.")
+    assert len(m.net.log) == before + 1
+
+
 def test_glue_of_the_parent_is_the_last_resort():
     # The child says that its server moved to where nothing works; the parent still knows the right address.
     net = NET_ZONE + "other 7200 IN NS ns.other\nns.other 7200 IN A 192.0.2.9\n"

@@ -25,6 +25,13 @@ def test_the_last_step_is_the_question_itself():
     assert labels_to_show(3, 3, 0) == 3
 
 
+def test_after_the_first_probes_strides_are_larger_and_after_the_last_there_are_none():
+    one, most = limits.MINIMISE_ONE_LABEL.default, limits.MINIMISE_STEPS.default
+    assert labels_to_show(7, 100, one - 1) == 8
+    assert labels_to_show(7, 100, one) > 8
+    assert labels_to_show(7, 100, most) == labels_to_show(7, 100, most + 5) == 100
+
+
 @pytest.mark.parametrize("total", range(1, 128))
 def test_no_name_takes_more_steps_than_permitted(total):
     shown = steps_for(0, total)

@@ -330,7 +330,10 @@ def test_a_cookie_of_our_own_is_made_when_none_is_known() -> None:
     play(body)
 
 
-@pytest.mark.parametrize("forged", [b"guessed!", b"guessed!server-part", b"", b"1234567"])
+@pytest.mark.parametrize("forged", [
+    b"guessed!", b"guessed!server-part", b"", b"1234567", b"ours8byt" + b"too few",
+    b"ours8byt" + b"too many" * 4 + b"x",
+])
 def test_a_reply_with_a_wrong_cookie_never_happened(forged: bytes) -> None:
     async def body() -> None:
         right = b"ours8byt" + b"server-part"
