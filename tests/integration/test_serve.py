@@ -324,6 +324,22 @@ def test_renewing_brings_new_code_and_a_broken_one_leaves_the_old(tmp_path: Path
         assert running.end() == 0
 
 
+def test_a_broken_renewal_is_over(tmp_path: Path) -> None:
+    """The workers that have not been renewed stay, also when the code is whole again."""
+    (tmp_path / "greeter.py").write_text(APP.replace("GREETING", "one"))
+    with service(tmp_path, "greeter:App", workers=2) as running:
+        up(running, 2)
+        (tmp_path / "greeter.py").write_text("this is no Python")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("the new one did not start (status 3); the old one stays")
+        (tmp_path / "greeter.py").write_text(APP.replace("GREETING", "three"))
+        first = running.said().split("worker 0: started (process ")[1].split(")")[0]
+        os.kill(int(first), signal.SIGKILL)
+        running.wait_for(": ready", 3)
+        assert running.end() == 0
+        assert running.said().count(": started (process") == 4
+
+
 def test_open_connections_have_the_grace_and_no_more(tmp_path: Path) -> None:
     with service(tmp_path, workers=1, grace=0.3) as running:
         up(running, 1)
@@ -362,6 +378,7 @@ def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
             running.wait_for("stopping on SIGTERM")
             assert running.end(signal.SIGINT) == 0
             assert "stopping at once on SIGINT" in running.said()
+            assert "cutting off what is open" in running.said() and "killing process" not in running.said()
 
 
 def test_workers_leave_when_the_supervisor_is_gone(tmp_path: Path) -> None:

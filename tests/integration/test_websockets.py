@@ -65,14 +65,21 @@ def test_fragments_are_one_message_and_can_be_streamed(twin: Twin) -> None:
 def test_ping_is_answered_while_the_handler_is_busy(twin: Twin) -> None:
     async def main() -> None:
         hold = asyncio.Event()
+        steps: list[str] = []
 
         async def busy(_socket: Any) -> None:
+            steps.append("begun")
             await hold.wait()
+            steps.append("done")
 
         async with serve(busy, "127.0.0.1", 0) as server, connect(url_of(server)) as client:
-            latency = await (await client.ping())
-            assert latency >= 0
+            async with asyncio.timeout(10):
+                await (await client.ping())
+            assert steps == ["begun"]
             hold.set()
+            async with asyncio.timeout(10):
+                await client.wait_closed()
+            assert steps == ["begun", "done"]
 
     twin(main())
 

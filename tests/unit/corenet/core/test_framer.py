@@ -211,6 +211,12 @@ def test_a_line_over_the_limit_is_refused_before_its_end() -> None:
     assert framer.feed(b"\n") == [b"abcd"]
     with pytest.raises(FrameTooLarge):
         DelimiterFramer(b"\r\n", max_frame=4).feed(b"abcde\r\n")
+    # Five bytes and a third of the delimiter, which might have been four and two thirds of it.
+    framer = DelimiterFramer(b"<=>", max_frame=4)
+    assert framer.feed(b"12345<") == []
+    with pytest.raises(FrameTooLarge):
+        framer.feed(b"=>")
+    assert framer.leftover() == b"12345<=>"
 
 
 def test_a_payload_holding_the_delimiter_is_not_sent() -> None:

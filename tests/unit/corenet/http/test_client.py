@@ -17,6 +17,7 @@ from corenet.http import (
     HttpError,
     Limits,
     RemoteProtocolError,
+    Response,
     ResponseTooLarge,
     ServerDisconnected,
     get,
@@ -227,6 +228,43 @@ def test_a_stale_connection_is_replaced_once_for_idempotent_requests(loop: str) 
                 await client.post(server.url, b"pay twice?")
             assert not caught.value.received
             assert server.connections == 1
+
+    run_on(loop, main())
+
+
+def test_a_request_is_sent_again_once(loop: str) -> None:
+    """The connection that it then gets was another's, and dies as the first one did."""
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(OK)
+            await peer.request()
+
+        async with serving(serve) as server, HttpClient(limits=Limits(connections=1)) as client:
+            await client.get(server.url)
+            # The first gets the connection, the second waits for its place, and the first then for that of the second.
+            first, second = await asyncio.gather(client.get(server.url), client.get(server.url), return_exceptions=True)
+            assert isinstance(first, ServerDisconnected) and not first.received
+            assert isinstance(second, Response) and second.body == b"ok"
+            assert server.connections == 2
+
+    run_on(loop, main())
+
+
+def test_a_request_is_not_sent_again_when_its_answer_had_begun(loop: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(OK)
+            await peer.request()
+            await peer.send(OK[:10])
+
+        async with serving(serve) as server, HttpClient() as client:
+            await client.get(server.url)
+            with pytest.raises(ServerDisconnected) as caught:
+                await client.get(server.url)
+            assert caught.value.received and server.connections == 1
 
     run_on(loop, main())
 

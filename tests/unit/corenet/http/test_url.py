@@ -84,6 +84,8 @@ def test_normal_forms(text: str, normal: str) -> None:
         "http://127.0.0.01/",
         "http://1.2.3.4.5/",
         "http://256.0.0.1/",
+        "http://0x7f000001/",
+        "http://127.0.0.0x1/",
         "http://127.0.0.1./",
         "http://[::1/",
         "http://[::1]x/",

@@ -154,6 +154,11 @@ def test_many_children_at_once(twin: Twin) -> None:
             return await process.wait()
 
         assert await asyncio.gather(*(one(n) for n in range(30))) == list(range(30))
+        await asyncio.sleep(0)
+        before = len(os.listdir("/proc/self/fd"))
+        assert await asyncio.gather(*(one(n) for n in range(5))) == list(range(5))
+        await asyncio.sleep(0)
+        assert len(os.listdir("/proc/self/fd")) == before
 
     twin(main())
 

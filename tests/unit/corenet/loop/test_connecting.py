@@ -163,6 +163,33 @@ def test_a_cancelled_race_leaves_no_socket(twin: Twin) -> None:
     twin(main())
 
 
+def test_a_race_that_is_given_up_when_it_was_won_closes_the_winner() -> None:
+    """The connection is made and the call cancelled in one turn. asyncio leaves that to the garbage collector."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        server = await served()
+        where = server.sockets[0].getsockname()
+        Names(loop, where, where)
+        connected: list[socket.socket] = []
+        real = loop.sock_connect
+
+        async def sock_connect(sock: socket.socket, address: Any) -> None:
+            await real(sock, address)
+            connected.append(sock)
+            task.cancel()
+
+        loop.sock_connect = sock_connect
+        task = loop.create_task(loop.create_connection(Recorder, "several.test", 1, happy_eyeballs_delay=60))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [sock.fileno() for sock in connected] == [-1]
+        del loop.sock_connect, loop.getaddrinfo
+        server.close()
+
+    corenet.run(main())
+
+
 # --- a protocol that cannot be made ----------------------------------------------------------------------------------
 
 

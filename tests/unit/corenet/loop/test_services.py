@@ -182,6 +182,9 @@ def test_start_tls(twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) 
             loop.start_tls(ours.transport, ours, contexts[0], server_side=True),
             loop.start_tls(theirs.transport, theirs, contexts[1], server_hostname="localhost"),
         )
+        for end in upgraded:
+            assert end.get_extra_info("cipher")[0] and end.get_extra_info("sslcontext") in contexts
+        assert ("DNS", "localhost") in upgraded[1].get_extra_info("peercert")["subjectAltName"]
         upgraded[1].write(b"secret")
         await ours.until(lambda: ours.data == b"secret")
         upgraded[1].close()
@@ -359,12 +362,33 @@ def test_literals_need_no_thread_and_no_resolver() -> None:
     corenet.run(main())
 
 
+def test_what_looks_like_a_literal_never_asks_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zone that does not exist makes a name of an address, for a C library that may ask."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
+        assert host is None or flags & socket.AI_NUMERICHOST, f"{host} is looked up on the thread of the loop"
+        return real(host, port, family, type, proto, flags)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        for host in ("127.0.0.1", "::1", None):
+            assert await loop.getaddrinfo(host, 80) == real(host, 80)
+        with pytest.raises(socket.gaierror):
+            await loop.getaddrinfo("fe80::1%nowhere", 80)
+
+    corenet.run(main())
+
+
 def test_names_go_to_the_resolver_that_was_set() -> None:
     asked: list[Any] = []
+    options: list[dict[str, int]] = []
 
     class Answering:
         async def getaddrinfo(self, host: Any, port: Any, **kwargs: Any) -> Any:
             asked.append((host, port))
+            options.append(kwargs)
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
         async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> Any:
@@ -378,6 +402,15 @@ def test_names_go_to_the_resolver_that_was_set() -> None:
         transport, _ = await loop.create_connection(asyncio.Protocol, "name.example", port)
         assert asked == [("name.example", port)]
         assert await loop.getnameinfo(("127.0.0.1", 80)) == ("name.example", "http")
+        # Half of the answer still is a name.
+        for half in (socket.NI_NUMERICHOST, socket.NI_NUMERICSERV):
+            assert await loop.getnameinfo(("127.0.0.1", 80), half) == ("name.example", "http")
+        wanted = {
+            "family": socket.AF_INET6, "type": socket.SOCK_DGRAM, "proto": socket.IPPROTO_UDP,
+            "flags": socket.AI_CANONNAME,
+        }  # fmt: skip
+        await loop.getaddrinfo("name.example", 80, **wanted)
+        assert options[-1] == wanted
         transport.close()
         server.close()
         loop.set_resolver(None)

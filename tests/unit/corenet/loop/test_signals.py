@@ -1,13 +1,16 @@
 """Signals: handlers set on the loop, what is refused, and what is left behind when the loop is closed."""
 
 import asyncio
+import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,22 +131,56 @@ def test_a_handler_that_raises_exit_ends_the_loop(loop_factory: Factory) -> None
     loop.close()
 
 
+def test_the_wake_up_of_somebody_else_stays_in_place(loop_factory: Factory) -> None:
+    """A program that has a wake-up of its own keeps it while a loop runs that handles no signals."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    async def main() -> int:
+        found = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        signal.raise_signal(signal.SIGUSR1)
+        return found
+
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        loop = loop_factory()
+        assert loop.run_until_complete(main()) == theirs.fileno()
+        loop.close()
+        assert signal.set_wakeup_fd(-1) == theirs.fileno()
+        assert ours.recv(10) == bytes([signal.SIGUSR1])
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGUSR1, handler)
+        ours.close()
+        theirs.close()
+
+
 def test_system_calls_are_restarted(loop_factory: Factory) -> None:
-    """A handler of the loop must not make other code's reads fail with EINTR."""
+    """A handler of the loop must not make reads of other code in C fail with EINTR; those of Python go on anyway."""
     loop = loop_factory()
     loop.add_signal_handler(signal.SIGUSR1, print)
     read, write = os.pipe()
+    main = threading.main_thread()
 
     def disturb() -> None:
-        time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGUSR1)
-        time.sleep(0.02)
+        deadline = time.monotonic() + 30
+        for _ in range(2):
+            # The system call that the main thread sleeps in, and its first argument.
+            while Path(f"/proc/self/task/{main.native_id}/syscall").read_text().split()[1:2] != [hex(read)]:
+                if time.monotonic() > deadline:
+                    break
+            signal.pthread_kill(main.ident, signal.SIGUSR1)
         os.write(write, b"x")
 
     thread = threading.Thread(target=disturb)
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(1)
     thread.start()
-    assert os.read(read, 1) == b"x"
+    got = libc.read(read, buffer, 1)
+    failed = ctypes.get_errno() if got < 0 else 0
     thread.join()
+    assert (got, failed, buffer.raw) == (1, 0, b"x")
     os.close(read)
     os.close(write)
     loop.close()

@@ -155,6 +155,47 @@ def test_calls_one_after_another_share_a_thread(ours: corenet.Loop) -> None:
     assert ours.run_until_complete(main()) == {"asyncio_0"}
 
 
+def test_a_thread_is_free_when_its_result_has_arrived() -> None:
+    """Also when it is held up right after it has handed the result to the loop."""
+    asked = threading.Event()
+
+    class Delayed(corenet.Loop):
+        def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> Any:
+            handle = super().call_soon_threadsafe(*args, **kwargs)
+            if threading.current_thread().name.startswith("asyncio_"):
+                assert asked.wait(30)
+            return handle
+
+    one = Delayed()
+
+    async def main() -> None:
+        await one.run_in_executor(None, int)
+        second = one.run_in_executor(None, int)
+        asked.set()
+        await second
+
+    one.run_until_complete(main())
+    pool: Any = one._default_executor
+    assert [thread.name for thread in pool._threads] == ["asyncio_0"]
+    one.run_until_complete(one.shutdown_default_executor())
+    one.close()
+
+
+def test_a_child_may_have_as_many_threads_as_its_parent(ours: corenet.Loop) -> None:
+    """The only thread that there may be has stayed in the parent."""
+    one_thread(ours)
+    assert ours.run_until_complete(ours.run_in_executor(None, int)) == 0
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            answer = asyncio.wait_for(ours.run_in_executor(None, int, "7"), 20)
+            code = 0 if ours.run_until_complete(answer) == 7 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 def test_a_done_callback_may_wait_for_another_call(loop: asyncio.AbstractEventLoop) -> None:
     """It runs in the thread of its call, which is not free for what it asks for."""
     pool = executor_of(loop)

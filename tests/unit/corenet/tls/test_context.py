@@ -4,6 +4,7 @@ The handshakes here run between two memory buffers, without a socket, so that ea
 """
 
 import ssl
+import warnings
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,21 @@ def test_a_goodbye_is_told_from_a_cut(authority: Authority) -> None:
         theirs.unwrap()
     assert tls.peer_closed_cleanly(ours)
     assert not tls.peer_closed_cleanly(None)
+
+
+def test_old_versions_are_refused_by_servers(authority: Authority) -> None:
+    """TLS 1.1 and before, also where the program has permitted their weak ciphers; and no second handshake."""
+    leaf = authority.leaf("host.example", file="old")
+    server = tls.server_context(leaf.certificate, leaf.key)
+    assert server.options & ssl.OP_NO_RENEGOTIATION and server.options & ssl.OP_NO_COMPRESSION
+    server.set_ciphers("ALL:@SECLEVEL=0")
+    client = ssl.create_default_context(cafile=str(authority.cafile))
+    client.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
+        shake(client, server, "host.example")
 
 
 def test_missing_files_are_errors(tmp_path: Path) -> None:

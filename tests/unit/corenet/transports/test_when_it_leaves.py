@@ -387,6 +387,31 @@ def test_it_leaves_once_whatever_ends_the_callback(kind: str, ending: str, facto
         assert got == (b"one, " if ending == "exit" else b"one, two, three, end")
 
 
+class Forking(Blocking):
+    """Writes several pieces, forks, and looks for them before its callback ends."""
+
+    def act(self, where: str) -> None:
+        if where == self.where:
+            self.transport.write(b"one, ")
+            self.transport.write(b"two")
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            self.seen.append(self.peer.recv(100))
+
+
+def test_everything_has_left_when_a_fork_returns(twin: Twin) -> None:
+    async def main() -> None:
+        protocol = await made(Forking, "data")
+        protocol.peer.sendall(b"x")
+        await protocol.until(lambda: bool(protocol.seen))
+        assert protocol.seen == [b"one, two"]
+        await end(protocol)
+
+    twin(main())
+
+
 FULL = """
 import asyncio, os, socket, sys
 import corenet
