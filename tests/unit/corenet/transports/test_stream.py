@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
 from support.waiting import turns
 
 import corenet
+from corenet.limits import POLL_SKIP_TURNS
 
 __all__ = ["loop_factory", "twin"]
 
@@ -131,6 +133,28 @@ def test_little_data_or_many_callbacks_leave_the_batch_whole() -> None:
 
 def test_a_turn_of_its_own_is_a_whole_one_with_much_data_too() -> None:
     assert order_of_a_batch(100_000, 1, one_turn=True)[:3] == RECEIVED
+
+
+def test_a_paused_transport_receives_nothing(twin: Twin) -> None:
+    async def main() -> None:
+        ours, theirs, server = await connected_pair()
+        theirs.transport.pause_reading()
+        assert not theirs.transport.is_reading()
+        ours.transport.write(b"for later")
+        descriptor = theirs.transport.get_extra_info("socket").fileno()
+        async with asyncio.timeout(20):
+            while not select.select([descriptor], [], [], 0)[0]:
+                await asyncio.sleep(0)
+        # More turns than may go by without a look at the descriptors.
+        for _ in range(10 * POLL_SKIP_TURNS.default):
+            await asyncio.sleep(0)
+        assert theirs.data == b"" and select.select([descriptor], [], [], 0)[0]
+        theirs.transport.resume_reading()
+        assert theirs.transport.is_reading()
+        await theirs.until(lambda: theirs.data == b"for later")
+        await finish(server, ours, theirs)
+
+    twin(main())
 
 
 def test_large_transfer_pauses_and_resumes_the_writer(twin: Twin) -> None:
