@@ -308,6 +308,38 @@ def test_a_zone_with_many_places_gives_one_to_another_on_its_network_at_once() -
     play(body)
 
 
+def test_the_zone_that_has_most_makes_room_and_not_an_older_one_beside_it() -> None:
+    zones = [names.from_text(text) for text in ("small.", "large.", "new.")]
+
+    async def body() -> None:
+        silent = await StreamPeer.start(lambda _: [], "0.0.0.0")
+        small = await StreamPeer.start(lambda _: [], "127.1.1.201")
+        new = await StreamPeer.start(echo, "127.1.1.202")
+        upstream, lost, slow, got = make(connections=8), Collector(), Collector(), Collector()
+        for _ in range(3):
+            upstream.start(ask_for(small.port, address="127.1.1.201", zone=zones[0]), slow)
+        async with asyncio.timeout(5):
+            while sum(map(len, small.connections)) < 3:
+                await asyncio.sleep(0)
+        for n in range(5):
+            upstream.start(ask_for(silent.port, address=f"127.1.1.{n + 1}", zone=zones[1]), lost)
+        async with asyncio.timeout(5):
+            while sum(map(len, silent.connections)) < 5:
+                await asyncio.sleep(0)
+        upstream.start(ask_for(new.port, address="127.1.1.202", zone=zones[2]), got)
+        assert isinstance((await got.wait())[0], Reply)
+        assert upstream.evicted == 1
+        for writer, queries in zip(small.writers, small.connections, strict=True):
+            reply = echo(queries[0])[0]
+            writer.write(len(reply).to_bytes(2, "big") + reply)
+        assert all(isinstance(result, Reply) for result in await slow.wait(3))
+        upstream.close()
+        for peer in (silent, small, new):
+            await peer.close()
+
+    play(body)
+
+
 def test_a_network_with_many_places_gives_one_to_another_at_once() -> None:
     async def body() -> None:
         silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
