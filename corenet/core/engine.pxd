@@ -84,6 +84,7 @@ cdef class Engine:
     cdef int note_slow(self, object source, int fd, int64_t took, bint exact) except -1
     cdef int end_callback(self) except -1
     cdef int call_ending(self, Ring *ring) except -1
+    cdef int tell_unwatched(self, list unwatched) except -1
     cdef void show_waiting(self) noexcept
     cdef void drop_all(self) noexcept
     cdef Descriptor descriptor(self, int fd, bint writing)
@@ -108,6 +109,7 @@ cdef class Descriptor(Watcher):
     cdef bint armed_once
 
     cdef int arm(self, object owner) except -1
+    cdef int arm_rest(self) except -1
     cdef bint wanted(self) noexcept
 
 

@@ -40,7 +40,7 @@ from corenet.core.handles cimport (
     seconds_of,
     show,
 )
-from corenet.core.poller cimport Poller, Watch, Watcher, count_awake, hand_over, others_awake
+from corenet.core.poller cimport Poller, Watch, Watcher, hand_over, others_awake
 from corenet.core.ready cimport Inbox, Ring, ring_free, ring_grow, ring_init, ring_pop, ring_push, ring_visit
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.spares cimport Spares
@@ -119,6 +119,36 @@ cdef class Descriptor(Watcher):
         self.standing = owner
         return 0
 
+    cdef int arm_rest(self) except -1:
+        """The same for what is left when one side has ended; when the kernel refuses, those who wait are told.
+
+        Who has ended, or is being woken, has no part in that failure.
+        """
+        try:
+            self.arm(None)
+        except Exception as error:
+            self.on_unwatched(error)
+        return 0
+
+    cdef int on_unwatched(self, object error) except -1:
+        """Nothing will come any more: waits end with `error`, and who is called again and again is reported as lost."""
+        cdef object read_waiter, write_waiter
+        cdef bint lasting = self.reader is not None or self.writer is not None
+        read_waiter, self.read_waiter = self.read_waiter, None
+        write_waiter, self.write_waiter = self.write_waiter, None
+        self.reader = self.writer = None
+        self.standing = None
+        self.armed_once = False
+        if self.engine.poller.find(self.fd) is self:
+            self.engine.poller.remove(self.fd)
+        if read_waiter is not None and not read_waiter.done():
+            read_waiter.set_exception(error)
+        if write_waiter is not None and not write_waiter.done():
+            write_waiter.set_exception(type(error)(*error.args))
+        if lasting:
+            self.engine._watcher_failed(error, self.fd)
+        return 0
+
     cdef bint wanted(self) noexcept:
         return (
             self.reader is not None
@@ -152,7 +182,7 @@ cdef class Descriptor(Watcher):
             self.write_waiter = None
         if once:
             if self.wanted():
-                self.arm(None)
+                self.arm_rest()
         elif not self.wanted():
             self.engine.poller.remove(self.fd)
         if read_waiter is not None:
@@ -629,7 +659,7 @@ cdef class Engine:
         if self.running:
             raise RuntimeError("This event loop is already running")
         self.running = True
-        count_awake(1)
+        self.poller.run_begins()
         self.hand_over_at = 0
         # The first turn always looks at the descriptors, so that run after stop is one whole turn.
         self.skipped = SKIP_TURNS
@@ -646,9 +676,7 @@ cdef class Engine:
             self.ran_ns += now - self.run_began
             self.run_began = 0
             self.stop_requested = False
-            if self.running:
-                # Not in the child of a fork, where nobody was counted.
-                count_awake(-1)
+            self.poller.run_ends()
             self.running = False
             # SystemExit and its like leave in the middle of a callback; what it and the turn wrote still leaves.
             self.in_callback = False
@@ -710,6 +738,7 @@ cdef class Engine:
         if self.closed:
             return
         was_running = self.running
+        unwatched: list = []
         self.running = False
         self.in_callback = False
         self.show_waiting()
@@ -717,13 +746,31 @@ cdef class Engine:
             self.inbox.renew()
         finally:
             try:
-                self.poller.renew()
+                unwatched = self.poller.renew()
             finally:
                 # What callbacks have written so far is the parent's to send, also what the kernel did not take.
                 forget_forked(&self.leaving)
                 forget_forked(&self.ending)
                 if was_running:
                     self.poller.forked()
+        self.tell_unwatched(unwatched)
+
+    cdef int tell_unwatched(self, list unwatched) except -1:
+        """Tell those whose descriptors the kernel does not watch in this child; without a doorbell there is no loop."""
+        cdef Watcher watcher
+        cdef object error
+        for watcher, error in unwatched:
+            if isinstance(watcher, Doorbell):
+                self.poller.cut_off()
+                raise error
+        for watcher, error in unwatched:
+            try:
+                watcher.on_unwatched(error)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as failure:
+                self._watcher_failed(failure, (<Watch>watcher).fd if isinstance(watcher, Watch) else -1)
+        return 0
 
     def _flush_before_fork(self) -> None:
         """Before a fork by a callback of this loop: what was written so far leaves, and both sides have nothing held."""
@@ -822,7 +869,7 @@ cdef class Engine:
         # A kernel that still has the one-shot interest of the side that is gone wakes us once and finds nobody.
         descriptor.armed_once = descriptor.armed_once and descriptor.wanted()
         if descriptor.wanted():
-            descriptor.arm(None)
+            descriptor.arm_rest()
         else:
             descriptor.standing = None
             self.poller.remove(descriptor.fd)
@@ -879,8 +926,9 @@ cdef class Engine:
         return 0
 
     cdef int wake(self, object waiter) except -1:
-        """Finish what waited for a descriptor."""
-        waiter.set_result(None)
+        """Finish what waited for a descriptor, unless it was given up."""
+        if not waiter.done():
+            waiter.set_result(None)
         return 0
 
     def _wait_side(self, fd: int, writing: bool, waiter: object, owner: object) -> None:

@@ -1,8 +1,9 @@
 """C door of the poller: watchers by descriptor, each registration with a generation of its own.
 
 A `Watcher` is called by one virtual method. `on_turn_end` is the second hook: the engine calls it once for every
-watcher that asked for it in this turn. `on_forked` is called in the child of a fork, for those that asked and for those
-that are registered: what waits to be sent is the parent's. `give_way` is asked when a reader is set or removed on the descriptor of a
+watcher that asked for it in this turn. `on_forked` is called in the child of a fork, for those that asked, those that
+are registered and those that own a number: what waits to be sent is the parent's. `on_unwatched` is called there when the
+kernel has no room for the child's own registration: no event will come. `give_way` is asked when a reader is set or removed on the descriptor of a
 watcher that is no reader: true when it has left the poller for that.
 """
 
@@ -17,7 +18,6 @@ cdef struct Slot:
     PyObject *watcher
     PyObject *owner         # borrowed: the transport whose descriptor it is, registered at this moment or not
 
-cdef void count_awake(int more) noexcept
 cdef bint others_awake() noexcept
 cdef bint hand_over() noexcept
 
@@ -25,6 +25,7 @@ cdef class Watcher:
     cdef int on_events(self, uint32_t events) except -1
     cdef int on_turn_end(self) except -1
     cdef int on_forked(self) except -1
+    cdef int on_unwatched(self, object error) except -1
     cdef bint give_way(self) except -1
 
 cdef class Watch(Watcher):
@@ -43,6 +44,7 @@ cdef class Poller:
     cdef int batch_length
     cdef int batch_next
     cdef bint closed
+    cdef bint counted       # its loop runs, and counts as awake while it does not wait here
     cdef bint changed       # something was registered, or for other events, since the last look at the descriptors
     cdef bint halted        # set by a watcher: the rest of the batch waits for the next turn
     cdef readonly unsigned long long events_seen
@@ -54,6 +56,9 @@ cdef class Poller:
     cdef bint forgotten(self, int fd) noexcept
     cdef bint still_known(self, int fd) noexcept
     cdef int last_fd(self) noexcept
+    cdef void run_begins(self) noexcept
+    cdef void run_ends(self) noexcept
+    cdef int enter_interest(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept
     cdef int add(self, int fd, uint32_t events, Watcher watcher) except -1
     cdef int modify(self, int fd, uint32_t events) except -1
     cdef void outdate(self, int fd) noexcept
@@ -65,7 +70,8 @@ cdef class Poller:
     cdef int poll(self, int64_t timeout_ns) except -1
     cdef int dispatch(self, int most) except -1
     cdef void dispose(self) noexcept
-    cdef int renew(self) except -1
+    cdef void cut_off(self) noexcept
+    cdef list renew(self)
     cdef int forked(self) except -1
     cdef int reserve(self, int fd) except -1
     cdef int control(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept

@@ -11,6 +11,8 @@ EDGE: Final[int]
 ONESHOT: Final[int]
 EXCLUSIVE: Final[int]
 
+def loops_awake() -> int: ...
+
 class Watcher: ...
 
 class Watch(Watcher):

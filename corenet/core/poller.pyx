@@ -5,12 +5,23 @@ descriptor in the event's 64 bits; an event whose generation is no longer that o
 callback may close a descriptor and another may get the same number within one batch, and no watcher is called with an
 event that was gathered under another interest. Nothing is lost by that: epoll_ctl looks at the descriptor anew, so what
 is still ready is reported by the next wait, in every mode. The kernel's table is never trusted to agree with ours: ADD
-falls back to MOD and MOD to ADD, because descriptors are closed and duplicated behind our back.
+falls back to MOD and MOD to ADD, because descriptors are closed and duplicated behind our back; both fall back to DEL and
+ADD, because an exclusive entry cannot be changed.
+
+`slots[fd].events` is what the kernel waits for: it loses its events, and keeps its modes, when a one-shot event is
+delivered. So the child of a fork, which fills a table of its own, does not arm again what has fired. What the parent's
+batch still holds is dropped there: it is ready still, and reported anew.
+
+Loops that are awake are counted for the whole process, so that one that has the GIL knows whether others want it. The
+poller of a loop counts it from `run_begins` to `run_ends`, except while it waits in `poll`; a poller that no loop runs
+counts nothing.
 
 Ownership: `slots[fd].watcher` is a reference of ours, from `add` to `remove` or `dispose`. `slots[fd].owner` is
 borrowed: a transport that nobody holds must end although its number is noted here. Its owner calls `own` and `disown`;
 `disown` cannot fail, and comes before anything that can in the owner's teardown.
 """
+
+import os
 
 cimport cython
 from cpython.exc cimport PyErr_NoMemory
@@ -41,7 +52,8 @@ cdef extern from *:
     """
     #include <sched.h>
 
-    /* Loops that run and do not sleep: all but one of them wait for the GIL, or are in a call without it. */
+    /* Loops that run and do not sleep: all but one of them wait for the GIL, or are in a call without it. Changed by
+       pollers that are `counted`, and by nobody else. */
     static int corenet_awake;
     #define corenet_stir(more) ((void)__atomic_add_fetch(&corenet_awake, (more), __ATOMIC_RELAXED))
     #define corenet_stirring() __atomic_load_n(&corenet_awake, __ATOMIC_RELAXED)
@@ -78,13 +90,16 @@ cdef enum:
     MODE_ONESHOT = 2
     MODE_EXCLUSIVE = 4
 
+# What an entry keeps when its events are taken out.
+cdef uint32_t MODES = c.EPOLLONESHOT | <uint32_t>c.EPOLLET | c.EPOLLEXCLUSIVE
+
 # Set when the kernel does not know epoll_pwait2; waits are then rounded up to whole milliseconds.
 cdef bint coarse_waits = False
 
 
-cdef void count_awake(int more) noexcept:
-    """Note that a loop begins to run, 1, or ends, -1."""
-    stir(more)
+def loops_awake() -> int:
+    """Return how many loops of this process run and do not wait for anything."""
+    return stirring()
 
 
 cdef bint others_awake() noexcept:
@@ -124,6 +139,9 @@ cdef class Watcher:
 
     cdef int on_forked(self) except -1:
         return 0
+
+    cdef int on_unwatched(self, object error) except -1:
+        raise error
 
     cdef bint give_way(self) except -1:
         # A descriptor is its transport's alone.
@@ -245,23 +263,44 @@ cdef class Poller:
         event.data.u64 = (<uint64_t>generation << 32) | <uint32_t>fd
         return c.epoll_ctl(self.epfd, operation, fd, &event)
 
+    cdef int enter_interest(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept:
+        """Put an interest into the kernel's table, in place of whatever it has there: 0, or an errno.
+
+        After a refusal the former entry stands as it was. One that had to be taken out, since it or the new one is
+        exclusive, is put back; when the kernel has no room for it either, its watcher leaves the slot as well.
+        """
+        cdef int number
+        if self.control(operation, fd, events, generation) == 0:
+            return 0
+        number = errno
+        if operation == c.EPOLL_CTL_MOD and number == c.ENOENT:
+            return 0 if self.control(c.EPOLL_CTL_ADD, fd, events, generation) == 0 else errno
+        if operation == c.EPOLL_CTL_ADD and number == c.EEXIST:
+            if self.control(c.EPOLL_CTL_MOD, fd, events, generation) == 0:
+                return 0
+            number = errno
+        if number != c.EINVAL or self.control(c.EPOLL_CTL_DEL, fd, 0, 0) < 0:
+            return number
+        if self.control(c.EPOLL_CTL_ADD, fd, events, generation) == 0:
+            return 0
+        number = errno
+        if self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation) < 0:
+            self.remove(fd)
+        return number
+
     cdef int add(self, int fd, uint32_t events, Watcher watcher) except -1:
         """Register `fd` for `events` under a new generation, in place of whatever held its slot."""
+        cdef int number
         cdef Slot *slot
         cdef PyObject *previous
         cdef uint32_t generation
         self.reserve(fd)
         slot = &self.slots[fd]
         generation = slot.generation + 1
-        if self.control(c.EPOLL_CTL_ADD, fd, events, generation) < 0:
-            if errno != c.EEXIST:
-                PyErr_SetFromErrno(PyExc_OSError)
-            if events & c.EPOLLEXCLUSIVE:
-                self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
-                if self.control(c.EPOLL_CTL_ADD, fd, events, generation) < 0:
-                    PyErr_SetFromErrno(PyExc_OSError)
-            elif self.control(c.EPOLL_CTL_MOD, fd, events, generation) < 0:
-                PyErr_SetFromErrno(PyExc_OSError)
+        number = self.enter_interest(c.EPOLL_CTL_ADD, fd, events, generation)
+        if number:
+            c.errno = number
+            PyErr_SetFromErrno(PyExc_OSError)
         self.changed = True
         previous = slot.watcher
         slot.generation = generation
@@ -279,14 +318,16 @@ cdef class Poller:
 
         What the batch still holds for it becomes stale; what is ready under the new interest is reported anew.
         """
+        cdef int number
         cdef Slot *slot
         cdef uint32_t generation
         self.reserve(fd)
         slot = &self.slots[fd]
         generation = slot.generation + 1
-        if self.control(c.EPOLL_CTL_MOD, fd, events, generation) < 0:
-            if errno != c.ENOENT or self.control(c.EPOLL_CTL_ADD, fd, events, generation) < 0:
-                PyErr_SetFromErrno(PyExc_OSError)
+        number = self.enter_interest(c.EPOLL_CTL_MOD, fd, events, generation)
+        if number:
+            c.errno = number
+            PyErr_SetFromErrno(PyExc_OSError)
         self.changed = True
         slot.generation = generation
         slot.events = events
@@ -360,6 +401,17 @@ cdef class Poller:
             return None
         return <Watcher>self.slots[fd].owner
 
+    cdef void run_begins(self) noexcept:
+        """Count the loop of this poller as awake from now on, except while it waits."""
+        self.counted = True
+        stir(1)
+
+    cdef void run_ends(self) noexcept:
+        """Undo `run_begins`; nothing in the child of a fork, where nobody is counted."""
+        if self.counted:
+            self.counted = False
+            stir(-1)
+
     cdef int poll(self, int64_t timeout_ns) except -1:
         """Fill the batch; `timeout_ns` 0 does not block and keeps the GIL, negative waits without end.
 
@@ -368,6 +420,8 @@ cdef class Poller:
         cdef int got
         cdef timespec limit
         cdef int milliseconds
+        # Awake again before the GIL is asked for: whoever has it is to know.
+        cdef int one = 1 if self.counted else 0
         global coarse_waits
         if self.batch_next < self.batch_length:
             return self.batch_length - self.batch_next
@@ -378,28 +432,28 @@ cdef class Poller:
         if timeout_ns == 0:
             got = c.epoll_wait(self.epfd, self.batch, BATCH, 0)
         elif timeout_ns < 0:
-            stir(-1)
+            stir(-one)
             with nogil:
                 got = c.epoll_wait(self.epfd, self.batch, BATCH, -1)
-                stir(1)
+                stir(one)
         else:
             got = -1
             if not coarse_waits:
                 limit.tv_sec = timeout_ns // 1000000000
                 limit.tv_nsec = timeout_ns % 1000000000
-                stir(-1)
+                stir(-one)
                 with nogil:
                     got = c.epoll_pwait2(self.epfd, self.batch, BATCH, &limit)
-                    stir(1)
+                    stir(one)
                 if got < 0 and errno in (c.ENOSYS, c.EPERM):
                     # EPERM: a system-call filter older than the call.
                     coarse_waits = True
             if coarse_waits:
                 milliseconds = <int>min((timeout_ns + 999999) // 1000000, 86400000)
-                stir(-1)
+                stir(-one)
                 with nogil:
                     got = c.epoll_wait(self.epfd, self.batch, BATCH, milliseconds)
-                    stir(1)
+                    stir(one)
         if got < 0:
             if errno != c.EINTR:
                 PyErr_SetFromErrno(PyExc_OSError)
@@ -430,6 +484,9 @@ cdef class Poller:
             if slot.generation != <uint32_t>(event.data.u64 >> 32) or slot.watcher == NULL:
                 self.events_stale += 1
                 continue
+            if slot.events & c.EPOLLONESHOT:
+                # The kernel has taken the events out, and kept the modes.
+                slot.events &= MODES
             watcher = <Watcher>slot.watcher
             delivered += 1
             self.events_seen += 1
@@ -447,30 +504,38 @@ cdef class Poller:
         self.slot_count = 0
         self.registered = 0
         self.batch_next = self.batch_length = 0
-        if self.epfd >= 0:
-            c.c_close(self.epfd)
-            self.epfd = -1
+        self.cut_off()
         for fd in range(count):
             watcher = slots[fd].watcher
             if watcher != NULL:
                 Py_DECREF(<object>watcher)
         PyMem_RawFree(slots)
 
-    cdef int renew(self) except -1:
+    cdef void cut_off(self) noexcept:
+        """Close the epoll descriptor: every wait fails from now on."""
+        if self.epfd >= 0:
+            c.c_close(self.epfd)
+            self.epfd = -1
+
+    cdef list renew(self):
         """After a fork, in the child: wait on a table of our own, under the old number, with the same interests.
 
         The inherited one is the parent's: what is removed there is removed for the parent. So it is closed first, and
-        stays closed when this fails.
+        stays closed when this fails. Returns (watcher, error) for those that the kernel has no room for: they are not
+        registered any more, and must be told. A descriptor that was closed behind our back is none of them: as in the
+        parent, whoever owns its slot finds that out himself.
         """
         cdef int fd
         cdef int fresh
         cdef int number = self.epfd
-        # The threads of other loops have stayed in the parent.
+        cdef list unwatched = []
+        # The threads of other loops have stayed in the parent, and so have all runs.
         calm()
+        self.counted = False
         if self.closed or number < 0:
-            return 0
-        self.epfd = -1
-        c.c_close(number)
+            return unwatched
+        self.batch_next = self.batch_length = 0
+        self.cut_off()
         fresh = c.epoll_create1(c.EPOLL_CLOEXEC)
         if fresh < 0:
             PyErr_SetFromErrno(PyExc_OSError)
@@ -481,19 +546,27 @@ cdef class Poller:
             c.c_close(fresh)
         self.epfd = number
         for fd in range(self.slot_count):
-            if self.slots[fd].watcher != NULL:
-                # One that was closed meanwhile is not there any more; whoever owns the slot finds that out himself.
-                self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation)
-        return 0
+            if self.slots[fd].watcher == NULL or self.slots[fd].events & ~MODES == 0:
+                # One-shot and fired: an entry that waits for nothing can be left behind only, not made.
+                continue
+            if self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation) < 0:
+                number = errno
+                if number != c.EBADF and number != c.EPERM:
+                    unwatched.append((<object>self.slots[fd].watcher, OSError(number, os.strerror(number))))
+                    self.remove(fd)
+        return unwatched
 
     cdef int forked(self) except -1:
-        """In the child of a fork, after `renew`: tell the watchers."""
+        """In the child of a fork, after `renew`: tell the watchers, and those who own a number and are paused."""
         cdef int fd = 0
-        cdef Watcher watcher
+        cdef Watcher watcher, owner
         while fd < self.slot_count:
-            if self.slots[fd].watcher != NULL:
-                watcher = <Watcher>self.slots[fd].watcher
+            watcher = self.find(fd)
+            owner = self.owner_of(fd)
+            if watcher is not None:
                 watcher.on_forked()
+            if owner is not None and owner is not watcher:
+                owner.on_forked()
             fd += 1
         return 0
 

@@ -4,10 +4,13 @@ An epoll descriptor, an eventfd and the signal wake-up socket are shared by both
 is removed for the parent, and a signal to the child is heard by the parent. The child gets its own under the same
 numbers. A loop that was running counts as stopped there, and the child may close it and run a new one. Where the kernel
 refuses the child descriptors of its own, the inherited loop is of no use there; it is cut off from its parent still.
+Where it has no room for one registration (ENOMEM, ENOSPC), whoever waits for that descriptor is told: a wait fails, a
+transport ends, a reader, writer or watch is reported to the exception handler and is none any more.
 
 Bytes leave once. Before a fork in a callback, what callbacks have written so far is sent; what the kernel did not take
 is sent by the parent alone, and the child forgets it. So it does with what the loops of other threads hold at that
-moment.
+moment. A TLS session of a loop that ran is the parent's alone: in the child, its connection ends with
+ConnectionAbortedError, and nothing of it is sent.
 """
 
 import asyncio

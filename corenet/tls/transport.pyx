@@ -201,9 +201,20 @@ cdef class TlsTransport(TlsSession):
         return 0
 
     cdef int on_forked(self) except -1:
-        """In the child of a fork: the parent sends what was encrypted, and only one of the two can go on."""
+        """In the child of a fork: the session is the parent's alone, and ends here without a word to the peer.
+
+        Two who go on would use the same keys and record numbers for different data (RFC 8446 section 5.3), and even the
+        goodbye of a child that only tidies up would end the parent's connection.
+        """
         self.flush_due = False
         self.engine.take()
+        self.backlog = None
+        self.backlog_size = 0
+        protocol = self.protocol
+        if self.consumer:
+            (<Consumer>protocol).on_forked()
+        if self.state < LOST:
+            self._force_close(ConnectionAbortedError("this TLS connection belongs to the parent of this process"))
         return 0
 
     cdef int hand_down(self, bint force) except -1:
@@ -319,6 +330,9 @@ cdef class TlsTransport(TlsSession):
             return 0
         if self.backlog is not None:
             self.flush_backlog()
+            if self.state != OPEN:
+                # It failed, or the protocol was told to pause and left in the child of a fork.
+                return 0
         self.state = CLOSING
         self.stop_timer()
         self.timer = self.loop.later_ns(nanoseconds(self.shutdown_timeout), self._shutdown_expired, ())

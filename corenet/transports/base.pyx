@@ -283,6 +283,11 @@ cdef class Transport(Watcher):
     def _resume_protocol(self) -> None:
         self.maybe_resume()
 
+    cdef int on_unwatched(self, object error) except -1:
+        """In the child of a fork: no event will come any more."""
+        self.interest = 0
+        return self.fatal(error, "The descriptor cannot be watched")
+
     cdef int stands(self, bint moved) except -1:
         """Note whether anything moved in an event with EPOLLERR or EPOLLHUP, or in one that follows such events.
 

@@ -138,6 +138,9 @@ cdef class Listener(Watcher):
     def __repr__(self) -> str:
         return f"<Listener fd={self.fd}>"
 
+    cdef int on_unwatched(self, object error) except -1:
+        return self.stand_back("the listening socket cannot be watched", error)
+
     cdef int on_events(self, uint32_t events) except -1:
         self.accept_burst()
         if self.events != c.EPOLLIN and self.listening and not self.loop.closed:

@@ -191,6 +191,9 @@ class Waiter:
         self.seen = seen
         self.word = word
 
+    def done(self) -> bool:
+        return False
+
     def set_result(self, result: None) -> None:
         self.seen.append(self.word)
 

@@ -1,11 +1,15 @@
-"""The poller's modes, and the promise that no event reaches the wrong owner of a descriptor number."""
+"""The poller's modes, the promise that no event reaches the wrong owner of a descriptor number, who counts as awake."""
 
+import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from corenet.core import EDGE, EXCLUSIVE, HANGUP, LEVEL, ONESHOT, READ, WRITE, Poller
+from corenet.core import EDGE, EXCLUSIVE, HANGUP, LEVEL, ONESHOT, READ, WRITE, Engine, Poller
+from corenet.core.poller import loops_awake
 
 
 @pytest.fixture
@@ -79,6 +83,126 @@ def test_a_second_watch_replaces_the_first(poller: Poller, pair: tuple[socket.so
         first.rearm(READ)
     assert poller.unwatch(pair[0].fileno()) is True
     assert poller.unwatch(pair[0].fileno()) is False
+
+
+@pytest.mark.parametrize("second", [LEVEL, EDGE, ONESHOT, EXCLUSIVE, EXCLUSIVE | EDGE])
+@pytest.mark.parametrize("first", [LEVEL, EDGE, ONESHOT, EXCLUSIVE, EXCLUSIVE | EDGE])
+def test_each_mode_replaces_each(
+    poller: Poller, pair: tuple[socket.socket, socket.socket], first: int, second: int
+) -> None:
+    """An exclusive entry cannot be changed in the kernel's table, nor can another become one."""
+    seen: list[str] = []
+    former = poller.watch(pair[0].fileno(), READ, lambda _events: seen.append("former"), first)
+    watch = poller.watch(pair[0].fileno(), READ, lambda _events: seen.append("latter"), second)
+    assert (former.active, watch.active, poller.registered) == (False, True, 1)
+    pair[1].send(b"x")
+    assert poller.wait(1) == 1
+    assert seen == ["latter"]
+    again = poller.wait(0)
+    assert again == (second in (LEVEL, EXCLUSIVE))
+
+
+def test_an_exclusive_entry_that_a_duplicate_keeps_alive(poller: Poller) -> None:
+    """The number was closed behind our back and comes back to the same open file, whose entry is still there."""
+    one, two = socket.socketpair()
+    number, keeper = one.fileno(), os.dup(one.fileno())
+    with one, two:
+        poller.watch(number, READ, lambda _events: None, EXCLUSIVE)
+        os.close(number)
+        assert poller.unwatch(number)
+        os.dup2(keeper, number)
+        seen: list[int] = []
+        poller.watch(number, READ, seen.append)
+        two.send(b"x")
+        assert poller.wait(1) == 1
+        assert seen == [READ]
+        poller.unwatch(number)
+    os.close(keeper)
+
+
+def test_a_watch_that_is_refused_leaves_the_former_in_its_place(
+    poller: Poller, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    seen: list[int] = []
+    former = poller.watch(pair[0].fileno(), READ, seen.append, EXCLUSIVE)
+    with pytest.raises(OSError, match="Invalid argument"):
+        poller.watch(poller.fileno(), READ, seen.append)
+    with pytest.raises(ValueError, match="exclude"):
+        poller.watch(pair[0].fileno(), READ, seen.append, EXCLUSIVE | ONESHOT)
+    assert former.active
+    pair[1].send(b"x")
+    assert poller.wait(1) == 1
+    assert seen == [READ]
+
+
+# --- who counts as awake ----------------------------------------------------------------------------------------------
+
+
+def waiting(poller: Poller) -> threading.Thread:
+    """A thread that waits in `poller`, which it has begun when this returns."""
+    thread = threading.Thread(target=poller.wait, args=(30,))
+    thread.start()
+    deadline = time.monotonic() + 10
+    while poller.waits == 0:
+        assert time.monotonic() < deadline, "the thread has not begun to wait"
+        time.sleep(0)
+    return thread
+
+
+def test_a_poller_that_no_loop_runs_counts_nothing(
+    poller: Poller, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    poller.watch(pair[0].fileno(), READ, lambda _events: pair[0].recv(1))
+    before = loops_awake()
+    thread = waiting(poller)
+    try:
+        assert loops_awake() == before
+    finally:
+        pair[1].send(b"x")
+        thread.join(10)
+    assert not thread.is_alive()
+    assert loops_awake() == before
+    for timeout in (0, 0.0001):
+        poller.wait(timeout)
+        assert loops_awake() == before
+
+
+def test_a_loop_counts_while_it_runs_and_does_not_sleep() -> None:
+    engine, other = Engine(), Engine()
+    before = loops_awake()
+    seen: list[int] = []
+
+    def inside() -> None:
+        seen.append(loops_awake() - before)
+        with Poller() as poller:
+            poller.wait(0.0001)
+        seen.append(loops_awake() - before)
+        other.call_soon(lambda: seen.append(loops_awake() - before))
+        other.stop()
+        other.run()
+        seen.append(loops_awake() - before)
+
+    engine.call_soon(inside)
+    engine.stop()
+    engine.run()
+    assert seen == [1, 1, 2, 1]
+    thread = threading.Thread(target=engine.run)
+    polls = engine.figures()["polls"]
+    thread.start()
+    deadline = time.monotonic() + 10
+    while engine.figures()["polls"] == polls or loops_awake() != before:
+        assert time.monotonic() < deadline, "a loop that sleeps counts as awake"
+        time.sleep(0)
+    engine.call_soon_threadsafe(engine.stop)
+    thread.join(10)
+    assert not thread.is_alive()
+    assert loops_awake() == before
+    engine.call_soon(lambda: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        engine.run()
+    assert loops_awake() == before
+    engine._dispose()
+    other._dispose()
 
 
 def test_event_of_a_descriptor_that_was_reused_is_dropped(poller: Poller) -> None:

@@ -1,6 +1,7 @@
 """Descriptors behind the loop's back: closed, used again, duplicated. Known by generation, never by number."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -11,6 +12,7 @@ import pytest
 from support.twin import Recorder, loop_factory, twin
 
 import corenet
+from corenet.core import READ
 
 __all__ = ["loop_factory", "twin"]
 
@@ -280,3 +282,137 @@ def test_calls_after_the_close_are_refused() -> None:
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
         loop.call_soon_threadsafe(print)
+
+
+# --- when the kernel refuses what is left to wait for -----------------------------------------------------------------
+
+
+def full_pair() -> tuple[socket.socket, socket.socket]:
+    """A pair whose first end cannot send for the moment."""
+    left, right = socket.socketpair()
+    for sock in (left, right):
+        sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            left.send(bytes(65536))
+    return left, right
+
+
+class Broken:
+    """The descriptor of `left` is closed in the batch that has its event, before that is delivered."""
+
+    def __init__(self, loop: Any, event: str) -> None:
+        self.loop = loop
+        self.reports: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _loop, context: self.reports.append(context))
+        self.left, self.right = socket.socketpair() if event == "write" else full_pair()
+        self.left.setblocking(False)
+        self.number = self.left.fileno()
+        # Level-triggered entries that are ready are reported in the order in which they became so.
+        self.near, self.far = socket.socketpair()
+        loop.watch(self.near, READ, self.close_it)
+        self.far.send(b"x")
+
+    def close_it(self, _events: int) -> None:
+        self.loop.unwatch(self.near)
+        os.close(self.left.detach())
+
+    def end(self) -> None:
+        for sock in (self.right, self.near, self.far):
+            sock.close()
+
+
+@pytest.mark.parametrize("event", ["read", "write"])
+def test_waiters_of_both_sides_when_the_rest_cannot_be_watched(event: str) -> None:
+    """The one whose event has come is woken, the other one gets the kernel's error: none waits for ever."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        broken = Broken(loop, event)
+        waiters = {side: loop.create_future() for side in ("read", "write")}
+        for side in waiters:
+            loop._wait_side(broken.number, side == "write", waiters[side], None)
+        if event == "read":
+            broken.right.send(b"x")
+        async with asyncio.timeout(5):
+            await waiters.pop(event)
+            for waiter in waiters.values():
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    await waiter
+        assert broken.reports == []
+        assert not loop.remove_reader(broken.number) and not loop.remove_writer(broken.number)
+        broken.end()
+
+    corenet.run(main())
+
+
+@pytest.mark.parametrize("event", ["read", "write"])
+def test_a_lasting_callback_beside_a_waiter_when_the_rest_cannot_be_watched(event: str) -> None:
+    """The waiter is woken; that nobody calls the reader or writer any more is reported once."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        broken = Broken(loop, event)
+        waiter = loop.create_future()
+        called: list[str] = []
+        if event == "read":
+            loop.add_writer(broken.number, called.append, "writer")
+        else:
+            loop.add_reader(broken.number, called.append, "reader")
+        loop._wait_side(broken.number, event == "write", waiter, None)
+        if event == "read":
+            broken.right.send(b"x")
+        async with asyncio.timeout(5):
+            await waiter
+        await asyncio.sleep(0)
+        assert called == []
+        assert [type(report["exception"]) for report in broken.reports] == [OSError]
+        assert not loop.remove_reader(broken.number) and not loop.remove_writer(broken.number)
+        broken.end()
+
+    corenet.run(main())
+
+
+@pytest.mark.parametrize("add", ["add_reader", "wait"])
+def test_a_refused_second_side_costs_the_first_nothing(add: str) -> None:
+    """The descriptor is gone when the second one comes: both are told."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        left, right = full_pair()
+        number = left.fileno()
+        waiter = loop.create_future()
+        loop._wait_side(number, True, waiter, None)
+        os.close(left.detach())
+        second = {
+            "wait": lambda: loop._wait_side(number, False, loop.create_future(), None),
+            "add_reader": lambda: loop.add_reader(number, print),
+        }[add]
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            second()
+        async with asyncio.timeout(5):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await waiter
+        right.close()
+
+    corenet.run(main())
+
+
+def test_removing_one_side_of_a_descriptor_that_is_gone() -> None:
+    """The removal itself does not fail; whoever is left is told."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        left, right = full_pair()
+        number = left.fileno()
+        waiter = loop.create_future()
+        loop.add_reader(number, print)
+        loop._wait_side(number, True, waiter, None)
+        os.close(left.detach())
+        assert loop.remove_reader(number) is True
+        async with asyncio.timeout(5):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await waiter
+        right.close()
+
+    corenet.run(main())

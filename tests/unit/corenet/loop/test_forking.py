@@ -18,6 +18,8 @@ from support.twin import loop_factory
 from support.waiting import turns, until
 
 import corenet
+from corenet.core import ONESHOT, READ, WRITE
+from corenet.core.poller import loops_awake
 
 __all__ = ["loop_factory"]
 
@@ -379,6 +381,129 @@ def test_a_fork_with_every_descriptor_in_use() -> None:
     loop.close()
     left.close()
     right.close()
+
+
+def turn(loop: Any, times: int = 1) -> None:
+    """Whole turns, each with a look at the descriptors."""
+    for _ in range(times):
+        loop.stop()
+        loop.run_forever()
+
+
+def both_sides(loop: Any, work: Callable[[], None]) -> None:
+    """Run `work` here, in which a callback forks; neither side may be taken for the other."""
+    parent = os.getpid()
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException:  # noqa: BLE001 - as above
+        traceback.print_exc()
+    finally:
+        if os.getpid() != parent:
+            os._exit(code)
+    assert code == 0
+    loop.close()
+
+
+def test_a_one_shot_watch_that_has_fired_stays_so_in_the_child() -> None:
+    loop: Any = corenet.new_event_loop()
+    left, right = socket.socketpair()
+    seen: list[int] = []
+    with left, right:
+        watch = loop.watch(left, READ, seen.append, ONESHOT)
+        right.send(b"x")
+        turn(loop, 2)
+        assert seen == [READ]
+
+        def child() -> None:
+            turn(loop, 2)
+            assert seen == [READ] and watch.active
+            # Not even for a hang-up, which comes unasked to those that are armed.
+            right.shutdown(socket.SHUT_RDWR)
+            turn(loop, 2)
+            assert seen == [READ]
+            watch.rearm(WRITE)
+            turn(loop, 2)
+            assert len(seen) == 2 and seen[1] & WRITE
+            assert loop.unwatch(watch)
+
+        ended_well(in_child(child))
+        # Rearmed, it has not fired.
+        watch.rearm(WRITE)
+        ended_well(in_child(lambda: turn(loop, 2)))
+        turn(loop)
+        assert len(seen) == 2
+    loop.close()
+
+
+@pytest.mark.parametrize("who", ["watch", "waiter"])
+def test_a_one_shot_that_waits_in_the_batch_comes_once_on_both_sides(who: str) -> None:
+    loop: Any = corenet.new_event_loop()
+    pairs = [socket.socketpair() for _ in range(3)]
+    seen: list[int] = []
+    pids: list[int] = []
+
+    def on_ready(number: int) -> None:
+        seen.append(number)
+        if not pids:
+            pids.append(os.fork())
+
+    def work() -> None:
+        for number, (left, right) in enumerate(pairs):
+            left.setblocking(False)
+            if who == "watch" or number == 0:
+                loop.watch(left, READ, lambda _events, number=number: on_ready(number), ONESHOT)
+            else:
+                future = loop.create_future()
+                future.add_done_callback(lambda _future, number=number: on_ready(number))
+                loop._wait_side(left.fileno(), False, future, None)
+            right.send(b"x")
+        for _ in range(5):
+            # In the child the run ends with the callback that forks, and is begun again.
+            turn(loop)
+        assert sorted(seen) == [0, 1, 2]
+
+    both_sides(loop, work)
+    ended_well(pids[0])
+    for left, right in pairs:
+        left.close()
+        right.close()
+
+
+def test_no_loop_of_the_parent_counts_as_awake_in_the_child() -> None:
+    before = loops_awake()
+
+    async def main() -> None:
+        assert loops_awake() == before + 1
+
+        def child() -> None:
+            assert loops_awake() == 0
+            corenet.run(inner())
+            assert loops_awake() == 0
+
+        async def inner() -> None:
+            assert loops_awake() == 1
+
+        ended_well(in_child(child))
+        assert loops_awake() == before + 1
+
+    corenet.run(main())
+    assert loops_awake() == before
+
+
+def test_the_run_that_a_child_leaves_is_not_counted_twice() -> None:
+    loop: Any = corenet.new_event_loop()
+    before = loops_awake()
+    pids: list[int] = []
+
+    def work() -> None:
+        loop.call_soon(lambda: (pids.append(os.fork()), loop.stop()))
+        loop.run_forever()
+        assert loops_awake() == (before if pids[0] else 0)
+
+    both_sides(loop, work)
+    ended_well(pids[0])
 
 
 @pytest.mark.parametrize("own_gil", [True, False])
