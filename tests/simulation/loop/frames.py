@@ -25,6 +25,8 @@ class FramedEnd(End):
         self.wire = framer.pack([payload(number, size) for number, size in enumerate(self.sizes)])
         self.expected = bytearray()
         self.frames = self.batches = self.sent_frames = 0
+        # How many bytes of the wire were handed on, once a protocol without frames has taken over.
+        self.raw: int | None = None
         self.front = Front(self, spec["views"], spec["batch"])
 
     def prepare(self, peer: Any) -> None:
@@ -53,6 +55,16 @@ class FramedEnd(End):
         self.batches += 1
         self.run(f"frames{self.batches}")
 
+    def on_data(self, data: bytes) -> None:
+        """The rest, for the protocol that took over."""
+        if self.raw is None or self.lost or self.saw_eof:
+            self.complain("order", f"data when replaced {self.raw is not None}, lost {self.lost}, eof {self.saw_eof}")
+            return
+        if not self.garbled and data != self.wire[self.raw : self.raw + len(data)]:
+            self.garbled = True
+            self.complain("bytes", f"the successor was given other bytes than were sent, from {self.raw} on")
+        self.raw += len(data)
+
     def on_ended(self) -> bool:
         if self.saw_eof or self.lost:
             self.complain("order", "frames_ended twice or after the end")
@@ -66,7 +78,7 @@ class FramedEnd(End):
         self.do_frames([size])
 
     def do_frames(self, sizes: list[int]) -> None:
-        if not self.writable():
+        if not self.writable() or self.raw is not None:
             return
         framer = LengthFramer(self.prefix)
         contents = [payload(self.sent_frames + i, size) for i, size in enumerate(sizes)]
@@ -79,18 +91,37 @@ class FramedEnd(End):
             self.front.write_frames(contents)
 
     def do_pause(self) -> None:
-        if self.reading:
+        if self.raw is not None:
+            super().do_pause()
+        elif self.reading:
             self.reading = False
             self.front.pause_frames()
 
     def do_resume(self) -> None:
-        if not self.reading and not self.lost:
+        if self.raw is not None:
+            super().do_resume()
+        elif not self.reading and not self.lost:
             self.reading = True
             self.front.resume_frames()
+
+    def do_protocol(self, kind: str) -> None:
+        """Nobody but the transport knows the former one, which may be in the middle of a call."""
+        if self.raw is None:
+            # asyncio's transport does not tell it; behind the end there is no rest.
+            if self.world.judging or self.saw_eof or self.transport.is_closing():
+                return
+            self.raw = sum(self.prefix + size for size in self.sizes[: self.frames])
+            # What it had paused is resumed.
+            self.reading = True
+        super().do_protocol(kind)
 
     def quiet(self, stage: str) -> None:
         super().quiet(stage)
         if self.lost or not self.made or not self.reading or self.transport.is_closing():
+            return
+        if self.raw is not None:
+            if self.peer.pending_bytes() == 0 and self.raw != self.peer.sent:
+                self.complain("wakeup", f"{self.raw} of {self.peer.sent} bytes in stage {stage}")
             return
         if self.peer.pending_bytes() == 0 and self.frames != self.complete(self.peer.sent):
             self.complain("wakeup", f"{self.frames} of {self.complete(self.peer.sent)} frames in stage {stage}")
@@ -105,8 +136,12 @@ class FramedEnd(End):
                 self.complain("error", f"{self.error!r} although the peer ended between two frames")
             self.error = None
             self.unsure = True
-        # Bytes received are counted as frames, so that of the other direction alone is compared.
-        self.received = self.peer.sent
+        peer, whole = self.peer, self.complete(self.peer.sent)
+        cut = peer.gone_early or peer.failed or peer.cut or self.closed or self.aborted or self.raised or self.unsure
+        if self.made and self.lost and self.error is None and self.raw is None and not cut and self.frames != whole:
+            self.complain("loss", f"ended cleanly with {self.frames} of {whole} frames")
+        # Bytes received are counted as frames, or in `raw`.
+        self.received = peer.sent if self.raw is None or self.closed else self.raw
         super().judge()
 
 

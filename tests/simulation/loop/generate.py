@@ -9,7 +9,7 @@ from typing import Any
 
 Program = dict[str, Any]
 
-KINDS = ("stream", "stream", "talk", "sock", "tls", "framed", "packets", "pipes", "web", "drop")
+KINDS = ("stream", "stream", "talk", "sock", "tls", "framed", "packets", "pipes", "web", "drop", "clients")
 
 
 def size_of(rng: random.Random) -> int:
@@ -199,7 +199,8 @@ def framed_action_of(rng: random.Random) -> list[Any]:
         return ["resume"]
     if draw < 18:
         return ["keep"]
-    return rng.choice((["close"], ["eof"], ["raise"], ["limits", 100, 10]))
+    successor = ["protocol", rng.choice(("plain", "buffered"))]
+    return rng.choice((["close"], ["eof"], ["raise"], ["limits", 100, 10], successor))
 
 
 def framed(rng: random.Random) -> Program:
@@ -293,6 +294,24 @@ def web(rng: random.Random) -> Program:
     return {"requests": requests, "sndbuf": rng.choice((4608, 20000, 200000))}
 
 
+def clients(rng: random.Random) -> Program:
+    """A server whose connections end in every way while it has them on its list."""
+    ways = ("drop", "drop", "fault", "peer", "close", "abort", "stay")
+    return {
+        "clients": [
+            {
+                "way": rng.choice(ways),
+                "after": rng.randrange(12),
+                "socket": rng.randrange(2) == 0,
+                "sends": size_of(rng),
+            }
+            for _ in range(1 + some(rng, 9))
+        ],
+        "last": rng.choice(("close_clients", "abort_clients")),
+        "ends": [],
+    }
+
+
 def drop(rng: random.Random) -> Program:
     """A loop that is run and then forgotten, with callbacks and timers that wait."""
     return {"soon": rng.randrange(3), "later": rng.randrange(3), "turns": rng.randrange(3), "ends": []}
@@ -300,7 +319,7 @@ def drop(rng: random.Random) -> Program:
 
 MAKERS = {
     "stream": stream, "talk": talk, "sock": sock, "tls": tls, "framed": framed, "packets": packets,
-    "pipes": pipes, "web": web, "drop": drop,
+    "pipes": pipes, "web": web, "drop": drop, "clients": clients,
 }  # fmt: skip
 
 

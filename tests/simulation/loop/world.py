@@ -78,6 +78,8 @@ class World:
         self.judging = False
         # Whether a fault of this run may end a connection with an error of the kernel's.
         self.shortages = bool(rates.get("shortage"))
+        # Whether descriptors are closed behind the back of their transports.
+        self.closes_fail = False
 
     def complain(self, category: str, text: str) -> None:
         """Note a broken promise; the first word of it is its category."""
@@ -99,6 +101,8 @@ class World:
         """The exception handler: only what was planned may come here."""
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in ACCEPT_SHORTAGES and self.rates.get("no_descriptor"):
+            return
+        if self.closes_fail and isinstance(error, OSError) and error.errno == errno.EBADF:
             return
         ending = "_call_connection_lost" in str(context.get("message"))
         if self.judging and ending and isinstance(error, AttributeError):

@@ -1,0 +1,115 @@
+"""A server and the list of its connections, which holds none of them: they are dropped, fail in their end, or go.
+
+Warnings are errors here. So a connection that nobody holds ends by a destructor that raises, and one whose descriptor
+was closed behind its back by a close that does. At the end the server closes or aborts all that are still there.
+"""
+
+import asyncio
+import gc
+import os
+import socket
+from typing import Any
+
+from simulation.loop.world import Peer, World
+
+
+class Client(asyncio.Protocol):
+    """One connection; `transport` is all that holds the other half, and is left empty by those that are dropped."""
+
+    def __init__(self, clients: "Clients", spec: dict[str, Any]) -> None:
+        self.clients, self.spec = clients, spec
+        self.transport: Any = None
+        self.made = self.lost = 0
+        clients.known.append(self)
+
+    def connection_made(self, transport: Any) -> None:
+        self.made += 1
+        way = self.spec["way"]
+        if self.spec["socket"]:
+            # Makes the socket object, which closes the descriptor from then on.
+            transport.get_extra_info("socket")
+        if way == "drop":
+            # Out of the poller nobody holds it.
+            transport.pause_reading()
+            return
+        self.transport = transport
+        if way in ("close", "abort", "peer"):
+            self.clients.world.loop.call_later(self.spec["after"] / 1e5, self.go, way)
+        if way != "stay":
+            transport.write(bytes(self.spec["sends"]))
+
+    def go(self, way: str) -> None:
+        """End it, one way or another."""
+        if self.transport is not None and way != "peer":
+            getattr(self.transport, way)()
+
+    def connection_lost(self, _error: BaseException | None) -> None:
+        self.lost += 1
+        self.transport = None
+
+
+class Clients:
+    """The server."""
+
+    def __init__(self, world: World, program: dict[str, Any]) -> None:
+        self.world, self.program = world, program
+        self.known: list[Client] = []
+        self.server: Any = None
+        self.number = 0
+        world.closes_fail = True
+        world.parts.append(self)
+
+    async def begin(self) -> None:
+        """Listen, and let the peers connect, one after the other."""
+        path = f"\0simulation-clients-{os.getpid():08}"
+        self.server = await self.world.loop.create_unix_server(self.next_client, path)
+        for spec in self.program["clients"]:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.setblocking(False)
+            sock.connect(path)
+            script: list[list[Any]] = [["idle", 1 + spec["after"]]]
+            if spec["way"] == "peer":
+                script.append(["close"])
+            peer = Peer(self.world, sock, script, 0, 0)
+            peer.expected = lambda size: bytes(size)  # type: ignore[method-assign]
+            self.world.peers.append(peer)
+
+    def next_client(self) -> Client:
+        client = Client(self, self.program["clients"][self.number])
+        self.number += 1
+        return client
+
+    # --- the model ------------------------------------------------------------------------------------------------
+
+    def quiet(self, stage: str) -> None:
+        """Complain of connections that are not on the list, or on it and gone."""
+        if self.server is None or stage == "over":
+            return
+        gc.collect()
+        listed = len(self.server._roster.members())
+        alive = sum(client.made - client.lost for client in self.known if client.spec["way"] != "drop")
+        if listed != alive:
+            self.world.complain("clients", f"{listed} on the list, {alive} alive in stage {stage}")
+
+    def release(self) -> None:
+        """Let close fail for some, now that nobody connects who would get their numbers."""
+        faulty = [client for client in self.known if client.spec["way"] == "fault" and client.transport is not None]
+        for client in faulty:
+            sock = client.transport.get_extra_info("socket")
+            os.close(sock.fileno())
+            client.transport.abort()
+
+    def finish(self) -> None:
+        if self.server is not None:
+            self.server.close()
+            getattr(self.server, self.program["last"])()
+
+    def judge(self) -> None:
+        """Complain of what has not ended."""
+        for client in self.known:
+            if client.spec["way"] != "drop" and client.made != client.lost:
+                self.world.complain("end", f"a client that was to {client.spec['way']} was lost {client.lost} times")
+        if self.server is not None and self.server._roster.members():
+            self.world.complain("clients", "some are on the list at the end")
+        self.known.clear()
+        self.server = None
