@@ -190,11 +190,13 @@ def test_a_loop_counts_while_it_runs_and_does_not_sleep() -> None:
     polls = engine.figures()["polls"]
     thread.start()
     deadline = time.monotonic() + 10
-    while engine.figures()["polls"] == polls or loops_awake() != before:
-        assert time.monotonic() < deadline, "a loop that sleeps counts as awake"
-        time.sleep(0)
-    engine.call_soon_threadsafe(engine.stop)
-    thread.join(10)
+    try:
+        while engine.figures()["polls"] == polls or loops_awake() != before:
+            assert time.monotonic() < deadline, "a loop that sleeps counts as awake"
+            time.sleep(0)
+    finally:
+        engine.call_soon_threadsafe(engine.stop)
+        thread.join(10)
     assert not thread.is_alive()
     assert loops_awake() == before
     engine.call_soon(lambda: (_ for _ in ()).throw(SystemExit))
