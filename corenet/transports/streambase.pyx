@@ -730,12 +730,6 @@ cdef class StreamBase(Transport):
             self.send_collected()
         return Transport.get_extra_info(self, name, default)
 
-    cdef int on_forked(self) except -1:
-        cdef Consumer consumer = self.consumer
-        if consumer is not None:
-            consumer.on_forked()
-        return Transport.on_forked(self)
-
     cdef int send_collected(self) except -1:
         """Offer the kernel what waits for no other reason than that its callback has not returned."""
         if not self.writing and (self.pending is not None or self.queue.count):
@@ -775,8 +769,11 @@ cdef class StreamBase(Transport):
         return 0
 
     cdef int on_forked(self) except -1:
+        cdef Consumer consumer = self.consumer
         self.corked = False
         self.give_up_waiter(ConnectionAbortedError("The file is sent by the parent process"))
+        if consumer is not None:
+            consumer.on_forked()
         return Transport.on_forked(self)
 
 
