@@ -1,6 +1,9 @@
 """The list of ``make simulate-holes``: each mistake can be put back, so that a run of it means something."""
 
+import pytest
 from simulation.loop import generate, holes
+
+pytestmark = pytest.mark.checkout
 
 
 def test_every_check_stands_where_it_is_taken_out() -> None:
