@@ -30,7 +30,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 
-async def stolen(reading: bool) -> tuple[Any, Recorder, socket.socket, Recorder, socket.socket]:
+async def stolen(reading: bool, queued: bytes = b"") -> tuple[Any, Recorder, socket.socket, Recorder, socket.socket]:
     """A transport whose descriptor is closed behind its back, and an accepted connection that has the number now."""
     loop = asyncio.get_running_loop()
     factory, accepted = accepting()
@@ -39,6 +39,7 @@ async def stolen(reading: bool) -> tuple[Any, Recorder, socket.socket, Recorder,
     transport, protocol = await loop.create_unix_connection(Recorder, sock=sock)
     if not reading:
         transport.pause_reading()
+    transport.write(queued)
     client = socket.create_connection(server.sockets[0].getsockname())
     number = sock.fileno()
     os.close(sock.detach())
@@ -88,6 +89,25 @@ def test_who_has_the_number_now_keeps_its_place(act: Callable[[Any], None], read
         await asyncio.wait_for(asyncio.wait([protocol.lost]), 5)
         client.send(b", too")
         await asyncio.wait_for(other.until(lambda: other.data == b"mine, too"), 5)
+        other.transport.close()
+        await other.lost
+        client.close()
+        peer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("act", [pause, pause_and_resume])
+def test_nothing_that_was_queued_reaches_who_has_the_number_now(act: Callable[[Any], None]) -> None:
+    async def main() -> None:
+        transport, protocol, peer, other, client = await stolen(True, bytes(4_000_000))
+        act(transport)
+        await asyncio.sleep(0)
+        client.send(b"mine")
+        await asyncio.wait_for(other.until(lambda: other.data == b"mine"), 5)
+        other.transport.write(b"yours")
+        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 5) == b"yours"
+        assert isinstance(await asyncio.wait_for(protocol.lost, 5), OSError)
         other.transport.close()
         await other.lost
         client.close()
