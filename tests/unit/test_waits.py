@@ -52,9 +52,6 @@ SLEEPS: dict[str, dict[str, str]] = {
         "test_debug_mode": SUBJECT,
         "test_a_replaced_clock_is_the_clock_of_the_timers": SUBJECT,
     },
-    "unit/corenet/loop/test_signals.py": {
-        "test_system_calls_are_restarted": "the call that is disturbed blocks the thread that would tell",
-    },
     "unit/corenet/loop/test_statistics.py": {
         "block": SUBJECT,
         "test_quick_turns_and_sleeping_ones_are_not_slow": SUBJECT,

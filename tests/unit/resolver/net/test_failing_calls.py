@@ -76,7 +76,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("failing")
     (folder / "failing.c").write_text(SOURCE)
     made = folder / "failing.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", made, folder / "failing.c", "-ldl"], check=True)
+    command = [compiler, "-shared", "-fPIC", "-o", made, folder / "failing.c", "-ldl"]
+    subprocess.run(command, check=True, timeout=SECONDS)
     return made
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.ports import free_port
 from support.upstream_peers import QNAME, Collector, UdpPeer, ask_for, echo, play
+from support.waiting import until
 
 from resolver import limits
 from resolver.effects import Failure, FailureKind, Reply
@@ -570,9 +571,7 @@ def test_all_sockets_are_closed_when_there_was_nothing_to_ask_for_a_while(
         else:
             await got.wait(20)
         assert (upstream.pending, upstream.open_sockets) == (0, 20), "the next burst finds them"
-        async with asyncio.timeout(5):
-            while upstream.open_sockets:
-                await asyncio.sleep(0.01)
+        await until(lambda: not upstream.open_sockets, "the end of sockets that nobody needs")
         if not cancelled:
             upstream.start(ask_for(peer.port), got)
             assert isinstance((await got.wait(21))[20], Reply)
