@@ -8,6 +8,7 @@ from support import minet
 from support.signing import Nsec3, ZoneKey, sign_zone
 
 from resolver.effects import Budget, Outcome
+from resolver.resolve import WILDCARD_PROOF
 from resolver.settings import CacheSettings, DnssecSettings, Settings, StubZone, replace
 from resolver.validate.verify import check
 from resolver.verdict import Verdict
@@ -174,7 +175,7 @@ def test_cached_wildcard_answers_keep_their_proof() -> None:
     first, second = m.ask("a.wild.example."), ask_quietly(m, "a.wild.example.")
     assert types(first) == types(second) == [c.NSEC]
     # The proof is gone sooner than the set: then both are fetched anew.
-    m.store.rrsets.drop(names.from_text("a.wild.example."), 65535)
+    m.store.rrsets.drop(names.from_text("a.wild.example."), WILDCARD_PROOF)
     assert types(ask_loudly(m, "a.wild.example.")) == [c.NSEC]
 
 
