@@ -33,7 +33,8 @@ def _beyond_a_wheel(given: object, listed: bool) -> str:
     if not isinstance(given, str | bytes | os.PathLike):
         return ""
     path = os.path.abspath(os.fsdecode(given))
-    if not path.startswith(f"{ROOT}/"):
+    # What is not there holds nothing: to explain a SyntaxError, CPython 3.13 looks for a file named "<unknown>".
+    if not path.startswith(f"{ROOT}/") or not os.path.lexists(path):
         return ""
     name = path[len(str(ROOT)) + 1 :] + ("/" if listed else "")
     if name.startswith((*WITH_THE_TESTS, *MADE_HERE)) or "__pycache__" in name:

@@ -142,7 +142,7 @@ def stream(where: str, accepted: bool) -> Scenario:
         if where == "data_received":
             right.send(b"x")
         elif where in ("pause_writing", "resume_writing"):
-            transport.write(b"x" * 4_000_000)
+            transport.write(b"x" * 12_000_000)
             if where == "resume_writing":
                 while transport.get_write_buffer_size():
                     try:

@@ -165,13 +165,13 @@ def test_close_and_abort_clients(twin: Twin) -> None:
             transport.pause_reading()
             while not accepted or accepted[0].transport is None:
                 await asyncio.sleep(0)
-            accepted[0].transport.write(b"x" * 4_000_000)
+            accepted[0].transport.write(b"x" * 12_000_000)
             server.close()
             getattr(server, method)()
             assert accepted[0].transport.is_closing()
             transport.resume_reading()
             await client.lost
-            assert (len(client.data) == 4_000_000) is (method == "close_clients")
+            assert (len(client.data) == 12_000_000) is (method == "close_clients")
             await server.wait_closed()
 
     twin(main())

@@ -21,7 +21,7 @@ __all__ = ["loop_factory", "twin"]
 Twin = Callable[[Any], Any]
 
 SIZE = 6_000_000
-BEFORE = bytes(4_000_000)
+BEFORE = bytes(12_000_000)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
