@@ -640,6 +640,8 @@ def find_stale(
     secure, since nobody vouches for it any more. Its TTLs are the ones for stale data, ``ttl`` is 0: whoever knows that
     nothing better will come soon may keep it.
     """
+    if _unaskable(question) is not None:
+        return None  # refused, which is no outage
     cache = context.settings.cache
     name, qtype = question.qname, question.qtype
     story = _Story()

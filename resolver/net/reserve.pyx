@@ -9,12 +9,12 @@ have been allocated again. What was begun ends on the reserve.
 States:
 
 * whole: all blocks are held. An allocation that fails leads to "given up".
-* given up: fewer than `ENOUGH` of the blocks are held. `is_short` tries at intervals to allocate the missing ones; when
-  enough of them are there, the state is "whole" again.
+* given up: no block is held. `is_short` tries at intervals to allocate them; when it gets `ENOUGH` of them, the state is
+  "whole" again, otherwise it frees what it got.
 
 Blocks are small, since what the process frees stays in its heap in pieces, and a reserve has to fit into those.
-The hooks stand before the allocators of the raw domain (objects above 512 octets, and all others when there is no
-arena) and of arenas; pymalloc itself is not slowed down. They may run on any thread, without the GIL.
+The hooks stand before the allocators of the raw domain (objects above 512 octets, and all others where pymalloc is not
+used) and of arenas; pymalloc itself is not slowed down. They may run on any thread, without the GIL.
 
 There is no .pxd: it is called once for each new question, from Python.
 """
@@ -41,6 +41,8 @@ cdef extern from "Python.h":
 
     ctypedef enum PyMemAllocatorDomain:
         PYMEM_DOMAIN_RAW
+        PYMEM_DOMAIN_MEM
+        PYMEM_DOMAIN_OBJ
 
     void PyMem_GetAllocator(PyMemAllocatorDomain domain, PyMemAllocatorEx *allocator) nogil
     void PyMem_SetAllocator(PyMemAllocatorDomain domain, PyMemAllocatorEx *allocator) nogil
@@ -80,17 +82,22 @@ cdef bint hooked = False
 cdef double next_try = 0.0
 
 
-cdef bint give_up(size_t size) noexcept nogil:
-    """Free the reserve; whether an allocation of `size` that failed is worth another try."""
+cdef void let_go() noexcept nogil:
+    """Free all blocks that are held."""
     global held
-    if size > BLOCK * <size_t>wanted:
-        return False  # no shortage of this process's: something absurd was asked for
-    reserve_set_short(1)
     if reserve_try_lock():
         while held:
             held -= 1
             free(blocks[held])
         reserve_unlock()
+
+
+cdef bint give_up(size_t size) noexcept nogil:
+    """Free the reserve; whether an allocation of `size` that failed is worth another try."""
+    if size > BLOCK * <size_t>wanted:
+        return False  # no shortage of this process's: something absurd was asked for
+    reserve_set_short(1)
+    let_go()
     return True
 
 
@@ -143,7 +150,8 @@ def keep(int octets):
         MemoryError: there is no memory for it.
     """
     global wanted, hooked
-    cdef PyMemAllocatorEx raw_hook
+    cdef PyMemAllocatorDomain domain
+    cdef PyMemAllocatorEx raw_hook, other
     cdef PyObjectArenaAllocator arena_hook
     cdef int count = -(-octets // <int>BLOCK)
     if not 0 <= count <= MOST_BLOCKS:
@@ -157,6 +165,11 @@ def keep(int octets):
         PyObject_GetArenaAllocator(&arenas)
         arena_hook = arenas
         arena_hook.alloc = arena_alloc
+        # Without pymalloc (PYTHONMALLOC=malloc) the other domains call the allocator of the raw one directly.
+        for domain in (PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ):
+            PyMem_GetAllocator(domain, &other)
+            if other.malloc == raw.malloc:
+                PyMem_SetAllocator(domain, &raw_hook)
         PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw_hook)
         PyObject_SetArenaAllocator(&arena_hook)
         hooked = True
@@ -177,4 +190,6 @@ def is_short():
         if fill() * 100 >= wanted * ENOUGH:
             reserve_set_short(0)
             return False
+        # Native libraries, whose allocations pass no hook, need what there is until it is enough.
+        let_go()
     return True

@@ -6,6 +6,7 @@ from support.minet import Minet, build, reply
 
 from resolver import resolve
 from resolver.effects import FailureKind, Outcome
+from resolver.settings import CacheSettings, DnssecSettings, Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 
@@ -26,6 +27,13 @@ def test_they_are_refused_and_nothing_is_sent(rtype: int, cd: bool) -> None:
     before = len(m.net.log)
     assert_refused(m.ask("www.example.com.", f"TYPE{rtype}", cd=cd))
     assert len(m.net.log) == before
+
+
+@pytest.mark.parametrize("rtype", RESERVED)
+def test_nothing_stale_is_shown_instead_of_the_refusal(rtype: int) -> None:
+    m = build(settings=Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(serve_stale=86_400)))
+    assert m.ask("none.example.com.").rcode == c.NXDOMAIN
+    assert_refused(m.ask("none.example.com.", f"TYPE{rtype}"))
 
 
 def test_no_data_of_type_0_does_not_deny_the_name() -> None:

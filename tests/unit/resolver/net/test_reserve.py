@@ -38,10 +38,10 @@ def widen():
 """
 
 
-def run(body: str, limit: str = "RLIMIT_DATA", size: int = 1000) -> subprocess.CompletedProcess[str]:
+def run(body: str, limit: str = "RLIMIT_DATA", size: int = 1000, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", BEGIN + body, limit, str(size)],
-        capture_output=True, text=True, timeout=SECONDS, check=False, env=daemon_environment(),
+        capture_output=True, text=True, timeout=SECONDS, check=False, env={**daemon_environment(), **env},
     )
 
 
@@ -82,6 +82,49 @@ until(lambda: not reserve.is_short(), "the end of one in what the process itself
 print("whole")
 """, limit)
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
+
+
+@pytest.mark.parametrize("size", [100, 1000])
+def test_it_serves_objects_that_do_not_come_from_arenas(size: int) -> None:
+    done = run("""
+reserve.keep(limits.MEMORY_RESERVE.default)
+narrow()
+kept = []
+until(lambda: kept.append(bytes(SIZE)) or reserve.is_short(), "a shortage")
+kept.extend(bytes(SIZE) for _ in range((1 << 20) // SIZE))
+print("short")
+""", size=size, PYTHONMALLOC="malloc")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "short\n", "")
+
+
+def test_an_attempt_that_fails_takes_nothing_from_native_libraries() -> None:
+    """Their allocations pass no hook, so nothing would give back what an attempt keeps."""
+    done = run("""
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def native(count):
+    got = [place for _ in range(count) if (place := libc.malloc(4096))]
+    for place in got:
+        libc.free(place)
+    return len(got)
+
+reserve.keep(limits.MEMORY_RESERVE.default)
+narrow()
+kept = []
+until(lambda: kept.append(bytes(20_000)) or reserve.is_short(), "a shortage")
+try:
+    while native(300) == 300:
+        kept.append(bytes(20_000))
+except MemoryError:
+    pass
+before = native(300)
+time.sleep(2 * limits.MEMORY_RESERVE_RETRY.default / 1000)
+assert reserve.is_short(), "there is not enough for it"
+print("as before" if native(300) >= before - 20 else "less")
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "as before\n", "")
 
 
 def test_what_no_reserve_could_hold_is_refused_and_costs_nothing() -> None:
