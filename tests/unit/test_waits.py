@@ -114,7 +114,10 @@ def sleeps(tree: ast.Module) -> Iterator[tuple[str, int]]:
 def endless(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """Where a process is run to its end, whenever that is."""
     runs = imported(tree, "subprocess", RUNS)
+    limited = {id(call.args[0]) for _, call, _ in calls(tree) if call.args and ast.unparse(call.func) == "asyncio.wait_for"}
     for _, call, awaited in calls(tree):
+        if id(call) in limited:
+            continue
         keywords = {keyword.arg for keyword in call.keywords}
         # asyncio's processes are awaited, and what they are given by ** says it all.
         if awaited or "timeout" in keywords or None in keywords:
@@ -166,6 +169,8 @@ def test_sleeps_are_seen(source: str, seen: bool) -> None:
         ("child.communicate(timeout=5)", False),
         ("async def f(): await process.communicate(b'in')", False),
         ("def f(**options): child.communicate(**options)", False),
+        ("async def f(): await asyncio.wait_for(process.communicate(), 15)", False),
+        ("async def f(): await asyncio.shield(process.communicate())", True),
     ],
 )
 def test_endless_waits_are_seen(source: str, seen: bool) -> None:
