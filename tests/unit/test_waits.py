@@ -114,7 +114,9 @@ def sleeps(tree: ast.Module) -> Iterator[tuple[str, int]]:
 def endless(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """Where a process is run to its end, whenever that is."""
     runs = imported(tree, "subprocess", RUNS)
-    limited = {id(call.args[0]) for _, call, _ in calls(tree) if call.args and ast.unparse(call.func) == "asyncio.wait_for"}
+    limited = {
+        id(call.args[0]) for _, call, _ in calls(tree) if call.args and ast.unparse(call.func) == "asyncio.wait_for"
+    }
     for _, call, awaited in calls(tree):
         if id(call) in limited:
             continue
