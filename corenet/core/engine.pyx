@@ -131,21 +131,34 @@ cdef class Descriptor(Watcher):
         return 0
 
     cdef int on_unwatched(self, object error) except -1:
-        """Nothing will come any more: waits end with `error`, and who is called again and again is reported as lost."""
+        """Nothing will come any more: waits end with `error`, reader and writer are dropped.
+
+        That is reported for them unless the program has closed the descriptor itself: then nobody is called any more
+        in asyncio either, and nobody is told.
+        """
         cdef object read_waiter, write_waiter
-        cdef bint lasting = self.reader is not None or self.writer is not None
+        cdef Handle reader, writer
+        cdef bint closed = isinstance(error, OSError) and error.errno in (c.EBADF, c.ENOENT, c.EPERM)
         read_waiter, self.read_waiter = self.read_waiter, None
         write_waiter, self.write_waiter = self.write_waiter, None
-        self.reader = self.writer = None
+        reader, self.reader = self.reader, None
+        writer, self.writer = self.writer, None
         self.standing = None
         self.armed_once = False
         if self.engine.poller.find(self.fd) is self:
             self.engine.poller.remove(self.fd)
+        # Events that were reported already may be about to call them.
+        if reader is not None:
+            reader.cancel()
+            self.engine._side_dropped(self.fd, False)
+        if writer is not None:
+            writer.cancel()
+            self.engine._side_dropped(self.fd, True)
         if read_waiter is not None and not read_waiter.done():
             read_waiter.set_exception(error)
         if write_waiter is not None and not write_waiter.done():
             write_waiter.set_exception(type(error)(*error.args))
-        if lasting:
+        if not closed and (reader is not None or writer is not None):
             self.engine._watcher_failed(error, self.fd)
         return 0
 
@@ -830,6 +843,7 @@ cdef class Engine:
             descriptor.arm(None)
         except BaseException:
             self.forget_side(descriptor, writing)
+            self._side_dropped(number, writing)
             raise
         return handle
 
@@ -983,6 +997,9 @@ cdef class Engine:
 
     def _callback_failed(self, handle: Handle, callback: object, args: tuple, error: BaseException) -> None:
         sys.unraisablehook(Failure(error, f"Exception in callback {callback!r}", handle))
+
+    def _side_dropped(self, fd: int, writing: bool) -> None:
+        """Called when the kernel's refusal has ended the reader or writer of `fd`."""
 
     def _watcher_failed(self, error: BaseException, fd: int) -> None:
         sys.unraisablehook(Failure(error, f"Exception in the watcher of descriptor {fd}", self))

@@ -9,8 +9,8 @@ falls back to MOD and MOD to ADD, because descriptors are closed and duplicated 
 ADD, because an exclusive entry cannot be changed.
 
 `slots[fd].events` is what the kernel waits for: it loses its events, and keeps its modes, when a one-shot event is
-delivered. So the child of a fork, which fills a table of its own, does not arm again what has fired. What the parent's
-batch still holds is dropped there: it is ready still, and reported anew.
+delivered. So the child of a fork, which fills a table of its own, does not arm again what has fired: its entry there has
+a generation of the past. What the parent's batch still holds is dropped there: it is ready still, and reported anew.
 
 Loops that are awake are counted for the whole process, so that one that has the GIL knows whether others want it. The
 poller of a loop counts it from `run_begins` to `run_ends`, except while it waits in `poll`; a poller that no loop runs
@@ -284,6 +284,9 @@ cdef class Poller:
         if self.control(c.EPOLL_CTL_ADD, fd, events, generation) == 0:
             return 0
         number = errno
+        if self.slots[fd].watcher == NULL:
+            # What was taken out is nobody's: a duplicate kept it after its number had been closed.
+            return number
         if self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation) < 0:
             self.remove(fd)
         return number
@@ -528,6 +531,7 @@ cdef class Poller:
         cdef int fd
         cdef int fresh
         cdef int number = self.epfd
+        cdef uint32_t generation
         cdef list unwatched = []
         # The threads of other loops have stayed in the parent, and so have all runs.
         calm()
@@ -546,10 +550,14 @@ cdef class Poller:
             c.c_close(fresh)
         self.epfd = number
         for fd in range(self.slot_count):
-            if self.slots[fd].watcher == NULL or self.slots[fd].events & ~MODES == 0:
-                # One-shot and fired: an entry that waits for nothing can be left behind only, not made.
+            if self.slots[fd].watcher == NULL:
                 continue
-            if self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation) < 0:
+            generation = self.slots[fd].generation
+            if self.slots[fd].events & ~MODES == 0:
+                # One-shot and fired. Its entry must be there, or the descriptor would count as closed; no entry can be
+                # made that does not wait for errors and hang-ups, so its only event is made a stale one.
+                generation -= 1
+            if self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, generation) < 0:
                 number = errno
                 if number != c.EBADF and number != c.EPERM:
                     unwatched.append((<object>self.slots[fd].watcher, OSError(number, os.strerror(number))))

@@ -128,6 +128,10 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         debug = {"debug": self.get_debug()} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
         return str(format_helpers._format_callback_source(callback, args, **debug))
 
+    def _side_dropped(self, fd: int, writing: bool) -> None:
+        files = self._write_files if writing else self._read_files
+        files.pop(fd, None)
+
     def _watcher_failed(self, error: BaseException, fd: int) -> None:
         try:
             self.call_exception_handler(

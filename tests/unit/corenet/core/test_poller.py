@@ -1,10 +1,12 @@
 """The poller's modes, the promise that no event reaches the wrong owner of a descriptor number, who counts as awake."""
 
 import os
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +135,30 @@ def test_a_watch_that_is_refused_leaves_the_former_in_its_place(
     pair[1].send(b"x")
     assert poller.wait(1) == 1
     assert seen == [READ]
+
+
+def test_a_refused_watch_leaves_no_entry_that_nobody_has(poller: Poller) -> None:
+    """What the kernel still had, for a duplicate of a descriptor that was closed before it was unwatched, is gone."""
+    inner = select.epoll()
+    number, keeper = inner.fileno(), os.dup(inner.fileno())
+    poller.watch(number, READ, lambda _events: None)
+    os.close(number)
+    assert poller.unwatch(number)
+    os.dup2(keeper, number)
+    assert str(number) in entries(poller)
+    # epoll_ctl(2), EPOLLEXCLUSIVE: not for an epoll descriptor.
+    with pytest.raises(OSError, match="Invalid argument"):
+        poller.watch(number, READ, lambda _events: None, EXCLUSIVE)
+    assert entries(poller) == []
+    assert poller.registered == 0
+    inner.close()
+    os.close(keeper)
+
+
+def entries(poller: Poller) -> list[str]:
+    """The descriptors in the kernel's table."""
+    lines = Path(f"/proc/self/fdinfo/{poller.fileno()}").read_text().splitlines()
+    return [line.split()[1] for line in lines if line.startswith("tfd:")]
 
 
 # --- who counts as awake ----------------------------------------------------------------------------------------------

@@ -437,6 +437,57 @@ def test_a_one_shot_watch_that_has_fired_stays_so_in_the_child() -> None:
     loop.close()
 
 
+def test_a_one_shot_watch_that_has_fired_does_not_count_as_closed() -> None:
+    """Neither side gives its descriptor to a reader, until it was closed and the number is another one's."""
+    loop: Any = corenet.new_event_loop()
+    left, right = socket.socketpair()
+    seen: list[int] = []
+    loop.watch(left, READ, seen.append, ONESHOT)
+    right.send(b"x")
+    turn(loop, 2)
+
+    def refused() -> None:
+        with pytest.raises(RuntimeError, match="is used by"):
+            loop.add_reader(left, print)
+
+    def child() -> None:
+        refused()
+        number = left.fileno()
+        left.close()
+        again, far = socket.socketpair()
+        assert again.fileno() == number
+        loop.add_reader(again, seen.append, -1)
+        far.send(b"y")
+        turn(loop, 2)
+        assert seen[:2] == [READ, -1]
+
+    refused()
+    ended_well(in_child(child))
+    refused()
+    assert seen == [READ]
+    loop.close()
+    left.close()
+    right.close()
+
+
+@pytest.mark.parametrize("close", ["loop", "transport"])
+def test_a_child_that_tidies_up_leaves_its_parents_process_alone(close: str) -> None:
+    """A process that the parent has started, seen from the child of a fork: no child of its own."""
+    loop: Any = corenet.new_event_loop()
+    process: Any = loop.run_until_complete(asyncio.create_subprocess_exec("cat", stdin=subprocess.PIPE))
+
+    def child() -> None:
+        if close == "transport":
+            process._transport.close()
+        loop.close()
+
+    ended_well(in_child(child))
+    assert process._transport._proc.poll() is None
+    loop.run_until_complete(asyncio.wait_for(process.communicate(b""), 10))
+    assert process.returncode == 0
+    loop.close()
+
+
 @pytest.mark.parametrize("who", ["watch", "waiter"])
 def test_a_one_shot_that_waits_in_the_batch_comes_once_on_both_sides(who: str) -> None:
     loop: Any = corenet.new_event_loop()
