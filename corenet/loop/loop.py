@@ -7,6 +7,7 @@ the standard ``run_forever`` of each Python version keeps its own setup and clea
 
 import asyncio
 import contextvars
+import os
 import socket
 import sys
 from asyncio import format_helpers
@@ -55,6 +56,8 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         # What `add_reader` and `add_writer` were given, by descriptor: a closed socket no longer knows its own.
         self._read_files: dict[int, object] = {}
         self._write_files: dict[int, object] = {}
+        # Of child processes that have not ended.
+        self._pidfds: set[int] = set()
         remember(self)
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -88,6 +91,8 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         self._threads = None
         asyncio.BaseEventLoop.close(self)
         self._dispose()
+        while self._pidfds:
+            os.close(self._pidfds.pop())
 
     def set_debug(self, enabled: bool) -> None:
         """Switch debug mode: checks of callbacks and threads, sources of handles, a log of slow callbacks."""

@@ -2,6 +2,10 @@
 
 No SIGCHLD handler is needed and no ``waitpid(-1)``, so children of other libraries are left alone and a pid that was
 reused is never mistaken. Where pidfds are refused (old kernels, system-call filters) a thread waits for the child.
+
+The loop owns the pidfd: it is closed when the child has ended, also after its transport was closed, because that kills
+the child and its exit is still reported; or when the loop is closed, which leaves the child alone. The child of a fork
+closes a copy of its own.
 """
 
 import asyncio
@@ -10,7 +14,10 @@ import subprocess
 import threading
 from asyncio import base_subprocess
 from asyncio.log import logger
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from corenet.loop.loop import Loop
 
 __all__ = ["SubprocessTransport", "watch_child"]
 
@@ -33,21 +40,27 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
         )
 
 
-def watch_child(loop: asyncio.AbstractEventLoop, transport: SubprocessTransport, pid: int) -> None:
+def watch_child(loop: "Loop", transport: SubprocessTransport, pid: int) -> None:
     """Tell `transport` when the child `pid` has ended."""
     try:
         descriptor = os.pidfd_open(pid)
+        try:
+            loop.add_reader(descriptor, on_exit, loop, transport, pid, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
     except OSError:
         threading.Thread(
             target=wait_in_thread, args=(loop, transport, pid), name=f"corenet-waitpid-{pid}", daemon=True
         ).start()
         return
-    loop.add_reader(descriptor, on_exit, loop, transport, pid, descriptor)
+    loop._pidfds.add(descriptor)
 
 
-def on_exit(loop: asyncio.AbstractEventLoop, transport: SubprocessTransport, pid: int, descriptor: int) -> None:
+def on_exit(loop: "Loop", transport: SubprocessTransport, pid: int, descriptor: int) -> None:
     """The pidfd is readable: the child has ended."""
     loop.remove_reader(descriptor)
+    loop._pidfds.discard(descriptor)
     os.close(descriptor)
     transport._process_exited(reap(pid))
 

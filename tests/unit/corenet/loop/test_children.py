@@ -1,6 +1,8 @@
 """Child processes: every keyword of Popen, real pipes, nobody's at-fork hooks, and endings that cannot be mistaken."""
 
 import asyncio
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +13,8 @@ from typing import Any
 
 import pytest
 from support.twin import loop_factory, twin
+
+import corenet
 
 __all__ = ["loop_factory", "twin"]
 
@@ -210,3 +214,60 @@ def test_a_cancelled_start_leaves_no_child(twin: Twin) -> None:
         assert alive == []
 
     twin(main())
+
+
+def pidfds() -> int:
+    """How many pidfds this process has open."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found += "pidfd" in os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def test_a_loop_closed_before_its_children_end_leaves_no_descriptor() -> None:
+    """And the children alone: they run on, and what is called for them afterwards still works."""
+    before = pidfds()
+    loop = corenet.new_event_loop()
+    processes: list[Any] = [
+        loop.run_until_complete(asyncio.create_subprocess_exec("sleep", "20")),
+        loop.run_until_complete(asyncio.create_subprocess_exec("sleep", "20")),
+    ]
+    assert pidfds() == before + 2
+    loop.close()
+    assert pidfds() == before
+    for process in processes:
+        child = process._transport._proc
+        assert child.poll() is None
+        process._transport.close()
+        assert child.wait(5) == -signal.SIGKILL
+
+
+def test_a_closed_transport_hears_of_the_end_and_leaves_no_descriptor() -> None:
+    before = pidfds()
+
+    async def main() -> None:
+        process: Any = await asyncio.create_subprocess_exec("sleep", "20")
+        process._transport.close()
+        assert await asyncio.wait_for(process.wait(), 10) == -signal.SIGKILL
+        assert pidfds() == before
+
+    corenet.run(main())
+
+
+def test_a_pidfd_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread waits for the child instead, and nothing stays open."""
+    before = pidfds()
+
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "add_reader", refuse)
+            process = await asyncio.create_subprocess_exec("cat", stdin=PIPE)
+        assert pidfds() == before
+        await process.communicate(b"")
+        assert process.returncode == 0
+
+    corenet.run(main())
