@@ -183,8 +183,13 @@ cdef class TlsTransport(TlsSession):
     cdef int hold(self) except -1:
         if self.flush_due:
             return 0
+        if self.loop.in_callback:
+            self.loop.at_callback_end(self)
+        else:
+            self.loop.at_turn_end(self)
+        # Not before: without memory for its place nothing would be flushed any more.
         self.flush_due = True
-        return self.loop.at_callback_end(self) if self.loop.in_callback else self.loop.at_turn_end(self)
+        return 0
 
     cdef int send_collected(self) except -1:
         """Offer the kernel what waits for no other reason than that its callback has not returned."""

@@ -263,8 +263,13 @@ cdef class Transport(Watcher):
         """Have what is queued flushed when the callback that runs has returned, at the latest with the turn."""
         if self.flush_due:
             return 0
+        if self.loop.in_callback:
+            self.loop.at_callback_end(self)
+        else:
+            self.loop.at_turn_end(self)
+        # Not before: without memory for its place nothing would be flushed any more.
         self.flush_due = True
-        return self.loop.at_callback_end(self) if self.loop.in_callback else self.loop.at_turn_end(self)
+        return 0
 
     cdef int on_forked(self) except -1:
         """In the child of a fork: nothing that waits is sent here as well."""
