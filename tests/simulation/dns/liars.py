@@ -53,7 +53,11 @@ class Said:
 class Lies:
     """What all liars of one run share: the world, and which lies are left out."""
 
-    def __init__(self, world: World, *, share: float, without: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, world: World, *, share: float, without: frozenset[str] = frozenset(), bogus_only: bool = False
+    ) -> None:
+        """`share` of the replies are changed; `bogus_only` leaves only those lies that validation sees through."""
+        self.bogus_only = bogus_only
         self.world = world
         self.share = share
         self.without = without
@@ -96,7 +100,12 @@ class Liar:
         view = MessageView.parse(reply)
         said = Said(query.qname, query.qtype, view.rcode, view.aa, view.answer, view.authority, view.additional)
         fitting = TRICKS + (FOR_ANSWERS * 3 if said.answer else [])
-        if said.qtype in (c.DS, c.DNSKEY):
+        if any(site.dishonest for site in self.sites):
+            # What its operator says is rightly signed: proofs that cost are seen as such only there.
+            fitting = fitting + OF_THE_ATTACKER * 3
+        if self.lies.bogus_only:
+            fitting = BOGUS_MAKERS
+        if said.qtype in (c.DS, c.DNSKEY) and not self.lies.bogus_only:
             fitting = fitting + FOR_SECURITY * 3
         chosen = rng.choices(fitting, k=rng.choice((1, 1, 1, 2, 3)))
         for trick in chosen:
@@ -254,7 +263,7 @@ def _signatures(rrset: RRset, liar: Liar, rng: random.Random, *, signer: bytes |
     signer = names.lower(signer or rng.choice((world.site_of(rrset.name).origin, MALLORY, rrset.name, above,
                                                _any_name(liar, rng))))
     site = world.sites.get(signer)
-    key = site.keys[-1] if site is not None and site.keys else world.sites[MALLORY].keys[-1]
+    key = (site if site is not None and site.keys else world.sites[MALLORY]).signer
     try:
         rdata = rrsig_rdata(rrset, key, world.now - DAY, world.now + DAY, signer=signer)
     except ValueError:
@@ -513,6 +522,9 @@ def _not_authoritative(said: Said, liar: Liar, rng: random.Random) -> None:
 
 FOR_ANSWERS = [_change_data, _swap_owner, _damage_signatures, _raise_ttls, _replay_expired, _forge_answer]
 FOR_SECURITY = [_alias_for_security, _deny, _forge_answer, _deny_by_forged_proofs, _strip_signatures]
+OF_THE_ATTACKER = [_deny_by_forged_proofs, _deny_by_forged_proofs, _strip_signatures, _many_signatures]
+BOGUS_MAKERS = [_change_data, _damage_signatures, _strip_signatures]
+"""Each server still answers, and fast: where data is signed, it is bogus and nothing else."""
 TRICKS: list[Callable[[Said, Liar, random.Random], None]] = [
     _strip_signatures, _strip_security, _change_data, _forge_answer, _forge_below_alias, _forge_below_alias,
     _alias_for_security, _forge_alias, _forge_dname, _deny, _deny, _deny_by_forged_proofs, _mix_chains, _raise_ttls,

@@ -31,7 +31,7 @@ from resolver.cache import Store
 from resolver.effects import Outcome, Question, TraceStep
 from resolver.mesh import Mesh
 from resolver.playground.authority import Authority
-from resolver.settings import DnssecSettings, IterationSettings, RootServer, Settings
+from resolver.settings import CacheSettings, DnssecSettings, IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -39,6 +39,14 @@ TYPES = (c.A, c.A, c.TXT, c.TLSA, c.MX, c.CNAME, c.DS, c.DNSKEY, c.NS, c.SOA, c.
 WAITS = (0.5, 30.0, 61.0, 301.0, 950.0, 5100.0, 90000.0)
 CACHE_BYTES = 1 << 20
 FORGED_WORLDS = 0.4
+STALE_WORLDS = 0.4
+SERVE_STALE = 3 * 86400
+BOGUS_WORLDS = 0.25
+"""Worlds whose liars do nothing but what validation sees through, so that every server answers every query."""
+FOCUSED_WORLDS = 0.4
+"""Worlds whose clients ask for names of one zone and the one above it, for few types: there the cache has a say."""
+REPEATED = 0.2
+BAITED = 0.2
 ANSWER_SECONDS = 30.0
 """More than any deadline: a query without an answer by then never gets one."""
 
@@ -55,8 +63,9 @@ class Report:
 
 
 @cache
-def settings_for(root: tuple[str, ...]) -> Settings:
+def settings_for(root: tuple[str, ...], serve_stale: int) -> Settings:
     return Settings(
+        cache=CacheSettings(serve_stale=serve_stale),
         root_hints=(RootServer("ns0.", root),),
         dnssec=DnssecSettings(trust_anchors=(root_anchor(),)),
         iteration=IterationSettings(do_ip6=False),
@@ -126,7 +135,10 @@ class _Run:
         chosen = set(rng.sample(sorted(hosts), min(count, len(hosts))))
         if count:
             chosen |= {*self.world.sites[EVIL].addresses, *self.world.sites[MALLORY].addresses}
-        self.lies = Lies(self.world, share=rng.choice((0.1, 0.3, 0.9)), without=without)
+        # Choices of their own generator: adding one leaves the others as they are.
+        self.ways = ways = random.Random(f"ways {seed}")
+        bogus_only = ways.random() < BOGUS_WORLDS
+        self.lies = Lies(self.world, share=rng.choice((0.1, 0.3, 0.9)), without=without, bogus_only=bogus_only)
         for address, sites in hosts.items():
             authority = Authority([site.zone for site in sites])
             host: Host = (
@@ -135,23 +147,39 @@ class _Run:
                 else lambda packet, tcp, authority=authority: authority.answer(packet, tcp=tcp)
             )
             self.net.hosts[address] = hashes.outside(host)
-            if count and rng.random() < 0.1:
+            if count and rng.random() < 0.1 and not bogus_only:
                 self.net.links[address] = Link(loss=0.3, delay=0.05)
-        if random.Random(f"forger {seed}").random() < FORGED_WORLDS:
+        if random.Random(f"forger {seed}").random() < FORGED_WORLDS and not bogus_only:
             self.net.forge = Forger(self.lies)
-        self.judge = Judge(self.world, chosen)
+        outages = self.net.forge is not None or (count > 0 and not bogus_only) or bool(self.world.baits)
+        self.judge = Judge(self.world, chosen, unsure=self.net.links, outages=outages)
         self.crypto = SimulatedCrypto()
-        settings = settings_for(self.world.sites[names.ROOT].addresses)
+        serve_stale = SERVE_STALE if ways.random() < STALE_WORLDS else 0
+        settings = settings_for(self.world.sites[names.ROOT].addresses, serve_stale)
         store = Store.create(CACHE_BYTES, seed=bytes(16))
         self.mesh = Mesh(exchange=self.net, crypto=self.crypto, clock=self.net, rng=SeededRandom(seed), store=store,
                          settings=settings)
         self.packets = settings.iteration.max_packets
 
     def go(self) -> Report:
-        rng, known = self.rng, self.world.interesting_names()
-        for number in range(rng.randint(4, 14)):
+        rng, ways, known = self.rng, self.ways, self.world.interesting_names()
+        types = TYPES
+        if ways.random() < FOCUSED_WORLDS:
+            site = ways.choice([site for site in self.world.sites.values() if site.parent is not None])
+            known = self.world.interesting_names([one for one in (site, site.parent) if one is not None])
+            types = tuple(ways.choices(TYPES, k=2))
+        before: list[Question] = []
+        for number in range(len(self.world.prelude) + rng.randint(4, 14)):
             wait = rng.choice(WAITS) if rng.random() < 0.3 else 0.0
-            asked = [(self.question(rng.choice(known)), rng.random() < 0.2) for _ in range(rng.choice((1, 1, 2, 3)))]
+            asked = [(self.question(rng.choice(known), types), rng.random() < 0.2)
+                     for _ in range(rng.choice((1, 1, 2, 3)))]
+            if number < len(self.world.prelude):
+                asked = [(Question(*self.world.prelude[number]), False)]
+            elif before and ways.random() < REPEATED:
+                asked = [(ways.choice(before), ways.random() < 0.5)]
+            elif self.world.baits and ways.random() < BAITED:
+                asked = [(Question(*ways.choice(self.world.baits)), False)]
+            before += [question for question, _ in asked]
             self.net.sleep(self.mesh, wait)
             if self.only is None or number in self.only:
                 self.ask(number, asked)
@@ -160,10 +188,10 @@ class _Run:
         self.report.lies = self.lies.told
         return self.report
 
-    def question(self, name: bytes) -> Question:
+    def question(self, name: bytes, types: tuple[int, ...]) -> Question:
         """A question for `name`: for what it has, or for anything."""
         there = self.world.site_of(name).zone.nodes.get(name)
-        return Question(name, self.rng.choice(list(there) if there and self.rng.random() < 0.6 else TYPES))
+        return Question(name, self.rng.choice(list(there) if there and self.rng.random() < 0.6 else types))
 
     def ask(self, number: int, asked: list[tuple[Question, bool]]) -> None:
         """Put questions at once, wait for all answers, and judge them."""

@@ -4,7 +4,9 @@
 knows what that zone really says. A zone is *protected* where nobody could have changed its answers unseen: it has a
 chain of trust and the client wants validation, or no server of it or above it lies. There the answer must be the truth.
 Elsewhere anything may be said, but not that it is secure. A failure is never wrong for a client that wants validation
-while somebody lies; where all servers are honest, the answer itself is required.
+while somebody on the way lies; where all servers of the way are honest and can be reached, the answer is required, of
+a client that sets CD also where validation fails. Data that has expired is shown when servers cannot be had; where all
+of them have always answered, nothing excuses it, and bogus answers least of all.
 """
 
 from collections.abc import Iterable
@@ -27,11 +29,17 @@ STEPS = limits.MAX_ALIASES.default
 
 
 class Judge:
-    """Holds outcomes against one world. `liars` are the addresses whose replies may be changed."""
+    """Holds outcomes against one world.
 
-    def __init__(self, world: World, liars: Iterable[str]) -> None:
+    `liars` are the addresses whose replies may be changed, and `unsure` those whose packets may be lost. `outages` says
+    that there may have been a time when a server did not answer.
+    """
+
+    def __init__(self, world: World, liars: Iterable[str], *, unsure: Iterable[str] = (), outages: bool = True) -> None:
         self.world = world
         self.liars = frozenset(liars)
+        self.unsure = self.liars.union(unsure)
+        self.outages = outages
 
     def judge(self, question: Question, cd: bool, outcome: Outcome, began: int, now: int) -> list[str]:
         """What is wrong with `outcome`, in sentences; empty when nothing is.
@@ -50,15 +58,17 @@ class Judge:
         assert failure is not None
         if cd and failure.kind is FailureKind.BOGUS:
             return [f"a client that set CD is refused for validation: {failure.text}"]
-        if not self.liars and self._answerable(question, cd, now):
-            return [f"all servers are honest and the answer is valid, but: {failure}"]
+        if self._answerable(question, cd, now):
+            return [f"all servers of the way are honest and the answer is {'there' if cd else 'valid'}, but: {failure}"]
         return []
 
     def _answerable(self, question: Question, cd: bool, now: int) -> bool:
-        """Whether the whole way of aliases leads through zones that can be had."""
+        """Whether the whole way of aliases leads through zones that can be had, from servers that tell the truth."""
         name, seen = question.qname, set()
         for _ in range(STEPS - 1):
             site, lookup = self.world.look_up(name, question.qtype)
+            if any(one.trap is not None or not self.unsure.isdisjoint(one.addresses) for one in site.line):
+                return False
             if not cd and (
                 site.fate_from_root() in BOGUS_FATES or any(one.keys and one.ends <= now + 1 for one in site.line)
             ):
@@ -113,6 +123,8 @@ class _Walk:
         self.wrong.append(text)
 
     def go(self) -> None:
+        if self.outcome.stale and not self.judge.outages:
+            self.say("expired data is shown although every server has answered")
         name, qtype = self.question.qname, self.question.qtype
         rest = list(self.outcome.answer)
         renamed: list[RRset] = []
@@ -169,7 +181,8 @@ class _Walk:
                 self.say(f"shown although {names.to_text(site.origin)} is {fate.value}")
         elif fate is Fate.SECURE:
             dishonest = any(one.dishonest for one in site.line)
-            if not self.cd and not dishonest and self.now > site.ends + CLOCK_GRAIN:
+            # What is shown as stale was valid once, and is not called secure.
+            if not self.cd and not dishonest and not self.outcome.stale and self.now > site.ends + CLOCK_GRAIN:
                 self.say(f"shown {self.now - site.ends} s after the signatures of {names.to_text(site.origin)} ended")
             if not sure or dishonest:
                 self.surely_secure = False
@@ -212,6 +225,7 @@ class _Walk:
             self.say(f"{what} has a TTL of {ttl} s where the zone says {most}")
         if (
             not self.cd
+            and not self.outcome.stale
             and site.fate_from_root() is Fate.SECURE
             and self.now + ttl > site.ends + CLOCK_GRAIN
         ):
@@ -230,7 +244,7 @@ class _Walk:
         verdict = self.outcome.verdict
         if verdict == Verdict.SECURE and not self.secure:
             self.say("called secure, but not all of it has a chain of trust")
-        if verdict != Verdict.SECURE and self.secure and self.surely_secure:
+        if verdict != Verdict.SECURE and self.secure and self.surely_secure and not self.outcome.stale:
             self.say(f"called {Verdict(verdict).name}, but all of it has a chain of trust")
 
 

@@ -5,32 +5,49 @@ signed. From the fates of a zone and its ancestors follows its security status, 
 held against (`truth.py`). Signatures are made by `SimulatedKey`, a keyed hash in the place of public-key cryptography:
 whoever has no key object cannot sign, and a check costs a microsecond. Everything follows from the seed; no clock,
 no socket, no other source of randomness.
+
+The zone `mallory.` belongs to an attacker who has its keys. In some worlds it is a `Trap`: everything in it is rightly
+signed, and made so that it costs a validator as much as it lets itself be made to do.
 """
 
 import hashlib
 import random
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
+from itertools import pairwise
 
-from resolver.playground.signing import Draft, Key, KeySpec, Nsec3, Plan, ds_rdata
+from resolver import limits
+from resolver.playground.signing import Draft, Key, KeySpec, Nsec3, Plan, ds_rdata, nsec3_digest
 from resolver.playground.zones import Lookup, Zone
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["Fate", "SimulatedCrypto", "SimulatedKey", "Site", "World", "root_anchor"]
+__all__ = ["Fate", "SimulatedCrypto", "SimulatedKey", "Site", "Trap", "World", "root_anchor"]
 
 ECDSAP256 = 13
 UNKNOWN_ALGORITHM = 200
 HOUR, DAY = 3600, 86400
 LABELS = (b"a", b"b", b"c", b"d", b"*")
+DEEP = 8
+"""Names of more labels are those of a trap."""
 TTLS = (60, 300, HOUR, DAY)
 TYPES = (c.A, c.TXT, c.MX, c.TLSA)
 EVIL = names.from_text("evil.")
 MALLORY = names.from_text("mallory.")
+TRAPPED_WORLDS = 0.15
+OPTED_OUT_WORLDS = SHADOWED_WORLDS = 0.1
+MOST_SALTS = 40
+SPANS = 4
+DEEPEST = 60
+"""Labels of the deepest name of a trap: each of them is asked for a DS."""
+TWINS = (1, 1, 2, 6)
+WRONG_SIGNATURES = 3
+"""Before each right one: with two keys tried for each, as many as a validator checks for one set, and no more."""
 
 
 class Fate(Enum):
@@ -45,6 +62,13 @@ class Fate(Enum):
     STRIPPED = "with DS, but not signed"
 
 
+class Trap(Enum):
+    """What the attacker's zone costs."""
+
+    HASHES = "a deep tree of names, hashed with as many iterations as are followed, with unsigned data at its end"
+    CHECKS = "keys of one tag, wrong signatures before each right one, and a chain of aliases (KeyTrap)"
+
+
 INSECURE_FATES = frozenset((Fate.UNSIGNED, Fate.ISLAND, Fate.UNKNOWN))
 BOGUS_FATES = frozenset((Fate.EXPIRED, Fate.WRONG_DS, Fate.STRIPPED))
 FATES = (Fate.SECURE,) * 6 + (Fate.UNSIGNED,) * 3 + tuple(INSECURE_FATES - {Fate.UNSIGNED}) + tuple(BOGUS_FATES)
@@ -55,11 +79,13 @@ class SimulatedKey(Key):
 
     __slots__ = ()
 
-    def __init__(self, zone: bytes, spec: KeySpec) -> None:
+    def __init__(self, zone: bytes, spec: KeySpec, turn: int = 0) -> None:
+        """`turn` makes another key of the same tag, which is a sum of words (RFC 4034 appendix B)."""
         self.zone = zone
         self.spec = spec
         self.algorithm = spec.algorithm
         public = hashlib.sha512(b"%s|%d|%s" % (zone, spec.algorithm, spec.label.encode())).digest()
+        public = public[2 * turn :] + public[: 2 * turn]
         self.rdata = struct.pack("!HBB", spec.flags, spec.protocol, spec.algorithm) + public
 
     def sign(self, data: bytes) -> bytes:
@@ -109,6 +135,8 @@ class Site:
     """Validity of all signatures of the zone, seconds since the epoch."""
     dishonest: bool = False
     """Its operator holds its keys and lies: nothing in it is true or false."""
+    trap: Trap | None = None
+    """How it is made to cost; who resolves names of it may give up."""
 
     @property
     def origin(self) -> bytes:
@@ -117,6 +145,11 @@ class Site:
     @property
     def opt_out(self) -> bool:
         return self.chain is not None and self.chain.opt_out
+
+    @property
+    def signer(self) -> SimulatedKey:
+        """The key that signs its data; only a zone that has keys has one."""
+        return next(key for key in reversed(self.keys) if key.spec.signs)
 
     @property
     def line(self) -> Iterator["Site"]:
@@ -142,6 +175,10 @@ class World:
     seed: int
     now: int
     sites: dict[bytes, Site] = field(default_factory=dict)
+    baits: list[tuple[bytes, int]] = field(default_factory=list)
+    """Names and types by which a client walks into a trap."""
+    prelude: list[tuple[bytes, int]] = field(default_factory=list)
+    """What is asked first, one after the other, since random questions would come to it too seldom."""
 
     @classmethod
     def make(cls, seed: int, now: int) -> "World":
@@ -171,11 +208,13 @@ class World:
         site = self.site_of(name, qtype)
         return site, site.zone.lookup(name, qtype)
 
-    def interesting_names(self) -> list[bytes]:
+    def interesting_names(self, sites: "list[Site] | None" = None) -> list[bytes]:
         """Names that are worth asking for: owners, their neighbours, what is below them, and apexes."""
         found: dict[bytes, None] = {}
-        for site in self.sites.values():
+        for site in self.sites.values() if sites is None else sites:
             for owner in site.zone.nodes:
+                if names.label_count(owner) > DEEP:
+                    continue
                 found[owner] = None
                 if len(owner) < 200:
                     found[names.prepend(b"x", owner)] = None
@@ -188,6 +227,7 @@ class _Maker:
 
     def __init__(self, seed: int, now: int) -> None:
         self.rng = random.Random(f"world {seed}")
+        self.evil = random.Random(f"trap {seed}")
         self.world = World(seed, now)
         self.free = 0
 
@@ -205,9 +245,16 @@ class _Maker:
         every = [origin for origin, _ in origins]
         for origin, parent in origins:
             self._place(origin, parent, every)
+        what = self.evil.random()
+        if what < OPTED_OUT_WORLDS:
+            self._opt_out()
+        elif what < OPTED_OUT_WORLDS + SHADOWED_WORLDS:
+            self._shadow()
         for origin, parent in origins:
             if parent is not None:
                 self._delegate(self.world.sites[origin], self.world.sites[parent])
+        if what < OPTED_OUT_WORLDS:
+            self._place_star()
         for origin in every:
             self._sign(self.world.sites[origin])
         return self.world
@@ -248,12 +295,85 @@ class _Maker:
             specs = [KeySpec(algorithm)] if not split else [KeySpec(algorithm), KeySpec(algorithm, 256, label="zsk")]
             site.keys = (root_key(),) if origin == names.ROOT else tuple(SimulatedKey(origin, spec) for spec in specs)
             site.chain = rng.choice((None, None, Nsec3(), Nsec3(3, b"\xab"), Nsec3(opt_out=True)))
+            if origin == MALLORY and self.evil.random() < TRAPPED_WORLDS:
+                self._set_trap(site, rrsets)
             site.begins = now - DAY
             # Some end soon: what is kept of them must not outlive them.
             site.ends = now + (rng.choice((200, 900, 5000)) if rng.random() < 0.3 and above is not None else 90 * DAY)
             if fate is Fate.EXPIRED:
                 site.begins, site.ends = now - 9 * DAY, now - 3 * DAY
         self.world.sites[origin] = site
+
+    def _set_trap(self, site: Site, rrsets: list[RRset]) -> None:
+        """Make the attacker's zone cost, and say by which names."""
+        site.trap = self.evil.choice(tuple(Trap))
+        if site.trap is Trap.HASHES:
+            site.chain = Nsec3(limits.NSEC3_ITERATIONS.default, self.evil.choice((b"", b"\xab")))
+            name = site.origin
+            for _ in range(self.evil.randint(DEEPEST * 3 // 4, DEEPEST)):
+                name = names.prepend(b"d", name)
+            rrsets.append(RRset(name, c.A, 300, [bytes((198, 51, 100, 1))]))
+            self.world.baits.append((name, c.A))
+        else:
+            spec = KeySpec()
+            twins = [SimulatedKey(site.origin, replace(spec, signs=False), turn)
+                     for turn in range(1, 1 + self.evil.choice(TWINS))]
+            site.keys = tuple(self.evil.sample([SimulatedKey(site.origin, spec), *twins], len(twins) + 1))
+            chain = [names.prepend(b"c%d" % number, site.origin) for number in range(limits.MAX_ALIASES.default)]
+            rrsets += [RRset(name, c.CNAME, 300, [target]) for name, target in pairwise(chain)]
+            rrsets.append(RRset(chain[-1], c.A, 300, [bytes((198, 51, 100, 1))]))
+            self.world.baits.append((chain[0], c.A))
+        site.zone = Zone(site.origin, rrsets)
+
+    def _opt_out(self) -> None:
+        """An unsigned delegation and a wildcard alias stand side by side in a zone that opts out."""
+        cuts = [site for site in self.world.sites.values()
+                if site.fate in (Fate.UNSIGNED, Fate.ISLAND) and names.label_count(site.origin) > 1
+                and site.parent is not None and site.parent.keys]
+        if cuts:
+            site = self.evil.choice(cuts)
+            assert site.parent is not None
+            site.parent.chain = Nsec3(opt_out=True)
+            self._put(site.parent, RRset(names.wildcard(site.parent.origin), c.CNAME, 300,
+                                         [names.prepend(b"a", site.parent.origin)]))
+            self.world.prelude = [(site.origin, c.MX)]
+
+    def _place_star(self) -> None:
+        """Salt the hashes of that zone so that the record which covers the delegation is the wildcard's own."""
+        if not self.world.prelude:
+            return
+        cut = self.world.prelude[0][0]
+        above = self.world.sites[cut].parent
+        assert above is not None
+        zone, star = above.zone, names.wildcard(above.origin)
+        kept = [owner for owner, node in zone.nodes.items()
+                if (owner not in zone.cuts or c.DS in node)
+                and not any(names.suffix(owner, depth) in zone.cuts for depth in range(1, names.label_count(owner)))]
+        for number in range(MOST_SALTS):
+            chain = Nsec3(0, bytes((number,)), opt_out=True)
+            place = nsec3_digest(cut, chain)
+            order = sorted(nsec3_digest(owner, chain) for owner in kept)
+            if order[bisect_left(order, place) - 1] == nsec3_digest(star, chain):
+                above.chain = chain
+                return
+
+    def _shadow(self) -> None:
+        """A zone has a wildcard that the cache holds, and the one above it proofs that seem to speak of its names."""
+        cuts = [site for site in self.world.sites.values()
+                if site.fate_from_root() is Fate.SECURE and site.parent is not None and not site.dishonest]
+        if cuts:
+            site = self.evil.choice(cuts)
+            assert site.parent is not None
+            site.parent.chain = Nsec3()
+            star = names.wildcard(site.origin)
+            self._put(site, RRset(star, c.A, HOUR, [bytes((198, 51, 100, 7))]))
+            denied = [(names.prepend(b"n%d" % number, site.parent.origin), c.A) for number in range(SPANS)]
+            self.world.prelude = [*denied, (star, c.A), (_server(site.origin, 0), c.A)]
+
+    @staticmethod
+    def _put(site: Site, rrset: RRset) -> None:
+        """Let `rrset` be all that its owner has."""
+        site.zone = Zone(site.origin, [*(kept for kept in site.zone if kept.name != rrset.name), rrset])
 
     def _records(self, origin: bytes, every: list[bytes]) -> list[RRset]:
         """Random data: addresses, texts, aliases into any zone, wildcards and renamed subtrees."""
@@ -303,7 +423,7 @@ class _Maker:
             keys = site.keys or (SimulatedKey(site.origin, KeySpec()),)
             if site.fate is Fate.WRONG_DS:
                 keys = (SimulatedKey(site.origin, KeySpec(label="another")),)
-            told = [ds_rdata(site.origin, key.rdata) for key in keys if key.entry]
+            told = [ds_rdata(site.origin, key.rdata) for key in keys if key.entry and key.spec.signs]
             added.append(RRset(site.origin, c.DS, self.rng.choice(TTLS[1:]), told))
         parent.zone = Zone(zone.origin, [*zone, *added])
 
@@ -314,6 +434,23 @@ class _Maker:
         plan = Plan(nsec3=site.chain, begins=site.begins - now, ends=site.ends - now)
         draft = Draft(site.zone, plan, now, lambda _origin: site.keys)
         draft.complete()
+        zone = site.zone
+        if site.trap is Trap.HASHES:
+            (deepest, rtype), = self.world.baits
+            zone.nodes[deepest][rtype] = zone.nodes[deepest][rtype].without_sigs()
+        elif site.trap is Trap.CHECKS:
+            for node in (*zone.nodes.values(), zone.nsec3):
+                for key, rrset in node.items():
+                    node[key] = rrset.with_sigs(with_wrong_signatures(rrset.sigs()))
+            zone.soa = zone.nodes[zone.origin][c.SOA]
+
+
+def with_wrong_signatures(sigs: list[bytes]) -> list[bytes]:
+    """`sigs` after some that look like the first of them and are wrong."""
+    if not sigs:
+        return []
+    first, last = sigs[0][:-1], sigs[0][-1]
+    return [*(first + bytes((last ^ number,)) for number in range(1, 1 + WRONG_SIGNATURES)), *sigs]
 
 
 def _server(origin: bytes, number: int) -> bytes:
