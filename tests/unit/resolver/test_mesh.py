@@ -349,6 +349,46 @@ def test_need_gives_the_outcome_of_another_question(scripted):
     assert seen == [(1, Purpose.ADDRESS, True), names.from_text("inner."), (1, Purpose.CHAIN, False)]
 
 
+def test_an_unvalidated_sub_query_is_no_answer_to_a_client(scripted):
+    """The address of a name server is looked up without validation; who asks for it as a client wants it validated."""
+    m = scripted
+    began = []
+
+    def inner(task, context):
+        began.append(task.cd)
+        yield Pause(1.0)
+        return outcome_for(task.question)
+
+    def outer(task, context):
+        yield Need(question("inner."), Purpose.ADDRESS)
+        return outcome_for(task.question)
+
+    m.table.update({"inner.": inner, "outer.": outer, "later.": outer})
+    found = [m.start(name)[1] for name in ("outer.", "inner.", "later.")]
+    m.net.run(m.mesh)
+    assert all(outcomes[0].failure is None for outcomes in found)
+    assert began == [True, False]
+
+
+def test_what_a_client_without_validation_needs_is_not_validated_either(scripted):
+    m = scripted
+    began = []
+
+    def inner(task, context):
+        began.append(task.cd)
+        yield Pause(1.0)
+        return outcome_for(task.question)
+
+    def outer(task, context):
+        yield Need(question("inner."), Purpose.CLIENT)
+        return outcome_for(task.question)
+
+    m.table.update({"inner.": inner, "outer.": outer})
+    m.ask("outer.", cd=True)
+    m.ask("outer.")
+    assert began == [True, False]
+
+
 def test_a_need_that_closes_a_circle_is_refused(scripted):
     m = scripted
     results = []

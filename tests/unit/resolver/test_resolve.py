@@ -7,9 +7,10 @@ follows from its word.
 import pytest
 from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, addresses, build, reply, scripted, standard
 
+from resolver import limits
 from resolver.effects import FailureKind, Need, Outcome, Purpose, Question
 from resolver.policy import Plan
-from resolver.settings import PolicySettings, replace
+from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings, replace
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -134,6 +135,15 @@ def test_a_validated_dname_serves_other_names():
     assert all(entry.qname.endswith("new.example.com.") for entry in m.net.log[before:])
 
 
+def test_a_dname_that_a_signature_does_not_cover_serves_the_name_that_was_asked_for_only():
+    """It could be forged for a whole subtree by one packet: the servers are asked for each name."""
+    m = with_example(DNAME_ZONE)
+    m.mesh._context.validator = Validator(Verdict.INSECURE).validate
+    m.ask("host.old.example.com.")
+    assert m.ask("other.old.example.com.").rcode == c.NXDOMAIN
+    assert m.net.asked(qname="other.old.example.com.")
+
+
 def test_a_dname_does_not_rename_its_own_owner():
     m = with_example(DNAME_ZONE + "old 60 IN A 192.0.2.56\n")
     assert addresses(m.ask("old.example.com.")) == ["192.0.2.56"]
@@ -176,6 +186,23 @@ def test_the_denial_of_an_aliass_target_is_not_kept_for_the_alias():
     assert texts(m.ask("x.w.example.com.")) == [("x.w.example.com.", "CNAME")]
 
 
+LONG = EXAMPLE_ZONE + "".join(f"c{n} 60 IN CNAME c{n + 1}\n" for n in range(40)) + "c40 60 IN A 192.0.2.99\n"
+
+
+def test_aliases_that_lie_in_the_cache_are_counted_too():
+    """Each of them was asked for by itself, so all are at hand at once."""
+    m = with_example(LONG)
+    most = limits.MAX_ALIASES.default
+    assert addresses(m.ask("c40.example.com.")) == ["192.0.2.99"]
+    for number in range(40):
+        assert m.ask(f"c{number}.example.com.", "CNAME").rcode == c.NOERROR
+    before = len(m.net.log)
+    assert addresses(m.ask(f"c{40 - most}.example.com.")) == ["192.0.2.99"]
+    assert m.ask(f"c{39 - most}.example.com.").rcode == c.SERVFAIL
+    assert m.ask("c0.example.com.").rcode == c.SERVFAIL
+    assert len(m.net.log) == before
+
+
 def test_aliases_are_counted_and_not_replies():
     zone = EXAMPLE_ZONE + "".join(f"c{n} 60 IN CNAME c{n + 1}\n" for n in range(40)) + "c40 60 IN A 192.0.2.99\n"
     m = with_example(zone)
@@ -214,6 +241,27 @@ def test_a_ttl_of_zero_is_answered_but_not_kept():
     before = len(m.net.log)
     assert addresses(m.ask("zero.example.com.")) == ["192.0.2.60"]
     assert len(m.net.log) == before + 1
+
+
+def with_cache(**cache):
+    return build(settings=Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(**cache)))
+
+
+def test_the_first_client_sees_the_greatest_ttl_as_all_others_do():
+    m = with_cache(max_ttl=120, max_negative_ttl=60)
+    for from_cache in (False, True):
+        outcome = m.ask("www.example.com.")
+        assert (outcome.from_cache, outcome.ttl, outcome.answer[0].ttl) == (from_cache, 120, 120)
+        denial = m.ask("none.example.com.")
+        assert (denial.from_cache, denial.rcode, denial.ttl) == (from_cache, c.NXDOMAIN, 60)
+
+
+@pytest.mark.parametrize(("verdict", "ttl"), [(Verdict.SECURE, 300), (Verdict.INSECURE, 600)])
+def test_the_least_ttl_prolongs_nothing_that_a_signature_bounds(verdict, ttl):
+    m = with_cache(min_ttl=600)
+    m.mesh._context.validator = Validator(verdict).validate
+    for _ in range(2):
+        assert m.ask("www.example.com.").ttl == ttl
 
 
 def test_failures_are_kept_for_their_time_only():
@@ -283,11 +331,25 @@ def test_secure_data_is_kept_as_such_and_not_validated_again():
     assert (kept.trust, kept.verdict) == (Trust.VALIDATED, Verdict.SECURE)
 
 
+OUT = EXAMPLE_ZONE + "out 60 IN CNAME x.net.\n"
+
+
 def test_a_chain_is_as_good_as_its_weakest_leg():
-    zone = EXAMPLE_ZONE + "out 60 IN CNAME x.net.\n"
-    m = with_example(zone)
+    m = with_example(OUT)
     m.mesh._context.validator = Validator(Verdict.SECURE, Verdict.INSECURE).validate
     assert m.ask("out.example.com.").verdict == Verdict.INSECURE
+
+
+def test_a_chain_is_no_better_than_its_first_leg():
+    com = NET_ZONE + "x 60 IN A 192.0.2.71\n"
+    m = build(standard(a192_5_6_31=[("net.", com)], a192_0_2_1=[("example.com.", OUT)],
+                       a192_0_2_2=[("example.com.", OUT)]))
+    m.mesh._context.validator = Validator(Verdict.INSECURE, Verdict.SECURE).validate
+    for from_cache in (False, True):
+        outcome = m.ask("out.example.com.")
+        assert (addresses(outcome), outcome.from_cache) == (["192.0.2.71"], from_cache)
+        assert outcome.verdict == Verdict.INSECURE
+    assert m.ask("x.net.").verdict == Verdict.SECURE
 
 
 def test_bogus_data_is_tried_once_more_at_another_server():
@@ -399,6 +461,22 @@ def test_a_local_alias_that_leads_out_is_followed():
         assert (outcome.rcode, outcome.ttl) == (c.NOERROR, 60)
         assert m.ask("end.here.").rcode == c.NXDOMAIN
     assert texts(m.ask("www.here.", "CNAME")) == [("www.here.", "CNAME")]
+
+
+def test_nobody_vouches_for_a_chain_that_begins_with_a_local_alias():
+    m = with_policy(with_example(EXAMPLE_ZONE), local_zones=("here. static",),
+                    local_data=("www.here. 60 CNAME www.example.com.",))
+    m.mesh._context.validator = Validator(Verdict.SECURE).validate
+    outcome = m.ask("www.here.")
+    assert (addresses(outcome), outcome.verdict) == (["192.0.2.80"], Verdict.INSECURE)
+
+
+def test_local_aliases_are_counted():
+    m = with_policy(build(), local_zones=("here. static",), local_data=(
+        *(f"c{number}.here. 60 CNAME c{number + 1}.here." for number in range(20)), "c20.here. 60 A 192.0.2.98"))
+    most = limits.MAX_ALIASES.default
+    assert addresses(m.ask(f"c{20 - most}.here.")) == ["192.0.2.98"]
+    assert m.ask("c0.here.").rcode == c.SERVFAIL
 
 
 def test_an_alias_out_and_in_and_out_again():

@@ -4,6 +4,7 @@ import pytest
 from support.fakenet import Link
 from support.minet import EXAMPLE_ZONE, addresses, build, rr, standard
 
+from resolver import limits
 from resolver.effects import FailureKind, Question
 from resolver.policy import Plan
 from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings
@@ -160,6 +161,21 @@ def test_chains_of_aliases_are_put_together():
     m.net.sleep(m.mesh, 400)
     outcome = m.ask("alias.example.com.")
     assert outcome.stale and [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.A]
+
+
+def test_aliases_of_a_stale_chain_are_counted():
+    chain = "".join(f"c{number} 60 IN CNAME c{number + 1}\n" for number in range(20))
+    m = stale_world(EXAMPLE_ZONE + chain + "c20 60 IN A 192.0.2.99\n")
+    assert addresses(m.ask("c20.example.com.")) == ["192.0.2.99"]
+    for number in range(20):
+        assert m.ask(f"c{number}.example.com.", "CNAME").rcode == c.NOERROR
+    break_servers(m)
+    m.net.sleep(m.mesh, 400)
+    most = limits.MAX_ALIASES.default
+    outcome = m.ask(f"c{20 - most}.example.com.")
+    assert (addresses(outcome), outcome.stale) == (["192.0.2.99"], True)
+    outcome = m.ask(f"c{19 - most}.example.com.")
+    assert (outcome.rcode, outcome.answer) == (c.SERVFAIL, [])
 
 
 def test_the_newest_word_counts():

@@ -211,6 +211,20 @@ def test_a_writer_killed_inside_its_bucket_does_not_hold_it(reaped):
     os.close(write_end)
 
 
+def test_what_stood_in_the_bucket_of_a_dead_writer_is_gone():
+    """Nobody knows how far the writer came with it."""
+    table = Table(Arena(1 << 20, shared=True), SEED)
+    assert table.put(RRSET, b"key", b"value", now=10, ttl=10)
+    child = os.fork()
+    if child == 0:
+        table._hold_lock(b"key", RRSET)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert table.put(RRSET, b"another", b"value", now=10, ttl=10)
+    assert table.find(RRSET, b"key", 10) is None
+    assert table.statistics().entries["rrset"] == 1
+
+
 def test_a_stopped_holder_costs_the_entry_not_the_worker():
     """A living holder keeps its lock; the other gives up after a bounded wait and says so."""
     table = Table(Arena(1 << 20, shared=True), SEED)

@@ -6,10 +6,13 @@ two of its steps.
 
 import contextlib
 import itertools
+import mmap
 import os
 import random
 import resource
 import signal
+import sys
+from pathlib import Path
 
 import dns.message
 import dns.rrset
@@ -276,6 +279,28 @@ def test_a_flush_goes_on_where_nobody_can_see_its_process(blind):
                 store.drop(from_text("other.example."))
             assert not has(store, "www.example.com.")
     assert store.drop(WWW) == 1
+
+
+def test_a_process_with_the_number_of_a_dead_one_keeps_no_flush(tmp_path):
+    """A number lives on when another process has it, which began at another time: here that time is changed instead."""
+    path = tmp_path / "cache"
+    store = Store.create(1 << 20, seed=bytes(16), path=str(path))
+    put(store, "www.example.com.")
+    steps = store.flush(WWW)
+    next(steps)
+    for number in range(2 * limits.TABLE_FLUSH_LOOK.default):
+        put(store, f"n{number}.example.net.")
+    assert not has(store, "www.example.com."), "its process is alive"
+    began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    mine, other = ((began + change).to_bytes(8, sys.byteorder) for change in (0, 1))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        at = memory.find(mine)
+        assert at >= 0 and memory.find(mine, at + 1) < 0
+        memory[at : at + 8] = other
+    for number in range(limits.TABLE_FLUSH_LOOK.default):
+        put(store, f"m{number}.example.net.")
+    assert has(store, "www.example.com.")
+    steps.close()
 
 
 def test_another_process_sees_the_flush_at_once():

@@ -55,6 +55,15 @@ def test_addresses_of_a_wrong_length_are_none():
     assert atlas.address_of(bytes([127, 0, 0, 1])) is None
 
 
+def test_parsed_addresses_are_bounded():
+    atlas, _, _ = make()
+    most = limits.UPSTREAM_ADDRESSES.default
+    for number in range(most + 10):
+        assert atlas.address_of((0x08000000 + number).to_bytes(4, "big")) is not None
+        assert len(atlas._addresses) <= most
+    assert atlas.address_of(bytes([8, 0, 0, 1])) == "8.0.0.1"
+
+
 def test_the_deepest_known_cut_is_found_and_expires():
     atlas, store, _ = make()
     store.rrsets.put(ns_set("com.", "a.gtld.com.", ttl=1000), NOW)

@@ -624,6 +624,14 @@ def test_a_forward_zone_is_asked_with_rd_and_without_minimisation():
     assert [(entry.address, entry.qname, entry.rd) for entry in m.net.log] == [("10.0.0.53", "c.corp.example.", True)]
 
 
+def test_a_forwarder_is_shown_the_whole_name_however_long():
+    settings = unvalidated(forward=(ForwardZone("corp.example.", ("10.0.0.53",)),))
+    zone = FORWARDED + "a.b.d 60 IN A 10.1.1.2\n"
+    m = build(standard(a10_0_0_53=[("corp.example.", zone)]), settings=settings)
+    assert addresses(m.ask("a.b.d.corp.example.")) == ["10.1.1.2"]
+    assert [entry.qname for entry in m.net.log] == ["a.b.d.corp.example."]
+
+
 def test_a_forwarder_is_believed_only_inside_its_zone():
     zone = FORWARDED + "out 60 IN CNAME www.example.com.\n"
     evil = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns.corp.example.\nwww 60 IN A 6.6.6.6\n"

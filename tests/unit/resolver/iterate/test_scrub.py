@@ -70,6 +70,24 @@ def test_the_chain_ends_where_the_zone_ends():
     assert scrub(packet, WWW, c.A, names.from_text("com.")).complete
 
 
+def test_a_single_set_of_another_name_is_no_answer():
+    packet = view(["x.example.com. 60 A 6.6.6.6"])
+    found = scrub(packet, WWW, c.A, ZONE)
+    assert (found.answer, found.complete) == ([], False)
+
+
+def test_aliases_of_one_reply_are_counted():
+    most = limits.MAX_ALIASES.default + 1
+    chain = [f"c{number}.example.com. 60 CNAME c{number + 1}.example.com." for number in range(40)]
+    first = names.from_text("c0.example.com.")
+    found = scrub(view([*chain, "c40.example.com. 60 A 192.0.2.1"], qname=first), first, c.A, ZONE)
+    assert len(found.answer) == most and not found.complete
+    circle = ["d.example.com. 60 DNAME e.example.com.", "e.example.com. 60 DNAME d.example.com."]
+    first = names.from_text("x.d.example.com.")
+    found = scrub(view(circle, qname=first), first, c.A, ZONE)
+    assert sum(rrset.rtype == c.CNAME for rrset in found.answer) == most and not found.complete
+
+
 def test_other_classes_are_not_looked_at():
     packet = reply(make_query(7, WWW, c.A), ["www.example.com. 60 A 192.0.2.1"])
     chaos = packet[:-4 - 2 - 4 - 2 - 11] + b"\0\3" + packet[-4 - 4 - 2 - 11:]
