@@ -11,7 +11,7 @@ from support.signing import Nsec3, ZoneKey, sign_zone
 
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
-from resolver.validate import nsec3
+from resolver.validate import nsec, nsec3
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -129,6 +129,19 @@ def test_nsec_in_a_denial_of_ds() -> None:
     outcome = minet.ask("b.cut.example.", "DS")
     assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
     assert all(not names.equal(rrset.name, names.from_text("b.cut.example.")) for rrset in outcome.authority)
+
+
+@CHAINS
+def test_the_reader_of_proofs_takes_none_that_was_expanded(chain: Nsec3 | None) -> None:
+    """Whoever gives it the records need not have looked: here the signature counts one label less than the owner."""
+    proofs = [one for one in true(world(chain), "none.example.", c.A).authority if one.rtype in (c.NSEC, c.NSEC3)]
+    assert proofs
+    zone = names.from_text("example.")
+    for proof in proofs:
+        read = nsec.read if chain is None else nsec3.read
+        expanded = proof.with_sigs([rdata[:3] + bytes([rdata[3] - 1]) + rdata[4:] for rdata in proof.sigs()])
+        assert len(read(proof, zone)) == 1
+        assert read(expanded, zone) == []
 
 
 def test_nsec_is_no_proof_ahead_either() -> None:
