@@ -4,6 +4,9 @@ Anybody can make us ask servers that say nothing. Counted by zone alone, many zo
 counted by network alone, an honest zone would suffer from a silent one at the same provider. So an end for somebody
 else's sake (`Shares.to_end`) makes the networks more equal, or the zones of one network, and never the reverse: two of
 them cannot end each other in turns. Sans-IO, as `Places`, whose rules hold at both levels.
+
+Glue may name any address, so silent asks can be each in a network of its own, and each would have a network's share. So
+a network counts for itself only when a reply came from it lately (`Heard`); all others are one (`UNHEARD`).
 """
 
 from collections import OrderedDict
@@ -15,12 +18,13 @@ from resolver import limits
 from resolver.net.places import Places
 from resolver.net.service import network_of
 
-__all__ = ["Line", "Shares", "server_network"]
+__all__ = ["UNHEARD", "Heard", "Line", "Shares", "server_network"]
 
 Member = TypeVar("Member", bound=Hashable)
 
 LOOKS = limits.PLACES_LOOKS.default
 NOBODY = object()
+UNHEARD = object()
 
 
 def server_network(address: str) -> Hashable:
@@ -29,6 +33,32 @@ def server_network(address: str) -> Hashable:
         return network_of(address)
     except OSError:
         return address
+
+
+class Heard:
+    """The networks of servers from which a reply came, as many as `limits.UPSTREAM_NETWORKS`: the last ones."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[Hashable, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def network(self, address: str) -> Hashable:
+        """What an ask to `address` counts for from now on: its network, or `UNHEARD`."""
+        network = server_network(address)
+        return network if network in self._last else UNHEARD
+
+    def reply_from(self, address: str) -> None:
+        """A reply came from `address` that matched its query."""
+        try:
+            network = server_network(address)
+            self._last[network] = None
+            self._last.move_to_end(network)
+            if len(self._last) > limits.UPSTREAM_NETWORKS.default:
+                self._last.popitem(last=False)
+        except MemoryError:
+            pass  # the reply counts more than this; the next one tries again
 
 
 class Shares(Generic[Member]):

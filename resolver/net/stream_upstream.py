@@ -24,7 +24,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
@@ -35,7 +35,7 @@ from resolver.net.ambient import Entropy
 from resolver.net.complaint import Complaint
 from resolver.net.local_errors import kind_of_error
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
-from resolver.net.shares import Shares, server_network
+from resolver.net.shares import UNHEARD, Heard, Shares
 from resolver.net.udp_upstream import EDES
 from resolver.wire import consts as c
 from resolver.wire.errors import WireError
@@ -110,9 +110,9 @@ class _ServerLine:
 
     def __init__(self, key: tuple[str, int], zone: bytes) -> None:
         self.key = key
-        self.network = server_network(key[0])
+        self.network: Hashable = UNHEARD
         self.zone = zone
-        """For which the next connection is needed."""
+        """For which the next connection is needed, and what that counts for."""
         self.silent = False
         """Whether a connection of it made room, and nothing was heard of the server since."""
         self.connections: list[_Connection] = []
@@ -149,11 +149,11 @@ class _Connection(asyncio.Protocol):
         entry.packet = make_packet(
             ask.qname, ask.qtype, identity, flags=flags, payload=ask.edns_payload, do=ask.do, cookie=cookie
         )
-        entry.connection = self
-        entry.placed = True
         if not self.pending:
             self.owner.heard(self)  # until now there was nothing to be silent about
         self.pending[identity] = entry
+        entry.connection = self
+        entry.placed = True
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.idle_timer = None
@@ -243,6 +243,7 @@ class _Connection(asyncio.Protocol):
             return
         self.served += 1
         self.server.silent = False
+        owner.heard_of.reply_from(self.server.key[0])
         owner.heard(self)
         try:
             view = MessageView.parse(message)
@@ -277,8 +278,8 @@ class _Connection(asyncio.Protocol):
 class StreamUpstream:
     """All outgoing TCP connections.
 
-    `source_v4` and `source_v6` are outgoing addresses, empty for the kernel's choice. `after_batch` is called after
-    whatever may have called back.
+    `source_v4` and `source_v6` are outgoing addresses, empty for the kernel's choice. `heard` may be shared
+    with other upstreams. `after_batch` is called after whatever may have called back.
     """
 
     def __init__(
@@ -292,10 +293,12 @@ class StreamUpstream:
         per_server: int = limits.STREAM_UPSTREAMS_PER_SERVER.default,
         pipeline: int = limits.STREAM_UPSTREAM_PIPELINE.default,
         idle_seconds: float = limits.STREAM_UPSTREAM_IDLE.default,
+        heard: Heard | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None:
         self.loop = loop
         self.entropy = entropy
+        self.heard_of = Heard() if heard is None else heard
         self.after_batch = after_batch
         self.idle_seconds = idle_seconds
         self._source_v4 = source_v4
@@ -334,8 +337,13 @@ class StreamUpstream:
             self._fail_soon(entry, "the upstream is closed")
             self.tidy(line)
             return entry
-        entry.timer = self.loop.call_later(ask.timeout if timeout is None else timeout, self._timed_out, entry)
-        self.place(entry)
+        try:
+            entry.timer = self.loop.call_later(ask.timeout if timeout is None else timeout, self._timed_out, entry)
+            self.place(entry)
+        except MemoryError:
+            entry.cancel()
+            self.tidy(line)
+            raise
         return entry
 
     def place(self, entry: StreamAsk) -> None:
@@ -344,6 +352,7 @@ class StreamUpstream:
         What a server's end of one connection has lost goes to one made since: the older ones may be about to end too.
         """
         line = entry.server
+        line.network = self.heard_of.network(line.key[0])
         line.zone = entry.ask.zone
         usable = [connection for connection in line.connections if not connection.closing]
         if entry.retried:
@@ -432,8 +441,8 @@ class StreamUpstream:
                 continue  # they are about to end
             if not self._make_room(line, needed=True):
                 break  # nobody who comes later would find one
-            self._leave(line)
             self._connect(line)
+            self._leave(line)
             self.feed_waiting(line)
         if (self._hungry or self._hungry_silent) and self._open and self._feeding is None:
             # Nothing else may ever happen to the most silent one.
@@ -510,13 +519,24 @@ class StreamUpstream:
         return True
 
     def _connect(self, line: _ServerLine) -> _Connection:
+        """A connection that is being made; on MemoryError there is none."""
         connection = _Connection(self, line)
-        line.connections.append(connection)
-        self._lines[line.key] = line
-        self._open[connection] = self.loop.time()
-        self._places.add(connection, line.network, line.zone)
+        opening = self._open_connection(connection)
+        try:
+            line.connections.append(connection)
+            self._lines[line.key] = line
+            self._open[connection] = self.loop.time()
+            self._places.add(connection, line.network, line.zone)
+            connection.task = self.loop.create_task(opening)
+        except MemoryError:
+            opening.close()
+            self._places.remove(connection)
+            self._open.pop(connection, None)
+            if connection in line.connections:
+                line.connections.remove(connection)
+            self.tidy(line)
+            raise
         self.opened += 1
-        connection.task = self.loop.create_task(self._open_connection(connection))
         return connection
 
     async def _open_connection(self, connection: _Connection) -> None:

@@ -32,16 +32,20 @@ cdef class UdpAsk:
     cdef OutgoingPort port
     cdef PeerAddress peer
     cdef object ask
+    cdef object network          # what its place counts for, from its first need to its end; None while nobody asked
     cdef object on_reply
     cdef object handoff          # what carries on over TCP, once this ask moved there
     cdef object soon             # handle of a failure that is on its way
     cdef bytes packet
     cdef bytes cookie            # content of the COOKIE option that was sent, or None
-    cdef double sent_at
+    cdef double sent_at          # 0 until it is sent from the port it has
+    cdef double ends             # when its timeout is over, however often it was sent; 0 until it was
+    cdef double listened         # seconds it had the ports that others have now
     cdef int64_t due             # tick at which it times out
     cdef int near_misses
     cdef bint malformed_seen
     cdef bint unsent             # it stands in `unsent` of its owner
+    cdef bint overdue            # it was due once before anything was sent
     cdef uint16_t identity
     cdef bint done
 
@@ -52,6 +56,7 @@ cdef class UdpUpstream:
     cdef object source_v6
     cdef object over_stream
     cdef object log
+    cdef object heard            # networks of servers that reply
     cdef public object after_batch
     cdef Entropy entropy
     cdef Family v4
@@ -103,6 +108,7 @@ cdef class UdpUpstream:
     cdef OutgoingPort open_port(self, int family)
     cdef OutgoingPort take_socket(self, int family)
     cdef Family family_of(self, int family)
+    cdef object network_of(self, UdpAsk ask)
     cdef int wait(self, UdpAsk entry) except -1
     cdef OutgoingPort take_from(self, UdpAsk victim)
     cdef int give(self, OutgoingPort port, UdpAsk entry) except -1
@@ -122,4 +128,5 @@ cdef class UdpUpstream:
     cdef int fail(self, UdpAsk ask, object kind, str text) except -1
     cdef int schedule(self, UdpAsk ask, double seconds) except -1
     cdef bint still_has_time(self, UdpAsk ask) except -1
+    cdef bint had_its_time(self, UdpAsk ask) except -1
     cdef int arm(self, int64_t tick) except -1

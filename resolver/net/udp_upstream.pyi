@@ -4,6 +4,7 @@ from typing import Any, Protocol, final
 
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
+from resolver.net.shares import Heard
 
 EDES: dict[FailureKind, int]
 
@@ -48,6 +49,7 @@ class UdpUpstream:
         port_uses: int = ...,
         port_age: float = ...,
         near_miss_limit: int = ...,
+        heard: Heard | None = None,
         over_stream: Callable[[Ask, float, Callable[[Reply | Failure], object]], _Handle] | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None: ...

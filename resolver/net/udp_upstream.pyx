@@ -18,8 +18,12 @@ guesses sent to an old port could answer the next query. An idle socket that was
 Sockets are bounded, and anybody can make us ask servers that say nothing. So when none can be had, the ask gets that
 of the oldest ask of the network or zone that has the most of them, as `shares` says, and that one waits; or it waits
 itself, until its own timeout, in the line of the family, where who has the fewest sockets comes first. Who waits has no
-socket; an ask that waits after it was sent is sent once more. Shares are counted only while sockets are scarce: from
-the first ask that finds none until nobody waits and half of the sockets are free.
+socket; an ask that waits after it was sent is sent once more, and its timeout goes on meanwhile. Its end is the server's
+silence only when it had sockets for the whole of it. Shares are counted only while sockets are scarce: from the first
+ask that finds none until nobody waits and half of the sockets are free. Networks that no reply came from lately are
+counted as one (`Heard`).
+
+When there is no memory to hand a socket on, it is closed (`give_back`): that takes none, and costs nobody's reply.
 
 The pool (`fresh_ports` False) holds unconnected sockets on random ports of the whole range; each is given up after some
 hundred uses or some seconds. One system call out and a share of one in is cheaper, but a port lives long enough to be
@@ -57,7 +61,7 @@ from resolver.net.complaint import Complaint
 from resolver.net.local_errors import kind_of_error
 from resolver.net.match import truncated_stub
 from resolver.net.peers import open_socket
-from resolver.net.shares import Line, Shares, server_network
+from resolver.net.shares import Heard, Line, Shares
 
 logger = logging.getLogger("resolver.net.udp_upstream")
 
@@ -141,7 +145,8 @@ cdef class UdpUpstream:
     open between asks; otherwise `ports`, `port_uses` and `port_age` in seconds describe the pool.
 
     `over_stream(ask, seconds, on_reply)` carries an ask on over TCP and returns a handle with ``cancel()``; None means
-    that such an ask fails. `after_batch()` is called once after each batch of replies or timeouts.
+    that such an ask fails. `after_batch()` is called once after each batch of replies or timeouts. `heard` may be shared
+    with other upstreams.
     """
 
     def __cinit__(self):
@@ -154,7 +159,7 @@ cdef class UdpUpstream:
                  bint randomise_case=True, int sockets=limits.UDP_SOCKETS.default,
                  int kept=limits.UDP_SOCKETS_KEPT.default, int ports=limits.UDP_PORTS.default,
                  int port_uses=limits.UDP_PORT_USES.default, double port_age=limits.UDP_PORT_AGE.default,
-                 int near_miss_limit=limits.UDP_NEAR_MISSES.default, over_stream=None, after_batch=None):
+                 int near_miss_limit=limits.UDP_NEAR_MISSES.default, heard=None, over_stream=None, after_batch=None):
         cdef int i
         self.loop = loop
         self.entropy = entropy
@@ -173,6 +178,7 @@ cdef class UdpUpstream:
         self.over_stream = over_stream
         self.after_batch = after_batch
         self.log = Complaint(logger)
+        self.heard = Heard() if heard is None else heard
         self.ports_v4 = [None] * limits.UDP_PORTS.check(ports, "ports")
         self.ports_v6 = [None] * ports
         self.peers = {}
@@ -260,7 +266,7 @@ cdef class UdpUpstream:
                 return self._no_port(entry, error)
             if port is None:
                 own = self.family_of(entry.peer.family)
-                if not own.line.may_take(server_network(server.address), limits.UDP_WAITING.default,
+                if not own.line.may_take(self.network_of(entry), limits.UDP_WAITING.default,
                                          limits.UDP_WAITING_SHARE.default):
                     return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are taken")
         self.outstanding += 1
@@ -271,9 +277,8 @@ cdef class UdpUpstream:
             else:
                 self.give(port, entry)
         except MemoryError:
-            given = entry.port is not None
             self.release(entry)  # nobody would ever time it out
-            if self.fresh_ports and port is not None and not given:
+            if self.fresh_ports and port is not None:
                 self.give_back(port)
             raise
         return entry
@@ -282,24 +287,28 @@ cdef class UdpUpstream:
         return self._refuse(entry, kind_of_error(error.errno), f"no outgoing port: {error.strerror or error}")
 
     cdef int give(self, OutgoingPort port, UdpAsk entry) except -1:
-        """Let `entry` leave from `port` with what else leaves in this turn."""
-        cdef Family own
-        port.pending[entry.identity] = entry
+        """Let `entry` leave from `port` with what else leaves in this turn; on MemoryError nothing has changed."""
+        cdef Family own = self.family_of(port.family)
+        cdef object shares = own.shares if self.fresh_ports else None
+        if shares is not None:
+            shares.add(entry, self.network_of(entry), entry.ask.zone)
+            own.crowd = max(own.crowd, <int>len(shares))
+        try:
+            port.pending[entry.identity] = entry
+            if not entry.unsent:  # else it had another port a moment ago
+                # Packets of one turn leave together, one straight after the other: each that leaves alone wakes the
+                # other side anew, and on a busy machine that costs more than the packet.
+                if not self.unsent:
+                    self.loop.call_soon(self.bound_flush)
+                self.unsent.append(entry)
+                entry.unsent = True
+        except MemoryError:
+            port.pending.pop(entry.identity, None)
+            if shares is not None:
+                shares.remove(entry)
+            raise
         entry.port = port
         port.uses += 1
-        if self.fresh_ports:
-            own = self.family_of(port.family)
-            if own.shares is not None:
-                own.shares.add(entry, server_network(entry.ask.server.address), entry.ask.zone)
-                own.crowd = max(own.crowd, len(own.shares))
-        if entry.unsent:
-            return 0  # it had another port a moment ago
-        # Packets of one turn leave together, one straight after the other: each that leaves alone wakes the other side
-        # anew, and on a busy machine that costs more than the packet.
-        if not self.unsent:
-            self.loop.call_soon(self.bound_flush)
-        self.unsent.append(entry)
-        entry.unsent = True
         return 0
 
     def _refuse(self, UdpAsk entry, kind, str text):
@@ -329,6 +338,8 @@ cdef class UdpUpstream:
         cdef const sockaddr *peer = <const sockaddr *>&ask.peer.storage
         cdef socklen_t peer_size = ask.peer.size
         ask.sent_at = monotonic_now()
+        if ask.ends == 0:
+            ask.ends = ask.sent_at + <double>ask.ask.timeout
         if self.fresh_ports:
             if connect_socket(port.fd, peer, peer_size) < 0:
                 code = errno
@@ -367,8 +378,8 @@ cdef class UdpUpstream:
         self.outstanding -= 1
         (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
         if port is None:
-            if self.fresh_ports:
-                self.family_of(ask.peer.family).line.remove(ask, server_network(ask.ask.server.address), ask.ask.zone)
+            if self.fresh_ports and ask.network is not None:
+                self.family_of(ask.peer.family).line.remove(ask, ask.network, ask.ask.zone)
             return 0
         ask.port = None
         del port.pending[ask.identity]
@@ -393,9 +404,10 @@ cdef class UdpUpstream:
         return 0
 
     cdef int fail(self, UdpAsk ask, object kind, str text) except -1:
+        failure = Failure(kind, EDES[kind], text)
         self.release(ask)
         if ask.on_reply is not None:
-            self.deliver(ask, Failure(kind, EDES[kind], text))
+            self.deliver(ask, failure)
         return 0
 
     # --- ports -------------------------------------------------------------------------------------------------
@@ -445,6 +457,12 @@ cdef class UdpUpstream:
     cdef Family family_of(self, int family):
         return self.v4 if family == AF_INET else self.v6
 
+    cdef object network_of(self, UdpAsk ask):
+        """What `ask` counts for; the same to its end, though a reply may come from there in the meantime."""
+        if ask.network is None:
+            ask.network = self.heard.network(ask.ask.server.address)
+        return ask.network
+
     cdef OutgoingPort take_socket(self, int family):
         """An idle socket or a new one; None when all are taken, OSError when not even one can be had."""
         cdef Family own = self.family_of(family)
@@ -467,7 +485,7 @@ cdef class UdpUpstream:
         cdef Family own = self.family_of(entry.peer.family)
         cdef UdpAsk holder
         cdef OutgoingPort port
-        network, zone = server_network(entry.ask.server.address), entry.ask.zone
+        network, zone = self.network_of(entry), entry.ask.zone
         if own.shares is None:
             shares = Shares()
             holders = []
@@ -475,7 +493,7 @@ cdef class UdpUpstream:
                 if port.family == own.family:
                     holders.extend(port.pending.values())
             for holder in sorted(holders, key=_sent_at):
-                shares.add(holder, server_network(holder.ask.server.address), holder.ask.zone)
+                shares.add(holder, self.network_of(holder), holder.ask.zone)
             own.shares = shares
             own.crowd = len(shares)
         victim = own.shares.to_end(network, zone)
@@ -486,8 +504,7 @@ cdef class UdpUpstream:
         try:
             self.give(port, entry)
         except MemoryError:
-            if entry.port is None:
-                self.give_back(port)
+            self.give_back(port)
             raise
         return 0
 
@@ -495,8 +512,11 @@ cdef class UdpUpstream:
         """Let `victim` wait and return its socket, or another one; None when there is none after all."""
         cdef OutgoingPort port = victim.port
         cdef Family own = self.family_of(port.family)
-        own.line.add(victim, server_network(victim.ask.server.address), victim.ask.zone)
+        own.line.add(victim, self.network_of(victim), victim.ask.zone)
         victim.port = None
+        if victim.sent_at != 0:
+            victim.listened += monotonic_now() - victim.sent_at
+            victim.sent_at = 0
         del port.pending[victim.identity]
         own.shares.remove(victim)
         self.evicted += 1
@@ -509,25 +529,32 @@ cdef class UdpUpstream:
             return None
 
     cdef int give_back(self, OutgoingPort port) except -1:
-        """Let a waiting ask have the socket whose ask has ended, or keep it, or close it."""
+        """Let a waiting ask have the socket whose ask has ended, or keep it, or close it.
+
+        Neither a shortage of descriptors nor one of memory gets out of here, because the reply to the ask that has
+        ended comes next. Who waits has until its timeout, when the shortage is its failure.
+        """
         cdef Family own = self.family_of(port.family)
         if self.closed or not self.make_idle(port):
             self.close_port(port)
             port = None
-        if len(own.line) and not self.closed:
-            if port is None:
-                try:
-                    port = self.take_socket(own.family)
-                except OSError:
-                    return 0  # it was said; who waits has until its timeout, when the shortage is its failure
+        try:
+            if len(own.line) and not self.closed:
                 if port is None:
-                    return 0
-            self.give(port, <UdpAsk>own.line.next(own.shares))
-        elif port is not None:
-            if len(own.idle) < self.kept:
-                own.idle.append(port)
-                self.trim_later()
-            else:
+                    port = self.take_socket(own.family)
+                    if port is None:
+                        return 0
+                self.give(port, <UdpAsk>own.line.next(own.shares))
+            elif port is not None:
+                if len(own.idle) < self.kept:
+                    own.idle.append(port)
+                    self.trim_later()
+                else:
+                    self.close_port(port)
+        except OSError:
+            pass  # `open_port` has said it
+        except MemoryError:
+            if port is not None:
                 self.close_port(port)
         return 0
 
@@ -585,8 +612,13 @@ cdef class UdpUpstream:
         port.family = family
         port.pending = {}
         port.born = monotonic_now()
-        self.loop.add_reader(port.fd, self._readable, port)
-        self.open_ports[port] = None
+        try:
+            self.open_ports[port] = None
+            self.loop.add_reader(port.fd, self._readable, port)
+        except MemoryError:
+            self.open_ports.pop(port, None)
+            sock.close()
+            raise
         self.ports_opened += 1
         own = self.family_of(family)
         own.count += 1
@@ -690,8 +722,10 @@ cdef class UdpUpstream:
             if cookie:
                 self.cookies += 1
         self.replies += 1
+        reply = Reply(view, now - ask.sent_at, False, ask.ask.server, cookie)
+        self.heard.reply_from(ask.ask.server.address)
         self.release(ask)
-        return self.deliver(ask, Reply(view, now - ask.sent_at, False, ask.ask.server, cookie))
+        return self.deliver(ask, reply)
 
     cdef int near_miss(self, OutgoingPort port, const sockaddr_storage *source) except -1:
         """A packet that matches nothing. Asks to that server take note; one with many leaves for TCP."""
@@ -711,7 +745,7 @@ cdef class UdpUpstream:
         return 0
 
     cdef int move_to_stream(self, UdpAsk ask) except -1:
-        cdef double left = ask.ask.timeout - (monotonic_now() - ask.sent_at)
+        cdef double left = ask.ask.timeout if ask.ends == 0 else ask.ends - monotonic_now()
         self.release(ask)
         self.moved_to_stream += 1
         if self.over_stream is None:
@@ -813,7 +847,7 @@ cdef class UdpUpstream:
                 for entry in list(slot):
                     ask = <UdpAsk>entry
                     if ask.due <= now and not ask.done and not self.still_has_time(ask):
-                        if ask.port is None:
+                        if not self.had_its_time(ask):
                             self.network_errors += 1
                             self.fail(ask, FailureKind.LOCAL, "no outgoing port was free in time")
                             continue
@@ -838,16 +872,28 @@ cdef class UdpUpstream:
 
         Taking what lies in the socket may end this ask and others.
         """
-        cdef double timeout = ask.ask.timeout
-        cdef double left = timeout if ask.sent_at == 0 else timeout - (monotonic_now() - ask.sent_at)
+        cdef double left
         if ask.port is None:
             return False
+        if ask.ends != 0:
+            left = ask.ends - monotonic_now()
+        elif ask.overdue:
+            return False  # no packet of it will ever leave: what would have sent it had no memory
+        else:
+            left = ask.ask.timeout
+            ask.overdue = True
         if left > 0:
             (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
             self.schedule(ask, left)
             return True
         self.drain(ask.port)
         return ask.done
+
+    cdef bint had_its_time(self, UdpAsk ask) except -1:
+        """Whether a reply to `ask`, which is due, could have come for the whole of its timeout."""
+        cdef double now = monotonic_now()
+        cdef double since = now if ask.port is None or ask.sent_at == 0 else ask.sent_at
+        return ask.ends != 0 and since + <double>ask.ask.timeout - ask.listened <= now
 
     # --- end and inspection --------------------------------------------------------------------------------------
 

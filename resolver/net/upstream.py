@@ -12,6 +12,7 @@ from typing import Protocol
 from resolver.effects import Ask, Failure, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.descriptors import stream_upstreams, udp_sockets
+from resolver.net.shares import Heard
 from resolver.net.stream_upstream import StreamAsk, StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.settings import IterationSettings
@@ -40,12 +41,14 @@ class Upstream:
         after_batch: Callable[[], object] | None = None,
     ) -> None:
         entropy = entropy or Entropy()
+        heard = Heard()
         self.stream = StreamUpstream(
             loop,
             entropy=entropy,
             source_v4=settings.source_v4,
             source_v6=settings.source_v6,
             connections=stream_upstreams(),
+            heard=heard,
             after_batch=after_batch,
         )
         self.udp = UdpUpstream(
@@ -56,6 +59,7 @@ class Upstream:
             fresh_ports=settings.fresh_ports,
             sockets=udp_sockets(),
             randomise_case=settings.case_randomisation,
+            heard=heard,
             over_stream=self._over_stream,
             after_batch=after_batch,
         )

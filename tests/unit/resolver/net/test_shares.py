@@ -5,7 +5,8 @@ import random
 import pytest
 from support.shortage import FullDict
 
-from resolver.net.shares import Line, Shares, server_network
+from resolver import limits
+from resolver.net.shares import UNHEARD, Heard, Line, Shares, server_network
 
 
 def fill(*homes: str) -> Shares[str]:
@@ -127,3 +128,44 @@ def test_servers_count_for_their_network() -> None:
     assert server_network("192.0.2.1") == server_network("192.0.2.200") != server_network("192.0.3.1")
     assert server_network("2001:db8::1") == server_network("2001:db8::2") != server_network("2001:db8:1::1")
     assert server_network("no:address") == "no:address"
+
+
+def test_networks_that_never_replied_have_one_share_together() -> None:
+    heard, shares = Heard(), Shares[int]()
+    heard.reply_from("192.0.2.1")
+    for number in range(16):
+        shares.add(number, heard.network("192.0.2.7"), "honest")
+    for number in range(16, 216):
+        address = f"198.51.{number}.1"
+        victim = shares.to_end(heard.network(address), f"zone{number}")
+        if victim is not None:
+            assert shares.remove(victim)
+            shares.add(number, heard.network(address), f"zone{number}")
+    assert (shares.count(server_network("192.0.2.1")), shares.count(UNHEARD)) == (8, 8)
+    shares.remove(15)
+    assert shares.to_end(heard.network("203.0.113.1"), "new") is None, "together they have more"
+    assert shares.to_end(heard.network("192.0.2.9"), "honest") is None, "as many as the others will have is enough"
+    shares.remove(14)
+    assert (shares.to_end(heard.network("192.0.2.9"), "honest") or 0) >= 16
+
+
+def test_the_networks_that_replied_last_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "UPSTREAM_NETWORKS", limits.UPSTREAM_NETWORKS._replace(default=2))
+    heard = Heard()
+    for address in ("192.0.2.1", "2001:db8::1", "192.0.2.2", "198.51.100.1", "203.0.113.1"):
+        heard.reply_from(address)
+        heard.reply_from("192.0.2.3")
+    assert len(heard) == 2
+    assert heard.network("192.0.2.4") == server_network("192.0.2.1")
+    assert heard.network("203.0.113.2") == server_network("203.0.113.1")
+    assert heard.network("198.51.100.1") is UNHEARD
+    assert heard.network("2001:db8::1") is UNHEARD
+
+
+def test_no_memory_for_who_replied_is_no_error() -> None:
+    heard = Heard()
+    real = heard._last
+    heard._last = FullDict()  # type: ignore[assignment]
+    heard.reply_from("192.0.2.1")
+    heard._last = real
+    assert heard.network("192.0.2.1") is UNHEARD

@@ -9,6 +9,7 @@ from support.upstream_peers import Collector, StreamPeer, ask_for, echo, play
 from resolver import limits
 from resolver.effects import Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
+from resolver.net.shares import Heard, Shares
 from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.upstream import Upstream
 from resolver.settings import IterationSettings
@@ -343,7 +344,9 @@ def test_the_zone_that_has_most_makes_room_and_not_an_older_one_beside_it() -> N
 def test_a_network_with_many_places_gives_one_to_another_at_once() -> None:
     async def body() -> None:
         silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
-        upstream, lost, got = make(connections=8), Collector(), Collector()
+        heard = Heard()
+        heard.reply_from("127.0.0.1")
+        upstream, lost, got = make(connections=8, heard=heard), Collector(), Collector()
         for n in range(8):
             upstream.start(ask_for(silent.port, address=f"127.1.1.{n + 1}"), lost)
         while sum(map(len, silent.connections)) < 8:
@@ -356,6 +359,48 @@ def test_a_network_with_many_places_gives_one_to_another_at_once() -> None:
         upstream.close()
         await silent.close()
         await honest.close()
+
+    play(body)
+
+
+def test_silent_servers_each_in_a_network_of_its_own_have_one_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=60_000))
+
+    async def body() -> None:
+        honest, silent = await StreamPeer.start(echo, "0.0.0.0"), await StreamPeer.start(lambda _: [], "0.0.0.0")
+        upstream, lost, got = make(connections=8, idle_seconds=0), Collector(), Collector()
+        upstream.start(ask_for(honest.port, address="127.0.1.100"), got)
+        await got.wait()
+        honest.script = lambda _: []
+        for n in range(8):
+            upstream.start(ask_for(honest.port, address=f"127.0.1.{n + 1}", zone=names.from_text(f"a{n}.")), got)
+        for n in range(40):
+            upstream.start(ask_for(silent.port, address=f"127.1.{n}.1", zone=names.from_text(f"b{n}.")), lost)
+        assert (upstream.evicted, upstream.connection_count) == (4, 8)
+        upstream.close()
+        await honest.close()
+        await silent.close()
+
+    play(body)
+
+
+def test_no_memory_for_the_place_of_a_connection_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    async def body() -> None:
+        peer, upstream, lost, got = await StreamPeer.start(), make(connections=1), Collector(), Collector()
+        for _ in range(3):
+            with monkeypatch.context() as shortage:
+                shortage.setattr(Shares, "add", fail)
+                with pytest.raises(MemoryError):
+                    upstream.start(ask_for(peer.port, timeout=0), lost)
+            assert (upstream.connection_count, upstream._lines, upstream.opened) == (0, {}, 0)
+        upstream.start(ask_for(peer.port), got)
+        assert isinstance((await got.wait())[0], Reply)
+        assert lost.results == [], "who was told of it is not told once more"
+        upstream.close()
+        await peer.close()
 
     play(body)
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.ports import free_port
@@ -17,6 +18,7 @@ from support.waiting import until
 from resolver import limits
 from resolver.effects import Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
+from resolver.net.shares import Heard, Line, Shares
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.wire import name as names
 
@@ -25,6 +27,14 @@ SHORT = 0.05
 
 def make(**options: object) -> UdpUpstream:
     return UdpUpstream(asyncio.get_running_loop(), entropy=Entropy(), **options)  # type: ignore[arg-type]
+
+
+def heard_from(*addresses: str) -> Heard:
+    """As it is when these replied before."""
+    heard = Heard()
+    for address in addresses:
+        heard.reply_from(address)
+    return heard
 
 
 def test_reply_comes_back_once_and_not_from_inside_start() -> None:
@@ -460,7 +470,7 @@ def test_an_ask_that_waits_for_a_socket_can_be_cancelled_and_has_its_timeout(mon
 def test_silent_servers_do_not_take_the_sockets_of_others(silent: tuple[str, str], honest: tuple[str, str]) -> None:
     async def body() -> None:
         mute, peer = await UdpPeer.start(lambda _: [], silent[0]), await UdpPeer.start(echo, honest[0])
-        upstream, lost, got = make(sockets=4, kept=0), Collector(), Collector()
+        upstream, lost, got = make(sockets=4, kept=0, heard=heard_from(honest[0])), Collector(), Collector()
         for _ in range(40):
             upstream.start(ask_for(mute.port, address=silent[0], zone=names.from_text(silent[1])), lost)
         await _queries(mute, 4)
@@ -487,7 +497,7 @@ async def _queries(peer: UdpPeer, count: int) -> None:
 def test_an_ask_that_made_room_is_sent_once_more_and_answered() -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
-        upstream, got, rest = make(sockets=2, kept=1), Collector(), Collector()
+        upstream, got, rest = make(sockets=2, kept=1, heard=heard_from("127.0.1.1")), Collector(), Collector()
         for _ in range(2):
             upstream.start(ask_for(mute.port), got)
         await _queries(mute, 2)
@@ -513,7 +523,7 @@ def test_an_ask_that_made_room_is_sent_once_more_and_answered() -> None:
 def test_an_ask_that_made_room_in_the_turn_it_was_begun_is_sent_once_or_is_no_silence() -> None:
     async def body() -> None:
         mute, peer = await UdpPeer.start(lambda _: []), await UdpPeer.start(echo, "127.0.1.1")
-        upstream, lost, got = make(sockets=2), Collector(), Collector()
+        upstream, lost, got = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
         for _ in range(2):
             upstream.start(ask_for(mute.port, timeout=SHORT), lost)
         handle = upstream.start(ask_for(peer.port, address="127.0.1.1"), got)
@@ -533,10 +543,166 @@ def test_an_ask_that_made_room_in_the_turn_it_was_begun_is_sent_once_or_is_no_si
     play(body)
 
 
+@pytest.mark.parametrize("taken_first", [True, False], ids=["honest first", "silent first"])
+def test_silent_servers_each_in_a_network_of_its_own_have_one_share(taken_first: bool) -> None:
+    """Glue may name any address: what never replied does not count for as many as it is."""
+
+    async def body() -> None:
+        honest, dark = await UdpPeer.start(echo, "127.0.1.1"), await UdpPeer.start(lambda _: [], "0.0.0.0")
+        upstream, got, lost = make(sockets=16), Collector(), Collector()
+        upstream.start(ask_for(honest.port, address="127.0.1.1"), got)
+        await got.wait()
+        honest.script = lambda _: []
+
+        def ask_honest() -> None:
+            for number in range(16):
+                zone = names.from_text(f"honest{number}.")
+                upstream.start(ask_for(honest.port, address="127.0.1.1", zone=zone), got)
+
+        def ask_dark() -> None:
+            for number in range(200):
+                zone = names.from_text(f"silent{number}.")
+                upstream.start(ask_for(dark.port, address=f"127.1.{number}.1", zone=zone), lost)
+
+        for ask in (ask_honest, ask_dark) if taken_first else (ask_dark, ask_honest):
+            ask()
+        assert upstream.evicted == 8, "half of the sockets are enough for all of them"
+        await _queries(honest, 9)
+        for query, source in zip(honest.queries[1:], honest.sources[1:], strict=True):
+            honest.transport.sendto(echo(query)[0], source)
+        assert all(isinstance(result, Reply) for result in await got.wait(9))
+        upstream.close()
+        honest.close()
+        dark.close()
+
+    play(body)
+
+
+def test_an_ask_leaves_the_line_though_its_network_was_heard_in_the_meantime() -> None:
+    async def body() -> None:
+        peer, got = await UdpPeer.start(lambda _: []), Collector()
+        upstream = make(sockets=2, kept=0)
+        asks = [upstream.start(ask_for(peer.port), got) for _ in range(4)]
+        await _queries(peer, 2)
+        peer.transport.sendto(echo(peer.queries[0])[0], peer.sources[0])
+        await got.wait()
+        asks[3].cancel()
+        await _queries(peer, 3)
+        for query, source in zip(peer.queries[1:], peer.sources[1:], strict=True):
+            peer.transport.sendto(echo(query)[0], source)
+        await got.wait(3)
+        assert (upstream.pending, upstream.open_sockets, len(peer.queries)) == (0, 0, 3)
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+def _fail_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, callback: str = "") -> None:
+    """The next call of `owner.name`, with the method `callback` when one is named, finds no memory."""
+    real, calls = getattr(owner, name), []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not calls and (not callback or getattr(args[0], "__name__", "") == callback):
+            calls.append(args)
+            raise MemoryError
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize("where", ["shares", "line", "loop"])
+def test_no_memory_to_hand_a_socket_on_costs_no_reply_and_no_socket(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    async def body() -> None:
+        loop, faults = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        peer, first, second, third = await UdpPeer.start(lambda _: []), Collector(), Collector(), Collector()
+        upstream = make(sockets=1)
+        upstream.start(ask_for(peer.port), first)
+        upstream.start(ask_for(peer.port, timeout=0.5), second)
+        await _queries(peer, 1)
+        if where == "loop":
+            _fail_once(monkeypatch, loop, "call_soon", "_flush")
+        else:
+            _fail_once(monkeypatch, *{"shares": (Shares, "add"), "line": (Line, "next")}[where])
+        peer.transport.sendto(echo(peer.queries[0])[0], peer.sources[0])
+        [result] = await first.wait()
+        assert isinstance(result, Reply)
+        assert upstream.open_sockets == 0
+        [failure] = await second.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.LOCAL, "nothing was sent"
+        peer.script = echo
+        upstream.start(ask_for(peer.port), third)
+        assert isinstance((await third.wait())[0], Reply)
+        assert (upstream.pending, upstream.open_sockets, upstream.sent, faults) == (0, 1, 2, [])
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+def test_an_ask_that_nothing_sends_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        peer, first, lost = await UdpPeer.start(), Collector(), Collector()
+        upstream = make()
+        loop = asyncio.get_running_loop()
+        real = loop.call_soon
+        monkeypatch.setattr(loop, "call_soon", lambda callback, *args, **options: None
+                            if getattr(callback, "__name__", "") == "_flush" else real(callback, *args, **options))
+        upstream.start(ask_for(peer.port, timeout=SHORT), lost)
+        [failure] = await lost.wait()
+        assert isinstance(failure, Failure)
+        assert (failure.kind, upstream.timeouts, upstream.pending) == (FailureKind.LOCAL, 0, 0)
+        monkeypatch.undo()
+        _fail_once(monkeypatch, loop, "call_soon", "_flush")
+        upstream._flush()
+        with pytest.raises(MemoryError):
+            upstream.start(ask_for(peer.port), lost)
+        assert upstream.pending == 0
+        upstream.start(ask_for(peer.port), first)
+        assert isinstance((await first.wait())[0], Reply)
+        assert len(lost.results) == 1
+        upstream.close()
+        peer.close()
+
+    play(body)
+
+
+@pytest.mark.parametrize("waited", [0.0, 0.1], ids=["sent again at once", "sent again late"])
+def test_the_timeout_of_an_ask_that_made_room_goes_on(waited: float) -> None:
+    async def body() -> None:
+        mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
+        upstream, lost, rest = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
+        upstream.start(ask_for(mute.port, timeout=0.2), lost)
+        upstream.start(ask_for(mute.port), rest)
+        upstream._flush()
+        _let_pass(0.05)
+        taken = upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
+        assert upstream.evicted == 1
+        _let_pass(waited)
+        taken.cancel()
+        upstream._flush()
+        _let_pass(0.17 - waited)
+        assert lost.results == []
+        upstream._turn()
+        [failure] = lost.results
+        assert isinstance(failure, Failure)
+        assert failure.kind is (FailureKind.LOCAL if waited else FailureKind.TIMEOUT), "was it the server's silence?"
+        assert upstream.timeouts == (0 if waited else 1)
+        upstream.close()
+        mute.close()
+        other.close()
+
+    play(body)
+
+
 def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
-        upstream, got, rest = make(sockets=2), Collector(), Collector()
+        upstream, got, rest = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
         monkeypatch.setattr(limits, "UDP_WAITING", limits.UDP_WAITING._replace(default=8))
         upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
         for _ in range(11):
