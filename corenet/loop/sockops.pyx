@@ -13,6 +13,7 @@ under epoll is reported no more, and they would wait for ever.
 import asyncio
 import io
 import os
+import select
 import socket
 from asyncio.base_events import _check_ssl_socket
 from collections.abc import Coroutine
@@ -32,7 +33,7 @@ from corenet.core.handles cimport Handle, hide, new_handle
 from corenet.core.ready cimport ring_push
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
-from corenet.transports.base cimport call_method1
+from corenet.transports.base cimport call_method1, keeps_count
 
 cdef extern from "Python.h":
     """
@@ -157,9 +158,24 @@ cdef PyObject *call_through(object function, PyObject *const *items, size_t coun
     return result
 
 
-cdef inline bint keeps_count(object sock) except -1:
-    """Whether this is a socket object itself, which counts who needs it open, and nothing that passes for one."""
-    return type(sock) is Socket or issubclass(type(sock), Socket)
+cdef bint settled(object sock) except -1:
+    """Whether `sock`, which has no error, is connected; False while it is still connecting.
+
+    Raises:
+        OSError: it is neither, ENOTCONN: shut down meanwhile, or a Unix socket whose listener had no room.
+    """
+    try:
+        sock.getpeername()
+    except OSError as error:
+        if error.errno != c.ENOTCONN:
+            raise
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLOUT)
+        if poll.poll(0):
+            # Ready without being connected: it would be reported without end.
+            raise
+        return False
+    return True
 
 
 cdef class SocketEngine(Engine):
@@ -441,8 +457,11 @@ cdef class SocketEngine(Engine):
             pass
         self.hold(sock)
         try:
-            await self.waiter(sock, True)
-            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            while True:
+                await self.waiter(sock, True)
+                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if number or settled(sock):
+                    break
         finally:
             self.let_go(sock)
         if number:

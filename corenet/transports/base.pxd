@@ -12,6 +12,7 @@ from corenet.core.poller cimport Watcher
 from corenet.core.sys cimport sockaddr_storage, socklen_t
 
 cdef object os_error(int number)
+cdef bint keeps_count(object sock) except -1
 cdef object call_method0(object receiver, object name)
 cdef object call_method1(object receiver, object name, object argument)
 cdef object call_method2(object receiver, object name, object first, object second)
@@ -34,6 +35,7 @@ cdef class Transport(Watcher):
     cdef int fd
     cdef uint32_t interest      # what the poller was told; 0: it does not have the descriptor
     cdef int conn_lost          # not 0: not attached yet, or connection_lost is on its way or over; counts writes from then on
+    cdef bint counted           # `sock` counts us among those who need it open
     cdef bint begun             # connection_made was called
     cdef bint paused            # pause_reading was called
     cdef bint eof_seen          # the peer will send no more
@@ -63,6 +65,7 @@ cdef class Transport(Watcher):
     cdef int lose(self, object error) except -1
     cdef int end(self) except -1
     cdef void detach(self) noexcept
+    cdef bint is_ours(self) except -1
     cdef int close_descriptor(self) except -1
     cdef int released(self) except -1
     cdef int adopt(self, object protocol) except -1

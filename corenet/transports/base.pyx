@@ -2,7 +2,10 @@
 
 Transports are instances of asyncio's abstract classes as far as ``isinstance`` can see: those classes have slots, so
 a Cython class cannot inherit from them, and ``__class__`` answers in their place. One owner closes a descriptor: the
-Python socket object when there is one, else the transport.
+Python socket object when there is one, else the transport. A socket object that the program gave us counts us among those
+who need it open, from `attach` to `close_descriptor`: the program may close it, and the number cannot become somebody
+else's before the transport has ended. Only ``detach`` and ``os.close`` take it from us; then nothing of ours is called
+on the number at the end.
 
 States. Each is a field of its own; the interest is computed from them by `wanted` and nowhere else. `watch` alone
 registers it with the poller, `detach` takes the descriptor out. Streams, pipes and datagrams share this; TLS stands above a stream and has no
@@ -60,6 +63,7 @@ its `Farewell`. The poller's `owner` and a server's roster have borrowed pointer
 """
 
 import os
+import socket
 import sys
 import warnings
 from asyncio.log import logger
@@ -86,6 +90,7 @@ from corenet.limits import EVENTS_IN_VAIN, WRITE_HIGH_WATER
 
 cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATER.default
 cdef int VAIN = EVENTS_IN_VAIN.default
+cdef object Socket = socket.socket
 
 
 cdef inline uint32_t wanted(Transport self) noexcept:
@@ -109,6 +114,11 @@ cdef inline bint listed(Transport self) noexcept:
 cdef object os_error(int number):
     """The OSError, of the right subclass, for `number`."""
     return OSError(number, os.strerror(number))
+
+
+cdef bint keeps_count(object sock) except -1:
+    """Whether this is a socket object itself, which counts who needs it open, and nothing that passes for one."""
+    return type(sock) is Socket or issubclass(type(sock), Socket)
 
 
 cdef tuple marks(object high, object low, Py_ssize_t default):
@@ -211,6 +221,11 @@ cdef class Transport(Watcher):
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
         self.adopt(protocol)
+        loop.poller.reserve(fd)
+        if keeps_count(self.sock):
+            self.sock._io_refs += 1
+            self.counted = True
+        # From here on nothing fails: the number would stay noted, and the socket open.
         loop.poller.own(fd, self)
         self.conn_lost = 0
         # Last: an object that is dropped half-made would close it, and the caller would close it again.
@@ -559,22 +574,39 @@ cdef class Transport(Watcher):
         """Called once when the descriptor is closed."""
         return 0
 
+    cdef bint is_ours(self) except -1:
+        """Whether the descriptor is still that of `sock`: one that was detached or closed may be somebody else's."""
+        if self.sock is None:
+            return True
+        try:
+            return self.sock.fileno() == self.fd
+        except (OSError, ValueError):
+            # What a closed file object answers.
+            return False
+
     cdef int close_descriptor(self) except -1:
         """Close the socket object, or the bare descriptor when no object was ever made; `detach` came before."""
         cdef int fd = self.fd
         cdef object sock = self.sock
         if fd < 0:
             return 0
-        self.fd = -1
-        self.sock = None
-        if self.loop is not None:
-            self.loop.stirred = True
-            # A transport that is closing refuses nobody who waits for its descriptor himself.
-            self.loop.abandon(fd)
-        if sock is not None:
-            sock.close()
-        else:
-            c.c_close(fd)
+        try:
+            if self.loop is not None:
+                self.loop.stirred = True
+                if self.is_ours():
+                    # A transport that is closing refuses nobody who waits for its descriptor himself.
+                    self.loop.abandon(fd)
+        finally:
+            self.fd = -1
+            self.sock = None
+            if sock is None:
+                c.c_close(fd)
+            else:
+                if self.counted:
+                    self.counted = False
+                    sock._io_refs -= 1
+                # Closes also what the program has closed before: it was open for us.
+                sock.close()
         return 0
 
     def abort(self) -> None:

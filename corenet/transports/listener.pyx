@@ -4,7 +4,8 @@ Up to `ACCEPT_BUDGET` connections are taken from one event, so that a flood cann
 served; the level trigger brings the rest. A listener that other processes share is registered with EPOLLEXCLUSIVE, so
 that one connection wakes one of them, and goes to the end of the kernel's queue after each burst: without that the
 process that registered first would get nearly all. On EMFILE and its relatives the listener leaves the poller for a second,
-since the kernel would report the waiting connection without end. Connections inherit TCP_NODELAY from listening sockets
+since the kernel would report the waiting connection without end; it does not come back when the program has closed its
+socket meanwhile, whose number may be somebody else's. Connections inherit TCP_NODELAY from listening sockets
 that the loop has bound; it is set on each connection of one that was given to us, whose options are left as they are.
 """
 
@@ -103,8 +104,23 @@ cdef class Listener(Watcher):
         self.local = address_of_all(self.fd)
 
     def start(self) -> None:
-        """Begin to accept; an OSError when the socket cannot be watched."""
+        """Begin to accept.
+
+        Raises:
+            OSError: the socket cannot be watched.
+            RuntimeError: the descriptor is that of a transport, a watch or another server.
+        """
+        cdef Watcher other
         if self.loop is not None and not self.listening and self.fd >= 0:
+            other = self.loop.poller.find(self.fd)
+            if other is None:
+                self.loop.refuse_owned(self.fd)
+            elif not isinstance(other, Descriptor):
+                if not self.loop.poller.forgotten(self.fd):
+                    raise RuntimeError(f"File descriptor {self.fd!r} is used by {other!r}")
+                # Closed by its owner's program; the number is our socket's now.
+                self.loop.poller.remove(self.fd)
+                self.loop.poller.disown(self.fd, other)
             self.loop.poller.add(self.fd, self.events, self)
             self.listening = True
 
@@ -149,8 +165,10 @@ cdef class Listener(Watcher):
         return 0
 
     def _go_on(self) -> None:
-        """Accept again; when the kernel has no room for that, later."""
+        """Accept again; when the kernel has no room for that, later; when the socket was closed, never."""
         self.retry = None
+        if self.sock.fileno() != self.fd:
+            return
         try:
             self.start()
         except OSError as error:

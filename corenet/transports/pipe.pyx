@@ -111,6 +111,10 @@ class Second:
         self.fd = fd
         self.shared = shared
 
+    def fileno(self) -> int:
+        """Return the duplicate."""
+        return self.fd
+
     def close(self) -> None:
         """Close the duplicate; the file object too unless the first transport owns it."""
         os.close(self.fd)

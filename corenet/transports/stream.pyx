@@ -76,20 +76,20 @@ cdef class StreamTransport(StreamBase):
         consumer.send_frames(self, payloads)
 
     cdef ssize_t take(self, void *data, size_t length) noexcept:
-        cdef ssize_t got = c.c_recv(self.fd, data, length, 0)
+        cdef ssize_t got = c.c_recv(self.fd, data, length, c.MSG_DONTWAIT)
         if got > 0:
             self.loop.bytes_received += got
         return got
 
     cdef ssize_t give(self, const void *data, size_t length) noexcept nogil:
-        return c.c_send(self.fd, data, length, c.MSG_NOSIGNAL)
+        return c.c_send(self.fd, data, length, c.MSG_DONTWAIT | c.MSG_NOSIGNAL)
 
     cdef ssize_t give_queue(self) noexcept nogil:
         cdef msghdr message
         c.memset(&message, 0, sizeof(message))
         message.msg_iov = self.queue.vectors + self.queue.head
         message.msg_iovlen = min(self.queue.count, <size_t>VECTOR_LIMIT)
-        return c.c_sendmsg(self.fd, &message, c.MSG_NOSIGNAL)
+        return c.c_sendmsg(self.fd, &message, c.MSG_DONTWAIT | c.MSG_NOSIGNAL)
 
     cdef int half_close(self) except -1:
         if self.fd >= 0:
@@ -145,6 +145,8 @@ cdef class StreamTransport(StreamBase):
         if self.fd < 0:
             return 0
         try:
+            if not self.is_ours():
+                return 0
             if self.local is None and c.getsockname(self.fd, <sockaddr *>&address, &length) == 0:
                 self.local = PyBytes_FromStringAndSize(<const char *>&address, min(length, sizeof(address)))
             if self.peer_length <= 0:

@@ -544,7 +544,7 @@ cdef class StreamBase(Transport):
                 self.last_callback = callback
                 self.several = False
                 if more:
-                    sent = c.c_send(self.fd, data, length, c.MSG_NOSIGNAL | c.MSG_MORE)
+                    sent = c.c_send(self.fd, data, length, c.MSG_DONTWAIT | c.MSG_NOSIGNAL | c.MSG_MORE)
                 elif length > RELEASE_ABOVE:
                     with nogil:
                         sent = self.give(data, length)

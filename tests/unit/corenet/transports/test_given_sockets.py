@@ -1,0 +1,479 @@
+"""A socket object that the program gave to the loop stays open until its transport has ended, whoever closes it before.
+
+The number of a descriptor goes to the next file that is opened as soon as it is closed: what the transport wrote would
+reach a stranger, and what the stranger is sent would reach the protocol. uvloop keeps the socket open; it judges the
+tests first, where it is installed.
+"""
+
+import asyncio
+import errno
+import gc
+import importlib.util
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from support.twin import Recorder, accepting
+
+import corenet
+from corenet.limits import ACCEPT_RETRY_SECONDS
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+WAIT = 15.0
+
+
+def uvloop_factory() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+JUDGES = [pytest.param(corenet.new_event_loop, id="corenet")]
+if importlib.util.find_spec("uvloop"):
+    JUDGES.insert(0, pytest.param(uvloop_factory, id="uvloop"))
+keeps_open = pytest.mark.parametrize("factory", JUDGES)
+
+
+def run(factory: Factory, main: Coroutine[Any, Any, None]) -> None:
+    """Whatever reaches the exception handler fails the test."""
+    reports: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.get_loop().set_exception_handler(lambda _loop, context: reports.append(context))
+        runner.run(asyncio.wait_for(main, WAIT))
+    assert reports == []
+
+
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+async def closed(number: int) -> None:
+    """Wait until `number` is nobody's."""
+    while is_open(number):
+        await asyncio.sleep(0)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        return ours, listener.accept()[0]
+
+
+async def given(kind: str) -> tuple[Any, Recorder, socket.socket, socket.socket]:
+    """A transport on a socket of ours, that socket, and its peer."""
+    loop: Any = asyncio.get_running_loop()
+    ours, peer = socket.socketpair() if kind == "unix" else tcp_pair()
+    peer.setblocking(False)
+    ours.setblocking(False)
+    if kind == "unix":
+        transport, protocol = await loop.create_unix_connection(Recorder, sock=ours)
+    elif kind == "accepted":
+        transport, protocol = await loop.connect_accepted_socket(Recorder, ours)
+    else:
+        transport, protocol = await loop.create_connection(Recorder, sock=ours)
+    return transport, protocol, ours, peer
+
+
+@keeps_open
+@pytest.mark.parametrize("kind", ["tcp", "unix", "accepted"])
+@pytest.mark.parametrize("ends", ["close", "abort", "peer"])
+def test_a_connection_outlives_its_socket_object(factory: Factory, kind: str, ends: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport, protocol, ours, peer = await given(kind)
+        number = ours.fileno()
+        ours.close()
+        strangers = socket.socketpair()
+        assert number not in [stranger.fileno() for stranger in strangers]
+        transport.write(b"out")
+        assert await loop.sock_recv(peer, 100) == b"out"
+        peer.send(b"in")
+        await protocol.until(lambda: protocol.data == b"in")
+        transport.pause_reading()
+        transport.resume_reading()
+        peer.send(b", too")
+        await protocol.until(lambda: protocol.data == b"in, too")
+        if ends == "peer":
+            peer.close()
+        else:
+            getattr(transport, ends)()
+        assert await protocol.lost is None
+        await closed(number)
+        assert ours.fileno() == -1
+        for sock in (peer, *strangers):
+            sock.close()
+
+    run(factory, main())
+
+
+@keeps_open
+def test_what_is_queued_leaves_after_the_socket_object_was_closed(factory: Factory) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport, protocol, ours, peer = await given("unix")
+        number = ours.fileno()
+        transport.write(bytes(3_000_000))
+        ours.close()
+        transport.close()
+        got = 0
+        while data := await loop.sock_recv(peer, 1 << 16):
+            got += len(data)
+        assert got == 3_000_000
+        assert await protocol.lost is None
+        await closed(number)
+        peer.close()
+
+    run(factory, main())
+
+
+@keeps_open
+def test_streams_outlive_the_block_of_their_socket(factory: Factory) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = tcp_pair()
+        peer.setblocking(False)
+        number = ours.fileno()
+        with ours:
+            reader, writer = await asyncio.open_connection(sock=ours)
+        writer.write(b"out")
+        assert await loop.sock_recv(peer, 100) == b"out"
+        peer.send(b"in")
+        assert await reader.read(10) == b"in"
+        writer.close()
+        await writer.wait_closed()
+        await closed(number)
+        peer.close()
+
+    run(factory, main())
+
+
+@keeps_open
+def test_datagrams_outlive_their_socket_object(factory: Factory) -> None:
+    class Receiver(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            got.set_result((data, addr))
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            lost.set_result(exc)
+
+    async def main() -> None:
+        nonlocal got, lost
+        loop = asyncio.get_running_loop()
+        got, lost = loop.create_future(), loop.create_future()
+        ours, peer, stranger = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
+        for sock in (ours, peer):
+            sock.bind(("127.0.0.1", 0))
+            sock.setblocking(False)
+        name, number = ours.getsockname(), ours.fileno()
+        transport, _ = await loop.create_datagram_endpoint(Receiver, sock=ours)
+        ours.close()
+        stranger.close()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            transport.sendto(b"out", peer.getsockname())
+            while True:
+                try:
+                    data, source = peer.recvfrom(100)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0)
+            assert (data, source) == (b"out", name)
+            peer.sendto(b"in", name)
+            assert await got == (b"in", peer.getsockname())
+            transport.close()
+            assert await lost is None
+            await closed(number)
+        peer.close()
+
+    got: asyncio.Future[Any]
+    lost: asyncio.Future[BaseException | None]
+    run(factory, main())
+
+
+def test_a_transport_that_nobody_holds_lets_go_of_the_socket() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = socket.socketpair()
+        number = ours.fileno()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        transport.pause_reading()
+        await asyncio.sleep(0)
+        ours.close()
+        assert is_open(number)
+        made = [transport]
+        del transport
+        with pytest.warns(ResourceWarning, match="unclosed transport"):
+            made.clear()
+        gc.collect()
+        assert not is_open(number)
+        assert ours.fileno() == -1
+        peer.close()
+
+    run(corenet.new_event_loop, main())
+
+
+def test_a_transport_that_cannot_be_made_keeps_nothing_open() -> None:
+    class Bad:
+        """A transport looks at what its protocol is."""
+
+        @property
+        def __class__(self) -> Any:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        ours, peer = socket.socketpair()
+        number = ours.fileno()
+        with pytest.raises(ZeroDivisionError):
+            await loop.create_connection(Bad, sock=ours)
+        assert not is_open(number)
+        peer.close()
+
+    run(corenet.new_event_loop, main())
+
+
+def test_a_detached_descriptor_is_nothing_of_ours() -> None:
+    """What is remembered of a lost connection is not the address of who has its number now."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = socket.socketpair()
+        other, its_peer = tcp_pair()
+        number = ours.fileno()
+        transport, protocol = await loop.create_connection(Recorder, sock=ours)
+        transport.abort()
+        os.close(ours.detach())
+        assert os.dup2(other.fileno(), number) == number
+        await protocol.lost
+        for name in ("peername", "sockname"):
+            found = transport.get_extra_info(name)
+            assert found not in (other.getpeername(), other.getsockname()), name
+        assert is_open(number)
+        os.close(number)
+        for sock in (peer, other, its_peer):
+            sock.close()
+
+    run(corenet.new_event_loop, main())
+
+
+def test_a_write_does_not_wait_on_a_socket_that_somebody_made_blocking() -> None:
+    """O_NONBLOCK belongs to the open file, which others may have by dup or fork."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport, protocol, ours, peer = await given("unix")
+        # A blocking call would return after this long, and count as one that would block.
+        seconds = 4
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds.to_bytes(8, "little") + bytes(8))
+        copy = ours.dup()
+        copy.setblocking(True)
+        began = time.monotonic()
+        transport.write(bytes(1_000_000))
+        transport.write(bytes(1_000_000))
+        transport.write(bytes(1_000_000))
+        got = len(await loop.sock_recv(peer, 1 << 16))
+        while transport.get_write_buffer_size() > 1_000_000:
+            got += len(await loop.sock_recv(peer, 1 << 16))
+        assert got
+        assert time.monotonic() - began < seconds - 1
+        transport.abort()
+        await protocol.lost
+        copy.close()
+        peer.close()
+
+    run(corenet.new_event_loop, main())
+
+
+# --- connecting -------------------------------------------------------------------------------------------------------
+
+
+def full_listener() -> tuple[socket.socket, list[socket.socket]]:
+    """A listener whose queue is full, and those that filled it: who connects now waits."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    return listener, [socket.create_connection(listener.getsockname(), WAIT)]
+
+
+async def connecting(sock: socket.socket, address: Any) -> "asyncio.Task[None]":
+    task = asyncio.get_running_loop().create_task(asyncio.get_running_loop().sock_connect(sock, address))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+@keeps_open
+@pytest.mark.parametrize("how", ["close", "detach"])
+def test_the_end_of_a_transport_wakes_nobody_who_connects_with_its_number(factory: Factory, how: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        listener, others = full_listener()
+        ours, peer = socket.socketpair()
+        transport, protocol = await loop.create_connection(Recorder, sock=ours)
+        number = ours.fileno()
+        sock: Any = None
+
+        async def replace() -> None:
+            """Wait for the connection before the transport comes to its last step."""
+            nonlocal sock
+            transport.abort()
+            if how == "close":
+                ours.close()
+            else:
+                os.close(ours.detach())
+            sock = socket.socket()
+            sock.setblocking(False)
+            await loop.sock_connect(sock, listener.getsockname())
+
+        task = loop.create_task(replace())
+        await protocol.lost
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (sock.fileno() == number) is (how == "detach")
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for one in (sock, peer, listener, *others):
+            one.close()
+
+    if factory is uvloop_factory and how == "detach":
+        pytest.skip("uvloop closes the number that was detached")
+    run(factory, main())
+
+
+def test_who_is_woken_before_the_connection_is_made_waits_on() -> None:
+    async def main() -> None:
+        listener, others = full_listener()
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            task = await connecting(sock, listener.getsockname())
+            task._fut_waiter.set_result(None)  # type: ignore[attr-defined]
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not task.done()
+            listener.accept()[0].close()
+            await task
+            assert sock.getpeername() == listener.getsockname()
+        for one in (listener, *others):
+            one.close()
+
+    run(corenet.new_event_loop, main())
+
+
+def test_a_socket_that_was_shut_down_while_it_connected_is_not_connected() -> None:
+    async def main() -> None:
+        listener, others = full_listener()
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            task = await connecting(sock, listener.getsockname())
+            sock.shutdown(socket.SHUT_RDWR)
+            # Who reads the error takes it away.
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            with pytest.raises(OSError) as caught:
+                await task
+            assert caught.value.errno == errno.ENOTCONN
+        for one in (listener, *others):
+            one.close()
+
+    run(corenet.new_event_loop, main())
+
+
+# --- listening --------------------------------------------------------------------------------------------------------
+
+
+def test_a_listener_that_stands_back_does_not_come_back_on_the_number_of_another() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reported: list[dict[str, Any]] = []
+        shortage = asyncio.Event()
+
+        def report(_loop: object, context: dict[str, Any]) -> None:
+            reported.append(context)
+            shortage.set()
+
+        loop.set_exception_handler(report)
+        listener = socket.create_server(("127.0.0.1", 0))
+        number, address = listener.fileno(), listener.getsockname()
+        server = await loop.create_server(asyncio.Protocol, sock=listener)
+        client = socket.socket()
+        client.setblocking(False)
+        mine, peer = socket.socketpair()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = socket.socket()
+        lowest = spare.fileno()
+        spare.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        try:
+            await loop.sock_connect(client, address)
+            await shortage.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        listener.close()
+        os.dup2(mine.detach(), number)
+        mine = socket.socket(fileno=number)
+        transport, protocol = await loop.create_unix_connection(Recorder, sock=mine)  # type: ignore[arg-type]
+        # Timers of one length run in the order in which they were set: after the listener's own.
+        passed = asyncio.Event()
+        loop.call_later(ACCEPT_RETRY_SECONDS.default, passed.set)
+        await passed.wait()
+        peer.send(b"mine")
+        await protocol.until(lambda: protocol.data == b"mine")
+        assert len(reported) == 1
+        server.close()
+        peer.send(b", too")
+        await protocol.until(lambda: protocol.data == b"mine, too")
+        transport.abort()
+        await protocol.lost
+        client.close()
+        peer.close()
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), WAIT))
+
+
+def test_one_socket_has_one_server() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        factory, accepted = accepting()
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = await loop.create_server(factory, sock=listener)
+        with pytest.raises(RuntimeError, match="is used by"):
+            await loop.create_server(asyncio.Protocol, sock=listener)
+        client = socket.create_connection(listener.getsockname())
+        end = await accepted
+        end.transport.abort()
+        await end.lost
+        client.close()
+        server.close()
+
+    run(corenet.new_event_loop, main())
+
+
+def test_a_server_serves_on_the_number_of_a_server_whose_socket_was_closed() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        first = socket.create_server(("127.0.0.1", 0))
+        number = first.fileno()
+        stale = await loop.create_server(asyncio.Protocol, sock=first)
+        first.close()
+        factory, accepted = accepting()
+        second = socket.create_server(("127.0.0.1", 0))
+        assert second.fileno() == number
+        server = await loop.create_server(factory, sock=second)
+        stale.close()
+        client = socket.create_connection(second.getsockname())
+        end = await accepted
+        end.transport.abort()
+        await end.lost
+        client.close()
+        server.close()
+
+    run(corenet.new_event_loop, main())
