@@ -519,7 +519,7 @@ UDP_ROUNDS = Limit(4, 1, 64, "batches", "full batches read from one port before 
 UDP_ERRORS = Limit(64, 1, 1024, "errors", "ICMP reports read from one port before other work: anybody can forge them")
 UPSTREAM_ADDRESSES = Limit(8192, 64, 1 << 20, "addresses", "parsed server addresses kept before the table is emptied")
 UPSTREAM_NETWORKS = Limit(
-    4096, 1, 1 << 20, "networks", "that replied last; when places are scarce, all others have one network's share together"
+    4096, 1, 1 << 20, "networks", "that replied last; when places are scarce, all others have one share together"
 )
 STREAM_UPSTREAMS = Limit(256, 1, 10_000, "connections", "outgoing TCP connections in all")
 STREAM_UPSTREAMS_PER_SERVER = Limit(3, 1, 64, "connections", "outgoing TCP connections to one server (RFC 7766 6.2.2)")
