@@ -108,13 +108,16 @@ cdef class Listener(Watcher):
 
         Raises:
             OSError: the socket cannot be watched.
-            RuntimeError: the descriptor is that of a transport, a watch or another server.
+            RuntimeError: the descriptor is that of a transport or a watch.
         """
         cdef Watcher other
         if self.loop is not None and not self.listening and self.fd >= 0:
             other = self.loop.poller.find(self.fd)
             if other is None:
                 self.loop.refuse_owned(self.fd)
+            elif isinstance(other, Listener):
+                # As on asyncio, the server that begins later accepts.
+                (<Listener>other).leave_poller()
             elif not isinstance(other, Descriptor):
                 if not self.loop.poller.forgotten(self.fd):
                     raise RuntimeError(f"File descriptor {self.fd!r} is used by {other!r}")

@@ -445,24 +445,6 @@ def test_a_listener_that_stands_back_does_not_come_back_on_the_number_of_another
         runner.run(asyncio.wait_for(main(), WAIT))
 
 
-def test_one_socket_has_one_server() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        factory, accepted = accepting()
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = await loop.create_server(factory, sock=listener)
-        with pytest.raises(RuntimeError, match="is used by"):
-            await loop.create_server(asyncio.Protocol, sock=listener)
-        client = socket.create_connection(listener.getsockname())
-        end = await accepted
-        end.transport.abort()
-        await end.lost
-        client.close()
-        server.close()
-
-    run(corenet.new_event_loop, main())
-
-
 def test_a_server_serves_on_the_number_of_a_server_whose_socket_was_closed() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -219,3 +219,22 @@ def test_options_of_a_given_listening_socket_stay_as_they_are(
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         if isinstance(runner.get_loop(), corenet.Loop) or nodelay is None:
             runner.run(main())
+
+
+def test_of_two_servers_on_one_socket_the_later_one_accepts(twin: Twin) -> None:
+    """CPython's own tests listen on several hosts with sockets that answer the same number."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        earlier, nobody = accepting()
+        later, accepted = accepting()
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            await loop.create_server(earlier, sock=sock)
+            second = await loop.create_server(later, sock=sock)
+            with socket.create_connection(sock.getsockname()):
+                here = await asyncio.wait_for(accepted, 10)
+            await asyncio.wait_for(here.lost, 10)
+            assert not nobody.done()
+            second.close()
+
+    twin(main())
