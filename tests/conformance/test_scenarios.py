@@ -27,6 +27,8 @@ KNOWN = tomllib.loads((HERE / "known.toml").read_text(encoding="utf-8"))
 FLOORS = {"deckard": 124, "unbound": 164}
 """How many pass with the limits of service, an NSEC3 iteration limit of 50 among them; below that something was skipped
 or lost."""
+SECONDS = 600
+"""For one suite; a quiet machine takes one to two minutes."""
 
 pytestmark = [
     pytest.mark.integration,
@@ -40,11 +42,12 @@ def play(folder: Path, out: Path, *only: str) -> dict[str, str]:
     """Verdict by name."""
     patterns = [word for name in only for word in ("-k", name)]
     command = [sys.executable, str(HERE / "run.py"), "--dir", str(folder), "--out", str(out), *patterns]
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=60)
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=SECONDS)
     with out.open(encoding="utf-8", errors="replace") as file:
         return {row["name"]: row["verdict"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)}
 
 
+@pytest.mark.limit(2 * SECONDS)
 @pytest.mark.parametrize("name", sorted(KNOWN))
 def test_scenarios(name: str, tmp_path: Path) -> None:
     assert SUITE is not None
