@@ -104,7 +104,8 @@ class Liar:
             # What its operator says is rightly signed: proofs that cost are seen as such only there.
             fitting = fitting + OF_THE_ATTACKER * 3
         if self.lies.bogus_only:
-            fitting = BOGUS_MAKERS
+            # Addresses of name servers are used unvalidated: a wrong one is an outage.
+            fitting = [trick for trick in BOGUS_MAKERS if said.qtype != c.A or trick is not _change_data]
         if said.qtype in (c.DS, c.DNSKEY) and not self.lies.bogus_only:
             fitting = fitting + FOR_SECURITY * 3
         chosen = rng.choices(fitting, k=rng.choice((1, 1, 1, 2, 3)))
@@ -194,7 +195,10 @@ def _denial_without_question(query: MessageView, rng: random.Random) -> bytes:
 
 
 def _other_name(query: MessageView, rng: random.Random) -> bytes:
-    return _as_reply(query, rng, qname=names.prepend(b"a", EVIL))
+    other = names.prepend(b"a", EVIL)
+    if names.equal(other, query.qname or names.ROOT):
+        other = names.prepend(b"b", EVIL)
+    return _as_reply(query, rng, qname=other)
 
 
 def _other_type(query: MessageView, rng: random.Random) -> bytes:
