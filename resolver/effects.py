@@ -86,6 +86,8 @@ class FailureKind(IntEnum):
     """No way leads from this host to the address: no route, no address of that family, or its firewall forbids it."""
     OVERLOAD = 17
     """No place was free for the question or one of its sub-queries, or its place was given to a newer one."""
+    UNPROVED = 18
+    """Over UDP came only what others could have sent who have not seen the query: it is to be asked again over TCP."""
 
 
 class Failure:

@@ -223,6 +223,10 @@ def _converse(
                 tcp, case = True, False
                 table.note_tcp_only(key, context.monotonic)
                 continue
+            if result.kind is FailureKind.UNPROVED and not tcp:
+                # What a forger says over UDP is no news about the server.
+                tcp = True
+                continue
             if result.kind is FailureKind.LOCAL:
                 # Nothing was sent, so nothing is learned about the server.
                 if budget.shortage is None:

@@ -323,11 +323,8 @@ class StreamUpstream:
         self.opened = 0
         self.evicted = 0
 
-    def start(self, ask: Ask, on_reply: "OnReply", timeout: float | None = None) -> StreamAsk:
-        """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call.
-
-        `timeout` in seconds stands in for that of the ask when part of it is used up.
-        """
+    def start(self, ask: Ask, on_reply: "OnReply") -> StreamAsk:
+        """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call."""
         key = (ask.server.address, ask.server.port)
         line = self._lines.get(key)
         if line is None:
@@ -338,7 +335,7 @@ class StreamUpstream:
             self.tidy(line)
             return entry
         try:
-            entry.timer = self.loop.call_later(ask.timeout if timeout is None else timeout, self._timed_out, entry)
+            entry.timer = self.loop.call_later(ask.timeout, self._timed_out, entry)
             self.place(entry)
         except MemoryError:
             entry.cancel()

@@ -34,7 +34,6 @@ cdef class UdpAsk:
     cdef object ask
     cdef object network          # what its place counts for, from its first need to its end; None while nobody asked
     cdef object on_reply
-    cdef object handoff          # what carries on over TCP, once this ask moved there
     cdef object soon             # handle of a failure that is on its way
     cdef bytes packet
     cdef bytes cookie            # content of the COOKIE option that was sent, or None
@@ -54,7 +53,6 @@ cdef class UdpUpstream:
     cdef object loop
     cdef object source_v4
     cdef object source_v6
-    cdef object over_stream
     cdef object log
     cdef object heard            # networks of servers that reply
     cdef public object after_batch
@@ -99,7 +97,7 @@ cdef class UdpUpstream:
     cdef readonly uint64_t malformed
     cdef readonly uint64_t network_errors
     cdef readonly uint64_t bare_errors
-    cdef readonly uint64_t moved_to_stream
+    cdef readonly uint64_t unproved
     cdef readonly uint64_t ports_opened
     cdef readonly uint64_t evicted
 
@@ -123,7 +121,7 @@ cdef class UdpUpstream:
     cdef int receive(self, OutgoingPort port, const uint8_t *data, size_t size, const sockaddr_storage *source,
                      double now) except -1
     cdef int near_miss(self, OutgoingPort port, const sockaddr_storage *source) except -1
-    cdef int move_to_stream(self, UdpAsk ask) except -1
+    cdef int fail_unproved(self, UdpAsk ask) except -1
     cdef int deliver(self, UdpAsk ask, object result) except -1
     cdef int fail(self, UdpAsk ask, object kind, str text) except -1
     cdef int schedule(self, UdpAsk ask, double seconds) except -1

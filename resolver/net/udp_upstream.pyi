@@ -1,15 +1,12 @@
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import final
 
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.shares import Heard
 
 EDES: dict[FailureKind, int]
-
-class _Handle(Protocol):
-    def cancel(self) -> Any: ...
 
 @final
 class OutgoingPort: ...
@@ -29,7 +26,7 @@ class UdpUpstream:
     malformed: int
     network_errors: int
     bare_errors: int
-    moved_to_stream: int
+    unproved: int
     ports_opened: int
     evicted: int
     cookies: int
@@ -50,7 +47,6 @@ class UdpUpstream:
         port_age: float = ...,
         near_miss_limit: int = ...,
         heard: Heard | None = None,
-        over_stream: Callable[[Ask, float, Callable[[Reply | Failure], object]], _Handle] | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None: ...
     def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> UdpAsk: ...

@@ -75,6 +75,7 @@ EDES = {
     FailureKind.MISMATCH: c.EDE_INVALID_DATA,
     FailureKind.LOCAL: c.EDE_NETWORK_ERROR,
     FailureKind.NO_ROUTE: c.EDE_NETWORK_ERROR,
+    FailureKind.UNPROVED: c.EDE_INVALID_DATA,
 }
 
 cdef enum:
@@ -114,9 +115,6 @@ cdef class UdpAsk:
 
     def cancel(self):
         """Forget the ask: its callback will not be called. A second call does nothing."""
-        if self.handoff is not None:
-            self.handoff.cancel()
-            self.handoff = None
         if self.soon is not None:
             self.soon.cancel()
             self.soon = None
@@ -131,11 +129,6 @@ cdef class UdpAsk:
             if self.owner.after_batch is not None:
                 self.owner.after_batch()
 
-    def _stream_done(self, result):
-        self.handoff = None
-        if self.on_reply is not None:
-            self.owner.deliver(self, result)
-
 
 @cython.final
 cdef class UdpUpstream:
@@ -144,9 +137,7 @@ cdef class UdpUpstream:
     `fresh_ports` gives each ask a port of its own, on one of `sockets` for each address family, of which `kept` stay
     open between asks; otherwise `ports`, `port_uses` and `port_age` in seconds describe the pool.
 
-    `over_stream(ask, seconds, on_reply)` carries an ask on over TCP and returns a handle with ``cancel()``; None means
-    that such an ask fails. `after_batch()` is called once after each batch of replies or timeouts. `heard` may be shared
-    with other upstreams.
+    `after_batch()` is called once after each batch of replies or timeouts. `heard` may be shared with other upstreams.
     """
 
     def __cinit__(self):
@@ -159,7 +150,7 @@ cdef class UdpUpstream:
                  bint randomise_case=True, int sockets=limits.UDP_SOCKETS.default,
                  int kept=limits.UDP_SOCKETS_KEPT.default, int ports=limits.UDP_PORTS.default,
                  int port_uses=limits.UDP_PORT_USES.default, double port_age=limits.UDP_PORT_AGE.default,
-                 int near_miss_limit=limits.UDP_NEAR_MISSES.default, heard=None, over_stream=None, after_batch=None):
+                 int near_miss_limit=limits.UDP_NEAR_MISSES.default, heard=None, after_batch=None):
         cdef int i
         self.loop = loop
         self.entropy = entropy
@@ -175,7 +166,6 @@ cdef class UdpUpstream:
         self.port_uses = port_uses
         self.port_age = port_age
         self.near_miss_limit = near_miss_limit
-        self.over_stream = over_stream
         self.after_batch = after_batch
         self.log = Complaint(logger)
         self.heard = Heard() if heard is None else heard
@@ -697,7 +687,7 @@ cdef class UdpUpstream:
             if code == MATCH_BARE:
                 # Whoever sent it need not have seen the letter case. Over TCP the server can say it again.
                 self.bare_errors += 1
-                return self.move_to_stream(ask)
+                return self.fail_unproved(ask)
             return self.near_miss(port, source)
         packet = PyBytes_FromStringAndSize(<const char *>data, size)
         # The random letter case has done its work. Names compressed against the question would carry it into the cache
@@ -728,7 +718,7 @@ cdef class UdpUpstream:
         return self.deliver(ask, reply)
 
     cdef int near_miss(self, OutgoingPort port, const sockaddr_storage *source) except -1:
-        """A packet that matches nothing. Asks to that server take note; one with many leaves for TCP."""
+        """A packet that matches nothing. Asks to that server take note; one with many fails."""
         cdef UdpAsk ask
         cdef bint known = False
         for found in list(port.pending.values()):
@@ -737,21 +727,17 @@ cdef class UdpUpstream:
                 known = True
                 ask.near_misses += 1
                 if ask.near_misses >= self.near_miss_limit:
-                    self.move_to_stream(ask)
+                    self.fail_unproved(ask)
         if known:
             self.near_misses += 1
         else:
             self.strays += 1
         return 0
 
-    cdef int move_to_stream(self, UdpAsk ask) except -1:
-        cdef double left = ask.ask.timeout if ask.ends == 0 else ask.ends - monotonic_now()
-        self.release(ask)
-        self.moved_to_stream += 1
-        if self.over_stream is None:
-            return self.fail(ask, FailureKind.MALFORMED, "replies that prove nothing, and no TCP to ask again")
-        ask.handoff = self.over_stream(ask.ask, max(left, TICK), ask._stream_done)
-        return 0
+    cdef int fail_unproved(self, UdpAsk ask) except -1:
+        """End an ask under forgery. TCP would help, but that is one exchange more: whoever asked pays for it."""
+        self.unproved += 1
+        return self.fail(ask, FailureKind.UNPROVED, "replies that prove nothing: they may be forged")
 
     cdef int drain_errors(self, OutgoingPort port) except -1:
         """Read what the kernel says about packets that went nowhere; fail the asks they belong to."""
@@ -945,7 +931,7 @@ cdef class UdpUpstream:
             "malformed": self.malformed,
             "network_errors": self.network_errors,
             "bare_errors": self.bare_errors,
-            "moved_to_stream": self.moved_to_stream,
+            "unproved": self.unproved,
             "ports_opened": self.ports_opened,
             "evicted": self.evicted,
         }

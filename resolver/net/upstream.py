@@ -1,8 +1,8 @@
 """Performs an `Ask`: the one `Exchange` of a running resolver, which `Mesh` knows only by its method ``start``.
 
 Rule: an ask is one question to one server over one transport; which server and transport come next is decided by
-`iterate`, with the single exception of an ask under forgery, which goes on over TCP by itself because the asker could
-not know. UDP carries nearly everything, so `start` is a comparison and a call.
+`iterate`, which pays for each from the budget of the query. UDP carries nearly everything, so `start` is a comparison
+and a call.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from resolver.effects import Ask, Failure, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.descriptors import stream_upstreams, udp_sockets
 from resolver.net.shares import Heard
-from resolver.net.stream_upstream import StreamAsk, StreamUpstream
+from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.settings import IterationSettings
 
@@ -60,7 +60,6 @@ class Upstream:
             sockets=udp_sockets(),
             randomise_case=settings.case_randomisation,
             heard=heard,
-            over_stream=self._over_stream,
             after_batch=after_batch,
         )
 
@@ -89,6 +88,3 @@ class Upstream:
         found = {f"udp_{name}": value for name, value in self.udp.statistics().items()}
         found.update((f"tcp_{name}", value) for name, value in self.stream.statistics().items())
         return found
-
-    def _over_stream(self, ask: Ask, seconds: float, on_reply: Callable[[Reply | Failure], object]) -> StreamAsk:
-        return self.stream.start(ask, on_reply, seconds)

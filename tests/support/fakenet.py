@@ -3,7 +3,7 @@
 It implements the exchange and the clock that `resolver.mesh` wants, so that thousands of resolutions a second run in
 one thread and each run is the same as the last. Real packets go both ways: the query is built, a host (bytes in,
 bytes out) answers it, and the resolver's own `match` decides what is its reply, with the same consequences as behind
-the sockets: another letter case fails the query, an error without question and too many near misses move it to TCP.
+the sockets: another letter case fails the query, and so do an error without question and too many near misses.
 """
 
 import random
@@ -104,8 +104,8 @@ class FakeNet:
         """Packets that an attacker sends for a query: (delay in seconds, packet). He has not seen the query."""
         self.cancelled = 0
         self.ignored = 0
-        self.moved = 0
-        """Queries that UDP gave no proven reply to, asked again over TCP."""
+        self.unproved = 0
+        """Queries that UDP gave no proven reply to."""
         self._random = random.Random(self.seed)
         self._cookies = random.Random(self.seed)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -193,7 +193,7 @@ class FakeNet:
             self._finish(pending, Failure(FailureKind.MISMATCH, c.EDE_OTHER, "letter case differs"))
             return
         if matched == "bare" and not tcp:
-            self._move_to_stream(pending)
+            self._fail_unproved(pending)
             return
         if matched not in ("reply", "bare"):
             self._miss(pending)
@@ -224,12 +224,11 @@ class FakeNet:
         self.ignored += 1
         pending.near_misses += 1
         if not pending.tcp and pending.near_misses >= limits.UDP_NEAR_MISSES.default:
-            self._move_to_stream(pending)
+            self._fail_unproved(pending)
 
-    def _move_to_stream(self, pending: _Pending) -> None:
-        self.moved += 1
-        pending.tcp = True
-        self._send(pending)
+    def _fail_unproved(self, pending: _Pending) -> None:
+        self.unproved += 1
+        self._finish(pending, Failure(FailureKind.UNPROVED, c.EDE_INVALID_DATA, "replies that prove nothing"))
 
     def _give_up(self, pending: _Pending) -> None:
         if not pending.over:

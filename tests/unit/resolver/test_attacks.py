@@ -60,7 +60,7 @@ ATTACKS = (
         f"{FORGED}::test_a_reply_with_a_wrong_cookie_never_happened",
         f"{UNIT}/iterate/test_cookies.py::test_a_forger_who_knows_all_but_the_cookie_is_ignored",
         f"{UNIT}/iterate/test_cookies.py::test_a_forger_without_a_cookie_only_forces_tcp",
-        f"{FORGED}::test_kaminsky_flood_moves_the_ask_to_tcp",
+        f"{FORGED}::test_kaminsky_flood_ends_the_ask_unproved",
         f"{FORGED}::test_forgery_is_passed_over_and_the_right_reply_still_counts",
         f"{UDP}::test_case_is_randomised_unless_the_ask_forbids_it",
         f"{MATCH}::test_no_changed_octet_of_id_or_question_gets_past",
@@ -85,7 +85,7 @@ ATTACKS = (
         f"{UDP}::test_each_ask_has_a_port_of_its_own_while_it_waits",
         f"{UDP}::test_probing_does_not_tell_a_fresh_port_from_a_closed_one",
         f"{UDP}::test_old_ports_are_given_up",
-        f"{FORGED}::test_kaminsky_flood_moves_the_ask_to_tcp",
+        f"{FORGED}::test_kaminsky_flood_ends_the_ask_unproved",
         f"{HOSTILE}::test_a_forger_who_knows_the_id_but_not_the_letters_forces_tcp",
     )),
     Attack(5, "birthday 2002, RebirthDay 2025 (CVE-2025-5994, CVE-2025-30192)", (

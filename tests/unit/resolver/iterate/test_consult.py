@@ -51,6 +51,28 @@ def test_a_reply_to_another_question_is_passed_over_whoever_let_it_through() -> 
     assert got.kind is FailureKind.MISMATCH
 
 
+def test_an_ask_under_forgery_is_made_again_over_tcp_and_paid_for_once_more() -> None:
+    cut = Cut(ZONE, FOREVER)
+    cut.add_address(names.from_text("ns1.example.com."), "192.0.2.1", 53)
+    for there, last in ((2, FailureKind.NETWORK), (1, FailureKind.BUDGET)):
+        asked: list[Ask] = []
+
+        def answer(ask: Ask, asked: list[Ask] = asked) -> Failure:
+            asked.append(ask)
+            kind = FailureKind.NETWORK if ask.tcp else FailureKind.UNPROVED
+            return Failure(kind, c.EDE_NETWORK_ERROR, "nothing")
+
+        context = build().mesh._context
+        task = Task(Question(WWW, c.A), Budget(there, 1e9))
+        got = play(consult(cut, WWW, c.A, context, task, Search(frozenset())), answer)
+        assert isinstance(got, Failure)
+        assert (got.kind is FailureKind.BUDGET) is (last is FailureKind.BUDGET)
+        assert [ask.tcp for ask in asked] == [False, True][:there]
+        assert task.budget.packets == 0
+        info = context.store.servers.find(("192.0.2.1", 53))
+        assert info is None or not info.tcp_until, "what a forger says is no news about the server"
+
+
 def test_name_servers_looked_up_in_one_step_are_few_although_each_has_an_address() -> None:
     looked_up: list[bytes] = []
 

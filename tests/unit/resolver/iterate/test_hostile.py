@@ -138,7 +138,30 @@ def test_forged_packets_that_miss_the_id_are_ignored():
     m.net.forge = forge
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
     assert m.net.ignored >= limits.UDP_NEAR_MISSES.default
-    assert m.net.moved > 0  # so many near misses are an attack, which TCP ends
+    assert m.net.unproved > 0  # so many near misses are an attack, which TCP ends
+
+
+def test_exchanges_that_a_forger_moves_to_tcp_are_paid_for():
+    def script(qname, qtype, packet):
+        if qname == "a.b.c.d.e.f.example.com.":
+            return reply(packet, [f"{qname} 60 A 192.0.2.80"])
+        return reply(packet, (), ["example.com. 60 SOA ns1.example.com. n.example.com. 1 2 3 4 5"])
+
+    for packet in (lambda query, n: bytes([n, n]) + query[2:], lambda query, _: query[:2] + b"\x80\5" + bytes(8)):
+        m = world_with(script, max_packets=10)
+        sent = []
+        for address, host in m.net.hosts.items():
+            def counted(query, tcp, host=host, sent=sent):
+                sent.append(tcp)
+                return host(query, tcp)
+
+            m.net.hosts[address] = counted
+        m.net.forge = lambda ask, query, packet=packet: [(0.001, packet(query, n)) for n in range(40)]
+        outcome = m.ask("a.b.c.d.e.f.example.com.")
+        assert outcome.failure is not None
+        assert outcome.failure.kind is FailureKind.BUDGET
+        assert len(sent) == 10
+        assert True in sent
 
 
 def test_a_forger_who_knows_the_id_but_not_the_letters_forces_tcp():

@@ -501,7 +501,7 @@ def test_the_facade_sends_each_ask_over_its_transport() -> None:
     play(body)
 
 
-def test_ask_under_forgery_goes_on_over_tcp() -> None:
+def test_an_ask_under_forgery_can_be_made_again_over_tcp() -> None:
     async def body() -> None:
         stream = await StreamPeer.start()
         loop = asyncio.get_running_loop()
@@ -517,7 +517,12 @@ def test_ask_under_forgery_goes_on_over_tcp() -> None:
         transport, _ = await loop.create_datagram_endpoint(Forger, local_addr=("127.0.0.1", stream.port))
         upstream, got = Upstream(loop, IterationSettings()), Collector()
         upstream.start(ask_for(stream.port), got)
-        [reply] = await got.wait()
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.UNPROVED
+        assert upstream.statistics()["tcp_opened"] == 0, "one exchange more, which nobody has paid for"
+        upstream.start(ask_for(stream.port, tcp=True), got)
+        reply = (await got.wait(2))[1]
         assert isinstance(reply, Reply)
         assert reply.tcp
         upstream.close()

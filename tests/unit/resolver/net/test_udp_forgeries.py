@@ -1,8 +1,8 @@
 """Forged and broken replies to asks over UDP: each is passed over, and the right one still counts.
 
 Each forgery of the list of attacks has its test: an id, a question, an address or a letter case that is not right
-never ends an ask, a flood of them moves it to TCP, and what cannot be parsed is waited out (TuDoor). Refusals by ICMP
-and cookies of servers can be forged as well.
+never is a reply, a flood of them fails the ask so that TCP is tried, and what cannot be parsed is waited out (TuDoor).
+Refusals by ICMP and cookies of servers can be forged as well.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ def test_reply_from_another_address_or_port_is_nobodys(address: str, differs: st
         assert reply.view.rcode == c.NOERROR, "the stranger's"
         # The kernel drops them where the socket is connected; nowhere do they push an ask to TCP.
         assert (upstream.strays, upstream.near_misses) == (0 if fresh_ports else 20, 0)
-        assert upstream.moved_to_stream == 0
+        assert upstream.unproved == 0
         stranger.close()
         upstream.close()
         peer.close()
@@ -132,32 +132,20 @@ def test_folded_case_is_a_mismatch_at_once() -> None:
     play(body)
 
 
-def test_kaminsky_flood_moves_the_ask_to_tcp() -> None:
-    class Handle:
-        def cancel(self) -> None:
-            raise AssertionError("not cancelled here")
-
+@pytest.mark.parametrize("fresh_ports", [False, True], ids=["pool", "fresh"])
+def test_kaminsky_flood_ends_the_ask_unproved(fresh_ports: bool) -> None:
     async def body() -> None:
-        moved = []
-
-        def over_stream(ask: object, seconds: float, on_reply: Callable[[object], None]) -> Handle:
-            moved.append((ask, seconds))
-            asyncio.get_running_loop().call_soon(on_reply, "from tcp")
-            return Handle()
-
         def flood(query: bytes) -> list[bytes]:
             [right] = echo(query)
             return [bytes([n, n]) + right[2:] for n in range(250) if bytes([n, n]) != query[:2]]
 
         peer, got = await UdpPeer.start(flood), Collector()
-        upstream = make(over_stream=over_stream, near_miss_limit=5)
-        ask = ask_for(peer.port)
-        upstream.start(ask, got)
-        assert await got.wait() == ["from tcp"]
-        assert len(moved) == 1
-        assert moved[0][0] is ask
-        assert 0 < moved[0][1] <= ask.timeout
-        assert upstream.moved_to_stream == 1
+        upstream = make(near_miss_limit=5, fresh_ports=fresh_ports)
+        upstream.start(ask_for(peer.port), got)
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.UNPROVED
+        assert upstream.statistics()["unproved"] == 1
         assert upstream.pending == 0
         upstream.close()
         peer.close()
@@ -172,8 +160,11 @@ def bare(query: bytes, rcode: int) -> list[bytes]:
 
 @pytest.mark.parametrize("fresh_ports", [False, True], ids=["pool", "fresh"])
 @pytest.mark.parametrize("rcode", [c.FORMERR, c.SERVFAIL, c.NOTIMP, c.REFUSED])
-def test_an_error_without_a_question_is_asked_for_again_over_tcp(rcode: int, fresh_ports: bool) -> None:
-    """It skips the letter case (0x20), so it decides nothing; over TCP the server may say the same or another thing."""
+def test_an_error_without_a_question_counts_over_tcp_alone(rcode: int, fresh_ports: bool) -> None:
+    """It skips the letter case (0x20), so over UDP it decides nothing; over TCP the server may say the same or not.
+
+    One ask is one exchange: nothing is sent over TCP before whoever asked says so.
+    """
 
     async def body() -> None:
         port = free_port()
@@ -182,32 +173,35 @@ def test_an_error_without_a_question_is_asked_for_again_over_tcp(rcode: int, fre
         upstream = Upstream(asyncio.get_running_loop(), IterationSettings(fresh_ports=fresh_ports))
         got = Collector()
         upstream.start(ask_for(peer.port), got)
-        [reply] = await got.wait()
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.UNPROVED
+        found = upstream.statistics()
+        assert (found["udp_bare_errors"], found["udp_unproved"], found["tcp_opened"]) == (1, 1, 0)
+        upstream.start(ask_for(peer.port, tcp=True), got)
+        reply = (await got.wait(2))[1]
         assert isinstance(reply, Reply)
         assert (reply.tcp, reply.view.rcode, reply.view.qname) == (True, rcode, None)
         stream.script = echo
-        upstream.start(ask_for(peer.port), got)
-        reply = (await got.wait(2))[1]
+        upstream.start(ask_for(peer.port, tcp=True), got)
+        reply = (await got.wait(3))[2]
         assert isinstance(reply, Reply)
         assert (reply.tcp, reply.view.rcode) == (True, c.NOERROR), "the first one was forged"
         await stream.close()
-        upstream.start(ask_for(peer.port), got)
-        assert isinstance((await got.wait(3))[2], Failure), "what TCP does not confirm was never said"
-        assert upstream.statistics()["udp_bare_errors"] == 3
         upstream.close()
         peer.close()
 
     play(body)
 
 
-def test_flood_without_tcp_is_a_failure() -> None:
+def test_a_flood_of_empty_headers_ends_the_ask_unproved() -> None:
     async def body() -> None:
         peer = await UdpPeer.start(lambda query: [bytes(12)] * 3)
         upstream, got = make(near_miss_limit=3), Collector()
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.MALFORMED
+        assert failure.kind is FailureKind.UNPROVED
         upstream.close()
         peer.close()
 
@@ -354,25 +348,14 @@ def test_a_reply_with_a_wrong_cookie_never_happened(forged: bytes) -> None:
     play(body)
 
 
-def test_a_flood_of_wrong_cookies_moves_the_ask_to_tcp() -> None:
+def test_a_flood_of_wrong_cookies_ends_the_ask_unproved() -> None:
     async def body() -> None:
-        moved: list[object] = []
-
-        def over_stream(ask: object, seconds: float, on_reply: Callable[[object], None]) -> object:
-            moved.append(ask)
-            return Handle()
-
-        class Handle:
-            def cancel(self) -> None:
-                """Nothing runs."""
-
         peer = await UdpPeer.start(lambda query: [with_cookie(query, b"guessed!server-part")] * 20)
-        upstream, got = make(over_stream=over_stream), Collector()
+        upstream, got = make(), Collector()
         upstream.start(ask_for(peer.port, cookie=b"ours8byt"), got)
-        async with asyncio.timeout(5):
-            while not moved:
-                await asyncio.sleep(0)
-        assert got.results == []
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.UNPROVED
         upstream.close()
         peer.close()
 

@@ -208,35 +208,6 @@ def test_cancelled_ask_is_forgotten() -> None:
     play(body)
 
 
-def test_cancel_reaches_an_ask_that_moved_to_tcp() -> None:
-    class Handle:
-        cancelled = 0
-
-        def cancel(self) -> None:
-            self.cancelled += 1
-
-    async def body() -> None:
-        handle = Handle()
-        moved = asyncio.Event()
-
-        def over_stream(*_: object) -> Handle:
-            moved.set()
-            return handle
-
-        peer = await UdpPeer.start(lambda query: [bytes(12)])
-        upstream, got = make(over_stream=over_stream, near_miss_limit=1), Collector()
-        entry = upstream.start(ask_for(peer.port), got)
-        await moved.wait()
-        entry.cancel()
-        entry.cancel()
-        assert handle.cancelled == 1
-        assert got.results == []
-        upstream.close()
-        peer.close()
-
-    play(body)
-
-
 @pytest.mark.parametrize("fresh_ports", [False, True])
 def test_equal_questions_in_flight_do_not_collide(fresh_ports: bool) -> None:
     async def body() -> None:
@@ -383,7 +354,7 @@ def test_what_came_late_to_a_port_is_never_looked_at_for_the_next_ask(late: int)
 
         upstream.start(ask_for(peer.port), again)
         assert all(isinstance(x, Reply) for x in await got.wait(6))
-        assert (upstream.near_misses, upstream.strays, upstream.moved_to_stream) == (0, 0, 0)
+        assert (upstream.near_misses, upstream.strays, upstream.unproved) == (0, 0, 0)
         assert len(set(peer.sources)) == 6
         upstream.close()
         peer.close()
