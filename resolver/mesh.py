@@ -209,7 +209,7 @@ class Mesh:
         if not isinstance(outcome, bool):
             counts["from_cache"] += 1
             if outcome.failure is not None:
-                outcome = self._stale_instead(question, outcome.failure, cd) or outcome
+                outcome = self._stale_instead(question, outcome.failure, budget, cd=cd) or outcome
             if trace is not None:
                 trace.append(TraceStep("cache", "answered from the cache or by policy", qname=question.qname,
                                        qtype=question.qtype, rcode=outcome.rcode,
@@ -222,7 +222,7 @@ class Mesh:
         if short or (not self._places.has_room(share) and not self._make_room(share, None)):
             counts["refused"] += 1
             failure = OUT_OF_MEMORY if short else TOO_MANY
-            outcome = self._stale_instead(question, failure, cd) or failure_outcome(question, failure)
+            outcome = self._stale_instead(question, failure, budget, cd=cd) or failure_outcome(question, failure)
             self._deliver(ticket, outcome, self._serial)
             return ticket
         if job is not None and not job.finished:  # it may have made room a moment ago
@@ -275,11 +275,12 @@ class Mesh:
         Otherwise a referral to the closest delegation in the cache (RFC 1034 section 4.3.2), None without any.
         """
         self._look_at_clock()
-        outcome = find_outcome(question, self._context, Budget(0, 0.0), cd=cd)
+        budget = Budget(0, 0.0)
+        outcome = find_outcome(question, self._context, budget, cd=cd)
         if isinstance(outcome, bool):
             return None if question.qclass != c.IN else self._referral(question)
         if outcome.failure is not None:
-            outcome = self._stale_instead(question, outcome.failure, cd) or outcome
+            outcome = self._stale_instead(question, outcome.failure, budget, cd=cd) or outcome
         return self._rewritten(outcome)
 
     def _referral(self, question: Question) -> Outcome | None:
@@ -588,7 +589,7 @@ class Mesh:
                     theirs.shortage = budget.shortage
             self._ready.append((parent, failure))
         if failure is not None and job.tickets:
-            outcome = self._stale_instead(job.task.question, failure, job.task.cd) or outcome
+            outcome = self._stale_instead(job.task.question, failure, budget, cd=job.task.cd) or outcome
         self._deliver_all(job, outcome)
 
     def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
@@ -707,7 +708,7 @@ class Mesh:
         if job.finished or not job.tickets:
             return
         task = job.task
-        outcome = self._find_stale(task.question, cd=task.cd)
+        outcome = self._find_stale(task.question, task.budget, cd=task.cd)
         if outcome is None:
             return
         if task.trace is not None:
@@ -718,11 +719,11 @@ class Mesh:
             job.stale = outcome
         self._deliver_all(job, outcome)
 
-    def _stale_instead(self, question: Question, failure: Failure, cd: bool) -> Outcome | None:
+    def _stale_instead(self, question: Question, failure: Failure, budget: Budget, *, cd: bool) -> Outcome | None:
         """What may be shown instead of `failure`: nothing where validation failed, since that is no outage."""
         if not self._serve_stale or failure.kind in UNEXCUSED or question.qclass != c.IN:
             return None
-        outcome = self._find_stale(question, cd=cd, failure=failure)
+        outcome = self._find_stale(question, budget, cd=cd, failure=failure)
         if outcome is not None and outcome.stale:
             self._counts["stale"] += 1
             outcome.ede.append((failure.ede, failure.text))
@@ -733,10 +734,12 @@ class Mesh:
                 outcome.ttl = min(known.left, self._stale_ttl)
         return outcome
 
-    def _find_stale(self, question: Question, *, cd: bool, failure: Failure | None = None) -> Outcome | None:
+    def _find_stale(
+        self, question: Question, budget: Budget, *, cd: bool, failure: Failure | None = None
+    ) -> Outcome | None:
         """`find_stale`, whose faults cost no more than the stale answer (CVE-2025-40777, CVE-2026-55717)."""
         try:
-            return find_stale(question, self._context, cd=cd, failure=failure)
+            return find_stale(question, self._context, budget, cd=cd, failure=failure)
         except Exception as error:  # noqa: BLE001 - it runs where many questions are being finished
             self._fault(error, "looking for stale data of", question)
             return None

@@ -629,12 +629,13 @@ def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Contex
 
 
 def find_stale(
-    question: Question, context: Context, *, cd: bool, failure: Failure | None = None
+    question: Question, context: Context, budget: Budget, *, cd: bool, failure: Failure | None = None
 ) -> Outcome | None:
     """What was true a while ago, when nobody says what is true now (RFC 8767); None without any such.
 
-    `failure` is why it is looked for. A name about which something bogus is said now is no outage: nothing stale is
-    shown of it, by this failure or one that is remembered; other names of the chain of aliases are not concerned.
+    `budget` is that of the query, and pays for hashes. `failure` is why it is looked for. A name about which something
+    bogus is said now is no outage: nothing stale is shown of it, by this failure or one that is remembered; other names
+    of the chain of aliases are not concerned.
 
     Only data that passed validation or needed none, unless `cd` or nothing is validated anyway; it is never called
     secure, since nobody vouches for it any more. Its TTLs are the ones for stale data, ``ttl`` is 0: whoever knows that
@@ -646,7 +647,6 @@ def find_stale(
     name, qtype = question.qname, question.qtype
     story = _Story()
     stale = False
-    budget = Budget(0, 0.0)
     while True:
         local = _local(name, question, context)
         if local is not None:
@@ -681,7 +681,7 @@ def find_stale(
         code = c.EDE_STALE_NXDOMAIN_ANSWER if outcome.rcode == c.NXDOMAIN else c.EDE_STALE_ANSWER
         outcome.ede = [(code, f"not older than {cache.serve_stale} seconds"), *outcome.ede]
     if context.dns64 is not None and _may_be_made(question, cd=cd) and context.dns64.needs_addresses(outcome):
-        found = find_stale(Question(question.qname, c.A), context, cd=cd)
+        found = find_stale(Question(question.qname, c.A), context, budget, cd=cd)
         if found is None:
             return None
         made: Outcome = context.dns64.synthesise(question, outcome, found)

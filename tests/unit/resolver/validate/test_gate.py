@@ -11,16 +11,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.forger import world
+from support.forger import EXAMPLE_AT, PLAIN_AT, world
+from support.minet import Minet
 from support.signing import Nsec3, ZoneKey, sign_zone
 from support.tree import Tree
 
 from resolver import limits
-from resolver.effects import Budget
+from resolver.effects import Budget, Outcome, Question
+from resolver.settings import CacheSettings
 from resolver.validate import gate, nsec3
 from resolver.validate.records import Dnskey, Ds
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
+from resolver.wire import name as names
 
 SOA = "@ 3600 SOA ns host 1 7200 3600 86400 300\n@ 3600 NS ns\nns 300 A 192.0.2.53\n"
 ROOT_KEY, KEY = ZoneKey("."), ZoneKey("example.")
@@ -176,6 +179,67 @@ def test_answers_from_proofs_are_paid_by_the_query() -> None:
     assert len({id(budget) for budget in budgets}) == 1
     assert budgets[0].packets
     assert budgets[0].hashes < limits.BUDGET_HASHES.default
+
+
+def spend(m: Minet, hashes: int) -> dict[Budget, None]:
+    """Give each budget that is used from now on `hashes` blocks; they are found in what is returned."""
+    foreknowledge = m.mesh._context.validation.foreknowledge
+    answer = foreknowledge.answer
+    budgets: dict[Budget, None] = {}
+
+    def with_little(qname, qtype, context, budget, *, with_soa):
+        if budget not in budgets:
+            budget.hashes = hashes
+            budgets[budget] = None
+        return answer(qname, qtype, context, budget, with_soa=with_soa)
+
+    foreknowledge.answer = with_little
+    return budgets
+
+
+def test_looking_for_stale_data_is_paid_by_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for beside the work on the question, and again when that has failed in the end."""
+    m = world(Nsec3(50, "aa"), example="brief 10 A 192.0.2.81\n",
+              cache=CacheSettings(serve_stale=86400, serve_stale_timeout=0.0))
+    m.ask("brief.example.")
+    m.ask("nope.example.")
+    m.net.hosts.pop(EXAMPLE_AT)
+    m.net.sleep(m.mesh, 60)
+    budgets, counter = spend(m, 120), Counter(monkeypatch)
+    assert m.ask("brief.example.").stale
+    m.net.run(m.mesh)
+    assert m.mesh.statistics()["running"] == 0
+    assert 0 < counter.calls <= 120
+    assert len(budgets) == 1
+
+
+@pytest.mark.parametrize("peeks", [False, True])
+def test_looking_for_stale_data_of_a_remembered_failure_is_paid_by_the_query(
+    peeks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alias is made from a wildcard by a proof that is held, each time anew, and leads to what has failed."""
+    m = world(Nsec3(50, "aa"), cache=CacheSettings(serve_stale=86400))
+    m.net.hosts.pop(PLAIN_AT)
+
+    def peek(name: str) -> Outcome | None:
+        return m.mesh.peek(Question(names.from_text(name), c.A))
+
+    assert m.ask("a.wild.example.").failure is not None
+    counter = Counter(monkeypatch)
+    held = [f"{n}.wild.example." for n in range(99) if (told := peek(f"{n}.wild.example.")) and told.failure][:2]
+    assert len(held) == 2, "no other name has its hash where the proof is"
+    counter.calls = 0
+    peek(held[0])
+    enough = counter.calls + 10
+    assert enough > 51
+    budgets = spend(m, enough)
+    counter.calls = 0
+    if peeks:
+        peek(held[1])
+    else:
+        m.ask(held[1])
+    assert 51 <= counter.calls <= enough
+    assert len(budgets) == 1
 
 
 def test_more_records_than_a_denial_has_are_not_looked_at() -> None:
