@@ -212,7 +212,6 @@ cdef class TlsTransport(TlsSession):
         goodbye of a child that only tidies up would end the parent's connection.
         """
         self.flush_due = False
-        self.engine.take()
         self.backlog = None
         self.backlog_size = 0
         protocol = self.protocol

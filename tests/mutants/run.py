@@ -32,8 +32,9 @@ LEFT_OUT = {".git", ".venv", "build", "dist", ".pytest_cache", ".ruff_cache", ".
 TEST_SECONDS = 300.0
 """A mutant whose tests take longer hangs, and is killed by that: without it they take a fraction of this."""
 ASIDE = ".aside"
-QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-"""What other packages bring to pytest takes as long to load as the tests of most mutants take."""
+QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "300"}
+"""What other packages bring to pytest takes as long to load as the tests of most mutants take; its summary
+cuts lines."""
 PASSED, FAILED = 0, 1
 CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
 """A check of memory that is taken out may end the interpreter."""
@@ -101,7 +102,7 @@ class Tree:
         shutil.copytree(ROOT / "build" / "cython-release", self.root / "build" / "cython-release")
 
     def play(self, mutant: Mutant) -> tuple[str, str]:
-        """Returns killed, survives or broken, and the last lines of what was printed."""
+        """Returns killed, survives or broken, and by what: the last lines of what was printed, or what killed it."""
         problem = mutant.problem(self.root)
         if problem is not None:
             return "broken", problem
@@ -122,7 +123,7 @@ class Tree:
             worlds = {"CORENET_WORLDS": str(mutant.worlds)} if mutant.worlds else {}
             status, said = self.call(tests, **worlds, **QUICK)
             if status in (FAILED, None) or status in CRASHES:
-                return "killed", said
+                return "killed", reason(status, said)
             return "survives" if status == PASSED else "broken", said
         finally:
             path.write_bytes(original)
@@ -153,8 +154,17 @@ class Tree:
         return process.returncode, said[-2000:]
 
 
-def play_all(mutants: list[Mutant], jobs: int) -> dict[str, list[Mutant]]:
-    """Play `mutants` in `jobs` copies; prints each result as it comes."""
+def reason(status: int | None, said: str) -> str:
+    """What killed a mutant, in a line: the test that failed and how, a signal, or that it took too long."""
+    if status is None:
+        return f"NOT IN TIME: no end within {TEST_SECONDS:.0f} s"
+    if status in CRASHES:
+        return f"CRASH: {signal.Signals(-status).name}"
+    return next((line for line in reversed(said.splitlines()) if line.startswith(("FAILED ", "ERROR "))), "FAILED")
+
+
+def play_all(mutants: list[Mutant], jobs: int, *, why: bool = False) -> dict[str, list[Mutant]]:
+    """Play `mutants` in `jobs` copies; prints each result as it comes, with `why` also what killed each."""
     waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
     for mutant in mutants:
         waiting.put(mutant)
@@ -173,7 +183,7 @@ def play_all(mutants: list[Mutant], jobs: int) -> dict[str, list[Mutant]]:
             with lock:
                 results[result].append(mutant)
                 print(f"{result:8} {time.monotonic() - began:5.1f} s  {mutant.name}", flush=True)
-                if result == "broken":
+                if result == "broken" or (result == "killed" and why):
                     print(said, flush=True)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
@@ -189,6 +199,7 @@ def main() -> int:
     parser.add_argument("patterns", nargs="*", help="play only mutants whose 'area: what' matches one of these")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="copies of the tree")
     parser.add_argument("--every", type=int, default=1, help="play each nth of them (default: all)")
+    parser.add_argument("--why", action="store_true", help="tell of each that is killed what failed")
     parser.add_argument("--check", action="store_true", help="play nothing, see whether each text is in its place")
     options = parser.parse_args()
     mutants = [m for m in load() if not options.patterns or any(fnmatch.fnmatch(m.name, p) for p in options.patterns)]
@@ -197,7 +208,7 @@ def main() -> int:
         problems = [f"{m.name}: {problem}" for m in mutants if (problem := m.problem()) is not None]
         print("\n".join([*problems, f"{len(mutants)} mutants, {len(problems)} out of place"]))
         return bool(problems)
-    results = play_all(mutants, min(options.jobs, max(1, len(mutants))))
+    results = play_all(mutants, min(options.jobs, max(1, len(mutants))), why=options.why)
     for result in ("survives", "broken"):
         for mutant in results[result]:
             print(f"{result}: {mutant.name} ({mutant.file})")

@@ -9,5 +9,5 @@ def test_each_text_stands_where_the_list_says() -> None:
 
 
 def test_no_mutant_is_listed_twice() -> None:
-    names = [(mutant.file, mutant.old, mutant.new) for mutant in run.load()]
+    names = [(mutant.file, mutant.old, mutant.new, mutant.tests) for mutant in run.load()]
     assert len(names) == len(set(names))

@@ -214,7 +214,7 @@ class FakeNet:
                 self._miss(pending)
                 return
         ask = pending.ask
-        if matched == "reply":
+        if view.qname is not None:
             # What is compressed against the question shall have the asker's spelling again.
             view = MessageView.parse(packet[:HEADER] + ask.qname + packet[HEADER + len(ask.qname) :])
         self._finish(pending, Reply(view, self.now - pending.sent, tcp, ask.server, cookie))

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from simulation.dns.world import EVIL, MALLORY, Site, World
+from simulation.dns.world import EVIL, HOME, MALLORY, Site, World
 
 from resolver.effects import Ask
 from resolver.playground.authority import Authority
@@ -30,6 +30,8 @@ MOST_SIGNATURES = 60
 SIGNATURE_SIZE = 64
 MOST_PROOFS = 40
 FORGED = b"\x06\x06\x06\x06"
+FORGED_SERVICE = b"\0\1\0\0\4\0\4" + HOME + b"\x07"
+"""An HTTPS record that leads into the clients' own network by its hint."""
 LIMIT = 65535
 
 
@@ -165,7 +167,7 @@ def _rdata(qtype: int) -> bytes:
         return names.prepend(b"a", EVIL)
     return {c.SOA: EVIL + EVIL + bytes(20), c.AAAA: bytes(16), c.NSEC: EVIL + bitmap({c.A}), c.MX: b"\0\1" + EVIL,
             c.DS: b"\x12\x34\x0d\2" + bytes(32), c.DNSKEY: b"\1\1\3\x0d" + bytes(64),
-            c.NSEC3PARAM: b"\1\0\0\0\0", c.A: FORGED}.get(qtype, b"\4evil")
+            c.NSEC3PARAM: b"\1\0\0\0\0", c.HTTPS: FORGED_SERVICE, c.A: FORGED}.get(qtype, b"\4evil")
 
 
 def _wrong_id(query: MessageView, rng: random.Random) -> bytes:
@@ -296,6 +298,10 @@ def _forged(owner: bytes, qtype: int, liar: Liar, rng: random.Random) -> RRset:
         rdata = liar.lies.world.sites[MALLORY].keys[0].rdata
     elif qtype in (c.TXT, c.TLSA):
         rdata = b"\4evil"
+    elif qtype == c.HTTPS:
+        rdata = FORGED_SERVICE
+    elif liar.lies.world.home and rng.random() < 0.5:
+        rdata = HOME + b"\x07"
     else:
         rdata = FORGED
     rrset = RRset(owner, qtype, rng.choice((0, 60, DAY, 2**31 - 1)), [rdata])

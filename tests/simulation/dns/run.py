@@ -1,26 +1,28 @@
 """Plays worlds: `python tests/simulation/dns/run.py --worlds 1000`, or one with all its steps: `--seed N --trace`.
 
 One run: a world from a seed, liars in front of some of its servers, in some worlds a forger off the path beside all of
-them, a resolver with an empty cache, and clients that ask in virtual time. After each answer the invariants are checked
-(`truth.py`; work and time here). A seed that fails is shrunk by leaving out queries and lies while it still fails; what
-is left is printed and replays by the same command.
+them, a resolver with an empty cache, and clients that ask in virtual time, in some worlds by packets as well
+(`clients.py`). After each answer the invariants are checked (`truth.py`; work and time here). A seed that fails is
+shrunk by leaving out queries and lies while it still fails; what is left is printed and replays by the same command.
 """
 
 import argparse
 import hashlib
+import logging
 import os
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parents[2])]
 
+from simulation.dns.clients import Asked, ClientQuery, Front
 from simulation.dns.liars import Forger, Liar, Lies
 from simulation.dns.truth import Judge
 from simulation.dns.world import EVIL, MALLORY, SimulatedCrypto, World, root_anchor
@@ -31,12 +33,20 @@ from resolver.cache import Store
 from resolver.effects import Outcome, Question, TraceStep
 from resolver.mesh import Mesh
 from resolver.playground.authority import Authority
-from resolver.settings import CacheSettings, DnssecSettings, IterationSettings, RootServer, Settings
+from resolver.settings import (
+    CacheSettings,
+    DnssecSettings,
+    IterationSettings,
+    PolicySettings,
+    RootServer,
+    Settings,
+)
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
 TYPES = (c.A, c.A, c.TXT, c.TLSA, c.MX, c.CNAME, c.DS, c.DNSKEY, c.NS, c.SOA, c.DNAME, c.AAAA)
 WAITS = (0.5, 30.0, 61.0, 301.0, 950.0, 5100.0, 90000.0)
+HOME_NETWORK = "10.6.6.0/24"
 CACHE_BYTES = 1 << 20
 FORGED_WORLDS = 0.4
 STALE_WORLDS = 0.4
@@ -45,6 +55,8 @@ BOGUS_WORLDS = 0.25
 """Worlds whose liars do nothing but what validation sees through, so that every server answers every query."""
 FOCUSED_WORLDS = 0.4
 """Worlds whose clients ask for names of one zone and the one above it, for few types: there the cache has a say."""
+FRONT_WORLDS = 0.3
+"""Worlds with clients that ask by packets."""
 REPEATED = 0.2
 BAITED = 0.2
 ANSWER_SECONDS = 30.0
@@ -63,8 +75,13 @@ class Report:
 
 
 @cache
-def settings_for(root: tuple[str, ...], serve_stale: int) -> Settings:
+def settings_for(root: tuple[str, ...], serve_stale: int, welcome: bytes | None) -> Settings:
+    """`welcome` is the zone that may lead into the clients' own network, None where any may."""
+    home = PolicySettings() if welcome is None else PolicySettings(
+        private_addresses=(HOME_NETWORK,), private_domains=(names.to_text(welcome),)
+    )
     return Settings(
+        policy=home,
         cache=CacheSettings(serve_stale=serve_stale),
         root_hints=(RootServer("ns0.", root),),
         dnssec=DnssecSettings(trust_anchors=(root_anchor(),)),
@@ -155,11 +172,15 @@ class _Run:
         self.judge = Judge(self.world, chosen, unsure=self.net.links, outages=outages)
         self.crypto = SimulatedCrypto()
         serve_stale = SERVE_STALE if ways.random() < STALE_WORLDS else 0
-        settings = settings_for(self.world.sites[names.ROOT].addresses, serve_stale)
+        welcome = self.world.welcome if self.world.home else None
+        settings = settings_for(self.world.sites[names.ROOT].addresses, serve_stale, welcome)
         store = Store.create(CACHE_BYTES, seed=bytes(16))
         self.mesh = Mesh(exchange=self.net, crypto=self.crypto, clock=self.net, rng=SeededRandom(seed), store=store,
                          settings=settings)
         self.packets = settings.iteration.max_packets
+        self.serves_stale = serve_stale > 0
+        front = random.Random(f"front {seed}").random() < FRONT_WORLDS
+        self.front = Front(settings, self.mesh, store, self.net) if front else None
 
     def go(self) -> Report:
         rng, ways, known = self.rng, self.ways, self.world.interesting_names()
@@ -182,7 +203,14 @@ class _Run:
             before += [question for question, _ in asked]
             self.net.sleep(self.mesh, wait)
             if self.only is None or number in self.only:
+                # Of their own generator for each number: leaving one out leaves the others as they are.
+                packets = random.Random(f"packets {self.report.seed} {number}")
+                early = packets.random() < 0.5
+                if self.front is not None and early:
+                    self.knock(number, self.front, before, packets)
                 self.ask(number, asked)
+                if self.front is not None and not early:
+                    self.knock(number, self.front, before, packets)
             if self.report.wrong:
                 break
         self.report.lies = self.lies.told
@@ -195,14 +223,12 @@ class _Run:
 
     def ask(self, number: int, asked: list[tuple[Question, bool]]) -> None:
         """Put questions at once, wait for all answers, and judge them."""
-        packets, checks, hashes = len(self.net.log), self.crypto.checked, self.hashes.made
         found: list[list[Outcome]] = [[] for _ in asked]
         notes: list[list[TraceStep]] = [[] for _ in asked]
-        for (question, cd), outcomes, steps in zip(asked, found, notes, strict=True):
-            self.mesh.submit(question, cd=cd, on_done=outcomes.append, trace=steps if self.trace else None)
-        began = self.net.time()
-        self.net.run(self.mesh, seconds=ANSWER_SECONDS, until=lambda: all(found))
-        now = self.net.time()
+        with self.charged(number, len(asked)):
+            for (question, cd), outcomes, steps in zip(asked, found, notes, strict=True):
+                self.mesh.submit(question, cd=cd, on_done=outcomes.append, trace=steps if self.trace else None)
+            began, now = self.wait(lambda: all(found))
         for (question, cd), outcomes, steps in zip(asked, found, notes, strict=True):
             title = f"{number}: {question!r}{' CD' if cd else ''}"
             self.report.queries += 1
@@ -213,14 +239,58 @@ class _Run:
                 continue
             for text in self.judge.judge(question, cd, outcomes[0], began, now):
                 self.wrong(title, text)
+
+    def knock(self, number: int, front: Front, questions: list[Question], rng: random.Random) -> None:
+        """Let clients ask by packets, the last question as likely as all others together, and judge the replies."""
+        queries = [ClientQuery.draw(rng.choice((questions[-1], rng.choice(questions))), rng)
+                   for _ in range(rng.choice((1, 1, 2, 3)))]
+        while queries:
+            # Each may lead to the renewal of what it is answered with.
+            with self.charged(number, 2 * sum(2 if query.twice else 1 for query in queries)):
+                asked = [Asked(front, query) for query in queries]
+                began, now = self.wait(lambda asked=asked: all(one.over for one in asked))
+            queries = []
+            for one in asked:
+                query, packets = one.query, one.sink.packets
+                title = f"{number}: {query!r}"
+                self.report.queries += 1
+                self.report.steps.append(f"{title} at {now}: {len(packets)} replies")
+                if len(packets) != one.expected:
+                    self.wrong(title, f"{len(packets)} replies, {one.expected} expected")
+                for packet in packets:
+                    for text in query.faults(packet) or self.judge_packet(query, packet, began, now):
+                        self.wrong(title, text)
+                # Whoever is told that there is more asks for it over TCP.
+                if any(packet[2] & c.TC >> 8 for packet in packets) and not query.stream:
+                    queries.append(replace(query, stream=True, twice=False))
+
+    def judge_packet(self, query: ClientQuery, packet: bytes, began: int, now: int) -> list[str]:
+        """What is wrong with the content of a reply whose form is right."""
+        outcome = query.outcome(packet, maybe_stale=self.serves_stale and self.judge.outages)
+        if outcome is None:
+            return []
+        self.report.steps.append(f"        {outcome!r}")
+        return self.judge.judge(query.question, query.cd, outcome, began, now, verdict_known=query.wants_verdict)
+
+    def wait(self, over: Callable[[], bool]) -> tuple[int, int]:
+        """Let time pass until it is `over`; returns when that began and ended, in seconds since the epoch."""
+        began = self.net.time()
+        self.net.run(self.mesh, seconds=ANSWER_SECONDS, until=over)
+        return began, self.net.time()
+
+    @contextmanager
+    def charged(self, number: int, queries: int) -> Iterator[None]:
+        """Hold the work that is done meanwhile against what so many queries may cost."""
+        packets, checks, hashes = len(self.net.log), self.crypto.checked, self.hashes.made
+        yield
         faults = self.mesh.statistics()["faults"]
         if faults:
             self.wrong(str(number), f"{faults} faults of the program, logged above")
-        if len(self.net.log) - packets > self.packets * len(asked):
+        if len(self.net.log) - packets > self.packets * queries:
             self.wrong(str(number), f"{len(self.net.log) - packets} packets sent")
-        if self.crypto.checked - checks > limits.BUDGET_VERIFICATIONS.default * len(asked):
+        if self.crypto.checked - checks > limits.BUDGET_VERIFICATIONS.default * queries:
             self.wrong(str(number), f"{self.crypto.checked - checks} signatures checked")
-        if self.hashes.made - hashes > limits.BUDGET_HASHES.default * len(asked):
+        if self.hashes.made - hashes > limits.BUDGET_HASHES.default * queries:
             self.wrong(str(number), f"{self.hashes.made - hashes} hashes made")
 
     def wrong(self, title: str, text: str) -> None:
@@ -250,8 +320,9 @@ def explain(report: Report) -> str:
              world.sites.values()]
     lies = [f"    {name}: {tricks}" for name, tricks in small.lies.items() if name not in without]
     steps = [f"    {step}" for step in small.steps]
-    wrong = [f"    {text}" for text in small.wrong]
-    return "\n".join([f"world {report.seed} fails:", *wrong, "  zones", *sites, "  lies", *lies, "  steps", *steps])
+    first, *others = small.wrong
+    wrong = [f"world {report.seed} fails: {first}", *(f"    {text}" for text in others)]
+    return "\n".join([*wrong, "  zones", *sites, "  lies", *lies, "  steps", *steps])
 
 
 def _batch(seeds: range) -> tuple[int, list[Report]]:
@@ -265,12 +336,17 @@ def _batch(seeds: range) -> tuple[int, list[Report]]:
     return queries, failed
 
 
+def be_quiet() -> None:
+    """Leave out what the service says of each answer that it cannot give; faults are logged all the same."""
+    logging.getLogger("resolver.net.service").setLevel(logging.ERROR)
+
+
 def play_many(seeds: Iterable[int], *, processes: int) -> tuple[int, list[Report]]:
     """Play `seeds` in several processes."""
     seeds = list(seeds)
     parts = [range(seeds[at], seeds[min(at + 50, len(seeds)) - 1] + 1) for at in range(0, len(seeds), 50)]
     queries, failed = 0, []
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, initializer=be_quiet) as pool:
         for asked, reports in pool.map(_batch, parts):
             queries += asked
             failed += reports
@@ -286,6 +362,7 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="with --seed: every step, also when nothing is wrong")
     parser.add_argument("--show", type=int, default=3, help="how many failing worlds are shrunk and told (default 3)")
     options = parser.parse_args()
+    be_quiet()
     if options.seed is not None:
         report = play(options.seed, trace=options.trace)
         print(explain(report) if report.wrong else "\n".join([*report.steps, "nothing wrong"]))

@@ -6,12 +6,13 @@ chain of trust and the client wants validation, or no server of it or above it l
 Elsewhere anything may be said, but not that it is secure. A failure is never wrong for a client that wants validation
 while somebody on the way lies; where all servers of the way are honest and can be reached, the answer is required, of
 a client that sets CD also where validation fails. Data that has expired is shown when servers cannot be had; where all
-of them have always answered, nothing excuses it, and bogus answers least of all.
+of them have always answered, nothing excuses it, and bogus answers least of all. Nobody is shown an address of the
+clients' own network that a stranger's name points to; what is left after that is true, and no longer secure.
 """
 
 from collections.abc import Iterable
 
-from simulation.dns.world import BOGUS_FATES, Fate, Site, World
+from simulation.dns.world import BOGUS_FATES, HOME, Fate, Site, World
 
 from resolver import limits
 from resolver.effects import FailureKind, Outcome, Question
@@ -41,16 +42,21 @@ class Judge:
         self.unsure = self.liars.union(unsure)
         self.outages = outages
 
-    def judge(self, question: Question, cd: bool, outcome: Outcome, began: int, now: int) -> list[str]:
+    def judge(
+        self, question: Question, cd: bool, outcome: Outcome, began: int, now: int, *, verdict_known: bool = True
+    ) -> list[str]:
         """What is wrong with `outcome`, in sentences; empty when nothing is.
 
         `began` is when the question was put and `now` when it was answered, in seconds since the epoch. Data counts as
-        of when it was validated, which is some moment between the two.
+        of when it was validated, which is some moment between the two. `verdict_known` False: the client did not ask
+        for the verdict, so it was not told.
         """
         if outcome.failure is not None:
             return self._judge_failure(question, cd, outcome, now)
         walk = _Walk(self, question, cd, outcome, began)
         walk.go()
+        if not cd and verdict_known:
+            walk.judge_verdict()
         return walk.wrong
 
     def _judge_failure(self, question: Question, cd: bool, outcome: Outcome, now: int) -> list[str]:
@@ -85,6 +91,14 @@ class Judge:
     def tainted(self, site: Site) -> bool:
         """Whether a server that lies stands on the way to `site`."""
         return any(address in self.liars for one in site.line for address in one.addresses)
+
+    def visible(self, rrset: RRset, name: bytes) -> list[bytes]:
+        """What a client may see of the data that `rrset` has for `name`, in canonical form."""
+        found = rrset.canonical_rdatas()
+        if not self.world.home or rrset.rtype not in (c.A, c.HTTPS) or names.is_subdomain(name, self.world.welcome):
+            return sorted(found)
+        shown = (self.world.shown.get(rdata, rdata) for rdata in found)
+        return sorted(rdata for rdata in shown if rdata is not None)
 
     def protected(self, site: Site, cd: bool) -> bool:
         """Whether what is said about names of `site` must be true."""
@@ -171,7 +185,6 @@ class _Walk:
         ended = ended or (qtype == c.DNAME and any(names.equal(shown.name, name) for shown in renamed))
         if not ended:
             self.denied(name)
-        self.judge_verdict()
 
     def note(self, site: Site, *, sure: bool) -> None:
         """Take in how secure a step can be."""
@@ -191,15 +204,21 @@ class _Walk:
 
     def step(self, name: bytes, rrset: RRset, *, owner: bytes) -> None:
         """One RRset of the answer: it must be what the zone of `name` says."""
+        if self.world.home and not names.is_subdomain(name, self.world.welcome):
+            if any(HOME in rdata for rdata in rrset.rdatas()):
+                self.say(f"an address of the clients' own network is shown: {show(rrset)}")
         site, lookup = self.world.look_up(name, self.question.qtype)
         excused = self.excused(site, lookup)
         self.note(site, sure=not excused)
         if excused or not self.judge.protected(site, self.cd):
             return
         true = lookup.rrsets[0] if lookup.kind in (Kind.ANSWER, Kind.CNAME, Kind.DNAME) else None
-        if true is None or true.rtype != rrset.rtype or sorted(true.canonical_rdatas()) != sorted(
-            rrset.canonical_rdatas()
-        ) or not (lookup.wildcard or names.equal(true.name, owner)):
+        seen = [] if true is None else self.judge.visible(true, name)
+        if true is not None and seen != sorted(true.canonical_rdatas()):
+            self.secure = False
+        if true is None or true.rtype != rrset.rtype or seen != sorted(rrset.canonical_rdatas()) or not (
+            lookup.wildcard or names.equal(true.name, owner)
+        ):
             self.say(f"{show(rrset)} is not what {names.to_text(site.origin)} says: {true and show(true)}")
             return
         self.judge_ttl(site, rrset.ttl, true.ttl, show(rrset))
@@ -213,6 +232,11 @@ class _Walk:
             return
         expected = {Kind.NODATA: c.NOERROR, Kind.NXDOMAIN: c.NXDOMAIN}.get(lookup.kind)
         if lookup.kind is Kind.DNAME and self.outcome.rcode == c.YXDOMAIN:
+            return
+        if lookup.kind is Kind.ANSWER and not self.judge.visible(lookup.rrsets[0], name):
+            self.secure = False
+            if self.outcome.rcode != c.NOERROR:
+                self.say(f"nothing is left to show of {names.to_text(name)}, but it is denied")
             return
         if expected != self.outcome.rcode:
             self.say(f"{names.to_text(name)} is denied with {c.rcode_to_text(self.outcome.rcode)}; "
@@ -239,8 +263,6 @@ class _Walk:
         return lookup.kind is Kind.NXDOMAIN or lookup.wildcard or empty
 
     def judge_verdict(self) -> None:
-        if self.cd:
-            return
         verdict = self.outcome.verdict
         if verdict == Verdict.SECURE and not self.secure:
             self.say("called secure, but not all of it has a chain of trust")

@@ -41,6 +41,9 @@ EVIL = names.from_text("evil.")
 MALLORY = names.from_text("mallory.")
 TRAPPED_WORLDS = 0.15
 OPTED_OUT_WORLDS = SHADOWED_WORLDS = 0.1
+HOME_WORLDS = 0.15
+HOME = b"\x0a\x06\x06"
+"""The clients' own network, 10.6.6.0/24. No other data of a world has these octets in it."""
 MOST_SALTS = 40
 SPANS = 4
 DEEPEST = 60
@@ -179,6 +182,12 @@ class World:
     """Names and types by which a client walks into a trap."""
     prelude: list[tuple[bytes, int]] = field(default_factory=list)
     """What is asked first, one after the other, since random questions would come to it too seldom."""
+    home: bool = False
+    """Strangers' names point into the clients' own network, and no client is to see that (DNS rebinding)."""
+    welcome: bytes = EVIL
+    """The zone whose names may."""
+    shown: dict[bytes, bytes | None] = field(default_factory=dict)
+    """By rdata with such addresses: what a client sees in its place, None for nothing."""
 
     @classmethod
     def make(cls, seed: int, now: int) -> "World":
@@ -228,6 +237,7 @@ class _Maker:
     def __init__(self, seed: int, now: int) -> None:
         self.rng = random.Random(f"world {seed}")
         self.evil = random.Random(f"trap {seed}")
+        self.guest = random.Random(f"home {seed}")
         self.world = World(seed, now)
         self.free = 0
 
@@ -250,6 +260,8 @@ class _Maker:
             self._opt_out()
         elif what < OPTED_OUT_WORLDS + SHADOWED_WORLDS:
             self._shadow()
+        if self.guest.random() < HOME_WORLDS:
+            self._point_home()
         for origin, parent in origins:
             if parent is not None:
                 self._delegate(self.world.sites[origin], self.world.sites[parent])
@@ -370,6 +382,30 @@ class _Maker:
             denied = [(names.prepend(b"n%d" % number, site.parent.origin), c.A) for number in range(SPANS)]
             self.world.prelude = [*denied, (star, c.A), (_server(site.origin, 0), c.A)]
 
+    def _point_home(self) -> None:
+        """Give some zones names with addresses of the clients' own network, in A records and in hints."""
+        guest, world = self.guest, self.world
+        world.home, world.welcome = True, guest.choice([origin for origin in world.sites if origin != names.ROOT])
+        for site in world.sites.values():
+            if site.parent is None or guest.random() < 0.3:
+                continue
+            owner = names.prepend(b"home", site.origin)
+            addresses = guest.sample(_HOME_ADDRESSES + _FOREIGN_ADDRESSES, guest.randint(1, 3))
+            world.shown |= {address: None for address in addresses if address in _HOME_ADDRESSES}
+            services = []
+            for priority in range(1, 1 + guest.randint(1, 2)):
+                hints = guest.sample(_HOME_ADDRESSES + _FOREIGN_ADDRESSES, guest.randint(0, 3))
+                mapped = guest.sample(_HOME_ADDRESSES + _FOREIGN_ADDRESSES, guest.randint(0, 2))
+                mandatory = bool(hints) and guest.random() < 0.3
+                rdata = _service(priority, hints, mapped, mandatory=mandatory)
+                services.append(rdata)
+                kept = [hint for hint in hints if hint in _FOREIGN_ADDRESSES]
+                seen = _service(priority, kept, [hint for hint in mapped if hint in _FOREIGN_ADDRESSES],
+                                mandatory=mandatory)
+                world.shown[rdata] = None if mandatory and not kept else seen
+            site.zone = Zone(site.origin, [*site.zone, RRset(owner, c.A, guest.choice(TTLS), addresses),
+                                           RRset(owner, c.HTTPS, guest.choice(TTLS), services)])
+
     @staticmethod
     def _put(site: Site, rrset: RRset) -> None:
         """Let `rrset` be all that its owner has."""
@@ -451,6 +487,21 @@ def with_wrong_signatures(sigs: list[bytes]) -> list[bytes]:
         return []
     first, last = sigs[0][:-1], sigs[0][-1]
     return [*(first + bytes((last ^ number,)) for number in range(1, 1 + WRONG_SIGNATURES)), *sigs]
+
+
+_HOME_ADDRESSES = [HOME + bytes((number,)) for number in (1, 2, 3)]
+_FOREIGN_ADDRESSES = [bytes((198, 51, 100, number)) for number in (4, 5, 6)]
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def _service(priority: int, hints: list[bytes], mapped: list[bytes], *, mandatory: bool) -> bytes:
+    """An HTTPS record (RFC 9460 section 2.2) with these addresses as IPv4 hints, and as IPv6 ones in their clothes."""
+    parameters = [(0, b"\0\4")] if mandatory else []
+    parameters.append((1, b"\2h2"))
+    parameters += [(4, b"".join(hints))] if hints else []
+    parameters += [(6, b"".join(_MAPPED + hint for hint in mapped))] if mapped else []
+    head = struct.pack("!HB", priority, 0)
+    return head + b"".join(struct.pack("!HH", key, len(value)) + value for key, value in parameters)
 
 
 def _server(origin: bytes, number: int) -> bytes:
