@@ -476,7 +476,9 @@ MEMORY_RESERVE = Limit(
 MEMORY_RESERVE_BLOCK = Limit(
     32 << 10, 4 << 10, 64 << 10, "bytes", "the reserve's pieces: they have to fit where others were freed (no mmap)"
 )
-MEMORY_RESERVE_ENOUGH = Limit(50, 1, 100, "percent", "of the reserve that is held again before new queries are taken")
+MEMORY_RESERVE_ENOUGH = Limit(
+    25, 1, 100, "percent", "of the reserve that can be had again before new queries are taken, half of it for them"
+)
 MEMORY_RESERVE_RETRY = Limit(
     100, 1, 60_000, "milliseconds", "between attempts to hold the reserve again: an attempt takes all there is"
 )

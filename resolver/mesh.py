@@ -347,6 +347,14 @@ class Mesh:
         """Begin no question and no sub-query while `is_short()`; what the cache has is answered nevertheless."""
         self._is_short = is_short
 
+    def give_memory_back(self) -> None:
+        """Empty the tables beside the cache (`bounded`).
+
+        That costs time and nothing else: delegations and keys are made again from the cache, servers are tried again.
+        """
+        for table in self.bounded():
+            table.clear()
+
     def close(self) -> None:
         """End all work; everybody who waits gets a failure."""
         failure = Failure(FailureKind.CANCELLED, c.EDE_NOT_READY, "the resolver is closing")

@@ -26,6 +26,10 @@ class BoundedTable(Protocol):
     @property
     def limit(self) -> int: ...
 
+    def clear(self) -> None:
+        """Give all of it back."""
+        ...
+
 
 class Bounded:
     """At most `most` entries of together at most `limit` octets. `entries` is for reading only."""

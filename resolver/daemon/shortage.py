@@ -48,10 +48,15 @@ def keep_reserve() -> None:
 
 
 def refuse_when_short(mesh: "Mesh", interval: float) -> None:
-    """Let `mesh` begin nothing while memory is short; that is said, not more often than each `interval` seconds."""
+    """Let `mesh` give memory back when it becomes short, and begin nothing while it is.
+
+    That is said, not more often than each `interval` seconds.
+    """
     complaint = Complaint(logger, interval)
 
     def is_short() -> bool:
+        if reserve.is_given_up():
+            mesh.give_memory_back()
         if not reserve.is_short():
             return False
         _tell(complaint, REFUSED)

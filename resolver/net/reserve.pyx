@@ -9,12 +9,20 @@ have been allocated again. What was begun ends on the reserve.
 States:
 
 * whole: all blocks are held. An allocation that fails leads to "given up".
-* given up: no block is held. `is_short` tries at intervals to allocate them; when it gets `ENOUGH` of them, the state is
-  "whole" again, otherwise it frees what it got.
+* given up: no block is held. `is_short` tries at intervals to allocate them. When it gets `ENOUGH` of them, it keeps half
+  of what it got, since a reserve that takes all there is would be given up with the next question; otherwise it frees
+  all.
+* partial: some are held, and new work may be begun. An allocation that fails leads to "given up". At intervals
+  `is_short` takes some more, while there is twice as much; so it becomes whole.
 
 Blocks are small, since what the process frees stays in its heap in pieces, and a reserve has to fit into those.
-The hooks stand before the allocators of the raw domain (objects above 512 octets, and all others where pymalloc is not
-used) and of arenas; pymalloc itself is not slowed down. They may run on any thread, without the GIL.
+The hooks stand before the allocator of the raw domain: objects above 512 octets, and all others where pymalloc is not
+used or has got no arena, which it says by asking the raw domain. That an arena is refused is no shortage: a gap of
+1 MiB in the address space may be missing where the heap has room. They may run on any thread, without the GIL.
+
+`tracemalloc.stop()` brings back the allocators that were in force when it was started, and drops whatever was set
+since. So `is_short` looks whether its allocations pass the hook, and sets it again. A fork waits until nobody works on
+the blocks: a child of it would find them half changed and locked for ever.
 
 There is no .pxd: it is called once for each new question, from Python.
 """
@@ -34,32 +42,38 @@ cdef extern from "Python.h":
         void *(*realloc)(void *ctx, void *ptr, size_t new_size) noexcept nogil
         void (*free)(void *ctx, void *ptr) noexcept nogil
 
-    ctypedef struct PyObjectArenaAllocator:
-        void *ctx
-        void *(*alloc)(void *ctx, size_t size) noexcept nogil
-        void (*free)(void *ctx, void *ptr, size_t size) noexcept nogil
-
     ctypedef enum PyMemAllocatorDomain:
         PYMEM_DOMAIN_RAW
         PYMEM_DOMAIN_MEM
         PYMEM_DOMAIN_OBJ
 
+    void *PyMem_RawMalloc(size_t size) nogil
+    void PyMem_RawFree(void *ptr) nogil
     void PyMem_GetAllocator(PyMemAllocatorDomain domain, PyMemAllocatorEx *allocator) nogil
     void PyMem_SetAllocator(PyMemAllocatorDomain domain, PyMemAllocatorEx *allocator) nogil
-    void PyObject_GetArenaAllocator(PyObjectArenaAllocator *allocator) nogil
-    void PyObject_SetArenaAllocator(PyObjectArenaAllocator *allocator) nogil
 
 
 cdef extern from *:
     """
+    #include <pthread.h>
+    #include <sched.h>
     /* One thread at a time works on the blocks; who finds it locked does without. */
     static int reserve_lock = 0;
     static int reserve_short = 0;
+    /* Whether this thread has come by one of the hooks. */
+    static __thread int reserve_passed = 0;
     #define reserve_try_lock() (!__atomic_exchange_n(&reserve_lock, 1, __ATOMIC_ACQUIRE))
     #define reserve_unlock() __atomic_store_n(&reserve_lock, 0, __ATOMIC_RELEASE)
     #define reserve_is_short() __atomic_load_n(&reserve_short, __ATOMIC_RELAXED)
     #define reserve_set_short(value) __atomic_store_n(&reserve_short, (value), __ATOMIC_RELAXED)
+    static void reserve_before_fork(void) { while (!reserve_try_lock()) sched_yield(); }
+    static void reserve_after_fork(void) { reserve_unlock(); }
+    static int reserve_prepare_forks(void) {
+        return pthread_atfork(reserve_before_fork, reserve_after_fork, reserve_after_fork);
+    }
     """
+    int reserve_passed
+    int reserve_prepare_forks() nogil
     bint reserve_try_lock() nogil
     void reserve_unlock() nogil
     bint reserve_is_short() nogil
@@ -68,25 +82,26 @@ cdef extern from *:
 
 cdef enum:
     MOST_BLOCKS = 4096
+    ROOM = 5120  # and what is tried beyond
 
 cdef size_t BLOCK = limits.MEMORY_RESERVE_BLOCK.default
 cdef double RETRY = limits.MEMORY_RESERVE_RETRY.default / 1000.0
 cdef int ENOUGH = limits.MEMORY_RESERVE_ENOUGH.default
 
 cdef PyMemAllocatorEx raw
-cdef PyObjectArenaAllocator arenas
-cdef void *blocks[MOST_BLOCKS]
+cdef void *blocks[ROOM]
 cdef int held = 0
 cdef int wanted = 0
-cdef bint hooked = False
+cdef bint forks_prepared = False
 cdef double next_try = 0.0
+cdef bint noticed = False
 
 
-cdef void let_go() noexcept nogil:
-    """Free all blocks that are held."""
+cdef void let_go(int left) noexcept nogil:
+    """Free all blocks that are held but `left`."""
     global held
     if reserve_try_lock():
-        while held:
+        while held > left:
             held -= 1
             free(blocks[held])
         reserve_unlock()
@@ -97,12 +112,14 @@ cdef bint give_up(size_t size) noexcept nogil:
     if size > BLOCK * <size_t>wanted:
         return False  # no shortage of this process's: something absurd was asked for
     reserve_set_short(1)
-    let_go()
+    let_go(0)
     return True
 
 
 cdef void *raw_malloc(void *ctx, size_t size) noexcept nogil:
+    global reserve_passed
     cdef void *found = raw.malloc(ctx, size)
+    reserve_passed = 1
     if found is NULL and give_up(size):
         found = raw.malloc(ctx, size)
     return found
@@ -122,24 +139,42 @@ cdef void *raw_realloc(void *ctx, void *old, size_t size) noexcept nogil:
     return found
 
 
-cdef void *arena_alloc(void *ctx, size_t size) noexcept nogil:
-    cdef void *found = arenas.alloc(ctx, size)
-    if found is NULL and give_up(size):
-        found = arenas.alloc(ctx, size)
-    return found
-
-
-cdef int fill() noexcept nogil:
-    """Allocate the missing blocks, as many as there is memory for; how many are held then."""
+cdef int fill(int number) noexcept nogil:
+    """Allocate blocks until `number` are held, as many as there is memory for; how many are held then."""
     global held
     if reserve_try_lock():
-        while held < wanted:
+        while held < number:
             blocks[held] = malloc(BLOCK)
             if blocks[held] is NULL:
                 break
             held += 1
         reserve_unlock()
     return held
+
+
+cdef void hook() noexcept:
+    """Put the hooks before the allocators that are in force now."""
+    cdef PyMemAllocatorDomain domain
+    cdef PyMemAllocatorEx raw_hook, other
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw)
+    raw_hook = raw
+    raw_hook.malloc = raw_malloc
+    raw_hook.calloc = raw_calloc
+    raw_hook.realloc = raw_realloc
+    # Without pymalloc (PYTHONMALLOC=malloc) the other domains call the allocator of the raw one directly.
+    for domain in (PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ):
+        PyMem_GetAllocator(domain, &other)
+        if other.malloc == raw.malloc:
+            PyMem_SetAllocator(domain, &raw_hook)
+    PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw_hook)
+
+
+cdef bint is_hooked() noexcept:
+    """Whether an allocation of this thread's passes the hook, whatever stands before it."""
+    global reserve_passed
+    reserve_passed = 0
+    PyMem_RawFree(PyMem_RawMalloc(1))
+    return reserve_passed
 
 
 def keep(int octets):
@@ -149,47 +184,54 @@ def keep(int octets):
         ValueError: it is more than the most there can be.
         MemoryError: there is no memory for it.
     """
-    global wanted, hooked
-    cdef PyMemAllocatorDomain domain
-    cdef PyMemAllocatorEx raw_hook, other
-    cdef PyObjectArenaAllocator arena_hook
+    global wanted, forks_prepared
     cdef int count = -(-octets // <int>BLOCK)
     if not 0 <= count <= MOST_BLOCKS:
         raise ValueError(f"a reserve of {octets} octets: at most {MOST_BLOCKS * BLOCK} can be kept")
-    if not hooked:
-        PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw)
-        raw_hook = raw
-        raw_hook.malloc = raw_malloc
-        raw_hook.calloc = raw_calloc
-        raw_hook.realloc = raw_realloc
-        PyObject_GetArenaAllocator(&arenas)
-        arena_hook = arenas
-        arena_hook.alloc = arena_alloc
-        # Without pymalloc (PYTHONMALLOC=malloc) the other domains call the allocator of the raw one directly.
-        for domain in (PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ):
-            PyMem_GetAllocator(domain, &other)
-            if other.malloc == raw.malloc:
-                PyMem_SetAllocator(domain, &raw_hook)
-        PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw_hook)
-        PyObject_SetArenaAllocator(&arena_hook)
-        hooked = True
+    if not forks_prepared:
+        if reserve_prepare_forks():
+            raise MemoryError("no memory to prepare for forks")
+        forks_prepared = True
+    if not is_hooked():
+        hook()
     wanted = count
-    if fill() < wanted:
+    if fill(wanted) < wanted:
         raise MemoryError("no memory for the reserve")
+
+
+def is_given_up():
+    """Whether the reserve was given up, and nobody has seen since that there is memory to hold it again."""
+    return bool(reserve_is_short())
 
 
 def is_short():
     """Whether memory is short: the reserve was given up, and there is no memory to hold it again."""
-    global next_try
+    global next_try, noticed
+    cdef int before = held
+    cdef int more = max(wanted // 8, 1)
+    cdef int got
     cdef double now
-    if not reserve_is_short():
+    if not is_hooked():
+        hook()
+    if before == wanted and not reserve_is_short():
         return False
     now = monotonic_now()
-    if now >= next_try:
-        next_try = now + RETRY
-        if fill() * 100 >= wanted * ENOUGH:
-            reserve_set_short(0)
-            return False
-        # Native libraries, whose allocations pass no hook, need what there is until it is enough.
-        let_go()
+    if reserve_is_short() and not noticed:
+        noticed = True
+        next_try = now + RETRY  # what was begun goes on first
+    if now < next_try:
+        return bool(reserve_is_short())
+    next_try = now + RETRY
+    if not reserve_is_short():
+        got = fill(before + 2 * more)
+        let_go(min(before + more, wanted) if got == before + 2 * more else min(before, got))
+        return False
+    got = fill(wanted)
+    if got * 100 >= wanted * ENOUGH:
+        let_go(got // 2)
+        noticed = False
+        reserve_set_short(0)
+        return False
+    # Native libraries, whose allocations pass no hook, need what there is until it is enough.
+    let_go(0)
     return True

@@ -2,7 +2,8 @@
 
 RLIMIT_AS and RLIMIT_DATA make any allocation fail (systemd's MemoryMax does not), so each question that is new to the
 daemon is given up somewhere in its middle. What must hold: answers of the cache go on, no line of the log is a
-traceback, nothing turns in circles, and once there is memory again all is as before.
+traceback, nothing turns in circles, new questions are answered one after the other as soon as the burst is over, and
+once there is memory again all is as before.
 """
 
 import resource
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.integration
 
 SECONDS = 20
 BURST = 50
+NEW = 200
 LEAST_BURSTS, MOST_BURSTS = 10, 200  # a busy machine works on few at once, and they fit into what was freed before
 CACHED = "www.example.playground."
 # Its server takes 0.3 s, so questions gather however slowly the daemon is given work.
@@ -76,6 +78,9 @@ def test_shortage_of_memory_is_outlived(tmp_path: Path, limit: int) -> None:
                 if burst >= LEAST_BURSTS and "out of memory" in log.read_text():
                     break
         wait_until(lambda: answered(CACHED), "an answer of the cache", process=process, log=log)
+        wait_until(lambda: answered("first.example.playground."), "a new answer at the limit", process=process, log=log)
+        new = sum(answered(f"new{number}.example.playground.") for number in range(NEW))
+        assert new >= NEW * 3 / 4, f"at its limit it found {new} of {NEW} new answers"
         resource.prlimit(process.pid, limit, before)
         for tcp in (False, True):
             wait_until(lambda tcp=tcp: answered(f"fresh{int(tcp)}.example.playground.", tcp=tcp), "a new answer",

@@ -12,7 +12,10 @@ from support.fakenet import FakeNet, SeededRandom
 from resolver import limits
 from resolver.cache import Store
 from resolver.cache.bounded import Bounded
+from resolver.daemon import shortage
+from resolver.effects import FailureKind, Question
 from resolver.mesh import Mesh
+from resolver.net import reserve
 from resolver.settings import Settings
 from resolver.verdict import Trust
 from resolver.wire import consts as c
@@ -140,3 +143,24 @@ def test_a_bounded_table() -> None:
     table.pop(15)
     table.pop("nobody")
     assert table.octets == 42
+
+
+def test_all_of_them_are_given_back_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = make()
+    for _, fill in FILLERS:
+        for number in range(20):
+            fill(mesh, number)
+    tables = mesh.bounded()
+    assert all(table.octets for table in tables)
+    shortage.refuse_when_short(mesh, 60.0)
+    question, outcomes = Question(names.from_text("new.example."), c.A), []
+    monkeypatch.setattr(reserve, "is_given_up", lambda: True)
+    monkeypatch.setattr(reserve, "is_short", lambda: True)
+    mesh.submit(question, on_done=outcomes.append)
+    assert [outcome.failure.kind for outcome in outcomes] == [FailureKind.OVERLOAD]
+    assert [table.octets for table in tables] == [0] * len(tables)
+    for _, fill in FILLERS:
+        fill(mesh, 1)
+    assert all(0 <= table.octets <= table.limit for table in tables)
+    monkeypatch.undo()
+    mesh.close()

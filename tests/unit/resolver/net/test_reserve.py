@@ -71,7 +71,7 @@ until(lambda: kept.append(bytes(SIZE)) or reserve.is_short(), "a shortage")
 for _ in range(3):
     time.sleep(2 * limits.MEMORY_RESERVE_RETRY.default / 1000)
     kept.extend(bytes(SIZE) for _ in range(300))  # whatever an attempt has got is given up again
-    kept.extend(bytearray(SIZE * 40) for _ in range(17))
+    kept.extend(bytearray(SIZE * 40) for _ in range(20))
 assert reserve.is_short(), "the system gives nothing"
 widen()
 until(lambda: not reserve.is_short(), "the end of the shortage")
@@ -115,16 +115,70 @@ narrow()
 kept = []
 until(lambda: kept.append(bytes(20_000)) or reserve.is_short(), "a shortage")
 try:
-    while native(300) == 300:
+    while native(200) == 200:
         kept.append(bytes(20_000))
 except MemoryError:
     pass
-before = native(300)
+before = native(200)
 time.sleep(2 * limits.MEMORY_RESERVE_RETRY.default / 1000)
 assert reserve.is_short(), "there is not enough for it"
-print("as before" if native(300) >= before - 20 else "less")
+print("as before" if native(200) >= before - 20 else "less")
 """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "as before\n", "")
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_what_is_there_again_is_shared_with_new_work(limit: str) -> None:
+    """A reserve that takes all of it back is given up with the next allocation, and so on for ever."""
+    done = run("""
+reserve.keep(limits.MEMORY_RESERVE.default)
+narrow()
+kept = []
+until(lambda: kept.append(bytearray(SIZE)) or reserve.is_short(), "a shortage")
+for _ in range(20):
+    until(lambda: not reserve.is_short(), "its end: what was given up is still there")
+    work = [bytearray(SIZE) for _ in range(400_000 // SIZE)]
+    assert not reserve.is_given_up(), "new work had no memory"
+    del work
+print("went on")
+""", limit, 20_000)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+def test_small_objects_that_get_no_arena_are_no_shortage_while_the_heap_has_room() -> None:
+    done = run("""
+room = [bytearray(20_000) for _ in range(200)]
+reserve.keep(limits.MEMORY_RESERVE.default)
+narrow()
+del room
+small = [(number, number) for number in range(300_000, 320_000)]
+print(reserve.is_given_up())
+""", "RLIMIT_DATA")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["tracing began before", "tracing began after"])
+@pytest.mark.parametrize("allocator", ["pymalloc", "malloc"])
+def test_it_outlives_the_end_of_tracing(first: bool, allocator: str) -> None:
+    done = run("""
+import tracemalloc
+steps = [tracemalloc.start, lambda: reserve.keep(limits.MEMORY_RESERVE.default)]
+for step in steps if FIRST else reversed(steps):
+    step()
+assert not reserve.is_short()
+for _ in range(2):
+    tracemalloc.stop()
+    assert not reserve.is_short()
+    tracemalloc.start()
+    assert not reserve.is_short()
+tracemalloc.stop()
+assert not reserve.is_short()
+narrow()
+kept = []
+until(lambda: kept.append(bytes(SIZE)) or reserve.is_given_up(), "a shortage")
+print("short")
+""".replace("FIRST", str(first)), PYTHONMALLOC=allocator)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "short\n", "")
 
 
 def test_what_no_reserve_could_hold_is_refused_and_costs_nothing() -> None:
