@@ -131,6 +131,9 @@ class Atlas:
             return False
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             return False
+        # RFC 4007 section 11: a link-local address is one only together with its interface.
+        if isinstance(address, IPv6Address) and address.is_link_local and not address.scope_id:
+            return False
         if address.is_loopback and not self._loopback:
             return False
         return not any(address.version == network.version and address in network for network in self._forbidden)

@@ -1,29 +1,39 @@
 """Which errors of a system call tell of this host, and which of the server that was to be asked.
 
 A call that fails at once has sent nothing. Where descriptors, buffers, memory or ports are short, or no way leads to
-the address from here, the server is not to blame. Booked as its failure, the shortage would make good servers avoided
-long after it is over. What a router or the peer said (refused, reset, unreachable by ICMP) stays a `NETWORK` error.
+the address from here, the server is not to blame: booked as its failure, a shortage or a wrong setting would make good
+servers avoided long after it is over. So the table names what a peer or a router can have said (RFC 1122 section 3.2.2,
+RFC 4443 section 2.4; icmp(7), tcp(7)). Every other error is this host's: a shortage that may be over in a moment, or no
+way from here, which another try does not change. An error number that nobody thought of is no way from here.
 """
 
 import errno
 
 from resolver.effects import FailureKind
 
-__all__ = ["kind_of_error"]
+__all__ = ["kind_of_error", "kind_of_exception"]
 
-SHORTAGE = frozenset({
-    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EADDRINUSE,
+PEER = frozenset({
+    errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT, errno.EHOSTUNREACH,
+    errno.EHOSTDOWN, errno.ENONET, errno.EPROTO,
 })
-# No route, no address of that family, or a rule of this host's firewall (iptables REJECT and DROP in OUTPUT: EPERM).
-NO_WAY = frozenset({
-    errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV, errno.EPERM, errno.EACCES,
+SHORTAGE = frozenset({
+    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EADDRINUSE, errno.EINTR, errno.EBUSY,
+    errno.EALREADY, errno.EINPROGRESS, errno.ENOSR,
 })
 
 
 def kind_of_error(code: int | None) -> FailureKind:
     """What kind of failure the error number of opening, binding, connecting or sending is; None is an unknown one."""
+    if code in PEER:
+        return FailureKind.NETWORK
     if code in SHORTAGE:
         return FailureKind.LOCAL
-    if code in NO_WAY:
-        return FailureKind.NO_ROUTE
-    return FailureKind.NETWORK
+    return FailureKind.NO_ROUTE
+
+
+def kind_of_exception(error: BaseException | None) -> FailureKind:
+    """The same of what opening or losing a connection raised; None says that the peer has closed it."""
+    if error is None:
+        return FailureKind.NETWORK
+    return kind_of_error(error.errno) if isinstance(error, OSError) else FailureKind.LOCAL

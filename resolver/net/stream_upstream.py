@@ -33,7 +33,7 @@ from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.complaint import Complaint
-from resolver.net.local_errors import kind_of_error
+from resolver.net.local_errors import kind_of_exception
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
 from resolver.net.shares import UNHEARD, Heard, Shares
 from resolver.net.udp_upstream import EDES
@@ -270,7 +270,8 @@ class _Connection(asyncio.Protocol):
             self.idle_timer.cancel()
             self.idle_timer = None
         self.transport = None
-        self.abandon("connection closed by the server" if exc is None else f"connection lost: {exc}")
+        self.abandon("connection closed by the server" if exc is None else f"connection lost: {exc}",
+                     kind_of_exception(exc))
         if self.owner.after_batch is not None:
             self.owner.after_batch()
 
@@ -543,10 +544,11 @@ class StreamUpstream:
             await self.loop.create_connection(
                 lambda: connection, address, port, local_addr=(source, 0) if source else None
             )
-        except OSError as error:
+        except (OSError, ValueError, MemoryError) as error:
             self.network_errors += 1
-            reason = os.strerror(error.errno).lower() if error.errno else str(error)
-            kind = kind_of_error(error.errno)
+            code = error.errno if isinstance(error, OSError) else None
+            reason = os.strerror(code).lower() if code else str(error) or "out of memory"
+            kind = kind_of_exception(error)
             if kind is not FailureKind.NETWORK:
                 self._complaint.say("cannot open a connection to %s port %d: %s", address, port, reason)
             connection.abandon(f"cannot connect over TCP: {reason}", kind)

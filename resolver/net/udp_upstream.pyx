@@ -235,7 +235,7 @@ cdef class UdpUpstream:
                 while identity in port.pending:
                     identity = self.entropy.take16()
         except ValueError as error:
-            return self._refuse(entry, FailureKind.NETWORK, str(error))
+            return self._refuse(entry, FailureKind.NO_ROUTE, str(error))
         except OSError as error:
             return self._no_port(entry, error)
         if ask.rd:
@@ -770,6 +770,7 @@ cdef class UdpUpstream:
                     continue
                 return 0
             code = 0
+            kind = FailureKind.NETWORK
             control = CMSG_FIRSTHDR(&message)
             while control is not NULL:
                 if (control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_RECVERR) or \
@@ -777,6 +778,8 @@ cdef class UdpUpstream:
                     report = <sock_extended_err *>CMSG_DATA(control)
                     if report.ee_origin in (SO_EE_ORIGIN_LOCAL, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6):
                         code = report.ee_errno
+                        if report.ee_origin == SO_EE_ORIGIN_LOCAL:
+                            kind = kind_of_error(code)
                 control = CMSG_NXTHDR(&message, control)
             if code not in (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENETDOWN, EACCES, ENOPROTOOPT, EPROTO):
                 continue
@@ -791,7 +794,7 @@ cdef class UdpUpstream:
                     or memcmp(quoted, PyBytes_AS_STRING(ask.packet), size) != 0:
                 continue
             self.network_errors += 1
-            self.fail(ask, FailureKind.NETWORK, error_text(code))
+            self.fail(ask, kind, error_text(code))
         return 0
 
     # --- timeouts ----------------------------------------------------------------------------------------------

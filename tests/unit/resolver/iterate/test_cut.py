@@ -35,10 +35,10 @@ def ns_set(zone, *targets, ttl=3600):
 
 def test_what_may_be_asked():
     atlas, _, _ = make(own=("192.0.2.53", "2001:db8::53"), do_not_query=("10.0.0.0/8", "2001:db8:bad::/48"))
-    for text in ("192.0.2.1", "2001:db8::1", "8.8.8.8"):
+    for text in ("fe80::1%lo", "192.0.2.1", "2001:db8::1", "8.8.8.8"):
         assert atlas.permits(text), text
     for text in ("0.0.0.0", "0.1.2.3", "::", "224.0.0.1", "ff02::1", "127.0.0.1", "::1", "255.255.255.255",
-                 "192.0.2.53", "2001:db8::53", "10.1.2.3", "2001:db8:bad::1", "::ffff:192.0.2.1"):
+                 "192.0.2.53", "2001:db8::53", "10.1.2.3", "2001:db8:bad::1", "::ffff:192.0.2.1", "fe80::1"):
         assert not atlas.permits(text), text
 
 

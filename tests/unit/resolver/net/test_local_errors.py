@@ -5,7 +5,7 @@ import errno
 import socket
 
 import pytest
-from support.upstream_peers import Collector
+from support.upstream_peers import Collector, StreamPeer, play
 
 from resolver.effects import Ask, Failure, FailureKind, Server
 from resolver.net.ambient import Entropy
@@ -17,14 +17,86 @@ from resolver.wire import name as names
 
 EXPECTED = {
     FailureKind.LOCAL: (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EADDRINUSE),
-    FailureKind.NO_ROUTE: (errno.EPERM, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EAFNOSUPPORT),
-    FailureKind.NETWORK: (errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ETIMEDOUT, None),
+    FailureKind.NETWORK: (errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.EHOSTUNREACH,
+                          errno.EHOSTDOWN, errno.ENONET, errno.EPROTO, errno.ETIMEDOUT),
 }
 
 
 @pytest.mark.parametrize(("kind", "code"), [(kind, code) for kind, codes in EXPECTED.items() for code in codes])
 def test_the_kind_of_an_error_number(kind: FailureKind, code: int | None) -> None:
     assert kind_of_error(code) is kind
+
+
+def test_what_no_peer_can_have_said_is_never_its_fault() -> None:
+    known = {code for codes in EXPECTED.values() for code in codes}
+    for code in {None, -2, 4096, *errno.errorcode} - known:
+        assert kind_of_error(code) in (FailureKind.NO_ROUTE, FailureKind.LOCAL), code
+    for code in (errno.EINVAL, errno.EPERM, errno.EACCES, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EAFNOSUPPORT,
+                 errno.ENETDOWN, errno.ENODEV, None):
+        assert kind_of_error(code) is FailureKind.NO_ROUTE, "another try changes nothing"
+
+
+def test_no_way_to_the_address_from_where_the_socket_is_bound() -> None:
+    """The system says EINVAL: a loopback address reaches nobody else."""
+    async def body() -> None:
+        for upstream in (UdpUpstream, StreamUpstream):
+            made, got = upstream(asyncio.get_running_loop(), entropy=Entropy(), source_v4="127.0.0.9"), Collector()
+            made.start(Ask(Server("192.0.2.1", 53), names.from_text("x."), c.A, timeout=5.0), got)
+            [failure] = await got.wait()
+            made.close()
+            assert isinstance(failure, Failure)
+            assert failure.kind is FailureKind.NO_ROUTE, (upstream, failure)
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(OSError(errno.ENOBUFS, "no"), FailureKind.LOCAL), (OSError(errno.EINVAL, "no"), FailureKind.NO_ROUTE),
+     (MemoryError(), FailureKind.LOCAL), (OSError(errno.ECONNRESET, "reset"), FailureKind.NETWORK),
+     (None, FailureKind.NETWORK)],
+    ids=repr,
+)
+def test_a_connection_lost_for_a_local_reason_is_not_the_servers_fault(
+    error: Exception | None, kind: FailureKind
+) -> None:
+    async def body() -> None:
+        peer = await StreamPeer.start(lambda _: [])
+        made, got = StreamUpstream(asyncio.get_running_loop(), entropy=Entropy()), Collector()
+        made.start(Ask(Server("127.0.0.1", peer.port), names.from_text("x."), c.A, timeout=20.0), got)
+        async with asyncio.timeout(5):
+            while not peer.connections or not peer.connections[0]:
+                await asyncio.sleep(0)
+        [connection] = made._open
+        transport = connection.transport
+        assert transport is not None
+        connection.connection_lost(error)
+        transport.abort()
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is kind
+        made.close()
+        await peer.close()
+
+    play(body)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("no address")], ids=repr)
+def test_a_connection_that_cannot_be_begun_fails_at_once(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async def refuse(*_: object, **__: object) -> None:
+            raise error
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "create_connection", refuse)
+        made, got = StreamUpstream(loop, entropy=Entropy()), Collector()
+        made.start(Ask(Server("127.0.0.1", 1), names.from_text("x."), c.A, timeout=60.0), got)
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.LOCAL, "nothing was sent"
+        made.close()
+
+    asyncio.run(body())
 
 
 @pytest.mark.parametrize(("code", "kind"), [(errno.EMFILE, FailureKind.LOCAL), (errno.ENOBUFS, FailureKind.LOCAL),

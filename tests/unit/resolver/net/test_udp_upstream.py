@@ -184,7 +184,7 @@ def test_unusable_addresses_fail_as_values() -> None:
         upstream.start(ask_for(53, address="not an address"), got)
         upstream.start(ask_for(0), got)
         results = await got.wait(2)
-        assert all(isinstance(x, Failure) and x.kind is FailureKind.NETWORK for x in results)
+        assert all(isinstance(x, Failure) and x.kind is FailureKind.NO_ROUTE for x in results)
         upstream.close()
 
     play(body)
