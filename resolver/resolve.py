@@ -56,6 +56,11 @@ INHERITED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 ASKED = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
 # What the chain of trust is made of. For its sake no alias is followed: one shows that no zone begins at the name.
 CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
+# An alias is the answer to these questions, not the way to it (RFC 1034 section 4.3.2).
+ALIAS_ANSWERS = frozenset({c.CNAME, c.ANY})
+# These stand beside an alias (RFC 4035 section 2.5), or are the parent's, who need not know the alias that the child's
+# server gave (section 2.4).
+BESIDE_ALIASES = frozenset({c.RRSIG, c.NSEC, c.DS})
 # What an unsigned reply says of later names of its alias chain serves the answer to that question only (RFC 2181
 # section 5.4.1): it is kept below what answers questions, for the same answer when that has become stale.
 FOR_ITS_ANSWER = Trust.ADDITIONAL
@@ -138,7 +143,7 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
         raw, verdict, reason = leg
         if not story.add(raw, verdict, reason, from_cache=raw.server is None):
             return _looped(task, context, story)
-        if raw.alias is None or qtype == c.CNAME or task.purpose is Purpose.CHAIN:
+        if raw.alias is None or qtype in ALIAS_ANSWERS or task.purpose is Purpose.CHAIN:
             return story.outcome(question, raw, None if task.cd else context.validation)
         if len(story.seen) > ALIASES:
             return _failed(task, context, Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many aliases"))
@@ -187,7 +192,7 @@ def find_outcome(
         raw, verdict, reason = leg
         if not story.add(raw, verdict, reason, from_cache=True) or len(story.seen) > ALIASES:
             return True
-        if raw.alias is None or qtype == c.CNAME or (qtype in CHAIN_TYPES and not client):
+        if raw.alias is None or qtype in ALIAS_ANSWERS or (qtype in CHAIN_TYPES and not client):
             return story.outcome(question, raw, None if cd else context.validation)
         name = raw.alias
         local = _local(name, question, context)
@@ -206,7 +211,7 @@ def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
 def _leads_to(local: Outcome, qtype: int) -> bytes | None:
     """The name at which an answer of the operator's own goes on, when that is an alias; None when it is complete."""
     answer = local.answer
-    if not answer or answer[-1].rtype != c.CNAME or qtype == c.CNAME or qtype == c.ANY or local.rcode != c.NOERROR:
+    if not answer or answer[-1].rtype != c.CNAME or qtype in ALIAS_ANSWERS or local.rcode != c.NOERROR:
         return None
     return answer[-1].targets()[0]
 
@@ -294,7 +299,7 @@ def _first_alias(raw: RawReply) -> RawReply | None:
     """The chain of `raw` cut after its first alias; None when there is no more than that, or no alias."""
     answer = raw.answer
     length = 2 if answer and answer[0].rtype == c.DNAME else 1
-    if len(answer) < length or answer[length - 1].rtype != c.CNAME or raw.qtype == c.CNAME or raw.qtype == c.ANY:
+    if len(answer) < length or answer[length - 1].rtype != c.CNAME or raw.qtype in ALIAS_ANSWERS:
         return None
     if len(answer) == length and not raw.denied:
         return None
@@ -375,10 +380,8 @@ def _find_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
     are asked for each name.
     """
     rrsets, now = context.store.rrsets, context.now
-    # DS is the parent's, who need not know the alias that the child's server gave (RFC 4035 section 2.4). NSEC stands
-    # beside an alias (section 2.5).
-    there = qtype != c.DS and qtype != c.NSEC
-    rrset = rrsets.find(name, c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER) if there else None
+    led = qtype not in BESIDE_ALIASES
+    rrset = rrsets.find(name, c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER) if led else None
     if rrset is not None:
         raw = RawReply(name, qtype)
         raw.answer.append(rrset)
@@ -517,10 +520,10 @@ class _Story:
         for rrset in raw.answer:
             if rrset.rtype == c.CNAME:
                 owner = names.lower(rrset.name)
-                if owner in self.seen and raw.qtype != c.CNAME:
+                if owner in self.seen and raw.qtype not in ALIAS_ANSWERS:
                     return False
                 self.seen.add(owner)
-                if names.lower(rrset.targets()[0]) == owner and raw.qtype != c.CNAME:
+                if names.lower(rrset.targets()[0]) == owner and raw.qtype not in ALIAS_ANSWERS:
                     self.answer.append(rrset)
                     return False
             elif rrset.rtype == c.DNAME and rrset in self.answer:
@@ -668,7 +671,7 @@ def find_stale(
         raw, verdict, reason = leg
         if not story.add(raw, verdict, reason, from_cache=True) or len(story.seen) > ALIASES:
             return None
-        if raw.alias is None or qtype == c.CNAME:
+        if raw.alias is None or qtype in ALIAS_ANSWERS:
             outcome = story.outcome(question, raw, None if cd else context.validation)
             break
         name = raw.alias

@@ -75,7 +75,7 @@ def classify(view: MessageView, found: Scrubbed, qname: bytes, qtype: int, zone:
 def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, *, recursive: bool) -> Kind:
     if found.complete:
         # A server asked for the alias that a DNAME makes goes on and says how its target fares (RFC 6604 section 3).
-        return Kind.ANSWER if qtype == c.CNAME and found.answer[0].rtype == c.DNAME else Kind.BROKEN
+        return Kind.ANSWER if qtype in (c.CNAME, c.ANY) and found.answer[0].rtype == c.DNAME else Kind.BROKEN
     if found.alias:
         return Kind.ALIAS if found.beyond else Kind.NXDOMAIN
     if found.soa is None and (found.soa_above or found.ns_elsewhere) and not recursive:

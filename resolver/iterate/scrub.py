@@ -124,9 +124,6 @@ def glue_of(view: MessageView, ns: RRset, zone: bytes, *, harden: bool) -> dict[
 
 def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone: bytes) -> None:
     """Walk the alias chain through `answer` as far as our zone reaches."""
-    if qtype in (c.ANY, c.RRSIG):
-        _everything(found, answer, qname, qtype)
-        return
     first = answer[0]
     if first.rtype == qtype and len(answer) == 1 and first.rclass == c.IN and names.equal(first.name, qname):
         found.answer.append(first if first.name == qname else first.with_name(qname))
@@ -145,18 +142,20 @@ def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone
         lowered = names.lower(name)
         # A DNAME goes before whatever else the reply says about a name below it: nothing else can stand there.
         target = _through_dname(found, dnames, name, lowered, zone) if dnames else None
-        if target is not None and qtype == c.CNAME:
+        if target is not None and qtype in (c.CNAME, c.ANY):
             found.complete = True
             break
         if target is None:
             if found.too_long:
                 break
-            rrset = sets.pop((lowered, qtype), None)
-            if rrset is not None:
-                found.answer.append(rrset if rrset.name == name else rrset.with_name(name))
-                found.complete = True
-                break
-            if qtype == c.CNAME:
+            if qtype in (c.ANY, c.RRSIG):
+                found.complete = _everything(found, answer, name, qtype)
+            else:
+                rrset = sets.pop((lowered, qtype), None)
+                if rrset is not None:
+                    found.answer.append(rrset if rrset.name == name else rrset.with_name(name))
+                    found.complete = True
+            if found.complete or qtype in (c.CNAME, c.ANY):
                 break
             rrset = sets.pop((lowered, c.CNAME), None)
             if rrset is None:
@@ -188,15 +187,19 @@ def _through_dname(found: Scrubbed, dnames: list[RRset], name: bytes, lowered: b
     return None
 
 
-def _everything(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int) -> None:
-    """ANY and RRSIG have no set of their own: take what stands at the name (RFC 8482, RFC 4035 section 3.1.1)."""
+def _everything(found: Scrubbed, answer: list[RRset], name: bytes, qtype: int) -> bool:
+    """ANY and RRSIG have no set of their own: take what stands at the name (RFC 8482, RFC 4035 section 3.1.1).
+
+    False when that is nothing.
+    """
+    before = len(found.answer)
     for rrset in answer:
-        if rrset.rclass == c.IN and names.equal(rrset.name, qname):
+        if rrset.rclass == c.IN and names.equal(rrset.name, name):
             if qtype == c.ANY or rrset.rtype == c.RRSIG:
                 found.answer.append(rrset)
             elif rrset.sigs():
-                found.answer.append(RRset(qname, c.RRSIG, rrset.ttl, rrset.sigs()))
-    found.complete = bool(found.answer)
+                found.answer.append(RRset(name, c.RRSIG, rrset.ttl, rrset.sigs()))
+    return len(found.answer) > before
 
 
 def _stray_signatures(view: MessageView, rrset: RRset) -> list[bytes]:

@@ -92,6 +92,17 @@ def test_a_cached_alias_does_not_answer_for_the_record_that_stands_beside_it():
     assert texts(m.ask("alias.example.com.", "NSEC")) == [("alias.example.com.", "NSEC")]
 
 
+def test_an_alias_is_the_answer_to_any_from_the_servers_and_from_the_cache():
+    """QTYPE * matches the CNAME, so nothing is led on by it (RFC 1034 section 4.3.2)."""
+    m = with_example(EXAMPLE_ZONE + "itself 300 IN CNAME itself\n")
+    for _ in range(2):
+        assert texts(m.ask("alias.example.com.", "ANY")) == [("alias.example.com.", "CNAME")]
+        assert m.ask("alias.example.com.").rcode == c.NOERROR
+        outcome = m.ask("itself.example.com.", "ANY")
+        assert (outcome.rcode, texts(outcome)) == (c.NOERROR, [("itself.example.com.", "CNAME")])
+        assert m.ask("itself.example.com.").rcode == c.SERVFAIL
+
+
 # --- DNAME --------------------------------------------------------------------------------------------------------
 
 

@@ -155,6 +155,44 @@ def test_a_dname_at_the_name_beside_it_or_above_the_zone_renames_nothing(owner):
     assert (found.answer, found.alias, found.name) == ([], False, WWW)
 
 
+BELOW_DNAME = ["old.example.com. 60 DNAME new.example.com.", "www.old.example.com. 60 CNAME www.new.example.com.",
+               "www.old.example.com. 60 A 6.6.6.6", "www.new.example.com. 60 A 192.0.2.1",
+               f"www.new.example.com. 60 RRSIG A 8 4 60 20300101000000 20200101000000 1 example.com. AAAA"]
+RENAMED = [("old.example.com.", "DNAME"), ("www.old.example.com.", "CNAME")]
+
+
+@pytest.mark.parametrize("rcode", [c.NOERROR, c.NXDOMAIN])
+def test_any_below_a_dname_is_answered_by_the_alias_alone(rcode):
+    """Nothing else stands there; the rcode speaks of the target (RFC 6604 section 3)."""
+    name = names.from_text("www.old.example.com.")
+    packet = view(BELOW_DNAME if rcode == c.NOERROR else BELOW_DNAME[:2], qname=name, qtype=c.ANY, rcode=rcode)
+    found = scrub(packet, name, c.ANY, ZONE)
+    assert shown(found.answer) == RENAMED
+    assert (found.complete, found.alias, found.name) == (True, False, name)
+    assert classify(packet, found, name, c.ANY, ZONE, recursive=False) is Kind.ANSWER
+
+
+def test_signatures_below_a_dname_are_those_of_the_target():
+    name = names.from_text("www.old.example.com.")
+    found = scrub(view(BELOW_DNAME, qname=name, qtype=c.RRSIG), name, c.RRSIG, ZONE)
+    assert shown(found.answer) == [*RENAMED, ("www.new.example.com.", "RRSIG")]
+    assert found.complete
+
+
+def test_any_is_not_led_by_an_alias_and_the_signatures_of_an_unsigned_one_are_its_targets():
+    answer = ["www.example.com. 60 CNAME b.example.com.", "b.example.com. 60 A 192.0.2.1",
+              "b.example.com. 60 RRSIG A 8 3 60 20300101000000 20200101000000 1 example.com. AAAA"]
+    found = scrub(view(answer, qtype=c.ANY), WWW, c.ANY, ZONE)
+    assert (shown(found.answer), found.complete) == ([("www.example.com.", "CNAME")], True)
+    found = scrub(view(answer[1:], qtype=c.ANY), WWW, c.ANY, ZONE)
+    assert (found.answer, found.complete) == ([], False)
+    found = scrub(view(answer, qtype=c.RRSIG), WWW, c.RRSIG, ZONE)
+    assert shown(found.answer) == [("www.example.com.", "CNAME"), ("b.example.com.", "RRSIG")]
+    signed = [*answer, "www.example.com. 60 RRSIG CNAME 8 3 60 20300101000000 20200101000000 1 example.com. AAAA"]
+    found = scrub(view(signed, qtype=c.RRSIG), WWW, c.RRSIG, ZONE)
+    assert (shown(found.answer), found.alias) == ([("www.example.com.", "RRSIG")], False)
+
+
 # --- authority and additional -------------------------------------------------------------------------------------
 
 

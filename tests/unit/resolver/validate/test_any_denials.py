@@ -52,6 +52,31 @@ def test_an_empty_non_terminal_has_nothing(chain: Nsec3 | None) -> None:
     assert minet.ask("none.example.", "ANY").rcode == c.NXDOMAIN
 
 
+@CHAINS
+@pytest.mark.parametrize("name", ["www.dn.example.", "www.here.example.", "none.here.example."])
+def test_below_a_dname_any_is_answered_by_the_alias(chain: Nsec3 | None, name: str) -> None:
+    minet = world(chain, example="here 300 DNAME there\nwww.there 300 A 192.0.2.87\n")
+    for _ in range(2):
+        outcome = minet.ask(name, "ANY")
+        assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE), outcome
+        assert [rrset.rtype for rrset in outcome.answer] == [c.DNAME, c.CNAME]
+        minet.ask(name)
+
+
+@CHAINS
+def test_signatures_are_asked_for_at_an_alias_and_below_a_dname(chain: Nsec3 | None) -> None:
+    minet = world(chain, example="here 300 DNAME there\nwww.there 300 A 192.0.2.87\n")
+    for _ in range(2):
+        outcome = minet.ask("alias.example.", "RRSIG")
+        assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE), outcome
+        assert {(names.to_text(rrset.name), rrset.rtype) for rrset in outcome.answer} == {("alias.example.", c.RRSIG)}
+        outcome = minet.ask("www.here.example.", "RRSIG")
+        assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE), outcome
+        assert [rrset.rtype for rrset in outcome.answer[:3]] == [c.DNAME, c.CNAME, c.RRSIG]
+        minet.ask("alias.example.")
+        minet.ask("www.here.example.")
+
+
 @pytest.mark.parametrize(("types", "within"), [
     ("RRSIG NSEC", True), ("", True), ("RRSIG NSEC NXNAME", True), ("NSEC", True), ("A RRSIG NSEC", False),
     ("RRSIG NSEC CAA", False), ("TYPE65280", False), ("RRSIG NSEC TYPE512", False), ("NS", False), ("TYPE0", False),
