@@ -8,7 +8,7 @@ was expanded to says nothing at all, and the next name of the last NSEC of a zon
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from resolver.validate.records import WITHOUT_DATA, bitmap_has, bitmap_is_within, is_expanded, name_end
+from resolver.validate.records import SENTINELS, WITHOUT_DATA, bitmap_has, bitmap_is_within, is_expanded, name_end
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
@@ -115,7 +115,9 @@ def _lacks(record: Nsec, qtype: int, qname: bytes) -> bool:
     Bitmaps do not name ANY: the name must have no data at all.
     """
     if qtype == c.ANY:
-        return bitmap_is_within(record.bitmap, WITHOUT_DATA)
+        # RFC 9824 section 3: the record that is made up for one name has the next possible one behind it.
+        made_up = record.next_name == b"\x01\0" + record.owner
+        return bitmap_is_within(record.bitmap, SENTINELS if made_up else WITHOUT_DATA)
     if record.has(qtype) or record.has(c.CNAME):
         return False
     if qtype == c.DS:

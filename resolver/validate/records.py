@@ -34,6 +34,7 @@ __all__ = [
     "DNSKEY_PROTOCOL",
     "REVOKED",
     "SECURE_ENTRY",
+    "SENTINELS",
     "WITHOUT_DATA",
     "ZONE_KEY",
     "Dnskey",
@@ -59,6 +60,9 @@ SECURE_ENTRY = 0x0001
 """RFC 4034 section 2.1.1, bit 15: the key is an entry point, one that parents and anchors name."""
 WITHOUT_DATA = frozenset((c.RRSIG, c.NSEC, c.NXNAME))
 """What the bitmap of a name without data may still name: what DNSSEC itself puts there (RFC 9824 section 3.4)."""
+SENTINELS = WITHOUT_DATA | {65281, 65283}
+"""The same with the private types that compact denial used before it had NXNAME: one for empty non-terminals, one for
+names that do not exist. Others use them for data, so they count only in a record that was made up for one name."""
 
 
 def bitmap_is_within(bitmap: bytes, types: Container[int]) -> bool:

@@ -4,8 +4,9 @@ Type bitmaps do not speak about ANY, so the absence of its bit shows nothing: a 
 and the genuine record of the name would hide everything there.
 """
 
+import dns.rrset
 import pytest
-from support.forger import EXAMPLE_AT, forge, world
+from support.forger import EXAMPLE_AT, KEY, forge, world
 from support.minet import Minet, reply
 from support.signing import Nsec3
 
@@ -16,6 +17,7 @@ from resolver.wire import name as names
 from resolver.wire import present
 from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
 
 CHAINS = pytest.mark.parametrize("chain", [None, Nsec3(), Nsec3(3, "ab")], ids=["nsec", "nsec3", "salted"])
 ZONE = "a.ent 300 A 192.0.2.86\n*.txt 300 TXT x\nmany 300 TXT y\nmany 300 CAA 0 issue \"x\"\n"
@@ -75,6 +77,40 @@ def test_signatures_are_asked_for_at_an_alias_and_below_a_dname(chain: Nsec3 | N
         assert [rrset.rtype for rrset in outcome.answer[:3]] == [c.DNAME, c.CNAME, c.RRSIG]
         minet.ask("alias.example.")
         minet.ask("www.here.example.")
+
+
+def made_up(owner: str, following: str, types: str) -> RRset:
+    """An NSEC record that the servers of example. sign on the spot."""
+    rdata = f"{following} {types}"
+    text = dns.rrset.from_text(owner, 300, "IN", "NSEC", rdata)
+    return RRset(names.from_text(owner), c.NSEC, 300, [present.rdata_from_text(c.NSEC, rdata)],
+                 sigs=[KEY.sign(text).to_wire()])
+
+
+@pytest.mark.parametrize(("following", "types", "proved"), [
+    ("\\000.ent.example.", "RRSIG NSEC", True),
+    ("\\000.ent.example.", "RRSIG NSEC TYPE128", True),
+    ("\\000.ent.example.", "RRSIG NSEC TYPE65281", True),
+    ("\\000.ent.example.", "RRSIG NSEC TYPE65283", True),
+    ("\\000.ent.example.", "RRSIG NSEC TYPE65282", False),
+    ("\\000.ent.example.", "A RRSIG NSEC TYPE65281", False),
+    ("zz.example.", "RRSIG NSEC TYPE128", True),
+    ("zz.example.", "RRSIG NSEC TYPE65281", False),
+    ("zz.example.", "RRSIG NSEC TYPE65283", False),
+    ("\\000.zz.example.", "RRSIG NSEC TYPE65281", False),
+])
+def test_compact_denials_of_any_and_those_of_before_their_standard(following: str, types: str, proved: bool) -> None:
+    """RFC 9824; private types stood where NXNAME stands now, and elsewhere they are somebody's data."""
+    minet = world()
+    packet = make_query(1, names.from_text("none.example."), c.A, edns_payload=4096, do=True)
+    view = MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))
+    soa = [rrset for rrset in view.authority if rrset.rtype == c.SOA]
+    denial = made_up("ent.example.", following, types)
+    forge(minet, EXAMPLE_AT, lambda qname, qtype, packet:
+          reply(packet, [], [*soa, denial]) if (qname, qtype) == ("ent.example.", c.ANY) else None)
+    outcome = minet.ask("ent.example.", "ANY")
+    expected = (c.NOERROR, Verdict.SECURE) if proved else (c.SERVFAIL, Verdict.BOGUS)
+    assert (outcome.rcode, outcome.verdict, outcome.answer) == (*expected, [])
 
 
 @pytest.mark.parametrize(("types", "within"), [
