@@ -124,6 +124,7 @@ cdef class Task:
     cdef public object missed
     cdef public object purpose
     cdef public Question question
+    cdef public object told
     cdef public object trace
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "Server",
     "Steps",
     "Task",
+    "Told",
     "TraceStep",
     "Verify",
 ]
@@ -486,13 +487,18 @@ class Budget:
         return True
 
 
+Told: TypeAlias = "dict[bytes, tuple[RRset, dict[bytes, list[RRset]]]]"
+"""What zones (lower case) said of their servers: NS set, and addresses beside it by name server."""
+
+
 class Task:
     """One question on its way: what `resolve` and the rooms below it know about who asked and why.
 
-    `missed` says that the cache and the policies were asked a moment ago and know nothing of it.
+    `missed` says that the cache and the policies were asked a moment ago and know nothing of it. `told` is what zones
+    said of their servers in the work on one client query, sub-queries included; `iterate` adds to it.
     """
 
-    __slots__ = ("budget", "cd", "depth", "missed", "purpose", "question", "trace")
+    __slots__ = ("budget", "cd", "depth", "missed", "purpose", "question", "told", "trace")
 
     def __init__(
         self,
@@ -504,8 +510,10 @@ class Task:
         purpose: Purpose = Purpose.CLIENT,
         trace: MutableSequence[TraceStep] | None = None,
         missed: bool = False,
+        told: "Told | None" = None,
     ) -> None:
         self.question = question
+        self.told: Told = {} if told is None else told
         self.budget = budget
         self.missed = missed
         self.cd = cd

@@ -530,7 +530,7 @@ class Mesh:
                 return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many questions within questions")
             depth, purpose = task.depth + 1, need.purpose
             inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=purpose, trace=task.trace,
-                         missed=not outcome)
+                         missed=not outcome, told=task.told)
             if not self._may_go_on(job):
                 return self._run_out(task.budget)
             child = self._start(key, inner, None, job.charge, job.serial)

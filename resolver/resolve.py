@@ -26,7 +26,7 @@ from resolver.effects import (
     Steps,
     Task,
 )
-from resolver.iterate import Told, iterate
+from resolver.iterate import iterate
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -116,7 +116,6 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
     qtype = question.qtype
     name = question.qname
     story = _Story()
-    told: Told = {}
     leg: Leg | RawReply | Failure | None
     while True:
         if task.missed:
@@ -137,7 +136,7 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
                 if leg is not None and task.trace is not None:
                     _note_cached(task, name, leg)
         if leg is None or isinstance(leg, RawReply):
-            leg = yield from _leg(name, qtype, leg, context, task, told)
+            leg = yield from _leg(name, qtype, leg, context, task)
         if isinstance(leg, Failure):
             return _failed(task, context, leg, name)
         raw, verdict, reason = leg
@@ -243,9 +242,7 @@ Leg = tuple[RawReply, int, tuple[int, str] | None]
 """What was said about one name, its verdict, and an extended error to show with it."""
 
 
-def _leg(
-    name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task, told: Told
-) -> Steps[Leg | Failure]:
+def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task) -> Steps[Leg | Failure]:
     """Get and validate what the zone in charge says about `name`. `known` is cached data nobody has validated yet."""
     avoid: frozenset[str] = frozenset()
     bogus: Failure | None = None
@@ -256,7 +253,7 @@ def _leg(
         if known is not None:
             raw, known = known, None
         else:
-            raw = yield from iterate(name, qtype, context, task, avoid=avoid, told=told)
+            raw = yield from iterate(name, qtype, context, task, avoid=avoid)
             if task.purpose is Purpose.CHAIN and isinstance(raw, RawReply):
                 raw = _first_alias(raw) or raw  # what an alias leads to is no part of the chain
         if isinstance(raw, Failure):

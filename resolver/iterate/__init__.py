@@ -6,6 +6,6 @@ validator, and delegations in the cache.
 """
 
 from resolver.iterate.cut import Atlas, Cut
-from resolver.iterate.iterate import Told, iterate
+from resolver.iterate.iterate import iterate
 
-__all__ = ["Atlas", "Cut", "Told", "iterate"]
+__all__ = ["Atlas", "Cut", "iterate"]

@@ -9,7 +9,7 @@ from the cache or from what its servers said in the same resolution.
 """
 
 from resolver import limits
-from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
+from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task, Told
 from resolver.iterate.classify import Kind
 from resolver.iterate.consult import Search, consult
 from resolver.iterate.cut import Atlas, Cut
@@ -20,10 +20,7 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["Told", "iterate"]
-
-Told = dict[bytes, tuple[RRset, dict[bytes, list[RRset]]]]
-"""What zones (lower case) said of their servers in one resolution: NS set, and addresses beside it by name server."""
+__all__ = ["iterate"]
 
 REFERRALS = limits.MAX_REFERRALS.default
 EMPTY_TTL = limits.EMPTY_REPLY_TTL.default
@@ -42,12 +39,10 @@ def iterate(
     task: Task,
     *,
     avoid: frozenset[str] = frozenset(),
-    told: Told | None = None,
 ) -> Steps[RawReply | Failure]:
     """Resolve (`qname`, `qtype`) as far as one zone can tell; aliases that leave it are the caller's.
 
-    `avoid` are addresses that gave bogus data before and are not asked again. `told` is what zones said of their
-    servers earlier in this resolution, and is added to.
+    `avoid` are addresses that gave bogus data before and are not asked again.
     """
     atlas: Atlas = context.room
     target = names.lower(qname)
@@ -66,7 +61,7 @@ def iterate(
         upper = atlas.closest(target, context.now, above=cut.zone)
         if upper is not None:
             cut, known, whole = upper, upper.labels, True
-    recovery = _Recovery({} if told is None else told)
+    recovery = _Recovery(task.told)
     for _ in range(REFERRALS):
         shown = total if whole or cut.recursive else labels_to_show(known, total, probes)
         probing = shown < total
@@ -173,7 +168,8 @@ class _Recovery:
     1. A delegation that this walk did not get from the parent itself may be out of date, wherever it was kept: it is
        forgotten, and the closest zone above is asked for it.
     2. What the zone says about its own servers, if it names others: from the cache, or else as one of its servers said
-       in this resolution. That is nobody's answer, so it is used here and kept nowhere.
+       in the work on this client query, be it in another sub-query. That is nobody's answer, so it is used here and
+       kept nowhere.
     """
 
     __slots__ = ("asked_own", "failed", "own", "referred", "told")

@@ -1,0 +1,63 @@
+"""Keys and DS records are looked for where ordinary data is: also at the servers that only the zone itself names.
+
+The delegation's servers answer a question and add the zone's own NS set; then they fail for what validation needs.
+"""
+
+import pytest
+from support.forger import EXAMPLE_AT, world
+from support.minet import Minet, reply, rr
+
+from resolver.effects import Failure
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.message import MessageView
+
+OWN_AT = "192.0.2.55"
+ZONE = f"@ 3600 NS own\nown 300 A {OWN_AT}\ntosub 300 CNAME ns.sub\n"
+
+
+def with_own_server(rtype: int, broken: str, *, says_so: bool = True) -> Minet:
+    """example., whose delegated server fails for `rtype` and has no DS in its referrals; OWN_AT has all of it."""
+    minet = world(example=ZONE)
+    true = minet.net.hosts[OWN_AT] = minet.net.hosts[EXAMPLE_AT]
+
+    def host(packet: bytes, tcp: bool) -> bytes | None:
+        view = MessageView.parse(packet)
+        if view.qtype == rtype:
+            return None if broken == "silent" else reply(packet, rcode=c.SERVFAIL, flags=0)
+        said = MessageView.parse(true(packet, tcp) or b"")
+        authority = [rrset for rrset in said.authority if rrset.rtype != c.DS]
+        additional = [rrset for rrset in said.additional if rrset.rtype in (c.A, c.AAAA)]
+        if said.aa and says_so and not any(rrset.rtype == c.NS for rrset in authority):
+            authority.append(rr("example. 300 NS own.example."))
+            additional.append(rr(f"own.example. 300 A {OWN_AT}"))
+        return reply(packet, said.answer, authority, additional, rcode=said.rcode, flags=c.AA if said.aa else 0)
+
+    minet.net.hosts[EXAMPLE_AT] = host
+    return minet
+
+
+@pytest.mark.parametrize("broken", ["silent", "SERVFAIL"])
+@pytest.mark.parametrize(("name", "rtype"), [("www.example.", c.DNSKEY), ("tosub.example.", c.DS)])
+def test_what_the_delegated_servers_fail_for_is_asked_of_the_zones_own(name: str, rtype: int, broken: str) -> None:
+    minet = with_own_server(rtype, broken)
+    outcome = minet.ask(name)
+    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE), outcome
+    assert [entry.qtype for entry in minet.net.asked(OWN_AT)][:1] == [rtype]
+
+
+@pytest.mark.parametrize("rtype", [c.DNSKEY, c.DS])
+def test_nobody_else_is_asked_where_the_zone_names_nobody_else(rtype: int) -> None:
+    minet = with_own_server(rtype, "SERVFAIL", says_so=False)
+    outcome = minet.ask("www.example." if rtype == c.DNSKEY else "tosub.example.")
+    assert isinstance(outcome.failure, Failure)
+    assert not minet.net.asked(OWN_AT)
+
+
+def test_what_one_query_was_told_is_not_used_for_the_next() -> None:
+    minet = with_own_server(c.TXT, "SERVFAIL")
+    assert minet.ask("www.example.").rcode == c.NOERROR
+    assert minet.ask("www.example.", "TXT").rcode == c.SERVFAIL
+    assert minet.store.rrsets.find(names.from_text("own.example."), c.A, minet.net.time()) is None
+    assert not minet.net.asked(OWN_AT)
