@@ -711,7 +711,7 @@ def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, le
     """
     rrsets, now = context.store.rrsets, context.now
     longest, ttl = context.settings.cache.serve_stale, context.settings.cache.serve_stale_ttl
-    data, alias = rrsets.created(name, qtype), rrsets.created(name, c.CNAME)
+    data, alias = rrsets.created(name, qtype), 0 if qtype in BESIDE_ALIASES else rrsets.created(name, c.CNAME)
     denial = rrsets.created(name, qtype, denied=True)
     latest = max(data, alias, denial)
     if not latest:

@@ -30,8 +30,6 @@ class Trust(IntEnum):
     """Additional section of an authoritative or other answer."""
     GLUE = 2
     """Address or NS records of a referral: good for reaching servers, never for answering clients."""
-    NONAUTH_AUTHORITY = 3
-    """Authority section of an answer without AA."""
     NONAUTH_ANSWER = 4
     """Answer section of an answer without AA."""
     AUTHORITY = 5

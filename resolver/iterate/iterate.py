@@ -306,9 +306,6 @@ def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: Cut, context: Context) 
     trust = Trust.ANSWER if view.aa else Trust.NONAUTH_ANSWER
     for rrset in raw.answer:
         rrset.trust = trust
-        if rrset.rtype == c.CNAME:
-            # AA speaks for the first name of a chain only (RFC 2181 section 5.4.1).
-            trust = Trust.NONAUTH_ANSWER
     if not cut.configured:
         _clamp(raw.answer, cut, context)
     if kind is Kind.ANSWER:
@@ -328,9 +325,6 @@ def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: Cut, context: Context) 
         raw.ttl = EMPTY_TTL if raw.soa is None else negative_ttl(raw.soa)
         if raw.soa is not None and raw.soa.ttl > raw.ttl:
             raw.soa = raw.soa.with_ttl(raw.ttl)
-        authority_trust = Trust.AUTHORITY if view.aa else Trust.NONAUTH_AUTHORITY
-        for rrset in raw.authority:
-            rrset.trust = authority_trust
     return raw
 
 

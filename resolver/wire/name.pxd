@@ -1,7 +1,7 @@
 # C door of names: walkers over wire form that need no GIL.
 # Lengths are always checked against what the caller says is there; a negative result is a code of consts.pxd.
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t
 
 from resolver.wire.hash cimport siphash13
 
@@ -40,7 +40,6 @@ cdef inline Py_ssize_t name_length(const uint8_t *data, Py_ssize_t size) noexcep
     return -4 if size >= 255 else -2
 
 
-cdef uint64_t name_hash(uint64_t k0, uint64_t k1, const uint8_t *name, Py_ssize_t size) noexcept nogil
 cdef int name_labels(const uint8_t *name, Py_ssize_t size, uint8_t *starts) noexcept nogil
 cdef Py_ssize_t name_expand(const uint8_t *message, Py_ssize_t size, Py_ssize_t at, Py_ssize_t limit,
                             uint8_t *out, Py_ssize_t *after) noexcept nogil

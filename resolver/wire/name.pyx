@@ -6,7 +6,7 @@ A name is `bytes`: length-prefixed labels and the root's zero byte, at most 255 
 `WireError` here and never a read past the end.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
@@ -24,15 +24,6 @@ cdef object _case_bits = int.from_bytes(bytes([255]) * 32, "little")
 
 
 # --- C door -------------------------------------------------------------------------------------------------------
-
-cdef uint64_t name_hash(uint64_t k0, uint64_t k1, const uint8_t *name, Py_ssize_t size) noexcept nogil:
-    """Keyed hash of a name of at most 255 bytes, equal for all spellings of it."""
-    cdef uint8_t lowered[NAME_MAX]
-    if size > NAME_MAX:
-        size = NAME_MAX
-    name_lower(lowered, name, size)
-    return siphash13(k0, k1, lowered, size)
-
 
 cdef int name_labels(const uint8_t *name, Py_ssize_t size, uint8_t *starts) noexcept nogil:
     """Offsets of the labels of a checked name, the root's left out, into `starts` (room for LABELS_MAX); their count."""

@@ -87,6 +87,16 @@ def test_checking_disabled_shows_what_is_bogus(subject: Subject) -> None:
     assert view.answer[0].rdata(0) == bytes((198, 18, 66, 66)) and view.answer[0].sigs()
 
 
+@pytest.mark.parametrize("zone", ["nsec", "nsec3"])
+def test_any_below_a_signed_dname_is_the_alias_it_makes(subject: Subject, zone: str) -> None:
+    for label in ("any1", "www", "any2"):  # from the servers, and from what the cache has by then
+        name = f"{label}.old.{zone}.dnssec.playground."
+        view = ask(subject.address, subject.port, name, c.ANY, do=True, tcp=True, timeout=PATIENCE)
+        assert view is not None
+        assert (view.rcode, view.ad, [rrset.rtype for rrset in view.answer]) == (c.NOERROR, True, [c.DNAME, c.CNAME])
+        ask(subject.address, subject.port, name, c.A, do=True, tcp=True, timeout=PATIENCE)
+
+
 def test_a_raised_ttl_is_cut_to_what_was_signed(subject: Subject) -> None:
     view = ask(subject.address, subject.port, "www.ttl-raised.dnssec.playground.", c.A, do=True, tcp=True)
     assert view is not None and view.ad

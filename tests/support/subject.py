@@ -123,12 +123,16 @@ def daemon_environment() -> dict[str, str]:
 
 
 def resolverd_config(world: World, port: int, upstream_port: int, hints: Path, anchor: str | None = None) -> str:
-    """Configuration of our daemon: the world's roots, loopback permitted, validation only from `anchor`."""
+    """Configuration of our daemon: the world's roots, loopback permitted, validation only from `anchor`.
+
+    ANY is resolved, as the others do, instead of being answered with a record of its own.
+    """
     dnssec = "enabled = false" if anchor is None else f'trust-anchors = ["{anchor}"]'
     return f"""\
 root-hints-file = "{hints}"
 [server]
 listen = ["127.0.0.1:{port}"]
+minimal-any = false
 [iteration]
 upstream-port = {upstream_port}
 do-not-query-localhost = false

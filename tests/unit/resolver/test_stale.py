@@ -163,6 +163,19 @@ def test_chains_of_aliases_are_put_together():
     assert outcome.stale and [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.A]
 
 
+@pytest.mark.parametrize("rtype", ["DS", "NSEC", "RRSIG"])
+def test_a_stale_alias_is_no_answer_for_what_stands_beside_it(rtype):
+    """RFC 4035 sections 2.4 and 2.5."""
+    m = stale_world()
+    m.ask("alias.example.com.")
+    assert m.ask("www.example.com.", rtype).rcode == c.NOERROR
+    m.net.hosts.clear()
+    m.net.sleep(m.mesh, 400)
+    assert m.ask("alias.example.com.", rtype).rcode == c.SERVFAIL
+    outcome = m.ask("alias.example.com.", "ANY")
+    assert (outcome.stale, [rrset.rtype for rrset in outcome.answer]) == (True, [c.CNAME])
+
+
 def test_aliases_of_a_stale_chain_are_counted():
     chain = "".join(f"c{number} 60 IN CNAME c{number + 1}\n" for number in range(20))
     m = stale_world(EXAMPLE_ZONE + chain + "c20 60 IN A 192.0.2.99\n")

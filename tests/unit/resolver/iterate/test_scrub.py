@@ -157,7 +157,7 @@ def test_a_dname_at_the_name_beside_it_or_above_the_zone_renames_nothing(owner):
 
 BELOW_DNAME = ["old.example.com. 60 DNAME new.example.com.", "www.old.example.com. 60 CNAME www.new.example.com.",
                "www.old.example.com. 60 A 6.6.6.6", "www.new.example.com. 60 A 192.0.2.1",
-               f"www.new.example.com. 60 RRSIG A 8 4 60 20300101000000 20200101000000 1 example.com. AAAA"]
+               "www.new.example.com. 60 RRSIG A 8 4 60 20300101000000 20200101000000 1 example.com. AAAA"]
 RENAMED = [("old.example.com.", "DNAME"), ("www.old.example.com.", "CNAME")]
 
 
