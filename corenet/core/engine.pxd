@@ -1,8 +1,8 @@
 """C door of the engine: what transports need of the loop they live on.
 
-`scratch` is the loop's receive buffer, valid until the next receive; `turn` numbers the turns; `at_turn_end` asks for
-one call of a watcher's `on_turn_end` when the callbacks of this turn have run, and `at_callback_end`, while `in_callback`,
-for the same as soon as the callback that runs has returned.
+`scratch` is the loop's receive buffer, valid until the next receive; `turn` numbers the turns; `at_end` asks for one call
+of a watcher's `on_turn_end`: as soon as the callback that runs has returned, or, in an event of a descriptor, when the
+callbacks of this turn have run.
 """
 
 from cpython.object cimport PyObject
@@ -67,9 +67,8 @@ cdef class Engine:
     cdef Handle soon(self, object callback, tuple args, object context)
     cdef TimerHandle timer_at(self, double seconds, object callback, tuple args, object context)
     cdef TimerHandle later_ns(self, int64_t delay_ns, object callback, tuple args)
-    cdef int at_turn_end(self, Watcher watcher) except -1
+    cdef int at_end(self, Watcher watcher) except -1
     cdef void received_much(self) noexcept
-    cdef int at_callback_end(self, Watcher watcher) except -1
     cdef uint8_t *receive_buffer(self) except NULL
     cdef int push_handle(self, Handle handle) except -1
     cdef int64_t clock(self) except? -1
@@ -84,6 +83,7 @@ cdef class Engine:
     cdef int note_slow(self, object source, int fd, int64_t took, bint exact) except -1
     cdef int end_callback(self) except -1
     cdef int call_ending(self, Ring *ring) except -1
+    cdef int tell_closing(self) except -1
     cdef int tell_unwatched(self, list unwatched) except -1
     cdef void show_waiting(self) noexcept
     cdef void drop_all(self) noexcept

@@ -402,13 +402,8 @@ cdef class Engine:
             self.own_clock = type(self).time is not Engine.time
         PyObject_GenericSetAttr(self, name, <object>NULL)
 
-    cdef int at_turn_end(self, Watcher watcher) except -1:
-        ring_push(&self.ending, <PyObject *>watcher)
-        Py_INCREF(watcher)
-        return 0
-
-    cdef int at_callback_end(self, Watcher watcher) except -1:
-        ring_push(&self.leaving, <PyObject *>watcher)
+    cdef int at_end(self, Watcher watcher) except -1:
+        ring_push(&self.leaving if self.in_callback else &self.ending, <PyObject *>watcher)
         Py_INCREF(watcher)
         return 0
 
@@ -722,7 +717,22 @@ cdef class Engine:
         if self.running:
             raise RuntimeError("Cannot close a running event loop")
         if not self.closed:
+            self.tell_closing()
             self.drop_all()
+
+    cdef int tell_closing(self) except -1:
+        """Tell those who are registered; what goes wrong with one is reported."""
+        cdef int fd = 0
+        cdef Watcher watcher
+        while fd < self.poller.slot_count:
+            watcher = self.poller.find(fd)
+            try:
+                if watcher is not None:
+                    watcher.on_closing()
+            except Exception as error:
+                self._watcher_failed(error, fd)
+            fd += 1
+        return 0
 
     cdef void drop_all(self) noexcept:
         """What `_dispose` does, and the collector where nobody closed the engine."""
@@ -799,10 +809,9 @@ cdef class Engine:
         if isinstance(watcher, Descriptor):
             return <Descriptor>watcher
         if watcher is not None and (writing or not watcher.give_way()):
-            if not isinstance(watcher, Watch):
-                raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
-            if not self.poller.forgotten(fd):
-                raise RuntimeError(f"File descriptor {fd!r} is used by {watcher!r}")
+            if self.poller.owner_of(fd) is watcher or not self.poller.forgotten(fd):
+                kind = "" if isinstance(watcher, Watch) else "transport "
+                raise RuntimeError(f"File descriptor {fd!r} is used by {kind}{watcher!r}")
             # Closed without being unwatched; the number belongs to somebody else now.
             self.poller.remove(fd)
         self.refuse_owned(fd)

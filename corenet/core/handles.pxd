@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t
 from corenet.core.collect cimport PyObject_GC_IsTracked, PyObject_GC_Track, PyObject_GC_UnTrack
 from corenet.core.timers cimport TimerHeap
 
+cdef object enter_copy(object context)
 cdef int call_in_context(object context, object callback, tuple args) except -1
 
 cdef inline void hide(Handle handle) noexcept:
@@ -45,7 +46,6 @@ cdef class ThreadSafeHandle(Handle):
 
 cdef class TimerHandle(Handle):
     cdef Py_ssize_t position
-    cdef int64_t when_ns
     cdef double when_seconds
     cdef TimerHeap heap
 

@@ -53,6 +53,21 @@ cdef int call_in_context(object context, object callback, tuple args) except -1:
     return 0
 
 
+cdef object enter_copy(object context):
+    """When PyContext_Enter has failed since `context` is entered already: enter a copy, and return it.
+
+    So it is in the child of a fork in a callback that is called again and again: the child may run the loop in there.
+    """
+    cdef object copy
+    try:
+        propagate()
+    except RuntimeError:
+        copy = context.copy()
+    if PyContext_Enter(copy) < 0:
+        propagate()
+    return copy
+
+
 @cython.freelist(1024)
 cdef class Handle:
     """A callback with its arguments and context, as returned by ``call_soon``.
@@ -85,7 +100,9 @@ cdef class Handle:
         args = self.args
         context = self.context
         if PyContext_Enter(context) < 0:
-            return self.report(callback, args)
+            if not self.keep:
+                return self.report(callback, args)
+            context = enter_copy(context)
         result = PyObject_Vectorcall(callback, tuple_items(args), len(args), NULL)
         if PyContext_Exit(context) < 0 and result != NULL:
             Py_DECREF(<object>result)
@@ -245,10 +262,9 @@ cdef class TimerHandle(Handle):
     ) -> None:
         Handle.__init__(self, callback, args, loop, context)
         self.when_seconds = when
-        self.when_ns = deadline_ns(when)
         self.heap = heap
         if heap is not None:
-            heap.push(self.when_ns, self, &self.position)
+            heap.push(deadline_ns(when), self, &self.position)
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         self.position = -1
@@ -371,7 +387,6 @@ cdef TimerHandle new_timer(
     cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
     fill(handle, loop, callback, args, context)
     handle.when_seconds = when_seconds
-    handle.when_ns = when_ns
     handle.heap = heap
     heap.push(when_ns, handle, &handle.position)
     return handle

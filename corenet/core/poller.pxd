@@ -3,7 +3,8 @@
 A `Watcher` is called by one virtual method. `on_turn_end` is the second hook: the engine calls it once for every
 watcher that asked for it in this turn. `on_forked` is called in the child of a fork, for those that asked, those that
 are registered and those that own a number: what waits to be sent is the parent's. `on_unwatched` is called there when the
-kernel has no room for the child's own registration: no event will come. `give_way` is asked when a reader is set or removed on the descriptor of a
+kernel has no room for the child's own registration: no event will come. `on_closing` is called for those that are
+registered when the loop is closed. `give_way` is asked when a reader is set or removed on the descriptor of a
 watcher that is no reader: true when it has left the poller for that.
 """
 
@@ -26,6 +27,7 @@ cdef class Watcher:
     cdef int on_turn_end(self) except -1
     cdef int on_forked(self) except -1
     cdef int on_unwatched(self, object error) except -1
+    cdef int on_closing(self) except -1
     cdef bint give_way(self) except -1
 
 cdef class Watch(Watcher):

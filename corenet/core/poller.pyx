@@ -33,6 +33,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from corenet.core cimport sys as c
 from corenet.core.collect cimport Seen, show_owned
 from corenet.core.counters cimport KIND_WATCH, born, died
+from corenet.core.handles cimport enter_copy
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_Enter,
@@ -42,7 +43,6 @@ from corenet.core.sys cimport (
     PyExc_OSError,
     epoll_event,
     errno,
-    propagate,
     timespec,
 )
 
@@ -143,6 +143,9 @@ cdef class Watcher:
     cdef int on_unwatched(self, object error) except -1:
         raise error
 
+    cdef int on_closing(self) except -1:
+        return 0
+
     cdef bint give_way(self) except -1:
         # A descriptor is its transport's alone.
         return False
@@ -164,7 +167,7 @@ cdef class Watch(Watcher):
             self.callback(<int>events)
             return 0
         if PyContext_Enter(context) < 0:
-            propagate()
+            context = enter_copy(context)
         try:
             self.callback(<int>events)
         finally:

@@ -12,7 +12,5 @@ cdef class SocketEngine(Engine):
     cdef object new_future(self)
     cdef dict of_loop(self)
     cdef object waiter(self, object sock, bint writing)
-    cdef bint hold(self, object sock) except -1
-    cdef int let_go(self, object sock) except -1
     cdef int check_socket(self, object sock) except -1
     cdef Py_ssize_t send_now(self, object sock, object data, Py_ssize_t offset) except -2

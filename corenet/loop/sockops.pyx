@@ -33,7 +33,7 @@ from corenet.core.handles cimport Handle, hide, new_handle
 from corenet.core.ready cimport ring_push
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
-from corenet.transports.base cimport call_method1, keeps_count
+from corenet.transports.base cimport call_method1, keep_open, keeps_count, let_go
 
 cdef extern from "Python.h":
     """
@@ -235,21 +235,6 @@ cdef class SocketEngine(Engine):
         self.wait_once(sock.fileno(), writing, future, owner)
         return future
 
-    cdef bint hold(self, object sock) except -1:
-        """Keep `sock` open until `let_go`; answers True, for whoever must remember that he did it."""
-        if keeps_count(sock):
-            sock._io_refs += 1
-        return True
-
-    cdef int let_go(self, object sock) except -1:
-        """Undo `hold`; a socket that was closed meanwhile is closed now."""
-        if keeps_count(sock):
-            if sock._closed:
-                sock._decref_socketios()
-            else:
-                sock._io_refs -= 1
-        return 0
-
     cdef int wake(self, object waiter) except -1:
         try:
             call_method1(waiter, "set_result", None)
@@ -319,11 +304,11 @@ cdef class SocketEngine(Engine):
                     else:
                         self.bytes_received += <size_t>len(data)
                         return data
-                held = held or self.hold(sock)
+                held = held or keep_open(sock)
                 await self.waiter(sock, False)
         finally:
             if held:
-                self.let_go(sock)
+                let_go(sock)
 
     async def sock_recv_into(self, sock: socket.socket, buf: object) -> int:
         """Receive into `buf`; returns the number of bytes, 0 at end of file."""
@@ -339,11 +324,11 @@ cdef class SocketEngine(Engine):
                 else:
                     self.bytes_received += got
                     return got
-                held = held or self.hold(sock)
+                held = held or keep_open(sock)
                 await self.waiter(sock, False)
         finally:
             if held:
-                self.let_go(sock)
+                let_go(sock)
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: object) -> tuple[bytes, object]:
         """Receive one datagram of up to `bufsize` bytes, with its sender."""
@@ -358,11 +343,11 @@ cdef class SocketEngine(Engine):
                 else:
                     self.bytes_received += <size_t>len(data)
                     return data, address
-                held = held or self.hold(sock)
+                held = held or keep_open(sock)
                 await self.waiter(sock, False)
         finally:
             if held:
-                self.let_go(sock)
+                let_go(sock)
 
     async def sock_recvfrom_into(self, sock: socket.socket, buf: object, nbytes: object = 0) -> tuple[int, object]:
         """Receive one datagram into `buf`; returns its length and sender."""
@@ -380,11 +365,11 @@ cdef class SocketEngine(Engine):
                 else:
                     self.bytes_received += got
                     return got, address
-                held = held or self.hold(sock)
+                held = held or keep_open(sock)
                 await self.waiter(sock, False)
         finally:
             if held:
-                self.let_go(sock)
+                let_go(sock)
 
     async def sock_sendall(self, sock: socket.socket, data: object) -> None:
         """Send all of `data`; how much has left is unknown when this raises."""
@@ -392,13 +377,13 @@ cdef class SocketEngine(Engine):
         sent = self.send_now(sock, data, 0)
         if sent < 0:
             return
-        self.hold(sock)
+        keep_open(sock)
         try:
             while sent >= 0:
                 await self.waiter(sock, True)
                 sent = self.send_now(sock, data, sent)
         finally:
-            self.let_go(sock)
+            let_go(sock)
 
     async def sock_sendto(self, sock: socket.socket, data: object, address: object) -> int:
         """Send one datagram to `address`."""
@@ -414,11 +399,11 @@ cdef class SocketEngine(Engine):
                 else:
                     self.bytes_sent += sent
                     return sent
-                held = held or self.hold(sock)
+                held = held or keep_open(sock)
                 await self.waiter(sock, True)
         finally:
             if held:
-                self.let_go(sock)
+                let_go(sock)
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, object]:
         """Accept a connection; the new socket does not block."""
@@ -433,11 +418,11 @@ cdef class SocketEngine(Engine):
                 else:
                     connection.setblocking(False)
                     return connection, address
-                held = held or self.hold(sock)
+                held = held or keep_open(sock)
                 await self.waiter(sock, False)
         finally:
             if held:
-                self.let_go(sock)
+                let_go(sock)
 
     async def sock_connect(self, sock: socket.socket, address: object) -> None:
         """Connect to `address`; names are resolved by the loop."""
@@ -455,7 +440,7 @@ cdef class SocketEngine(Engine):
             return
         except (BlockingIOError, InterruptedError):
             pass
-        self.hold(sock)
+        keep_open(sock)
         try:
             while True:
                 await self.waiter(sock, True)
@@ -463,7 +448,7 @@ cdef class SocketEngine(Engine):
                 if number or settled(sock):
                     break
         finally:
-            self.let_go(sock)
+            let_go(sock)
         if number:
             raise OSError(number, f"Connect call failed {address}")
 
@@ -472,7 +457,7 @@ cdef class SocketEngine(Engine):
 
         async def room() -> None:
             nonlocal held
-            held = held or self.hold(sock)
+            held = held or keep_open(sock)
             await self.waiter(sock, True)
             if keeps_count(sock) and sock._closed:
                 # Somebody has no more use for it: this may go on for long.
@@ -482,7 +467,7 @@ cdef class SocketEngine(Engine):
             return await self._send_file(sock, room, file, offset, count)
         finally:
             if held:
-                self.let_go(sock)
+                let_go(sock)
 
     async def _send_file(
         self, sock: socket.socket, room: object, file: object, offset: int, count: int | None
@@ -498,7 +483,8 @@ cdef class SocketEngine(Engine):
         try:
             while left > 0:
                 try:
-                    sent = os.sendfile(sock.fileno(), source, offset, left)
+                    # Asked each time: what was closed while this waited may have left its number to another file.
+                    sent = os.sendfile(sock.fileno(), file.fileno(), offset, left)
                 except (BlockingIOError, InterruptedError):
                     sent = -1
                 except OSError as error:
@@ -519,8 +505,8 @@ cdef class SocketEngine(Engine):
             return total
         finally:
             try:
-                os.lseek(source, offset, os.SEEK_SET)
-            except OSError:
+                os.lseek(file.fileno(), offset, os.SEEK_SET)
+            except (OSError, ValueError):
                 # What cannot be positioned and gave nothing is told by the error that is under way, if by any.
                 if total:
                     raise

@@ -91,7 +91,8 @@ cdef class TlsSession(Consumer):
     cdef int tell_eof(self) except -1
     cdef int begin_shutdown(self) except -1
     cdef int step_shutdown(self) except -1
-    cdef int hold(self) except -1
+    cdef int interrupted(self) except -1
+    cdef int go_on(self) except -1
     cdef int flush_backlog(self) except -1
     cdef int hand_down(self, bint force) except -1
     cdef int control_writing(self) except -1

@@ -229,6 +229,7 @@ cdef class TlsSession(Consumer):
                     if self.backlog is not None:
                         self.flush_backlog()
             except (SystemExit, KeyboardInterrupt):
+                self.interrupted()
                 raise
             except BaseException as error:
                 self.fatal(error, "Fatal error on SSL protocol")
@@ -363,6 +364,9 @@ cdef class TlsSession(Consumer):
             raise
         except BaseException as error:
             return self.handshake_failed(error)
+        if self.state != HANDSHAKE:
+            # A callback of the context, that of the server's name for one, has ended it; or it ended in a forked child.
+            return 0
         if done:
             return self.handshake_done()
         return self.hand_down(False)
@@ -390,18 +394,10 @@ cdef class TlsSession(Consumer):
                 (<Consumer>protocol).adopted(self)
             if self.app_state == APP_NEW:
                 self.app_state = APP_MADE
-                if self.engine.dirty:
-                    # The end of the handshake leaves behind this callback, and before a fork in it: once.
-                    self.hold()
                 protocol.connection_made(self)
-            self.wake(None)
-            if self.state == OPEN and self.backlog is not None:
-                self.flush_backlog()
-            if self.state == OPEN and not self.reading_paused:
-                self.deliver(NULL, 0)
-            if self.state == OPEN:
-                self.control_reading()
         except (SystemExit, KeyboardInterrupt):
+            self.wake(None)
+            self.interrupted()
             raise
         except BaseException as error:
             self.fatal(error, "Fatal error on SSL protocol")
@@ -409,11 +405,40 @@ cdef class TlsSession(Consumer):
             return 0
         finally:
             self.inside = False
+        self.wake(None)
+        return self.go_on()
+
+    cdef int go_on(self) except -1:
+        """Take up what waited while nothing could be done: what was to be written, and what the peer has sent."""
+        self.inside = True
+        try:
+            if self.state == OPEN and self.backlog is not None:
+                self.flush_backlog()
+            if self.receiving():
+                self.deliver(NULL, 0)
+            if self.state == OPEN:
+                self.control_reading()
+        except (SystemExit, KeyboardInterrupt):
+            self.interrupted()
+            raise
+        except BaseException as error:
+            return self.fatal(error, "Fatal error on SSL protocol")
+        finally:
+            self.inside = False
         if self.state == CLOSING:
             return self.step_shutdown()
         if self.state == OPEN:
             return self.hand_down(False)
         return 0
+
+    cdef int interrupted(self) except -1:
+        """SystemExit or its like leaves a callback of the protocol: whoever runs the loop again finds a whole connection."""
+        if not self.loop.closed:
+            self.loop.soon(self._go_on, (), None)
+        return 0
+
+    def _go_on(self) -> None:
+        self.go_on()
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -580,24 +605,8 @@ cdef class TlsSession(Consumer):
 
     def _resume(self) -> None:
         self.resuming = False
-        if not self.receiving():
-            return
-        self.inside = True
-        try:
-            self.deliver(NULL, 0)
-            if self.state == OPEN:
-                self.control_reading()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.fatal(error, "Fatal error on SSL protocol")
-            return
-        finally:
-            self.inside = False
-        if self.state == CLOSING:
-            self.step_shutdown()
-        elif self.state == OPEN:
-            self.hand_down(False)
+        if self.receiving():
+            self.go_on()
 
     cdef bint read_wanted(self) except -1:
         """Tell what the transport below shall do now: receive, or not. Nobody else decides that."""
@@ -642,10 +651,6 @@ cdef class TlsSession(Consumer):
         return self.engine.unread()
 
     # --- the other half, in corenet.tls.transport -----------------------------------------------------------------
-
-    cdef int hold(self) except -1:
-        """Have what is encrypted leave when the callback that runs has returned, and before a fork in it."""
-        raise NotImplementedError
 
     cdef int flush_backlog(self) except -1:
         raise NotImplementedError

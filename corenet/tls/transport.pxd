@@ -12,6 +12,7 @@ cdef class TlsTransport(TlsSession):
 
     cdef int finish(self) except -1
     cdef int leave_draining(self, object error) except -1
+    cdef int hold(self) except -1
     cdef int put(self, object data) except -1
     cdef int encrypt(self, object data) except -1
     cdef int written(self) except -1

@@ -181,14 +181,10 @@ cdef class TlsTransport(TlsSession):
         return self.hold()
 
     cdef int hold(self) except -1:
-        if self.flush_due:
-            return 0
-        if self.loop.in_callback:
-            self.loop.at_callback_end(self)
-        else:
-            self.loop.at_turn_end(self)
-        # Not before: without memory for its place nothing would be flushed any more.
-        self.flush_due = True
+        if not self.flush_due:
+            self.loop.at_end(self)
+            # Not before: without memory for its place nothing would be flushed any more.
+            self.flush_due = True
         return 0
 
     cdef int send_collected(self) except -1:

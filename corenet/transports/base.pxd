@@ -13,10 +13,15 @@ from corenet.core.sys cimport sockaddr_storage, socklen_t
 
 cdef object os_error(int number)
 cdef bint keeps_count(object sock) except -1
+cdef bint keep_open(object sock) except -1
+cdef int let_go(object sock) except -1
 cdef object call_method0(object receiver, object name)
 cdef object call_method1(object receiver, object name, object argument)
 cdef object call_method2(object receiver, object name, object first, object second)
 cdef tuple marks(object high, object low, Py_ssize_t default)
+
+cdef class Welcome(Handle):
+    cdef Transport transport
 
 cdef class Farewell(Handle):
     cdef Transport transport
@@ -47,11 +52,15 @@ cdef class Transport(Watcher):
     cdef int vain               # events in a row in which nothing moved, counted from one with an error or hang-up
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
+    cdef int begin(self) except -1
+    cdef int start(self, object waiter) except -1
+    cdef int welcome(self) except -1
     cdef int watch(self) except -1
     cdef int update(self) except -1
     cdef void leave_poller(self) noexcept
     cdef Py_ssize_t buffered_size(self) noexcept
     cdef void drop_buffer(self) noexcept
+    cdef int send_collected(self) except -1
     cdef int stands(self, bint moved) except -1
     cdef int hold(self) except -1
     cdef int maybe_pause(self) except -1

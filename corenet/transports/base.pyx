@@ -20,12 +20,14 @@ descriptor.
               held       queue, not writing                      in the queue            none
               corked     queue empty, the kernel told of more    in the kernel           none
               blocked    queue, writing: the kernel is full      in the queue            EPOLLOUT
+              pausing    queue, a timer: ENOBUFS (datagrams)     in the queue            none
               file       empty_waiter, then writing by itself    in the queue, a file    EPOLLOUT
     end       open       not closing                                                     both sides
               closing    closing, queue not empty                as before               the sending side's
               lost       conn_lost: connection_lost comes        dropped, or all sent    none
               gone       fd is -1                                                        none
 
+`pausing` ends with its timer, by a flush: the room that is missing is not in the socket, so no event tells of it.
 `file` is a `sendfile` on a stream: what was queued leaves first, then it waits for room as if blocked; writes are
 refused, and the reading side is as the protocol asks. `held` and `corked` end within the callback or the turn that began
 them: a flush makes them idle or blocked. A transport may be in `closing` and `held` for that long. Without any interest
@@ -75,7 +77,7 @@ from libc.stdint cimport uint32_t
 
 from corenet.core cimport sys as c
 from corenet.core.engine cimport Engine
-from corenet.core.handles cimport Handle, new_handle
+from corenet.core.handles cimport Handle, enter_copy, new_handle
 from corenet.core.poller cimport Poller, Watcher
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
@@ -119,6 +121,23 @@ cdef object os_error(int number):
 cdef bint keeps_count(object sock) except -1:
     """Whether this is a socket object itself, which counts who needs it open, and nothing that passes for one."""
     return type(sock) is Socket or issubclass(type(sock), Socket)
+
+
+cdef bint keep_open(object sock) except -1:
+    """Keep `sock` open until `let_go`; answers True, for whoever must remember that he did it."""
+    if keeps_count(sock):
+        sock._io_refs += 1
+    return True
+
+
+cdef int let_go(object sock) except -1:
+    """Undo `keep_open`; a socket that was closed meanwhile is closed now."""
+    if keeps_count(sock):
+        if sock._closed:
+            sock._decref_socketios()
+        else:
+            sock._io_refs -= 1
+    return 0
 
 
 cdef tuple marks(object high, object low, Py_ssize_t default):
@@ -183,8 +202,21 @@ cdef object call_method2(object receiver, object name, object first, object seco
 
 
 @cython.final
+cdef class Welcome(Handle):
+    """The first call of an accepted transport, in the place of a callback with its bound method, arguments and context."""
+
+    cdef int run_once(self) except -1:
+        cdef Transport transport = self.transport
+        self.release()
+        return 0 if transport is None else transport.start(None)
+
+    cdef void release(self) noexcept:
+        self.transport = None
+
+
+@cython.final
 cdef class Farewell(Handle):
-    """The last call of a transport, in the place of a callback with its bound method, arguments and context."""
+    """The last call of a transport, likewise."""
 
     cdef int run_once(self) except -1:
         cdef Transport transport = self.transport
@@ -222,9 +254,7 @@ cdef class Transport(Watcher):
         self.context = PyContext_CopyCurrent() if context is None else context
         self.adopt(protocol)
         loop.poller.reserve(fd)
-        if keeps_count(self.sock):
-            self.sock._io_refs += 1
-            self.counted = True
+        self.counted = self.sock is not None and keep_open(self.sock)
         # From here on nothing fails: the number would stay noted, and the socket open.
         loop.poller.own(fd, self)
         self.conn_lost = 0
@@ -235,6 +265,66 @@ cdef class Transport(Watcher):
     cdef int adopt(self, object protocol) except -1:
         self.protocol = protocol
         self.protocol_connected = True
+        return 0
+
+    cdef int begin(self) except -1:
+        """Call `connection_made` in the transport's context, then start to read."""
+        if self.context is None:
+            # Lost before it began.
+            return 0
+        if PyContext_Enter(self.context) < 0:
+            # Nobody who has not heard of the beginning hears of the end.
+            self.protocol_connected = False
+            propagate()
+        try:
+            call_method1(self.protocol, "connection_made", self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            made = getattr(self.protocol, "connection_made", None)
+            if made is None:
+                # No protocol: nobody hears of the end either.
+                self.protocol_connected = False
+                raise
+            self.blame(made, (self,), error)
+        finally:
+            # Also when SystemExit or its like passes through: whoever runs the loop again finds a whole connection.
+            PyContext_Exit(self.context)
+            self.begun = True
+            self.watch()
+            self.send_collected()
+        return 0
+
+    cdef int start(self, object waiter) except -1:
+        """Do that, and tell `waiter`, a future or None, how it went."""
+        try:
+            self.begin()
+        except (SystemExit, KeyboardInterrupt):
+            if waiter is not None and not waiter.cancelled():
+                waiter.set_result(None)
+            raise
+        except BaseException as error:
+            # The kernel refuses the descriptor: whoever waits must hear of it instead of waiting for ever.
+            return self.refused(error, waiter)
+        if waiter is not None and not waiter.cancelled():
+            waiter.set_result(None)
+        return 0
+
+    def _begin(self, waiter: object) -> None:
+        self.start(waiter)
+
+    cdef int welcome(self) except -1:
+        """Begin in the next turn, with nobody who waits for it."""
+        cdef Welcome welcome
+        if self.loop.debug:
+            # What is logged and looked at there wants a callback with a name.
+            self.loop.soon(self._begin, (None,), None)
+            return 0
+        self.loop.check_open()
+        welcome = Welcome.__new__(Welcome)
+        welcome.loop = self.loop
+        welcome.transport = self
+        self.loop.push_handle(welcome)
         return 0
 
     cdef int watch(self) except -1:
@@ -276,14 +366,10 @@ cdef class Transport(Watcher):
 
     cdef int hold(self) except -1:
         """Have what is queued flushed when the callback that runs has returned, at the latest with the turn."""
-        if self.flush_due:
-            return 0
-        if self.loop.in_callback:
-            self.loop.at_callback_end(self)
-        else:
-            self.loop.at_turn_end(self)
-        # Not before: without memory for its place nothing would be flushed any more.
-        self.flush_due = True
+        if not self.flush_due:
+            self.loop.at_end(self)
+            # Not before: without memory for its place nothing would be flushed any more.
+            self.flush_due = True
         return 0
 
     cdef int on_forked(self) except -1:
@@ -327,6 +413,10 @@ cdef class Transport(Watcher):
 
     cdef void drop_buffer(self) noexcept:
         pass
+
+    cdef int send_collected(self) except -1:
+        """Offer the kernel what waits for no other reason than that its callback has not returned."""
+        return 0
 
     # --- flow control ---------------------------------------------------------------------------------------------
 
@@ -538,13 +628,7 @@ cdef class Transport(Watcher):
         try:
             if self.protocol_connected and context is not None:
                 if PyContext_Enter(context) < 0:
-                    try:
-                        propagate()
-                    except RuntimeError:
-                        # Entered already: the end is told in a copy, which nobody else can enter.
-                        context = context.copy()
-                    if PyContext_Enter(context) < 0:
-                        propagate()
+                    context = enter_copy(context)
                 try:
                     call_method1(self.protocol, "connection_lost", error)
                 finally:
@@ -602,11 +686,13 @@ cdef class Transport(Watcher):
             if sock is None:
                 c.c_close(fd)
             else:
-                if self.counted:
-                    self.counted = False
-                    sock._io_refs -= 1
-                # Closes also what the program has closed before: it was open for us.
-                sock.close()
+                try:
+                    if self.counted:
+                        self.counted = False
+                        # Closes also what the program has closed before: it was open for us.
+                        let_go(sock)
+                finally:
+                    sock.close()
         return 0
 
     def abort(self) -> None:

@@ -7,6 +7,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint32_t
 
 from corenet.core.engine cimport Engine
+from corenet.core.handles cimport TimerHandle
 from corenet.core.sys cimport sockaddr, sockaddr_storage, socklen_t
 from corenet.transports.base cimport Transport
 from corenet.transports.batch cimport Batch, Origin
@@ -23,6 +24,7 @@ cdef class DatagramTransport(Transport):
     cdef unsigned long long dropped
     cdef unsigned long long passed_on
     cdef DatagramQueue queue
+    cdef TimerHandle retry      # runs while the kernel is short of memory or the device of room, in place of EPOLLOUT
     cdef bint udp
     cdef bint corked            # what is sent leaves together, when all of a batch was delivered or by `send_many`
     cdef NativeDoor door

@@ -25,7 +25,7 @@ from cpython.bytes cimport (
 )
 from cpython.list cimport PyList_GET_SIZE
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_DATAGRAM, born, died
@@ -35,7 +35,6 @@ from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
     errno,
-    propagate,
     sockaddr,
     sockaddr_storage,
     socklen_t,
@@ -59,12 +58,18 @@ from corenet.transports.batch cimport (
 from corenet.transports.datagramqueue cimport datagrams_forget, datagrams_free, datagrams_load, datagrams_push
 from corenet.transports.native cimport native_handler, native_turn
 
-from corenet.limits import DATAGRAM_BUDGET, DATAGRAM_RUN, LOST_WRITES_BEFORE_WARNING
+from corenet.limits import DATAGRAM_BUDGET, DATAGRAM_PAUSE, DATAGRAM_RUN, LOST_WRITES_BEFORE_WARNING
 from corenet.transports import faces
 
 cdef int BUDGET = DATAGRAM_BUDGET.default
 cdef size_t LARGEST_RUN = DATAGRAM_RUN.default
+cdef int64_t PAUSE_NS = DATAGRAM_PAUSE.default
 cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING.default
+
+
+cdef inline bint waits(DatagramTransport self) noexcept:
+    """Whether what is queued waits for the kernel: for room in the socket, or for the pause of a shortage to end."""
+    return self.writing or self.retry is not None
 
 
 @cython.final
@@ -115,27 +120,6 @@ cdef class DatagramTransport(Transport):
             self.loop.datagram_arena = BatchArena()
         return &(<BatchArena>self.loop.datagram_arena).batch
 
-    def _begin(self, waiter: object) -> None:
-        """Call connection_made, start to receive, tell whoever waits."""
-        if PyContext_Enter(self.context) < 0:
-            propagate()
-        try:
-            call_method1(self.protocol, "connection_made", self)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.blame(self.protocol.connection_made, (self,), error)
-        finally:
-            PyContext_Exit(self.context)
-        self.begun = True
-        try:
-            self.watch()
-        except OSError as error:
-            self.refused(error, waiter)
-            return
-        if waiter is not None and not waiter.cancelled():
-            waiter.set_result(None)
-
     cdef int on_events(self, uint32_t events) except -1:
         cdef object context = self.context
         cdef int left = BUDGET
@@ -163,7 +147,7 @@ cdef class DatagramTransport(Transport):
                     if got < BATCH:
                         break
             self.corked = False
-            if self.queue.count and not self.writing:
+            if self.queue.count and not waits(self):
                 self.flush()
             if events & (c.EPOLLERR | c.EPOLLHUP) or self.vain:
                 self.stands(moved or self.errors != errors or self.loop.bytes_sent != sent)
@@ -262,13 +246,15 @@ cdef class DatagramTransport(Transport):
         cdef object protocol
         # What answers one datagram leaves at once, what answers several leaves together.
         self.corked = PyList_GET_SIZE(datagrams) > 1
-        if self.many is not None:
+        # Held while it is called: it may put another protocol in its place.
+        many = self.many
+        if many is not None:
             try:
-                self.many(datagrams)
+                many(datagrams)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self.blame(self.many, (), error)
+                self.blame(many, (), error)
             return 0
         for item in datagrams:
             protocol = self.protocol
@@ -332,7 +318,7 @@ cdef class DatagramTransport(Transport):
                 self.sendto(data, addr)
         finally:
             self.corked = corked
-        if not corked and self.queue.count and not self.writing:
+        if not corked and self.queue.count and not waits(self):
             self.flush()
 
     cdef int send(self, object data, object address) except -1:
@@ -414,17 +400,25 @@ cdef class DatagramTransport(Transport):
     ) except -1:
         """Queue a datagram; corked ones leave when the callback returns."""
         datagrams_push(&self.queue, data, address, length, origin)
-        if self.corked and not self.writing:
+        if self.corked and not waits(self):
             self.hold()
-        if self.corked and not self.writing and (self.queue.count >= BATCH or self.queue.size > self.high):
+        if self.corked and not waits(self) and (self.queue.count >= BATCH or self.queue.size > self.high):
             self.flush()
         return self.maybe_pause()
 
     cdef int on_turn_end(self) except -1:
         self.flush_due = False
-        if self.queue.count and not self.writing:
+        return self.send_collected()
+
+    cdef int send_collected(self) except -1:
+        if self.queue.count and not waits(self):
             self.flush()
         return 0
+
+    def _try_again(self) -> None:
+        """The pause of a shortage is over."""
+        self.retry = None
+        self.send_collected()
 
     cdef int flush(self) except -1:
         """Send what waits, a batch at a time, until it is gone or the kernel takes no more."""
@@ -440,12 +434,12 @@ cdef class DatagramTransport(Transport):
             if sent == -c.EINTR:
                 continue
             if sent == -c.EAGAIN or sent == -c.ENOBUFS:
-                if sent == -c.ENOBUFS:
-                    # No edge says when there is memory again.
-                    self.vain = 0
-                if not self.writing:
-                    self.writing = True
-                    self.update()
+                # A device whose queue is full, and a shortage of memory, end without an event: the socket has room, so
+                # that EPOLLOUT would come at once, for ever.
+                self.writing = sent == -c.EAGAIN
+                self.update()
+                if not self.writing and self.retry is None and not self.loop.closed:
+                    self.retry = self.loop.later_ns(PAUSE_NS, self._try_again, ())
                 return self.maybe_resume()
             # The error belongs to the first datagram only.
             datagrams_forget(&self.queue, 1)
@@ -470,18 +464,20 @@ cdef class DatagramTransport(Transport):
         self.closing = True
         if self.queue.count:
             self.update()
-            if not self.writing and not self.corked:
-                self.flush()
+            if not self.corked:
+                self.send_collected()
         else:
             self.schedule_lost(None)
 
     cdef int force_close(self, object error) except -1:
         # What is lost is what the kernel did not take; what waits for the end of a callback was sent, for asyncio.
-        if not self.writing and self.queue.count:
-            self.flush()
+        self.send_collected()
         return Transport.force_close(self, error)
 
     cdef int released(self) except -1:
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
         self.door.handler = NULL
         self.door.context = NULL
         self.keep_alive = None

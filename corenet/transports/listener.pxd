@@ -24,8 +24,10 @@ cdef class Listener(Watcher):
     cdef int burst
     cdef uint32_t events
     cdef bint listening
+    cdef bint counted       # `sock` counts us among those who need it open
     cdef bint nodelay       # to be set on each connection, since the listening socket does not hand it down
 
+    cdef int pause(self) except -1
     cdef void leave_poller(self) noexcept
     cdef int accept_burst(self) except -1
     cdef int on_connection(self, int fd, void *address, unsigned int length) except -1

@@ -1,11 +1,13 @@
 """Accepting connections in bursts, and standing back when the process has run out of descriptors.
 
 Up to `ACCEPT_BUDGET` connections are taken from one event, so that a flood cannot starve those that are already
-served; the level trigger brings the rest. A listener that other processes share is registered with EPOLLEXCLUSIVE, so
+served; the level trigger brings the rest. As on asyncio, all of them are there before the first of their protocols is called, in
+the next turn: one that closes the server costs the others nothing. A listener that other processes share is registered with EPOLLEXCLUSIVE, so
 that one connection wakes one of them, and goes to the end of the kernel's queue after each burst: without that the
 process that registered first would get nearly all. On EMFILE and its relatives the listener leaves the poller for a second,
 since the kernel would report the waiting connection without end; it does not come back when the program has closed its
-socket meanwhile, whose number may be somebody else's. Connections inherit TCP_NODELAY from listening sockets
+socket meanwhile, whose number may be somebody else's. While it is in the poller, the socket object counts it among those
+who need it open, as uvloop's does: a program that closes it leaves it to us until the server is closed. Connections inherit TCP_NODELAY from listening sockets
 that the loop has bound; it is set on each connection of one that was given to us, whose options are left as they are.
 """
 
@@ -34,8 +36,8 @@ from corenet.core.sys cimport (
     sockaddr_storage,
     socklen_t,
 )
-from corenet.transports.base cimport os_error
-from corenet.transports.stream cimport Roster, StreamTransport, new_stream, start_now
+from corenet.transports.base cimport keep_open, let_go, os_error
+from corenet.transports.stream cimport Roster, StreamTransport, new_stream
 
 from corenet.limits import ACCEPT_BUDGET, ACCEPT_RETRY_SECONDS
 
@@ -116,8 +118,9 @@ cdef class Listener(Watcher):
             if other is None:
                 self.loop.refuse_owned(self.fd)
             elif isinstance(other, Listener):
-                # As on asyncio, the server that begins later accepts.
-                (<Listener>other).leave_poller()
+                # As on asyncio, the server that begins later accepts. Counted first, or `pause` may close the socket.
+                self.counted = self.counted or keep_open(self.sock)
+                (<Listener>other).pause()
             elif not isinstance(other, Descriptor):
                 if not self.loop.poller.forgotten(self.fd):
                     raise RuntimeError(f"File descriptor {self.fd!r} is used by {other!r}")
@@ -126,6 +129,7 @@ cdef class Listener(Watcher):
                 self.loop.poller.disown(self.fd, other)
             self.loop.poller.add(self.fd, self.events, self)
             self.listening = True
+            self.counted = self.counted or keep_open(self.sock)
 
     def stop(self) -> None:
         """Accept no more; the socket stays open."""
@@ -133,7 +137,7 @@ cdef class Listener(Watcher):
             self.retry.cancel()
             self.retry = None
         if self.listening:
-            self.leave_poller()
+            self.pause()
         elif (
             self.loop is not None
             and self.sock.fileno() == self.fd
@@ -145,8 +149,19 @@ cdef class Listener(Watcher):
 
     cdef bint give_way(self) except -1:
         """As asyncio has it: who removes the reader of a listening socket pauses the server, who sets one takes over."""
-        self.leave_poller()
+        self.pause()
         return True
+
+    cdef int on_closing(self) except -1:
+        return self.pause()
+
+    cdef int pause(self) except -1:
+        """Be called no more; the socket is closed if the program has closed it meanwhile."""
+        self.leave_poller()
+        if self.counted:
+            self.counted = False
+            let_go(self.sock)
+        return 0
 
     cdef void leave_poller(self) noexcept:
         """Be called no more; the place of a socket that was closed behind our back may be somebody else's by now."""
@@ -222,11 +237,11 @@ cdef class Listener(Watcher):
             if self.family != c.AF_UNIX and length <= sizeof(sockaddr_in6):
                 c.memcpy(&transport.peer, address, length)
                 transport.peer_length = <int>length
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as error:
             if fd >= 0:
                 c.c_close(fd)
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise
             if self.loop.debug:
                 self.loop.call_exception_handler(
                     {"message": "Error on transport creation for incoming connection", "exception": error}
@@ -234,7 +249,7 @@ cdef class Listener(Watcher):
             return 0
         finally:
             PyContext_Exit(context)
-        return start_now(transport)
+        return transport.welcome()
 
     cdef int exhausted(self, int number) except -1:
         """Say it and stand back for a second when a resource has run out; every other error is only said."""
@@ -248,7 +263,7 @@ cdef class Listener(Watcher):
 
     cdef int stand_back(self, str message, object error) except -1:
         """Leave the poller, come back in a second, and say why."""
-        self.leave_poller()
+        self.pause()
         self.retry = self.loop.later_ns(RETRY_NS, self._go_on, ())
         self.loop.call_exception_handler(
             {"message": message, "exception": error, "socket": TransportSocket(self.sock)}

@@ -3,8 +3,7 @@
 A `Link` is a place in a roster's circular list, whose head is a link of its own without a member. Members are borrowed: a
 connection that nobody holds must end although its server lists it. Therefore it leaves the list first in its teardown,
 by `unlink`, which cannot fail and needs nobody else; at the latest when its memory is given back.
-`new_stream` attaches a connected, non-blocking socket; it calls the protocol by itself (`start_now`) for accepted
-connections and in the next turn for those that a coroutine waits for.
+`new_stream` attaches a connected, non-blocking socket; the protocol is called by the transport's `welcome` or `start`.
 """
 
 from cpython.object cimport PyObject
@@ -39,4 +38,3 @@ cdef class StreamTransport(StreamBase):
 cdef StreamTransport new_stream(
     Engine loop, int fd, int family, object sock, object protocol, dict extra, Roster roster, object context=*
 )
-cdef int start_now(StreamTransport transport) except -1

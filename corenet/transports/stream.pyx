@@ -240,12 +240,6 @@ cdef StreamTransport new_stream(
     return transport
 
 
-cdef int start_now(StreamTransport transport) except -1:
-    """Call the protocol from the listener's own event."""
-    transport._begin(None)
-    return 0
-
-
 def make_stream(
     loop: Engine,
     sock: object,

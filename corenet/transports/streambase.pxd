@@ -59,7 +59,6 @@ cdef class StreamBase(Transport):
     cdef int ask_for_cork(self) except -1
     cdef int uncork(self) except -1
     cdef int half_close(self) except -1
-    cdef int begin(self) except -1
     cdef int receive(self) except -1
     cdef int receive_consumed(self) except -1
     cdef int receive_into(self) except -1
@@ -70,7 +69,6 @@ cdef class StreamBase(Transport):
     cdef int enqueue(self, object owner, const char *data, size_t length) except -1
     cdef int written(self) except -1
     cdef int flush(self) except -1
-    cdef int send_collected(self) except -1
     cdef int write_failed(self, int number) except -1
     cdef int drained(self) except -1
     cdef int give_up_waiter(self, object error) except -1

@@ -218,49 +218,6 @@ cdef class StreamBase(Transport):
 
     # --- events ---------------------------------------------------------------------------------------------------
 
-    cdef int begin(self) except -1:
-        """Call `connection_made` in the transport's context, then start to read."""
-        if self.context is None:
-            # Lost before it began.
-            return 0
-        if PyContext_Enter(self.context) < 0:
-            # Nobody who has not heard of the beginning hears of the end.
-            self.protocol_connected = False
-            propagate()
-        try:
-            call_method1(self.protocol, "connection_made", self)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            made = getattr(self.protocol, "connection_made", None)
-            if made is None:
-                # No protocol: nobody hears of the end either.
-                self.protocol_connected = False
-                raise
-            self.blame(made, (self,), error)
-        finally:
-            # Also when SystemExit or its like passes through: whoever runs the loop again finds a whole connection.
-            PyContext_Exit(self.context)
-            self.begun = True
-            self.watch()
-            self.send_collected()
-        return 0
-
-    def _begin(self, waiter: object) -> None:
-        """The first turn of a connection that somebody waits for."""
-        try:
-            self.begin()
-        except (SystemExit, KeyboardInterrupt):
-            if waiter is not None and not waiter.cancelled():
-                waiter.set_result(None)
-            raise
-        except BaseException as error:
-            # The kernel refuses the descriptor: whoever waits must hear of it instead of waiting for ever.
-            self.refused(error, waiter)
-            return
-        if waiter is not None and not waiter.cancelled():
-            waiter.set_result(None)
-
     cdef int on_events(self, uint32_t events) except -1:
         cdef object context = self.context
         cdef unsigned long long before = self.loop.bytes_received
@@ -580,8 +537,9 @@ cdef class StreamBase(Transport):
                 return 0
         if self.pending is not None:
             whole = self.pending
-            self.pending = None
             queue_push(&self.queue, whole, PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole))
+            # Not before: without memory for its place it would be lost.
+            self.pending = None
         return queue_push(&self.queue, owner, data, length)
 
     cdef int written(self) except -1:
@@ -674,6 +632,9 @@ cdef class StreamBase(Transport):
             return 0
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_result(None)
+        if self.conn_lost:
+            # resume_writing ended the connection.
+            return 0
         if self.closing:
             return self.schedule_lost(None)
         if self.eof_requested:
@@ -731,7 +692,6 @@ cdef class StreamBase(Transport):
         return Transport.get_extra_info(self, name, default)
 
     cdef int send_collected(self) except -1:
-        """Offer the kernel what waits for no other reason than that its callback has not returned."""
         if not self.writing and (self.pending is not None or self.queue.count):
             self.flush()
         if self.corked:

@@ -681,3 +681,42 @@ def test_a_protocol_that_may_not_write_may_in_the_child_whose_queue_is_empty(mak
     loop.call_soon(loop.stop)
     loop.run_forever()
     loop.close()
+
+
+@pytest.mark.parametrize("kind", ["watch", "reader", "writer"])
+def test_the_child_of_a_callback_that_is_called_again_and_again_may_run_the_loop_in_it(kind: str) -> None:
+    """Its context is entered at that moment: refused, the event would come back and be reported without end."""
+    loop: Any = corenet.new_event_loop()
+    reports: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: reports.append(context))
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    calls: list[int] = []
+
+    def child() -> None:
+        signal.alarm(20)
+        loop.call_later(5, loop.stop)
+        loop.run_forever()
+        assert reports == []
+        assert calls == [1, 1]
+
+    def called(*_events: int) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            ended_well(in_child(child))
+        loop.stop()
+
+    if kind == "watch":
+        loop.watch(left, READ, called)
+        right.send(b"x")
+    elif kind == "reader":
+        loop.add_reader(left, called)
+        right.send(b"x")
+    else:
+        loop.add_writer(left, called)
+    loop.run_forever()
+    assert calls == [1]
+    assert reports == []
+    loop.close()
+    left.close()
+    right.close()

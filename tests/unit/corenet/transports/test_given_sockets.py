@@ -451,7 +451,7 @@ def test_a_server_serves_on_the_number_of_a_server_whose_socket_was_closed() -> 
         first = socket.create_server(("127.0.0.1", 0))
         number = first.fileno()
         stale = await loop.create_server(asyncio.Protocol, sock=first)
-        first.close()
+        os.close(first.detach())
         factory, accepted = accepting()
         second = socket.create_server(("127.0.0.1", 0))
         assert second.fileno() == number
@@ -463,5 +463,133 @@ def test_a_server_serves_on_the_number_of_a_server_whose_socket_was_closed() -> 
         await end.lost
         client.close()
         server.close()
+
+    run(corenet.new_event_loop, main())
+
+
+@keeps_open
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_server_outlives_its_socket_object(factory: Factory, kind: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        if kind == "tcp":
+            listener = socket.create_server(("127.0.0.1", 0))
+            server = await loop.create_server(asyncio.Protocol, sock=listener)
+        else:
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind("")
+            server = await loop.create_unix_server(asyncio.Protocol, sock=listener)
+        number, name = listener.fileno(), listener.getsockname()
+        listener.close()
+        strangers = socket.socketpair()
+        assert number not in [stranger.fileno() for stranger in strangers]
+        client = socket.socket(listener.family)
+        client.setblocking(False)
+        await loop.sock_connect(client, name)
+        client.shutdown(socket.SHUT_WR)
+        assert await loop.sock_recv(client, 10) == b""
+        server.close()
+        await closed(number)
+        assert listener.fileno() == -1
+        for sock in (client, *strangers):
+            sock.close()
+
+    run(factory, main())
+
+
+def test_a_server_that_cannot_begin_keeps_nothing_open() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = tcp_pair()
+        number = ours.fileno()
+        with pytest.raises(OSError, match="Invalid argument"):
+            # It is connected.
+            await loop.create_server(asyncio.Protocol, sock=ours)
+        ours.close()
+        await closed(number)
+        peer.close()
+
+    run(corenet.new_event_loop, main())
+
+
+@pytest.mark.parametrize("how", ["the loop is closed", "a reader takes over", "another server takes over"])
+def test_who_accepts_no_more_lets_go_of_the_socket(how: str) -> None:
+    loop = corenet.new_event_loop()
+    listener = socket.create_server(("127.0.0.1", 0))
+    number = listener.fileno()
+    servers = [loop.run_until_complete(loop.create_server(asyncio.Protocol, sock=listener))]
+    if how == "a reader takes over":
+        loop.remove_reader(listener)
+    elif how == "another server takes over":
+        servers.append(loop.run_until_complete(loop.create_server(asyncio.Protocol, sock=listener)))
+        servers[1].close()
+    else:
+        loop.close()
+    listener.close()
+    assert not is_open(number)
+    loop.close()
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "use", ["a connection", "datagrams", "a pipe", "sock_sendall", "a writer", "a reader", "a watch"]
+)
+def test_the_number_of_a_server_whose_descriptor_was_closed_is_of_use_to_others(use: str) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0))
+        number = listener.fileno()
+        server = await loop.create_server(asyncio.Protocol, sock=listener)
+        kind = socket.SOCK_DGRAM if use == "datagrams" else socket.SOCK_STREAM
+        mine, peer = socket.socketpair(type=kind)
+        os.close(listener.detach())
+        os.dup2(mine.detach(), number)
+        mine = socket.socket(fileno=number)
+        mine.setblocking(False)
+        ready = asyncio.Event()
+        transport: Any = None
+        if use == "a connection":
+            transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=mine)
+            transport.write(b"mine")
+        elif use == "datagrams":
+            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=mine)
+            transport.sendto(b"mine")
+        elif use == "a pipe":
+            transport, _ = await loop.connect_write_pipe(asyncio.Protocol, mine)
+            transport.write(b"mine")
+        elif use == "sock_sendall":
+            mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            task = loop.create_task(loop.sock_sendall(mine, b"mine" + bytes(1_000_000)))
+            await asyncio.sleep(0)
+        elif use == "a writer":
+            loop.add_writer(mine, ready.set)
+        elif use == "a reader":
+            loop.add_reader(mine, ready.set)
+        else:
+            loop.watch(mine, 1, lambda _events: ready.set())
+        if use in ("a reader", "a watch"):
+            peer.send(b"x")
+        if transport is None and use != "sock_sendall":
+            await ready.wait()
+            mine.send(b"mine")
+        assert peer.recv(4) == b"mine"
+        server.close()
+        if use == "sock_sendall":
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        elif use == "a writer":
+            assert loop.remove_writer(mine)
+        elif use == "a reader":
+            assert loop.remove_reader(mine)
+        elif use == "a watch":
+            assert loop.unwatch(mine)
+        else:
+            transport.abort()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        mine.close()
+        peer.close()
 
     run(corenet.new_event_loop, main())

@@ -238,3 +238,85 @@ def test_of_two_servers_on_one_socket_the_later_one_accepts(twin: Twin) -> None:
             second.close()
 
     twin(main())
+
+
+class Last(asyncio.Protocol):
+    """Says hello; the first of them does more."""
+
+    first: Callable[[], object] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        transport.write(b"hello")
+        transport.close()
+        act, Last.first = Last.first, None
+        if act is not None:
+            act()
+
+
+async def greeted(sock: socket.socket) -> bytes:
+    """All that `sock` is sent, as long as nothing resets it."""
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    got = b""
+    while data := await loop.sock_recv(sock, 100):
+        got += data
+    return got
+
+
+@pytest.mark.parametrize("hosts", [["127.0.0.1"], ["127.0.0.1", "127.0.0.2"]], ids=["one address", "two addresses"])
+@pytest.mark.parametrize("count", [2, 100])
+@pytest.mark.parametrize("act", ["close", "close_later"])
+def test_a_server_that_is_closed_by_a_connection_serves_those_that_came_with_it(
+    twin: Twin, hosts: list[str], count: int, act: str
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Last, hosts, 0)
+        Last.first = server.close if act == "close" else lambda: loop.call_soon(server.close)
+        names = [sock.getsockname() for sock in server.sockets]
+        clients = [socket.create_connection(name) for name in names for _ in range(count)]
+        for client in clients:
+            assert await greeted(client) == b"hello"
+            client.close()
+        await server.wait_closed()
+        assert not server.is_serving()
+
+    twin(main())
+
+
+def test_who_came_with_a_connection_that_ended_the_run_is_served_in_the_next(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    loop = loop_factory()
+    server = loop.run_until_complete(loop.create_server(Last, "127.0.0.1", 0))
+    Last.first = interrupt
+    clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    for client in clients:
+        assert loop.run_until_complete(asyncio.wait_for(greeted(client), 10)) == b"hello"
+        client.close()
+    server.close()
+    loop.run_until_complete(server.wait_closed())
+    loop.close()
+
+
+def test_a_factory_that_ends_the_run_leaves_no_descriptor() -> None:
+    """What asyncio accepted is closed, with a warning, by the collector."""
+
+    def factory() -> asyncio.Protocol:
+        raise SystemExit
+
+    loop = corenet.new_event_loop()
+    server = loop.run_until_complete(loop.create_server(factory, "127.0.0.1", 0))
+    before = len(os.listdir("/proc/self/fd"))
+    with socket.create_connection(server.sockets[0].getsockname()) as client:
+        with pytest.raises(SystemExit):
+            loop.run_forever()
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        assert loop.run_until_complete(asyncio.wait_for(greeted(client), 10)) == b""
+    server.close()
+    loop.close()

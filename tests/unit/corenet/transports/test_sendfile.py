@@ -291,3 +291,42 @@ def test_the_child_of_a_fork_sends_nothing_of_it(path: Path, written: bytes) -> 
         peer.close()
 
     corenet.run(main())
+
+
+@pytest.mark.parametrize("by", ["a transport", "a socket"])
+def test_a_file_that_is_closed_on_its_way_is_not_taken_for_the_next_of_its_number(path: Path, by: str) -> None:
+    """asyncio sends what the number has become."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport, protocol, peer = await pair()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        file = path.open("rb")
+        if by == "a transport":
+            task = await begun(transport, file)
+        else:
+            task = loop.create_task(loop.sock_sendfile(ours, file, fallback=False))
+            await asyncio.sleep(0)
+            theirs.setblocking(False)
+        number = file.fileno()
+        file.close()
+        secret = path.with_name("secret")
+        secret.write_bytes(b"secret" * SIZE)
+        with secret.open("rb") as stranger:
+            assert stranger.fileno() == number
+            while not task.done():
+                reading = loop.create_task(loop.sock_recv(peer if by == "a transport" else theirs, 1 << 20))
+                await asyncio.wait({task, reading}, return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    assert b"secret" not in reading.result()
+                reading.cancel()
+            with pytest.raises(ValueError, match="closed file"):
+                await task
+            assert stranger.tell() == 0
+        transport.abort()
+        await protocol.lost
+        for sock in (peer, ours, theirs):
+            sock.close()
+
+    corenet.run(asyncio.wait_for(main(), 20))
