@@ -5,7 +5,8 @@ becomes, `new`, and the `tests` that must fail then; `worlds`, where it stands, 
 The tree is copied, so the checkout is never touched; a mutant of Cython has its module built in the copy. Python that
 is compiled as it stands is played as Python, which is the same code and takes no compiler. A mutant is *killed* when
 its tests fail, crash or do not end in time, *survives* when they pass, and *broken* when its text is not there once,
-does not build, or its tests do not start.
+does not build, or its tests do not start. The test that killed it is played without it as well, once or, when it ran
+out of time, each time: one that fails then is no proof, and the mutant is broken too.
 
 Exit status 0: all killed. `--check` looks only whether each text stands where it should, as a unit test does too.
 """
@@ -14,6 +15,7 @@ import argparse
 import fnmatch
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +34,7 @@ LEFT_OUT = {".git", ".venv", "build", "dist", ".pytest_cache", ".ruff_cache", ".
 TEST_SECONDS = 300.0
 """A mutant whose tests take longer hangs, and is killed by that: without it they take a fraction of this."""
 ASIDE = ".aside"
+LATE = "NOT IN TIME"
 QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "300"}
 """What other packages bring to pytest takes as long to load as the tests of most mutants take; its summary
 cuts lines."""
@@ -97,6 +100,9 @@ class Tree:
     def __init__(self, number: int) -> None:
         self.root = COPIES / str(number)
         self.interpreted = False
+        self.build_seconds = 0.0
+        self.good: set[tuple[str, bool, int]] = set()
+        """Tests that passed without a mutant, whether as Python, and in how many worlds."""
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.copytree(ROOT, self.root, ignore=lambda _folder, names: [n for n in names if n in LEFT_OUT])
         shutil.copytree(ROOT / "build" / "cython-release", self.root / "build" / "cython-release")
@@ -111,24 +117,43 @@ class Tree:
         # Worlds are many, and compiled code plays them faster than a compiler takes.
         self.interpret(path.suffix == ".py" and not mutant.worlds)
         library = next(path.parent.glob(f"{path.stem}.*.so"), None)
+        self.build_seconds = 0.0
         original, built = path.read_bytes(), library.read_bytes() if library else b""
         path.write_bytes(original.replace(mutant.old.encode(), mutant.new.encode()))
         try:
             if library is not None:
                 build = ["setup.py", "-q", "build_ext", "--inplace"]
+                began = time.monotonic()
                 status, said = self.call(build, CORENET_MODULES=module, CORENET_QUICK="1")
+                self.build_seconds = time.monotonic() - began
                 if status != 0:
                     return "broken", said
-            tests = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
-            worlds = {"CORENET_WORLDS": str(mutant.worlds)} if mutant.worlds else {}
-            status, said = self.call(tests, **worlds, **QUICK)
-            if status in (FAILED, None) or status in CRASHES:
-                return "killed", reason(status, said)
-            return "survives" if status == PASSED else "broken", said
+            status, said = self.test(mutant.tests, mutant.worlds)
         finally:
             path.write_bytes(original)
             if library is not None:
                 library.write_bytes(built)
+        if status in (FAILED, None) or status in CRASHES:
+            why = reason(status, said)
+            return ("killed", why) if self.is_proof(mutant, why) else ("broken", f"fails without it too: {why}")
+        return "survives" if status == PASSED else "broken", said
+
+    def test(self, tests: tuple[str, ...], worlds: int) -> tuple[int | None, str]:
+        """Play tests in the copy as it is, up to the first that fails."""
+        environment = QUICK | ({"CORENET_WORLDS": str(worlds)} if worlds else {})
+        return self.call(["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests], **environment)
+
+    def is_proof(self, mutant: Mutant, why: str) -> bool:
+        """Whether what killed `mutant` passes without it."""
+        named = re.match(r"(?:FAILED|ERROR) ([^\s\[]+)", why)
+        tests = (named[1],) if named else mutant.tests
+        key = (" ".join(tests), self.interpreted, mutant.worlds)
+        if key in self.good and "TimeoutError" not in why and not why.startswith(LATE):
+            return True
+        passes = self.test(tests, mutant.worlds)[0] == PASSED
+        if passes:
+            self.good.add(key)
+        return passes
 
     def interpret(self, wanted: bool) -> None:
         """Set the libraries of compiled Python aside, all since they know each other's types, or put them back."""
@@ -157,7 +182,7 @@ class Tree:
 def reason(status: int | None, said: str) -> str:
     """What killed a mutant, in a line: the test that failed and how, a signal, or that it took too long."""
     if status is None:
-        return f"NOT IN TIME: no end within {TEST_SECONDS:.0f} s"
+        return f"{LATE}: no end within {TEST_SECONDS:.0f} s"
     if status in CRASHES:
         return f"CRASH: {signal.Signals(-status).name}"
     return next((line for line in reversed(said.splitlines()) if line.startswith(("FAILED ", "ERROR "))), "FAILED")
@@ -182,7 +207,8 @@ def play_all(mutants: list[Mutant], jobs: int, *, why: bool = False) -> dict[str
             result, said = tree.play(mutant)
             with lock:
                 results[result].append(mutant)
-                print(f"{result:8} {time.monotonic() - began:5.1f} s  {mutant.name}", flush=True)
+                seconds = time.monotonic() - began
+                print(f"{result:8} {seconds:5.1f} s ({tree.build_seconds:4.1f} to build)  {mutant.name}", flush=True)
                 if result == "broken" or (result == "killed" and why):
                     print(said, flush=True)
 
