@@ -530,6 +530,9 @@ STREAM_UPSTREAM_WAITING = Limit(256, 1, 10_000, "queries", "waiting for a free p
 STREAM_UPSTREAM_SILENT = Limit(
     500, 10, 60_000, "milliseconds", "without a sign of the server, then the place is another's when all are taken"
 )
+STREAM_UPSTREAM_PATIENT = Limit(
+    25, 0, 75, "percent", "of STREAM_UPSTREAMS: second tries at servers that were silent for so long, to their timeout"
+)
 STREAM_UPSTREAM_IDLE = Limit(5, 0, 300, "seconds", "an unused outgoing connection is closed (RFC 7766 6.2.3)")
 PENDING_QUERIES = Limit(5000, 16, 1_000_000, "queries", "client queries waiting for an answer, in all")
 PENDING_PER_CLIENT = Limit(

@@ -60,6 +60,10 @@ class Places(Generic[Member]):
         found = self._groups.get(group)
         return 0 if found is None else len(found)
 
+    def group_of(self, member: Member) -> Hashable:
+        """The group of `member`, which has a place."""
+        return self._members[member].key
+
     def add(self, member: Member, group: Hashable) -> None:
         """Let `member` be a resting one of `group`, the last to make room there.
 

@@ -134,6 +134,16 @@ class Shares(Generic[Member]):
         within = self._networks.get(network)
         return None if within is None else within.to_end(zone)
 
+    def may_follow(self, member: Member, network: Hashable, zone: Hashable) -> bool:
+        """Whether one more of `zone` on `network` may have the place of `member`: its own zone's, or that of a network,
+        or of a zone on the same network, that has more than its own."""
+        home = self._homes[member]
+        if home != network:
+            return self._all.count(home) > self._all.count(network)
+        within = self._networks[home]
+        group = within.group_of(member)
+        return group == zone or within.count(group) > within.count(zone)
+
 
 class Line(Generic[Member]):
     """Who waits for a place: networks that have equally many have their turns, and in them zones; there, first come

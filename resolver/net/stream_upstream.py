@@ -10,13 +10,20 @@ connection when all places are taken gets that of (`_make_room`)
 1. an idle one;
 2. the most silent one of the network that has the most, when that has more than the asker's own will have, or of the
    zone that has the most on the asker's network, on the same condition (`shares`);
-3. the most silent one of all, once it has been silent for `STREAM_UPSTREAM_SILENT`.
+3. the most silent one, once it has been silent for `STREAM_UPSTREAM_SILENT`: of the asker's own zone, or of a network
+   (within a network, of a zone) that has more than the asker's. So many silent servers never cost one that is merely
+   slow its place, unless it has as many as they have.
 
 Otherwise the ask waits, until its own timeout, in the line of its server. Lines without a place stand in `_hungry`, or
-in `_hungry_silent` when they have made room themselves; the former come first, of them those whose network has the
-fewest places. Asks of a connection that made room go back to their line: they are sent once more when a place is free,
-or time out. Until it is heard of, such a line ends no other's work: it gets what is free or has been idle for as long.
+in `_hungry_silent` when they have made room themselves, since the server may be slow. Of each, those come first whose
+network and zone have the fewest places. Asks of a connection that made room go back to their line: they are sent once
+more when there is a place, or end at their timeout. What a silent line gets next is a patient connection: silence does
+not end it, only its asks' timeouts do, or a fairer share. Patient ones are `STREAM_UPSTREAM_PATIENT` of all at most;
+while there are fewer, silent lines come first; when there are as many, such a line ends nobody's work for his silence.
 Silence counts from the last sign of the server: the connection stands, or a reply came; `_open` is in that order.
+
+An ask that runs out of time is its server's silence only when it never waited for a place: a shortage here says nothing
+about a server.
 """
 
 import asyncio
@@ -24,7 +31,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
@@ -56,8 +63,8 @@ LONGEST_MESSAGE = 65_535
 class StreamAsk:
     """One ask on its way; what `StreamUpstream.start` returns."""
 
-    __slots__ = ("ask", "connection", "cookie", "identity", "on_reply", "owner", "packet", "placed", "retried",
-                 "server", "started", "timer")
+    __slots__ = ("ask", "connection", "cookie", "identity", "on_reply", "owner", "packet", "retried", "server",
+                 "started", "starved", "timer")
 
     def __init__(self, owner: "StreamUpstream", ask: Ask, on_reply: "OnReply", server: "_ServerLine") -> None:
         self.owner = owner
@@ -69,8 +76,8 @@ class StreamAsk:
         self.packet = b""
         self.cookie: bytes | None = None
         """Content of the COOKIE option that is sent."""
-        self.placed = False
-        """Whether it ever had a connection: then silence is the server's."""
+        self.starved = False
+        """Whether it had to wait for a place: then it has had less than its time, and silence may be ours."""
         self.retried = False
         self.started = time.monotonic()
         self.timer: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -153,7 +160,6 @@ class _Connection(asyncio.Protocol):
             self.owner.heard(self)  # until now there was nothing to be silent about
         self.pending[identity] = entry
         entry.connection = self
-        entry.placed = True
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.idle_timer = None
@@ -208,6 +214,7 @@ class _Connection(asyncio.Protocol):
         line.silent = True
         for entry in self.pending.values():
             entry.connection = None
+            entry.starved = True
             line.waiting[entry] = None
         self.pending.clear()
         self.close()
@@ -243,6 +250,7 @@ class _Connection(asyncio.Protocol):
             return
         self.served += 1
         self.server.silent = False
+        owner.be_patient_no_longer(self)
         owner.heard_of.reply_from(self.server.key[0])
         owner.heard(self)
         try:
@@ -310,6 +318,8 @@ class StreamUpstream:
         self._lines: dict[tuple[str, int], _ServerLine] = {}
         self._open: OrderedDict[_Connection, float] = OrderedDict()
         self._places: Shares[_Connection] = Shares()
+        self._patient: dict[_Connection, None] = {}
+        self._most_patient = self._limit * limits.STREAM_UPSTREAM_PATIENT.default // 100
         self._hungry: OrderedDict[_ServerLine, None] = OrderedDict()
         self._hungry_silent: OrderedDict[_ServerLine, None] = OrderedDict()
         self._feeding: asyncio.Handle | None = None
@@ -368,6 +378,7 @@ class StreamUpstream:
             line.waiting[entry] = None
             self._lines[line.key] = line
             if best is None:
+                entry.starved = True
                 self._stand(line)
                 self.feed_soon()
         else:
@@ -399,9 +410,14 @@ class StreamUpstream:
             self._open.move_to_end(connection)
             self._places.moved(connection)
 
+    def be_patient_no_longer(self, connection: _Connection) -> None:
+        """The server has replied: from now on its silence counts as that of any other."""
+        self._patient.pop(connection, None)
+
     def drop(self, connection: _Connection) -> None:
         """Take a connection that ended out of the books."""
         self._open.pop(connection, None)
+        self._patient.pop(connection, None)
         self._places.remove(connection)
         line = connection.server
         if connection in line.connections:
@@ -429,35 +445,39 @@ class StreamUpstream:
         """Give lines without a place those that are free or can be made free."""
         self._feeding = None
         tried: set[_ServerLine] = set()
-        while True:
-            line = self._next_hungry(tried)
+        lines = [self._hungry, self._hungry_silent]
+        while lines and len(tried) < limits.PLACES_LOOKS.default:
+            first = -1 if len(self._patient) < self._most_patient else 0
+            line = self._next_hungry(lines[first], tried)
             if line is None:
-                break
+                lines.pop(first)
+                continue
             tried.add(line)
             line.zone = next(iter(line.waiting)).ask.zone  # nobody stands there for whom nothing waits
             if len(line.connections) == self._per_server:
                 continue  # they are about to end
             if not self._make_room(line, needed=True):
-                break  # nobody who comes later would find one
+                lines.pop(first)  # who comes later in it would find none
+                continue
             self._connect(line)
             self._leave(line)
             self.feed_waiting(line)
-        if (self._hungry or self._hungry_silent) and self._open and self._feeding is None:
+        oldest = next((since for connection, since in self._open.items() if connection not in self._patient), None)
+        if (self._hungry or self._hungry_silent) and oldest is not None and self._feeding is None:
             # Nothing else may ever happen to the most silent one.
             patience = limits.STREAM_UPSTREAM_SILENT.default / 1000
-            left = next(iter(self._open.values())) + patience - self.loop.time()
+            left = oldest + patience - self.loop.time()
             self._feeding = self.loop.call_later(left if left > 0 else patience, self._feed)
 
-    def _next_hungry(self, tried: "set[_ServerLine]") -> _ServerLine | None:
-        """Of the first lines that stand there, one that never made room, and whose network has the fewest places."""
-        if len(tried) >= limits.PLACES_LOOKS.default:
-            return None
-        for lines in (self._hungry, self._hungry_silent):
-            candidates = islice((line for line in lines if line not in tried), limits.PLACES_LOOKS.default)
-            found = min(candidates, key=lambda line: self._places.count(line.network), default=None)
-            if found is not None:
-                return found
-        return None
+    def _next_hungry(self, lines: Iterable[_ServerLine], tried: "set[_ServerLine]") -> _ServerLine | None:
+        """Of the first `lines`, one whose network, and in it the zone, has the fewest places."""
+        candidates = islice((line for line in lines if line not in tried), limits.PLACES_LOOKS.default)
+        places = self._places
+        return min(
+            candidates,
+            key=lambda line: (places.count(line.network), places.count_of_zone(line.network, line.zone)),
+            default=None,
+        )
 
     def close(self) -> None:
         """Close every connection. Asks on their way are forgotten without a callback."""
@@ -502,19 +522,26 @@ class StreamUpstream:
             if not connection.pending and (since <= until or not line.silent):
                 connection.close()
                 return True
-        if not needed or line.silent:
+        if not needed:
             return False
         victim = self._places.to_end(line.network, line.zone)
-        if victim is None and self._open:
-            oldest, since = next(iter(self._open.items()))
-            if since <= until:
-                victim = oldest
+        if victim is None and (not line.silent or len(self._patient) < self._most_patient):
+            victim = self._most_silent(line, until)
         if victim is None:
             self._complaint.say("all %d outgoing TCP connections are busy", self._limit)
             return False
         self.evicted += 1
         victim.make_room()
         return True
+
+    def _most_silent(self, line: _ServerLine, until: float) -> _Connection | None:
+        """Who was last heard of at `until` or before, and makes room for one more connection to `line`."""
+        for connection, since in self._open.items():
+            if since > until:
+                return None
+            if connection not in self._patient and self._places.may_follow(connection, line.network, line.zone):
+                return connection
+        return None
 
     def _connect(self, line: _ServerLine) -> _Connection:
         """A connection that is being made; on MemoryError there is none."""
@@ -525,11 +552,14 @@ class StreamUpstream:
             self._lines[line.key] = line
             self._open[connection] = self.loop.time()
             self._places.add(connection, line.network, line.zone)
+            if line.silent and len(self._patient) < self._most_patient:
+                self._patient[connection] = None
             connection.task = self.loop.create_task(opening)
         except MemoryError:
             opening.close()
             self._places.remove(connection)
             self._open.pop(connection, None)
+            self._patient.pop(connection, None)
             if connection in line.connections:
                 line.connections.remove(connection)
             self.tidy(line)
@@ -559,7 +589,7 @@ class StreamUpstream:
 
     def _timed_out(self, entry: StreamAsk) -> None:
         entry.timer = None
-        if not entry.placed:
+        if entry.starved:
             self.network_errors += 1
             entry.fail(FailureKind.LOCAL, "no outgoing connection was free in time")
             if self.after_batch is not None:

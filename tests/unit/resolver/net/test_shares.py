@@ -169,3 +169,19 @@ def test_no_memory_for_who_replied_is_no_error() -> None:
     heard.reply_from("192.0.2.1")
     heard._last = real
     assert heard.network("192.0.2.1") is UNHEARD
+
+
+def test_a_place_may_follow_to_its_own_zone_or_to_who_has_fewer() -> None:
+    shares: Shares[str] = Shares()
+    for member, network, zone in (("a1", "a", "x"), ("a2", "a", "x"), ("a3", "a", "y"), ("b1", "b", "z")):
+        shares.add(member, network, zone)
+    assert shares.may_follow("a1", "a", "x"), "its own zone's"
+    assert shares.may_follow("a1", "a", "y"), "a zone that has fewer"
+    assert not shares.may_follow("a3", "a", "x")
+    assert shares.may_follow("a3", "a", "new")
+    assert shares.may_follow("a3", "b", "z"), "a network that has fewer"
+    assert not shares.may_follow("b1", "a", "new")
+    assert shares.may_follow("b1", "c", "new")
+    shares.remove("a1")
+    shares.remove("a2")
+    assert not shares.may_follow("a3", "b", "z"), "as many"

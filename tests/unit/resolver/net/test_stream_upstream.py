@@ -2,9 +2,11 @@
 
 import asyncio
 import errno
+from itertools import count
 
 import pytest
 from support.upstream_peers import Collector, StreamPeer, ask_for, echo, play
+from support.waiting import until
 
 from resolver import limits
 from resolver.effects import Failure, FailureKind, Reply
@@ -384,6 +386,95 @@ def test_silent_servers_each_in_a_network_of_its_own_have_one_share(monkeypatch:
     play(body)
 
 
+@pytest.mark.parametrize("heard", [True, False], ids=["heard of", "never heard of"])
+def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
+    monkeypatch: pytest.MonkeyPatch, heard: bool
+) -> None:
+    """Its reply takes ever so much longer than the silence that costs others their places."""
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=20))
+    async def body() -> None:
+        slow, silent = await StreamPeer.start(lambda _: []), await StreamPeer.start(lambda _: [], "0.0.0.0")
+        known, got, lost = Heard(), Collector(), Collector()
+        if heard:
+            known.reply_from("127.0.0.1")
+        upstream = make(connections=8, heard=known)
+        upstream.start(ask_for(slow.port, zone=names.from_text("slow.")), got)
+        await until(lambda: any(slow.connections), "the slow server's query")
+        fresh = count(1)
+
+        def come() -> None:
+            """One more that anybody can have us ask: a new zone, and an address that is asked for the first time."""
+            number = next(fresh)
+            address, zone = f"127.1.{number // 200}.{number % 200 + 1}", names.from_text(f"silent{number}.")
+            upstream.start(ask_for(silent.port, address=address, zone=zone), lost)
+
+        def evicted(number: int) -> bool:
+            if upstream.connection_count == 8:
+                come()
+            return upstream.evicted >= number
+
+        for _ in range(7):
+            come()
+        await until(lambda: evicted(20), "evictions")
+        connections = 1 if heard else 2
+        await until(lambda: sum(map(bool, slow.connections)) == connections, "its turn")
+        await until(lambda: evicted(upstream.evicted + 1), "more evictions")
+        before = upstream.evicted
+        await until(lambda: evicted(before + 30), "many more evictions")
+        assert len(slow.connections) == connections, "nobody takes its turn away"
+        assert got.results == []
+        reply = echo(slow.connections[-1][0])[0]
+        slow.writers[-1].write(len(reply).to_bytes(2, "big") + reply)
+        assert isinstance((await got.wait())[0], Reply)
+        assert upstream.connection_count <= 8
+        upstream.close()
+        await slow.close()
+        await silent.close()
+
+    play(body)
+
+
+def test_second_tries_have_a_part_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that are silent for good do not keep out the first tries of others by their second ones."""
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=10))
+
+    async def body() -> None:
+        silent = await StreamPeer.start(lambda _: [], "0.0.0.0")
+        upstream, lost = make(connections=8), Collector()
+        for number in range(60):
+            upstream.start(ask_for(silent.port, address=f"127.1.1.{number + 1}"), lost)
+        await until(lambda: len({key for key, line in upstream._lines.items() if line.silent}) >= 50, "first tries")
+        assert len(upstream._patient) == 2
+        upstream.close()
+        assert (upstream._patient, upstream.connection_count) == ({}, 0)
+        await silent.close()
+
+    play(body)
+
+
+def test_silence_is_the_servers_only_when_the_ask_had_its_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        silent, other = await StreamPeer.start(lambda _: []), await StreamPeer.start(lambda _: [])
+        upstream, first, second = make(connections=1), Collector(), Collector()
+        held = upstream.start(ask_for(silent.port), Collector())
+        upstream.start(ask_for(other.port, timeout=0.2), second)
+        await until(lambda: any(silent.connections), "the first query")
+        held.cancel()
+        await until(lambda: any(other.connections), "the second query")
+        upstream.start(ask_for(other.port, timeout=0.2), first)
+        [failure] = await second.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.LOCAL, "it has waited for a place"
+        [failure] = await first.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.TIMEOUT
+        upstream.close()
+        await silent.close()
+        await other.close()
+
+    play(body)
+
+
 def test_no_memory_for_the_place_of_a_connection_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise MemoryError
@@ -405,7 +496,7 @@ def test_no_memory_for_the_place_of_a_connection_leaves_none(monkeypatch: pytest
     play(body)
 
 
-def test_an_ask_that_made_room_is_sent_again_or_times_out_as_its_servers_silence(
+def test_an_ask_that_made_room_is_sent_again_or_times_out_as_a_shortage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=20))
@@ -421,7 +512,7 @@ def test_an_ask_that_made_room_is_sent_again_or_times_out_as_its_servers_silence
         assert isinstance((await got.wait())[0], Reply)
         [failure] = await lost.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.TIMEOUT
+        assert failure.kind is FailureKind.LOCAL, "it had no time to reply"
         slow.script = echo
         upstream.start(ask_for(honest.port), got)
         upstream.start(ask_for(slow.port), late)
