@@ -137,6 +137,9 @@ TABLE_LOAD_HIGH = Limit(90, 20, 95, "percent", "slots of an undivided group in u
 TABLE_REPRIEVES = Limit(
     32, 0, 4096, "entries", "recently used entries one insertion may carry over before it evicts whatever comes next"
 )
+FLUSH_SILENT = Limit(
+    60, 1, 3600, "seconds", "without progress, then a flush of a process in another PID namespace counts as dead"
+)
 TABLE_FLUSH_LOOK = Limit(
     16, 1, 65_536, "stores", "while a flush is under way: how often one looks whether its process still lives"
 )

@@ -44,9 +44,13 @@ ctypedef struct Bucket:
 cdef enum:
     FLUSHES = 4                 # under way at once
 
-# A flush that is under way. Its owner is told from another process of the same number by the time of its start.
+# A flush that is under way. Its owner is told from another process of the same number by the time of its start, and by
+# the PID namespace in which it has that number.
 ctypedef struct Flush:
     uint64_t started
+    uint64_t pid_space          # 0: unknown
+    int64_t beat                # seconds of the real-time clock when its owner last worked on it
+    uint32_t serial             # of the table once it had begun: no other has it
     uint32_t owner
     uint16_t name_size          # 0: all names
     uint8_t subtree

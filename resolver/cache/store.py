@@ -98,7 +98,7 @@ class Store:
                 return
             at: int | None = 0
             while at is not None:
-                at, gone = table.sweep_slice(at, EVERYTHING, lowered, subtree=subtree, outdated=True)
+                at, gone = table.sweep_slice(at, EVERYTHING, lowered, subtree=subtree, outdated=True, flush=number)
                 yield gone
         finally:
             table.end_flush(number)

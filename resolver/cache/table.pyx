@@ -28,7 +28,7 @@ from typing import NamedTuple
 from resolver import limits
 
 cdef uint64_t FLUSH_GROUPS = limits.FLUSH_GROUPS.default
-cdef uint64_t MAGIC = 0x5441424C45303034        # TABLE004: changes with the layout
+cdef uint64_t MAGIC = 0x5441424C45303035        # TABLE005: changes with the layout
 KIND_NAMES = ("filler", "answer", "rrset", "negative", "failure")
 
 
@@ -187,9 +187,10 @@ cdef class Table:
         return gone
 
     def sweep_slice(self, at: int, kinds: int, name: bytes | None = None, *, subtree: bool = False,
-                    outdated: bool = False) -> tuple[int | None, int]:
+                    outdated: bool = False, flush: int = -1) -> tuple[int | None, int]:
         """One bounded part of `sweep`, from where the last one ended (0 at first): where the next one begins, None at
         the end, and how many went. `outdated` drops finished answers from before the last flush, which do not count.
+        `flush` is the number of the flush that this is part of: its process lives.
 
         Raises:
             BlockingIOError: a stopped process holds a lock.
@@ -201,11 +202,12 @@ cdef class Table:
         cdef uint32_t c_kinds = kinds
         cdef bint c_subtree = subtree
         cdef bint c_outdated = outdated
+        cdef int64_t c_flush = flush
         if name is not None:
             p = <const uint8_t *>PyBytes_AS_STRING(name)
             size = <uint32_t>PyBytes_GET_SIZE(name)
         with nogil:
-            gone = table_sweep(&self.view, c_kinds, p, size, c_subtree, c_outdated, &group, FLUSH_GROUPS)
+            gone = table_sweep(&self.view, c_kinds, p, size, c_subtree, c_outdated, c_flush, &group, FLUSH_GROUPS)
         if gone < 0:
             raise BlockingIOError("a lock of the cache is held by a process that does not run")
         return None if group == ~<uint64_t>0 else group, gone
@@ -222,7 +224,7 @@ cdef class Table:
             BlockingIOError: as many flushes are under way as may be, or a stopped process holds a lock.
             ValueError: the name is longer than names are.
         """
-        cdef int number
+        cdef int64_t number
         cdef const uint8_t *p = NULL
         cdef uint32_t size = 0
         if name is not None and not 0 < len(name) <= 255:

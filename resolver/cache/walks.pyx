@@ -13,7 +13,9 @@ Who writes for a query says under which serial the query began; under another on
 which is asked inside the group's lock. So an entry of an older query is stored before the sweep, or never.
 Finished answers have the serial in their key: all of them are out of reach at once, since one may show data of any name
 that an alias leads to. They are made again from the record sets. A flush whose process died is detected by pid and process
-start time; its name is readable again then, and what it left standing has not been flushed.
+start time; its name is readable again then, and what it left standing has not been flushed. The pid of a process in
+another PID namespace says nothing, so such a flush counts as dead when there was no progress for `FLUSH_SILENT`. Should
+its process live after all, its end is told from that of a later flush in the same place by the serial.
 
 **Copying** follows the ring from its tail to where its head was when it began, because there the entries stand in a row.
 The arena's lock is held for a bounded stretch at a time, so that nobody who writes waits for it; it is also what keeps
@@ -31,7 +33,7 @@ from resolver.cache.lookup cimport (
     record_at, remaining,
 )
 from resolver.cache.writers cimport (
-    PUT_BUSY, clear_slot, lock_arena, lock_group, own_process, own_start, release_dead_flushes, slot_of_place,
+    PUT_BUSY, clear_slot, flush_goes_on, lock_arena, lock_group, own_flush, release_dead_flushes, slot_of_place,
 )
 
 from resolver import limits
@@ -47,7 +49,7 @@ cdef extern from * nogil:
 cdef int STRETCH = limits.TABLE_SWEEP.default
 
 
-cdef int table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size, bint subtree) noexcept nogil:
+cdef int64_t table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size, bint subtree) noexcept nogil:
     """Hide what is stored under `name` (NULL: everything) from readers, until `table_end_flush` of the number returned.
 
     PUT_BUSY when as many flushes are under way as may be, or the lock cannot be had. The order matters: whoever reads
@@ -62,30 +64,38 @@ cdef int table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size
         if (t.head.flushing >> i) & 1:
             continue
         flush = &t.head.flushes[i]
-        flush.owner = own_process()
-        flush.started = own_start()
+        own_flush(flush)
         flush.subtree = subtree
         flush.name_size = <uint16_t>name_size if name is not NULL else 0
         if name is not NULL:
             memcpy(flush.name, name, name_size)
+        flush.serial = t.head.serial + 1 if t.head.serial + 1 else 1
         flush_set(&t.head.flushing, <uint32_t>1 << i)  # others end theirs without the lock
-        atomic_put32(&t.head.serial, t.head.serial + 1 if t.head.serial + 1 else 1)
+        atomic_put32(&t.head.serial, flush.serial)
         lock_release(&t.arena.lock)
-        return i
+        return <int64_t>flush.serial * FLUSHES + i
     lock_release(&t.arena.lock)
     atomic_add64(&t.head.busy, 1)
     return PUT_BUSY
 
 
-cdef void table_end_flush(TableView *t, int number) noexcept nogil:
+cdef Flush *flush_of(TableView *t, int64_t number) noexcept nogil:
+    """The flush of that number; NULL when it was taken for dead and its place is another's by now."""
+    cdef Flush *flush = &t.head.flushes[number % FLUSHES]
+    return flush if number >= 0 and flush.serial == <uint32_t>(number / FLUSHES) else NULL
+
+
+cdef void table_end_flush(TableView *t, int64_t number) noexcept nogil:
     """The entries are gone: readers need not look for them any more."""
-    flush_clear(&t.head.flushing, <uint32_t>1 << number)
+    if flush_of(t, number) is not NULL:
+        flush_clear(&t.head.flushing, <uint32_t>1 << (number % FLUSHES))
 
 
 cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size, bint subtree,
-                         bint outdated, uint64_t *group, uint64_t count) noexcept nogil:
+                         bint outdated, int64_t flush, uint64_t *group, uint64_t count) noexcept nogil:
     """Drop the entries of the kinds (bit set) whose key begins with `name` (NULL: all) in the next `count` groups.
 
+    `flush` is the number of the flush that this is part of, or -1.
     With `outdated` also finished answers of an earlier serial, which nobody finds any more and which are not counted.
     Returns how many; `group` is moved on, and is the largest number at the end. Groups are taken in their
     order because an entry never leaves its group but for one of a higher number (when the table grows), wherever its
@@ -100,6 +110,8 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
     cdef const uint8_t *key
     cdef bint wanted
     cdef int i, j
+    if flush_of(t, flush) is not NULL:
+        flush_goes_on(flush_of(t, flush))
     for _turn in range(count):
         state = atomic_get64(&t.head.state)
         if group[0] >= (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK):

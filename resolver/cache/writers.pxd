@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from resolver.cache.lookup cimport Bucket, TableView
+from resolver.cache.lookup cimport Bucket, Flush, TableView
 
 cdef enum:
     PUT_STORED = 1
@@ -22,8 +22,8 @@ ctypedef struct Piece:
 cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Piece *pieces,
                    int count, int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux, int flags,
                    uint32_t age=*, uint32_t serial=*) noexcept nogil
-cdef uint32_t own_process() noexcept nogil
-cdef uint64_t own_start() noexcept nogil
+cdef void own_flush(Flush *flush) noexcept nogil
+cdef void flush_goes_on(Flush *flush) noexcept nogil
 cdef void release_dead_flushes(TableView *t) noexcept nogil
 cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size) noexcept nogil
 cdef int table_clear(TableView *t) noexcept nogil

@@ -17,7 +17,7 @@ from resolver.cache.arena cimport (
 )
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, CLAIMED, DISPLACED, FLUSHES, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
-    REFERENCED, SPLIT_MASK, Bucket, Found, Record, TableView, first_choice, group_at, group_number, hash_of, key_size_of, look_into,
+    REFERENCED, SPLIT_MASK, Bucket, Flush, Found, Record, TableView, first_choice, group_at, group_number, hash_of, key_size_of, look_into,
     read_turns, record_at, remaining, second_choice, slot_tag, write_begin, write_end,
 )
 
@@ -31,8 +31,16 @@ cdef extern from * nogil:
     #include <stdio.h>
     #include <stdlib.h>
     #include <string.h>
+    #include <sys/stat.h>
+    #include <time.h>
     #include <unistd.h>
 
+    /* Which PID namespace this process is in; 0 when nobody can say. */
+    static uint64_t own_pid_space(void) {
+        struct stat found;
+        return stat("/proc/self/ns/pid", &found) ? 0 : (uint64_t)found.st_ino;
+    }
+    static int64_t wall_clock(void) { return (int64_t)time(0); }
     /* When the process began, in ticks since boot (proc(5), field 22 of stat); 0 when it is a zombie, or nobody can say:
        no /proc, no descriptor to look there. */
     static uint64_t process_start(uint32_t pid, int *dead) {
@@ -66,6 +74,8 @@ cdef extern from * nogil:
     static inline uint16_t table_count_down(uint16_t n) { return n ? (uint16_t)(n - 1) : 0; }
     static inline uint16_t table_count_up(uint16_t n) { return n < 65535 ? (uint16_t)(n + 1) : n; }
     """
+    uint64_t own_pid_space()
+    int64_t wall_clock()
     uint64_t process_start(uint32_t pid, int *dead)
     bint process_is_gone(uint32_t pid, uint64_t started)
     void flush_clear(uint32_t *at, uint32_t bits)
@@ -77,6 +87,7 @@ cdef int64_t LOAD_LOW = limits.TABLE_LOAD_LOW.default
 cdef int64_t LOAD_HIGH = limits.TABLE_LOAD_HIGH.default
 cdef int REPRIEVES = limits.TABLE_REPRIEVES.default
 
+cdef int64_t FLUSH_SILENT = limits.FLUSH_SILENT.default
 cdef uint32_t FLUSH_LOOK = limits.TABLE_FLUSH_LOOK.default
 
 # What this process has stored while flushes were under way.
@@ -142,20 +153,38 @@ cdef int forget_everything(TableView *t) noexcept nogil:
     return 0
 
 
-cdef uint32_t own_process() noexcept nogil:
-    return <uint32_t>getpid()
-
-
-cdef uint64_t own_start() noexcept nogil:
+cdef void own_flush(Flush *flush) noexcept nogil:
+    """This process begins `flush`."""
     cdef int dead
-    return process_start(<uint32_t>getpid(), &dead)
+    flush.owner = <uint32_t>getpid()
+    flush.started = process_start(flush.owner, &dead)
+    flush.pid_space = own_pid_space()
+    flush.beat = wall_clock()
+
+
+cdef void flush_goes_on(Flush *flush) noexcept nogil:
+    flush.beat = wall_clock()
+
+
+cdef bint flush_is_dead(const Flush *flush, uint64_t pid_space) noexcept nogil:
+    """Whether nobody works on a flush any more. A process of another PID namespace (containers that share a file) has
+    there a number that says nothing here: it is believed to live while it makes progress."""
+    cdef int64_t silent
+    if pid_space and flush.pid_space == pid_space:
+        return process_is_gone(flush.owner, flush.started)
+    silent = wall_clock() - flush.beat
+    return silent > FLUSH_SILENT or silent < -FLUSH_SILENT  # a clock that was set back must not keep it for ever
 
 
 cdef void release_dead_flushes(TableView *t) noexcept nogil:
     """End the flushes whose process is no more, so that what they hid is found again. The arena's lock is held."""
+    cdef uint64_t pid_space
     cdef int i
+    if not t.head.flushing:
+        return
+    pid_space = own_pid_space()
     for i in range(FLUSHES):
-        if (t.head.flushing >> i) & 1 and process_is_gone(t.head.flushes[i].owner, t.head.flushes[i].started):
+        if (t.head.flushing >> i) & 1 and flush_is_dead(&t.head.flushes[i], pid_space):
             # Others end theirs without the lock meanwhile: only this bit may change.
             flush_clear(&t.head.flushing, <uint32_t>1 << i)
             atomic_add64(&t.head.repaired, 1)
