@@ -287,10 +287,22 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        try:
+            self._begin(self._transport)
+        except BaseException:
+            self.abort()  # for want of memory: loops go on with it, and here nothing would count it nor time it out
+            raise
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        """Take a place and be served, or end.
+
+        Raises:
+            MemoryError: it may have a place or not.
+        """
         peer = transport.get_extra_info("peername")
         if not peer:
             # The client was gone before it was looked at.
-            self._transport.abort()
+            transport.abort()
             return
         self._peer = peer
         self.host = peer[0]
@@ -299,9 +311,9 @@ class _Client(asyncio.Protocol):
         self.octets = socket.inet_pton(family, self.host.partition("%")[0])
         self.idle_since = self._listener.now()
         if not self._listener.admit(self):
-            self._transport.abort()
+            transport.abort()
             return
-        self._transport.set_write_buffer_limits(high=limits.STREAM_WRITE_HIGH.default)
+        transport.set_write_buffer_limits(high=limits.STREAM_WRITE_HIGH.default)
 
     def data_received(self, data: bytes) -> None:
         if self._ending:

@@ -625,6 +625,70 @@ def test_a_connection_for_which_there_is_no_memory_keeps_no_place(run: Callable[
     run(body)
 
 
+@pytest.mark.parametrize("where", ["_per_address", "_arm"])
+def test_a_connection_without_memory_for_its_place_is_ended(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Loops go on with a connection whose beginning has failed: nobody would count it, and it would never time out."""
+    def fail() -> None:
+        raise MemoryError
+
+    async def body() -> None:
+        parts, told = Parts(), []
+        parts.mesh.instant = positive()
+        listener = await serve(parts)
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        for _ in range(3):
+            with monkeypatch.context() as shortage:
+                shortage.setattr(listener, where, FullDict() if where == "_per_address" else fail)
+                client = await Client.start(listener)
+                client.send(query())
+                assert await client.ended()
+                await client.close()
+            await until(lambda: listener.connections == 0, "its end")
+            assert listener._per_address == {}
+        assert [type(error) for error in told] == [MemoryError] * 3
+        client = await Client.start(listener)
+        assert (await client.ask(query())).rcode == c.NOERROR
+        assert listener.connections == 1
+        await client.close()
+        listener.close()
+
+    run(body)
+
+
+def test_a_burst_beyond_the_limit_is_counted_to_the_last(run: Callable[[Body], None]) -> None:
+    """All are accepted in one turn, most end inside `connection_made`, and the clients of some are gone by then."""
+    async def body() -> None:
+        parts = Parts(tcp_connections=5, tcp_connections_per_client=100, tcp_network_share=100)
+        parts.mesh.instant = None
+        listener = await serve(parts)
+        host = listener.address[:2]
+        clients = []
+        for number in range(60):
+            client = socket.create_connection(host, timeout=PATIENCE)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its end is a reset
+            client.sendall(len(query()).to_bytes(2, "big") + query())
+            if number % 3 == 2:
+                client.close()
+            else:
+                clients.append(client)
+        await until(lambda: listener.accepted + listener.rejected >= 40, "all that are still there")
+        assert listener.connections <= 5
+        assert sum(listener._per_address.values()) == listener.connections
+        for client in clients:
+            client.close()
+        await until(lambda: listener.connections == 0, "the end of all")
+        assert listener._per_address == {}
+        again = await Client.start(listener)
+        parts.mesh.instant = positive()
+        assert (await again.ask(query())).rcode == c.NOERROR
+        await again.close()
+        listener.close()
+
+    run(body)
+
+
 def test_longest_idle_connection_makes_room(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts(tcp_connections=2, tcp_network_share=100)
