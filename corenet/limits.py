@@ -180,7 +180,6 @@ HTTP_REDIRECTS = Limit(10, 0, 100, "redirects", "loops; browsers stop at 20, cur
 HTTP_CONNECTIONS = Limit(100, 1, 65_536, "connections", "open descriptors of one client in all")
 HTTP_PER_ORIGIN = Limit(64, 1, 65_536, "connections", "one origin must not take the whole pool")
 HTTP_IDLE = Limit(50, 1, 3600, "seconds", "nginx and Apache close idle connections after 60 to 75 seconds; be first")
-HTTP_IDLE_CHECK = Limit(1, 0, 3600, "seconds", "a connection idle for longer is looked at before it is used again")
 HTTP_READ = Limit(131_072, 16_384, 1 << 24, "bytes", "one read; all connections of a client share the buffer")
 HTTP_DIRECT = Limit(65_536, 1024, 1 << 30, "bytes", "rest of a body from which on it is received into its final place")
 HTTP_UPLOAD_SLICE = Limit(262_144, 4096, 1 << 30, "bytes", "sent of a body that never makes us wait, before others run")

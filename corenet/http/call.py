@@ -20,7 +20,8 @@ FieldTypes = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | byt
 Body = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | None
 
 _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
-_CREDENTIALS = (b"authorization", b"proxy-authorization", b"cookie")
+# What was meant for one origin: credentials, and a name that a caller gave it.
+_OF_ORIGIN = (b"authorization", b"proxy-authorization", b"cookie", b"host")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,18 @@ class Timeout:
     total: float = HTTP_TOTAL_TIMEOUT.default
 
     def __post_init__(self) -> None:
-        if min(self.connect, self.read, self.total) <= 0:
-            raise ValueError("a time-out of 0 or less would end every request")
+        for name in ("connect", "read", "total"):
+            seconds = getattr(self, name)
+            # NaN is neither above nor below anything; as a deadline it would never come.
+            if not seconds > 0:
+                raise ValueError(f"Timeout {name}: {seconds}; a time-out of 0 or less would end every request")
 
 
 def timeout_of(given: Timeout | float | None, default: Timeout) -> Timeout:
     """What a caller gave: a bare number of seconds is the total, None the default.
 
     Raises:
-        ValueError: it is 0 or less.
+        ValueError: it is 0 or less, or no number.
     """
     if given is None or isinstance(given, Timeout):
         return given or default
@@ -58,6 +62,7 @@ class Call:
         "_defaults",
         "_extra",
         "body",
+        "connect_deadline",
         "deadline",
         "history",
         "is_plain",
@@ -86,7 +91,9 @@ class Call:
         self.url_text = url
         self.url = self.sent_url = parse_url(url)
         self.timeout = timeout
+        # Times of the loop's clock, 0.0 until they are needed: for the whole request, and for its present connection.
         self.deadline = 0.0
+        self.connect_deadline = 0.0
         self.history: tuple[Response, ...] = ()
         self.repeated = False
         # Whether the trace was told that the request is sent.
@@ -102,27 +109,31 @@ class Call:
         elif self.body is None and method in _BODY_EXPECTED:
             # RFC 9110 section 8.6: say that there is nothing, where something would be expected.
             self.length = 0
-        if self._extra is not None and "content-length" in self._extra:
+        if self.length >= 0 and (_frames(defaults) or (self._extra is not None and _frames(self._extra))):
+            # The caller said how the body ends; the codec holds him to it.
             self.length = -1
 
+    def connect_by(self, now: float) -> float:
+        """When the connection must be there; the first question of an exchange, at `now`, starts its time."""
+        if self.connect_deadline == 0.0:
+            self.connect_deadline = min(self.deadline, now + self.timeout.connect)
+        return self.connect_deadline
+
     def fields(self) -> list[tuple[bytes, bytes]]:
-        """The header fields of the next request, Host first (RFC 9110 section 7.2)."""
-        defaults = self._defaults
+        """The header fields of the next request, Host first (RFC 9110 section 7.2): what was given, or the URL's."""
         extra = self._extra
-        fields = [(b"Host", self.url.host_field)]
         if extra is None:
-            fields += defaults
+            fields = list(self._defaults)
         else:
-            if "host" in extra:
-                fields.clear()
             given = {name.lower() for name, _ in extra.raw}
-            fields += [field for field in defaults if field[0].lower() not in given]
+            fields = [field for field in self._defaults if field[0].lower() not in given]
             fields += extra.raw
-        if (
-            self.body is not None
-            and self.length < 0
-            and not any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in fields)
-        ):
+        hosts = [field for field in fields if field[0].lower() == b"host"]
+        if hosts:
+            fields = hosts + [field for field in fields if field[0].lower() != b"host"]
+        else:
+            fields.insert(0, (b"Host", self.url.host_field))
+        if self.body is not None and self.length < 0 and not _frames(Headers(fields)):
             fields.append((b"Transfer-Encoding", b"chunked"))
         return fields
 
@@ -152,7 +163,7 @@ class Call:
         elif isinstance(self.body, Upload):
             raise RedirectError(f"{self.url}: a redirect asks for the body again, which was a stream")
         if target.origin != self.url.origin:
-            self._drop_credentials()
+            self._leave_origin()
         self.sent_url = self.url
         self.url = target
         self.repeated = False
@@ -174,13 +185,18 @@ class Call:
             ):
                 self._extra.remove(name)
 
-    def _drop_credentials(self) -> None:
-        """Credentials were meant for the origin that was asked (RFC 9110 section 15.4)."""
+    def _leave_origin(self) -> None:
+        """Credentials were meant for the origin that was asked (RFC 9110 section 15.4), as a Host of the caller was."""
         self.is_plain = False
-        self._defaults = [field for field in self._defaults if field[0].lower() not in _CREDENTIALS]
+        self._defaults = [field for field in self._defaults if field[0].lower() not in _OF_ORIGIN]
         if self._extra is not None:
-            for name in (*_CREDENTIALS, b"host"):
+            for name in _OF_ORIGIN:
                 self._extra.remove(name.decode())
+
+
+def _frames(fields: Headers) -> bool:
+    """Tell whether the fields say where the body ends (RFC 9112 section 6)."""
+    return "content-length" in fields or "transfer-encoding" in fields
 
 
 def _as_text(location: str) -> str:

@@ -263,17 +263,21 @@ class HttpClient:
 
     async def _send(self, call: Call, *, collecting: bool) -> tuple[Slot, Connection]:
         """Get a connection and send the request; on return the caller owns the slot."""
-        got = self._assign(call)
-        slot = got if isinstance(got, Slot) else await self._wait_for_slot(call, got)
-        connection = slot.connection
-        while connection is not None and not connection.is_ready:
-            # It died between the turn in which the pool gave it and this one; nothing of the request was sent.
-            connection.abort()
+        call.connect_deadline = 0.0
+        while True:
+            got = self._assign(call)
+            if isinstance(got, Slot):
+                # The pool has looked at the connection in this very step.
+                slot = got
+                break
+            slot = await self._wait_for_slot(call, got)
+            if slot.connection is None or slot.connection.is_usable():
+                break
+            # Something came between the turn in which the pool gave it and this one; nothing of the request was sent.
+            slot.connection.abort()
             if self._pool is not None:
                 self._pool.release(slot, reusable=False)
-            got = self._assign(call)
-            slot = got if isinstance(got, Slot) else await self._wait_for_slot(call, got)
-            connection = slot.connection
+        connection = slot.connection
         try:
             if connection is None:
                 connection = await self._connect(call, slot)
@@ -304,9 +308,7 @@ class HttpClient:
                 codec = connection.codec
                 head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
                 if isinstance(body, bytes):
-                    request = head + codec.send(Data(body))
-                    codec.send(_END)
-                    connection.write_whole(request)
+                    connection.write_whole(head + codec.send(Data(body)) + codec.send(_END))
                 else:
                     # It is sent beside the reading of the answer.
                     connection.write_head(head, body)
@@ -330,7 +332,8 @@ class HttpClient:
             codec.repeat_request(call.method_bytes)
             return head
         head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
-        codec.send(_END)
+        # With `Transfer-Encoding: chunked` among the fields, even no body has a last chunk (RFC 9112 section 7.1).
+        head += codec.send(_END)
         if key is not None:
             if len(self._heads) >= HTTP_URL_CACHE.default:
                 self._heads.clear()
@@ -412,7 +415,7 @@ class HttpClient:
         pool = self._pool
         assert pool is not None  # the future came from it
         try:
-            async with asyncio.timeout_at(min(call.deadline, pool.loop.time() + call.timeout.connect)):
+            async with asyncio.timeout_at(call.connect_by(pool.loop.time())):
                 return await waiting
         except TimeoutError:
             pool.give_up(call.url.origin, waiting)
@@ -436,23 +439,11 @@ class HttpClient:
             self._connecting.pop(limit, None)
 
     async def _open_connection(self, call: Call, slot: Slot) -> Connection:
-        loop = asyncio.get_running_loop()
-        context = None
-        if call.url.scheme == "https":
-            context = self._context
-            if context is None:
-                if not tls.default_is_ready():
-                    # Reading the trust store takes some 31 ms: not on the loop.
-                    await loop.run_in_executor(None, tls.default_client_context)
-                context = self._context = tls.default_client_context()
-        left = call.deadline - loop.time()
-        if left <= 0:
-            raise TimeoutExceeded(f"{call.url.origin}: the request took longer than its total time", "connect")
         connection = await open_connection(
             call.url.origin,
-            context=context,
+            context=self._make_context if call.url.scheme == "https" else None,
             is_address=call.url.is_address,
-            timeout=min(left, call.timeout.connect),
+            deadline=call.connect_by(asyncio.get_running_loop().time()),
             trace=self._trace,
             scratch=self._scratch,
             max_head=self._max_head,
@@ -468,6 +459,15 @@ class HttpClient:
         if connection.lost is not None:
             connection.lost.add_done_callback(lambda _: self._open.pop(connection, None))
         return connection
+
+    async def _make_context(self) -> "ssl.SSLContext":
+        """The context of this client; the shared default is made on the first use in the process."""
+        if self._context is None:
+            if not tls.default_is_ready():
+                # Reading the trust store takes some 31 ms: not on the loop.
+                await asyncio.get_running_loop().run_in_executor(None, tls.default_client_context)
+            self._context = tls.default_client_context()
+        return self._context
 
     def _release(self, slot: Slot, call: Call, error: BaseException | None) -> None:
         """Give the slot back, once; the connection is kept only after a clean end."""

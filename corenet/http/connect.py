@@ -9,7 +9,7 @@ import asyncio
 import math
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +31,16 @@ _Address = tuple[int, Any]
 async def open_connection(
     origin: Origin,
     *,
-    context: "ssl.SSLContext | None",
+    context: "Callable[[], Awaitable[ssl.SSLContext]] | None",
     is_address: bool,
-    timeout: float,
+    deadline: float,
     trace: Trace | None = None,
     scratch: memoryview | None = None,
     max_head: int | None = None,
 ) -> Connection:
-    """Resolve, connect and shake hands within `timeout` seconds; return a connection without an exchange.
+    """Resolve, connect and shake hands until `deadline`; return a connection without an exchange.
+
+    `deadline` is a time of the loop's clock, `math.inf` for none; `context` gives the TLS context, None means no TLS.
 
     Raises:
         NameResolutionError: when the host has no address.
@@ -48,12 +50,15 @@ async def open_connection(
     """
     loop = asyncio.get_running_loop()
     phase = "dns"
+    timeout = deadline - loop.time()
+    if timeout <= 0:
+        raise TimeoutExceeded(f"{origin}: no time was left for a connection", "connect")
 
     def point(step: str, **details: Any) -> None:
         report(trace, phase, step, loop.time(), **details)
 
     try:
-        async with asyncio.timeout(timeout if timeout != math.inf else None):
+        async with asyncio.timeout_at(deadline if deadline != math.inf else None):
             if is_address:
                 family = socket.AF_INET6 if ":" in origin.host else socket.AF_INET
                 addresses: list[_Address] = [(family, (origin.host, origin.port))]
@@ -72,7 +77,7 @@ async def open_connection(
                     return connection
                 phase = "tls"
                 point(STARTED, name=origin.host)
-                await _secure(loop, connection, sock, context, timeout)
+                await _secure(loop, connection, sock, await context(), timeout)
                 if trace is not None:
                     tls_object = connection.transport.get_extra_info("ssl_object")
                     point(
@@ -92,7 +97,7 @@ async def open_connection(
             return connection
     except TimeoutError as error:
         point(FAILED, error="timeout")
-        raise TimeoutExceeded(f"{origin}: no connection within {timeout:g} s, stopped at {phase}", phase) from error
+        raise TimeoutExceeded(f"{origin}: no connection within {timeout:.3g} s, stopped at {phase}", phase) from error
     except ConnectError as error:
         point(FAILED, error=str(error))
         raise

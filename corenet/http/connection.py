@@ -1,7 +1,8 @@
 """One codec on one transport: the I/O half of HTTP/1.1, as an asyncio Protocol.
 
 A connection carries one exchange at a time and is used again only when that exchange ended cleanly: both messages
-complete, nothing of ours left unsent, nothing of the server's left over. A late answer must not reach a later request.
+complete, nothing of ours left unsent, nothing of the server's left over. A late answer must not reach a later request,
+so nobody but the kernel and TLS is believed that nothing came since: `is_usable` asks both right before every `begin`.
 
 States, and what moves them (the `Step`s below, which alone change `state`; what stands nowhere raises)::
 
@@ -52,7 +53,7 @@ from corenet.http.machine import Step
 from corenet.http.pieces import Pieces
 from corenet.http.upload import Upload
 from corenet.http.url import Origin
-from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_IDLE_CHECK, HTTP_READ, HTTP_STREAM_HIGH
+from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_READ, HTTP_STREAM_HIGH
 
 __all__ = ["Connection"]
 
@@ -91,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
         "origin",
         "parts",
         "paused",
+        "poller",
         "progress",
         "read_timeout",
         "response",
@@ -139,6 +141,8 @@ class Connection(asyncio.BufferedProtocol):
         self.size = 0
         self.max_body: float = math.inf
         self.paused = False
+        # Made for the first look at the idle socket.
+        self.poller: select.poll | None = None
         self.deadline = math.inf
         self.read_timeout = math.inf
         self.progress = 0.0
@@ -291,19 +295,27 @@ class Connection(asyncio.BufferedProtocol):
         """True when an exchange can begin, as far as the loop has told us."""
         return self.state == IDLE and not self.transport.is_closing()
 
-    def is_usable(self, now: float) -> bool:
-        """Tell whether an idle connection may carry a request; looks at the socket when it was idle for long."""
+    def is_usable(self) -> bool:
+        """Tell whether an idle connection may carry a request now: nothing has come since its last answer.
+
+        An end or bytes that nobody asked for may wait in the kernel, or in TLS, before the loop tells of them, however
+        short the connection was idle. The answer holds until control goes back to the loop.
+        """
         if not self.is_ready:
             return False
-        if now - self.idle_since < HTTP_IDLE_CHECK.default:
-            return True
         sock = self.transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return False
-        # Readable while idle means closed by the peer or bytes nobody asked for; the loop has not told us yet.
-        poller = select.poll()
-        poller.register(sock.fileno(), select.POLLIN | select.POLLERR | select.POLLHUP)
-        return not poller.poll(0)
+        poller = self.poller
+        if poller is None:
+            poller = self.poller = select.poll()
+            poller.register(sock.fileno(), select.POLLIN | select.POLLERR | select.POLLHUP)
+        return not poller.poll(0) and not (self.secure and self._holds_unread())
+
+    def _holds_unread(self) -> bool:
+        """Tell whether TLS has records that were not decrypted, or plaintext that was not handed on."""
+        transport = cast(Any, self.transport)
+        return bool(transport.get_read_buffer_size() or transport.get_extra_info("ssl_object").pending())
 
     def close(self) -> None:
         """Close politely: TLS says goodbye. A peer that does not let us is cut off after `HTTP_CLOSE` seconds."""

@@ -199,7 +199,7 @@ class Pool:
                 if (
                     connection is not None
                     and now - connection.idle_since < self.limits.idle_seconds
-                    and connection.is_usable(now)
+                    and connection.is_usable()
                 ):
                     del idle[slot]
                     del self.idle[slot]

@@ -62,7 +62,7 @@ def on_exit(loop: "Loop", transport: SubprocessTransport, pid: int, descriptor: 
     loop.remove_reader(descriptor)
     loop._pidfds.discard(descriptor)
     os.close(descriptor)
-    transport._process_exited(reap(pid))
+    tell_exit(transport, pid, reap(pid))
 
 
 def wait_in_thread(loop: asyncio.AbstractEventLoop, transport: SubprocessTransport, pid: int) -> None:
@@ -71,14 +71,27 @@ def wait_in_thread(loop: asyncio.AbstractEventLoop, transport: SubprocessTranspo
     if loop.is_closed():
         logger.warning("Loop %r that handles pid %r is closed", loop, pid)
     else:
-        loop.call_soon_threadsafe(transport._process_exited, code)
+        loop.call_soon_threadsafe(tell_exit, transport, pid, code)
 
 
-def reap(pid: int) -> int:
-    """Collect the child and return its exit code, 255 when somebody else has collected it."""
+def reap(pid: int) -> int | None:
+    """Collect the child and return its exit code, None when somebody else has collected it."""
     try:
         _, status = os.waitpid(pid, 0)
     except ChildProcessError:
-        logger.warning("child process pid %d exit status already read: will report returncode 255", pid)
-        return 255
+        return None
     return os.waitstatus_to_exitcode(status)
+
+
+def tell_exit(transport: SubprocessTransport, pid: int, code: int | None) -> None:
+    """Tell `transport` the exit code of its child: 255 when somebody else has collected it.
+
+    `Popen` itself is asked first: it collects a child that has ended when it is told to send a signal, in this thread.
+    """
+    if code is None:
+        process = transport._proc
+        code = None if process is None else process.returncode
+    if code is None:
+        logger.warning("child process pid %d exit status already read: will report returncode 255", pid)
+        code = 255
+    transport._process_exited(code)

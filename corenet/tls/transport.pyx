@@ -241,9 +241,12 @@ cdef class TlsTransport(TlsSession):
         return 0
 
     cdef Py_ssize_t unsent(self) except -1:
+        """How many bytes the kernel has not taken: here, and in the transport below, whatever its marks are."""
         cdef Py_ssize_t size = self.engine.unsent() + self.backlog_size
-        if self.stream_paused and self.stream is not None:
+        if self.stream is not None:
             size += self.stream.buffered_size()
+        elif self.raw is not None:
+            size += self.raw.get_write_buffer_size()
         return size
 
     cdef int control_writing(self) except -1:
@@ -251,7 +254,10 @@ cdef class TlsTransport(TlsSession):
         cdef Py_ssize_t size
         if self.protocol is None or self.app_state == APP_NEW:
             return 0
-        size = self.unsent()
+        # Of the stream only while it has told us to pause: it tells when that ends, of other bytes nobody would.
+        size = self.engine.unsent() + self.backlog_size
+        if self.stream_paused and self.stream is not None:
+            size += self.stream.buffered_size()
         if not self.app_paused:
             if size == 0 or size < self.write_high:
                 return 0

@@ -5,12 +5,16 @@ Every test runs on asyncio's loop and on ours.
 
 import asyncio
 import gzip
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certs import Authority
 from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving, until
 from support.shortage import FullDict
 
+from corenet import tls
 from corenet.http import (
     DecodeError,
     HttpClient,
@@ -63,6 +67,134 @@ def test_what_is_sent(loop: str) -> None:
         assert told[2][1]["content-length"] == "0"
         assert told[3][1]["transfer-encoding"] == "chunked" and told[3][2] == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
         assert told[4][0].startswith("DELETE /") and "content-length" not in told[4][1]
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("where", ["default", "request", "both"])
+def test_a_host_that_was_given_is_the_only_one_and_comes_first(loop: str, where: str) -> None:
+    async def main() -> None:
+        told: list[bytes] = []
+
+        async def serve(peer: Peer) -> None:
+            while True:
+                told.append(await peer.reader.readuntil(b"\r\n\r\n"))
+                await peer.send(OK)
+
+        async with serving(serve) as server:
+            default = {"X-Default": "1", "hOst": "default.example"} if where != "request" else {}
+            given = {"X-More": "1", "HOST": "given.example"} if where != "default" else {}
+            async with HttpClient(headers=default) as client:
+                assert (await client.get(server.url, headers=given)).body == b"ok"
+        host = b"hOst: default.example" if where == "default" else b"HOST: given.example"
+        assert told[0].split(b"\r\n")[1] == host and told[0].lower().count(b"\nhost:") == 1
+
+    run_on(loop, main())
+
+
+CHUNKED = {"Transfer-Encoding": "chunked"}
+
+
+@pytest.mark.parametrize("where", ["default", "request"])
+@pytest.mark.parametrize(
+    ("method", "body", "sent"),
+    [
+        ("GET", None, b"0\r\n\r\n"),
+        ("DELETE", None, b"0\r\n\r\n"),
+        ("POST", None, b"0\r\n\r\n"),
+        ("POST", b"", b"0\r\n\r\n"),
+        ("POST", b"data", b"4\r\ndata\r\n0\r\n\r\n"),
+    ],
+)
+def test_a_body_that_was_announced_in_chunks_has_a_last_one(
+    loop: str, where: str, method: str, body: bytes | None, sent: bytes
+) -> None:
+    """Without it the peer takes the next request of this connection for chunks (RFC 9112 section 7.1)."""
+
+    async def main() -> None:
+        told: list[Any] = []
+
+        async def serve(peer: Peer) -> None:
+            while True:
+                told.append(await peer.request())
+                await peer.send(OK)
+
+        async with serving(serve) as server, HttpClient(headers=CHUNKED if where == "default" else {}) as client:
+            given = CHUNKED if where == "request" else {}
+            for _ in range(2):
+                # The second may be sent from what was kept of the first.
+                await client.request(method, server.url + "/a", body=body, headers=given, timeout=5.0)
+            async with client.stream(method, server.url + "/a", body=body, headers=given, timeout=5.0) as response:
+                assert await response.read() == b"ok"
+            await client.get(server.url + "/b", timeout=5.0)
+            assert server.connections == 1
+        assert [(line, received) for line, _, received in told[:3]] == [(f"{method} /a HTTP/1.1", sent)] * 3
+        assert told[3][0] == "GET /b HTTP/1.1"
+
+    run_on(loop, main())
+
+
+def write_answer(peer: Peer) -> None:
+    peer.writer.write(OK.replace(b"ok", b"no"))
+
+
+def write_a_byte(peer: Peer) -> None:
+    peer.writer.write(b"H")
+
+
+def write_the_end(peer: Peer) -> None:
+    if peer.writer.can_write_eof():
+        peer.writer.write_eof()
+    else:
+        peer.writer.close()
+
+
+@pytest.mark.parametrize("came", [write_answer, write_a_byte, write_the_end])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("way", ["next", "waiting"])
+def test_what_came_before_a_request_is_not_its_answer(
+    loop: str, came: Callable[[Peer], None], scheme: str, way: str, tmp_path: Path
+) -> None:
+    """It is in the kernel and no turn of the loop has passed: the connection ends, and another one has the request.
+
+    Before the next request asks for a connection, or after the pool gave it to one that waits.
+    """
+    authority = Authority(tmp_path) if scheme == "https" else None
+
+    async def main() -> None:
+        peers: list[Peer] = []
+
+        async def serve(peer: Peer) -> None:
+            peers.append(peer)
+            while True:
+                await peer.request()
+                asked.set()
+                await both.wait()
+                await peer.send(OK)
+
+        asked, both = asyncio.Event(), asyncio.Event()
+        certificate = None
+        if authority:
+            leaf = authority.leaf("localhost")
+            certificate = tls.server_context(leaf.certificate, leaf.key)
+        trusted = tls.client_context(cafile=str(authority.cafile)) if authority else None
+        async with serving(serve, certificate) as server:
+            async with HttpClient(tls_context=trusted, limits=Limits(connections=1)) as client, asyncio.timeout(10):
+                async def ask() -> None:
+                    assert (await client.post(server.url, b"1")).body == b"ok"
+                    came(peers[0])
+                    if way == "next":
+                        assert (await client.post(server.url, b"2")).body == b"ok"
+
+                first = asyncio.ensure_future(ask())
+                await asked.wait()
+                second = asyncio.ensure_future(client.post(server.url, b"2")) if way == "waiting" else None
+                await asyncio.sleep(0)
+                both.set()
+                await first
+                if second is not None:
+                    assert (await second).body == b"ok"
+                assert server.connections == 2
 
     run_on(loop, main())
 

@@ -6,7 +6,10 @@ Every test runs on asyncio's loop and on ours.
 """
 
 import asyncio
+import math
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving, until
 
 from corenet import tls
 from corenet.http import (
+    ConnectError,
     HttpClient,
     Limits,
     LocalProtocolError,
@@ -23,6 +27,9 @@ from corenet.http import (
     TimeoutExceeded,
     TracePoint,
 )
+from corenet.http import client as client_module
+from corenet.http.connection import Connection
+from corenet.tls import context
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -99,9 +106,76 @@ def test_waiting_for_a_connection_ends(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_timeout_of_zero_is_a_mistake(loop: str) -> None:
-    with pytest.raises(ValueError, match="0 or less"):
-        Timeout(total=0)
+def test_all_that_a_connection_takes_has_one_time(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has waited for a place has so much less for name, TCP and TLS; and each redirect has the whole time again."""
+    deadlines: list[float] = []
+    waits: list[tuple[float, float]] = []
+
+    async def nowhere(*_args: Any, deadline: float, **_options: Any) -> Connection:
+        deadlines.append(deadline)
+        raise ConnectError("nowhere")
+
+    async def main() -> None:
+        answer = asyncio.Event()
+        clock = asyncio.get_running_loop().time
+
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            await answer.wait()
+            await peer.send(OK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"))
+
+        limits = Limits(per_origin=1)
+        async with serving(serve) as server, HttpClient(limits=limits, timeout=Timeout(connect=9.0)) as client:
+            first = asyncio.ensure_future(client.get(server.url))
+            await until(lambda: server.connections, "the first has its place")
+            monkeypatch.setattr(client_module, "open_connection", nowhere)
+            began = clock()
+            second = asyncio.ensure_future(client.get(server.url))
+            await asyncio.sleep(0)
+            waits.append((began, clock()))
+            answer.set()
+            await first
+            with pytest.raises(ConnectError, match="nowhere"):
+                await second
+
+    run_on(loop, main())
+    [deadline], [(earliest, latest)] = deadlines, waits
+    assert earliest + 9.0 <= deadline <= latest + 9.0
+
+
+def test_a_timeout_holds_while_the_default_context_is_made(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The executor has other things to do."""
+    monkeypatch.setattr(context, "_default", None)
+    release = threading.Event()
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.reader.read()
+
+        with ThreadPoolExecutor(1) as executor:
+            asyncio.get_running_loop().set_default_executor(executor)
+            executor.submit(release.wait, 30)
+            try:
+                async with serving(serve) as server, HttpClient() as client, asyncio.timeout(10):
+                    with pytest.raises(TimeoutExceeded) as caught:
+                        await client.get(f"https://127.0.0.1:{server.port}/", timeout=SHORT)
+                    assert caught.value.phase == "tls"
+            finally:
+                release.set()
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("part", ["connect", "read", "total"])
+@pytest.mark.parametrize("seconds", [0, -1, -math.inf, math.nan])
+def test_a_timeout_that_is_no_time_is_a_mistake(loop: str, part: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"Timeout {part}"):
+        Timeout(**{part: seconds})
+    if part == "total":
+        with pytest.raises(ValueError, match="Timeout total"):
+            HttpClient(timeout=seconds)
+        with pytest.raises(ValueError, match="Limits idle_seconds"):
+            Limits(idle_seconds=seconds if seconds else math.inf)
 
 
 # --- cancels ----------------------------------------------------------------------------------------------------------

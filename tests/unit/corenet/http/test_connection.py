@@ -15,7 +15,7 @@ from corenet.http.connection import Connection
 from corenet.http.errors import ResponseTooLarge, ServerDisconnected
 from corenet.http.events import End
 from corenet.http.url import Origin
-from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_IDLE_CHECK, HTTP_STREAM_HIGH
+from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_STREAM_HIGH
 
 
 def test_the_table_in_the_text_is_the_table() -> None:
@@ -38,6 +38,7 @@ class Transport(asyncio.Transport):
         super().__init__(extra)
         self.told: list[str] = []
         self.unsent = 0
+        self.unread = 0
         self.written = b""
 
     def is_closing(self) -> bool:
@@ -54,6 +55,9 @@ class Transport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
+
+    def get_read_buffer_size(self) -> int:
+        return self.unread
 
     def pause_reading(self) -> None:
         self.told.append("pause")
@@ -199,12 +203,23 @@ def test_what_happened_to_an_idle_socket_is_seen_before_the_loop_tells(what: str
         fixture = Fixture(socket=ours)
         fixture.hear(ANSWER)
         assert fixture.connection.finish()
+        assert fixture.connection.is_usable()
         happens(peer)
-        now = fixture.loop.time()
-        assert fixture.connection.is_usable(now)
-        assert fixture.connection.is_usable(now + HTTP_IDLE_CHECK.default) is usable
+        assert fixture.connection.is_usable() is usable
         ours.close()
-        assert not fixture.connection.is_usable(now + HTTP_IDLE_CHECK.default)
+        assert not fixture.connection.is_usable()
+
+
+@pytest.mark.parametrize(("undecrypted", "plaintext"), [(0, 0), (5, 0), (0, 1)])
+def test_what_tls_holds_has_come_as_well(undecrypted: int, plaintext: int) -> None:
+    """A part of a record, or plaintext of one: the kernel has nothing more, and the loop nothing to tell."""
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        fixture = Fixture(scheme="https", socket=ours, ssl_object=SimpleNamespace(pending=lambda: plaintext))
+        fixture.transport.unread = undecrypted
+        fixture.hear(ANSWER)
+        assert fixture.connection.finish()
+        assert fixture.connection.is_usable() is (undecrypted == plaintext == 0)
 
 
 def test_a_body_over_the_limit_is_refused_when_it_is_announced() -> None:

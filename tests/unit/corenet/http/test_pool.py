@@ -77,7 +77,7 @@ class FakeConnection:
         self.is_gone = False
         self.on_lost: Any = None
 
-    def is_usable(self, now: float) -> bool:
+    def is_usable(self) -> bool:
         return self.usable and not self.closed
 
     def close(self) -> None:

@@ -100,9 +100,7 @@ def test_credentials_stay_with_their_origin(loop: str, where: str) -> None:
     """Another port of the same host is another origin, and each of the fields alone would be enough to enter there."""
 
     async def main() -> None:
-        fields = {**CREDENTIALS, "X-Kept": "yes"}
-        if where == "request":
-            fields["Host"] = "intern.example"
+        fields = {**CREDENTIALS, "X-Kept": "yes", "Host": "intern.example"}
         async with serving(redirecting(302, "")) as other:
             async with serving(redirecting(302, other.url + "/next")) as server:
                 async with HttpClient(headers=fields if where == "default" else {}) as client:

@@ -185,6 +185,27 @@ def test_a_child_collected_by_somebody_else(twin: Twin, caplog: pytest.LogCaptur
     twin(main())
 
 
+@pytest.mark.parametrize("ask", ["terminate", "poll"])
+def test_a_child_that_popen_has_collected(ask: str) -> None:
+    """It had ended before the loop heard of it; a signal sent then is not what ended it.
+
+    On asyncio's loop this is a race with the thread that waits for the child.
+    """
+
+    async def main() -> None:
+        process: Any = await asyncio.create_subprocess_exec(sys.executable, "-S", "-c", "raise SystemExit(3)")
+        # It has ended, and nobody has collected it.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        if ask == "terminate":
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        else:
+            assert process._transport._proc.poll() == 3
+        assert await asyncio.wait_for(process.wait(), 10) == 3
+
+    corenet.run(main())
+
+
 def test_handler_for_sigchld(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

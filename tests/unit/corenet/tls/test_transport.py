@@ -98,6 +98,39 @@ def test_both_directions(twin: Twin, server_context: ssl.SSLContext, client_cont
     twin(main())
 
 
+@pytest.mark.parametrize("over", ["stream", "tls"])
+def test_what_the_kernel_has_not_taken_is_unsent(
+    ours: Callable[[Any], Any], server_context: ssl.SSLContext, client_context: ssl.SSLContext, over: str
+) -> None:
+    """However little that is: the transport below holds it, and has not told anybody to pause."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        there, here, server = await tls_pair(server_context, client_context)
+        below = here.transport
+        if over == "tls":
+            # A second session inside: the transport below is TLS as well.
+            inner_there, inner_here = Recorder(), Recorder()
+            there.transport, here.transport = await asyncio.gather(
+                loop.start_tls(there.transport, inner_there, server_context, server_side=True),
+                loop.start_tls(here.transport, inner_here, client_context, server_hostname="localhost"),
+            )
+        there.transport.pause_reading()
+        transport = here.transport
+        for _ in range(100_000):
+            transport.write(bytes(500))
+            if below.get_write_buffer_size():
+                break
+        # Some records at most, long before the stream would tell anybody to pause.
+        assert 0 < below.get_write_buffer_size() <= transport.get_write_buffer_size() < 4000
+        transport.abort()
+        there.transport.abort()
+        server.close()
+        await server.wait_closed()
+
+    ours(main())
+
+
 def test_mutable_data_may_change_after_write(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
