@@ -13,7 +13,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -86,24 +85,19 @@ async def others() -> None:
 def work() -> None:
     """The workload."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from support.certs import Authority
+    from support.certs import contexts_for_localhost
 
     import corenet
 
-    with tempfile.TemporaryDirectory() as folder:
-        authority = Authority(Path(folder))
-        leaf = authority.leaf("localhost")
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.load_cert_chain(leaf.certificate, leaf.key)
-        client = ssl.create_default_context(cafile=str(authority.cafile))
-        for _ in range(ROUNDS):
-            corenet.run(echo(None))
-            corenet.run(echo((server, client)))
-            corenet.run(others())
-            loop = corenet.new_event_loop()
-            loop.call_soon(print)
-            loop.call_later(5, print)
-            loop.close()
+    contexts = contexts_for_localhost()
+    for _ in range(ROUNDS):
+        corenet.run(echo(None))
+        corenet.run(echo(contexts))
+        corenet.run(others())
+        loop = corenet.new_event_loop()
+        loop.call_soon(print)
+        loop.call_later(5, print)
+        loop.close()
 
 
 def main() -> int:

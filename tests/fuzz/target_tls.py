@@ -6,11 +6,9 @@ OpenSSL is asked itself: record headers that are counted wrongly would hide what
 """
 
 import ssl
-import tempfile
 from functools import cache
-from pathlib import Path
 
-from support.certs import Authority
+from support.certs import contexts_for_localhost
 
 from corenet.tls.engine import TlsEngine
 
@@ -20,13 +18,8 @@ ROOM = (1, 100, 70_000)
 
 @cache
 def contexts(version: ssl.TLSVersion) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's context of one throw-away authority."""
-    with tempfile.TemporaryDirectory() as folder:
-        authority = Authority(Path(folder))
-        leaf = authority.leaf("localhost")
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.load_cert_chain(leaf.certificate, leaf.key)
-        client = ssl.create_default_context(cafile=str(authority.cafile))
+    """A server's and a client's context, of which the client's goes no further than `version`."""
+    server, client = contexts_for_localhost()
     client.maximum_version = version
     return server, client
 

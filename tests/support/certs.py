@@ -5,6 +5,8 @@ checks of RFC 5280, so that a strict client context accepts it.
 """
 
 import datetime
+import ssl
+import tempfile
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Authority", "Leaf"]
+__all__ = ["Authority", "Leaf", "contexts_for_localhost"]
 
 
 @dataclass(frozen=True)
@@ -91,3 +93,13 @@ class Authority:
         leaf.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         _write_key(leaf.key, key)
         return leaf
+
+
+def contexts_for_localhost() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's context of one throw-away authority."""
+    with tempfile.TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        leaf = authority.leaf("localhost")
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(leaf.certificate, leaf.key)
+        return server, ssl.create_default_context(cafile=str(authority.cafile))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.certs import Authority, Leaf
-from support.twin import Recorder, accepting
+from support.twin import Recorder, accepting, finish
 
 import corenet
 
@@ -65,14 +65,3 @@ async def tls_pair(
         factory, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost", **options
     )
     return await accepted, client, server
-
-
-async def finish(server: Any, *recorders: Recorder) -> None:
-    """Close what is open and wait until all of it is gone."""
-    for recorder in recorders:
-        if recorder.transport is not None and not recorder.transport.is_closing():
-            recorder.transport.close()
-    for recorder in recorders:
-        await recorder.lost
-    server.close()
-    await server.wait_closed()

@@ -110,3 +110,14 @@ async def connected_pair() -> tuple[Recorder, Recorder, Any]:
     server = await loop.create_server(factory, "127.0.0.1", 0)
     _, client = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
     return await accepted, client, server
+
+
+async def finish(server: Any, *recorders: Recorder) -> None:
+    """Close what is open and wait until all of it is gone."""
+    for recorder in recorders:
+        if recorder.transport is not None and not recorder.transport.is_closing():
+            recorder.transport.close()
+    for recorder in recorders:
+        await recorder.lost
+    server.close()
+    await server.wait_closed()

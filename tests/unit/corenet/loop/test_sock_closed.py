@@ -6,35 +6,23 @@ socket open until the call has ended, and so do we; uvloop judges the tests befo
 
 import asyncio
 import contextlib
-import importlib.util
 import os
+import select
+import signal
 import socket
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from support.judges import Factory, keeps_open
 from support.twin import loop_factory
 
 import corenet
 
 __all__ = ["loop_factory"]
 
-Factory = Callable[[], asyncio.AbstractEventLoop]
 WAIT = 10.0
-
-
-def uvloop_factory() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
-JUDGES = [pytest.param(corenet.new_event_loop, id="corenet")]
-if importlib.util.find_spec("uvloop"):
-    JUDGES.insert(0, pytest.param(uvloop_factory, id="uvloop"))
-keeps_open = pytest.mark.parametrize("factory", JUDGES)
 
 
 def run(factory: Factory, main: Coroutine[Any, Any, Any]) -> Any:
@@ -310,3 +298,41 @@ def test_waits_are_for_the_file_that_has_the_number_now(
             sock.close()
 
     run(loop_factory, main())
+
+
+def test_receiving_does_not_wait_on_a_socket_that_somebody_made_blocking() -> None:
+    """O_NONBLOCK belongs to the open file, which others may have by dup or fork. asyncio waits in the kernel."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        left, right = pair()
+        copy = left.dup()
+        copy.setblocking(True)
+        task = await waiting(loop.sock_recv(left, 10))
+        # Woken for nothing, it tries again.
+        task._fut_waiter.set_result(None)  # type: ignore[attr-defined]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        right.send(b"x")
+        assert await task == b"x"
+        for sock in (left, right, copy):
+            sock.close()
+
+    blocked: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _frame: blocked.append(number))
+    # Held, the interpreter can be woken by nobody of its own.
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        while not select.select([reading], [], [], 3)[0]:
+            os.kill(os.getppid(), signal.SIGUSR1)
+        os._exit(0)
+    try:
+        run(corenet.new_event_loop, main())
+    finally:
+        os.close(writing)
+        os.waitpid(pid, 0)
+        os.close(reading)
+        signal.signal(signal.SIGUSR1, before)
+    assert not blocked, "a call waited in the kernel"

@@ -12,6 +12,8 @@ import pytest
 from support.tls_pair import client_context, finish, leaf, ours, server_context, tls_pair
 from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
 
+import corenet
+
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
 Twin = Callable[[Any], Any]
@@ -251,5 +253,152 @@ def test_a_handshake_may_wait_for_ever_and_holds_up_no_other_timer(twin: Any, se
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
+
+    twin(main())
+
+
+# --- callbacks that do more -------------------------------------------------------------------------------------------
+
+
+class Interrupting(Recorder):
+    """Ends the run from inside a callback."""
+
+    def __init__(self, place: str, also: str) -> None:
+        super().__init__()
+        self.place, self.also = place, also
+
+    def interrupt(self, place: str) -> None:
+        if place == self.place:
+            self.place = "done"
+            if self.also:
+                getattr(self.transport, self.also)()
+            raise KeyboardInterrupt
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.interrupt("connection_made")
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.interrupt("data_received")
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("place", ["connection_made", "data_received"])
+@pytest.mark.parametrize("also", ["", "close", "pause_reading"])
+def test_a_connection_whose_callback_ended_the_run_is_whole_in_the_next(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, side: str, place: str, also: str
+) -> None:
+    """asyncio leaves the other side without the end of the handshake, and whoever waits for it waiting."""
+    loop: Any = corenet.new_event_loop()
+    ends: dict[str, Recorder] = {}
+
+    def end(name: str) -> Recorder:
+        ends[name] = Interrupting(place, also) if name == side else Recorder()
+        return ends[name]
+
+    async def begin() -> Any:
+        server = await loop.create_server(lambda: end("server"), "127.0.0.1", 0, ssl=server_context)
+        name = server.sockets[0].getsockname()
+        connecting = loop.create_task(
+            loop.create_connection(lambda: end("client"), *name, ssl=client_context, server_hostname="localhost")
+        )
+        return server, connecting
+
+    async def go_on() -> None:
+        await connecting
+        for name in ends:
+            await ends[name].until(lambda name=name: "made" in ends[name].events)
+        other = ends["server" if side == "client" else "client"]
+        ours = ends[side]
+        if place == "data_received":
+            # Both in one segment: the end is there already when the run ends.
+            other.transport.write(b"data")
+            other.transport.close()
+            await ours.lost
+        elif also != "close":
+            other.transport.write(b"data")
+            ours.transport.resume_reading()
+            await ours.until(lambda: ours.data == b"data")
+            ours.transport.write(b"answer")
+            await other.until(lambda: other.data == b"answer")
+            ours.transport.close()
+        await other.lost
+        await ours.lost
+        assert ours.events.count("made") == ours.events.count("lost") == 1
+
+    server, connecting = loop.run_until_complete(begin())
+    going = loop.create_task(asyncio.wait_for(go_on(), 10))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(going)
+    if place == "data_received" and also == "pause_reading":
+        ends[side].transport.resume_reading()
+    loop.run_until_complete(going)
+    server.close()
+    loop.run_until_complete(server.wait_closed())
+    loop.close()
+
+
+@pytest.mark.parametrize("call", ["abort", "close"])
+def test_a_handshake_that_was_ended_in_its_last_step_does_not_go_on(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, call: str
+) -> None:
+    """By a callback of the context: here the one that debuggers use, and there are others."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        accepting = loop.create_task(loop.connect_accepted_socket(Recorder, right, ssl=server_context))
+        protocol = Recorder()
+        made = loop.create_future()
+        context: Any = client_context
+
+        def seen(_object: Any, direction: str, _version: Any, _content: Any, message: Any, _data: Any) -> None:
+            if direction == "write" and getattr(message, "name", "") == "FINISHED":
+                getattr(transport, call)()
+
+        context._msg_callback = seen
+        transport = loop._make_ssl_transport(left, protocol, client_context, made, server_hostname="localhost")
+        with pytest.raises(ConnectionAbortedError):
+            await made
+        assert protocol.events == []
+        with pytest.raises(ConnectionResetError):
+            await accepting
+
+    ours(main())
+
+
+@pytest.mark.parametrize("ends", ["close", "goes on"])
+def test_what_is_written_before_the_handshake_leaves_after_it(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, ends: str
+) -> None:
+    class Writing(Recorder):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            transport.write(b"late")
+            if ends == "close":
+                transport.close()
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        ours = Writing()
+        made = loop.create_future()
+        transport = loop._make_ssl_transport(left, ours, server_context, made, server_side=True)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        transport.write(b"early, ")
+        transport.write(b"soon, ")
+        _, theirs = await loop.create_connection(
+            Recorder, sock=right, ssl=client_context, server_hostname="localhost"
+        )
+        await made
+        await theirs.until(lambda: theirs.data == b"early, soon, late")
+        if ends == "goes on":
+            transport.close()
+        await ours.lost
+        await theirs.lost
 
     twin(main())

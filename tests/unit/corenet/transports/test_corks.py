@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.twin import connected_pair, loop_factory, twin
+from support.twin import connected_pair, finish, loop_factory, twin
 
 __all__ = ["loop_factory", "twin"]
 
@@ -82,11 +82,7 @@ def test_a_cork_of_the_program_stays(twin: Twin, act: Callable[[Any, Any], None]
             expected += b"ab" + {corked_between: b"cd", corked_alone: b""}.get(act, b"c")
         cork(sock, 0)
         await asyncio.wait_for(theirs.until(lambda: theirs.data == expected), 5)
-        for protocol in (ours, theirs):
-            protocol.transport.close()
-            await protocol.lost
-        server.close()
-        await server.wait_closed()
+        await finish(server, ours, theirs)
 
     twin(main())
 
@@ -105,10 +101,6 @@ def test_a_lone_piece_after_several_leaves_with_its_callback(twin: Twin) -> None
             expected += b"abc"
             await asyncio.wait_for(theirs.until(lambda: theirs.data == expected), 5)  # noqa: B023 - awaited here
         assert loop.time() - began < 1.5
-        for protocol in (ours, theirs):
-            protocol.transport.close()
-            await protocol.lost
-        server.close()
-        await server.wait_closed()
+        await finish(server, ours, theirs)
 
     twin(main())

@@ -357,3 +357,52 @@ def test_netlink_socket() -> None:
         await close(end)
 
     corenet.run(main())
+
+
+class Mute(asyncio.DatagramProtocol):
+    """A protocol without a method for the beginning."""
+
+    @property
+    def connection_made(self) -> Any:
+        raise AttributeError("connection_made")
+
+
+def test_whoever_waits_for_an_endpoint_is_told_that_it_cannot_begin() -> None:
+    """As for a connection; asyncio raises before anybody waits."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(AttributeError):
+            await loop.create_datagram_endpoint(Mute, local_addr=("127.0.0.1", 0))
+
+    corenet.run(asyncio.wait_for(main(), 10))
+
+
+def test_an_endpoint_whose_beginning_ends_the_run_is_whole_in_the_next(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    class Interrupting(Collector):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            raise KeyboardInterrupt
+
+    async def main() -> None:
+        ours = Interrupting()
+        made.append(ours)
+        await loop.create_datagram_endpoint(lambda: ours, local_addr=("127.0.0.1", 0))
+
+    async def later() -> None:
+        [ours] = made
+        theirs = await endpoint()
+        theirs.transport.sendto(b"x", address(ours))
+        await ours.until(lambda: bool(ours.received))
+        await close(ours, theirs)
+
+    made: list[Collector] = []
+    loop = loop_factory()
+    first = loop.create_task(main())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(first)
+    loop.run_until_complete(asyncio.wait_for(first, 10))
+    loop.run_until_complete(asyncio.wait_for(later(), 10))
+    loop.close()

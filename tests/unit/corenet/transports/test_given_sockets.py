@@ -8,35 +8,21 @@ tests first, where it is installed.
 import asyncio
 import errno
 import gc
-import importlib.util
 import os
 import resource
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from support.judges import JUDGES, Factory, keeps_open
 from support.twin import Recorder, accepting
 
 import corenet
 from corenet.limits import ACCEPT_RETRY_SECONDS
 
-Factory = Callable[[], asyncio.AbstractEventLoop]
 WAIT = 15.0
-
-
-def uvloop_factory() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
-JUDGES = [pytest.param(corenet.new_event_loop, id="corenet")]
-if importlib.util.find_spec("uvloop"):
-    JUDGES.insert(0, pytest.param(uvloop_factory, id="uvloop"))
-keeps_open = pytest.mark.parametrize("factory", JUDGES)
 
 
 def run(factory: Factory, main: Coroutine[Any, Any, None]) -> None:

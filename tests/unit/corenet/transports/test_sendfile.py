@@ -62,6 +62,15 @@ async def taken(peer: socket.socket, size: int) -> bytearray:
     return got
 
 
+async def usable(transport: Any, protocol: Recorder, peer: socket.socket, data: bytes) -> None:
+    """Show that the connection still sends, then end it."""
+    transport.write(data)
+    assert await taken(peer, len(data)) == data
+    transport.close()
+    await protocol.lost
+    peer.close()
+
+
 @pytest.mark.parametrize("written", [b"", BEFORE], ids=["for room", "for the buffer"])
 @pytest.mark.parametrize("arrives", [b"news", b""], ids=["data", "nothing"])
 def test_reading_is_resumed_while_it_waits(twin: Twin, path: Path, written: bytes, arrives: bytes) -> None:
@@ -79,11 +88,7 @@ def test_reading_is_resumed_while_it_waits(twin: Twin, path: Path, written: byte
         assert got == written + path.read_bytes()
         peer.send(b" and more")
         await asyncio.wait_for(protocol.until(lambda: protocol.data == arrives + b" and more"), 5)
-        transport.write(b"after it")
-        assert await taken(peer, 8) == b"after it"
-        transport.close()
-        await protocol.lost
-        peer.close()
+        await usable(transport, protocol, peer, b"after it")
 
     twin(main())
 
@@ -244,11 +249,7 @@ def test_wrong_arguments_are_refused(twin: Twin, path: Path) -> None:
             ):
                 with pytest.raises(error):
                     await loop.sendfile(transport, *wrong)
-        transport.write(b"usable")
-        assert await taken(peer, 6) == b"usable"
-        transport.close()
-        await protocol.lost
-        peer.close()
+        await usable(transport, protocol, peer, b"usable")
 
     twin(main())
 

@@ -1,0 +1,31 @@
+"""Whom a test of the loop is run on where asyncio's own loop does not do what is right: uvloop first, where it is
+installed, since it judges the test; then ours.
+"""
+
+import asyncio
+import importlib.util
+from collections.abc import Callable
+
+import pytest
+
+import corenet
+
+__all__ = ["JUDGES", "Factory", "keeps_open"]
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def uvloop_factory() -> asyncio.AbstractEventLoop:
+    """A loop of uvloop."""
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+JUDGES = [pytest.param(corenet.new_event_loop, id="corenet")]
+if importlib.util.find_spec("uvloop"):
+    JUDGES.insert(0, pytest.param(uvloop_factory, id="uvloop"))
+
+keeps_open = pytest.mark.parametrize("factory", JUDGES)
+"""A socket object that the program closes stays open to the kernel as long as the loop needs it."""
