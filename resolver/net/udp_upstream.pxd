@@ -22,6 +22,7 @@ cdef class Family:
     cdef list idle               # sockets without a port
     cdef int least               # the fewest of them since the last look: so many were not needed
     cdef int count               # sockets that are open
+    cdef int busy                # asks that have one
     cdef object line             # asks without a socket
     cdef object shares           # whose asks have the sockets, while they are scarce; else None
     cdef int crowd               # how many asks had one when `shares` was last made or was largest
@@ -102,7 +103,7 @@ cdef class UdpUpstream:
     cdef readonly uint64_t evicted
 
     cdef PeerAddress peer_of(self, str address, int port)
-    cdef OutgoingPort choose_port(self, PeerAddress peer)
+    cdef OutgoingPort choose_port(self, int family)
     cdef OutgoingPort open_port(self, int family)
     cdef OutgoingPort take_socket(self, int family)
     cdef Family family_of(self, int family)

@@ -27,7 +27,9 @@ When there is no memory to hand a socket on, it is closed (`give_back`): that ta
 
 The pool (`fresh_ports` False) holds unconnected sockets on random ports of the whole range; each is given up after some
 hundred uses or some seconds. One system call out and a share of one in is cheaper, but a port lives long enough to be
-found by probing, and then a dozen forged packets push the queries on it to TCP.
+found by probing, and then a dozen forged packets push the queries on it to TCP. Queries on its ports, retired ones
+included, are bounded by what those that are not retired may have outstanding. These places are shared and waited for in
+the same way as sockets.
 """
 
 import errno as errno_module
@@ -228,12 +230,6 @@ cdef class UdpUpstream:
         identity = self.entropy.take16()
         try:
             entry.peer = self.peer_of(server.address, server.port)
-            if not self.fresh_ports:
-                port = self.choose_port(entry.peer)
-                if port is None:
-                    return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are full")
-                while identity in port.pending:
-                    identity = self.entropy.take16()
         except ValueError as error:
             return self._refuse(entry, FailureKind.NO_ROUTE, str(error))
         except OSError as error:
@@ -249,16 +245,15 @@ cdef class UdpUpstream:
         entry.packet = encode_query(ask.qname, ask.qtype, identity, flags, payload, ask.do,
                                     self.entropy if self.randomise_case and ask.randomise_case else None, cookie)
         entry.identity = identity
-        if self.fresh_ports:
-            try:
-                port = self.take_socket(entry.peer.family)
-            except OSError as error:
-                return self._no_port(entry, error)
-            if port is None:
-                own = self.family_of(entry.peer.family)
-                if not own.line.may_take(self.network_of(entry), limits.UDP_WAITING.default,
-                                         limits.UDP_WAITING_SHARE.default):
-                    return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are taken")
+        try:
+            port = self.take_socket(entry.peer.family)
+        except OSError as error:
+            return self._no_port(entry, error)
+        if port is None:
+            own = self.family_of(entry.peer.family)
+            if not own.line.may_take(self.network_of(entry), limits.UDP_WAITING.default,
+                                     limits.UDP_WAITING_SHARE.default):
+                return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are taken")
         self.outstanding += 1
         try:
             self.schedule(entry, ask.timeout)
@@ -279,7 +274,10 @@ cdef class UdpUpstream:
     cdef int give(self, OutgoingPort port, UdpAsk entry) except -1:
         """Let `entry` leave from `port` with what else leaves in this turn; on MemoryError nothing has changed."""
         cdef Family own = self.family_of(port.family)
-        cdef object shares = own.shares if self.fresh_ports else None
+        cdef object shares = own.shares
+        while entry.identity in port.pending:  # of the pool
+            entry.identity = self.entropy.take16()
+            entry.packet = bytes((entry.identity >> 8, entry.identity & 255)) + entry.packet[2:]
         if shares is not None:
             shares.add(entry, self.network_of(entry), entry.ask.zone)
             own.crowd = max(own.crowd, <int>len(shares))
@@ -299,6 +297,7 @@ cdef class UdpUpstream:
             raise
         entry.port = port
         port.uses += 1
+        own.busy += 1
         return 0
 
     def _refuse(self, UdpAsk entry, kind, str text):
@@ -368,21 +367,18 @@ cdef class UdpUpstream:
         self.outstanding -= 1
         (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
         if port is None:
-            if self.fresh_ports and ask.network is not None:
+            if ask.network is not None:
                 self.family_of(ask.peer.family).line.remove(ask, ask.network, ask.ask.zone)
             return 0
         ask.port = None
         del port.pending[ask.identity]
-        if self.fresh_ports:
-            own = self.family_of(port.family)
-            if own.shares is not None:
-                own.shares.remove(ask)
-                if not len(own.line) and 2 * len(own.shares) <= own.crowd:
-                    own.shares = None
-            return self.give_back(port)
-        if port.retired and not port.pending:
-            self.close_port(port)
-        return 0
+        own = self.family_of(port.family)
+        own.busy -= 1
+        if own.shares is not None:
+            own.shares.remove(ask)
+            if not len(own.line) and 2 * len(own.shares) <= own.crowd:
+                own.shares = None
+        return self.give_back(port)
 
     cdef int deliver(self, UdpAsk ask, object result) except -1:
         on_reply = ask.on_reply
@@ -411,16 +407,16 @@ cdef class UdpUpstream:
             self.peers[(address, port)] = peer
         return peer
 
-    cdef OutgoingPort choose_port(self, PeerAddress peer):
-        """A port for one more query to `peer`; None when every one is full or taken.
+    cdef OutgoingPort choose_port(self, int family):
+        """A port of the pool for one more query; None when every one is full, or as many queries have one as may.
 
         Raises OSError when none is open and none can be opened.
         """
-        cdef list ports = self.ports_v4 if peer.family == AF_INET else self.ports_v6
+        cdef list ports = self.ports_v4 if family == AF_INET else self.ports_v6
         cdef OutgoingPort port
         cdef Py_ssize_t index, i, count = len(ports)
-        if self.fresh_ports:
-            return self.take_socket(peer.family)
+        if self.family_of(family).busy >= count * limits.UDP_PORT_PENDING.default:
+            return None
         index = self.entropy.take32() % <uint32_t>count
         port = ports[index]
         if port is not None and (port.uses >= self.port_uses or monotonic_now() - port.born > self.port_age):
@@ -431,7 +427,7 @@ cdef class UdpUpstream:
             port = None
         if port is None:
             try:
-                port = self.open_port(peer.family)
+                port = self.open_port(family)
                 ports[index] = port
             except OSError:
                 if not any(ports):
@@ -454,9 +450,11 @@ cdef class UdpUpstream:
         return ask.network
 
     cdef OutgoingPort take_socket(self, int family):
-        """An idle socket or a new one; None when all are taken, OSError when not even one can be had."""
+        """An idle socket or a new one, or a port of the pool; None when all are taken, OSError when there is none."""
         cdef Family own = self.family_of(family)
         cdef OutgoingPort port
+        if not self.fresh_ports:
+            return self.choose_port(family)
         if own.idle:
             port = <OutgoingPort>own.idle.pop()
             own.least = min(own.least, <int>len(own.idle))
@@ -510,22 +508,31 @@ cdef class UdpUpstream:
         del port.pending[victim.identity]
         own.shares.remove(victim)
         self.evicted += 1
-        if self.make_idle(port):
+        own.busy -= 1
+        if not self.fresh_ports:
+            if port.retired and not port.pending:
+                self.close_port(port)
+        elif self.make_idle(port):
             return port
-        self.close_port(port)
+        else:
+            self.close_port(port)
         try:
             return self.take_socket(port.family)
         except OSError:
             return None
 
     cdef int give_back(self, OutgoingPort port) except -1:
-        """Let a waiting ask have the socket whose ask has ended, or keep it, or close it.
+        """Let a waiting ask have the socket whose ask has ended, or keep it, or close it; the pool keeps its own.
 
         Neither a shortage of descriptors nor one of memory gets out of here, because the reply to the ask that has
         ended comes next. Who waits has until its timeout, when the shortage is its failure.
         """
         cdef Family own = self.family_of(port.family)
-        if self.closed or not self.make_idle(port):
+        if not self.fresh_ports:
+            if port.retired and not port.pending:
+                self.close_port(port)
+            port = None
+        elif self.closed or not self.make_idle(port):
             self.close_port(port)
             port = None
         try:
@@ -544,7 +551,7 @@ cdef class UdpUpstream:
         except OSError:
             pass  # `open_port` has said it
         except MemoryError:
-            if port is not None:
+            if port is not None and self.fresh_ports:
                 self.close_port(port)
         return 0
 

@@ -776,19 +776,58 @@ def test_no_descriptors_left(
     assert len(caplog.records) == 2     # one for each upstream, not one for each query
 
 
-def test_every_port_full_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("uses", [65_536, 100], ids=["one port", "ports that retire"])
+def test_who_finds_every_port_of_the_pool_full_waits(monkeypatch: pytest.MonkeyPatch, uses: int) -> None:
+    monkeypatch.setattr(limits, "UDP_PORT_PENDING", limits.UDP_PORT_PENDING._replace(default=200))
+
     async def body() -> None:
-        peer, got = await UdpPeer.start(lambda _: []), Collector()
-        upstream = make(fresh_ports=False, ports=1, port_uses=65_536)
-        handles = [upstream.start(ask_for(peer.port), got) for _ in range(513)]
-        [failure] = await got.wait()
+        peer, got, late = await UdpPeer.start(lambda _: []), Collector(), Collector()
+        upstream = make(fresh_ports=False, ports=1, port_uses=uses)
+        handles = [upstream.start(ask_for(peer.port), got) for _ in range(200)]
+        waiting = upstream.start(ask_for(peer.port, qname=names.from_text("waiting.")), late)
+        upstream.start(ask_for(peer.port, timeout=SHORT), late)
+        [failure] = await late.wait()
         assert isinstance(failure, Failure)
-        assert "full" in failure.text
-        for handle in handles:
+        assert failure.kind is FailureKind.LOCAL, "nothing was sent"
+        await _queries(peer, 200)
+        peer.script = echo
+        handles[7].cancel()
+        assert isinstance((await late.wait(2))[1], Reply)
+        for handle in (*handles, waiting):
             handle.cancel()
-        assert upstream.pending == 0
+        assert (upstream.pending, upstream.evicted, got.results) == (0, 0, [])
+        again = [upstream.start(ask_for(peer.port), got) for _ in range(200)]
+        assert all(isinstance(result, Reply) for result in await got.wait(len(again)))
+        assert upstream.open_sockets == 1
         upstream.close()
         peer.close()
+
+    play(body)
+
+
+@pytest.mark.parametrize("uses", [65_536, 20], ids=["one port", "ports that retire"])
+def test_silent_servers_do_not_take_the_pool_of_ports_from_others(monkeypatch: pytest.MonkeyPatch, uses: int) -> None:
+    monkeypatch.setattr(limits, "UDP_PORT_PENDING", limits.UDP_PORT_PENDING._replace(default=32))
+    silent_zone, other_zone = names.from_text("silent."), names.from_text("other.")
+
+    async def body() -> None:
+        mute, honest = await UdpPeer.start(lambda _: [], "0.0.0.0"), await UdpPeer.start(echo, "127.0.3.1")
+        upstream, lost, got = make(fresh_ports=False, ports=1, port_uses=uses, heard=heard_from("127.0.3.1")), \
+            Collector(), Collector()
+        for number in range(100):
+            upstream.start(ask_for(mute.port, address=f"127.0.1.{number + 1}", zone=silent_zone), lost)
+        for _ in range(20):
+            upstream.start(ask_for(honest.port, address="127.0.3.1"), got)
+        assert all(isinstance(result, Reply) for result in await got.wait(20))
+        upstream.start(ask_for(mute.port, address="127.0.2.1", zone=other_zone), lost)
+        await until(lambda: mute.sources, "queries to the silent ones")
+        assert 0 < upstream.evicted <= 21
+        assert upstream.pending == 101
+        assert lost.results == [], "who made room waits as long as it would have waited for a reply"
+        upstream.close()
+        assert upstream.pending == 0
+        mute.close()
+        honest.close()
 
     play(body)
 
