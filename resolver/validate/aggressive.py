@@ -246,7 +246,8 @@ def _expand(raw: RawReply, star: bytes, zone: bytes, context: Context) -> RawRep
     delegation may stand between the wildcard and the name.
     """
     find = context.store.rrsets.find
-    for rtype in (raw.qtype, c.CNAME):
+    # NSEC stands beside an alias (RFC 4035 section 2.5), so it is not led away by one.
+    for rtype in (raw.qtype,) if raw.qtype == c.NSEC else (raw.qtype, c.CNAME):
         rrset: RRset | None = find(star, rtype, context.now, min_trust=Trust.VALIDATED)
         if rrset is None or rrset.verdict != Verdict.SECURE or is_expanded(rrset):
             continue  # what a wildcard further up was expanded to shows no name here to exist

@@ -297,6 +297,16 @@ def test_nxdomain_cut() -> None:
     ask_loudly(m, "www.betb.example.")
 
 
+def test_an_alias_that_a_wildcard_gives_leads_no_question_for_nsec_away() -> None:
+    """NSEC stands beside an alias (RFC 4035 section 2.5), at the wildcard too."""
+    m = build()
+    assert m.ask("a.other.example.").answer[0].rtype == c.CNAME
+    assert ask_quietly(m, "b.other.example.").answer[0].rtype == c.CNAME
+    outcome = m.ask("d.other.example.", "NSEC")
+    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
+    assert [rrset.rtype for rrset in outcome.answer] == [c.NSEC]
+
+
 def test_nxdomain_of_an_unsigned_zone_cuts_nothing() -> None:
     m = build()
     assert m.ask("nope.cut.example.").verdict == Verdict.INSECURE
