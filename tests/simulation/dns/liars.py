@@ -280,6 +280,8 @@ def _signatures(rrset: RRset, liar: Liar, rng: random.Random, *, signer: bytes |
 
 def _forged(owner: bytes, qtype: int, liar: Liar, rng: random.Random) -> RRset:
     """Data that no zone has."""
+    if qtype == c.ANY:
+        qtype = c.A
     if qtype in (c.CNAME, c.DNAME, c.NS):
         rdata = names.prepend(b"a", EVIL)
     elif qtype == c.SOA:
@@ -395,6 +397,11 @@ def _deny(said: Said, liar: Liar, rng: random.Random) -> None:
     site = liar.lies.world.site_of(said.qname, said.qtype)
     said.aa, said.answer = True, []
     said.authority = [site.zone.negative_soa(), *_genuine_denials(liar, rng)]
+    own = site.zone.nodes.get(names.lower(said.qname), {}).get(c.NSEC)
+    if said.qtype == c.ANY and own is not None:
+        # No bitmap speaks about ANY, so that of the name itself is what could hide all of it.
+        said.rcode = c.NOERROR
+        said.authority.append(own)
 
 
 def _deny_by_forged_proofs(said: Said, liar: Liar, rng: random.Random) -> None:

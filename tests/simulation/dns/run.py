@@ -39,6 +39,7 @@ from resolver.settings import (
     IterationSettings,
     PolicySettings,
     RootServer,
+    ServerSettings,
     Settings,
 )
 from resolver.wire import consts as c
@@ -57,6 +58,8 @@ FOCUSED_WORLDS = 0.4
 """Worlds whose clients ask for names of one zone and the one above it, for few types: there the cache has a say."""
 FRONT_WORLDS = 0.3
 """Worlds with clients that ask by packets."""
+EVERYTHING = 0.1
+"""Questions that become one for all that a name has."""
 REPEATED = 0.2
 BAITED = 0.2
 ANSWER_SECONDS = 30.0
@@ -84,6 +87,7 @@ def settings_for(root: tuple[str, ...], serve_stale: int, welcome: bytes | None)
         policy=home,
         cache=CacheSettings(serve_stale=serve_stale),
         root_hints=(RootServer("ns0.", root),),
+        server=ServerSettings(minimal_any=False),
         dnssec=DnssecSettings(trust_anchors=(root_anchor(),)),
         iteration=IterationSettings(do_ip6=False),
     )
@@ -181,6 +185,7 @@ class _Run:
         self.serves_stale = serve_stale > 0
         front = random.Random(f"front {seed}").random() < FRONT_WORLDS
         self.front = Front(settings, self.mesh, store, self.net) if front else None
+        self.everything = random.Random(f"everything {seed}")
 
     def go(self) -> Report:
         rng, ways, known = self.rng, self.ways, self.world.interesting_names()
@@ -200,6 +205,9 @@ class _Run:
                 asked = [(ways.choice(before), ways.random() < 0.5)]
             elif self.world.baits and ways.random() < BAITED:
                 asked = [(Question(*ways.choice(self.world.baits)), False)]
+            if number >= len(self.world.prelude):
+                asked = [(self.all_of(question, before) if self.everything.random() < EVERYTHING else question, cd)
+                         for question, cd in asked]
             before += [question for question, _ in asked]
             self.net.sleep(self.mesh, wait)
             if self.only is None or number in self.only:
@@ -220,6 +228,19 @@ class _Run:
         """A question for `name`: for what it has, or for anything."""
         there = self.world.site_of(name).zone.nodes.get(name)
         return Question(name, self.rng.choice(list(there) if there and self.rng.random() < 0.6 else types))
+
+    def all_of(self, question: Question, before: list[Question]) -> Question:
+        """A question for all that a name has: one that exists, one that the cache knows something of, or any.
+
+        Sometimes for what stands beside an alias instead, where the cache may know of one.
+        """
+        rng = self.everything
+        way = rng.random()
+        if way < 0.4:
+            nodes = self.world.site_of(question.qname).zone.nodes
+            return Question(rng.choice([name for name, sets in nodes.items() if sets]), c.ANY)
+        name = rng.choice(before).qname if before and way < 0.9 else question.qname
+        return Question(name, c.NSEC if way < 0.6 and self.world.site_of(name).chain is None else c.ANY)
 
     def ask(self, number: int, asked: list[tuple[Question, bool]]) -> None:
         """Put questions at once, wait for all answers, and judge them."""

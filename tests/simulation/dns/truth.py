@@ -109,7 +109,7 @@ class Judge:
 
 def target_of(lookup: Lookup, name: bytes, qtype: int) -> bytes | None:
     """Where an alias leads that was found for `name`; None when there is none to follow."""
-    if lookup.kind is Kind.DNAME and qtype != c.CNAME:
+    if lookup.kind is Kind.DNAME and qtype not in (c.CNAME, c.ANY):
         return names.replace_suffix(name, lookup.rrsets[0].name, lookup.rrsets[0].targets()[0])
     if lookup.kind is Kind.CNAME and qtype != c.CNAME:
         return lookup.rrsets[0].targets()[0]
@@ -142,13 +142,14 @@ class _Walk:
         name, qtype = self.question.qname, self.question.qtype
         rest = list(self.outcome.answer)
         renamed: list[RRset] = []
+        types: set[int] = set()
         ended = False
         while rest:
             rrset = rest.pop(0)
             if ended:
                 self.say(f"more than was asked for: {show(rrset)}")
                 return
-            if rrset.rtype == c.DNAME and not (qtype == c.DNAME and names.equal(name, rrset.name)):
+            if rrset.rtype == c.DNAME and not (qtype in (c.DNAME, c.ANY) and names.equal(name, rrset.name)):
                 if names.equal(name, rrset.name) or not names.is_subdomain(name, rrset.name):
                     self.say(f"{names.to_text(name)} is not below {show(rrset)}")
                     return
@@ -164,7 +165,7 @@ class _Walk:
                 self.step(name, rrset, owner=rrset.name)
                 renamed.append(rrset)
                 # A question for the alias itself has its answer.
-                name, ended = made, qtype == c.CNAME
+                name, ended = made, qtype in (c.CNAME, c.ANY)
             else:
                 if not names.equal(rrset.name, name):
                     self.say(f"{show(rrset)} is about another name than {names.to_text(name)}")
@@ -174,7 +175,9 @@ class _Walk:
                     self.step(name, rrset, owner=name)
                 elif rrset.ttl > shown.ttl:
                     self.say(f"{show(rrset)} outlives {show(shown)}")
-                if rrset.rtype == c.CNAME and qtype != c.CNAME:
+                if qtype == c.ANY and rrset.rtype not in types:
+                    types.add(rrset.rtype)
+                elif rrset.rtype == c.CNAME and qtype not in (c.CNAME, c.ANY):
                     name = rrset.targets()[0]
                 elif rrset.rtype == qtype:
                     ended = True
@@ -182,7 +185,7 @@ class _Walk:
                     self.say(f"{show(rrset)} has a type that nobody asked for")
                     return
         # A DNAME that was shown on the way is not shown again as the answer.
-        ended = ended or (qtype == c.DNAME and any(names.equal(shown.name, name) for shown in renamed))
+        ended = ended or bool(types) or (qtype == c.DNAME and any(names.equal(shown.name, name) for shown in renamed))
         if not ended:
             self.denied(name)
 
@@ -207,7 +210,9 @@ class _Walk:
         if self.world.home and not names.is_subdomain(name, self.world.welcome):
             if any(HOME in rdata for rdata in rrset.rdatas()):
                 self.say(f"an address of the clients' own network is shown: {show(rrset)}")
-        site, lookup = self.world.look_up(name, self.question.qtype)
+        # Not all of what a name has must be shown to those who ask for everything (RFC 8482 section 4.1).
+        asked = rrset.rtype if self.question.qtype == c.ANY else self.question.qtype
+        site, lookup = self.world.look_up(name, asked)
         excused = self.excused(site, lookup)
         self.note(site, sure=not excused)
         if excused or not self.judge.protected(site, self.cd):
@@ -233,7 +238,7 @@ class _Walk:
         expected = {Kind.NODATA: c.NOERROR, Kind.NXDOMAIN: c.NXDOMAIN}.get(lookup.kind)
         if lookup.kind is Kind.DNAME and self.outcome.rcode == c.YXDOMAIN:
             return
-        if lookup.kind is Kind.ANSWER and not self.judge.visible(lookup.rrsets[0], name):
+        if lookup.kind is Kind.ANSWER and not any(self.judge.visible(rrset, name) for rrset in lookup.rrsets):
             self.secure = False
             if self.outcome.rcode != c.NOERROR:
                 self.say(f"nothing is left to show of {names.to_text(name)}, but it is denied")
