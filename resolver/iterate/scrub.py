@@ -155,7 +155,7 @@ def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone
                 if rrset is not None:
                     found.answer.append(rrset if rrset.name == name else rrset.with_name(name))
                     found.complete = True
-            if found.complete or qtype in (c.CNAME, c.ANY):
+            if found.complete or qtype == c.CNAME:
                 break
             rrset = sets.pop((lowered, c.CNAME), None)
             if rrset is None:
