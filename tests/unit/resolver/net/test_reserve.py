@@ -9,6 +9,8 @@ import sys
 import pytest
 from support.subject import daemon_environment
 
+from resolver import limits
+
 SECONDS = 60
 BEGIN = """
 import resource, sys, time
@@ -179,6 +181,49 @@ until(lambda: kept.append(bytes(SIZE)) or reserve.is_given_up(), "a shortage")
 print("short")
 """.replace("FIRST", str(first)), PYTHONMALLOC=allocator)
     assert (done.returncode, done.stdout, done.stderr) == (0, "short\n", "")
+
+
+def test_a_child_of_a_fork_has_a_reserve_whatever_another_thread_did() -> None:
+    """A thread gives it up without the GIL; whoever forks then must not copy it half given up and locked."""
+    done = run("""
+import ctypes, os, threading
+allocate, free = ctypes.CDLL(None).PyMem_RawMalloc, ctypes.CDLL(None).PyMem_RawFree  # called without the GIL
+allocate.restype, allocate.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+ended, narrowed = threading.Event(), threading.Event()
+
+def give_up():
+    narrowed.wait(20)
+    while not ended.is_set():
+        free(allocate(SIZE))
+
+thread = threading.Thread(target=give_up)
+thread.start()
+reserve.keep(SIZE)
+narrow()
+narrowed.set()
+try:
+    for _ in range(30):
+        until(lambda: reserve.is_given_up(), "a shortage")
+        try:
+            reserve.keep(SIZE)
+        except MemoryError:
+            pass
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                widen()
+                reserve.keep(SIZE)
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0, "the child has none"
+finally:
+    ended.set()
+    thread.join()
+print("whole")
+""", "RLIMIT_DATA", limits.MEMORY_RESERVE.maximum)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
 
 
 def test_what_no_reserve_could_hold_is_refused_and_costs_nothing() -> None:

@@ -917,3 +917,20 @@ def test_closed_upstream_refuses_and_forgets() -> None:
         peer.close()
 
     play(body)
+
+
+def test_ids_on_one_port_of_the_pool_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of so many drawn at random some are the same, but for one chance in 10**29."""
+    monkeypatch.setattr(limits, "UDP_PORT_PENDING", limits.UDP_PORT_PENDING._replace(default=5000))
+
+    async def body() -> None:
+        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=False, ports=1, port_uses=65_536), Collector()
+        handles = [upstream.start(ask_for(peer.port), got) for _ in range(3000)]
+        for handle in handles[1:]:
+            handle.cancel()
+        assert upstream.pending == 1
+        assert isinstance((await got.wait())[0], Reply)
+        upstream.close()
+        peer.close()
+
+    play(body)
