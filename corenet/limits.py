@@ -136,6 +136,7 @@ OPTION_TRAFFIC_CLASS = Limit(0, 0, 255, "", "one byte of the header (RFC 2474 se
 
 TLS_HANDSHAKE = Limit(60, 1, 3600, "seconds", "asyncio's value: a peer that says nothing does not hold a descriptor")
 TLS_SHUTDOWN = Limit(30, 1, 3600, "seconds", "asyncio's value: how long the peer's close_notify is waited for")
+TLS_DRAINING = Limit(30, 1, 3600, "seconds", "what a paused protocol has not read, once the stream below has ended")
 TLS_FEED = Limit(32_768, 4096, 1 << 24, "bytes", "fed to OpenSSL at once; its buffers keep the largest size they had")
 TLS_GATHER = Limit(16_384, 4096, 1 << 24, "bytes", "encrypted before it is handed down, for the same reason")
 TLS_COPY = Limit(8192, 0, 1 << 20, "bytes", "below this a copy is cheaper than a view and its bookkeeping")

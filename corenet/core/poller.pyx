@@ -84,6 +84,9 @@ EDGE = 1
 ONESHOT = 2
 EXCLUSIVE = 4
 
+# Above what the kernel gives: NR_OPEN cannot be set to as much.
+cdef int64_t LAST_FD = 0x7FFFFFFE
+
 cdef enum:
     BATCH = 1024
     MODE_EDGE = 1
@@ -243,7 +246,8 @@ cdef class Poller:
     # --- C door ---------------------------------------------------------------------------------------------------
 
     cdef int reserve(self, int fd) except -1:
-        cdef int wanted
+        """Make room for the slot of `fd`. The table grows for descriptors alone: OSError, EBADF, for any other number."""
+        cdef int64_t wanted
         cdef Slot *grown
         if fd < 0:
             raise ValueError(f"invalid descriptor {fd}")
@@ -251,13 +255,18 @@ cdef class Poller:
             raise ValueError("the poller is closed")
         if fd < self.slot_count:
             return 0
-        wanted = max(64, fd + 1, self.slot_count * 2)
+        if self.control(c.EPOLL_CTL_ADD, fd, 0, 0) == 0:
+            self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
+        elif errno == c.EBADF:
+            # Asked first: a number that is only large would cost memory, the largest ones more than there is.
+            PyErr_SetFromErrno(PyExc_OSError)
+        wanted = min(max(64, <int64_t>fd + 1, <int64_t>self.slot_count * 2), LAST_FD + 1)
         grown = <Slot *>PyMem_RawRealloc(self.slots, wanted * sizeof(Slot))
         if grown == NULL:
             PyErr_NoMemory()
         c.memset(&grown[self.slot_count], 0, (wanted - self.slot_count) * sizeof(Slot))
         self.slots = grown
-        self.slot_count = wanted
+        self.slot_count = <int>wanted
         return 0
 
     cdef int control(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept:
@@ -642,6 +651,9 @@ cdef class Poller:
 
         Releases the GIL while it waits. A signal ends the wait early. An exception of a callback passes through;
         the events behind it are delivered by the next call.
+
+        Raises:
+            ValueError: the poller is closed, or `timeout` is not a number.
         """
         cdef double seconds
         if self.closed:
@@ -650,6 +662,8 @@ cdef class Poller:
             self.poll(-1)
         else:
             seconds = timeout
+            if seconds != seconds:
+                raise ValueError("timeout is not a number")
             if seconds <= 0:
                 self.poll(0)
             else:

@@ -79,12 +79,12 @@ class Server(asyncio.AbstractServer):
     def close_clients(self) -> None:
         """Close every connection of this server; what is queued is still sent."""
         for transport in self._roster.members():
-            transport.close()
+            outermost(transport).close()
 
     def abort_clients(self) -> None:
         """Close every connection of this server at once."""
         for transport in self._roster.members():
-            transport.abort()
+            outermost(transport).abort()
 
     # --- listening ------------------------------------------------------------------------------------------------
 
@@ -207,6 +207,16 @@ class Server(asyncio.AbstractServer):
     async def __aexit__(self, *_exc: object) -> None:
         self.close()
         await self.wait_closed()
+
+
+def outermost(transport: Any) -> Any:
+    """The transport that the program has: TLS that stands above `transport`, for its goodbye and what it holds."""
+    # Here: a server without TLS does not load it before it ends.
+    from corenet.tls.transport import TlsTransport
+
+    while isinstance(above := transport.get_protocol(), TlsTransport):
+        transport = above
+    return transport
 
 
 def remove_socket_file(path: str, inode: int) -> None:

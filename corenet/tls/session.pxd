@@ -5,12 +5,12 @@ are those of `corenet.tls.transport`.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport TimerHandle
 from corenet.tls.engine cimport TlsEngine
-from corenet.transports.stream cimport StreamTransport
+from corenet.transports.stream cimport Roster, StreamTransport
 from corenet.transports.streambase cimport Consumer
 
 # The connection; the table of states and events stands in `corenet.tls.transport`.
@@ -47,6 +47,9 @@ cdef class TlsSession(Consumer):
     cdef list backlog           # plaintext from before the handshake, or from while the peer must speak first
     cdef Py_ssize_t backlog_size
     cdef TimerHandle timer
+    cdef Roster roster          # of the server, from the end of the stream below until the protocol was told
+    cdef uint64_t told_in       # the turn in which the protocol was given data last
+    cdef uint64_t told_before   # the same when the timer of DRAINING was started
     cdef double handshake_timeout
     cdef double shutdown_timeout
     cdef double began
@@ -88,6 +91,9 @@ cdef class TlsSession(Consumer):
     cdef int peer_ended(self) except -1
     cdef bint undelivered(self) noexcept
     cdef int lose(self, object error) except -1
+    cdef int linger(self, Roster roster) except -1
+    cdef int drain(self) except -1
+    cdef int leave_draining(self, object error) except -1
     cdef int tell_eof(self) except -1
     cdef int begin_shutdown(self) except -1
     cdef int step_shutdown(self) except -1

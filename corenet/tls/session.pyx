@@ -23,16 +23,17 @@ from corenet.core.engine cimport Engine
 from corenet.core.receivers cimport guard_receivers
 from corenet.tls.engine cimport TlsEngine
 from corenet.transports.base cimport call_method0, call_method1, marks
-from corenet.transports.stream cimport StreamTransport
+from corenet.transports.stream cimport Roster, StreamTransport
 from corenet.transports.streambase cimport Consumer
 
-from corenet.limits import TLS_FEED, TLS_HANDSHAKE, TLS_READ_HIGH, TLS_SHUTDOWN, TLS_WRITE_HIGH
+from corenet.limits import TLS_DRAINING, TLS_FEED, TLS_HANDSHAKE, TLS_READ_HIGH, TLS_SHUTDOWN, TLS_WRITE_HIGH
 from corenet.tls import faces
 from corenet.tls.default import default_connection_context
 
 __all__ = ["TlsSession"]
 
 cdef size_t FEED = TLS_FEED.default
+cdef int64_t DRAINING_NS = <int64_t>TLS_DRAINING.default * 1000000000
 cdef Py_ssize_t READ_HIGH = TLS_READ_HIGH.default
 cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH.default
 # In seconds.
@@ -282,16 +283,59 @@ cdef class TlsSession(Consumer):
 
     def connection_lost(self, error: BaseException | None) -> None:
         """The transport below has ended."""
+        cdef Roster roster = None if self.stream is None else self.stream.roster
         if self.state == OPEN and (self.resuming or (self.reading_paused and self.undelivered())):
-            self.stream = None
             if self.resuming or not self.app_paused:
-                self.state = DRAINING
                 self.lost_error = error
+                self.linger(roster)
+                self.drain()
                 return
             # Whoever waits for `resume_writing` may be the one who would read.
             if error is None:
                 error = ConnectionAbortedError("the connection ended before everything received was read")
-        self.lose(error)
+        if self.told_in == self.loop.turn and self.state != LOST:
+            # What was told in this turn has woken somebody who waits again, for more or the end, in the next.
+            self.linger(roster)
+            self.leave_draining(error)
+        else:
+            self.lose(error)
+
+    cdef int linger(self, Roster roster) except -1:
+        """Stay with the server until the protocol was told; the stream below leaves it now."""
+        self.stream = None
+        if roster is not None and self.roster is None:
+            roster.linger(self)
+            self.roster = roster
+        return 0
+
+    cdef int drain(self) except -1:
+        """Wait until the protocol takes what it has not read, as long as it goes on with that."""
+        self.state = DRAINING
+        self.told_before = self.told_in
+        self.timer = self.loop.later_ns(DRAINING_NS, self._draining_expired, ())
+        return 0
+
+    def _draining_expired(self) -> None:
+        cdef object error
+        self.timer = None
+        if self.state != DRAINING:
+            return
+        if self.told_in != self.told_before:
+            self.drain()
+            return
+        error = ConnectionAbortedError(
+            f"what was received was not read within {TLS_DRAINING.default} s after the connection had ended"
+        )
+        error.__cause__ = self.lost_error
+        self.leave_draining(error)
+
+    cdef int leave_draining(self, object error) except -1:
+        """Give up what was not read, if anything; connection_lost follows in the next turn."""
+        self.closing = True
+        self.state = ENDING
+        self.stop_timer()
+        self.loop.soon(self._lose, (error,), None)
+        return 0
 
     cdef bint undelivered(self) noexcept:
         """Tell whether something that came did not reach the protocol, which has paused."""
@@ -300,6 +344,7 @@ cdef class TlsSession(Consumer):
     cdef int lose(self, object error) except -1:
         """Tell the protocol that this is the end, once, and let go of everything."""
         cdef object protocol = self.protocol
+        cdef Roster roster = self.roster
         cdef bint tell = self.app_state == APP_MADE or self.app_state == APP_EOF
         if self.state == LOST:
             return 0
@@ -314,10 +359,13 @@ cdef class TlsSession(Consumer):
         self.failure = None
         self.lost_error = None
         self.stop_timer()
+        self.roster = None
         try:
             if tell:
                 protocol.connection_lost(error)
         finally:
+            if roster is not None:
+                roster.lingered(self)
             if self.waiter is not None:
                 if error is None:
                     error = ConnectionAbortedError("the connection was closed during its TLS handshake")
@@ -496,6 +544,7 @@ cdef class TlsSession(Consumer):
             pieces = None
         if first is not None:
             piece = None
+            self.told_in = self.loop.turn
             call_method1(self.protocol, "data_received", first)
         return 0
 
@@ -537,6 +586,7 @@ cdef class TlsSession(Consumer):
                     filled += got
                 target = None
                 if filled:
+                    self.told_in = self.loop.turn
                     call_method1(self.protocol, "buffer_updated", filled)
             if rest is None or at == PyBytes_GET_SIZE(rest) or self.goodbye or self.failure is not None:
                 break
@@ -563,7 +613,8 @@ cdef class TlsSession(Consumer):
             if self.state == OPEN:
                 return self.begin_shutdown()
         if self.state == DRAINING:
-            return self.lose(self.lost_error)
+            # In the next turn: who was woken by the data must have looked at it, and wait again, to be told of the end.
+            return self.leave_draining(self.lost_error)
         return 0
 
     cdef int tell_eof(self) except -1:

@@ -11,7 +11,6 @@ cdef class TlsTransport(TlsSession):
     cdef uint64_t last_callback     # the callback that wrote here last
 
     cdef int finish(self) except -1
-    cdef int leave_draining(self, object error) except -1
     cdef int hold(self) except -1
     cdef int put(self, object data) except -1
     cdef int encrypt(self, object data) except -1

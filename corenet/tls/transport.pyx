@@ -24,7 +24,9 @@ LOST        -                       -                     -                     
 The peer's end (close_notify, a record that cannot be decrypted, the end of the stream below) is told behind the data
 before it, and never while reading is paused: `peer_ended`. DRAINING ends when that was told; a write or a close give up
 what was not read. The timer runs in HANDSHAKE and CLOSING, and in ENDING after CLOSING; when it ends, below is closed
-with an error.
+with an error. It runs in DRAINING too: a protocol that takes nothing for `TLS_DRAINING` is told of the end, and of what
+it has not read, by that error. No data and the end of the connection are told in one turn of the loop. A server counts
+the connection until its protocol was told.
 
 What may lie where: ciphertext in the incoming BIO only for an incomplete record, in NEW, or while reading is paused;
 decrypted data nowhere between two events, since records are handed on whole (in part only to a BufferedProtocol that
@@ -312,13 +314,6 @@ cdef class TlsTransport(TlsSession):
         if self.closing:
             return
         self.begin_shutdown()
-
-    cdef int leave_draining(self, object error) except -1:
-        """Give up what was not read; connection_lost follows in the next turn."""
-        self.closing = True
-        self.state = ENDING
-        self.loop.soon(self._lose, (error,), None)
-        return 0
 
     cdef int begin_shutdown(self) except -1:
         if self.state == DRAINING:

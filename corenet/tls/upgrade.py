@@ -79,7 +79,11 @@ def unread_by(protocol: asyncio.BaseProtocol, server_side: bool) -> bytes:
     if isinstance(reader, ReaderCore):
         return reader._take_unread()
     early = b""
-    if server_side and isinstance(protocol, asyncio.StreamReaderProtocol) and reader is not None:
-        early = bytes(reader._buffer)
-        reader._buffer.clear()
+    if isinstance(protocol, asyncio.StreamReaderProtocol) and reader is not None:
+        if server_side:
+            early = bytes(reader._buffer)
+            reader._buffer.clear()
+        # The transport that it may have paused is resumed by `start_tls`; believing that it is paused, it would never
+        # pause again, however much comes.
+        reader._paused = False
     return early

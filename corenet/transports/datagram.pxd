@@ -26,6 +26,7 @@ cdef class DatagramTransport(Transport):
     cdef DatagramQueue queue
     cdef TimerHandle retry      # runs while the kernel is short of memory or the device of room, in place of EPOLLOUT
     cdef bint udp
+    cdef bint flushing          # what is queued is being sent; what is sent now is queued behind it
     cdef bint corked            # what is sent leaves together, when all of a batch was delivered or by `send_many`
     cdef NativeDoor door
 
@@ -41,6 +42,7 @@ cdef class DatagramTransport(Transport):
         self, bytes data, const sockaddr_storage *address, socklen_t length, const Origin *origin
     ) except -1
     cdef int flush(self) except -1
+    cdef bint empty_queue(self) except -1
     cdef int note_error(self, object error) except -1
     cdef int drained(self) except -1
     cdef tuple piece(self, Batch *batch, uint32_t slot, uint32_t offset, uint32_t length)

@@ -346,7 +346,7 @@ cdef class DatagramTransport(Transport):
         if self.door.anywhere and origin_of(address, &origin) and origin.family != self.family:
             # It came through another socket.
             origin.family = 0
-        if not self.conn_lost and (self.corked or self.queue.count):
+        if not self.conn_lost and (self.corked or self.queue.count or self.flushing):
             return self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         if origin.family:
@@ -400,10 +400,10 @@ cdef class DatagramTransport(Transport):
     ) except -1:
         """Queue a datagram; corked ones leave when the callback returns."""
         datagrams_push(&self.queue, data, address, length, origin)
-        if self.corked and not waits(self):
+        if self.corked and not self.flushing and not waits(self):
             self.hold()
-        if self.corked and not waits(self) and (self.queue.count >= BATCH or self.queue.size > self.high):
-            self.flush()
+            if self.queue.count >= BATCH or self.queue.size > self.high:
+                self.flush()
         return self.maybe_pause()
 
     cdef int on_turn_end(self) except -1:
@@ -421,15 +421,40 @@ cdef class DatagramTransport(Transport):
         self.send_collected()
 
     cdef int flush(self) except -1:
-        """Send what waits, a batch at a time, until it is gone or the kernel takes no more."""
+        """Send what waits now, a batch at a time, until it is gone or the kernel takes no more.
+
+        What `error_received` sends meanwhile, in answer to each error perhaps, waits for the next turn.
+        """
+        cdef bint emptied
+        if self.flushing:
+            return 0
+        self.flushing = True
+        try:
+            emptied = self.empty_queue()
+        finally:
+            self.flushing = False
+            if self.queue.count and self.fd >= 0 and not self.conn_lost and not waits(self) and not self.loop.closed:
+                self.retry = self.loop.later_ns(0, self._try_again, ())
+        return self.drained() if emptied else 0
+
+    cdef bint empty_queue(self) except -1:
+        """Send what is queued when this begins; True when nothing is left of it and nothing came."""
         cdef Batch *batch = self.batch()
+        cdef size_t left = self.queue.count
         cdef int sent
         while self.queue.count and self.fd >= 0 and not self.conn_lost:
+            if left == 0:
+                self.writing = False
+                self.update()
+                return False
             batch.bytes_sent = 0
-            sent = transmit(batch, self.fd, 0, datagrams_load(&self.queue, batch), &self.door.longest)
+            sent = transmit(
+                batch, self.fd, 0, <int>min(<size_t>datagrams_load(&self.queue, batch), left), &self.door.longest
+            )
             self.loop.bytes_sent += batch.bytes_sent
             if sent >= 0:
                 datagrams_forget(&self.queue, sent)
+                left -= min(<size_t>sent, left)
                 continue
             if sent == -c.EINTR:
                 continue
@@ -440,11 +465,13 @@ cdef class DatagramTransport(Transport):
                 self.update()
                 if not self.writing and self.retry is None and not self.loop.closed:
                     self.retry = self.loop.later_ns(PAUSE_NS, self._try_again, ())
-                return self.maybe_resume()
+                self.maybe_resume()
+                return False
             # The error belongs to the first datagram only.
             datagrams_forget(&self.queue, 1)
+            left -= 1
             self.note_error(os_error(-sent))
-        return self.drained()
+        return True
 
     cdef int drained(self) except -1:
         if self.queue.count:

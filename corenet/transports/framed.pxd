@@ -25,6 +25,8 @@ cdef class FrameSplitter(Consumer):
     cdef bint ended             # no more frames: the peer's end was told, or we failed
     cdef bint eof_due           # the peer has ended while frames still wait
     cdef bint gone              # another protocol has the transport
+    cdef bint aside             # for the time of a sendfile; what is held stays here
+    cdef bint cut_short         # the last pause came when the transport was to be resumed behind our backlog
 
     cdef int accept(self, const uint8_t *data, Py_ssize_t size, object owner) except -1
     cdef int hand_on(self, list frames) except -1
@@ -35,4 +37,5 @@ cdef class FrameSplitter(Consumer):
     cdef object finish_eof(self)
     cdef int pass_on(self) except -1
     cdef object rest(self)
+    cdef int keep(self, bytes raw) except -1
     cdef int send_parts(self, StreamTransport stream, object payloads) except -1

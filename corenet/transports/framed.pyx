@@ -8,6 +8,7 @@ handed on as frames goes to it as it came.
 """
 
 import asyncio
+from asyncio.base_events import _SendfileFallbackProtocol as StandIn
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stddef cimport size_t
@@ -208,6 +209,7 @@ cdef class FrameSplitter(Consumer):
             asyncio.get_running_loop().call_soon(self._go_on)
 
     cdef int source_paused(self) except -1:
+        self.cut_short = self.resume_due
         self.stopped = True
         self.resume_due = False
         # Frames of what was received may wait here.
@@ -323,11 +325,26 @@ cdef class FrameSplitter(Consumer):
     # --- another protocol takes over ------------------------------------------------------------------------------
 
     cdef int adopted(self, object transport) except -1:
+        cdef bint back = self.gone
         self.transport = transport
         self.gone = False
+        if self.aside:
+            self.aside = False
+            if self.cut_short and not self.paused:
+                # The stand-in found us resumed, but the transport still paused: it resumes neither.
+                self.stopped = False
+        elif back:
+            back = self.backlog is not None or self.failure is not None or self.eof_due
+        if back and not self.paused and not self.stopped and not self.ended:
+            self.resume_due = True
+            asyncio.get_running_loop().call_soon(self._go_on)
         return 0
 
     cdef int replaced(self, object protocol) except -1:
+        if isinstance(protocol, StandIn):
+            # asyncio's, for the time of a `sendfile` by hand: it pauses the transport, takes no data, and puts us back.
+            self.aside = self.gone = True
+            return 0
         self.successor = protocol
         if not self.inside:
             self.pass_on()
@@ -351,6 +368,17 @@ cdef class FrameSplitter(Consumer):
         self.framer.reset()
         return raw
 
+    cdef int keep(self, bytes raw) except -1:
+        """Undo `rest`: who was to take these bytes did not."""
+        try:
+            self.backlog = self.framer.feed_bytes(
+                <const uint8_t *>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), raw if self.views else None
+            ) or None
+        except FrameTooLarge as error:
+            self.failure = error
+            self.backlog = error.frames or None
+        return 0
+
     cdef int pass_on(self) except -1:
         """Give the rest to the protocol that took our place."""
         cdef object successor = self.successor
@@ -366,17 +394,23 @@ cdef class FrameSplitter(Consumer):
             transport.resume_reading()
         if isinstance(successor, FrameSplitter) and (<FrameSplitter>successor).transport is None:
             (<FrameSplitter>successor).transport = self.transport
-        if raw and isinstance(successor, asyncio.BufferedProtocol):
-            while raw:
-                room = memoryview(successor.get_buffer(len(raw))).cast("B")
-                taken = min(len(room), len(raw))
-                if taken == 0:
-                    raise RuntimeError("get_buffer() returned an empty buffer")
-                room[:taken] = raw[:taken]
-                successor.buffer_updated(taken)
-                raw = raw[taken:]
-        elif raw:
-            successor.data_received(raw)
+        try:
+            if raw and isinstance(successor, asyncio.BufferedProtocol):
+                while raw:
+                    room = memoryview(successor.get_buffer(len(raw))).cast("B")
+                    taken = min(len(room), len(raw))
+                    if taken == 0:
+                        raise RuntimeError("get_buffer() returned an empty buffer")
+                    room[:taken] = raw[:taken]
+                    successor.buffer_updated(taken)
+                    raw = raw[taken:]
+            elif raw:
+                successor.data_received(raw)
+        except BaseException:
+            if self.gone:
+                # Whole again for whoever puts us back.
+                self.keep(raw)
+            raise
         if self.eof_due:
             self.eof_due = False
             if not successor.eof_received() or ends_with_peer(transport):

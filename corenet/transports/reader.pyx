@@ -68,7 +68,7 @@ class Unread(bytearray):
     def clear(self) -> None:
         """Forget the content, here and in the reader."""
         bytearray.clear(self)
-        self.reader._take_unread()
+        self.reader._forget_unread()
 
 
 cdef class ReaderCore:
@@ -97,8 +97,13 @@ cdef class ReaderCore:
         return unread
 
     def _take_unread(self) -> bytes:
-        """Return what was received and not read, and forget it."""
+        """Return what was received and not read, and forget it, for `start_tls`: that resumes the transport itself."""
+        self._paused = False
         return self.take(self.unread())
+
+    def _forget_unread(self) -> None:
+        self.drop(self.unread())
+        self.maybe_resume()
 
     @property
     def _waiter(self) -> object:
@@ -256,6 +261,9 @@ cdef class ReaderCore:
         """A future that is set when there is more, or no more; reading goes on if it was paused."""
         if self.waiter is not None:
             raise RuntimeError(f"{name}() called while another coroutine is already waiting for incoming data")
+        if self._exception is not None:
+            # It came with, or right behind, what woke the read that waits again.
+            raise self._exception
         assert not self._eof, "waiting for data after EOF"
         if self._paused:
             # A read of more than the limit would else wait for ever.

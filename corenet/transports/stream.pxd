@@ -21,9 +21,12 @@ cdef class Roster:
     cdef Link head
     cdef readonly Py_ssize_t active
     cdef object on_empty
+    cdef set lingering
 
     cdef void join(self, StreamTransport member) noexcept
     cdef int left(self) except -1
+    cdef int linger(self, object above) except -1
+    cdef int lingered(self, object above) except -1
 
 cdef class StreamTransport(StreamBase):
     cdef Roster roster          # from joining to `released`

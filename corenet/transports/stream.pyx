@@ -178,7 +178,10 @@ cdef void unlink(Link *link) noexcept:
 
 
 cdef class Roster:
-    """The living connections of one server, as a list threaded through them: 24 bytes a connection."""
+    """The living connections of one server, as a list threaded through them: 24 bytes a connection.
+
+    Also those transports above a stream that has ended whose protocol has not been told of it: `lingering`.
+    """
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         self.head.previous = self.head.following = &self.head
@@ -209,13 +212,28 @@ cdef class Roster:
             self.on_empty()
         return 0
 
-    def members(self) -> list[StreamTransport]:
-        """Return the connections that have not ended."""
+    cdef int linger(self, object above) except -1:
+        """Count `above` in the place of the stream below it, which is about to leave."""
+        if self.lingering is None:
+            self.lingering = set()
+        self.lingering.add(above)
+        self.active += 1
+        return 0
+
+    cdef int lingered(self, object above) except -1:
+        """The protocol of `above` was told of the end."""
+        self.lingering.discard(above)
+        return self.left()
+
+    def members(self) -> list[object]:
+        """Return the connections that have not ended, each as the transport nearest to the socket."""
         cdef list found = []
         cdef Link *link = self.head.following
         while link != &self.head:
             found.append(<object>link.member)
             link = link.following
+        if self.lingering is not None:
+            found.extend(self.lingering)
         return found
 
     def forget_callback(self) -> None:

@@ -1,10 +1,12 @@
 """The poller's modes, the promise that no event reaches the wrong owner of a descriptor number, who counts as awake."""
 
 import os
+import resource
 import select
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -356,3 +358,34 @@ def test_refusals(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> 
         poller.watch(fd, READ, print)
     with pytest.raises(ValueError, match="closed"):
         poller.wait(0)
+
+
+def test_a_wait_for_no_number_of_seconds(poller: Poller) -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        poller.wait(float("nan"))
+
+
+@pytest.mark.parametrize("number", [100_000_000, 2**31 - 2, 2**31 - 1])
+def test_a_number_that_is_no_descriptor(poller: Poller, number: int) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            poller.watch(number, READ, print)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert poller.registered == 0
+
+
+def test_the_highest_descriptor_there_can_be(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+    """A large one that is a descriptor has its place."""
+    high = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1
+    high = os.dup2(pair[0].fileno(), min(high, 100_000))
+    try:
+        events: list[int] = []
+        poller.watch(high, READ, events.append)
+        pair[1].send(b"x")
+        assert poller.wait(1) == 1 and events == [READ]
+    finally:
+        poller.unwatch(high)
+        os.close(high)

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import threading
+import tracemalloc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -549,3 +551,31 @@ def watches(name: str, number: int) -> bool:
     except FileNotFoundError:
         return False  # that of the listing itself
     return any(line.split()[:2] == ["tfd:", str(number)] for line in text.splitlines())
+
+
+@pytest.mark.parametrize("way", ["add_reader", "add_writer", "watch"])
+@pytest.mark.parametrize("number", [1 << 20, 100_000_000, 2**31 - 2, 2**31 - 1])
+def test_a_number_that_is_no_descriptor_costs_nothing(loop_factory: Any, way: str, number: int) -> None:
+    """The table of descriptors grows for descriptors, not for numbers."""
+    if way == "watch" and loop_factory is not corenet.new_event_loop:
+        way = "add_reader"
+    loop = loop_factory()
+    tracemalloc.start()
+    try:
+        call = functools.partial(loop.watch, number, READ) if way == "watch" else functools.partial(
+            getattr(loop, way), number
+        )
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            call(print)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        heard: list[bytes] = []
+        left, right = socket.socketpair()
+        with left, right:
+            right.send(b"x")
+            loop.add_reader(left, lambda: (heard.append(left.recv(1)), loop.stop()))
+            loop.run_forever()
+            loop.remove_reader(left)
+        assert heard == [b"x"]
+    finally:
+        tracemalloc.stop()
+        loop.close()

@@ -14,10 +14,11 @@ import pytest
 from support.bare_tls import BarePeer, tcp_pair
 from support.framed import Frames
 from support.tls_pair import client_context, leaf, ours, server_context
-from support.twin import Recorder, loop_factory, twin
+from support.twin import Recorder, accepting, loop_factory, twin
 from support.waiting import turns
 
 import corenet
+from corenet.limits import TLS_DRAINING
 
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
@@ -405,3 +406,188 @@ def test_pausing_after_the_end(
                 assert not transport.is_reading()
 
     ours(main())
+
+
+# --- who is told, and when --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [asyncio, corenet])
+@pytest.mark.parametrize("read", ["readexactly", "readline", "readuntil"])
+def test_a_read_that_goes_on_behind_the_last_data_hears_of_the_reset(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, module: Any, read: str
+) -> None:
+    """The reader had paused; the rest of what was received wakes the read, which waits again for more than there is."""
+
+    async def main() -> None:
+        here, there = tcp_pair()
+        peer = BarePeer(there, server_context)
+        shaking = asyncio.ensure_future(peer.handshake())
+        reader, writer = await module.open_connection(
+            sock=here, ssl=client_context, server_hostname="localhost", limit=100
+        )
+        await shaking
+        peer.send(b"x" * 300)
+        await turns()
+        assert len(reader._buffer) == 300
+        peer.send(b"y" * 50)
+        await turns()
+        peer.reset()
+        await turns()
+
+        async def everything() -> None:
+            # Raises here on asyncio, where a reset takes the place of what was received before it.
+            assert await reader.readexactly(300) == b"x" * 300
+            await {
+                "readexactly": lambda: reader.readexactly(100),
+                "readline": reader.readline,
+                "readuntil": lambda: reader.readuntil(b"\r\n"),
+            }[read]()
+
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(ConnectionResetError):
+                await everything()
+        writer.close()
+        with contextlib.suppress(ConnectionResetError):
+            await writer.wait_closed()
+
+    twin(main())
+
+
+class Turns(Recorder):
+    """Notes that a turn of the loop began between two events."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        asyncio.get_running_loop().call_soon(self.note, "turn")
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+def test_data_and_the_end_are_never_told_in_one_turn(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, error: Any
+) -> None:
+    """Reading is resumed in the callback in which the stream below ends."""
+
+    async def main() -> None:
+        protocol = Turns()
+        async with with_peer(server_context, client_context, protocol) as peer:
+            transport = protocol.transport
+            transport.pause_reading()
+            peer.send(b"last words")
+            await turns()
+            transport.resume_reading()
+            transport._ssl_protocol._transport._force_close(error)
+            await protocol.lost
+            if "data" in protocol.events:
+                assert protocol.events == ["made", "data", "turn", "lost"]
+
+    twin(main())
+
+
+# --- a server's connections -------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def served(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, patience: float = PATIENCE
+) -> AsyncIterator[tuple[Any, Recorder, BarePeer]]:
+    """A server, its protocol, which has paused with something unread, and the client that was reset behind that."""
+    loop = asyncio.get_running_loop()
+    factory, accepted = accepting()
+    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=server_context)
+    client = socket.socket()
+    client.setblocking(False)
+    await loop.sock_connect(client, server.sockets[0].getsockname())
+    peer = BarePeer(client)
+    peer.tls = client_context.wrap_bio(peer.incoming, peer.outgoing, server_hostname="localhost")
+    await peer.handshake()
+    protocol = await accepted
+    protocol.transport.pause_reading()
+    peer.send(b"never read")
+    await turns()
+    try:
+        async with asyncio.timeout(patience):
+            yield server, protocol, peer
+    finally:
+        peer.close()
+        server.close()
+        if not protocol.lost.done():
+            protocol.transport.abort()
+            await protocol.lost
+
+
+@pytest.mark.parametrize("reset_before", [True, False])
+def test_a_server_reaches_who_has_not_read_before_the_end(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, reset_before: bool
+) -> None:
+    """abort_clients tells it of the end, and `drained` waits until it was told."""
+
+    async def main() -> None:
+        async with served(server_context, client_context) as (server, protocol, peer):
+            if reset_before:
+                peer.reset()
+                await turns()
+                assert "draining" in repr(protocol.transport)
+            server.close()
+            drained = asyncio.ensure_future(server.drained())
+            await turns()
+            assert not drained.done() and "lost" not in protocol.events
+            server.abort_clients()
+            await drained
+            assert protocol.events == ["made", "lost"]
+
+    ours(main())
+
+
+def test_a_server_counts_who_is_told_in_the_next_turn(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        async with served(server_context, client_context) as (server, protocol, peer):
+            server.close()
+            drained = asyncio.ensure_future(server.drained())
+            peer.reset()
+            await turns()
+            drained.add_done_callback(lambda _: protocol.note("drained"))
+            protocol.transport.resume_reading()
+            await protocol.until(lambda: "drained" in protocol.events)
+            assert protocol.events == ["made", "data", "lost", "drained"]
+
+    ours(main())
+
+
+@pytest.mark.parametrize("reads_on", [False, True])
+def test_who_never_reads_is_told_after_a_time(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, reads_on: bool
+) -> None:
+    """The limit is half a minute: the loop's clock is set forward, by less and by more than that."""
+    limit = TLS_DRAINING.default
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ahead = [0.0]
+        true_time = loop.time
+        loop.time = lambda: true_time() + ahead[0]  # type: ignore[method-assign]
+        async with served(server_context, client_context, 100 * limit) as (_, protocol, peer):
+            peer.send(b"second record")
+            protocol.transport.set_protocol(into := Into(5))
+            into.inner = protocol
+            await turns()
+            peer.reset()
+            await turns()
+            ahead[0] += limit - 1
+            await turns()
+            assert protocol.events == ["made"]
+            if reads_on:
+                into.inner.note = lambda event: (Recorder.note(protocol, event), protocol.transport.pause_reading())
+                protocol.transport.resume_reading()
+                await turns()
+                assert protocol.data == b"never"
+            ahead[0] += 2
+            await turns()
+            assert protocol.lost.done() is not reads_on
+            ahead[0] += limit
+            error = await protocol.lost
+            assert isinstance(error, ConnectionAbortedError) and isinstance(error.__cause__, ConnectionResetError)
+            assert f"{limit} s" in str(error)
+
+    corenet.run(main())

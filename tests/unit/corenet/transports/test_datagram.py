@@ -406,3 +406,75 @@ def test_an_endpoint_whose_beginning_ends_the_run_is_whole_in_the_next(
     loop.run_until_complete(asyncio.wait_for(first, 10))
     loop.run_until_complete(asyncio.wait_for(later(), 10))
     loop.close()
+
+
+class Stubborn(Collector):
+    """Sends again, to where nothing can be sent, whenever it hears of an error; in one of several ways."""
+
+    way = "sendto"
+    most = 20_000
+    nowhere = ("255.255.255.255", 9)
+
+    def again(self) -> None:
+        if len(self.errors) >= self.most:
+            raise AssertionError("the loop did not come back")
+        if self.way == "send_many":
+            self.transport.send_many([(b"again", self.nowhere)] * 2)
+        else:
+            for _ in range(100 if self.way == "many" else 1):
+                self.transport.sendto(b"again", self.nowhere)
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        super().datagram_received(data, addr)
+        self.again()
+
+    def error_received(self, error: Exception) -> None:
+        super().error_received(error)
+        if self.way != "stop":
+            self.again()
+
+
+@pytest.mark.parametrize("way", ["sendto", "send_many"])
+def test_who_answers_each_error_by_another_try_does_not_hold_the_loop(way: str) -> None:
+    """What error_received sends in a batch that is answered waits for the next turn."""
+
+    async def main() -> None:
+        protocol = await endpoint(Stubborn)
+        protocol.way = way
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            for _ in range(3):
+                peer.sendto(b"x", protocol.transport.get_extra_info("sockname"))
+        await protocol.until(lambda: len(protocol.received) == 3)
+        for _ in range(5):
+            before = len(protocol.errors)
+            await asyncio.sleep(0)
+            assert len(protocol.errors) - before < 1000
+        await protocol.until(lambda: len(protocol.errors) > 50)
+        protocol.way = "stop"
+        await asyncio.sleep(0)
+        protocol.transport.abort()
+        await protocol.lost
+
+    corenet.run(asyncio.wait_for(main(), 20))
+
+
+def test_what_is_sent_for_an_error_comes_behind_what_waited() -> None:
+    class Apologetic(Collector):
+        def error_received(self, error: Exception) -> None:
+            super().error_received(error)
+            self.transport.sendto(b"sorry", self.received[0][1])
+
+    async def main() -> None:
+        protocol = await endpoint(Apologetic)
+        peer = await endpoint()
+        address = peer.transport.get_extra_info("sockname")
+        peer.transport.sendto(b"hello", protocol.transport.get_extra_info("sockname"))
+        await protocol.until(lambda: bool(protocol.received))
+        protocol.transport.send_many([(b"1", address), (b"lost", Stubborn.nowhere), (b"2", address)])
+        await peer.until(lambda: len(peer.received) == 3)
+        assert [data for data, _ in peer.received] == [b"1", b"2", b"sorry"]
+        for one in (protocol, peer):
+            one.transport.close()
+            await one.lost
+
+    corenet.run(asyncio.wait_for(main(), 20))

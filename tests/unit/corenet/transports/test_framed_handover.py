@@ -5,6 +5,7 @@ and on ours; `set_protocol` that loses nothing is ours alone.
 """
 
 import asyncio
+import io
 import socket
 import ssl
 from typing import Any
@@ -239,3 +240,100 @@ def test_plaintext_never_counts_as_encrypted(twin: Twin, contexts: tuple[ssl.SSL
         await with_peer(body, batch=1)
 
     twin(main())
+
+
+# --- a file by hand -----------------------------------------------------------------------------------------------
+
+
+async def file_sent(protocol: Frames, peer: socket.socket) -> None:
+    """asyncio sends what is no file of the system's by hand, and puts a protocol of its own in the place meanwhile."""
+    with io.BytesIO(b"FILE") as file:
+        assert await asyncio.get_running_loop().sendfile(protocol.transport, file) == 4
+    assert await receive(peer, 4) == b"FILE"
+    assert protocol.transport.get_protocol() is protocol
+
+
+def test_half_a_frame_is_there_behind_a_file(twin: Twin) -> None:
+    async def body(protocol: Frames, peer: socket.socket) -> None:
+        await send(peer, b"\0\0\0\x0ahalf-")
+        while protocol.pending < 5:
+            await asyncio.sleep(0)
+        await file_sent(protocol, peer)
+        assert not protocol.frames
+        await send(peer, b"frame" + packed(b"next"))
+        await protocol.until(lambda: len(protocol.frames) == 2)
+        assert protocol.frames == [b"half-frame", b"next"]
+
+    twin(with_peer(body))
+
+
+@pytest.mark.parametrize("resumed", ["behind", "before", "during"])
+def test_paused_frames_are_there_behind_a_file(twin: Twin, resumed: str) -> None:
+    async def body(protocol: Frames, peer: socket.socket) -> None:
+        protocol.on_batch = lambda frames: protocol.pause_frames()
+        await send(peer, packed(b"1", b"2", b"3"))
+        await protocol.until(lambda: len(protocol.frames) == 1)
+        protocol.on_batch = lambda frames: None
+        if resumed == "before":
+            protocol.resume_frames()
+        sending = asyncio.ensure_future(file_sent(protocol, peer))
+        await asyncio.sleep(0)
+        if resumed == "during":
+            protocol.resume_frames()
+        await sending
+        if resumed == "behind":
+            assert protocol.frames == [b"1"]
+            protocol.resume_frames()
+        await send(peer, packed(b"4"))
+        await protocol.until(lambda: len(protocol.frames) == 4)
+        assert protocol.frames == [b"1", b"2", b"3", b"4"]
+
+    twin(with_peer(body, batch=1))
+
+
+def test_frames_over_tls_are_there_behind_a_file(
+    twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        end = Frames()
+        server = await loop.create_server(lambda: end, "127.0.0.1", 0, ssl=contexts[0])
+        transport, client = await loop.create_connection(
+            Plain, *server.sockets[0].getsockname(), ssl=contexts[1], server_hostname="localhost"
+        )
+        transport.write(b"\0\0\0\x0ahalf-")
+        while end.pending < 5:
+            await asyncio.sleep(0)
+        with io.BytesIO(b"FILE") as file:
+            assert await loop.sendfile(end.transport, file) == 4
+        assert await client.until(4) == b"FILE"
+        transport.write(b"frame")
+        await end.until(lambda: end.frames == [b"half-frame"])
+        transport.close()
+        await end.lost
+        server.close()
+        await server.wait_closed()
+
+    twin(main())
+
+
+def test_who_fails_to_take_over_leaves_everything_where_it_was() -> None:
+    """`set_protocol` of our transports raises what the successor raised, and the one before may come back."""
+
+    class Unwilling(Plain):
+        def data_received(self, data: bytes) -> None:
+            raise ZeroDivisionError
+
+    async def body(protocol: Frames, peer: socket.socket) -> None:
+        protocol.on_batch = lambda frames: protocol.pause_frames()
+        await send(peer, packed(b"1", b"2") + b"\0\0\0\4ha")
+        await protocol.until(lambda: len(protocol.frames) == 1)
+        protocol.on_batch = lambda frames: None
+        with pytest.raises(ZeroDivisionError):
+            protocol.transport.set_protocol(Unwilling())
+        protocol.transport.set_protocol(protocol)
+        await send(peer, b"lf")
+        await protocol.until(lambda: len(protocol.frames) == 3)
+        assert protocol.frames == [b"1", b"2", b"half"]
+
+    corenet.run(with_peer(body, batch=1))

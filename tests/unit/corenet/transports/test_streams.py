@@ -5,15 +5,18 @@ ours, with our streams on both.
 """
 
 import asyncio
+import contextlib
 import inspect
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support.bare_tls import tcp_pair
 from support.certs import Authority
 from support.tls_pair import ours
 from support.twin import loop_factory, since, twin
+from support.waiting import turns
 
 import corenet
 
@@ -368,3 +371,113 @@ def test_plaintext_that_came_before_tls_is_never_read_as_if_it_had_come_encrypte
         server.close()
 
     ours(main())
+
+
+# A client's reader of ours gives what it holds to the handshake, which that spoils.
+@pytest.mark.parametrize(("module", "server_side"), [(asyncio, True), (asyncio, False), (corenet, True)])
+def test_after_start_tls_a_reader_that_had_paused_pauses_again(
+    ours: Twin, tmp_path: Any, module: Any, server_side: bool
+) -> None:
+    """What came before TLS had paused it; what its peer sends in TLS, and nobody reads, is bounded as before."""
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(leaf.certificate, leaf.key)
+    trusting = ssl.create_default_context(cafile=str(authority.cafile))
+    # A hello of more than twice the limit of the reader.
+    trusting.set_alpn_protocols([f"{number:0200d}" for number in range(40)])
+    limit = 1000
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        here, there = tcp_pair()
+        reader, writer = await module.open_connection(sock=here, limit=limit)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        peer = (trusting if server_side else context).wrap_bio(
+            incoming, outgoing, server_side=not server_side, server_hostname="localhost" if server_side else None
+        )
+        if server_side:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                peer.do_handshake()
+            there.send(outgoing.read())
+        else:
+            # A line that the program reads, and what keeps the reader paused: asyncio's keeps that for later.
+            there.send(b"x" * (2 * limit + 1) + b"\n")
+        while not reader._paused:
+            await asyncio.sleep(0)
+        upgrading = asyncio.ensure_future(
+            loop.start_tls(
+                writer.transport, writer.transport.get_protocol(), context if server_side else trusting,
+                server_side=server_side, server_hostname=None if server_side else "localhost",
+            )
+        )
+        done = False
+        while not done:
+            try:
+                peer.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                pass
+            await loop.sock_sendall(there, outgoing.read())
+            if not done:
+                incoming.write(await loop.sock_recv(there, 65536))
+        transport = await upgrading
+        before = len(reader._buffer)
+        sent = 0
+        peer_says = bytes(16_000)
+        while sent < 20_000_000:
+            peer.write(peer_says)
+            wire = memoryview(outgoing.read())
+            refused = 0
+            while wire and refused < 200:
+                try:
+                    wire = wire[there.send(wire) :]
+                    refused = 0
+                except BlockingIOError:
+                    refused += 1
+                    await asyncio.sleep(0)
+            if wire:
+                break
+            sent += len(peer_says)
+        assert sent < 20_000_000, "the peer could send as much as it liked"
+        assert len(reader._buffer) - before < 1_000_000
+        transport.abort()
+        there.close()
+        await turns()
+
+    ours(main())
+
+
+def test_who_forgets_what_a_paused_reader_holds_is_sent_more(twin: Twin) -> None:
+    async def main() -> None:
+        here, there = tcp_pair()
+        reader, writer = await corenet.open_connection(sock=here, limit=10)
+        there.send(b"x" * 21)
+        while not reader._paused:
+            await asyncio.sleep(0)
+        reader._buffer.clear()
+        there.send(b"more")
+        async with asyncio.timeout(10):
+            assert await reader.readexactly(4) == b"more"
+        there.close()
+        writer.close()
+        await writer.wait_closed()
+
+    twin(main())
+
+
+def test_an_error_behind_data_ends_the_read_that_goes_on_waiting(twin: Twin) -> None:
+    """It came in the turn in which the data had woken the read."""
+
+    async def main() -> None:
+        for kind, *arguments in (("readexactly", 100), ("readline",), ("readuntil", b"end")):
+            reader = reader_with()
+            task = asyncio.ensure_future(getattr(reader, kind)(*arguments))
+            await asyncio.sleep(0)
+            reader.feed_data(b"some")
+            reader.set_exception(ZeroDivisionError())
+            with pytest.raises(ZeroDivisionError):
+                async with asyncio.timeout(10):
+                    await task
+
+    twin(main())
