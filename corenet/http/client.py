@@ -33,6 +33,7 @@ from corenet.limits import (
     HTTP_CLOSE,
     HTTP_DECODE_SLICE,
     HTTP_DECODED,
+    HTTP_HEAD,
     HTTP_READ,
     HTTP_REDIRECTS,
     HTTP_URL_CACHE,
@@ -82,7 +83,7 @@ class HttpClient:
         self._decode = decode
         self._max_body = HTTP_BODY.check(max_body, "HttpClient max_body")
         self._max_decoded = HTTP_DECODED.check(max_decoded, "HttpClient max_decoded")
-        self._max_head = max_head
+        self._max_head = None if max_head is None else HTTP_HEAD.check(max_head, "HttpClient max_head")
         self._closed = False
         self._pool: Pool | None = None
         self._scratch = memoryview(bytearray(HTTP_READ.default))

@@ -38,7 +38,6 @@ timer heap. A polite close has a time as well: what the peer does not take by th
 
 import asyncio
 import math
-import select
 import socket
 import struct
 from collections.abc import Callable
@@ -54,6 +53,7 @@ from corenet.http.pieces import Pieces
 from corenet.http.upload import Upload
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_READ, HTTP_STREAM_HIGH
+from corenet.loop.sockops import is_silent
 
 __all__ = ["Connection"]
 
@@ -82,6 +82,7 @@ class Connection(asyncio.BufferedProtocol):
         "collecting",
         "complete",
         "deadline",
+        "descriptor",
         "error",
         "exchanges",
         "idle_since",
@@ -92,7 +93,6 @@ class Connection(asyncio.BufferedProtocol):
         "origin",
         "parts",
         "paused",
-        "poller",
         "progress",
         "read_timeout",
         "response",
@@ -104,6 +104,8 @@ class Connection(asyncio.BufferedProtocol):
         "timer_due",
         "trailers",
         "transport",
+        "undecrypted",
+        "undelivered",
         "unsent",
         "upload",
         "waiter",
@@ -111,6 +113,8 @@ class Connection(asyncio.BufferedProtocol):
     )
 
     transport: asyncio.Transport
+    undecrypted: Callable[[], int]
+    undelivered: Callable[[], int]
 
     def __init__(
         self,
@@ -141,8 +145,8 @@ class Connection(asyncio.BufferedProtocol):
         self.size = 0
         self.max_body: float = math.inf
         self.paused = False
-        # Made for the first look at the idle socket.
-        self.poller: select.poll | None = None
+        # Borrowed from the transport, for the time between exchanges.
+        self.descriptor = -1
         self.deadline = math.inf
         self.read_timeout = math.inf
         self.progress = 0.0
@@ -301,21 +305,26 @@ class Connection(asyncio.BufferedProtocol):
         An end or bytes that nobody asked for may wait in the kernel, or in TLS, before the loop tells of them, however
         short the connection was idle. The answer holds until control goes back to the loop.
         """
-        if not self.is_ready:
+        if self.state != IDLE or self.transport.is_closing():
             return False
+        if self.descriptor < 0 and not self._look_up():
+            return False
+        # The transport has not closed its descriptor; were it closed all the same, the kernel would say so.
+        if not is_silent(self.descriptor):
+            return False
+        # Records that were not decrypted, and plaintext that was not handed on.
+        return not self.secure or not (self.undecrypted() or self.undelivered())
+
+    def _look_up(self) -> bool:
+        """Note, once, what `is_usable` asks; False when there is no descriptor."""
         sock = self.transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return False
-        poller = self.poller
-        if poller is None:
-            poller = self.poller = select.poll()
-            poller.register(sock.fileno(), select.POLLIN | select.POLLERR | select.POLLHUP)
-        return not poller.poll(0) and not (self.secure and self._holds_unread())
-
-    def _holds_unread(self) -> bool:
-        """Tell whether TLS has records that were not decrypted, or plaintext that was not handed on."""
-        transport = cast(Any, self.transport)
-        return bool(transport.get_read_buffer_size() or transport.get_extra_info("ssl_object").pending())
+        if self.secure:
+            self.undecrypted = cast(Any, self.transport).get_read_buffer_size
+            self.undelivered = self.transport.get_extra_info("ssl_object").pending
+        self.descriptor = sock.fileno()
+        return True
 
     def close(self) -> None:
         """Close politely: TLS says goodbye. A peer that does not let us is cut off after `HTTP_CLOSE` seconds."""

@@ -5,6 +5,8 @@ from typing import Any
 
 from corenet.core.engine import Engine
 
+def is_silent(fd: int) -> bool: ...
+
 class SocketEngine(Engine):
     def create_future(self) -> asyncio.Future[Any]: ...
     def create_task(

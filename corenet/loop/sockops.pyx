@@ -35,6 +35,9 @@ from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
 from corenet.transports.base cimport call_method1, keep_open, keeps_count, let_go
 
+cdef extern from "<sys/socket.h>" nogil:
+    const int MSG_PEEK
+
 cdef extern from "Python.h":
     """
     static PyObject *corenet_replace_method(PyObject *owner, PyObject *name, PyObject *method) {
@@ -510,6 +513,12 @@ cdef class SocketEngine(Engine):
                 # What cannot be positioned and gave nothing is told by the error that is under way, if by any.
                 if total:
                     raise
+
+
+def is_silent(int fd) -> bool:
+    """Tell whether the connected socket `fd` has nothing to give: no byte, no end, no error; takes none of them."""
+    cdef uint8_t byte
+    return c.c_recv(fd, &byte, 1, MSG_PEEK | c.MSG_DONTWAIT) < 0 and errno == c.EAGAIN
 
 
 cdef int put_soon_in_place() except -1:

@@ -44,7 +44,8 @@ cdef object SENDFILE = constants._SendfileMode.FALLBACK
 cdef double timeout_of(str name, object value, int default) except -1.0:
     if value is None:
         return default
-    if value <= 0:
+    if not value > 0:
+        # NaN, too: a timer that never comes is asked for by infinity.
         raise ValueError(f"{name} should be a positive number, got {value}")
     return value
 

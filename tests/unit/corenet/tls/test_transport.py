@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import shutil
 import socket
 import ssl
@@ -66,6 +67,20 @@ def test_shape(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.S
         assert here.lost.result() is None
 
     twin(main())
+
+
+@pytest.mark.parametrize("name", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
+def test_a_timeout_that_is_no_number_is_refused(
+    ours: Callable[[Any], Any], client_context: ssl.SSLContext, name: str
+) -> None:
+    async def main() -> None:
+        ours_end, theirs, server = await connected_pair()
+        options: dict[str, Any] = {name: math.nan}
+        with pytest.raises(ValueError, match=name):
+            await asyncio.get_running_loop().start_tls(theirs.transport, theirs, client_context, **options)
+        await finish(server, ours_end, theirs)
+
+    ours(main())
 
 
 @pytest.mark.parametrize("name", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
