@@ -518,7 +518,12 @@ cdef class StreamBase(Transport):
                     sent = 0
                 # As asyncio: where nobody will ever send the rest, the writer is told.
                 self.loop.check_open()
-                self.enqueue(owner, data + sent, length - sent)
+                try:
+                    self.enqueue(owner, data + sent, length - sent)
+                except MemoryError as error:
+                    # What is written later may not follow a gap.
+                    self.force_close(error)
+                    raise
                 self.writing = True
                 self.update()
                 return self.maybe_pause()
@@ -593,7 +598,11 @@ cdef class StreamBase(Transport):
                     return self.write_failed(errno)
                 sent = 0
             self.pending = None
-            queue_push(&self.queue, whole, data + sent, asked - sent)
+            try:
+                queue_push(&self.queue, whole, data + sent, asked - sent)
+            except MemoryError as error:
+                self.force_close(error)
+                raise
         else:
             while self.queue.count:
                 asked = self.queue.size

@@ -4,6 +4,7 @@ Received bytes objects are filled anew when their last holder has let go of them
 it lies when that saves a copy. Each test here fails when one of the two is done too eagerly.
 """
 
+import _testcapi
 import asyncio
 import socket
 import sys
@@ -11,7 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.twin import loop_factory, twin
+from support.twin import Recorder, loop_factory, twin
+
+import corenet
 
 __all__ = ["loop_factory", "twin"]
 
@@ -177,3 +180,48 @@ def test_mutable_data_is_sent_as_it_was(twin: Twin, name: str, size: int) -> Non
         await protocol.lost
 
     twin(main())
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytearray", "held"])
+def test_no_gap_when_there_is_no_memory_for_what_the_kernel_did_not_take(kind: str) -> None:
+    """The beginning has left: what is written afterwards would pass for its continuation. One allocation fails."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        transport, protocol = await loop.create_unix_connection(Recorder, sock=ours)
+        begun = b"begun" if kind == "held" else b""
+        data: Any = b"x" * 60_000 if kind != "bytearray" else bytearray(b"x" * 60_000)
+
+        def act() -> None:
+            """In one callback: what is written second is held until it returns, or somebody looks."""
+            call, given = transport.write, (data,)
+            if kind == "held":
+                transport.write(begun)
+                transport.write(data)
+                call, given = transport.get_write_buffer_size, ()
+            failure = None
+            _testcapi.set_nomemory(0, 1)
+            try:
+                call(*given)
+            except MemoryError as error:
+                failure = error
+            finally:
+                _testcapi.remove_mem_hooks()
+            failed.set_result(failure)
+
+        failed = loop.create_future()
+        loop.call_soon(act)
+        assert isinstance(await failed, MemoryError)
+        transport.write(b"tail")
+        got = b""
+        while piece := await loop.sock_recv(theirs, 1 << 16):
+            got += piece
+        assert got == begun + b"x" * (len(got) - len(begun))
+        assert 0 < len(got) < 60_000
+        assert isinstance(await protocol.lost, MemoryError)
+        theirs.close()
+
+    corenet.run(asyncio.wait_for(main(), 10))
