@@ -175,8 +175,8 @@ class Tree:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             said, _ = process.communicate()
-            return None, said[-2000:]
-        return process.returncode, said[-2000:]
+            return None, said
+        return process.returncode, said
 
 
 def reason(status: int | None, said: str) -> str:
@@ -210,7 +210,7 @@ def play_all(mutants: list[Mutant], jobs: int, *, why: bool = False) -> dict[str
                 seconds = time.monotonic() - began
                 print(f"{result:8} {seconds:5.1f} s ({tree.build_seconds:4.1f} to build)  {mutant.name}", flush=True)
                 if result == "broken" or (result == "killed" and why):
-                    print(said, flush=True)
+                    print(said[-2000:], flush=True)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(jobs)]
     for thread in threads:
