@@ -109,9 +109,13 @@ cdef class TraceStep:
 
 cdef class Budget:
     cdef public object deadline
+    cdef public dict failed
     cdef public object failure
     cdef public object hashes
+    cdef public dict insecure
+    cdef public long look_ups
     cdef public object packets
+    cdef public long queries
     cdef public object shortage
     cdef public object spent
     cdef public object verifications

@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+SUB_QUERIES = limits.SUB_QUERIES.default
+LOOK_UPS = limits.LOOK_UPS.default
 
 
 class FailureKind(IntEnum):
@@ -441,9 +443,12 @@ class Budget:
     `shortage` is the first local error met on the way that left servers unasked: whatever fails afterwards may fail
     because of it, and is remembered for a moment only. `spent`: something was asked for that was not left; what fails
     from then on is this query's failure, and says nothing about the names that it met.
+    `failed` are the sub-queries that failed: none is tried again for the same client query, also where the failure may
+    not be kept for others. `insecure` are the delegations that were proved insecure, with the finding of each.
     """
 
-    __slots__ = ("deadline", "failure", "hashes", "packets", "shortage", "spent", "verifications")
+    __slots__ = ("deadline", "failed", "failure", "hashes", "insecure", "look_ups", "packets", "queries", "shortage",
+                 "spent", "verifications")
 
     def __init__(
         self,
@@ -456,16 +461,39 @@ class Budget:
         self.verifications = verifications
         self.hashes = hashes
         self.deadline = deadline
+        self.queries = SUB_QUERIES
+        self.look_ups = LOOK_UPS
         self.failure: Failure | None = None
         self.shortage: Failure | None = None
         self.spent = False
+        self.failed: dict[Any, Failure] = {}
+        self.insecure: dict[bytes, Any] = {}
+
+    def take_look_up(self) -> bool:
+        """Count one question that a step of the work asks, whoever knows the answer; False when there are none left."""
+        if self.look_ups <= 0:
+            self._run_out("too many look-ups for one question")
+            return False
+        self.look_ups -= 1
+        return True
+
+    def take_query(self) -> bool:
+        """Count one sub-query that somebody has to work on; False when there are none left."""
+        if self.queries <= 0:
+            self._run_out("too many sub-queries for one question")
+            return False
+        self.queries -= 1
+        return True
+
+    def _run_out(self, text: str) -> None:
+        self.spent = True
+        if self.failure is None:
+            self.failure = Failure(FailureKind.BUDGET, c.EDE_OTHER, text)
 
     def take_packet(self) -> bool:
         """Count one upstream packet; False when there are none left."""
         if self.packets <= 0:
-            self.spent = True
-            if self.failure is None:
-                self.failure = Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many upstream queries for one question")
+            self._run_out("too many upstream queries for one question")
             return False
         self.packets -= 1
         return True

@@ -223,6 +223,15 @@ MAX_REFERRALS = Limit(
 )
 MAX_ALIASES = Limit(12, 4, 16, "names", "CNAME and DNAME steps of one answer; Unbound restarts 11 times, Knot 13")
 MAX_DEPTH = Limit(10, 4, 32, "sub-queries", "a query needing a query ...: zones can depend on ever more zones")
+SUB_QUERIES = Limit(
+    400, 50, 10_000, "sub-queries", "one client query may cost (NXNSAttack, CAMP): each needs work, packets or not"
+)
+LOOK_UPS = Limit(
+    4000, 500, 100_000, "look-ups", "what one client query may ask the cache for on its way, chains of trust included"
+)
+TURN_STEPS = Limit(
+    100, 10, 10_000, "steps", "of running queries that are made before the loop has its turn, some 50 us each"
+)
 DELEGATION_OCTETS = Limit(32 << 20, 1 << 16, 1 << 32, "bytes", "delegations kept ready, together")
 DELEGATION_OVERHEAD = Limit(
     250, 50, 10_000, "bytes", "counted for each address a delegation may have, and for each of its names besides itself"

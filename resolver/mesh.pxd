@@ -11,6 +11,7 @@ cdef class Ticket:
     cdef public _Job _job
     cdef public object _network
     cdef public object _on_done
+    cdef public object deadline
     cdef public object done
 
 
@@ -60,6 +61,7 @@ cdef class Mesh:
     cdef public list _slot_heap
     cdef public dict _slots
     cdef public object _stale_ttl
+    cdef public long _steps_left
     cdef public object _table
     cdef public list _timers
     cpdef _look_at_clock(self)

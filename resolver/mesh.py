@@ -60,6 +60,7 @@ __all__ = ["Clock", "Crypto", "Exchange", "Handle", "Mesh", "Ticket"]
 log = logging.getLogger(__name__)
 
 DEPTH = limits.MAX_DEPTH.default
+TURN_STEPS = limits.TURN_STEPS.default
 GRAIN = limits.EXPIRY_GRAIN.default / 1000
 PREFETCH_JOBS = limits.PREFETCH_JOBS.default
 PREFETCH_RATE = limits.PREFETCH_RATE.default
@@ -101,11 +102,13 @@ class Clock(Protocol):
 
 
 class Ticket:
-    """One submitted question. `done` is True once its callback was called or it was cancelled."""
+    """One submitted question. `done` is True once its callback was called or it was cancelled; `deadline` is when that
+    is due, in seconds of the monotonic clock."""
 
-    __slots__ = ("_job", "_network", "_on_done", "done")
+    __slots__ = ("_job", "_network", "_on_done", "deadline", "done")
 
-    def __init__(self, on_done: Callable[[Outcome], None], network: Hashable = None) -> None:
+    def __init__(self, on_done: Callable[[Outcome], None], network: Hashable = None, deadline: float = 0.0) -> None:
+        self.deadline = deadline
         self._on_done = on_done
         self._network = network
         self._job: _Job | None = None
@@ -119,7 +122,7 @@ class Mesh:
         "_atlas", "_clock", "_context", "_counts", "_crypto", "_deadline", "_draining", "_exchange",
         "_impatient", "_is_short", "_jobs", "_order", "_packets", "_patience", "_places", "_ready", "_renewed_in",
         "_renewing", "_rewriter", "_rrsets", "_serial", "_serve_stale", "_short_in", "_slot_heap", "_slots",
-        "_stale_ttl", "_table", "_timers",
+        "_stale_ttl", "_steps_left", "_table", "_timers",
     )
 
     def __init__(
@@ -153,6 +156,7 @@ class Mesh:
         self._jobs: dict[Key, _Job] = {}
         self._ready: deque[tuple[_Job, Any]] = deque()
         self._draining = False
+        self._steps_left = 0
         self._timers: list[tuple[float, int, _Job]] = []
         self._order = count()
         # Inner dictionaries and no sets: one that cannot grow for want of memory fills up and then turns in circles.
@@ -190,17 +194,24 @@ class Mesh:
         joined, so that the whole story is told.
         """
         self._look_at_clock()
+        self._counts["submitted"] += 1
+        ticket = Ticket(on_done, network, self._context.monotonic + self._deadline)
+        self._begin(ticket, question, cd, trace)
+        return ticket
+
+    def _begin(
+        self, ticket: Ticket, question: Question, cd: bool, trace: MutableSequence[TraceStep] | None
+    ) -> None:
+        """Answer `ticket` at once, let it wait for a job, or refuse it."""
         counts = self._counts
-        counts["submitted"] += 1
-        ticket = Ticket(on_done, network)
         key = (question.key, cd)
         job = self._jobs.get(key) if trace is None else None
         if job is not None and job.serial != self._serial:
             job = None  # what it has read may have been flushed since
         if job is not None and job.task.purpose is not Purpose.PREFETCH:
             self._join(job, ticket)
-            return ticket
-        budget = Budget(self._packets, self._context.monotonic + self._deadline)
+            return
+        budget = Budget(self._packets, ticket.deadline)
         try:
             outcome = find_outcome(question, self._context, budget, cd=cd)
         except Exception as error:  # noqa: BLE001 - whoever asks has counted on an outcome (and holds a place for it)
@@ -216,18 +227,18 @@ class Mesh:
                                        facts={"verdict": outcome.verdict, "sets": outcome.answer,
                                               "failure": outcome.failure}))
             self._deliver(ticket, outcome, self._serial)
-            return ticket
+            return
         short = self._is_short is not None and self._is_short()
-        share = self._places.share_of(network)
+        share = self._places.share_of(ticket._network)
         if short or (not self._places.has_room(share) and not self._make_room(share, None)):
             counts["refused"] += 1
             failure = OUT_OF_MEMORY if short else TOO_MANY
             outcome = self._stale_instead(question, failure, budget, cd=cd) or failure_outcome(question, failure)
             self._deliver(ticket, outcome, self._serial)
-            return ticket
+            return
         if job is not None and not job.finished:  # it may have made room a moment ago
             self._join(job, ticket)
-            return ticket
+            return
         task = Task(question, budget, cd=cd, trace=trace, missed=not outcome)
         job = self._start(key, task, share, None, self._serial)
         job.tickets.append(ticket)
@@ -235,7 +246,6 @@ class Mesh:
         if self._serve_stale:
             self._be_patient(job)
         self._drain()
-        return ticket
 
     def refresh(self, question: Question, *, cd: bool = False, on_done: Callable[[Outcome], None]) -> bool:
         """Ask anew for something the cache still has, so that it never runs out; whether that is being done.
@@ -341,6 +351,8 @@ class Mesh:
             due = timers[0][0]
         if impatient and (due is None or impatient[0][0] < due):
             due = impatient[0][0]
+        if self._ready and not self._draining:
+            return now  # the turn was over before the work was
         return due
 
     def refuse_when(self, is_short: Callable[[], bool]) -> None:
@@ -445,13 +457,18 @@ class Mesh:
         return job
 
     def _drain(self) -> None:
-        """Resume everybody who has something to be resumed with. Never recursive: what comes up meanwhile queues."""
+        """Resume those who have something to be resumed with, in the order in which they got it.
+
+        Never recursive: what comes up meanwhile queues. What is left after `TURN_STEPS` is left for the next turn, so
+        that deadlines and other clients have theirs however much work one query makes without a packet.
+        """
         if self._draining:
             return
         self._draining = True
         ready = self._ready
+        self._steps_left = TURN_STEPS
         try:
-            while ready:
+            while ready and self._steps_left > 0:
                 job, value = ready.popleft()
                 if not job.finished:
                     self._run(job, value)
@@ -469,6 +486,10 @@ class Mesh:
     def _resume_job(self, job: _Job, value: Any) -> None:
         try:
             while True:
+                if self._steps_left <= 0:
+                    self._ready.append((job, value))
+                    return
+                self._steps_left -= 1
                 effect: Effect = job.steps.send(value)
                 spent = job.task.budget.failure
                 if spent is not None and spent.kind is FailureKind.DEADLINE:
@@ -506,6 +527,9 @@ class Mesh:
     def _need(self, job: _Job, need: Need) -> Outcome | Failure | None:
         """The result of a sub-query when it is there at once; None when `job` now waits for it."""
         task = job.task
+        budget = task.budget
+        if not budget.take_look_up():
+            return budget.failure
         cd = task.cd or need.purpose in UNVALIDATED
         # The chain of trust follows no alias, so its jobs are others than those of clients with the same question.
         key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.CHAIN))
@@ -525,18 +549,25 @@ class Mesh:
                               qname=need.question.qname, qtype=need.question.qtype, rcode=outcome.rcode,
                               facts={"verdict": outcome.verdict, "sets": outcome.answer, "failure": outcome.failure})
                 return outcome.failure or outcome
+            failed = budget.failed.get(key)
+            if failed is not None:
+                return failed
             if task.depth >= DEPTH:
-                task.budget.spent = True
+                budget.spent = True
                 return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many questions within questions")
             depth, purpose = task.depth + 1, need.purpose
             inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=purpose, trace=task.trace,
                          missed=not outcome, told=task.told)
+            if not budget.take_query():
+                return budget.failure
             if not self._may_go_on(job):
-                return self._run_out(task.budget)
+                return self._run_out(budget)
             child = self._start(key, inner, None, job.charge, job.serial)
         elif child is job or self._waits_for(child, job):
             self._counts["cycles"] += 1
             return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the question waits for its own answer")
+        elif not budget.take_query():
+            return budget.failure
         else:
             self._counts["joined"] += 1
         child.parents.append(job)
@@ -587,7 +618,7 @@ class Mesh:
                 continue
             theirs = parent.task.budget
             if budget is not theirs:
-                if (failure.kind in WORN_OUT or budget.spent or budget.failure is not None) and parent.need is not None:
+                if self._is_its_own(failure, budget) and parent.need is not None:
                     # Somebody else's budget ran out, not ours: begin again with our own.
                     again = self._need(parent, parent.need)
                     if again is not None:
@@ -595,10 +626,33 @@ class Mesh:
                     continue
                 if budget.shortage is not None and theirs.shortage is None:
                     theirs.shortage = budget.shortage
+            if failure.kind is not FailureKind.CYCLE:  # that one depends on who waits for whom
+                theirs.failed[job.key] = failure
             self._ready.append((parent, failure))
+        if failure is not None and job.tickets and job.task.depth and self._is_its_own(failure, budget):
+            self._begin_again(job)
         if failure is not None and job.tickets:
             outcome = self._stale_instead(job.task.question, failure, budget, cd=job.task.cd) or outcome
         self._deliver_all(job, outcome)
+
+    @staticmethod
+    def _is_its_own(failure: Failure, budget: Budget) -> bool:
+        """Whether a query failed because its budget ran out, which says nothing about others with the same question."""
+        return failure.kind in WORN_OUT or budget.spent or budget.failure is not None
+
+    def _begin_again(self, job: _Job) -> None:
+        """Clients waited for a sub-query of a client query that ran out of its budget: they have budgets of their own.
+
+        Those whose time is over wait no longer.
+        """
+        task, now = job.task, self._context.monotonic
+        anew = [ticket for ticket in job.tickets if ticket.deadline > now]
+        job.tickets = [ticket for ticket in job.tickets if ticket.deadline <= now]
+        for ticket in anew:
+            ticket._job = None
+        for ticket in anew:
+            if not ticket.done:  # whoever was called back meanwhile may have cancelled it
+                self._begin(ticket, task.question, task.cd, None)
 
     def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
         tickets, job.tickets = job.tickets, []

@@ -597,7 +597,7 @@ def _failed(task: Task, context: Context, failure: Failure, name: bytes | None =
                                text=failure.text, ttl=SHORTAGE_TTL, now=context.now,
                                count=rrsets.failures(question.qname, question.qtype, context.now))
     elif kind not in PASSING and task.purpose is not Purpose.PREFETCH and (
-        not (kind in INHERITED or task.budget.spent) or task.purpose is Purpose.CLIENT
+        not (kind in INHERITED or task.budget.spent) or (task.purpose is Purpose.CLIENT and not task.depth)
     ):
         # Not of the name that was asked for, unless the whole query ran out of something: its alias is no failure. It
         # is found again, leads to the one that is, and may lead elsewhere by then.

@@ -270,8 +270,9 @@ class Service:
             if self._discard:
                 pending.arrived = self._clock.monotonic()
             question = Question(query.qname, query.qtype)
-            ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done,
-                                       network=pending.network)
+            # Places are taken by proven clients and by the others of a network apart, as in the accounts.
+            network = (pending.network,) if account is self._proven else pending.network
+            ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done, network=network)
             if ticket.done:
                 return None
             pending.ticket = ticket

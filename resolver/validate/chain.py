@@ -421,12 +421,13 @@ class Chain:
                     ctx.store.rrsets.put(known, ctx.now)
         if known is None or not _is_ds_of_cut(known):
             outcome = yield Need(Question(zone, c.DS), Purpose.CHAIN)
-            state = self._ds_outcome(task.budget, zone, outcome)
+            upper: bytes | Finding = names.ROOT
+            if isinstance(outcome, Outcome) and outcome.failure is None and _proves_by_records(outcome):
+                # Only the zone in charge may say that there is no DS, and which one that is the zones above decide.
+                upper = yield from self.zone_in_charge(task, ctx, names.parent(zone))
+            state = upper if isinstance(upper, Finding) else self._ds_outcome(task.budget, zone, upper, outcome)
             if state is _INHERITED:
-                # Nothing in this reply proves anything; then the zones above decide, by proofs of their own.
-                state = yield from self.zone_state(task, ctx, names.parent(zone))
-                if state.verdict is Verdict.SECURE:
-                    state = _unproved(zone)
+                state = _unproved(zone)  # nothing in this reply proves anything, and the zones above are secure
             if task.trace is not None:
                 _note_ds(task, zone, outcome, state)
             if state is not None:
@@ -434,9 +435,11 @@ class Chain:
             known = outcome.answer[0]
         return [d for d in map(parse_ds, known.rdatas()) if d is not None]
 
-    def _ds_outcome(self, budget: Budget, zone: bytes, outcome: Outcome | Failure) -> Finding | None:
+    def _ds_outcome(self, budget: Budget, zone: bytes, upper: bytes, outcome: Outcome | Failure) -> Finding | None:
         """What a reply about the DS set of `zone` says of it; None when it is a validated DS set.
 
+        `upper` is the signed zone in charge of that set. Nobody else may deny it: its ancestors' records are genuine
+        too, and know nothing of what stands below its apex (RFC 4035 section 5.2, RFC 5155 section 8.9).
         SECURE: no zone begins there, so the one above goes on. INSECURE: proved by a record of the reply. `_INHERITED`:
         the reply proves nothing by itself. Nothing is concluded from the verdict of the whole.
         """
@@ -462,13 +465,16 @@ class Chain:
         if outcome.verdict != Verdict.SECURE and outcome.verdict != Verdict.INSECURE:
             return _unproved(zone)
         secure = outcome.verdict == Verdict.SECURE
-        proved = self._no_ds(budget, zone, outcome.authority, spans=not secure)
+        proved = self._no_ds(budget, zone, upper, outcome.authority, spans=not secure)
         if proved is not None:
             return proved
         return SECURE if secure else _INHERITED
 
-    def _no_ds(self, budget: Budget, zone: bytes, authority: list[RRset], *, spans: bool) -> Finding | None:
-        """What the validated records of a denial of DS say about `zone`: INSECURE, SECURE when it is no delegation.
+    def _no_ds(
+        self, budget: Budget, zone: bytes, upper: bytes, authority: list[RRset], *, spans: bool
+    ) -> Finding | None:
+        """What the validated records of `upper` in a denial of DS say about `zone`: INSECURE, SECURE when it is no
+        delegation.
 
         None when they do not speak about the name itself; then it counts whether the denial was proved at all.
         `spans`: opt-out spans are looked at too, which a secure denial does not rest on.
@@ -478,8 +484,8 @@ class Chain:
             if rrset.verdict != Verdict.SECURE or not rrset.sig_len:
                 continue
             signer = signatures(rrset, 1)[0].signer  # the one that was right comes first (`stamp`)
-            # A child has no say about its own delegation (RFC 6840 section 4.4).
-            if signer == zone or not names.is_subdomain(zone, signer):
+            # A child has no say about its own delegation (RFC 6840 section 4.4), nor has a zone above the parent.
+            if signer != upper or signer == zone:
                 continue
             if rrset.rtype == c.NSEC and names.equal(rrset.name, zone):
                 for plain in nsec.read(rrset, signer):
@@ -488,8 +494,6 @@ class Chain:
                 hashed += nsec3.read(rrset, signer)
         if not hashed:
             return None
-        nearest = max(len(record.zone) for record in hashed)
-        hashed = [record for record in hashed if len(record.zone) == nearest]
         prover = nsec3.Prover.of(hashed, budget, most=self.nsec3_iterations)
         if prover.is_costly:
             return insecure(TooManyIterations(hashed[0], self.nsec3_iterations))
@@ -511,21 +515,40 @@ class Chain:
 
         `zone` (lower case) may be any name; each name from the anchor down to it is asked for its DS set.
         """
-        anchor = self.anchors.closest(zone)
+        found = yield from self.zone_in_charge(task, ctx, zone)
+        return found if isinstance(found, Finding) else SECURE
+
+    def zone_in_charge(self, task: Task, ctx: Context, name: bytes) -> Steps["bytes | Finding"]:
+        """The signed zone that `name` (lower case) belongs to; else why it is INSECURE (proved) or BOGUS.
+
+        Each name from the anchor down is looked at. What was proved insecure is so for all names below in the same
+        client query: the records of one reply, and its replies, may be very many, and the look is as long as the name.
+        """
+        anchor = self.anchors.closest(name)
         if anchor is None:
-            return insecure(Unanchored(zone))
+            return insecure(Unanchored(name))
         if not self._anchor_understood(anchor):
             return insecure(NotUnderstood(anchor.zone, digest=any(d.algorithm in self.algorithms for d in anchor.ds)))
-        for count in range(names.label_count(anchor.zone) + 1, names.label_count(zone) + 1):
-            cut = names.suffix(zone, count)
+        known_insecure: dict[bytes, Finding] = task.budget.insecure
+        if known_insecure:
+            cut = name
+            while len(cut) > len(anchor.zone):
+                if cut in known_insecure:
+                    return known_insecure[cut]
+                cut = names.parent(cut)
+        zone = anchor.zone
+        for count in range(names.label_count(anchor.zone) + 1, names.label_count(name) + 1):
+            cut = names.suffix(name, count)
             known = ctx.store.rrsets.find(cut, c.DS, ctx.now, min_trust=0)
             if known is not None and _is_ds_of_cut(known):
                 unknown = self._understood(known)
                 if unknown is not None:
+                    known_insecure[cut] = unknown
                     return unknown
+                zone = cut
                 continue
             outcome = yield Need(Question(cut, c.DS), Purpose.CHAIN)
-            state = self._ds_outcome(task.budget, cut, outcome)
+            state = self._ds_outcome(task.budget, cut, zone, outcome)
             if state is _INHERITED:
                 state = _unproved(cut)  # the zones above have been looked at, and they are secure
             if task.trace is not None:
@@ -533,12 +556,16 @@ class Chain:
             if state is None:
                 unknown = self._understood(outcome.answer[0])
                 if unknown is not None:
+                    known_insecure[cut] = unknown
                     return unknown
+                zone = cut
             elif state.verdict is not Verdict.SECURE:
+                if state.verdict is Verdict.INSECURE:
+                    known_insecure[cut] = state
                 return state
             elif _is_empty_below(outcome, cut):
-                return SECURE
-        return SECURE
+                return zone
+        return zone
 
     def _understood(self, rrset: RRset) -> Finding | None:
         """None when a DS set has a member that can be used; else the finding that its zone is as if unsigned."""
@@ -630,6 +657,11 @@ def _is_ds_of_cut(rrset: RRset | None) -> bool:
 
 def _unproved(zone: bytes) -> Finding:
     return bogus(c.EDE_DNSSEC_INDETERMINATE, f"the DS of {names.to_text(zone)} could not be validated")
+
+
+def _proves_by_records(outcome: Outcome) -> bool:
+    """Whether a reply about a DS set is no set that was validated, so that it counts whose records it brings."""
+    return not outcome.answer or outcome.answer[0].verdict != Verdict.SECURE
 
 
 def _renames(rrset: RRset, name: bytes) -> bool:

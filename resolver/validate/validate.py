@@ -156,7 +156,7 @@ class Validator:
         if found.verdict is Verdict.BOGUS and not denials:
             return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
         for rrset, encloser, signer in wildcards:
-            found = self._no_shadow(task, denials, names.lower(rrset.name), encloser, signer)
+            found = yield from self._no_shadow(task, context, denials, names.lower(rrset.name), encloser, signer)
             if task.trace is not None:
                 _note_proof(task, denials, f"{names.to_text(rrset.name)} was made from "
                             f"*.{names.to_text(encloser)}", found, rrset.name, rrset.rtype)
@@ -165,7 +165,7 @@ class Validator:
             worst = _worse(worst, found)
         if not raw.denied:
             return worst
-        found = self._denial(task, denials, raw, question.qtype)
+        found = yield from self._denial(task, context, denials, raw, question.qtype)
         if task.trace is not None:
             what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
             _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)
@@ -251,22 +251,37 @@ class Validator:
 
     def _prover(
         self, task: Task, denials: _Denials, name: bytes, qtype: int, *, zone: bytes | None = None
-    ) -> tuple[nsec3.Prover | None, Finding | None]:
-        """What the NSEC3 records prove with, those of `zone` alone if given, or the finding that they cost too much."""
+    ) -> nsec3.Prover | None:
+        """What the NSEC3 records prove with, those of `zone` alone if given."""
         place = charge_of(name, qtype)
         zones = {r.zone for r in denials.nsec3 if names.is_subdomain(place, r.zone) and zone in (None, r.zone)}
         if not zones:
-            return None, None
+            return None
         # Records of a zone beside the name say nothing, not even by their iterations (CVE-2026-10723).
         zone = max(zones, key=len)
-        prover = nsec3.Prover.of(
+        return nsec3.Prover.of(
             [r for r in denials.nsec3 if r.zone == zone], task.budget, most=self.nsec3_iterations
         )
-        if prover.is_costly:  # RFC 9276 section 3.2
-            return None, insecure(TooManyIterations(prover.records[0], self.nsec3_iterations))
-        return prover, None
 
-    def _denial(self, task: Task, denials: _Denials, raw: RawReply, qtype: int) -> Finding:
+    def _unfollowed(
+        self, task: Task, context: Context, prover: nsec3.Prover, name: bytes, qtype: int
+    ) -> Steps[Finding]:
+        """What is to be believed of a name whose denial asks for too many iterations (RFC 9276 section 3.2).
+
+        It is insecure when that zone is in charge of it. The records of an ancestor are as genuine, and anybody on the
+        path can show them for a name below a secure delegation.
+        """
+        found = yield from self.chain.zone_in_charge(task, context, charge_of(name, qtype))
+        if isinstance(found, Finding):
+            return found
+        if found == prover.zone:
+            return insecure(TooManyIterations(prover.records[0], self.nsec3_iterations))
+        return bogus(
+            c.EDE_NSEC_MISSING,
+            f"{names.to_text(name)} belongs to {names.to_text(found)}, and {names.to_text(prover.zone)} denies it",
+        )
+
+    def _denial(self, task: Task, context: Context, denials: _Denials, raw: RawReply, qtype: int) -> Steps[Finding]:
         """Judge the proof that the last name of `raw`, or its `qtype`, does not exist.
 
         A name proved to exist without data makes NOERROR of an NXDOMAIN: some servers deny empty non-terminals so.
@@ -278,10 +293,10 @@ class Validator:
         if nsec.proves_no_data(denials.nsec, final, qtype):
             raw.rcode = c.NOERROR
             return SECURE
-        prover, costly = self._prover(task, denials, final, qtype)
-        if costly is not None:
-            return costly
+        prover = self._prover(task, denials, final, qtype)
         if prover is not None:
+            if prover.is_costly:
+                return (yield from self._unfollowed(task, context, prover, final, qtype))
             proved, opt_out = prover.no_name(final) if no_name else (False, None)
             if not proved:
                 proved, opt_out = prover.no_data(final, qtype)
@@ -295,17 +310,19 @@ class Validator:
         text = f"nothing proves that {names.to_text(final)} {c.type_to_text(qtype)} {word}"
         return bogus(c.EDE_NSEC_MISSING, text)
 
-    def _no_shadow(self, task: Task, denials: _Denials, owner: bytes, encloser: bytes, signer: bytes) -> Finding:
+    def _no_shadow(
+        self, task: Task, context: Context, denials: _Denials, owner: bytes, encloser: bytes, signer: bytes
+    ) -> Steps[Finding]:
         """Judge the proof that no closer name stands between a wildcard of `signer` and the name it answered for.
 
         Only records of the wildcard's own zone prove that: another zone knows nothing of the names above its apex.
         """
         if nsec.proves_no_wildcard_shadow([r for r in denials.nsec if r.zone == signer], owner, encloser):
             return SECURE
-        prover, costly = self._prover(task, denials, owner, 0, zone=signer)
-        if costly is not None:
-            return costly
+        prover = self._prover(task, denials, owner, 0, zone=signer)
         if prover is not None:
+            if prover.is_costly:
+                return (yield from self._unfollowed(task, context, prover, owner, 0))
             proved, opt_out = prover.no_wildcard_shadow(owner, encloser)
             if proved:
                 return SECURE if opt_out is None else insecure(OptedOut(opt_out))
