@@ -206,7 +206,7 @@ cdef class TlsEngine:
         return None if count < 0 else count
 
     cdef Py_ssize_t write_record(self, object data) except -2:
-        """Encrypt at most one record's worth; the number of bytes taken, -1 when the peer must speak first."""
+        """Encrypt `data`; the number of bytes taken, as a rule all, -1 when the peer must speak first."""
         self.dirty = True
         try:
             return self.core.write(data)
@@ -214,8 +214,8 @@ cdef class TlsEngine:
             return -1
 
     def write(self, data: bytes) -> int:
-        """Encrypt `data`, which must not be empty; return how many of its bytes were taken: at most one record's worth,
-        0 when the peer must speak first.
+        """Encrypt `data`, which must not be empty; return how many of its bytes were taken: as a rule all, 0 when the
+        peer must speak first.
 
         Raises:
             ssl.SSLError: when the connection cannot send any more.

@@ -31,7 +31,8 @@ the connection until its protocol was told.
 What may lie where: ciphertext in the incoming BIO only for an incomplete record, in NEW, or while reading is paused;
 decrypted data nowhere between two events, since records are handed on whole (in part only to a BufferedProtocol that
 pauses: OpenSSL keeps the rest of that record); ciphertext in the outgoing BIO until the batch, the callback or the turn
-ends, longer only while a foreign transport below has told us to wait; plaintext in `backlog` before the handshake or
+ends, longer only while a foreign transport below has told us to wait (OpenSSL encrypts a write as a whole, and its buffer
+stays as large as the largest one); plaintext in `backlog` before the handshake or
 while the peer must speak first. Whether below receives is `read_wanted` alone.
 """
 
@@ -334,6 +335,12 @@ cdef class TlsTransport(TlsSession):
             if self.state != OPEN:
                 # It failed, or the protocol was told to pause and left in the child of a fork.
                 return 0
+            if self.backlog is not None:
+                # Only when the peer has spoken, which nobody would hear. No goodbye says that this was all.
+                return self.fatal(
+                    ConnectionAbortedError("closed before the peer let everything that was written be encrypted"),
+                    "What was written cannot be sent",
+                )
         self.state = CLOSING
         self.stop_timer()
         self.timer = self.loop.later_ns(nanoseconds(self.shutdown_timeout), self._shutdown_expired, ())

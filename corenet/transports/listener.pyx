@@ -254,6 +254,9 @@ cdef class Listener(Watcher):
     cdef int exhausted(self, int number) except -1:
         """Say it and stand back for a second when a resource has run out; every other error is only said."""
         cdef object error = os_error(number)
+        if number == c.EINVAL:
+            # It listens no more: somebody has shut it down. The hang-up of that would be reported without end.
+            self.pause()
         if number not in (c.EMFILE, c.ENFILE, c.ENOBUFS, c.ENOMEM):
             self.loop.call_exception_handler(
                 {"message": "socket.accept() failed", "exception": error, "socket": TransportSocket(self.sock)}

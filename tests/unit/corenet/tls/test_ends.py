@@ -7,18 +7,19 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from support.bare_tls import BarePeer, tcp_pair
 from support.framed import Frames
-from support.tls_pair import client_context, leaf, ours, server_context
+from support.tls_pair import client_context, leaf, ours, server_context, tls_pair
 from support.twin import Recorder, accepting, loop_factory, twin
 from support.waiting import turns
 
 import corenet
 from corenet.limits import TLS_DRAINING
+from corenet.tls.context import peer_closed_cleanly
 
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
@@ -591,3 +592,71 @@ def test_who_never_reads_is_told_after_a_time(
             assert f"{limit} s" in str(error)
 
     corenet.run(main())
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+class Watched(ssl.SSLObject):
+    """Can be made to want to hear the peer first."""
+
+    waits = False
+
+    def write(self, data: Any) -> int:
+        if Watched.waits:
+            raise ssl.SSLWantReadError
+        return super().write(data)
+
+
+@pytest.fixture
+def watched(client_context: ssl.SSLContext) -> Iterator[ssl.SSLContext]:
+    client_context.sslobject_class = Watched
+    yield client_context
+    Watched.waits = False
+
+
+def test_no_goodbye_says_that_all_was_sent_when_it_was_not(
+    ours: Twin, server_context: ssl.SSLContext, watched: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, watched)
+        theirs = there.transport.get_extra_info("ssl_object")
+        Watched.waits = True
+        here.transport.write(b"never encrypted")
+        here.transport.close()
+        assert isinstance(await here.lost, ConnectionAbortedError)
+        await there.lost
+        assert not there.data
+        assert not peer_closed_cleanly(theirs)
+        server.close()
+        await server.wait_closed()
+
+    ours(main())
+
+
+@pytest.mark.parametrize("way", ["close_clients", "abort_clients"])
+def test_a_server_that_closes_its_clients_says_goodbye(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, way: str
+) -> None:
+    """close_clients closes the transports that the program has, not the streams below them."""
+
+    async def main() -> None:
+        async with served(server_context, client_context) as (server, protocol, peer):
+            protocol.transport.resume_reading()
+            protocol.transport.write(b"last words")
+            getattr(server, way)()
+            received = b""
+            while data := await asyncio.get_running_loop().sock_recv(peer.sock, 65536):
+                peer.incoming.write(data)
+                with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                    while piece := peer.tls.read(100):
+                        received += piece
+                if way == "close_clients" and received:
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        peer.tls.unwrap()
+                    peer.sock.send(peer.outgoing.read() or b"x")
+                    break
+            assert received == b"last words"
+            await protocol.lost
+
+    ours(main())

@@ -1,6 +1,7 @@
 """Listeners: bursts, failing factories, and what happens when descriptors run out."""
 
 import asyncio
+import errno
 import os
 import resource
 import socket
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
-from support.waiting import until
+from support.waiting import turns, until
 
 import corenet
 
@@ -320,3 +321,21 @@ def test_a_factory_that_ends_the_run_leaves_no_descriptor() -> None:
         assert loop.run_until_complete(asyncio.wait_for(greeted(client), 10)) == b""
     server.close()
     loop.close()
+
+
+def test_a_listening_socket_that_was_shut_down_is_reported_once() -> None:
+    """The kernel reports its hang-up for ever, and accept fails each time; asyncio goes round with it."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reported: list[Any] = []
+        loop.set_exception_handler(lambda _loop, context: reported.append(context["exception"].errno))
+        server = await loop.create_server(Recorder, "127.0.0.1", 0)
+        server.sockets[0].shutdown(socket.SHUT_RDWR)
+        await until(lambda: reported, "the report of the shutdown")
+        await turns()
+        assert reported == [errno.EINVAL]
+        server.close()
+        await server.wait_closed()
+
+    corenet.run(asyncio.wait_for(main(), 10))
