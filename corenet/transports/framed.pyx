@@ -328,6 +328,8 @@ cdef class FrameSplitter(Consumer):
         cdef bint back = self.gone
         self.transport = transport
         self.gone = False
+        # A callback that replaced us and then put us back has no successor.
+        self.successor = None
         if self.aside:
             self.aside = False
             if self.cut_short and not self.paused:
@@ -380,7 +382,7 @@ cdef class FrameSplitter(Consumer):
         return 0
 
     cdef int pass_on(self) except -1:
-        """Give the rest to the protocol that took our place."""
+        """Give the rest to the protocol that has our place now: a callback may have set several, one after the other."""
         cdef object successor = self.successor
         cdef object raw = self.rest()
         cdef object room
@@ -392,20 +394,23 @@ cdef class FrameSplitter(Consumer):
         if self.paused or self.resume_due:
             self.paused = self.resume_due = False
             transport.resume_reading()
-        if isinstance(successor, FrameSplitter) and (<FrameSplitter>successor).transport is None:
-            (<FrameSplitter>successor).transport = self.transport
         try:
-            if raw and isinstance(successor, asyncio.BufferedProtocol):
-                while raw:
-                    room = memoryview(successor.get_buffer(len(raw))).cast("B")
-                    taken = min(len(room), len(raw))
-                    if taken == 0:
-                        raise RuntimeError("get_buffer() returned an empty buffer")
-                    room[:taken] = raw[:taken]
-                    successor.buffer_updated(taken)
-                    raw = raw[taken:]
-            elif raw:
-                successor.data_received(raw)
+            while True:
+                successor = transport.get_protocol()
+                if isinstance(successor, FrameSplitter) and (<FrameSplitter>successor).transport is None:
+                    (<FrameSplitter>successor).transport = transport
+                if not raw:
+                    break
+                if not isinstance(successor, asyncio.BufferedProtocol):
+                    successor.data_received(raw)
+                    break
+                room = memoryview(successor.get_buffer(len(raw))).cast("B")
+                taken = min(len(room), len(raw))
+                if taken == 0:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                room[:taken] = raw[:taken]
+                raw = raw[taken:]
+                successor.buffer_updated(taken)
         except BaseException:
             if self.gone:
                 # Whole again for whoever puts us back.
@@ -413,7 +418,7 @@ cdef class FrameSplitter(Consumer):
             raise
         if self.eof_due:
             self.eof_due = False
-            if not successor.eof_received() or ends_with_peer(transport):
+            if not transport.get_protocol().eof_received() or ends_with_peer(transport):
                 transport.close()
         return 0
 

@@ -125,6 +125,71 @@ def test_set_protocol_of_our_transports_hands_over() -> None:
     corenet.run(with_peer(body))
 
 
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("last", ["plain", "buffered", "frames", "itself"])
+def test_of_several_set_in_one_callback_the_last_one_gets_the_rest(
+    last: str, tls: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        protocol = Frames(batch=1)
+        skipped, another = Plain(), Frames(batch=1)
+        heir: Any = {"plain": Plain(), "buffered": Buffered(), "frames": another, "itself": protocol}[last]
+
+        def switch(frames: list[Any]) -> None:
+            protocol.on_batch = lambda frames: None
+            protocol.transport.set_protocol(skipped)
+            protocol.transport.set_protocol(heir)
+
+        protocol.on_batch = switch
+        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0, ssl=contexts[0] if tls else None)
+        transport, _ = await loop.create_connection(
+            Plain, *server.sockets[0].getsockname(), ssl=contexts[1] if tls else None,
+            server_hostname="localhost" if tls else None,
+        )
+        transport.write(packed(b"1", b"2", b"3"))
+        if isinstance(heir, Frames):
+            await heir.until(lambda: heir.frames[-1:] == [b"3"])
+            assert heir.frames == ([b"1", b"2", b"3"] if last == "itself" else [b"2", b"3"])
+        else:
+            while len(heir.data) < 10:
+                await asyncio.sleep(0)
+            assert heir.data == packed(b"2", b"3")
+        assert skipped.data == b""
+        transport.close()
+        server.close()
+        await server.wait_closed()
+
+    corenet.run(asyncio.wait_for(main(), 10))
+
+
+def test_the_rest_follows_a_protocol_that_is_replaced_while_it_gets_it() -> None:
+    class Narrow(asyncio.BufferedProtocol):
+        """Takes three bytes, then makes room for `heir`."""
+
+        def __init__(self) -> None:
+            self.room = bytearray(3)
+
+        def get_buffer(self, sizehint: int) -> bytearray:
+            return self.room
+
+        def buffer_updated(self, nbytes: int) -> None:
+            protocol.transport.set_protocol(heir)
+
+    heir = Plain()
+    protocol: Any = None
+
+    async def body(frames: Frames, peer: socket.socket) -> None:
+        nonlocal protocol
+        protocol = frames
+        protocol.on_batch = lambda batch: protocol.hand_over(Narrow())
+        await send(peer, packed(b"1", b"2", b"3"))
+        assert await heir.until(7) == packed(b"2", b"3")[3:]
+        protocol.lost.set_result(None)
+
+    corenet.run(with_peer(body, batch=1))
+
+
 # --- TLS ----------------------------------------------------------------------------------------------------------
 
 
