@@ -59,6 +59,7 @@ class FakeMesh:
         self.instant: Outcome | None = None
         self.context: Context | None = None
         self.refreshed: list[FakeTicket] = []
+        self.networks: list[Any] = []
 
     def peek(self, question: Question, *, cd: bool = False) -> Outcome | None:
         assert self.context is not None
@@ -67,6 +68,7 @@ class FakeMesh:
 
     def submit(self, question: Question, *, cd: bool = False, on_done: Any, network: Any = None) -> FakeTicket:
         ticket = FakeTicket(question, cd, on_done)
+        self.networks.append(network)
         if self.instant is not None:
             ticket.done = True
             on_done(self.instant)

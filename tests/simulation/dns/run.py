@@ -62,6 +62,9 @@ EVERYTHING = 0.1
 """Questions that become one for all that a name has."""
 REPEATED = 0.2
 BAITED = 0.2
+SUB_QUERIES = 100
+"""What one client query may cost besides itself in any of these worlds: twice what was ever seen, and far less than the
+limit, so that work which is done twice is seen."""
 ANSWER_SECONDS = 30.0
 """More than any deadline: a query without an answer by then never gets one."""
 
@@ -124,6 +127,21 @@ class Hashes:
         return answer
 
 
+class Turns:
+    """The mesh as the network drives it. Each turn is a part of the work, however much there is."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.longest = 0
+
+    def tick(self, now: float) -> float | None:
+        counts = self.mesh._counts
+        before = counts["jobs"]
+        due = self.mesh.tick(now)
+        self.longest = max(self.longest, counts["jobs"] - before)
+        return due
+
+
 @contextmanager
 def counted_hashes() -> Iterator[Hashes]:
     """Count the calls of SHA-1, whoever in the resolver makes them."""
@@ -181,6 +199,7 @@ class _Run:
         store = Store.create(CACHE_BYTES, seed=bytes(16))
         self.mesh = Mesh(exchange=self.net, crypto=self.crypto, clock=self.net, rng=SeededRandom(seed), store=store,
                          settings=settings)
+        self.turns = Turns(self.mesh)
         self.packets = settings.iteration.max_packets
         self.serves_stale = serve_stale > 0
         front = random.Random(f"front {seed}").random() < FRONT_WORLDS
@@ -296,14 +315,20 @@ class _Run:
     def wait(self, over: Callable[[], bool]) -> tuple[int, int]:
         """Let time pass until it is `over`; returns when that began and ended, in seconds since the epoch."""
         began = self.net.time()
-        self.net.run(self.mesh, seconds=ANSWER_SECONDS, until=over)
+        self.net.run(self.turns, seconds=ANSWER_SECONDS, until=over)
         return began, self.net.time()
 
     @contextmanager
     def charged(self, number: int, queries: int) -> Iterator[None]:
         """Hold the work that is done meanwhile against what so many queries may cost."""
         packets, checks, hashes = len(self.net.log), self.crypto.checked, self.hashes.made
+        jobs = self.mesh.statistics()["jobs"]
         yield
+        jobs = self.mesh.statistics()["jobs"] - jobs
+        if jobs > (1 + SUB_QUERIES) * queries:
+            self.wrong(str(number), f"{jobs} questions begun")
+        if self.turns.longest > limits.TURN_STEPS.default:
+            self.wrong(str(number), f"{self.turns.longest} questions begun in one turn")
         faults = self.mesh.statistics()["faults"]
         if faults:
             self.wrong(str(number), f"{faults} faults of the program, logged above")

@@ -53,6 +53,11 @@ WRONG_SIGNATURES = 3
 """Before each right one: with two keys tried for each, as many as a validator checks for one set, and no more."""
 
 
+TREE_WORLDS = 0.1
+TREE_DEPTH = limits.MAX_DEPTH.default + 2
+TREE_BREADTH = limits.ADDRESS_LOOKUPS.default
+
+
 class Fate(Enum):
     """What a zone is to a validator, when its parent is secure."""
 
@@ -70,6 +75,7 @@ class Trap(Enum):
 
     HASHES = "a deep tree of names, hashed with as many iterations as are followed, with unsigned data at its end"
     CHECKS = "keys of one tag, wrong signatures before each right one, and a chain of aliases (KeyTrap)"
+    TREE = "zones whose name servers lie in one another, without addresses (NXNSAttack, CAMP)"
 
 
 INSECURE_FATES = frozenset((Fate.UNSIGNED, Fate.ISLAND, Fate.UNKNOWN))
@@ -269,6 +275,8 @@ class _Maker:
             self._place_star()
         for origin in every:
             self._sign(self.world.sites[origin])
+        if random.Random(f"tree {self.world.seed}").random() < TREE_WORLDS:
+            self._plant_tree(self.world.sites[EVIL])
         return self.world
 
     def _fate(self, origin: bytes) -> Fate:
@@ -318,7 +326,7 @@ class _Maker:
 
     def _set_trap(self, site: Site, rrsets: list[RRset]) -> None:
         """Make the attacker's zone cost, and say by which names."""
-        site.trap = self.evil.choice(tuple(Trap))
+        site.trap = self.evil.choice((Trap.HASHES, Trap.CHECKS))
         if site.trap is Trap.HASHES:
             site.chain = Nsec3(limits.NSEC3_ITERATIONS.default, self.evil.choice((b"", b"\xab")))
             name = site.origin
@@ -336,6 +344,16 @@ class _Maker:
             rrsets.append(RRset(chain[-1], c.A, 300, [bytes((198, 51, 100, 1))]))
             self.world.baits.append((chain[0], c.A))
         site.zone = Zone(site.origin, rrsets)
+
+    def _plant_tree(self, site: Site) -> None:
+        """Delegate to zones each of which has its name servers in the next: each is a look-up of its own, and soon none
+        of them needs a packet."""
+        site.trap = Trap.TREE
+        zones = [names.prepend(b"tree%d" % number, site.origin) for number in range(TREE_DEPTH + 1)]
+        cuts = [RRset(zone, c.NS, HOUR, [_server(below, number) for number in range(TREE_BREADTH)])
+                for zone, below in pairwise(zones)]
+        site.zone = Zone(site.origin, [*site.zone, *cuts])
+        self.world.baits.append((names.prepend(b"x", zones[0]), c.A))
 
     def _opt_out(self) -> None:
         """An unsigned delegation and a wildcard alias stand side by side in a zone that opts out."""

@@ -12,7 +12,8 @@ from support.minet import COM_ZONE, Minet, addresses, build, reply, scripted, st
 
 from resolver import limits
 from resolver import mesh as mesh_module
-from resolver.effects import Budget, Failure, FailureKind, Need, Outcome, Purpose, Question
+from resolver.effects import Budget, Failure, FailureKind, Need, Outcome, Pause, Purpose, Question
+from resolver.settings import DnssecSettings, PolicySettings, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -267,3 +268,40 @@ def test_a_client_who_gives_up_meanwhile_is_not_called() -> None:
     m.net.run(m.mesh, seconds=9)
     assert not found
     assert addresses(others[0]) == ["192.0.2.80"]
+
+
+def test_joining_others_sub_queries_is_work_too(scripted_mesh: Minet) -> None:
+    m, results = scripted_mesh, []
+
+    def slow(task, context):
+        yield Pause(1.0)
+        return answered(task.question)
+
+    def joiner(task, context):
+        task.budget.queries = 1
+        for _ in range(2):
+            results.append((yield Need(question("slow."), Purpose.CLIENT)))
+            m.start("slow.")
+        return answered(task.question)
+
+    m.table.update({"slow.": slow, "joiner.": joiner})  # type: ignore[attr-defined]
+    m.start("slow.")
+    m.ask("joiner.")
+    assert isinstance(results[0], Outcome)
+    assert results[1].kind is FailureKind.BUDGET
+
+
+def test_a_sub_query_that_its_client_had_no_time_for_is_no_failure_of_its_name() -> None:
+    """DNS64 asks for A after AAAA, and the deadline is that of the first (RFC 9520)."""
+    com = COM_ZONE + "slow 7200 IN NS ns.slow\nns.slow 7200 IN A 192.0.2.66\n"
+    zone = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 192.0.2.66\nwww 60 IN A 192.0.2.90\n"
+    policy = PolicySettings(dns64_prefix="64:ff9b::/96")
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()), policy=policy)
+    m = build(standard(a192_5_6_30=[("com.", com)], a192_0_2_66=[("slow.com.", zone)]), settings=settings)
+    m.ask("nope.slow.com.")
+    for _ in range(5):
+        m.store.servers.note_timeout(("192.0.2.66", 53), m.net.monotonic())
+    m.net.links["192.0.2.66"] = Link(delay=7.8)
+    assert m.ask("www.slow.com.", "AAAA").failure is not None
+    m.net.links["192.0.2.66"] = Link()
+    assert addresses(m.ask("www.slow.com.")) == ["192.0.2.90"]

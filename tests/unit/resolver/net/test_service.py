@@ -623,6 +623,23 @@ def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> Non
     assert (parts.service.waiting, parts.service.statistics()["waiting_proven"]) == (0, 0)
 
 
+def test_who_has_shown_its_address_has_places_in_the_mesh_apart_from_who_only_carries_it() -> None:
+    parts = Parts()
+    jar = parts.fast.cookies
+    assert jar is not None
+    good = c.OPTION_COOKIE, jar.answer(b"clients!", CLIENT[0], parts.clock.real)
+    parts.ask(query(identity=1))
+    parts.ask(query(identity=2), peer=("127.0.0.9", 9))
+    parts.ask(query(identity=3, options=[(c.OPTION_COOKIE, b"clients!" + bytes(16))]))
+    parts.ask(query(identity=4, options=[good]))
+    parts.ask(query(identity=5), sink=Sink(stream=True))
+    parts.ask(query(identity=6), peer=("127.0.1.1", 9), sink=Sink(stream=True))
+    first, near, forged, cookie, stream, far = parts.mesh.networks
+    assert first == near == forged
+    assert cookie == stream
+    assert len({first, cookie, far}) == 3
+
+
 def test_dnsbomb_answers_that_come_too_late_are_not_sent() -> None:
     parts = Parts(discard_timeout=1.9)
     parts.ask(query())
