@@ -15,7 +15,7 @@ from support.signed_net import Crypto
 from support.signing import Nsec3, ZoneKey, sign_zone
 
 from resolver import limits
-from resolver.effects import TraceStep
+from resolver.effects import Budget, Outcome, Question, TraceStep
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
 from resolver.settings import DnssecSettings, Settings
@@ -187,6 +187,20 @@ def test_a_wildcard_of_an_ancestor_answers_for_no_name_below() -> None:
     outcome = path.net(lie).ask("www.victim.com.", "TXT")
     assert not outcome.answer
     assert outcome.verdict != Verdict.INSECURE
+
+
+@pytest.mark.parametrize(("upper", "verdict"), [("com.", Verdict.INSECURE), ("victim.com.", Verdict.INDETERMINATE)])
+def test_the_absence_of_a_ds_is_told_by_the_zone_in_charge(upper: str, verdict: Verdict) -> None:
+    """Also where the reply was judged before, by whatever rules: what stands in the cache is looked at again."""
+    path = Path()
+    chain = path.net().mesh.validation.chain
+    question = Question(names.from_text("www.victim.com."), c.DS)
+    records = path.records("com.", c.TXT)
+    for record in records:
+        record.verdict = Verdict.SECURE
+    outcome = Outcome(question, c.NOERROR, [], records, Verdict.INSECURE, 60)
+    found = chain._ds_outcome(Budget(1, 1e9), question.qname, names.from_text(upper), outcome)
+    assert found is not None and found.verdict == verdict
 
 
 # --- one look for many sets ---------------------------------------------------------------------------------------
