@@ -393,6 +393,9 @@ RSA_BYTES = Limit(
     256, 64, 512, "bytes", "modulus sizes that are checked: below 512 bits no security, above 4096 only cost (RFC 3110)"
 )
 VERIFY_KEYS = Limit(4_096, 16, 1_000_000, "keys", "loaded public keys kept; loading one costs a third of a P-256 check")
+VERIFY_KEY_OCTETS = Limit(
+    4_000, 1_000, 65_536, "bytes", "counted for one loaded key: the longest, of RSA with 4096 bits, takes some 3700"
+)
 PARSED_KEY_SETS = Limit(4_096, 16, 1_000_000, "zones", "DNSKEY sets kept in parsed form")
 PARSED_KEY_OCTETS = Limit(
     16 << 20, 1 << 16, 1 << 32, "bytes", "parsed DNSKEY sets together: one hostile set takes four times its 64 KiB"
@@ -544,6 +547,9 @@ STREAM_UPSTREAM_SILENT = Limit(
 )
 STREAM_UPSTREAM_PATIENT = Limit(
     25, 0, 75, "percent", "of STREAM_UPSTREAMS: second tries at servers that were silent for so long, to their timeout"
+)
+STREAM_UPSTREAM_MISFITS = Limit(
+    100, 1, 10_000, "messages", "that fit no question, without a reply in between, then an outgoing connection is ended"
 )
 STREAM_UPSTREAM_IDLE = Limit(5, 0, 300, "seconds", "an unused outgoing connection is closed (RFC 7766 6.2.3)")
 PENDING_QUERIES = Limit(5000, 16, 1_000_000, "queries", "client queries waiting for an answer, in all")

@@ -43,9 +43,11 @@ cdef class Mesh:
     cdef public object _deadline
     cdef public bint _draining
     cdef public object _exchange
+    cdef public object _faults_left_out
     cdef public object _impatient
     cdef public object _is_short
     cdef public dict _jobs
+    cdef public object _next_fault
     cdef public object _order
     cdef public object _packets
     cdef public object _patience

@@ -64,6 +64,7 @@ TURN_STEPS = limits.TURN_STEPS.default
 GRAIN = limits.EXPIRY_GRAIN.default / 1000
 PREFETCH_JOBS = limits.PREFETCH_JOBS.default
 PREFETCH_RATE = limits.PREFETCH_RATE.default
+FAULT_INTERVAL = limits.LOG_INTERVAL.default
 UNVALIDATED = frozenset({Purpose.ADDRESS, Purpose.PRIMING})
 # Failures that stale data must not paper over: our own, and our end.
 UNEXCUSED = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
@@ -120,9 +121,9 @@ class Mesh:
 
     __slots__ = (
         "_atlas", "_clock", "_context", "_counts", "_crypto", "_deadline", "_draining", "_exchange",
-        "_impatient", "_is_short", "_jobs", "_order", "_packets", "_patience", "_places", "_ready", "_renewed_in",
-        "_renewing", "_rewriter", "_rrsets", "_serial", "_serve_stale", "_short_in", "_slot_heap", "_slots",
-        "_stale_ttl", "_steps_left", "_table", "_timers",
+        "_faults_left_out", "_impatient", "_is_short", "_jobs", "_next_fault", "_order", "_packets", "_patience",
+        "_places", "_ready", "_renewed_in", "_renewing", "_rewriter", "_rrsets", "_serial", "_serve_stale", "_short_in",
+        "_slot_heap", "_slots", "_stale_ttl", "_steps_left", "_table", "_timers",
     )
 
     def __init__(
@@ -174,6 +175,9 @@ class Mesh:
                         "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "faults": 0,
                         "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
         self._short_in = 0
+        self._next_fault = float("-inf")
+        """From when on a fault is logged again, in monotonic seconds."""
+        self._faults_left_out = 0
         self._is_short: Callable[[], bool] | None = None
 
     # --- from outside ---------------------------------------------------------------------------------------------
@@ -401,7 +405,7 @@ class Mesh:
     def bounded(self) -> list[BoundedTable]:
         """What strangers can fill in this process besides the cache's arena, with its limits in octets."""
         validation = self._context.validation
-        keys = [] if validation is None else [validation.chain.parsed]
+        keys = () if validation is None else validation.tables
         return [*self._context.store.bounded(), self._atlas.delegations, *keys]
 
     def statistics(self) -> dict[str, int]:
@@ -679,10 +683,19 @@ class Mesh:
             return failure_outcome(outcome.question, INTERNAL_FAULT)
 
     def _fault(self, error: Exception, doing: str, what: object) -> None:
-        """Count a fault and log it in full; shortage of memory is none, and one line a second says enough about it."""
+        """Count a fault and log it in full, once an interval, as a stranger may find out how to cause it again.
+
+        Shortage of memory is none, and one line a second says enough about it.
+        """
         if not isinstance(error, MemoryError):
             self._counts["faults"] += 1
-            log.exception("fault while %s %r", doing, what)
+            if self._context.monotonic < self._next_fault:
+                self._faults_left_out += 1
+                return
+            left_out, self._faults_left_out = self._faults_left_out, 0
+            self._next_fault = self._context.monotonic + FAULT_INTERVAL
+            more = f" (and {left_out} faults since the last such line)" if left_out else ""
+            log.exception("fault while %s %r%s", doing, what, more)
             return
         self._counts["shortages"] += 1
         if self._short_in != self._context.now:

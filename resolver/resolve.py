@@ -323,7 +323,7 @@ def find_reply(
             proof = rrsets.find_negative(name, WILDCARD_PROOF, now)
             if proof is not None:
                 raw.proofs = list(proof.proofs)
-            elif verdict == Verdict.SECURE and not cd:
+            elif verdict == Verdict.SECURE or cd:
                 return None  # who wants to validate it himself needs the proof that nothing closer exists
     else:
         negative = rrsets.find_negative(name, qtype, now)
@@ -419,7 +419,10 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
     lowest, highest = cache.min_ttl, cache.max_ttl
     raw.ttl = min(raw.ttl, cache.max_negative_ttl)
     aliased = False
+    proved = min((proof.ttl for proof in raw.proofs), default=highest)
     for position, rrset in enumerate(raw.answer):
+        if rrset.ttl > proved and _comes_from_wildcard(rrset):
+            raw.answer[position] = rrset = rrset.with_ttl(proved)  # RFC 4035 section 5.3.4, also for who checks himself
         if not lowest <= rrset.ttl <= highest:
             # What the first client sees is what the cache will say to the second. What was validated is not prolonged:
             # its TTL is what signatures and proofs allow.

@@ -33,9 +33,10 @@ class KeepError(Exception):
 
 
 def label(settings: Settings) -> bytes:
-    """A digest of everything that decides what may be concluded from a reply."""
+    """A digest of everything that decides what may be concluded from a reply, and how long it may be kept."""
+    cache = settings.cache
     rules = (settings.dnssec, settings.policy, settings.forward, settings.stub, settings.root_hints,
-             settings.iteration)
+             settings.iteration, cache.min_ttl, cache.max_ttl, cache.max_negative_ttl)
     return hashlib.sha256(repr(rules).encode()).digest()
 
 

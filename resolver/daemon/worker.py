@@ -461,16 +461,26 @@ class _Worker:
         Raises:
             BlockingIOError: a lock of the cache is held by a process that does not run.
         """
-        if outdated(self.current.settings, new.generation.settings):
+        if self.is_outdated_by(new):
             self.store.clear()
+
+    def is_outdated_by(self, new: _Prepared) -> bool:
+        """Whether answers kept so far may differ from those that `new` would give.
+
+        Hosts files count by their content. What was learned of trust anchors is passed on, whatever their file says.
+        """
+        old, generation = self.current, new.generation
+        hosts = generation.resolver.policy.hosts
+        return outdated(old.settings, generation.settings) or hosts != old.resolver.policy.hosts
 
     def switch(self, new: _Prepared) -> None:
         """Let what was prepared serve from now on; nothing in it can be refused any more."""
         if new.rollover is not None:
             self.pass_on(new.rollover, new.generation)  # once more: others had a turn since it was made
+        old_differs = self.is_outdated_by(new)
         old, self.current = self.current, new.generation
         running = old.resolver.mesh.statistics()["running"]
-        old.taints = bool(running) and outdated(old.settings, new.generation.settings)
+        old.taints = bool(running) and old_differs
         self.rollover = new.rollover
         wanted = set(new.given.server.endpoints)
         for listeners in list(self.listeners):

@@ -114,7 +114,7 @@ def consult(
             last = Failure(FailureKind.MISMATCH, c.EDE_INVALID_DATA, f"{server.address} answers another question")
             tries[key] = CROSSED_OFF
             continue
-        found: Scrubbed = scrub(view, qname, qtype, zone, signatures=context.validator is not None)
+        found: Scrubbed = scrub(view, qname, qtype, zone)
         if found.alias:
             _keep_to_one_side(found, qname, qtype, context)
         found.server = server
@@ -200,6 +200,7 @@ def _converse(
             assert budget.failure is not None
             return budget.failure
         timeout = max(wait, STREAM_TIMEOUT) if tcp else wait
+        own = min(timeout, max(expected, STREAM_TIMEOUT) if tcp else expected)
         if several:
             timeout = min(timeout, max((budget.deadline - context.monotonic) * SHARE, SHORTEST))
         if task.trace is not None:
@@ -234,7 +235,9 @@ def _converse(
             elif result.kind is FailureKind.NO_ROUTE:
                 atlas.note_unreachable(server.address, context.monotonic)
             elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
-                table.note_timeout(key, context.monotonic, expected)
+                if timeout >= own or result.kind is FailureKind.NETWORK:
+                    # Else it was this query that had too little time left, which is no news about the server.
+                    table.note_timeout(key, context.monotonic, expected)
                 if result.kind is FailureKind.NETWORK and not tcp:
                     atlas.note_unreachable(server.address, context.monotonic)
             return result

@@ -14,7 +14,7 @@ from resolver.iterate.classify import Kind
 from resolver.iterate.consult import Search, consult
 from resolver.iterate.cut import Atlas, Cut
 from resolver.iterate.minimise import PROBE_TYPE, labels_to_show
-from resolver.iterate.scrub import Scrubbed, glue_of
+from resolver.iterate.scrub import Scrubbed, glue_of, with_stray_signatures
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -302,7 +302,10 @@ def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: Cut, context: Context) 
     view, kind = found.view, found.kind
     raw = RawReply(qname, qtype)
     raw.zone, raw.server, raw.aa = cut.zone, found.server, view.aa
-    raw.answer, raw.name = found.answer, found.name
+    raw.answer = found.answer
+    if raw.answer and context.validator is not None:
+        raw.answer = with_stray_signatures(raw.answer, [*view.authority, *view.additional])
+    raw.name = found.name
     trust = Trust.ANSWER if view.aa else Trust.NONAUTH_ANSWER
     for rrset in raw.answer:
         rrset.trust = trust

@@ -19,15 +19,17 @@ from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from resolver.effects import Server
     from resolver.iterate.classify import Kind
 
-__all__ = ["Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub"]
+__all__ = ["Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub", "with_stray_signatures"]
 
 ALIAS_STEPS = limits.MAX_ALIASES.default
 NAME_SERVERS = limits.MAX_NAME_SERVERS.default
+SIGNATURES = limits.RRSET_RECORDS.default
+SIGNATURE_OCTETS = limits.RRSET_BYTES.default
 # Replies without a question section are permitted for these: the server could not or would not read the question.
 UNREAD = frozenset({c.FORMERR, c.NOTIMP, c.REFUSED, c.SERVFAIL, c.BADVERS})
 
@@ -72,26 +74,53 @@ def question_matches(view: MessageView, qname: bytes, qtype: int) -> bool:
     return view.question_count == 0 and view.rcode in UNREAD
 
 
-def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes, *, signatures: bool = True) -> Scrubbed:
-    """Pick the believable records out of `view`, the reply of a server of `zone` to (`qname`, `qtype`).
-
-    `signatures`: somebody is going to look at them, so that it is worth looking for stray ones.
-    """
+def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes) -> Scrubbed:
+    """Pick the believable records out of `view`, the reply of a server of `zone` to (`qname`, `qtype`)."""
     found = Scrubbed(view, qname)
     answer = view.answer
     if answer:
         _follow(found, answer, qname, qtype, zone)
-        if signatures:
-            for position, rrset in enumerate(found.answer):
-                stray = _stray_signatures(view, rrset)
-                if stray:
-                    found.answer[position] = rrset.with_sigs([*rrset.sigs(), *stray])
     authority = view.authority
     if authority:
         _authority(found, authority, zone)
         if qtype == c.DS and not answer:
             _take_ds(found, qname, zone)
     return found
+
+
+def with_stray_signatures(answer: list[RRset], others: Iterable[RRset]) -> list[RRset]:
+    """`answer` with those signatures of it that the server put among `others`, the sets of its other sections.
+
+    A signature proves itself wherever it stands. Each record of the reply is looked at once: that is for replies that
+    are used and validated.
+    """
+    wanted = {rrset.key for rrset in answer}
+    stray: dict[tuple[bytes, int], list[bytes]] = {}
+    for other in others:
+        if other.rtype == c.RRSIG and other.rclass == c.IN:
+            owner = other.key[0]
+            for rdata in other.rdatas():
+                key = (owner, int.from_bytes(rdata[:2], "big"))
+                if key in wanted:
+                    stray.setdefault(key, []).append(rdata)
+    if not stray:
+        return answer
+    return [_with_more(rrset, stray[rrset.key]) if rrset.key in stray else rrset for rrset in answer]
+
+
+def _with_more(rrset: RRset, stray: list[bytes]) -> RRset:
+    """`rrset` with as many of the signatures `stray` as a set has room for."""
+    sigs = rrset.sigs()
+    octets = len(rrset.packed_sigs)
+    known = set(sigs)
+    for rdata in stray:
+        octets += 2 + len(rdata)
+        if len(sigs) == SIGNATURES or octets > SIGNATURE_OCTETS:
+            break
+        if rdata not in known:
+            known.add(rdata)
+            sigs.append(rdata)
+    return rrset.with_sigs(sigs)
 
 
 def cut_chain(found: Scrubbed, is_elsewhere: Callable[[bytes], bool]) -> None:
@@ -200,16 +229,6 @@ def _everything(found: Scrubbed, answer: list[RRset], name: bytes, qtype: int) -
             elif rrset.sigs():
                 found.answer.append(RRset(name, c.RRSIG, rrset.ttl, rrset.sigs()))
     return len(found.answer) > before
-
-
-def _stray_signatures(view: MessageView, rrset: RRset) -> list[bytes]:
-    """Signatures of `rrset` that a server put into another section. A signature proves itself wherever it stands."""
-    found: list[bytes] = []
-    for section in (view.authority, view.additional):
-        for other in section:
-            if other.rtype == c.RRSIG and names.equal(other.name, rrset.name):
-                found += [rdata for rdata in other.rdatas() if int.from_bytes(rdata[:2], "big") == rrset.rtype]
-    return found
 
 
 def _take_ds(found: Scrubbed, qname: bytes, zone: bytes) -> None:

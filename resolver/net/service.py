@@ -41,6 +41,10 @@ logger = logging.getLogger(__name__)
 LARGEST = 65_535
 SMALLEST_PAYLOAD = 512
 HEADER_SIZE = 12
+# The counts of a header without question and with one record, in additional.
+ONLY_OPT = b"\0\0\0\0\0\0\0\1"
+# A client's cookie alone, and the longest with a server's (RFC 7873 section 4).
+CLIENT_COOKIE, LONGEST_COOKIE = 8, 40
 IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 _LAST_DATA_TYPE = 127       # RFC 6895 section 3.1
@@ -459,6 +463,12 @@ class Service:
         if code > 0:
             if data[2] & 0x78:
                 rcode = c.NOTIMP
+            elif data[4:HEADER_SIZE] == ONLY_OPT:
+                reply = self._cookie_alone(data, peer)
+                if reply is not None:
+                    self.replies += 1
+                    sink.send(reply, peer)
+                    return
             else:
                 try:
                     view = MessageView.parse(data)
@@ -482,6 +492,27 @@ class Service:
             self.refused += 1
         self.replies += 1
         sink.send(error_reply(data, rcode, question_end), peer)
+
+    def _cookie_alone(self, data: bytes, peer: tuple[Any, ...]) -> bytes | None:
+        """The reply to who asks for nothing but a cookie (RFC 7873 section 5.4); None for whatever else `data` is."""
+        if self._cookies is None:
+            return None
+        try:
+            edns = MessageView.parse(data).edns
+            cookie = None if edns is None or edns.version else edns.get(c.OPTION_COOKIE)
+        except WireError:
+            return None
+        if edns is None or cookie is None or not _is_cookie(cookie):
+            return None
+        now = self._clock.time()
+        fine = len(cookie) == CLIENT_COOKIE or self._cookies.is_good(cookie, peer[0], now)
+        rcode = c.NOERROR if fine else c.BADCOOKIE
+        option = options_to_wire([(c.OPTION_COOKIE, self._cookies.answer(cookie, peer[0], now))])
+        opt = b"\0\0%c%b%c\0%b%b" % (
+            c.OPT, self._payload.to_bytes(2, "big"), rcode >> 4, (edns.flags & c.DO).to_bytes(2, "big"),
+            len(option).to_bytes(2, "big"),
+        )
+        return error_reply(data, rcode & 0xF)[:-1] + b"\1" + opt + option
 
     def _special(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
         """Other classes, ANY, and types that are not data."""
@@ -557,6 +588,11 @@ class Service:
             "SERVFAIL for %s %s: %s (%s)", names.to_text(query.qname), c.type_to_text(query.qtype), failure.text,
             failure.kind.name,
         )
+
+
+def _is_cookie(value: bytes) -> bool:
+    """Whether a COOKIE option may have this content: a client's cookie, with or without one of a server."""
+    return len(value) == CLIENT_COOKIE or 2 * CLIENT_COOKIE <= len(value) <= LONGEST_COOKIE
 
 
 def _cookie_of(query: ClientQuery) -> bytes | None:

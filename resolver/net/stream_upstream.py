@@ -58,6 +58,7 @@ __all__ = ["StreamAsk", "StreamUpstream"]
 logger = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 65_535
+MISFITS = limits.STREAM_UPSTREAM_MISFITS.default
 
 
 class StreamAsk:
@@ -136,6 +137,8 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.framer = LengthFramer(2, max_frame=LONGEST_MESSAGE)
         self.closing = False
+        self.misfits = 0
+        """Messages since the last reply that fit no question."""
         self.served = 0
         self.idle_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
@@ -239,6 +242,11 @@ class _Connection(asyncio.Protocol):
             return
         for frame in frames:
             self.receive(bytes(frame))
+            if self.misfits >= MISFITS:
+                # Late replies are not so many. Who goes on would have us read until the timeout of the ask.
+                self.abandon("the server sends what nobody asked for", FailureKind.MALFORMED)
+                self.close()
+                break
         if self.owner.after_batch is not None:
             self.owner.after_batch()
 
@@ -247,6 +255,7 @@ class _Connection(asyncio.Protocol):
         entry = self.pending.get(int.from_bytes(message[:2], "big")) if len(message) >= 12 else None
         if entry is None or not is_reply(entry.packet, message, bare=True):
             owner.near_misses += 1
+            self.misfits += 1
             return
         self.served += 1
         self.server.silent = False
@@ -265,7 +274,9 @@ class _Connection(asyncio.Protocol):
         cookie = b"" if entry.cookie is None else cookie_of(entry.cookie, view.edns)
         if cookie is None:
             owner.near_misses += 1
+            self.misfits += 1
             return
+        self.misfits = 0
         owner.replies += 1
         entry.finish(Reply(view, time.monotonic() - entry.started, True, entry.ask.server, cookie))
         owner.feed_waiting(self.server)

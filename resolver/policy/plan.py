@@ -42,7 +42,8 @@ class Plan:
         # Whoever forwards a zone or holds its trust anchor wants it resolved, also when its name is a special one.
         resolved = [*settings.configured_zones]
         resolved += [anchor.split(None, 1)[0] for anchor in settings.dnssec.trust_anchors]
-        self.local = LocalZones(policy, resolved, hosts)
+        self.hosts = tuple(hosts)
+        self.local = LocalZones(policy, resolved, self.hosts)
         self._dns64 = Dns64.create(policy)
         server = settings.server
         self._chaos = {

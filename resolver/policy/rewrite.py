@@ -24,6 +24,9 @@ _RESERVED_OCTET = 8         # bits 64 to 71 of such an address are zero (RFC 605
 _IP6_ARPA = b"\x03ip6\x04arpa\x00"
 _IN_ADDR_ARPA = b"\x07in-addr\x04arpa\x00"
 _NIBBLE_LABELS = 32
+# The first 96 bits of IPv6 addresses with an IPv4 address at their end: mapped ones (RFC 4291 section 2.5.5.2), and
+# those that any translator may carry on (RFC 6052 section 2.1).
+_MAPPED, _TRANSLATED = 0xFFFF, 0x64FF9B << 64
 _WITH_ADDRESSES = frozenset({c.A, c.AAAA, c.SVCB, c.HTTPS})
 _MANDATORY = b"\x00\x00"
 _HINTS = {b"\x00\x04": 4, b"\x00\x06": 16}
@@ -57,6 +60,13 @@ class Dns64:
             made[place] = octet
         return bytes(made)
 
+    def extract(self, address: bytes) -> bytes | None:
+        """The IPv4 address that `address` stands for; None when that is none of the prefix."""
+        octets = self._octets
+        if len(address) != len(self._prefix) or address[:octets] != self._prefix[:octets]:
+            return None
+        return bytes(address[place] for place in self._places)
+
     def needs_addresses(self, outcome: Outcome) -> bool:
         """Whether `outcome`, to a question for AAAA, leaves the asker without an address that he could use.
 
@@ -79,7 +89,10 @@ class Dns64:
             if rrset.rtype == c.A:
                 made = True
                 rdatas = [self.embed(rdata) for rdata in rrset.rdatas()]
-                answer.append(RRset(rrset.name, c.AAAA, min(rrset.ttl, longest), rdatas, verdict=Verdict.INSECURE))
+                # The operator's own data stays the operator's own.
+                trust = rrset.trust if rrset.trust == Trust.CONFIGURED else Trust.NONE
+                answer.append(RRset(rrset.name, c.AAAA, min(rrset.ttl, longest), rdatas, trust=trust,
+                                    verdict=Verdict.INSECURE))
             else:
                 answer.append(rrset)
         if not made:
@@ -101,8 +114,8 @@ class Dns64:
             address = bytes.fromhex(b"".join(reversed(digits)).decode("ascii"))
         except ValueError:
             return None
-        embedded = bytes(address[place] for place in self._places)
-        if len(address) != len(self._prefix) or self.embed(embedded) != address:
+        embedded = self.extract(address)
+        if embedded is None or self.embed(embedded) != address:
             return None
         prefix = b"".join(b"%c%b" % (len(text), text) for text in (b"%d" % octet for octet in reversed(embedded)))
         return RRset(question.qname, c.CNAME, limits.LOCAL_TTL.default, [prefix + _IN_ADDR_ARPA],
@@ -136,6 +149,7 @@ class Rewriter:
         """
         self._private = _by_octets(settings.private_addresses)
         self._exempt = {names.lower(names.from_text(text)) for text in settings.private_domains}
+        self._dns64 = Dns64.create(settings)
         self._moves: list[tuple[bytes, int, bytes]] = []
         for text in settings.renumber:
             before, after = text.split()
@@ -218,6 +232,11 @@ class Rewriter:
         return True
 
     def _is_private(self, rdata: bytes) -> bool:
+        if self._dns64 is not None and len(rdata) == 16:
+            # Whoever made it, the translator carries it to the IPv4 address inside.
+            embedded = self._dns64.extract(rdata)
+            if embedded is not None and self._is_private(embedded):
+                return True
         value = int.from_bytes(rdata, "big")
         return any(size == len(rdata) and value >> shift == start for size, shift, start in self._private)
 
@@ -239,7 +258,7 @@ def _octets(rrset: RRset) -> int:
 
 
 def _by_octets(prefixes: tuple[str, ...]) -> list[tuple[int, int, int]]:
-    """Prefixes as (octets of an address, bits to shift away, what is left); IPv4 ones in IPv6 clothes as well."""
+    """Prefixes as (octets of an address, bits to shift away, what is left); IPv4 ones inside IPv6 addresses as well."""
     found: list[tuple[int, int, int]] = []
     for text in prefixes:
         network: IPv4Network | IPv6Network = ip_network(text, strict=False)
@@ -248,5 +267,5 @@ def _by_octets(prefixes: tuple[str, ...]) -> list[tuple[int, int, int]]:
         first = int(network.network_address)
         found.append((size // 8, shift, first >> shift))
         if network.version == 4:
-            found.append((16, shift, (0xFFFF << 32 | first) >> shift))
+            found += [(16, shift, (high << 32 | first) >> shift) for high in (_MAPPED, _TRANSLATED)]
     return found

@@ -28,6 +28,7 @@ from resolver.validate.finding import (
 from resolver.validate.gate import TooManyHashes
 from resolver.validate.records import is_expanded, signatures, signer_labels
 from resolver.validate.sentinel import Sentinel
+from resolver.validate.verify import loaded
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -92,6 +93,8 @@ class Validator:
         self.nsec3_iterations = nsec3_iterations
         self.anchors = anchors
         self.chain = Chain(anchors, sha1=sha1, harden=harden, skew=skew, nsec3_iterations=nsec3_iterations)
+        self.tables = (self.chain.parsed, loaded)
+        """What strangers can fill, bounded in octets."""
         self.sentinel = Sentinel(anchors)
         self.foreknowledge = Foreknowledge(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
 

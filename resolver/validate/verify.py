@@ -1,8 +1,8 @@
 """Cryptography of DNSSEC: one signature, one key, yes or no. The only place that imports `cryptography`.
 
 Rule: a job that cannot be checked (unknown algorithm, malformed key or signature) is simply false; no input of a remote
-server raises here. Loading a key costs a third of a P-256 check, so loaded keys are kept in a small LRU. The import of
-the library costs 25 ms of start-up and therefore waits for the first job.
+server raises here. Loading a key costs a third of a P-256 check, so loaded keys are kept until newer ones need their
+place. The import of the library costs 25 ms of start-up and therefore waits for the first job.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,7 @@ from typing import Any
 
 from resolver import limits
 
-__all__ = ["ALGORITHMS", "SHA1_ALGORITHMS", "SignatureJob", "check"]
+__all__ = ["ALGORITHMS", "SHA1_ALGORITHMS", "SignatureJob", "check", "loaded"]
 
 RSASHA1, RSASHA1_NSEC3, RSASHA256, RSASHA512, ECDSAP256, ECDSAP384, ED25519, ED448 = 5, 7, 8, 10, 13, 14, 15, 16
 
@@ -38,8 +38,29 @@ _keys: "OrderedDict[tuple[int, bytes], _Checker | None]" = OrderedDict()
 # What the library raises for a wrong signature; known once it has been loaded, with the first key.
 _refusals: tuple[type[Exception], ...] = ()
 KEPT_KEYS = limits.VERIFY_KEYS.default
+OCTETS = limits.VERIFY_KEY_OCTETS.default
 # Of RSA, the longest: modulus, exponent and the length of that (RFC 3110 section 2).
 LONGEST_KEY = limits.RSA_BYTES.maximum + 8 + 3
+
+
+class _Loaded:
+    """The loaded keys of this process as a `BoundedTable`. Each counts as the longest, so no sum needs a lock."""
+
+    name = "loaded_keys"
+
+    @property
+    def limit(self) -> int:
+        return KEPT_KEYS * OCTETS
+
+    @property
+    def octets(self) -> int:
+        return len(_keys) * OCTETS
+
+    def clear(self) -> None:
+        _keys.clear()
+
+
+loaded = _Loaded()
 
 
 def _rsa(algorithm: int, key: bytes) -> _Checker:

@@ -4,6 +4,7 @@ Each table of `Mesh.bounded` has a filler here, which does what an attacker can;
 """
 
 import tracemalloc
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +18,7 @@ from resolver.effects import FailureKind, Question
 from resolver.mesh import Mesh
 from resolver.net import reserve
 from resolver.settings import Settings
+from resolver.validate import verify
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -27,6 +29,13 @@ SHARE = 64  # tables are made this much smaller, so that they are filled in a mo
 
 class Idle:
     def verify(self, jobs: object, on_done: object) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def few_loaded_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded keys are the process's: each test has its own."""
+    monkeypatch.setattr(verify, "_keys", OrderedDict())
+    monkeypatch.setattr(verify, "KEPT_KEYS", limits.VERIFY_KEYS.default // SHARE)
 
 
 def make() -> Mesh:
@@ -74,9 +83,14 @@ def fill_keys(mesh: Mesh, number: int) -> None:
     mesh.validation.chain._keys_of(RRset(long_name(number), c.DNSKEY, 3600, many))
 
 
+def fill_loaded_keys(mesh: Mesh, number: int) -> None:
+    key = b"\3\1\0\1\xff" + number.to_bytes(510, "big") + b"\1"
+    assert not verify.check(verify.SignatureJob(8, key, bytes(512), b""))
+
+
 FILLERS: list[tuple[str, Callable[[Mesh, int], None]]] = [
     ("servers", fill_servers), ("delegations", fill_delegations), ("denials", fill_denials), ("denials", fill_zones),
-    ("keys", fill_keys),
+    ("keys", fill_keys), ("loaded_keys", fill_loaded_keys),
 ]
 
 
@@ -118,7 +132,10 @@ def test_what_leaves_is_counted_out() -> None:
     store.denials.clear()
     mesh._atlas.clear()
     mesh.validation.chain.parsed.clear()
-    assert [table.octets for table in mesh.bounded()] == [0] * 4
+    assert verify.loaded.octets
+    mesh.give_memory_back()
+    assert [table.octets for table in mesh.bounded()] == [0] * 5
+    assert not verify._keys
     for number in range(500):
         fill_servers(mesh, number)
     assert store.servers._lame.octets == sum(

@@ -9,6 +9,7 @@ import pytest
 from support.fakenet import Link
 from support.minet import COM_ZONE, NET_ZONE, addresses, build, standard
 
+from resolver import limits
 from resolver import mesh as mesh_module
 from resolver.effects import (
     Ask,
@@ -217,6 +218,29 @@ def test_a_fault_costs_its_own_question_only(scripted, caplog):
     assert good[0].failure is None
     assert "ZeroDivisionError" in caplog.text
     assert m.mesh.statistics()["faults"] == 1
+
+
+def test_faults_that_come_again_and_again_do_not_fill_the_log(scripted, caplog):
+    m = scripted
+
+    def broken(task, context):
+        yield Pause(0.1)
+        raise ZeroDivisionError("a bug")
+
+    with caplog.at_level(logging.ERROR):
+        for number in range(30):
+            m.table[f"x{number}."] = broken
+            m.start(f"x{number}.")
+        m.net.run(m.mesh)
+        assert len(caplog.records) == 1
+        m.net.sleep(m.mesh, limits.LOG_INTERVAL.default)
+        m.table["later."] = broken
+        m.start("later.")
+        m.net.run(m.mesh)
+    first, second = caplog.records
+    assert first.exc_info[0] is second.exc_info[0] is ZeroDivisionError
+    assert "29 faults" in second.getMessage()
+    assert m.mesh.statistics()["faults"] == 31
 
 
 def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, caplog):

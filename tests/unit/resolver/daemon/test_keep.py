@@ -89,6 +89,14 @@ def test_other_rules_do_not_take_over_what_these_concluded(settings, caplog):
     assert "other settings" in caplog.text and "begins empty" in caplog.text
 
 
+@pytest.mark.parametrize("limit", ["min_ttl", "max_ttl", "max_negative_ttl"])
+def test_other_limits_of_what_is_kept_do_not_take_over_what_was_kept_under_these(settings, limit):
+    keep.save_if_set(store(filled=True), settings)
+    empty = store()
+    keep.restore_if_set(empty, replace(settings, cache=replace(settings.cache, **{limit: 60})))
+    assert not has_it(empty)
+
+
 def test_settings_that_conclude_nothing_do_not_matter(settings):
     keep.save_if_set(store(filled=True), settings)
     empty = store()

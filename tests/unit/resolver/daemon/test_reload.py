@@ -334,6 +334,40 @@ def test_the_end_waits_for_clients_of_a_replaced_generation_too(serving):
     serving(test)
 
 
+def test_a_file_that_the_settings_name_counts_by_its_content(serving, tmp_path):
+    hosts = tmp_path / "hosts"
+    extra = f'[policy]\nhosts-files = ["{hosts}"]\n'
+
+    async def address(opened, name):
+        query = make_query(7, names.from_text(name), c.A)
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as datagram:
+            datagram.connect(("127.0.0.1", opened.port))
+            await loop.sock_sendall(datagram, query)
+            async with asyncio.timeout(5):
+                view = MessageView.parse(await loop.sock_recv(datagram, 4096))
+        return [rrset.rdata(0)[3] for rrset in view.answer]
+
+    async def test(opened):
+        worker = opened.worker
+        hosts.write_text("192.0.2.5 first.lan\n192.0.2.6 second.lan\n")
+        assert await opened.reload(1, opened.port, extra=extra) == ""
+        for _ in range(2):  # the second time as finished answers
+            assert await address(opened, "first.lan.") == [5]
+            assert await address(opened, "second.lan.") == [6]
+        kept = lambda: worker.store.statistics()["entries_answer"]  # noqa: E731
+        before = kept()
+        assert before
+        assert await opened.reload(1, opened.port, extra=extra) == ""
+        assert kept() == before, "nothing has changed"
+        hosts.write_text("192.0.2.7 first.lan\n192.0.2.6 second.lan\n")
+        assert await opened.reload(1, opened.port, extra=extra) == ""
+        assert await address(opened, "first.lan.") == [7]
+        assert await address(opened, "second.lan.") == [6]
+
+    serving(test)
+
+
 @pytest.mark.parametrize("taints", [True, False])
 def test_what_was_found_under_old_rules_after_the_switch_is_forgotten(serving, taints):
     async def test(opened):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from typing import Any
 
+import pytest
 from support.minet import build, reply
 
 from resolver import limits
@@ -98,3 +99,50 @@ def test_name_servers_without_an_address_are_counted_over_the_whole_walk() -> No
     for zone in ("example.com.", "sub.example.com."):
         assert isinstance(play(begin(of_names(zone, 3), search), answer), Failure)
     assert len(looked_up) == limits.MISSING_ADDRESSES.default < 2 * 3
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+@pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, FailureKind.NETWORK])
+@pytest.mark.parametrize(("left", "whole"), [(10.0, True), (0.3, False), (0.01, False), (-1.0, False)])
+def test_our_own_lack_of_time_is_no_news_about_a_server(tcp: bool, kind: FailureKind, left: float, whole: bool) -> None:
+    minet = build()
+    context = minet.mesh._context
+    servers = context.store.servers
+    cut = Cut(ZONE, FOREVER)
+    for number in (1, 2):
+        cut.add_address(names.from_text(f"ns{number}.example.com."), f"192.0.2.{number}", 53)
+    if tcp:
+        for server in cut.servers:
+            servers.note_tcp_only(server.key, context.monotonic)
+    task = Task(Question(WWW, c.A), Budget(100, context.monotonic + left))
+    steps = consult(cut, WWW, c.A, context, task, Search(frozenset()))
+    ask = next(steps)
+    assert ask.tcp is tcp
+    steps.send(Failure(kind, 0, "nothing came"))
+    info = servers.find(ask.server.key)
+    # That nobody is there is told at once, however long we would have waited.
+    assert (0 if info is None else info.timeouts) == (whole or kind is FailureKind.NETWORK)
+
+
+def test_a_server_that_had_its_own_timeout_is_late_however_much_longer_we_would_have_waited() -> None:
+    minet = build()
+    context = minet.mesh._context
+    servers = context.store.servers
+    cut = Cut(ZONE, FOREVER)
+    for number in (1, 2):
+        cut.add_address(names.from_text(f"ns{number}.example.com."), f"192.0.2.{number}", 53)
+        for _ in range(30):
+            servers.note_reply(cut.servers[-1].key, 0.001, context.monotonic, edns=True)
+    # 50 ms are their timeout, and the second time we would wait for twice that, if there was time.
+    task = Task(Question(WWW, c.A), Budget(100, context.monotonic + 0.15))
+    steps = consult(cut, WWW, c.A, context, task, Search(frozenset()))
+    first = next(steps)
+    second = steps.send(Failure(FailureKind.TIMEOUT, 0, "nothing came"))
+    servers.note_reply(first.server.key, 0.001, context.monotonic, edns=True)
+    again = steps.send(Failure(FailureKind.TIMEOUT, 0, "nothing came"))
+    assert again.server is first.server is not second.server
+    assert 0.05 < again.timeout < 0.1
+    steps.send(Failure(FailureKind.TIMEOUT, 0, "nothing came"))
+    info = servers.find(again.server.key)
+    assert info is not None
+    assert info.timeouts == 1

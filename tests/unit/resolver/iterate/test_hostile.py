@@ -4,11 +4,13 @@ The servers here are scripts that answer with more, or with other things, than t
 """
 
 import itertools
+import struct
 
 from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, ROOT_ADDRESS, addresses, build, reply, scripted, standard
 
 from resolver import limits
 from resolver.effects import FailureKind
+from resolver.settings import Settings
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -52,6 +54,28 @@ def test_extra_records_in_answers_are_dropped():
     assert known(m, "ns1.example.com.").rdata(0) == bytes([192, 0, 2, 1])
     assert names.from_text("ns.evil.com.") not in known(m, "example.com.", c.NS).targets()
     assert names.from_text("ns.evil.com.") not in known(m, "com.", c.NS).targets()
+
+
+def test_more_signatures_than_a_set_holds_are_no_fault():
+    # 512 beside the set and one more in another section, from one of two servers: the other one is not needed.
+    def record(rtype, rdata):
+        return b"\xc0\x0c" + struct.pack("!HHIH", rtype, c.IN, 300, len(rdata)) + rdata
+
+    def signature(number):
+        return struct.pack("!HBBIIIHBH", c.A, 13, 3, 300, 2**31, 1, 1, 0, number)
+
+    def host(packet, tcp):
+        many = limits.RRSET_RECORDS.default
+        answer = record(c.A, bytes((192, 0, 2, 66))) + b"".join(record(c.RRSIG, signature(n)) for n in range(many))
+        end = 12 + len(MessageView.parse(packet).qname) + 4
+        return (packet[:2] + struct.pack("!HHHHH", 0x8400, 1, 1 + many, 1, 0) + packet[12:end] + answer
+                + record(c.RRSIG, signature(many)))
+
+    m = build(settings=Settings())
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = host
+    outcome = m.ask("www.example.com.")
+    assert m.mesh.statistics()["faults"] == 0
+    assert outcome.failure is None or outcome.failure.kind is not FailureKind.INTERNAL
 
 
 def test_glue_for_names_outside_the_referring_zone_is_ignored():

@@ -1,11 +1,13 @@
 """Which records of a reply are believed, set by set, without a network around it."""
 
+import struct
+
 import pytest
 from support.minet import reply
 
 from resolver import limits
 from resolver.iterate.classify import Kind, classify
-from resolver.iterate.scrub import glue_of, question_matches, scrub
+from resolver.iterate.scrub import glue_of, question_matches, scrub, with_stray_signatures
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import Builder, make_query
@@ -122,9 +124,85 @@ def test_signatures_in_other_sections_are_taken_for_what_they_cover():
                   [f"other.example.com. 60 RRSIG A 8 3 {dates} AAAA",
                    f"www.example.com. 60 RRSIG AAAA 8 3 {dates} BBBB"],
                   [f"www.example.com. 60 RRSIG A 8 3 {dates} CCCC"])
-    [rrset] = scrub(packet, WWW, c.A, ZONE).answer
+    found = scrub(packet, WWW, c.A, ZONE)
+    [rrset] = with_stray_signatures(found.answer, [*packet.authority, *packet.additional])
     assert [sig[-3:] for sig in rrset.sigs()] == [b"\x08\x20\x82"]
-    assert not scrub(packet, WWW, c.A, ZONE, signatures=False).answer[0].sig_len
+    assert not found.answer[0].sig_len
+
+
+def signature(number, *, octets=0):
+    return struct.pack("!HBBIIIH", c.A, 13, 3, 60, 2**31, 1, 1) + b"\0" + struct.pack("!H", number) + bytes(octets)
+
+
+def with_signatures(answer, authority, *, owner=b"\xc0\x0c", rclass=c.IN, octets=0):
+    """A reply with A and so many RRSIG records in its answer, and so many in authority."""
+
+    def record(rtype, rdata, owner=b"\xc0\x0c", rclass=c.IN):
+        return owner + struct.pack("!HHIH", rtype, rclass, 60, len(rdata)) + rdata
+
+    packet = struct.pack("!HHHHHH", 7, 0x8400, 1, 1 + answer, authority, 0) + WWW + struct.pack("!HH", c.A, c.IN)
+    packet += record(c.A, bytes((192, 0, 2, 1)))
+    for number in range(answer + authority):
+        rdata = signature(number, octets=octets)
+        packet += record(c.RRSIG, rdata) if number < answer else record(c.RRSIG, rdata, owner, rclass)
+    return MessageView.parse(packet)
+
+
+def stray_of(packet):
+    found = scrub(packet, WWW, c.A, ZONE)
+    [rrset] = with_stray_signatures(found.answer, [*packet.authority, *packet.additional])
+    return [sig[19:21] for sig in rrset.sigs()]
+
+
+@pytest.mark.parametrize(("beside", "stray"), [(512, 1), (511, 2), (0, 512), (300, 500), (1, 1)])
+def test_a_set_takes_as_many_stray_signatures_as_it_has_room_for(beside, stray):
+    most = limits.RRSET_RECORDS.default
+    sigs = stray_of(with_signatures(beside, stray))
+    assert sigs == [struct.pack("!H", number) for number in range(min(beside + stray, most))]
+
+
+def test_a_set_takes_no_more_octets_of_signatures_than_one_may_have():
+    name = b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\x3c" + b"x" * 60 + b"\0"
+    rrset = RRset(WWW, c.A, 60, [bytes(4)], sigs=[signature(n)[:18] + name + bytes(4) + bytes([n]) for n in range(230)])
+    more = [signature(n)[:18] + name + bytes(3) + b"\1" + bytes([n]) for n in range(230)]
+    [made] = with_stray_signatures([rrset], [RRset(WWW, c.RRSIG, 60, more)])
+    assert made.sig_len > 230
+    assert len(made.packed_sigs) <= limits.RRSET_BYTES.default < len(made.packed_sigs) + len(more[0]) + 2
+
+
+def test_a_stray_signature_that_is_there_already_takes_no_room():
+    packet = view(["www.example.com. 60 A 192.0.2.1", RRset(WWW, c.RRSIG, 60, [signature(1)])],
+                  [RRset(WWW, c.RRSIG, 60, [signature(1), signature(2)])],
+                  [RRset(WWW, c.RRSIG, 60, [signature(2)])])
+    assert stray_of(packet) == [b"\0\1", b"\0\2"]
+
+
+def test_stray_signatures_are_of_the_same_name_and_class():
+    assert stray_of(with_signatures(0, 2, owner=b"\x03WWW" + WWW[4:])) == [b"\0\0", b"\0\1"]
+    assert stray_of(with_signatures(0, 2, owner=b"\x03xww" + WWW[4:])) == []
+    assert stray_of(with_signatures(0, 2, rclass=3)) == []
+
+
+def test_looking_for_stray_signatures_reads_each_set_of_the_reply_once():
+    reads = []
+
+    class Set:
+        """A set that notes who reads it."""
+
+        rclass = c.IN
+        ttl = 60
+
+        def __init__(self, rtype):
+            self.name, self.sort = WWW, rtype
+
+        @property
+        def rtype(self):
+            reads.append(self)
+            return self.sort
+
+    answer = [RRset(WWW, 40000 + n, 60, [b"x"]) for n in range(500)]
+    assert with_stray_signatures(answer, [Set(20000 + n) for n in range(300)]) == answer
+    assert len(reads) == 300
 
 
 SIGNED_DS = [f"sub.example.com. 60 DS 1 13 2 {'ab' * 32}",

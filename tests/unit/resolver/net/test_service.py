@@ -1,6 +1,7 @@
 """A client's query through the real service, with a mesh turned by hand: what is asked, shown, kept and refused."""
 
 import logging
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -597,6 +598,56 @@ def test_several_networks_together_leave_room_for_another() -> None:
     for n in range(3):
         parts.ask(query(identity=n), peer=("198.51.100.1", 9))
     assert parts.service.waiting == waiting + 3
+
+
+def cookie_alone(*values: bytes, counts: bytes = b"\0\0\0\0\0\0\0\1", version: int = 0, opcode: int = 0) -> bytes:
+    """A query without question, with these COOKIE options."""
+    options = b"".join(struct.pack("!HH", c.OPTION_COOKIE, len(value)) + value for value in values)
+    opt = b"\0" + struct.pack("!HHBBHH", c.OPT, 1232, 0, version, 0, len(options)) + options
+    return b"\x12\x34" + bytes([opcode << 3 | 1, 0]) + counts + opt
+
+
+def test_a_client_may_ask_for_nothing_but_a_cookie() -> None:
+    # RFC 7873 section 5.4
+    parts = Parts()
+    jar = parts.fast.cookies
+    assert jar is not None
+    good = jar.answer(b"clients!", CLIENT[0], parts.clock.real)
+    wrong = b"clients!" + bytes(16)
+    for sent, rcode in ((b"clients!", c.NOERROR), (good, c.NOERROR), (wrong, c.BADCOOKIE), (good[:8] + bytes(8), 23),
+                        (b"clients!" + bytes(32), c.BADCOOKIE)):
+        parts.ask(cookie_alone(sent), sink=(sink := Sink()))
+        [packet] = sink.packets
+        view = MessageView.parse(packet)
+        assert view.edns is not None
+        assert (view.id, view.question_count, view.rcode | view.edns.ext_rcode << 4) == (0x1234, 0, rcode)
+        [(code, value)] = view.edns.options
+        assert code == c.OPTION_COOKIE
+        assert value[:8] == b"clients!"
+        assert jar.is_good(value, CLIENT[0], parts.clock.real)
+        assert not jar.is_good(value, "198.51.100.1", parts.clock.real)
+
+
+@pytest.mark.parametrize("packet", [
+    cookie_alone(), cookie_alone(b"short"), cookie_alone(b"clients!" + bytes(7)), cookie_alone(b"clients!" + bytes(33)),
+    cookie_alone(b"clients!", version=1), cookie_alone(b"clients!")[:-1], cookie_alone(b"clients!") + b"\0",
+    cookie_alone(b"clients!", counts=b"\0\0\0\0\0\1\0\0"), cookie_alone(b"clients!", counts=bytes(8)),
+])
+def test_a_query_without_question_that_asks_for_no_cookie_either_is_an_error(packet: bytes) -> None:
+    parts = Parts()
+    parts.ask(packet, sink=(sink := Sink()))
+    [reply] = sink.packets
+    assert reply[3] & 0xF == c.FORMERR
+    assert len(reply) == 12
+
+
+def test_who_has_cookies_turned_off_answers_no_query_without_question() -> None:
+    parts = Parts(cookies=False)
+    parts.ask(cookie_alone(b"clients!"), sink=(sink := Sink()))
+    assert [packet[3] & 0xF for packet in sink.packets] == [c.FORMERR]
+    parts = Parts()
+    parts.ask(cookie_alone(b"clients!", opcode=4), sink=(sink := Sink()))
+    assert [packet[3] & 0xF for packet in sink.packets] == [c.NOTIMP]
 
 
 def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import struct
+from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -15,6 +17,7 @@ from resolver.net.shares import Heard, Shares
 from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.upstream import Upstream
 from resolver.settings import IterationSettings
+from resolver.wire import consts as c
 from resolver.wire import name as names
 
 SHORT = 0.05
@@ -108,6 +111,74 @@ def test_wrong_replies_are_passed_over() -> None:
         upstream.start(ask_for(peer.port), got)
         assert isinstance((await got.wait())[0], Reply)
         assert upstream.near_misses == 3
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+MISFITS = limits.STREAM_UPSTREAM_MISFITS.default
+
+
+def other_id(query: bytes) -> bytes:
+    [right] = echo(query)
+    return bytes([right[0] ^ 1]) + right[1:]
+
+
+def other_name(query: bytes) -> bytes:
+    [right] = echo(query)
+    return right[:13] + bytes([right[13] ^ 2]) + right[14:]
+
+
+@pytest.mark.parametrize("misfit", [lambda query: b"", lambda query: b"x" * 11, other_id, other_name, bytes])
+def test_a_server_that_sends_what_nobody_asked_for_is_left(misfit: Callable[[bytes], bytes]) -> None:
+    async def body() -> None:
+        def script(query: bytes) -> list[bytes]:
+            return [misfit(query)] * (10 * MISFITS) + echo(query)
+
+        peer, upstream, got = await StreamPeer.start(script), make(), Collector()
+        upstream.start(ask_for(peer.port), got)
+        upstream.start(ask_for(peer.port), got)
+        results = await got.wait(2)
+        assert [getattr(result, "kind", None) for result in results] == [FailureKind.MALFORMED] * 2
+        assert MISFITS <= upstream.near_misses <= 2 * MISFITS
+        assert upstream.connection_count == 0
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_late_replies_are_passed_over_as_long_as_right_ones_come_in_between() -> None:
+    async def body() -> None:
+        def script(query: bytes) -> list[bytes]:
+            return [other_id(query)] * (MISFITS - 1) + echo(query)
+
+        peer, upstream, got = await StreamPeer.start(script), make(), Collector()
+        for n in range(3):
+            upstream.start(ask_for(peer.port), got)
+            assert isinstance((await got.wait(n + 1))[n], Reply)
+        assert upstream.near_misses == 3 * (MISFITS - 1)
+        assert len(peer.connections) == 1
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_right_replies_without_our_cookie_are_not_read_without_end() -> None:
+    async def body() -> None:
+        opt = b"\0" + struct.pack("!HHIHHH", c.OPT, 1232, 0, 12, c.OPTION_COOKIE, 8) + b"stranger"
+
+        def script(query: bytes) -> list[bytes]:
+            end = query.index(b"\0", 12) + 5
+            return [query[:2] + b"\x80\0\0\1\0\0\0\0\0\1" + query[12:end] + opt] * (10 * MISFITS)
+
+        peer, upstream, got = await StreamPeer.start(script), make(), Collector()
+        upstream.start(ask_for(peer.port, cookie=b""), got)
+        [result] = await got.wait(1)
+        assert getattr(result, "kind", None) is FailureKind.MALFORMED
+        assert upstream.near_misses <= 2 * MISFITS
         upstream.close()
         await peer.close()
 

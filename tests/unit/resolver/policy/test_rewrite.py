@@ -25,9 +25,9 @@ ZONE = EXAMPLE_ZONE + (
 )
 
 
-def world(**policy):
+def world(zone=ZONE, **policy):
     settings = Settings(dnssec=DnssecSettings(trust_anchors=()), policy=PolicySettings(**policy))
-    servers = [("example.com.", ZONE)]
+    servers = [("example.com.", zone)]
     m = build(standard(a192_0_2_1=servers, a192_0_2_2=servers), settings=settings)
     m.mesh._context.policy = Plan(m.settings)
     return m
@@ -128,6 +128,46 @@ def test_rebinding_private_addresses_are_taken_out():
         assert m.ask("six.example.com.", "AAAA").answer == [], "IPv4 in the clothes of IPv6"
         assert addresses(m.ask("good.lan.example.com.")) == ["10.0.0.3"]
         assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
+
+
+@pytest.mark.parametrize("prefix", ["64:ff9b::/96", "2001:db8:64::/96", "2001:db8:122:300::/56", "2001:db8::/32"])
+def test_rebinding_private_addresses_are_taken_out_of_what_a_translator_carries_on(prefix):
+    dns64 = Dns64(prefix)
+    made = ipaddress.ip_address(dns64.embed(PRIVATE4))
+    fine = ipaddress.ip_address(dns64.embed(PUBLIC4))
+    zone = ZONE + f"forged 300 IN AAAA {made}\nforged 300 IN AAAA {fine}\nmoved 300 IN CNAME only\n"
+    m = world(zone, dns64_prefix=prefix, private_addresses=("10.0.0.0/8",), private_domains=("lan.example.com.",),
+              hosts=(HostEntry("printer.here.", ("10.0.0.9",)),))
+    for _ in range(2):  # the second time from the cache
+        assert sixes(m.ask("home.example.com.", "AAAA")) == [in_prefix(dns64, "192.0.2.84")]
+        assert c.EDE_FILTERED in [code for code, _ in m.ask("home.example.com.", "AAAA").ede]
+        assert sixes(m.ask("only.example.com.", "AAAA")) == sixes(m.ask("moved.example.com.", "AAAA")) == []
+        assert sixes(m.ask("forged.example.com.", "AAAA")) == [str(fine)]
+        assert sixes(m.ask("good.lan.example.com.", "AAAA")) == [in_prefix(dns64, "10.0.0.3")]
+        assert sixes(m.ask("www.example.com.", "AAAA")) == [in_prefix(dns64, "192.0.2.80")]
+        assert sixes(m.ask("printer.here.", "AAAA")) == [in_prefix(dns64, "10.0.0.9")], "the operator's own data"
+
+
+def in_prefix(dns64, address):
+    return str(ipaddress.ip_address(dns64.embed(ipaddress.ip_address(address).packed)))
+
+
+def test_rebinding_private_addresses_are_taken_out_of_hints_that_a_translator_carries_on():
+    dns64 = Dns64("2001:db8:122:344::/64")
+    # What stands behind the IPv4 address, translators pass over.
+    before = dns64.embed(PRIVATE4)[:-1] + b"\7" + dns64.embed(PUBLIC4)
+    rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",), dns64_prefix="2001:db8:122:344::/64"))
+    outcome = Outcome(Question(NAME, c.HTTPS), c.NOERROR, [RRset(NAME, c.HTTPS, 60, [service(1, (6, before))])], [],
+                      Verdict.INSECURE, 60)
+    assert rewriter.apply(outcome).answer[0].rdatas() == [service(1, (6, dns64.embed(PUBLIC4)))]
+
+
+def test_rebinding_through_somebody_elses_translator():
+    rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",)))
+    well_known = Dns64("64:ff9b::/96")
+    rrset = RRset(NAME, c.AAAA, 60, [well_known.embed(PRIVATE4), well_known.embed(PUBLIC4)])
+    changed = rewriter.apply(Outcome(Question(NAME, c.AAAA), c.NOERROR, [rrset], [], Verdict.INSECURE, 60))
+    assert changed.answer[0].rdatas() == [well_known.embed(PUBLIC4)]
 
 
 def service(priority: int, *parameters: tuple[int, bytes], target: bytes = b"\0") -> bytes:

@@ -11,6 +11,7 @@ from support.signing import Nsec3, ZoneKey, sign_zone
 
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
+from resolver.resolve import WILDCARD_PROOF
 from resolver.validate import nsec, nsec3
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -191,3 +192,33 @@ def test_the_zone_may_show_its_own_nsec() -> None:
           reply(packet, [proof], cover) if (name, rtype) == ("y.wild2.example.", c.NSEC) else None)
     outcome = minet.ask("y.wild2.example.", "NSEC")
     assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
+
+
+# --- for those who check themselves -------------------------------------------------------------------------------
+
+
+@CHAINS
+def test_an_expanded_wildcard_stays_no_longer_than_its_proof_when_checking_is_disabled(chain: Nsec3 | None) -> None:
+    minet = world(chain, example="*.broad 86400 A 192.0.2.80\n")
+    first = minet.ask("a.broad.example.", cd=True)
+    assert first.answer[0].sig_len
+    assert first.authority
+    least = min(proof.ttl for proof in first.authority)
+    assert first.answer[0].ttl == least < 86400
+    for wait in (least - 1, 2, 3 * least):
+        minet.net.sleep(minet.mesh, wait)
+        later = minet.ask("a.broad.example.", cd=True)
+        assert later.answer[0].sig_len
+        assert later.authority, f"no proof after {wait} seconds more"
+        assert later.answer[0].ttl <= min(proof.ttl for proof in later.authority)
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_an_expanded_wildcard_whose_proof_is_gone_is_fetched_again(validated: bool) -> None:
+    minet = world(None, example="*.broad 300 A 192.0.2.80\n")
+    assert minet.ask("a.broad.example.", cd=not validated).answer
+    minet.store.rrsets.drop(names.from_text("a.broad.example."), WILDCARD_PROOF)
+    before = len(minet.net.log)
+    outcome = minet.ask("a.broad.example.", cd=True)
+    assert outcome.authority
+    assert len(minet.net.log) > before
