@@ -661,7 +661,10 @@ class Mesh:
     def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
         tickets, job.tickets = job.tickets, []
         for ticket in tickets:
-            self._deliver(ticket, outcome, job.serial)
+            ticket._job = None
+        for ticket in tickets:
+            if not ticket.done:  # whoever was called back meanwhile may have cancelled it
+                self._deliver(ticket, outcome, job.serial)
 
     def _deliver(self, ticket: Ticket, outcome: Outcome, serial: Any) -> None:
         ticket.done = True

@@ -127,6 +127,25 @@ def test_cancelling_one_of_two_does_not_disturb_the_other():
     assert addresses(found[0]) == ["192.0.2.80"]
 
 
+def test_cancelling_another_one_in_a_callback_spares_it_the_answer():
+    m = build()
+    question, tickets, found = Question(names.from_text("www.example.com."), c.A), [], []
+
+    def first(outcome):
+        found.append(outcome)
+        for ticket in tickets:
+            m.mesh.cancel(ticket)
+
+    tickets.append(m.mesh.submit(question, on_done=first))
+    gone = []
+    tickets.append(m.mesh.submit(question, on_done=gone.append))
+    _, third = m.start("www.example.com.")
+    m.net.run(m.mesh)
+    assert tickets[1].done
+    assert (len(found), gone, len(third)) == (1, [], 1)
+    assert m.mesh.statistics()["faults"] == 0
+
+
 def test_cancelling_after_the_end_does_nothing():
     m = build()
     ticket, found = m.start("www.example.com.")
