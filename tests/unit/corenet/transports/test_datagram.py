@@ -428,10 +428,15 @@ class Stubborn(Collector):
         super().datagram_received(data, addr)
         self.again()
 
+    inside = nested = False
+
     def error_received(self, error: Exception) -> None:
         super().error_received(error)
+        self.nested = self.nested or self.inside
         if self.way != "stop":
+            self.inside = True
             self.again()
+            self.inside = False
 
 
 @pytest.mark.parametrize("way", ["sendto", "send_many"])
@@ -452,6 +457,7 @@ def test_who_answers_each_error_by_another_try_does_not_hold_the_loop(way: str) 
         await protocol.until(lambda: len(protocol.errors) > 50)
         protocol.way = "stop"
         await asyncio.sleep(0)
+        assert not protocol.nested
         protocol.transport.abort()
         await protocol.lost
 
