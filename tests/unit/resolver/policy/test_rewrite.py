@@ -66,6 +66,13 @@ def test_other_reverse_names_are_nobodys_business(name):
     assert Dns64(PREFIX).reverse(Question(name, c.PTR)) is None
 
 
+@pytest.mark.parametrize("address", ["2001:db8:122:344:1c0:2:2100::", "2001:db8:122:344:c0:2:2100:1"])
+def test_an_address_that_is_made_of_none_has_no_other_reverse_name(address):
+    # RFC 6052 section 2.2: bits 64 to 71 and those behind the IPv4 address are zero in what is made.
+    dns64 = Dns64("2001:db8:122:344::/64")
+    assert dns64.reverse(Question(names.reverse_address(address), c.PTR)) is None
+
+
 def test_addresses_are_made_for_names_that_have_none():
     m = world(dns64_prefix=PREFIX)
     for _ in range(2):
