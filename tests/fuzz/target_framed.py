@@ -25,6 +25,7 @@ class Wire:
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self.closed = False
+        self.protocol: asyncio.BaseProtocol | None = None
 
     def pause_reading(self) -> None:
         pass
@@ -38,8 +39,11 @@ class Wire:
     def close(self) -> None:
         self.closed = True
 
+    def get_protocol(self) -> asyncio.BaseProtocol | None:
+        return self.protocol
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        pass
+        self.protocol = protocol
 
     def _force_close(self, error: BaseException) -> None:
         self.error = error

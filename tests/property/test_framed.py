@@ -34,6 +34,9 @@ class Wire:
     def is_closing(self) -> bool:
         return self.closed
 
+    def get_protocol(self) -> Any:
+        return self.protocol
+
     def get_extra_info(self, _name: str, default: Any = None) -> Any:
         return default
 

@@ -185,3 +185,11 @@ def _nsec3_chain(apex, types, cuts, params: Nsec3, minimum: int) -> list[dns.rrs
         )
         sets.append(_one(dns.name.from_text(digest.lower(), apex), minimum, rdata))
     return sets
+
+
+def spoiled(rrsig: bytes, number: int = 1) -> bytes:
+    """The RRSIG rdata `rrsig` with a signature that is wrong: `number`, 1 to 65,535, says which of the wrong ones.
+
+    Bytes that are merely replaced are right by chance once in a while: keys are new in each run.
+    """
+    return rrsig[:-2] + (int.from_bytes(rrsig[-2:]) ^ number).to_bytes(2)

@@ -14,7 +14,7 @@ import dns.rrset
 import pytest
 from support.forger import EXAMPLE_AT, KEY, PLAIN_AT, ROOT_AT, forge, forged_set, world
 from support.minet import EXAMPLE_ZONE, Minet, addresses, build, reply, scripted, standard
-from support.signing import ZoneKey
+from support.signing import ZoneKey, spoiled
 
 from resolver.effects import Failure, FailureKind
 from resolver.settings import CacheSettings, DnssecSettings, Settings
@@ -61,10 +61,10 @@ def with_signature(minet: Minet, change: Callable[[bytes], bytes]) -> None:
 # --- CD, after validation has failed ---------------------------------------------------------------------------------
 
 TROUBLES: dict[str, tuple[Callable[[Minet], None], Verdict]] = {
-    "wrong": (lambda m: with_signature(m, lambda sig: sig[:-2] + b"xx"), Verdict.BOGUS),
+    "wrong": (lambda m: with_signature(m, spoiled), Verdict.BOGUS),
     "expired": (lambda m: with_signature(m, lambda sig: sig[:8] + bytes(4) + sig[12:]), Verdict.BOGUS),
     "unknown algorithm": (lambda m: with_signature(m, lambda sig: sig[:2] + b"\xc8" + sig[3:]), Verdict.BOGUS),
-    "another key": (lambda m: with_signature(m, lambda sig: sig[:16] + b"\0\1" + sig[18:]), Verdict.BOGUS),
+    "another key": (lambda m: with_signature(m, lambda sig: sig[:16] + bytes([sig[16] ^ 1]) + sig[17:]), Verdict.BOGUS),
     "no signature": (lambda m: forge(m, EXAMPLE_AT, lambda qname, qtype, packet: reply(packet, [
         forged_set("www.example.", "A")]) if (qname, qtype) == ("www.example.", c.A) else None), Verdict.BOGUS),
     "keys not to be had": (lambda m: silent_about(m, EXAMPLE_AT, c.DNSKEY), Verdict.INDETERMINATE),
@@ -135,7 +135,7 @@ def test_what_one_server_forged_is_not_excused_by_the_silence_of_another(deadlin
     m.net.sleep(m.mesh, 2000)
     m.store.rrsets.drop(names.from_text("example."), c.NS)
     m.mesh.forget()
-    with_signature(m, lambda sig: sig[:-2] + b"xx")
+    with_signature(m, spoiled)
     ask = true_answer(m, ROOT_AT)
 
     def two_servers(qname: str, qtype: int, packet: bytes) -> bytes | None:
@@ -365,7 +365,7 @@ def test_a_signed_ds_in_a_referral_answers_the_question() -> None:
 
 @pytest.mark.parametrize("change", [
     lambda ds: None, lambda ds: ds.without_sigs(), lambda ds: ds.with_name(names.from_text("other.")),
-    lambda ds: ds.with_sigs([ds.sigs()[0][:-1] + b"x"]),
+    lambda ds: ds.with_sigs([spoiled(ds.sigs()[0])]),
 ], ids=["none", "unsigned", "of another name", "wrongly signed"])
 def test_no_other_ds_in_a_referral_does(change: Callable[[RRset], RRset | None]) -> None:
     m = world()

@@ -222,7 +222,7 @@ finally:
     ended.set()
     thread.join()
 print("whole")
-""", "RLIMIT_DATA", limits.MEMORY_RESERVE.maximum)
+""", "RLIMIT_DATA", limits.MEMORY_RESERVE.maximum, PYTHONWARNINGS="ignore:This process:DeprecationWarning")
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
 
 

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from support.signing import ECDSAP256, Nsec3, ZoneKey, sign_zone
+from support.signing import ECDSAP256, Nsec3, ZoneKey, sign_zone, spoiled
 from support.tree import Tree
 
 from resolver.validate import chain as chain_module
@@ -159,7 +159,7 @@ def test_keytrap_many_signatures() -> None:
 
     def trap(view):
         sig = view.answer[0].sigs()[0]
-        return view.rcode, [view.answer[0].with_sigs([sig[:-2] + bytes((n, n)) for n in range(100)])], []
+        return view.rcode, [view.answer[0].with_sigs([spoiled(sig, n) for n in range(1, 101)])], []
 
     tree.edit = only_for("www.example.", c.A, trap)
     assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
@@ -256,7 +256,7 @@ def test_malformed_keys_count_as_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def trap(view):
         sig = view.answer[0].sigs()[0]
-        return view.rcode, [view.answer[0].with_sigs([sig[:-2] + bytes((n, n)) for n in range(100)])], []
+        return view.rcode, [view.answer[0].with_sigs([spoiled(sig, n) for n in range(1, 101)])], []
 
     tree.edit = only_for("www.example.", c.A, trap)
     chain = tree.validator.chain
