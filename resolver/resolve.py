@@ -443,7 +443,9 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             _store_wildcard(rrset, raw.proofs, context)
         if rtype == c.NS:
             context.room.forget(names.lower(rrset.name))
-    if raw.denied and not _denies_configured_zone(raw, context):
+    # A proved denial behind an alias that is not: `verdict`, the worse of both, would stand for what others can have proved.
+    mixed = aliased and verdict != Verdict.SECURE and any(proof.verdict == Verdict.SECURE for proof in raw.proofs)
+    if raw.denied and not mixed and not _denies_configured_zone(raw, context):
         rrsets.put_negative(
             raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype, soa=raw.soa, proofs=raw.proofs, ttl=raw.ttl,
             verdict=verdict, now=now,

@@ -21,6 +21,7 @@ from resolver.settings import CacheSettings, DnssecSettings, Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
@@ -320,6 +321,28 @@ def test_signed_members_of_a_chain_are_kept() -> None:
     asked = len(m.net.log)
     assert m.ask("dos.example.").verdict == Verdict.SECURE
     assert len(m.net.log) == asked
+
+
+def test_a_proved_denial_behind_an_unsigned_alias_lowers_nothing() -> None:
+    """The server of example. speaks for the unsigned zone below it, too: an alias of that, and who it leads to."""
+    m = world()
+    ask = true_answer(m, EXAMPLE_AT)
+    denial = ask(make_query(1, names.from_text("www.example."), c.AAAA, do=True))
+
+    def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if (qname, qtype) == ("unsigned.example.", c.A):
+            return reply(packet)
+        if (qname, qtype) == ("x.unsigned.example.", c.AAAA):
+            return reply(packet, ["x.unsigned.example. 300 CNAME www.example."], denial.authority)
+        return None
+
+    forge(m, EXAMPLE_AT, forger)
+    mixed = m.ask("x.unsigned.example.", "AAAA")
+    assert (mixed.rcode, mixed.verdict) == (c.NOERROR, Verdict.INSECURE)
+    assert [rrset.rtype for rrset in mixed.answer] == [c.CNAME]
+    assert len(m.net.asked(qname="www.example.", qtype=c.AAAA)) == 0
+    outcome = m.ask("www.example.", "AAAA")
+    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
 
 
 def test_a_chain_that_has_become_stale_is_shown_whole_and_its_members_are_not() -> None:
