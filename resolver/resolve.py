@@ -443,7 +443,7 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             _store_wildcard(rrset, raw.proofs, context)
         if rtype == c.NS:
             context.room.forget(names.lower(rrset.name))
-    # A proved denial behind an alias that is not: `verdict`, the worse of both, would stand for what others can have proved.
+    # Of a proved denial behind an alias that is not proved nothing is kept: `verdict` is the worse of both.
     mixed = aliased and verdict != Verdict.SECURE and any(proof.verdict == Verdict.SECURE for proof in raw.proofs)
     if raw.denied and not mixed and not _denies_configured_zone(raw, context):
         rrsets.put_negative(

@@ -159,7 +159,9 @@ class Validator:
         if found.verdict is Verdict.BOGUS and not denials:
             return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
         for rrset, encloser, signer in wildcards:
-            found = yield from self._no_shadow(task, context, denials, names.lower(rrset.name), encloser, signer)
+            # An alias that answers for a DS set belongs to the zone above, as the set would.
+            qtype = c.DS if question.qtype == c.DS and names.equal(rrset.name, question.qname) else 0
+            found = yield from self._no_shadow(task, context, denials, names.lower(rrset.name), qtype, encloser, signer)
             if task.trace is not None:
                 _note_proof(task, denials, f"{names.to_text(rrset.name)} was made from "
                             f"*.{names.to_text(encloser)}", found, rrset.name, rrset.rtype)
@@ -275,9 +277,11 @@ class Validator:
         path can show them for a name below a secure delegation.
         """
         found = yield from self.chain.zone_in_charge(task, context, charge_of(name, qtype))
-        if isinstance(found, Finding):
+        if isinstance(found, Finding) and not found.open:
             return found
-        if found == prover.zone:
+        # Where the zones above the name cannot be asked nothing speaks against the record: an answer could be a denial
+        # as good as this one.
+        if isinstance(found, Finding) or found == prover.zone:
             return insecure(TooManyIterations(prover.records[0], self.nsec3_iterations))
         return bogus(
             c.EDE_NSEC_MISSING,
@@ -314,7 +318,7 @@ class Validator:
         return bogus(c.EDE_NSEC_MISSING, text)
 
     def _no_shadow(
-        self, task: Task, context: Context, denials: _Denials, owner: bytes, encloser: bytes, signer: bytes
+        self, task: Task, context: Context, denials: _Denials, owner: bytes, qtype: int, encloser: bytes, signer: bytes
     ) -> Steps[Finding]:
         """Judge the proof that no closer name stands between a wildcard of `signer` and the name it answered for.
 
@@ -325,7 +329,7 @@ class Validator:
         prover = self._prover(task, denials, owner, 0, zone=signer)
         if prover is not None:
             if prover.is_costly:
-                return (yield from self._unfollowed(task, context, prover, owner, 0))
+                return (yield from self._unfollowed(task, context, prover, owner, qtype))
             proved, opt_out = prover.no_wildcard_shadow(owner, encloser)
             if proved:
                 return SECURE if opt_out is None else insecure(OptedOut(opt_out))
