@@ -38,8 +38,8 @@ Script = Callable[[str, int, bytes, list[RRset]], bytes | None]
 class Path:
     """The true world, and what is taken from it to lie with."""
 
-    def __init__(self, iterations: int | None = COSTLY) -> None:
-        """`iterations` of com's hashes; None for NSEC."""
+    def __init__(self, iterations: int | None = COSTLY, everywhere: str = 'TXT "anything"') -> None:
+        """`iterations` of com's hashes; None for NSEC. `everywhere`: what com's wildcard has."""
         root, com, victim = ZoneKey("."), ZoneKey("com."), ZoneKey("victim.com.")
         top = (
             "@ 86400 SOA a.root. nobody.root. 1 1800 900 604800 900\n@ 518400 NS a.root.\n"
@@ -48,7 +48,7 @@ class Path:
         )
         text = SOA + (
             f"ns 3600 A {COM}\nvictim 3600 NS ns.victim\nns.victim 3600 A {VICTIM}\nvictim 3600 DS {victim.ds()}\n"
-            "plain 3600 NS ns.victim\n*.wild 300 A 192.0.2.7\n* 300 TXT \"anything\"\n"
+            f"plain 3600 NS ns.victim\n*.wild 300 A 192.0.2.7\n* 300 {everywhere}\n"
         )
         hosts = SOA + f"ns 3600 A {VICTIM}\nwww 300 A 192.0.2.80\n"
         self.com = sign_zone("com.", text, [com], nsec3=None if iterations is None else Nsec3(iterations, "ab"))
@@ -139,6 +139,21 @@ def test_what_the_zone_itself_denies_is_insecure() -> None:
     assert outcome.verdict == Verdict.SECURE
     outcome = m.ask("plain.com.", "DS")
     assert (outcome.rcode, outcome.verdict, outcome.failure) == (c.NOERROR, Verdict.INSECURE, None)
+
+
+def test_what_costs_too_much_is_insecure_also_where_nobody_answers_for_the_ds_set() -> None:
+    def mute(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
+        return minet.reply(packet, rcode=c.SERVFAIL) if (name, qtype) == ("nothing.com.", c.DS) else None
+
+    outcome = Path().net(mute).ask("nothing.com.", "MX")
+    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE)
+
+
+def test_an_alias_of_a_wildcard_answers_for_a_ds_set() -> None:
+    """Whose proof it is the zones above the name say: to ask for the DS set of the name itself would be a circle."""
+    outcome = Path(everywhere="CNAME victim").net().ask("x.com.", "DS")
+    assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE)
+    assert [one.rtype for one in outcome.answer] == [c.CNAME, c.DS]
 
 
 @pytest.mark.parametrize("iterations", [None, 0, COSTLY])
