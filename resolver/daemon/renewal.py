@@ -3,7 +3,7 @@
 Of several workers all switch or none does. The first one leads: it prepares what it needs itself, has the others do so,
 and only when nobody has refused it switches and tells the rest to. Who answers with a refusal or not at all leaves all
 with the old settings. A worker that dies in between is started again with the settings that are in force then, and what
-it is told before it can hear waits for it (`Links`).
+it is told before it can hear waits for it (`Links`). The supervisor gets the settings in force from the first worker.
 
 Nothing here touches what is running; the switch itself is the worker's.
 """
@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from resolver import limits
-from resolver.daemon import sockets
 from resolver.policy import Plan
 from resolver.settings import Settings, replace
 from resolver.system import read_hosts_files
@@ -26,10 +25,8 @@ if TYPE_CHECKING:
     from resolver.daemon.links import Links
 
 __all__ = [
-    "REFUSED",
-    "SWITCHED",
+    "ENDED",
     "RefusedError",
-    "check_settings",
     "keep_what_needs_restart",
     "make_plan",
     "others_let_go",
@@ -44,9 +41,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: How the first worker tells the supervisor the end of a reload: a worker that dies is to be started with the new
-#: settings, or with the old ones. The kernel hands over waiting signals by number, so a switch is known before a death.
-SWITCHED, REFUSED = signal.SIGUSR2, signal.SIGRTMIN
+#: How the first worker has the supervisor look for the result of a reload. The kernel hands over waiting signals by
+#: number, so a switch is known before a later death, and the worker in its place starts with the new settings.
+ENDED = signal.SIGUSR2
 
 
 class RefusedError(Exception):
@@ -60,21 +57,6 @@ def make_plan(settings: Settings) -> Plan:
         ValueError: a setting is wrong, or a file it names cannot be read.
     """
     return Plan(settings, read_hosts_files(settings.policy.hosts_files))
-
-
-def check_settings(settings: Settings, config: str) -> None:
-    """Look whether a reload could take over `settings`, which came from the file `config`.
-
-    Raises:
-        ValueError: a setting is wrong; the text says where and why.
-        ListenError: an address that is not this host's.
-    """
-    from resolver import validate
-
-    with places_named(config):
-        make_plan(settings)
-        validate.create(settings)
-    sockets.check_sources(settings.iteration)
 
 
 def keep_what_needs_restart(old: Settings, new: Settings, *, several: bool) -> Settings:
@@ -165,10 +147,20 @@ async def others_switch(links: "Links") -> str:
     return "; ".join(missing)
 
 
-def tell_supervisor(supervisor: int, end: signal.Signals) -> None:
-    """Send `end` to the process `supervisor`, unless it is gone: whoever is the parent then is nobody to signal."""
-    if os.getppid() == supervisor:
-        os.kill(supervisor, end)
+def tell_supervisor(supervisor: int, links: "Links", number: int, settings: Settings | None) -> None:
+    """Report the end of reload `number` to the process `supervisor`: the new settings, or None.
+
+    Unless it is gone: whoever is the parent then is nobody to signal.
+    """
+    if os.getppid() != supervisor:
+        return
+    try:
+        links.reloads.report(number, settings)
+    except (OSError, MemoryError) as error:
+        logger.error("reload: the supervisor cannot be told: %s; workers that die get the settings before these",
+                     reason_of(error))
+        return
+    os.kill(supervisor, ENDED)
 
 
 async def others_let_go(links: "Links") -> None:

@@ -30,7 +30,7 @@ __all__ = ["Restarts", "run"]
 logger = logging.getLogger(__name__)
 
 SIGNALS = frozenset(
-    {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, renewal.SWITCHED, renewal.REFUSED}
+    {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, renewal.ENDED}
 )
 
 
@@ -89,7 +89,10 @@ class _Supervisor:
         self.children: dict[int, int] = {}
         self.restarts = Restarts()
         self.lifeline = os.pipe()
-        self.asked = False
+        assert options.doors is not None and options.doors.links is not None
+        self.reloads = options.doors.links.reloads
+        self.asked = 0
+        self.answered = 0
 
     def run(self) -> int:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -105,7 +108,7 @@ class _Supervisor:
             keep.save_if_set(self.store, self.settings)
             os.close(self.lifeline[0])
             os.close(self.lifeline[1])
-            while signal.sigtimedwait((renewal.SWITCHED, renewal.REFUSED), 0) is not None:
+            while signal.sigtimedwait((renewal.ENDED,), 0) is not None:
                 pass  # what a worker said last would end this process, once it is let in
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -165,12 +168,10 @@ class _Supervisor:
                 logger.info("stopping on %s", signal.Signals(caught).name)
                 return 0
             if caught == signal.SIGHUP:
-                self.asked = True
+                self.asked += 1
                 self.ask_first()
-            elif caught == renewal.SWITCHED:
-                self.on_switch()
-            elif caught == renewal.REFUSED:
-                self.asked = False
+            elif caught == renewal.ENDED:
+                self.on_end()
             elif caught == signal.SIGUSR1:
                 for pid in self.children:
                     os.kill(pid, signal.SIGUSR1)
@@ -181,19 +182,25 @@ class _Supervisor:
         """Have the first worker reload, and the others with it; it says what is wrong, once for all."""
         for pid, number in self.children.items():
             if not number:
+                try:
+                    self.reloads.request(self.asked)
+                except OSError as error:
+                    # It is stopped, with as many requests before it as the socket holds: the last of those will do.
+                    logger.warning("reload: the first worker does not take requests: %s", error.strerror)
                 os.kill(pid, signal.SIGHUP)
 
-    def on_switch(self) -> None:
-        """The workers have new settings: a worker that dies is to start with them."""
-        self.asked = False
+    def on_end(self) -> None:
+        """A reload has ended: where the workers have new settings, one that dies is to start with them."""
         try:
-            settings = self.reload()
-            renewal.check_settings(settings, self.options.config)
-        except (ValueError, OSError) as error:
-            logger.error("reload: the file has changed once more: %s; workers that die get the settings before these",
-                         error)
+            results = self.reloads.results()
+        except (OSError, MemoryError) as error:
+            logger.error("reload: its result cannot be had: %s; workers that die get the settings before these",
+                         renewal.reason_of(error))
             return
-        self.settings = renewal.keep_what_needs_restart(self.settings, settings, several=True)
+        for number, settings in results:
+            self.answered = max(self.answered, number)
+            if settings is not None:
+                self.settings = settings
 
     def on_deaths(self) -> None:
         """Arrange for workers that have died to be started again."""
@@ -217,7 +224,7 @@ class _Supervisor:
                 logger.error("worker %d cannot be started (%s); trying again in %.1f seconds", number,
                              error.strerror or error, delay)
                 continue
-            if self.asked and not number:
+            if self.answered != self.asked and not number:
                 self.ask_first()  # the one before died without an answer
 
     def stop(self) -> None:

@@ -28,8 +28,6 @@ from resolver.daemon.doors import Doors
 from resolver.daemon.generation import Generation, Listeners
 from resolver.daemon.host import clock_trouble
 from resolver.daemon.renewal import (
-    REFUSED,
-    SWITCHED,
     RefusedError,
     keep_what_needs_restart,
     others_let_go,
@@ -401,6 +399,7 @@ class _Worker:
 
     async def switch_over(self) -> str:
         """One reload, of the other workers as well when this is the first of several."""
+        asked = self.links.reloads.last_request() if self.links is not None else 0
         try:
             new = await self.prepare()
             with new.undo:
@@ -411,12 +410,12 @@ class _Worker:
         except (ValueError, OSError, MemoryError, RefusedError) as error:
             if self.links is not None:
                 await others_let_go(self.links)
-                tell_supervisor(self.supervisor, REFUSED)
+                tell_supervisor(self.supervisor, self.links, asked, None)
             return report_bad_reload(error)
         self.switch(new)
         if self.links is None:
             return ""
-        tell_supervisor(self.supervisor, SWITCHED)
+        tell_supervisor(self.supervisor, self.links, asked, self.given)
         missing = await others_switch(self.links)
         return f"the new configuration is in force, but not everywhere: {missing}" if missing else ""
 

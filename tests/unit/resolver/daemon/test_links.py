@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import json
+import os
 
 import pytest
 
 import corenet
+from resolver import limits
 from resolver.daemon import links as room
-from resolver.daemon.links import LinkError, Links
+from resolver.daemon.links import LinkError, Links, ReloadLink
+from resolver.settings import Settings, replace
 
 
 def run(coroutine):
@@ -91,6 +94,43 @@ def test_a_full_queue_is_silence_too():
             links.close()
 
     run(ask())
+
+
+def test_an_answer_to_the_worker_before_is_nobodys():
+    async def ask():
+        links = Links(2)
+        loop = asyncio.get_running_loop()
+        try:
+            links.listen(loop)
+            before = asyncio.ensure_future(links.ask(1, {"n": 1}))
+            await asyncio.sleep(0)
+            before.cancel()  # it dies; its question waits, and is answered to whoever takes its place
+            links.stop()
+            links._count = 0
+            links.listen(loop)
+            links.serve(loop, 1, lambda request: request)
+            assert await links.ask(1, {"n": 2}) == {"n": 2}
+        finally:
+            links.close()
+
+    run(ask())
+
+
+def test_reloads_are_asked_for_by_number_and_reported_with_settings():
+    link = ReloadLink()
+    try:
+        assert link.last_request() == 0 and link.results() == []
+        for number in range(1, 2 * limits.LINK_BATCH.default):
+            link.request(number)
+        assert link.last_request() == 2 * limits.LINK_BATCH.default - 1 and link.last_request() == 0
+        large = Settings(policy=replace(Settings().policy, drop=tuple(f"192.0.2.{n % 256}" for n in range(100_000))))
+        before = len(os.listdir("/proc/self/fd"))
+        link.report(1, None)
+        link.report(2, large)
+        assert link.results() == [(1, None), (2, large)]
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        link.close()
 
 
 def test_one_worker_needs_no_links():

@@ -18,7 +18,7 @@ from resolver import limits
 from resolver.daemon import first
 from resolver.daemon.host import clock_trouble
 from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
-from resolver.daemon.renewal import REFUSED, SWITCHED
+from resolver.daemon.renewal import ENDED
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
 from resolver.wire import edns
@@ -424,6 +424,33 @@ def test_several_workers_reload_together_and_what_is_started_later_with_them(tmp
 
 
 @pytest.mark.slow
+def test_a_worker_that_dies_starts_with_what_is_in_force_whatever_the_file_says_by_then(tmp_path):
+    config = tmp_path / "resolverd.toml"
+    port = free_port()
+    write_two(config, port, 1, '[cache]\nsize = "1 MiB"')
+    with daemon("-c", str(config)) as process:
+        first, second = sorted(int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2))
+        os.kill(second, signal.SIGSTOP)
+        write_two(config, port, 2, '"late.lan" = "192.0.2.9"\n[cache]\nsize = "2 MiB"')
+        process.send_signal(signal.SIGHUP)
+        process.wait_for(rf"pid={first} .*cache.size changed")  # it has prepared, and waits for the other
+        process.send_signal(signal.SIGSTOP)
+        os.kill(second, signal.SIGCONT)
+        for _ in range(2):
+            process.wait_for("the new configuration is in force")
+        write_two(config, port, 3, "[nonsense]")
+        os.kill(first, signal.SIGKILL)
+        process.send_signal(signal.SIGCONT)
+        process.wait_for("starting it again")
+        process.wait_for(r"pid=(\d+) .*serving")
+        os.kill(second, signal.SIGKILL)
+        process.wait_for("starting it again")
+        process.wait_for(r"pid=(\d+) .*serving")
+        assert ask(port, "late.lan.").answer[0].rdata(0)[3] == 9  # nobody has asked for it, so no cache knows it
+        assert not any("nonsense" in line for line in process.seen)
+
+
+@pytest.mark.slow
 def test_a_first_worker_that_dies_in_a_reload_is_asked_again(tmp_path):
     config = tmp_path / "resolverd.toml"
     port = free_port()
@@ -450,7 +477,7 @@ def test_what_a_worker_says_last_does_not_change_how_the_daemon_ends():
         for _ in range(2):
             process.wait_for(r"pid=(\d+) .*serving")
         process.send_signal(signal.SIGSTOP)
-        for number in (signal.SIGTERM, REFUSED, SWITCHED):
+        for number in (signal.SIGTERM, ENDED):
             process.send_signal(number)
         process.send_signal(signal.SIGCONT)
         assert process.wait(timeout=10) == EXIT_OK

@@ -5,20 +5,22 @@ import errno
 import gc
 import os
 import re
+import resource
 import socket
 
 import pytest
 from support.http_peer import run_on
 from support.ports import free_port
 
-from resolver import limits, validate
+from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
 from resolver.daemon import config, generation, sockets, supervisor
 from resolver.daemon import worker as room
 from resolver.daemon.doors import open_doors
 from resolver.daemon.generation import Generation, Listeners
-from resolver.daemon.renewal import REFUSED, SWITCHED
+from resolver.daemon.links import ReloadLink
+from resolver.daemon.renewal import ENDED
 from resolver.daemon.sockets import open_endpoints
 from resolver.net.stream_listener import StreamListener
 from resolver.net.udp_listener import UdpListener
@@ -587,39 +589,60 @@ def test_the_supervisor_is_told_and_nobody_else(company, monkeypatch):
     async def test(company):
         sent = []
         monkeypatch.setattr(os, "kill", lambda *arguments: sent.append(arguments))
-        first = company.workers[0]
+        first, reloads = company.workers[0], company.doors.links.reloads
         assert await first.do_reload() == "" and sent == []  # its parent is another process
         first.supervisor = os.getppid()
-        assert await first.do_reload() == "" and sent == [(os.getppid(), SWITCHED)]
+        reloads.request(1)
+        assert await first.do_reload() == "" and sent == [(os.getppid(), ENDED)]
+        assert reloads.results() == [(1, first.given)]
+        reloads.request(2)
+        reloads.request(3)
         company.write(2, "[nonsense]\n")
-        assert "nonsense" in await first.do_reload() and sent[1:] == [(os.getppid(), REFUSED)]
+        assert "nonsense" in await first.do_reload() and sent[1:] == [(os.getppid(), ENDED)]
+        assert reloads.results() == [(3, None)]
 
     company(test)
 
 
-def test_the_supervisor_takes_only_what_a_worker_could_start_with(tmp_path, caplog, monkeypatch):
-    """It restarts workers with the settings it took last: they must not be ones that no worker can start with."""
+def test_what_cannot_be_passed_to_the_supervisor_is_told_in_the_log(company, monkeypatch, caplog):
+    async def test(company):
+        def refuse(*_arguments):
+            raise OSError(errno.EMFILE, "Too many open files")
 
-    def create(settings):
-        if settings.dnssec.trust_anchors:
-            raise ValueError("dnssec.trust_anchors: no good")
+        company.workers[0].supervisor = os.getppid()
+        monkeypatch.setattr(os, "kill", None)
+        monkeypatch.setattr(os, "memfd_create", refuse)
+        assert await company.workers[0].do_reload() == ""
+        assert "the supervisor cannot be told: Too many open files; workers that die get the settings" in caplog.text
 
-    monkeypatch.setattr(validate, "create", create)
-    path = tmp_path / "resolverd.toml"
-    path.write_text('[dnssec]\ntrust-anchors = [". DS 1 8 2 abcd"]\n')
+    company(test)
+
+
+def test_the_supervisor_takes_the_settings_that_are_in_force_and_asks_again_for_what_has_no_end(caplog):
+    link = ReloadLink()
     watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
     watching.settings = before = Settings()
-    watching.reload = lambda: config.load(path)
-    watching.options = room.Options(config=str(path))
-    watching.on_switch()
-    assert watching.settings is before and not watching.asked
-    assert f"{path}:2: dnssec.trust-anchors: no good" in caplog.text and "changed once more" in caplog.text
-    path.write_text('[dnssec]\ntrust-anchors = []\n[iteration]\nsource-v4 = "192.0.2.77"\n')
-    watching.on_switch()
-    assert watching.settings is before and "cannot ask from 192.0.2.77" in caplog.text
-    path.write_text("[dnssec]\ntrust-anchors = []\n[log]\nlevel = 'error'\n")
-    watching.on_switch()
-    assert watching.settings.log.level == "error"
+    watching.reloads, watching.asked, watching.answered = link, 2, 0
+    try:
+        link.report(1, None)
+        watching.on_end()
+        assert watching.settings is before and watching.answered == 1
+        changed = replace(before, log=replace(before.log, level="error"))
+        link.report(2, changed)
+        link.report(0, None)  # by resolverctl
+        watching.on_end()
+        assert watching.settings == changed and watching.answered == watching.asked == 2
+        link.report(0, before)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with open(os.devnull) as highest:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest.fileno(), limit[1]))
+            try:
+                watching.on_end()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        assert watching.settings == changed and "its result cannot be had: Too many open files" in caplog.text
+    finally:
+        link.close()
 
 
 def test_a_copy_of_an_endpoint_that_cannot_be_made_leaves_nothing():

@@ -61,7 +61,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
         def __init__(self) -> None:
             self.restarts = Restarts()
             self.children = {11: 0, 12: 1}
-            self.asked = False
+            self.asked = self.answered = 0
 
         def start(self, number: int) -> None:
             tried.append(now[0])
