@@ -435,7 +435,8 @@ cdef class Engine:
         self.last_callback = None
         self.turn += 1
         self.inbox.drain(&self.ready)
-        if self.ready.count or self.due.count:
+        # Who asked again while the last turn ended waits in `ending`, and must not wait for an event.
+        if self.ready.count or self.due.count or self.ending.count:
             if (
                 self.skipped < SKIP_TURNS
                 and now - self.last_poll < SKIP_NS
@@ -641,11 +642,20 @@ cdef class Engine:
         return 0
 
     cdef int call_ending(self, Ring *ring) except -1:
+        """Call each that is in `ring` now, once; who asks again meanwhile is called with the next turn.
+
+        What is flushed here may resume its protocol, which may write, and pause itself by marks of its own, each time
+        that it is called: nothing but the count bounds that. Nobody is left over when the loop does not run, since
+        then nobody asks: what is written leaves at once.
+        """
+        cdef size_t left = ring.count
         cdef PyObject *item
         cdef Watcher watcher
-        while True:
+        while left:
+            left -= 1
             item = ring_pop(ring)
             if item == NULL:
+                # Such a call has forked: the ring was emptied before that, or is the child's.
                 return 0
             watcher = <Watcher>item
             Py_DECREF(watcher)
@@ -655,6 +665,7 @@ cdef class Engine:
                 raise
             except BaseException as error:
                 self._watcher_failed(error, -1)
+        return 0
 
     def run(self) -> None:
         """Run turns until `stop` is called; one turn when it was called before.

@@ -251,18 +251,22 @@ cdef class SocketEngine(Engine):
         cdef Py_buffer view
         cdef ssize_t sent
         cdef int number
-        cdef int fd = sock.fileno()
+        cdef int fd
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        sent = c.c_send(
-            fd, <const char *>view.buf + offset, view.len - offset, c.MSG_DONTWAIT | c.MSG_NOSIGNAL
-        ) if offset < view.len else 0
-        number = errno
-        if sent > 0:
-            self.bytes_sent += sent
-            offset += sent
-        if offset >= view.len:
-            offset = -1
-        PyBuffer_Release(&view)
+        try:
+            # Not before: `__buffer__` (PEP 688) may close the socket, and the number may be somebody else's then.
+            fd = sock.fileno()
+            sent = c.c_send(
+                fd, <const char *>view.buf + offset, view.len - offset, c.MSG_DONTWAIT | c.MSG_NOSIGNAL
+            ) if offset < view.len else 0
+            number = errno
+            if sent > 0:
+                self.bytes_sent += sent
+                offset += sent
+            if offset >= view.len:
+                offset = -1
+        finally:
+            PyBuffer_Release(&view)
         if sent < 0 and number != c.EAGAIN and number != c.EINTR:
             c.errno = number
             PyErr_SetFromErrno(PyExc_OSError)
@@ -486,8 +490,10 @@ cdef class SocketEngine(Engine):
         try:
             while left > 0:
                 try:
-                    # Asked each time: what was closed while this waited may have left its number to another file.
-                    sent = os.sendfile(sock.fileno(), file.fileno(), offset, left)
+                    # Asked each time: what was closed while this waited may have left its number to another file. The
+                    # socket last: the file may be an object of the program, whose code may close the socket.
+                    source = file.fileno()
+                    sent = os.sendfile(sock.fileno(), source, offset, left)
                 except (BlockingIOError, InterruptedError):
                     sent = -1
                 except OSError as error:

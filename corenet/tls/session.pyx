@@ -96,15 +96,18 @@ cdef class TlsSession(Consumer):
         )
 
     cdef int adopt(self, object protocol) except -1:
-        cdef object former = self.protocol
-        self.protocol = protocol
-        self.consumer = isinstance(protocol, Consumer)
-        self.buffered_protocol = isinstance(protocol, asyncio.BufferedProtocol) or (
+        cdef object former
+        cdef bint buffered = isinstance(protocol, asyncio.BufferedProtocol) or (
             # As the transports below have it.
             not hasattr(protocol, "data_received")
             and hasattr(protocol, "get_buffer")
             and hasattr(protocol, "buffer_updated")
         )
+        # After the look at its attributes, whose code may have put yet another protocol here.
+        former = self.protocol
+        self.protocol = protocol
+        self.consumer = isinstance(protocol, Consumer)
+        self.buffered_protocol = buffered
         if former is not None and former is not protocol and isinstance(former, Consumer):
             (<Consumer>former).replaced(protocol)
         return 0
@@ -553,6 +556,7 @@ cdef class TlsSession(Consumer):
         """Plaintext into the protocol's own buffers. It chooses them while ciphertext still waits, which is copied then:
         code of others may use the loop's receive buffer."""
         cdef object target
+        cdef object protocol
         cdef Py_ssize_t room, filled, got
         cdef size_t step = min(length, FEED)
         cdef bytes rest = (<const char *>data)[step:length] if length > step else None
@@ -564,12 +568,17 @@ cdef class TlsSession(Consumer):
                 self.receiving() and self.buffered_protocol
                 and self.engine.readable() and not self.goodbye and self.failure is None
             ):
-                target = self.protocol.get_buffer(self.engine.unread())
+                # Held: it is told of what lies in its own buffer, whoever has its place then.
+                protocol = self.protocol
+                target = call_method1(protocol, "get_buffer", self.engine.unread())
+                if type(target) is not bytearray and type(target) is not memoryview:
+                    # Its class may have code that runs when it is asked for its bytes: before the states are looked at.
+                    target = memoryview(target)
                 room = len(target)
                 if room == 0:
                     raise RuntimeError("get_buffer() returned an empty buffer")
-                if self.state != OPEN and self.state != DRAINING:
-                    return 0
+                if not self.receiving() or self.protocol is not protocol:
+                    continue
                 filled = 0
                 while filled < room and self.engine.readable():
                     try:
@@ -586,9 +595,12 @@ cdef class TlsSession(Consumer):
                         break
                     filled += got
                 target = None
+                if self.state != OPEN and self.state != DRAINING:
+                    # Its `__release_buffer__` has closed.
+                    return 0
                 if filled:
                     self.told_in = self.loop.turn
-                    call_method1(self.protocol, "buffer_updated", filled)
+                    call_method1(protocol, "buffer_updated", filled)
             if rest is None or at == PyBytes_GET_SIZE(rest) or self.goodbye or self.failure is not None:
                 break
             step = min(<size_t>(PyBytes_GET_SIZE(rest) - at), FEED)

@@ -83,6 +83,10 @@ cdef class TlsTransport(TlsSession):
         """Send `data`; never blocks. It is encrypted before this returns, so mutable data may be changed then."""
         if not PyBytes_CheckExact(data) and not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
+        if not PyBytes_CheckExact(data) and type(data) is not bytearray and type(data) is not memoryview:
+            # Its class may have code of the program that runs when it is asked for its bytes: now, and no more when the
+            # state was looked at.
+            data = bytes(memoryview(data))
         self.put(data)
 
     def writelines(self, list_of_data: object) -> None:

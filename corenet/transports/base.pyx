@@ -252,9 +252,19 @@ cdef class Transport(Watcher):
         self.loop = loop
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
-        self.adopt(protocol)
-        loop.poller.reserve(fd)
+        # First: `adopt` looks at attributes of the protocol, whose code may close the socket.
         self.counted = self.sock is not None and keep_open(self.sock)
+        try:
+            self.adopt(protocol)
+            if self.sock is not None and self.sock.fileno() != fd:
+                # It was detached there, or is no socket that counts.
+                raise os_error(c.EBADF)
+            loop.poller.reserve(fd)
+        except BaseException:
+            if self.counted:
+                self.counted = False
+                let_go(self.sock)
+            raise
         # From here on nothing fails: the number would stay noted, and the socket open.
         loop.poller.own(fd, self)
         self.conn_lost = 0

@@ -72,6 +72,16 @@ cdef inline bint waits(DatagramTransport self) noexcept:
     return self.writing or self.retry is not None
 
 
+cdef inline bint loses(DatagramTransport self) except -1:
+    """Whether what is sent now is lost, which is counted."""
+    if self.fd >= 0 and not (self.conn_lost and self.address is not None):
+        return False
+    if self.conn_lost >= WARN_AFTER:
+        logger.warning("socket.send() raised exception.")
+    self.conn_lost += 1
+    return True
+
+
 @cython.final
 cdef class DatagramTransport(Transport):
     """One datagram socket, connected or not."""
@@ -88,9 +98,11 @@ cdef class DatagramTransport(Transport):
         return faces.DatagramTransport
 
     cdef int adopt(self, object protocol) except -1:
+        # The attribute first: its code may put yet another protocol here.
+        cdef object many = getattr(protocol, "datagrams_received", None)
         self.protocol = protocol
         self.protocol_connected = True
-        self.many = getattr(protocol, "datagrams_received", None)
+        self.many = many
         return 0
 
     # --- the native door ------------------------------------------------------------------------------------------
@@ -275,15 +287,16 @@ cdef class DatagramTransport(Transport):
 
     cdef int note_error(self, object error) except -1:
         """An error of the network concerns one datagram: tell the protocol and go on."""
+        cdef object protocol = self.protocol
         self.errors += 1
-        if self.protocol is None:
+        if protocol is None:
             return 0
         try:
-            call_method1(self.protocol, "error_received", error)
+            call_method1(protocol, "error_received", error)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as failure:
-            self.blame(self.protocol.error_received, (error,), failure)
+            self.blame(protocol.error_received, (error,), failure)
         return 0
 
     def resume_reading(self) -> None:
@@ -328,10 +341,11 @@ cdef class DatagramTransport(Transport):
         cdef Py_buffer view
         cdef ssize_t sent
         cdef int number
-        if self.fd < 0 or (self.conn_lost and self.address is not None):
-            if self.conn_lost >= WARN_AFTER:
-                logger.warning("socket.send() raised exception.")
-            self.conn_lost += 1
+        if not PyBytes_CheckExact(data) and type(data) is not bytearray and type(data) is not memoryview:
+            # Its class may have code of the program that runs when it is asked for its bytes: now, and no more when the
+            # states were looked at.
+            data = bytes(memoryview(data))
+        if loses(self):
             return 0
         if not self.door.connected:
             try:
@@ -342,6 +356,9 @@ cdef class DatagramTransport(Transport):
                 raise
             except BaseException as error:
                 return self.fatal(error, "Fatal write error on datagram transport")
+            # The address may have code of its own as well, and so has a resolver.
+            if loses(self):
+                return 0
         origin.family = 0
         if self.door.anywhere and origin_of(address, &origin) and origin.family != self.family:
             # It came through another socket.
@@ -367,9 +384,10 @@ cdef class DatagramTransport(Transport):
                 # Between `close` and connection_lost: sent if the kernel takes it, and nobody waits any more.
                 return 0
             self.loop.check_open()
-            self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
+            datagrams_push(&self.queue, data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
             self.writing = True
-            return self.update()
+            self.update()
+            return self.maybe_pause()
         return self.note_error(os_error(number))
 
     cdef int resolve(self, object address, sockaddr_storage *out, socklen_t *length) except -1:
@@ -584,12 +602,13 @@ def make_datagram(
     cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
     cdef sockaddr_storage peer
     cdef socklen_t length = sizeof(peer)
+    cdef int family = sock.family
     cdef int fd = sock.fileno()
     loop.check_open()
     if loop.poller.find(fd) is not None:
         loop.descriptor(fd, True)
         loop.poller.remove(fd)
-    transport.family = sock.family
+    transport.family = family
     transport.sock = sock
     transport.address = address
     transport.door.connected = c.getpeername(fd, <sockaddr *>&peer, &length) == 0 and length > 0

@@ -444,6 +444,8 @@ cdef class FrameSplitter(Consumer):
             if fixed_bytes(payload, &data) >= JOIN:
                 return self.send_parts(transport, payloads)
         packed = self.framer.pack_frames(payloads)
+        # After the code of the payloads: it may have ended the stream.
+        (<StreamTransport>transport).check_writable()
         if packed:
             (<StreamTransport>transport).submit(packed, PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
         return 0
@@ -476,6 +478,7 @@ cdef class FrameSplitter(Consumer):
                 pieces.append((<const char *>tail)[:tail_size])
         if small:
             pieces.append(self.framer.pack_frames(small))
+        stream.check_writable()
         stream.gathering = True
         try:
             for item in pieces:
@@ -503,8 +506,6 @@ cdef class FrameSplitter(Consumer):
         """
         if self.transport is None:
             raise RuntimeError("write_frames before connection_made")
-        if type(self.transport) is StreamTransport:
-            (<StreamTransport>self.transport).check_writable()
         self.send_frames(self.transport, payloads)
 
 

@@ -205,12 +205,13 @@ cdef class ReaderCore:
     def feed_data(self, data: object) -> None:
         """Append bytes; wakes whoever waits."""
         cdef Py_buffer view
-        assert not self._eof, "feed_data after feed_eof"
         if type(data) is bytes:
+            assert not self._eof, "feed_data after feed_eof"
             self.feed(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
             return
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
+            assert not self._eof, "feed_data after feed_eof"
             self.feed(<const uint8_t *>view.buf, view.len, None)
         finally:
             PyBuffer_Release(&view)

@@ -14,7 +14,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject_RichCompare
-from cpython.slice cimport PySlice_Check, PySlice_GetIndicesEx
+from cpython.slice cimport PySlice_AdjustIndices, PySlice_Check, PySlice_Unpack
 from libc.string cimport memchr
 
 from corenet.core.receivers cimport guard_receivers
@@ -74,7 +74,9 @@ cdef class ReceivedBytes:
         cdef Py_ssize_t start, stop, step, length
         if not PySlice_Check(key):
             return self.piled()[key]
-        PySlice_GetIndicesEx(key, self.size(), &start, &stop, &step, &length)
+        # The size after the bounds, whose `__index__` may change it.
+        PySlice_Unpack(key, &start, &stop, &step)
+        length = PySlice_AdjustIndices(self.size(), &start, &stop, step)
         if step != 1:
             return bytes(self.piled()[key])
         return self.cut(start, length)
@@ -82,8 +84,9 @@ cdef class ReceivedBytes:
     def __delitem__(self, key: object) -> None:
         cdef Py_ssize_t start, stop, step, length
         if self.whole is not None and PySlice_Check(key):
-            PySlice_GetIndicesEx(key, self.size(), &start, &stop, &step, &length)
-            if start == 0 and step == 1:
+            PySlice_Unpack(key, &start, &stop, &step)
+            length = PySlice_AdjustIndices(self.size(), &start, &stop, step)
+            if self.whole is not None and start == 0 and step == 1:
                 self.at += length
                 if self.at == PyBytes_GET_SIZE(self.whole):
                     self.whole = None
@@ -110,12 +113,13 @@ cdef class ReceivedBytes:
 
     def take_bytes(self, n: object = None) -> bytes:
         """Cut off the first `n` bytes, or all, and return them; as bytearray.take_bytes, with which 3.15 reads."""
+        cdef Py_ssize_t wanted = -1 if n is None else n
         cdef Py_ssize_t length = self.size()
         cdef bytes taken
         if n is not None:
-            if not 0 <= n <= length:
-                return self.piled().take_bytes(n)
-            length = n
+            if not 0 <= wanted <= length:
+                return self.piled().take_bytes(wanted)
+            length = wanted
         if self.whole is None:
             taken = PyBytes_FromStringAndSize(self.first(), length)
             if self.pile is not None:
@@ -132,13 +136,14 @@ cdef class ReceivedBytes:
         cdef const char *begin
         cdef const char *hit
         cdef Py_ssize_t start = 0
-        cdef Py_ssize_t size = self.size()
+        cdef Py_ssize_t size
         if len(bounds) > 1 or type(sub) is not bytes or PyBytes_GET_SIZE(sub) == 0:
             return self.piled().find(sub, *bounds)
         if bounds:
             start = bounds[0]
-            if start < 0:
-                start = max(start + size, 0)
+        size = self.size()
+        if start < 0:
+            start = max(start + size, 0)
         if size - start < PyBytes_GET_SIZE(sub):
             return -1
         begin = self.first()

@@ -72,7 +72,6 @@ cdef class StreamTransport(StreamBase):
         cdef Consumer consumer = self.consumer
         if consumer is None:
             raise TypeError(f"{type(self.protocol).__name__} has no framing; use a FramedProtocol")
-        self.check_writable()
         consumer.send_frames(self, payloads)
 
     cdef ssize_t take(self, void *data, size_t length) noexcept:
@@ -273,8 +272,8 @@ def make_stream(
     """
     cdef StreamTransport transport
     cdef int one = 1
-    cdef int fd = sock.fileno()
     cdef int family = sock.family
+    cdef int fd = sock.fileno()
     loop.check_open()
     if loop.poller.find(fd) is not None:
         # A reader left behind by somebody who closed an earlier descriptor of this number.

@@ -190,23 +190,27 @@ cdef class StreamBase(Transport):
 
     cdef int adopt(self, object protocol) except -1:
         """Decide once how `protocol` is served; `on_events` and the receiving methods look at the kind alone."""
-        cdef Consumer former = self.consumer
+        cdef Consumer former
         cdef Consumer consumer = None
+        cdef int kind
         if isinstance(protocol, Consumer):
             consumer = <Consumer>protocol
-            self.kind = CONSUMER
+            kind = CONSUMER
         elif isinstance(protocol, BufferedProtocol) or (
             # As uvloop: one that has these methods and no other way to be told is what it looks like.
             not hasattr(protocol, "data_received")
             and hasattr(protocol, "get_buffer")
             and hasattr(protocol, "buffer_updated")
         ):
-            self.kind = BUFFERED
+            kind = BUFFERED
         else:
-            self.kind = PLAIN
+            kind = PLAIN
             if isinstance(protocol, StreamReaderProtocol):
                 from corenet.transports.received import keep_received
                 keep_received(protocol)
+        # After the look at its attributes, whose code may have put yet another protocol here.
+        former = self.consumer
+        self.kind = kind
         self.consumer = consumer
         self.protocol = protocol
         self.protocol_connected = True
@@ -319,10 +323,12 @@ cdef class StreamBase(Transport):
         cdef int left = READS
         cdef bint exported
         cdef object target
+        cdef object protocol
         while left > 0 and receives(self) and self.kind == BUFFERED:
             left -= 1
+            protocol = self.protocol
             try:
-                target = call_method1(self.protocol, "get_buffer", -1)
+                target = call_method1(protocol, "get_buffer", -1)
                 # No Python code runs between here and the end of the call, so a look at the place is enough.
                 exported = not peek_bytes(target, True, &place, &room)
                 if exported:
@@ -333,10 +339,18 @@ cdef class StreamBase(Transport):
                 raise
             except BaseException as error:
                 return self.fatal(error, "Fatal error: protocol.get_buffer() call failed.")
+            if not receives(self) or self.protocol is not protocol:
+                # `get_buffer` or the `__buffer__` of its result has paused, closed or set another protocol.
+                if exported:
+                    PyBuffer_Release(&view)
+                continue
             got = self.take(place, room) if room else 0
             number = errno
             if exported:
                 PyBuffer_Release(&view)
+                if self.closing:
+                    # In its `__release_buffer__`.
+                    return 0
             if room == 0:
                 return self.fatal(
                     RuntimeError("get_buffer() returned an empty buffer"),
@@ -347,7 +361,7 @@ cdef class StreamBase(Transport):
             if got < 0:
                 return self.read_failed(number)
             try:
-                call_method1(self.protocol, "buffer_updated", got)
+                call_method1(protocol, "buffer_updated", got)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
@@ -433,9 +447,10 @@ cdef class StreamBase(Transport):
             return
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-        self.check_writable()
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
+            # Not before: its class may have a `__buffer__` (PEP 688), which may end the stream or begin to send a file.
+            self.check_writable()
             if view.len:
                 self.submit(None, <const char *>view.buf, view.len)
         finally:
@@ -497,7 +512,13 @@ cdef class StreamBase(Transport):
                 or (owner is None and length >= COPY_BELOW)
                 or not self.loop.running
             ):
-                more = self.several and self.corks == CORKS and length < CORK and self.last_callback != callback
+                more = (
+                    self.several
+                    and self.corks == CORKS
+                    and length < CORK
+                    and self.last_callback != callback
+                    and self.loop.running
+                )
                 self.last_callback = callback
                 self.several = False
                 if more:
