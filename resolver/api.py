@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from resolver.cache import Store
 from resolver.effects import Failure, FailureKind, Outcome, Question, TraceStep
 from resolver.errors import ResolveTimeout, error_from_outcome
+from resolver.knobs import parse_endpoint
 from resolver.mesh import Mesh
 from resolver.net.ambient import Clock, Entropy
 from resolver.net.driver import Crypto, MeshDriver
@@ -365,7 +366,7 @@ class _Running:
         self.store = store
         self.clock = Clock()
         entropy = Entropy()
-        self.upstream = Upstream(loop, settings.iteration, entropy=entropy)
+        self.upstream = Upstream(loop, settings.iteration, entropy=entropy, landmarks=_landmarks(settings))
         self.crypto = Crypto(loop, _signature_check(settings), clock=self.clock)
         self.mesh = Mesh(
             exchange=self.upstream,
@@ -405,6 +406,14 @@ def _own_addresses(settings: Settings) -> list[str]:
     """Addresses this resolver is served on, which it must never ask itself."""
     port = settings.iteration.upstream_port
     return [address for address, own_port in settings.server.endpoints if own_port == port]
+
+
+def _landmarks(settings: Settings) -> list[str]:
+    """Addresses of servers that nobody but the operator has chosen."""
+    port = settings.iteration.upstream_port
+    configured = [text for lines in (settings.forward, settings.stub) for zone in lines for text in zone.addresses]
+    hints = [address for hint in settings.root_hints for address in hint.addresses]
+    return hints + [parse_endpoint(text, port, "a forward or stub zone")[0] for text in configured]
 
 
 def make_store(settings: Settings, *, shared: bool = False) -> Store:

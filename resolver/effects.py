@@ -91,6 +91,8 @@ class FailureKind(IntEnum):
     """No place was free for the question or one of its sub-queries, or its place was given to a newer one."""
     UNPROVED = 18
     """Over UDP came only what others could have sent who have not seen the query: it is to be asked again over TCP."""
+    NO_FAMILY = 19
+    """As NO_ROUTE, and the kernel has no route either to those addresses of its family that no stranger has chosen."""
 
 
 class Failure:
@@ -127,6 +129,11 @@ class Failure:
     def is_timeout(self) -> bool:
         """Time ran out."""
         return self.kind in (FailureKind.TIMEOUT, FailureKind.DEADLINE)
+
+    @property
+    def is_unrouted(self) -> bool:
+        """No way leads from this host to the address that was to be asked."""
+        return self.kind in (FailureKind.NO_ROUTE, FailureKind.NO_FAMILY)
 
     @property
     def is_transient(self) -> bool:

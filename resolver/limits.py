@@ -306,12 +306,12 @@ SERVER_EXPLORE = Limit(
     "queries",
     "one in so many goes to any server at all, so that a better one is noticed",
 )
-FAMILY_FAILURES = Limit(
-    4,
+FAMILY_LANDMARKS = Limit(
+    32,
     1,
-    100,
-    "failures",
-    "unreachable addresses of one family in a row after which the host counts as without it",
+    1000,
+    "addresses",
+    "configured ones of one family: the host counts as without it when the kernel has no route to any of them",
 )
 FAMILY_PAUSE = Limit(60, 1, 3600, "seconds", "a family without network is asked last for so long: routes come back")
 MINIMISE_STEPS = Limit(10, 2, 127, "queries", "RFC 9156 section 2.3 MAX_MINIMISE_COUNT")

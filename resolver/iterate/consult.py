@@ -99,7 +99,7 @@ def consult(
         if isinstance(result, Failure):
             if result.kind in ENDING:
                 return result
-            if result.kind is FailureKind.NO_ROUTE:
+            if result.is_unrouted:
                 no_route = result
             else:
                 last = result
@@ -232,14 +232,12 @@ def _converse(
                 # Nothing was sent, so nothing is learned about the server.
                 if budget.shortage is None:
                     budget.shortage = result
-            elif result.kind is FailureKind.NO_ROUTE:
-                atlas.note_unreachable(server.address, context.monotonic)
+            elif result.kind is FailureKind.NO_FAMILY:
+                atlas.note_no_family(server.address, context.monotonic)
             elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
                 if timeout >= own or result.kind is FailureKind.NETWORK:
                     # Else it was this query that had too little time left, which is no news about the server.
                     table.note_timeout(key, context.monotonic, expected)
-                if result.kind is FailureKind.NETWORK and not tcp:
-                    atlas.note_unreachable(server.address, context.monotonic)
             return result
         view: MessageView = result.view
         atlas.note_reachable(server.address)

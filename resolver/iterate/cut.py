@@ -29,7 +29,6 @@ __all__ = ["Atlas", "Cut"]
 
 NAME_SERVERS = limits.MAX_NAME_SERVERS.default
 ADDRESSES = limits.MAX_ADDRESSES.default
-FAMILY_FAILURES = limits.FAMILY_FAILURES.default
 FAMILY_PAUSE = limits.FAMILY_PAUSE.default
 DELEGATIONS = limits.DELEGATIONS.default
 OVERHEAD = limits.DELEGATION_OVERHEAD.default
@@ -100,7 +99,6 @@ class Atlas:
         self.tcp_only = iteration.tcp_only
         self.harden_glue = iteration.harden_glue
         self.priming = iteration.priming
-        self._failures = {4: 0, 6: 0}
         self._without = {4: 0.0, 6: 0.0}
         self._rrsets = store.rrsets
         self.port = iteration.upstream_port
@@ -162,18 +160,14 @@ class Atlas:
             name = name[name[0] + 1 :]
         return False
 
-    def note_unreachable(self, address: str, now: float) -> None:
-        """There was no route to `address`; several in a row mean that the host has no such network."""
-        family = 6 if ":" in address else 4
-        self._failures[family] += 1
-        if self._failures[family] >= FAMILY_FAILURES:
-            self._without[family] = now + FAMILY_PAUSE
+    def note_no_family(self, address: str, now: float) -> None:
+        """The kernel has no route to any address of the family of `address`."""
+        self._without[6 if ":" in address else 4] = now + FAMILY_PAUSE
 
     def note_reachable(self, address: str) -> None:
         """A reply came from `address`, so its family works."""
         family = 6 if ":" in address else 4
-        if self._failures[family]:
-            self._failures[family] = 0
+        if self._without[family]:
             self._without[family] = 0.0
 
     def unreachable_family(self, now: float) -> int:

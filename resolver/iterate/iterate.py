@@ -28,7 +28,7 @@ PARENT_PAUSE = limits.PARENT_PAUSE.default
 # Nothing that another zone's servers could say would help against these.
 FINAL = frozenset({
     FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.LOCAL, FailureKind.NO_ROUTE,
-    FailureKind.OVERLOAD,
+    FailureKind.NO_FAMILY, FailureKind.OVERLOAD,
 })
 
 

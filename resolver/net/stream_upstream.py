@@ -40,8 +40,8 @@ from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.complaint import Complaint
-from resolver.net.local_errors import kind_of_exception
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
+from resolver.net.routes import Routes
 from resolver.net.shares import UNHEARD, Heard, Shares
 from resolver.net.udp_upstream import EDES
 from resolver.wire import consts as c
@@ -290,7 +290,7 @@ class _Connection(asyncio.Protocol):
             self.idle_timer = None
         self.transport = None
         self.abandon("connection closed by the server" if exc is None else f"connection lost: {exc}",
-                     kind_of_exception(exc))
+                     self.owner.routes.of_connection(exc, self.server.key[0]))
         if self.owner.after_batch is not None:
             self.owner.after_batch()
 
@@ -314,11 +314,13 @@ class StreamUpstream:
         pipeline: int = limits.STREAM_UPSTREAM_PIPELINE.default,
         idle_seconds: float = limits.STREAM_UPSTREAM_IDLE.default,
         heard: Heard | None = None,
+        routes: Routes | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None:
         self.loop = loop
         self.entropy = entropy
         self.heard_of = Heard() if heard is None else heard
+        self.routes = Routes((), source_v4, source_v6) if routes is None else routes
         self.after_batch = after_batch
         self.idle_seconds = idle_seconds
         self._source_v4 = source_v4
@@ -589,7 +591,7 @@ class StreamUpstream:
             self.network_errors += 1
             code = error.errno if isinstance(error, OSError) else None
             reason = os.strerror(code).lower() if code else str(error) or "out of memory"
-            kind = kind_of_exception(error)
+            kind = self.routes.of_connection(error, address)
             if kind is not FailureKind.NETWORK:
                 self._complaint.say("cannot open a connection to %s port %d: %s", address, port, reason)
             connection.abandon(f"cannot connect over TCP: {reason}", kind)

@@ -56,6 +56,7 @@ cdef class UdpUpstream:
     cdef object source_v6
     cdef object log
     cdef object heard            # networks of servers that reply
+    cdef object routes           # what errors say of an address
     cdef public object after_batch
     cdef Entropy entropy
     cdef Family v4
@@ -117,6 +118,7 @@ cdef class UdpUpstream:
     cdef int release(self, UdpAsk ask) except -1
     cdef int close_port(self, OutgoingPort port) except -1
     cdef int transmit(self, UdpAsk ask) except -1
+    cdef int not_sent(self, UdpAsk ask, int code, str what) except -1
     cdef int drain(self, OutgoingPort port) except -1
     cdef int drain_errors(self, OutgoingPort port) except -1
     cdef int receive(self, OutgoingPort port, const uint8_t *data, size_t size, const sockaddr_storage *source,

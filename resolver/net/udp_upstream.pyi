@@ -4,6 +4,7 @@ from typing import final
 
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
+from resolver.net.routes import Routes
 from resolver.net.shares import Heard
 
 EDES: dict[FailureKind, int]
@@ -47,6 +48,7 @@ class UdpUpstream:
         port_age: float = ...,
         near_miss_limit: int = ...,
         heard: Heard | None = None,
+        routes: Routes | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None: ...
     def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> UdpAsk: ...

@@ -63,6 +63,7 @@ from resolver.net.complaint import Complaint
 from resolver.net.local_errors import kind_of_error
 from resolver.net.match import truncated_stub
 from resolver.net.peers import open_socket
+from resolver.net.routes import Routes
 from resolver.net.shares import Heard, Line, Shares
 
 logger = logging.getLogger("resolver.net.udp_upstream")
@@ -77,6 +78,7 @@ EDES = {
     FailureKind.MISMATCH: c.EDE_INVALID_DATA,
     FailureKind.LOCAL: c.EDE_NETWORK_ERROR,
     FailureKind.NO_ROUTE: c.EDE_NETWORK_ERROR,
+    FailureKind.NO_FAMILY: c.EDE_NETWORK_ERROR,
     FailureKind.UNPROVED: c.EDE_INVALID_DATA,
 }
 
@@ -139,7 +141,8 @@ cdef class UdpUpstream:
     `fresh_ports` gives each ask a port of its own, on one of `sockets` for each address family, of which `kept` stay
     open between asks; otherwise `ports`, `port_uses` and `port_age` in seconds describe the pool.
 
-    `after_batch()` is called once after each batch of replies or timeouts. `heard` may be shared with other upstreams.
+    `after_batch()` is called once after each batch of replies or timeouts. `heard` and `routes` may be shared with
+    other upstreams.
     """
 
     def __cinit__(self):
@@ -152,7 +155,7 @@ cdef class UdpUpstream:
                  bint randomise_case=True, int sockets=limits.UDP_SOCKETS.default,
                  int kept=limits.UDP_SOCKETS_KEPT.default, int ports=limits.UDP_PORTS.default,
                  int port_uses=limits.UDP_PORT_USES.default, double port_age=limits.UDP_PORT_AGE.default,
-                 int near_miss_limit=limits.UDP_NEAR_MISSES.default, heard=None, after_batch=None):
+                 int near_miss_limit=limits.UDP_NEAR_MISSES.default, heard=None, routes=None, after_batch=None):
         cdef int i
         self.loop = loop
         self.entropy = entropy
@@ -171,6 +174,7 @@ cdef class UdpUpstream:
         self.after_batch = after_batch
         self.log = Complaint(logger)
         self.heard = Heard() if heard is None else heard
+        self.routes = Routes((), source_v4, source_v6) if routes is None else routes
         self.ports_v4 = [None] * limits.UDP_PORTS.check(ports, "ports")
         self.ports_v6 = [None] * ports
         self.peers = {}
@@ -269,7 +273,8 @@ cdef class UdpUpstream:
         return entry
 
     def _no_port(self, UdpAsk entry, error):
-        return self._refuse(entry, kind_of_error(error.errno), f"no outgoing port: {error.strerror or error}")
+        kind = self.routes.of_datagram(error.errno, entry.ask.server.address)
+        return self._refuse(entry, kind, f"no outgoing port: {error.strerror or error}")
 
     cdef int give(self, OutgoingPort port, UdpAsk entry) except -1:
         """Let `entry` leave from `port` with what else leaves in this turn; on MemoryError nothing has changed."""
@@ -332,9 +337,7 @@ cdef class UdpUpstream:
         if self.fresh_ports:
             if connect_socket(port.fd, peer, peer_size) < 0:
                 code = errno
-                self.release(ask)
-                self._refuse(ask, kind_of_error(code), f"cannot connect: {errno_module.errorcode.get(code, code)}")
-                return 0
+                return self.not_sent(ask, code, "connect")
             peer = NULL
             peer_size = 0
         for _attempt in range(3):
@@ -349,8 +352,12 @@ cdef class UdpUpstream:
             # With IP_RECVERR a call may report the fate of an earlier packet; that one is dealt with apart.
             if code != EINTR:
                 self.loop.call_soon(self._errors_soon, port)
+        return self.not_sent(ask, code, "send")
+
+    cdef int not_sent(self, UdpAsk ask, int code, str what) except -1:
+        kind = self.routes.of_datagram(code, ask.ask.server.address)
         self.release(ask)
-        self._refuse(ask, kind_of_error(code), f"cannot send: {errno_module.errorcode.get(code, code)}")
+        self._refuse(ask, kind, f"cannot {what}: {errno_module.errorcode.get(code, code)}")
         return 0
 
     def _errors_soon(self, OutgoingPort port):

@@ -6,12 +6,13 @@ and a call.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from resolver.effects import Ask, Failure, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.descriptors import stream_upstreams, udp_sockets
+from resolver.net.routes import Routes
 from resolver.net.shares import Heard
 from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
@@ -29,7 +30,8 @@ class Cancellable(Protocol):
 class Upstream:
     """UDP and TCP towards name servers.
 
-    `after_batch` is called once after each batch of callbacks, so that the driver may look at its timers.
+    `after_batch` is called once after each batch of callbacks, so that the driver may look at its timers. `landmarks`
+    are addresses by which an address family is judged (`routes`).
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class Upstream:
         settings: IterationSettings,
         *,
         entropy: Entropy | None = None,
+        landmarks: Iterable[str] = (),
         after_batch: Callable[[], object] | None = None,
     ) -> None:
         entropy = entropy or Entropy()
-        heard = Heard()
+        heard, routes = Heard(), Routes(landmarks, settings.source_v4, settings.source_v6)
         self.stream = StreamUpstream(
             loop,
             entropy=entropy,
@@ -49,6 +52,7 @@ class Upstream:
             source_v6=settings.source_v6,
             connections=stream_upstreams(),
             heard=heard,
+            routes=routes,
             after_batch=after_batch,
         )
         self.udp = UdpUpstream(
@@ -60,6 +64,7 @@ class Upstream:
             sockets=udp_sockets(),
             randomise_case=settings.case_randomisation,
             heard=heard,
+            routes=routes,
             after_batch=after_batch,
         )
 

@@ -410,8 +410,7 @@ def test_dead_servers_of_a_family_without_a_route_are_not_probed_before_others()
         for _ in range(20):
             m.store.servers.note_timeout((f"2001:db8::{number}", 53), m.net.now)
     m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL.default + 1)
-    for _ in range(limits.FAMILY_FAILURES.default):
-        m.mesh._context.room.note_unreachable("2001:db8::9", m.net.now)
+    m.mesh._context.room.note_no_family("2001:db8::9", m.net.now)
     before = len(m.net.log)
     for number in range(8):
         assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
@@ -419,7 +418,7 @@ def test_dead_servers_of_a_family_without_a_route_are_not_probed_before_others()
 
 
 def test_a_host_without_ipv6_soon_stops_trying_it():
-    down = {f"2001:db8::{n}": Link(unreachable=True) for n in (1, 2)}
+    down = {f"2001:db8::{n}": Link(local=FailureKind.NO_FAMILY) for n in (1, 2)}
     m = build(both_families(), links=down)
     for number in range(100):
         assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
@@ -433,6 +432,30 @@ def test_a_host_without_ipv6_soon_stops_trying_it():
         m.ask(f"y{number}.example.com.")
         m.store.servers.clear()
     assert any(":" in entry.address for entry in m.net.log[before:])
+
+
+STRANGERS = tuple(f"2001:db8:bad::{n}" for n in range(1, 9))
+
+
+@pytest.mark.parametrize("link", [Link(unreachable=True), Link(local=FailureKind.NO_ROUTE)], ids=["icmp", "no route"])
+@pytest.mark.parametrize("over_tcp", [False, True])
+def test_addresses_in_a_strangers_glue_say_nothing_of_their_family(link, over_tcp):
+    population = both_families()
+    glue = "".join(f"evil 7200 IN NS n{n}.evil\nn{n}.evil 7200 IN AAAA {text}\n" for n, text in enumerate(STRANGERS))
+    [(origin, com)] = population["192.5.6.30"]
+    population["192.5.6.30"] = [(origin, com + glue)]
+    for address in ("2001:db8::1", "2001:db8::2"):
+        population[address] = population["192.0.2.1"]
+    m = build(population, links=dict.fromkeys(STRANGERS, link), tcp_only=over_tcp)
+    for number in range(8):
+        assert m.ask(f"x{number}.evil.com.").rcode == c.SERVFAIL
+    assert len(m.net.asked(STRANGERS[0])) >= 1
+    assert m.mesh._context.room.unreachable_family(m.net.now) == 0
+    before = len(m.net.log)
+    for number in range(40):
+        assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+        m.store.servers.clear()
+    assert sum(":" in entry.address for entry in m.net.log[before:]) >= 8
 
 
 # --- QNAME minimisation -------------------------------------------------------------------------------------------

@@ -1,0 +1,172 @@
+"""What errors say of an address and of its family, beside a kernel whose routes the test writes."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from support.upstream_peers import Collector, StreamPeer, play
+
+from resolver.effects import Ask, Failure, FailureKind, Server
+from resolver.net import routes
+from resolver.net.ambient import Entropy
+from resolver.net.routes import Routes
+from resolver.net.stream_upstream import StreamUpstream
+from resolver.net.udp_upstream import UdpUpstream
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+ROOTS = ("198.41.0.4", "2001:503:ba3e::2:30", "170.247.170.2", "2801:1b8:10::b")
+STRANGER = {4: "203.0.113.9", 6: "2001:db8:bad::9"}
+SAID_BY_ROUTERS = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENONET, errno.EACCES,
+                   errno.ENOPROTOOPT, errno.EPROTO)
+
+
+class Kernel:
+    """Its routes, by address; what it says of all others, and of opening a socket of a family."""
+
+    def __init__(
+        self, routed: Iterable[str], says: int = errno.ENETUNREACH, opening: dict[int, int] | None = None
+    ) -> None:
+        self.routed = set(routed)
+        self.says = says
+        self.opening = opening or {}
+        self.asked: list[str] = []
+
+    def open(self, family: int, _source: str) -> "Kernel":
+        if family in self.opening:
+            raise OSError(self.opening[family], "no socket")
+        return self
+
+    def __enter__(self) -> "Kernel":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def connect(self, name: tuple[str, int]) -> None:
+        self.asked.append(name[0])
+        if name[0] not in self.routed:
+            raise OSError(self.says, "no route")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *routed: str, **how: Any) -> Kernel:
+    kernel = Kernel(routed, **how)
+    monkeypatch.setattr(routes, "open_socket", kernel.open)
+    return kernel
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("code", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.EPERM])
+def test_an_address_without_a_route_says_nothing_of_its_family(
+    version: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Prohibited ranges, broadcast addresses, rules of the firewall: all of them can stand in a stranger's glue.
+    install(monkeypatch, *ROOTS[2:], says=code)
+    judged = Routes(ROOTS)
+    assert judged.of_datagram(code, STRANGER[version]) is FailureKind.NO_ROUTE
+    assert judged.of_connection(OSError(code, "no"), STRANGER[version]) is FailureKind.NO_ROUTE
+
+
+@pytest.mark.parametrize("code", [errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH])
+def test_a_family_without_a_route_to_any_landmark(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = install(monkeypatch, ROOTS[0], says=code)
+    judged = Routes(ROOTS)
+    assert judged.of_datagram(code, STRANGER[6]) is FailureKind.NO_FAMILY
+    assert judged.of_connection(OSError(code, "no"), STRANGER[6]) is FailureKind.NO_FAMILY
+    assert judged.of_datagram(code, STRANGER[4]) is FailureKind.NO_ROUTE
+    assert set(kernel.asked) <= {*ROOTS, *STRANGER.values()}
+
+
+def test_a_family_that_the_kernel_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, *ROOTS, opening={socket.AF_INET6: errno.EAFNOSUPPORT})
+    assert Routes(ROOTS).of_datagram(errno.EAFNOSUPPORT, STRANGER[6]) is FailureKind.NO_FAMILY
+    assert Routes(ROOTS).of_datagram(errno.EINVAL, STRANGER[4]) is FailureKind.NO_ROUTE
+
+
+@pytest.mark.parametrize("how", [{"says": errno.ENOBUFS}, {"opening": {socket.AF_INET6: errno.EMFILE}}], ids=repr)
+def test_what_a_shortage_keeps_from_being_told_is_not_told(
+    how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, **how)
+    assert Routes(ROOTS).of_datagram(errno.EINVAL, STRANGER[6]) is FailureKind.NO_ROUTE
+    assert Routes(ROOTS).of_datagram(errno.EMFILE, STRANGER[6]) is FailureKind.LOCAL
+
+
+@pytest.mark.parametrize("landmarks", [(), ("::1", "fe80::1", "127.0.0.1"), ("198.41.0.4",)], ids=repr)
+def test_without_landmarks_no_family_is_judged(landmarks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loopback interface and the link are there without any network."""
+    install(monkeypatch, "::1", "127.0.0.1")
+    assert Routes(landmarks).of_datagram(errno.ENETUNREACH, STRANGER[6]) is FailureKind.NO_ROUTE
+
+
+def test_this_machine_and_its_link_are_no_landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "::1", "fe80::1%lo")
+    judged = Routes(("::1", "fe80::1%lo", *ROOTS))
+    assert judged.of_datagram(errno.ENETUNREACH, STRANGER[6]) is FailureKind.NO_FAMILY
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("code", SAID_BY_ROUTERS)
+def test_what_a_router_says_over_tcp_is_the_address_s_own(
+    version: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is being opened fails with the number that the ICMP message stands for (RFC 5461)."""
+    install(monkeypatch, STRANGER[version])  # not even the landmarks have a route
+    assert Routes(ROOTS).of_connection(OSError(code, "said"), STRANGER[version]) is FailureKind.NETWORK
+
+
+@pytest.mark.parametrize("code", [*SAID_BY_ROUTERS, errno.ECONNREFUSED])
+def test_the_fate_of_an_earlier_packet_is_nobody_else_s(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a socket with many servers sendto() reports it to whoever sends next; nothing was sent then."""
+    install(monkeypatch, STRANGER[4])
+    assert Routes(ROOTS).of_datagram(code, STRANGER[4]) is FailureKind.LOCAL
+
+
+def test_landmarks_are_few() -> None:
+    judged = Routes([f"192.0.2.{n}" for n in range(250)])
+    assert sum(map(len, judged._landmarks.values())) == routes.limits.FAMILY_LANDMARKS.default
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_kernel_says_it_of_loopback_sources(fresh: bool) -> None:
+    """From a loopback address no other can be reached, so the kernel has no route to the landmarks either."""
+    async def body() -> None:
+        judged = Routes(ROOTS, source_v4="127.0.0.9")
+        loop = asyncio.get_running_loop()
+        for made in (
+            UdpUpstream(loop, entropy=Entropy(), source_v4="127.0.0.9", fresh_ports=fresh, routes=judged),
+            StreamUpstream(loop, entropy=Entropy(), source_v4="127.0.0.9", routes=judged),
+        ):
+            got = Collector()
+            made.start(Ask(Server("192.0.2.1", 53), names.from_text("x."), c.A, timeout=5.0), got)
+            [failure] = await got.wait()
+            made.close()
+            assert isinstance(failure, Failure)
+            assert failure.kind is FailureKind.NO_FAMILY, made
+
+    asyncio.run(body())
+
+
+def test_a_router_s_word_for_a_connection_that_stood() -> None:
+    async def body() -> None:
+        peer = await StreamPeer.start(lambda _: [])
+        made, got = StreamUpstream(asyncio.get_running_loop(), entropy=Entropy()), Collector()
+        made.start(Ask(Server("127.0.0.1", peer.port), names.from_text("x."), c.A, timeout=20.0), got)
+        async with asyncio.timeout(5):
+            while not peer.connections or not peer.connections[0]:
+                await asyncio.sleep(0)
+        [connection] = made._open
+        transport = connection.transport
+        assert transport is not None
+        connection.connection_lost(OSError(errno.ENETUNREACH, "said"))
+        transport.abort()
+        [failure] = await got.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.NETWORK
+        made.close()
+        await peer.close()
+
+    play(body)
