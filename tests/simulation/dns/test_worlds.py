@@ -4,7 +4,7 @@ import os
 
 import pytest
 from simulation.dns import run
-from simulation.dns.world import Fate, SimulatedCrypto, World
+from simulation.dns.world import Fate, SimulatedCrypto, Trap, World
 
 START = 1_700_001_000
 WORLDS = int(os.environ.get("CORENET_WORLDS", "300"))
@@ -18,6 +18,14 @@ def test_a_run_is_its_seed() -> None:
 def test_worlds_have_zones_of_every_fate() -> None:
     fates = {site.fate_from_root() for seed in range(60) for site in World.make(seed, START).sites.values()}
     assert fates == set(Fate)
+
+
+def test_some_zones_ask_for_more_iterations_than_are_followed() -> None:
+    """With each fate of a signed zone, and as a trap too."""
+    costly = [site for seed in range(400) for site in World.make(seed, START).sites.values() if site.costly]
+    assert {site.fate for site in costly} == set(Fate) - {Fate.UNSIGNED, Fate.STRIPPED}
+    assert {site.trap for site in costly} >= {None, Trap.HASHES}
+    assert {site.opt_out for site in costly} == {False, True}
 
 
 def test_a_resolver_that_believes_every_signature_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

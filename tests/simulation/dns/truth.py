@@ -3,7 +3,9 @@
 `judge` walks an outcome from the question along its aliases. Each step belongs to one zone of the world, and the world
 knows what that zone really says. A zone is *protected* where nobody could have changed its answers unseen: it has a
 chain of trust and the client wants validation, or no server of it or above it lies. There the answer must be the truth.
-Elsewhere anything may be said, but not that it is secure. A failure is never wrong for a client that wants validation
+Elsewhere anything may be said, but not that it is secure. A zone whose denials ask for more iterations than are
+followed proves none: what it denies is insecure, and who lies in its place may deny its delegations, and then say
+anything of names in it and below (RFC 9276 section 3.2). A failure is never wrong for a client that wants validation
 while somebody on the way lies; where all servers of the way are honest and can be reached, the answer is required, of
 a client that sets CD also where validation fails. Data that has expired is shown when servers cannot be had; where all
 of them have always answered, nothing excuses it, and bogus answers least of all. Nobody is shown an address of the
@@ -100,6 +102,10 @@ class Judge:
         shown = (self.world.shown.get(rdata, rdata) for rdata in found)
         return sorted(rdata for rdata in shown if rdata is not None)
 
+    def weakened(self, site: Site) -> bool:
+        """Whether a liar can show denials that nobody checks, of the zone or of one above it."""
+        return any(one.costly and self.tainted(one) for one in site.line)
+
     def protected(self, site: Site, cd: bool) -> bool:
         """Whether what is said about names of `site` must be true."""
         if any(one.dishonest for one in site.line):
@@ -192,7 +198,9 @@ class _Walk:
     def note(self, site: Site, *, sure: bool) -> None:
         """Take in how secure a step can be."""
         fate = site.fate_from_root()
-        if fate in BOGUS_FATES:
+        if self.unchecked(site):
+            self.surely_secure = False
+        elif fate in BOGUS_FATES:
             if not self.cd:
                 self.say(f"shown although {names.to_text(site.origin)} is {fate.value}")
         elif fate is Fate.SECURE:
@@ -215,6 +223,8 @@ class _Walk:
         site, lookup = self.world.look_up(name, asked)
         excused = self.excused(site, lookup)
         self.note(site, sure=not excused)
+        if site.costly and lookup.wildcard:
+            self.secure = False
         if excused or not self.judge.protected(site, self.cd):
             return
         true = lookup.rrsets[0] if lookup.kind in (Kind.ANSWER, Kind.CNAME, Kind.DNAME) else None
@@ -233,6 +243,8 @@ class _Walk:
         site, lookup = self.world.look_up(name, self.question.qtype)
         excused = self.excused(site, lookup)
         self.note(site, sure=not excused and not site.opt_out)
+        if site.costly:
+            self.secure = False
         if excused or not self.judge.protected(site, self.cd):
             return
         expected = {Kind.NODATA: c.NOERROR, Kind.NXDOMAIN: c.NXDOMAIN}.get(lookup.kind)
@@ -262,10 +274,16 @@ class _Walk:
 
     def excused(self, site: Site, lookup: Lookup) -> bool:
         """Whether anybody may claim an unsigned delegation here: in a span that opts out (RFC 5155 section 6)."""
+        if self.unchecked(site):
+            return True
         if not site.opt_out or self.outcome.verdict == Verdict.SECURE:
             return False
         empty = lookup.kind is Kind.NODATA and not site.zone.nodes.get(lookup.node)
         return lookup.kind is Kind.NXDOMAIN or lookup.wildcard or empty
+
+    def unchecked(self, site: Site) -> bool:
+        """Whether denials that nobody checks may have been believed on the way; what is called secure needs none."""
+        return self.outcome.verdict != Verdict.SECURE and self.judge.weakened(site)
 
     def judge_verdict(self) -> None:
         verdict = self.outcome.verdict

@@ -53,6 +53,9 @@ WRONG_SIGNATURES = 3
 """Before each right one: with two keys tried for each, as many as a validator checks for one set, and no more."""
 
 
+COSTLY_WORLDS = 0.15
+COSTLY_ITERATIONS = tuple(limits.NSEC3_ITERATIONS.default + more for more in (1, 50, 450, 2450))
+"""More than are followed (RFC 9276 section 3.2)."""
 TREE_WORLDS = 0.1
 TREE_DEPTH = limits.MAX_DEPTH.default + 2
 TREE_BREADTH = limits.ADDRESS_LOOKUPS.default
@@ -154,6 +157,11 @@ class Site:
     @property
     def opt_out(self) -> bool:
         return self.chain is not None and self.chain.opt_out
+
+    @property
+    def costly(self) -> bool:
+        """Whether its denials ask for more iterations than are followed."""
+        return self.chain is not None and self.chain.iterations > limits.NSEC3_ITERATIONS.default
 
     @property
     def signer(self) -> SimulatedKey:
@@ -273,6 +281,9 @@ class _Maker:
                 self._delegate(self.world.sites[origin], self.world.sites[parent])
         if what < OPTED_OUT_WORLDS:
             self._place_star()
+        dear = random.Random(f"costly {self.world.seed}")
+        if dear.random() < COSTLY_WORLDS:
+            self._make_costly(dear)
         for origin in every:
             self._sign(self.world.sites[origin])
         if random.Random(f"tree {self.world.seed}").random() < TREE_WORLDS:
@@ -399,6 +410,15 @@ class _Maker:
             self._put(site, RRset(star, c.A, HOUR, [bytes((198, 51, 100, 7))]))
             denied = [(names.prepend(b"n%d" % number, site.parent.origin), c.A) for number in range(SPANS)]
             self.world.prelude = [*denied, (star, c.A), (_server(site.origin, 0), c.A)]
+
+    def _make_costly(self, rng: random.Random) -> None:
+        """Hash some zones with more iterations than are followed, and a trap of hashes with them."""
+        if self.world.prelude:
+            return  # what is asked first there rests on the chains as they are
+        sites = [site for site in self.world.sites.values() if site.keys and site.trap is not Trap.CHECKS]
+        trapped = [site for site in sites if site.trap is Trap.HASHES]
+        for site in trapped + rng.sample(sites, rng.randint(1, min(3, len(sites)))):
+            site.chain = Nsec3(rng.choice(COSTLY_ITERATIONS), rng.choice((b"", b"\xab")), opt_out=rng.random() < 0.2)
 
     def _point_home(self) -> None:
         """Give some zones names with addresses of the clients' own network, in A records and in hints."""
