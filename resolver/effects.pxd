@@ -25,6 +25,7 @@ cdef class Server:
 
 
 cdef class Ask:
+    cdef public object budget
     cdef public object checking_disabled
     cdef public object cookie
     cdef public object do
@@ -108,12 +109,14 @@ cdef class TraceStep:
 
 
 cdef class Budget:
+    cdef public long counted
     cdef public object deadline
     cdef public dict failed
     cdef public object failure
     cdef public object hashes
     cdef public dict insecure
     cdef public long look_ups
+    cdef public long octets
     cdef public object packets
     cdef public long queries
     cdef public object shortage
@@ -126,6 +129,7 @@ cdef class Task:
     cdef public object cd
     cdef public object depth
     cdef public object missed
+    cdef public long octets
     cdef public object purpose
     cdef public Question question
     cdef public object told

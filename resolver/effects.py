@@ -202,11 +202,12 @@ class Ask:
     `timeout` is in seconds. `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; message id, source
     port and the letter case itself are the exchange's business. `tcp` asks for a stream at once. `cookie` is what the
     server gave us last, in full, b"" for a fresh one of ours alone, None for no COOKIE option (RFC 7873). `zone` is the
-    delegation, or forwarded name, that the server is asked for: who shares sockets counts by it.
+    delegation, or forwarded name, that the server is asked for: who shares sockets counts by it. The first packet is
+    paid for; `budget` pays when the ask has to be sent once more, None for nobody.
     """
 
-    __slots__ = ("checking_disabled", "cookie", "do", "edns_payload", "qname", "qtype", "randomise_case", "rd",
-                 "server", "tcp", "timeout", "zone")
+    __slots__ = ("budget", "checking_disabled", "cookie", "do", "edns_payload", "qname", "qtype", "randomise_case",
+                 "rd", "server", "tcp", "timeout", "zone")
 
     def __init__(
         self,
@@ -223,7 +224,9 @@ class Ask:
         randomise_case: bool = True,
         cookie: bytes | None = None,
         zone: bytes = names.ROOT,
+        budget: "Budget | None" = None,
     ) -> None:
+        self.budget = budget
         self.zone = zone
         self.server = server
         self.qname = qname
@@ -452,10 +455,12 @@ class Budget:
     from then on is this query's failure, and says nothing about the names that it met.
     `failed` are the sub-queries that failed: none is tried again for the same client query, also where the failure may
     not be kept for others. `insecure` are the delegations that were proved insecure, with the finding of each.
+    `octets` are what all work under way for the query holds, at most; `counted` is how much of it the mesh has summed
+    up with that of others.
     """
 
-    __slots__ = ("deadline", "failed", "failure", "hashes", "insecure", "look_ups", "packets", "queries", "shortage",
-                 "spent", "verifications")
+    __slots__ = ("counted", "deadline", "failed", "failure", "hashes", "insecure", "look_ups", "octets", "packets",
+                 "queries", "shortage", "spent", "verifications")
 
     def __init__(
         self,
@@ -475,6 +480,8 @@ class Budget:
         self.spent = False
         self.failed: dict[Any, Failure] = {}
         self.insecure: dict[bytes, Any] = {}
+        self.octets = 0
+        self.counted = 0
 
     def take_look_up(self) -> bool:
         """Count one question that a step of the work asks, whoever knows the answer; False when there are none left."""
@@ -530,10 +537,12 @@ class Task:
     """One question on its way: what `resolve` and the rooms below it know about who asked and why.
 
     `missed` says that the cache and the policies were asked a moment ago and know nothing of it. `told` is what zones
-    said of their servers in the work on one client query, sub-queries included; `iterate` adds to it.
+    said of their servers in the work on one client query, sub-queries included; `iterate` adds to it. `octets` are what
+    was handed to the work on this question, in replies, answers to others, and sets from the cache. All of it counts
+    as held until the work ends: to be told when it lets go of which would cost more than it is worth.
     """
 
-    __slots__ = ("budget", "cd", "depth", "missed", "purpose", "question", "told", "trace")
+    __slots__ = ("budget", "cd", "depth", "missed", "octets", "purpose", "question", "told", "trace")
 
     def __init__(
         self,
@@ -555,6 +564,12 @@ class Task:
         self.depth = depth
         self.purpose = purpose
         self.trace = trace
+        self.octets = 0
+
+    def hold(self, octets: int) -> None:
+        """Count what was handed to the work on this question."""
+        self.octets += octets
+        self.budget.octets += octets
 
     def note(self, kind: str, text: str, **fields: Any) -> None:
         """Record a step. Callers check ``trace is not None`` first, so that nothing is formatted in vain."""

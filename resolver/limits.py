@@ -53,6 +53,9 @@ RRSET_BYTES = Limit(
     "bytes",
     "a set with its names written out; what compression can blow up to more was built to do so",
 )
+RRSET_OVERHEAD = Limit(
+    250, 100, 10_000, "bytes", "counted for one set that a question holds besides its names, records and signatures"
+)
 COMPRESSION_HOPS = Limit(
     126,
     16,
@@ -357,6 +360,22 @@ JOBS = Limit(
     1_000_000,
     "questions",
     "resolved at the same time; more are refused at once, since each holds some KiB",
+)
+JOB_OVERHEAD = Limit(
+    12_000, 1_000, 100_000, "bytes", "counted for one question under way besides what it has received"
+)
+JOBS_OCTETS = Limit(
+    128 << 20,
+    1 << 20,
+    1 << 40,
+    "bytes",
+    "received for all questions under way, and not yet answered with: one reply may take 1.3 MiB, one query a dozen",
+)
+JOBS_OCTETS_KEPT = Limit(
+    90, 1, 99, "percent", "of JOBS_OCTETS, down to which the queries that hold most are ended when it is passed"
+)
+FAILED_OVERHEAD = Limit(
+    1_500, 100, 10_000, "bytes", "counted for one failed sub-query that a client query remembers, with its text"
 )
 JOBS_NETWORK_SHARE = Limit(
     80, 1, 99, "percent", "of the jobs it holds and the free ones together may be one network's, sub-queries included"

@@ -48,11 +48,14 @@ cdef class Mesh:
     cdef public object _is_short
     cdef public dict _jobs
     cdef public object _next_fault
+    cdef public long _octets
+    cdef public long _octets_limit
     cdef public object _order
     cdef public object _packets
     cdef public object _patience
     cdef public object _places
     cdef public object _ready
+    cdef public bint _relieving
     cdef public object _renewed_in
     cdef public object _renewing
     cdef public object _rewriter
@@ -73,6 +76,7 @@ cdef class Mesh:
     cpdef _resume_job(self, _Job job, value)
     cpdef _need(self, _Job job, Need need)
     cpdef _retire(self, _Job job)
+    cpdef _count(self, Budget budget)
     cpdef _finish(self, _Job job, Outcome outcome)
     cpdef _deliver_all(self, _Job job, Outcome outcome)
     cpdef _deliver(self, Ticket ticket, Outcome outcome, serial)

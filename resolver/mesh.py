@@ -4,10 +4,11 @@ It resumes the generators of `resolve` with what they asked for and is the only 
 The rules: equal questions are asked once (RebirthDay 2025 needs many outstanding copies of one); a wait that would
 close a circle is refused; a sub-query spends its asker's budget and a place of its asker's network (`places`); who
 waits for somebody else's job that ran out of either begins again at own cost; a fault of the program costs one
-question (SERVFAIL and a full log record), never the worker. Callbacks, because a task per query costs more than all the
-mesh's work, and because a test can then turn the whole by hand in virtual time. Time is read once for each entry
-from outside. That is one job however long the file: each method keeps the same few tables of jobs, waits and deadlines
-in step, and a job that stands in one of them too many or too few is never ended.
+question (SERVFAIL and a full log record), never the worker. What questions under way hold in octets is counted where
+it is handed to them and summed here: beyond `JOBS_OCTETS` those end that hold most (`_relieve`). Callbacks, because a
+task per query costs more than all the mesh's work, and because a test can then turn the whole by hand in virtual time.
+Time is read once for each entry from outside. That is one job however long the file: each method keeps the same few
+tables of jobs, waits and deadlines in step, and a job that stands in one of them too many or too few is never ended.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from resolver.resolve import failure_outcome, find_outcome, find_stale, load_val
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import RRset
+from resolver.wire.rrset import RRset, octets_of
 
 if TYPE_CHECKING:
     from resolver.cache import Store
@@ -62,6 +63,10 @@ log = logging.getLogger(__name__)
 DEPTH = limits.MAX_DEPTH.default
 TURN_STEPS = limits.TURN_STEPS.default
 GRAIN = limits.EXPIRY_GRAIN.default / 1000
+OCTETS = limits.JOBS_OCTETS.default
+OCTETS_KEPT = limits.JOBS_OCTETS_KEPT.default
+JOB_OVERHEAD = limits.JOB_OVERHEAD.default
+FAILED_OVERHEAD = limits.FAILED_OVERHEAD.default
 PREFETCH_JOBS = limits.PREFETCH_JOBS.default
 PREFETCH_RATE = limits.PREFETCH_RATE.default
 FAULT_INTERVAL = limits.LOG_INTERVAL.default
@@ -69,6 +74,7 @@ UNVALIDATED = frozenset({Purpose.ADDRESS, Purpose.PRIMING})
 # Failures that stale data must not paper over: our own, and our end.
 UNEXCUSED = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
 TOO_MANY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many questions are being resolved")
+TOO_HEAVY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "it held more memory than was left for it")
 OUT_OF_MEMORY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "this resolver is short of memory")
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 WORN_OUT = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
@@ -121,9 +127,10 @@ class Mesh:
 
     __slots__ = (
         "_atlas", "_clock", "_context", "_counts", "_crypto", "_deadline", "_draining", "_exchange",
-        "_faults_left_out", "_impatient", "_is_short", "_jobs", "_next_fault", "_order", "_packets", "_patience",
-        "_places", "_ready", "_renewed_in", "_renewing", "_rewriter", "_rrsets", "_serial", "_serve_stale", "_short_in",
-        "_slot_heap", "_slots", "_stale_ttl", "_steps_left", "_table", "_timers",
+        "_faults_left_out", "_impatient", "_is_short", "_jobs", "_next_fault", "_octets", "_octets_limit", "_order",
+        "_packets", "_patience", "_places", "_ready", "_relieving", "_renewed_in", "_renewing", "_rewriter", "_rrsets",
+        "_serial", "_serve_stale", "_short_in", "_slot_heap", "_slots", "_stale_ttl", "_steps_left", "_table",
+        "_timers",
     )
 
     def __init__(
@@ -148,6 +155,9 @@ class Mesh:
         self._deadline = settings.iteration.deadline
         self._packets = settings.iteration.max_packets
         self._places = Places(capacity)
+        self._octets = 0
+        self._octets_limit = OCTETS
+        self._relieving = False
         self._context = Context(store, settings, rng, policy)
         self._atlas = Atlas(store, settings, own=own_addresses, configured=configured_cuts(settings))
         self._context.room = self._atlas
@@ -172,8 +182,8 @@ class Mesh:
         self._renewing = 0
         self._renewed_in = (0, 0)
         self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream": 0, "failures": 0,
-                        "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "faults": 0,
-                        "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
+                        "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "relieved": 0,
+                        "faults": 0, "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
         self._short_in = 0
         self._next_fault = float("-inf")
         """From when on a fault is logged again, in monotonic seconds."""
@@ -410,10 +420,12 @@ class Mesh:
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start; now: ``running`` jobs, ``networks`` that pay for them, ``largest_network``, the
-        most jobs of one, and ``memory``, the octets of all tables beside the cache (`bounded`)."""
+        most jobs of one, ``memory_jobs``, the octets that these jobs hold, and ``memory``, those octets and the ones of
+        all tables beside the cache (`bounded`)."""
         networks, largest = self._places.statistics()
+        held = self._octets + self._places.held * JOB_OVERHEAD
         return {**self._counts, "running": self._places.held, "networks": networks, "largest_network": largest,
-                "memory": sum(table.octets for table in self.bounded())}
+                "memory_jobs": held, "memory": held + sum(table.octets for table in self.bounded())}
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -495,7 +507,12 @@ class Mesh:
                     return
                 self._steps_left -= 1
                 effect: Effect = job.steps.send(value)
-                spent = job.task.budget.failure
+                budget = job.task.budget
+                if budget.octets != budget.counted:
+                    self._count(budget)
+                    if job.finished:  # it held too much
+                        return
+                spent = budget.failure
                 if spent is not None and spent.kind is FailureKind.DEADLINE:
                     # Nothing more is begun; a signature nobody looked at is not a good one.
                     value = [False] * len(effect.jobs) if isinstance(effect, Verify) else spent
@@ -543,10 +560,12 @@ class Mesh:
         if child is not None and child.task.purpose is Purpose.PREFETCH:
             known = find_outcome(need.question, self._context, task.budget, cd=cd, client=False)
             if not isinstance(known, bool):
+                task.hold(_octets_in(known))
                 return known.failure or known
         if child is None:
             outcome = find_outcome(need.question, self._context, task.budget, cd=cd, client=False)
             if not isinstance(outcome, bool):
+                task.hold(_octets_in(outcome))
                 if task.trace is not None:
                     task.note("cache", f"the cache has the answer for {need.purpose.name.lower()}: "
                               f"{names.to_text(need.question.qname)} {c.type_to_text(need.question.qtype)}",
@@ -599,6 +618,12 @@ class Mesh:
             return
         job.finished = True
         self._places.give_back(job.charge, job)
+        task = job.task
+        budget = task.budget
+        budget.octets = budget.octets - task.octets if job.charge.jobs else 0
+        task.octets = 0
+        self._octets += budget.octets - budget.counted
+        budget.counted = budget.octets
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
         members = self._slots.get(job.slot)
@@ -618,6 +643,7 @@ class Mesh:
             if parent.finished:  # it gave its place to one before it in this list
                 continue
             if failure is None:
+                parent.task.hold(_octets_in(outcome))
                 self._ready.append((parent, outcome))
                 continue
             theirs = parent.task.budget
@@ -632,6 +658,7 @@ class Mesh:
                     theirs.shortage = budget.shortage
             if failure.kind is not FailureKind.CYCLE:  # that one depends on who waits for whom
                 theirs.failed[job.key] = failure
+                theirs.octets += FAILED_OVERHEAD
             self._ready.append((parent, failure))
         if failure is not None and job.tickets and job.task.depth and self._is_its_own(failure, budget):
             self._begin_again(job)
@@ -759,6 +786,50 @@ class Mesh:
         budget.shortage = failure
         return failure
 
+    # --- octets held ---------------------------------------------------------------------------------------------
+
+    def _count(self, budget: Budget) -> None:
+        """Add to the sum what a client query holds more than when it was counted last."""
+        self._octets += budget.octets - budget.counted
+        budget.counted = budget.octets
+        if self._octets > self._octets_limit and not self._relieving:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        """End queries until those that are left hold `JOBS_OCTETS_KEPT` of the limit.
+
+        First those that hold most, and of networks that hold most: each counts by its own octets times those of its
+        network. By its own alone, whoever has many queries of middling size would end every larger one of others; by
+        the network's alone, whoever has many networks would end those of the busiest honest one.
+        """
+        self._look_at_clock()
+        enough = self._octets_limit * OCTETS_KEPT // 100
+        queries: dict[Charge, list[_Job]] = {}
+        networks: dict[Share, int] = {}
+        for members in self._slots.values():
+            for job in members:
+                jobs = queries.get(job.charge)
+                if jobs is None:
+                    jobs = queries[job.charge] = []
+                    share = job.charge.share
+                    networks[share] = networks.get(share, 0) + job.task.budget.counted
+                jobs.append(job)
+        heaviest = sorted(queries.items(), reverse=True,
+                          key=lambda item: item[1][0].task.budget.counted * networks[item[0].share])
+        self._relieving = True
+        try:
+            for _, jobs in heaviest:
+                if self._octets <= enough:
+                    break
+                self._counts["relieved"] += 1
+                for job in jobs:
+                    if not job.finished:
+                        self._stop(job)
+                        job.steps.close()
+                        self._finish(job, failure_outcome(job.task.question, TOO_HEAVY))
+        finally:
+            self._relieving = False
+
     # --- stale data (RFC 8767) ------------------------------------------------------------------------------------
 
     def _join(self, job: _Job, ticket: Ticket) -> None:
@@ -795,6 +866,7 @@ class Mesh:
         if outcome.stale:
             self._counts["stale"] += len(job.tickets)
             job.stale = outcome
+            task.hold(_octets_in(outcome))
         self._deliver_all(job, outcome)
 
     def _stale_instead(self, question: Question, failure: Failure, budget: Budget, *, cd: bool) -> Outcome | None:
@@ -870,6 +942,11 @@ class Mesh:
         self._ready.append((job, budget.failure))
 
 
+def _octets_in(outcome: Outcome) -> int:
+    """What an answer holds, about and at most."""
+    return octets_of(outcome.answer) + octets_of(outcome.authority) + octets_of(outcome.additional)
+
+
 class _Job:
     """One running question: its generator, who waits for it and what it waits for (one thing at a time)."""
 
@@ -899,7 +976,14 @@ class _Job:
         if self.finished or self.handle is None:
             return
         self.handle = None
-        self._resume(result)
+        mesh = self.mesh
+        mesh._look_at_clock()
+        mesh._ready.append((self, result))
+        if isinstance(result, Reply):
+            task = self.task
+            task.hold(result.view.octets)
+            mesh._count(task.budget)  # now, since its turn may come after many more replies
+        mesh._drain()
 
     def on_verified(self, results: list[bool]) -> None:
         """The signatures are checked."""

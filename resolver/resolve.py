@@ -30,7 +30,7 @@ from resolver.iterate import iterate
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import RRset
+from resolver.wire.rrset import RRset, octets_of
 
 if TYPE_CHECKING:
     from resolver.cache import Store
@@ -133,8 +133,12 @@ def _tell(task: Task, context: Context) -> Steps[Outcome]:
             leg = None
             if task.purpose is not Purpose.PREFETCH:  # that one wants to know what comes after what the cache holds
                 leg = find_reply(name, qtype, context, task.budget, cd=task.cd, client=task.purpose is Purpose.CLIENT)
-                if leg is not None and task.trace is not None:
-                    _note_cached(task, name, leg)
+                if leg is not None:
+                    if task.trace is not None:
+                        _note_cached(task, name, leg)
+                    if not isinstance(leg, Failure):
+                        found = leg if isinstance(leg, RawReply) else leg[0]
+                        task.hold(octets_of(found.answer) + octets_of(found.authority))
         if leg is None or isinstance(leg, RawReply):
             leg = yield from _leg(name, qtype, leg, context, task)
         if isinstance(leg, Failure):

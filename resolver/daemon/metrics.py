@@ -42,7 +42,8 @@ BY_KIND = {
 GAUGES = frozenset({
     ("cache", "entries"), ("cache", "bytes_used"), ("cache", "bytes_limit"), ("cache", "groups"), ("cache", "denials"),
     ("cache", "servers_addresses"), ("cache", "servers_dead"), ("mesh", "running"), ("service", "waiting"),
-    ("mesh", "networks"), ("mesh", "largest_network"), ("mesh", "memory"), ("cache", "memory_servers"),
+    ("mesh", "networks"), ("mesh", "largest_network"), ("mesh", "memory"), ("mesh", "memory_jobs"),
+    ("cache", "memory_servers"),
     ("cache", "memory_denials"),
     ("tcp", "connections"),
 })
@@ -55,7 +56,9 @@ ABOUT = {
     ("mesh", "stale"): "clients answered with expired data",
     ("mesh", "prefetched"): "answers renewed before their end",
     ("mesh", "running"): "questions being resolved",
-    ("mesh", "memory"): "bytes of the tables beside the cache: servers, denials, delegations, keys",
+    ("mesh", "memory"): "bytes beside the cache: tables of servers, denials, delegations and keys, questions under way",
+    ("mesh", "memory_jobs"): "bytes held by questions being resolved",
+    ("mesh", "relieved"): "client queries ended because those under way held too many bytes",
     ("service", "queries"): "queries that finished answers did not settle",
     ("service", "failed"): "clients answered SERVFAIL",
     ("service", "waiting"): "clients waiting for an answer",

@@ -213,7 +213,7 @@ def _converse(
             server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
             timeout=timeout,
             checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
-            zone=cut.zone,
+            zone=cut.zone, budget=budget,
         )
         if isinstance(result, Failure):
             if task.trace is not None:

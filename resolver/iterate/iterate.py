@@ -9,7 +9,7 @@ from the cache or from what its servers said in the same resolution.
 """
 
 from resolver import limits
-from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task, Told
+from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
 from resolver.iterate.classify import Kind
 from resolver.iterate.consult import Search, consult
 from resolver.iterate.cut import Atlas, Cut
@@ -18,7 +18,7 @@ from resolver.iterate.scrub import Scrubbed, glue_of, with_stray_signatures
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import RRset
+from resolver.wire.rrset import RRset, octets_of
 
 __all__ = ["iterate"]
 
@@ -61,7 +61,7 @@ def iterate(
         upper = atlas.closest(target, context.now, above=cut.zone)
         if upper is not None:
             cut, known, whole = upper, upper.labels, True
-    recovery = _Recovery(task.told)
+    recovery = _Recovery(task)
     for _ in range(REFERRALS):
         shown = total if whole or cut.recursive else labels_to_show(known, total, probes)
         probing = shown < total
@@ -172,10 +172,10 @@ class _Recovery:
        kept nowhere.
     """
 
-    __slots__ = ("asked_own", "failed", "own", "referred", "told")
+    __slots__ = ("asked_own", "failed", "own", "referred", "task")
 
-    def __init__(self, told: Told) -> None:
-        self.told = told
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self.failed: Cut | None = None
         """The cut that the parent was asked about."""
         self.referred: bytes | None = None
@@ -190,10 +190,10 @@ class _Recovery:
         if ns is None or not found.view.aa or cut.configured or not names.equal(ns.name, cut.zone):
             return
         left = max(cut.expires - context.now, 0)
-        self.told[cut.zone] = (
-            ns if ns.ttl <= left else ns.with_ttl(left),
-            glue_of(found.view, ns, cut.zone, harden=context.room.harden_glue),
-        )
+        glue = glue_of(found.view, ns, cut.zone, harden=context.room.harden_glue)
+        self.task.told[cut.zone] = (ns if ns.ttl <= left else ns.with_ttl(left), glue)
+        # It outlives the work on this question.
+        self.task.budget.octets += octets_of([ns, *(rrset for sets in glue.values() for rrset in sets)])
 
     def other_than(self, cut: Cut, context: Context, task: Task) -> Cut | None:
         """The cut to go on with; None when everything was tried."""
@@ -203,6 +203,8 @@ class _Recovery:
         rrsets = context.store.rrsets
         if self.own is None and not self.asked_own:
             self.own = rrsets.find(zone, c.NS, context.now, min_trust=Trust.AUTHORITY)
+            if self.own is not None:
+                task.hold(octets_of([self.own]))
         if self.failed is None and self.referred != zone and cut.confirmed_until <= context.monotonic:
             self.failed = cut
             return _above(cut, context, task)
@@ -212,8 +214,8 @@ class _Recovery:
         other: Cut
         if own is not None and names.lower(own.name) == zone:
             other = context.room.from_rrset(own, context.now)
-        elif zone in self.told:
-            ns, glue = self.told[zone]
+        elif zone in task.told:
+            ns, glue = task.told[zone]
             other = context.room.from_rrset(ns, context.now, glue, keep=False)
         else:
             return None

@@ -20,6 +20,7 @@ network and zone have the fewest places. Asks of a connection that made room go 
 more when there is a place, or end at their timeout. What a silent line gets next is a patient connection: silence does
 not end it, only its asks' timeouts do, or a fairer share. Patient ones are `STREAM_UPSTREAM_PATIENT` of all at most;
 while there are fewer, silent lines come first; when there are as many, such a line ends nobody's work for his silence.
+Each further try of an ask, for whatever reason, costs its query a packet (`StreamAsk.pay`): nothing else bounds them.
 Silence counts from the last sign of the server: the connection stands, or a reply came; `_open` is in that order.
 
 An ask that runs out of time is its server's silence only when it never waited for a place: a shortage here says nothing
@@ -105,6 +106,11 @@ class StreamAsk:
         on_reply, self.on_reply = self.on_reply, None
         if on_reply is not None:
             on_reply(result)
+
+    def pay(self) -> Failure | None:
+        """Take a packet for being sent once more from the budget of the query; why not, when none is left."""
+        budget = self.ask.budget
+        return None if budget is None or budget.take_packet() else budget.failure
 
     def fail(self, kind: FailureKind, text: str) -> None:
         """Call back with a failure, once."""
@@ -205,18 +211,26 @@ class _Connection(asyncio.Protocol):
             entry.connection = None
         self.pending.clear()
         for entry in entries:
-            if self.served and not entry.retried:
-                entry.retried = True
-                self.owner.place(entry)
-            else:
+            if not self.served or entry.retried:
                 entry.fail(kind, text)
+                continue
+            spent = entry.pay()
+            if spent is not None:
+                entry.finish(spent)
+                continue
+            entry.retried = True
+            self.owner.place(entry)
 
     def make_room(self) -> None:
-        """End now; the asks wait once more."""
+        """End now; the asks wait once more, where that is paid for: it may happen again and again."""
         line = self.server
         line.silent = True
         for entry in self.pending.values():
             entry.connection = None
+            spent = entry.pay()
+            if spent is not None:
+                self.owner.finish_soon(entry, spent)
+                continue
             entry.starved = True
             line.waiting[entry] = None
         self.pending.clear()
@@ -619,12 +633,16 @@ class StreamUpstream:
 
     def _fail_soon(self, entry: StreamAsk, text: str) -> None:
         self.network_errors += 1
+        self.finish_soon(entry, Failure(FailureKind.LOCAL, EDES[FailureKind.LOCAL], text))
+
+    def finish_soon(self, entry: StreamAsk, failure: Failure) -> None:
+        """Call back with `failure`, but not from inside of whatever somebody else asks for."""
         if entry.timer is not None:
             entry.timer.cancel()
-        entry.timer = self.loop.call_soon(self._refused, entry, text)
+        entry.timer = self.loop.call_soon(self._refused, entry, failure)
 
-    def _refused(self, entry: StreamAsk, text: str) -> None:
+    def _refused(self, entry: StreamAsk, failure: Failure) -> None:
         entry.timer = None
-        entry.fail(FailureKind.LOCAL, text)
+        entry.finish(failure)
         if self.after_batch is not None:
             self.after_batch()

@@ -45,7 +45,7 @@ from resolver.validate.verify import ALGORITHMS, SHA1_ALGORITHMS
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import RRset
+from resolver.wire.rrset import RRset, octets_of
 
 __all__ = ["NO_SKEW", "Chain", "charge_of", "stamp"]
 
@@ -414,6 +414,7 @@ class Chain:
         known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
         if known is not None and known.verdict != Verdict.SECURE and known.sig_len and task.trace is None:
             # It came with a referral: checked on the spot, since a question of its own costs as much as the check.
+            task.hold(octets_of([known]))
             found = yield from self.rrset(task, ctx, known, Question(zone, c.DS))
             if found.verdict is Verdict.SECURE:
                 known = stamp(known, found, ctx.now)
@@ -540,6 +541,8 @@ class Chain:
         for count in range(names.label_count(anchor.zone) + 1, names.label_count(name) + 1):
             cut = names.suffix(name, count)
             known = ctx.store.rrsets.find(cut, c.DS, ctx.now, min_trust=0)
+            if known is not None:
+                task.hold(octets_of([known]))
             if known is not None and _is_ds_of_cut(known):
                 unknown = self._understood(known)
                 if unknown is not None:
@@ -562,6 +565,7 @@ class Chain:
             elif state.verdict is not Verdict.SECURE:
                 if state.verdict is Verdict.INSECURE:
                     known_insecure[cut] = state
+                    task.budget.octets += octets_of(outcome.authority)  # its proof outlives the work on this question
                 return state
             elif _is_empty_below(outcome, cut):
                 return zone

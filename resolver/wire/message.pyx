@@ -19,12 +19,13 @@ from resolver.wire.name cimport name_equal_ci, name_expand, name_length, name_lo
 from resolver.wire.rdata cimport rdata_check, rdata_expand, rdata_layout
 from resolver.wire.rrset cimport RRset, make_rrset
 
-from resolver.limits import MESSAGE_RECORDS, RRSET_BYTES, RRSET_RECORDS
+from resolver.limits import MESSAGE_RECORDS, RRSET_BYTES, RRSET_OVERHEAD, RRSET_RECORDS
 from resolver.wire.errors import WireError, reason_of
 
 cdef int _max_records = MESSAGE_RECORDS.default
 cdef int _max_set_records = RRSET_RECORDS.default
 cdef int _max_set_bytes = RRSET_BYTES.default
+cdef Py_ssize_t _overhead = RRSET_OVERHEAD.default
 
 # Below this many records a set is searched for repetitions by comparing all with all; above, through a hash table.
 cdef enum:
@@ -558,6 +559,20 @@ cdef class MessageView:
     def additional(self) -> list[RRset]:
         """RRsets of the additional section, without OPT and TSIG."""
         return self._section(ADDITIONAL)
+
+    @property
+    def octets(self) -> int:
+        """What the message takes in memory, about and at most: its bytes, their index, and the sets of all sections."""
+        cdef Py_ssize_t total = 2 * _overhead + self._size
+        cdef int i
+        cdef Group *group
+        if self._records != NULL:
+            total += (self._record_count * <Py_ssize_t> (sizeof(Record) + sizeof(Group))
+                      + (self._slot_mask + 1) * <Py_ssize_t> sizeof(int))
+        for i in range(self._group_count):
+            group = self._groups + i
+            total += _overhead + 2 * (self._records + group.first).owner_length + group.size + 2 * group.sig_size
+        return total
 
     def __repr__(self) -> str:
         return (f"<MessageView id={self.id} flags={self.flags:#06x} rcode={self.rcode} qname={self.qname!r} "

@@ -14,11 +14,12 @@ from resolver.wire.consts cimport *
 from resolver.wire.name cimport byte_lower, checked, name_lower
 from resolver.wire.rdata cimport rdata_check, rdata_layout, rdata_lower
 
-from resolver.limits import RRSET_BYTES, RRSET_RECORDS
+from resolver.limits import RRSET_BYTES, RRSET_OVERHEAD, RRSET_RECORDS
 from resolver.wire.errors import WireError, reason_of
 
 cdef int _max_records = RRSET_RECORDS.default
 cdef Py_ssize_t _max_bytes = RRSET_BYTES.default
+cdef Py_ssize_t _overhead = RRSET_OVERHEAD.default
 
 
 # --- packed form --------------------------------------------------------------------------------------------------
@@ -322,3 +323,13 @@ cdef RRset make_rrset(bytes name, uint16_t rtype, uint16_t rclass, uint32_t ttl,
     made.trust = trust
     made.verdict = verdict
     return made
+
+
+def octets_of(list rrsets not None) -> int:
+    """What these sets take in memory, about and at most: each name in two spellings, signatures whole and in parts."""
+    cdef Py_ssize_t total = 0
+    cdef RRset one
+    for one in rrsets:
+        total += (_overhead + 2 * PyBytes_GET_SIZE(one.name) + PyBytes_GET_SIZE(one.packed)
+                  + 2 * PyBytes_GET_SIZE(one.packed_sigs))
+    return total

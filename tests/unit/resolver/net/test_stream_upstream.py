@@ -11,7 +11,7 @@ from support.upstream_peers import Collector, StreamPeer, ask_for, echo, play
 from support.waiting import until
 
 from resolver import limits
-from resolver.effects import Failure, FailureKind, Reply
+from resolver.effects import Budget, Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.shares import Heard, Shares
 from resolver.net.stream_upstream import StreamUpstream
@@ -590,6 +590,63 @@ def test_an_ask_that_made_room_is_sent_again_or_times_out_as_a_shortage(
         assert all(isinstance(x, Reply) for x in await late.wait(2))
         assert len(slow.connections) >= 2
         upstream.close()
+        await slow.close()
+        await honest.close()
+
+    play(body)
+
+
+def test_sending_once_more_is_paid_for() -> None:
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(), Collector()
+
+        def hang_up(_: bytes) -> list[bytes]:
+            peer.writers[-1].close()
+            peer.script = echo
+            return []
+
+        upstream.start(ask_for(peer.port), got)
+        await got.wait()
+        budget = Budget(3, 0.0)
+        for left in (2, 1, 0):
+            peer.script = hang_up
+            upstream.start(ask_for(peer.port, budget=budget), got)
+            assert isinstance((await got.wait(4 - left))[3 - left], Reply)
+            assert budget.packets == left
+        assert len(peer.connections) == 4
+        peer.script = hang_up
+        upstream.start(ask_for(peer.port, budget=budget), got)
+        failure = (await got.wait(5))[4]
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.BUDGET, "no news about the server"
+        assert budget.failure is failure
+        assert len(peer.connections) == 4, "nothing more is sent"
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_an_ask_makes_room_as_often_as_it_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=10))
+
+    async def body() -> None:
+        slow, honest = await StreamPeer.start(lambda _: []), await StreamPeer.start()
+        upstream, late, got = make(connections=1), Collector(), Collector()
+        budget = Budget(3, 0.0)
+        upstream.start(ask_for(slow.port, budget=budget), late)
+        for turn in range(1, 5):
+            await until(lambda turn=turn: sum(map(len, slow.connections)) == turn, "the query is sent")
+            assert budget.packets == 4 - turn
+            assert late.results == []
+            upstream.start(ask_for(honest.port), got)
+            assert isinstance((await got.wait(turn))[turn - 1], Reply)
+        [failure] = await late.wait()
+        assert isinstance(failure, Failure)
+        assert failure.kind is FailureKind.BUDGET
+        assert upstream.evicted == 4
+        upstream.close()
+        assert (upstream._lines, upstream._hungry, upstream._hungry_silent) == ({}, {}, {})
         await slow.close()
         await honest.close()
 
