@@ -571,6 +571,9 @@ STREAM_UPSTREAM_MISFITS = Limit(
     100, 1, 10_000, "messages", "that fit no question, without a reply in between, then an outgoing connection is ended"
 )
 STREAM_UPSTREAM_IDLE = Limit(5, 0, 300, "seconds", "an unused outgoing connection is closed (RFC 7766 6.2.3)")
+QUERY_OCTETS = Limit(
+    512, 128, 65_535, "bytes", "a client query that waits is kept as it came; longer ones without what is not answered"
+)
 PENDING_QUERIES = Limit(5000, 16, 1_000_000, "queries", "client queries waiting for an answer, in all")
 PENDING_PER_CLIENT = Limit(
     1000, 1, 1_000_000, "queries", "client queries waiting of one address (DNSBomb, CVE-2024-33655)"

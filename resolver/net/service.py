@@ -45,6 +45,10 @@ HEADER_SIZE = 12
 ONLY_OPT = b"\0\0\0\0\0\0\0\1"
 # A client's cookie alone, and the longest with a server's (RFC 7873 section 4).
 CLIENT_COOKIE, LONGEST_COOKIE = 8, 40
+OPT_HEAD = 9  # owner, type, class and TTL of an OPT record
+KEPT_AS_IT_CAME = limits.QUERY_OCTETS.default
+# Of these not even the content counts.
+BARE_OPTIONS = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE})
 IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 _LAST_DATA_TYPE = 127       # RFC 6895 section 3.1
@@ -256,6 +260,8 @@ class Service:
 
     def _submit(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
         account = self._proven if sink.stream or self._shows_cookie(query, peer) else self._unproven
+        if len(query.wire) > KEPT_AS_IT_CAME:
+            query = _shortened(query)
         pending = PendingQuery(self, query, peer, sink, account)
         key = None
         if not sink.stream:
@@ -588,6 +594,19 @@ class Service:
             "SERVFAIL for %s %s: %s (%s)", names.to_text(query.qname), c.type_to_text(query.qtype), failure.text,
             failure.kind.name,
         )
+
+
+def _shortened(query: ClientQuery) -> ClientQuery:
+    """`query` with those of its options alone that are answered: one that waits could be held with 64 KiB else."""
+    found: dict[int, bytes] = {}
+    for code, value in options_from_wire(query.options):
+        if code == c.OPTION_COOKIE or code in BARE_OPTIONS:
+            found.setdefault(code, b"" if code in BARE_OPTIONS else value)
+    options = options_to_wire(found.items())
+    head = query.wire[: query.question_end + OPT_HEAD]
+    shortened = read_query(head + len(options).to_bytes(2, "big") + options)
+    assert isinstance(shortened, ClientQuery)
+    return shortened
 
 
 def _is_cookie(value: bytes) -> bool:

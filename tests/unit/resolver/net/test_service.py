@@ -473,6 +473,33 @@ def test_unknown_options_are_ignored() -> None:
 # --- bounds -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_waiting_query_is_not_held_with_what_is_not_answered(stream: bool) -> None:
+    parts = Parts(identity="here")
+    sink = Sink(stream=stream)
+    cookie = bytes(range(8))
+    options = [(12, bytes(30_000)), (c.OPTION_NSID, bytes(20_000)), (c.OPTION_COOKIE, cookie), (c.OPTION_NSID, b""),
+               (c.OPTION_KEEPALIVE, b""), (65_001, bytes(5_000)), *[(65_002, b"x")] * 300]
+    packet = query(flags=c.RD | c.CD, options=options)
+    pending = parts.service.handle(packet, CLIENT, sink)
+    assert pending is not None
+    assert len(pending.query.wire) + len(pending.query.options) < 1000
+    assert parts.mesh.tickets[0].cd
+    if not stream:
+        assert parts.service.handle(packet, CLIENT, sink) is None
+        assert len(parts.mesh.tickets) == 1, "a repetition waits as well"
+    parts.mesh.finish(positive())
+    short = Sink(stream=stream)
+    few = [(c.OPTION_NSID, b""), (c.OPTION_COOKIE, cookie), (c.OPTION_KEEPALIVE, b"")]
+    again = Parts(identity="here")
+    again.service.handle(query(flags=c.RD | c.CD, options=few), CLIENT, short)
+    again.mesh.finish(positive())
+    views = [MessageView.parse(packets[0]) for packets in (sink.packets, short.packets) if packets[0] is not None]
+    assert [sorted(code for code, _ in view.edns.options) for view in views if view.edns] == [
+        [c.OPTION_NSID, c.OPTION_COOKIE] + [c.OPTION_KEEPALIVE] * stream] * 2
+    assert len(sink.packets[0] or b"") == len(short.packets[0] or b"")
+
+
 def test_repeated_question_waits_for_the_reply_under_way() -> None:
     parts = Parts()
     for _ in range(4):
