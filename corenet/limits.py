@@ -190,6 +190,7 @@ HTTP_CONNECT_TIMEOUT = Limit(10, 1, 3600, "seconds", "name, TCP and TLS together
 HTTP_READ_TIMEOUT = Limit(30, 1, 86_400, "seconds", "no byte in either direction")
 HTTP_TOTAL_TIMEOUT = Limit(30, 1, 86_400, "seconds", "a dripping server resets every other timer")
 HTTP_ATTEMPT_DELAY = Limit(250, 10, 2000, "milliseconds", "RFC 8305 section 8: Connection Attempt Delay")
+HTTP_UNCOUNTED = Limit(16_384, 0, 1 << 30, "bytes", "of a request: an idle socket takes them all")
 HTTP_CLOSE = Limit(2, 0, 60, "seconds", "goodbyes of a closing client; a peer that does not answer is cut off")
 HTTP_URL = Limit(65_536, 256, 1 << 20, "characters", "longer URLs are refused before they are parsed")
 HTTP_URL_CACHE = Limit(512, 0, 65_536, "URLs", "parsed URLs kept by the process")

@@ -1,8 +1,9 @@
 """One codec on one transport: the I/O half of HTTP/1.1, as an asyncio Protocol.
 
 A connection carries one exchange at a time and is used again only when that exchange ended cleanly: both messages
-complete, nothing of ours left unsent, nothing of the server's left over. A late answer must not reach a later request,
-so nobody but the kernel and TLS is believed that nothing came since: `is_usable` asks both right before every `begin`.
+complete, nothing of ours left unsent (nor perhaps: `_may_hide`), nothing of the server's left over. A late answer must
+not reach a later request, so nobody but the kernel and TLS is believed that nothing came since: `is_usable` asks both
+right before every `begin`.
 
 States, and what moves them (the `Step`s below, which alone change `state`; what stands nowhere raises)::
 
@@ -52,8 +53,9 @@ from corenet.http.machine import Step
 from corenet.http.pieces import Pieces
 from corenet.http.upload import Upload
 from corenet.http.url import Origin
-from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_READ, HTTP_STREAM_HIGH
+from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_READ, HTTP_STREAM_HIGH, HTTP_UNCOUNTED
 from corenet.loop.sockops import is_silent
+from corenet.tls.faces import SSLTransport
 
 __all__ = ["Connection"]
 
@@ -110,6 +112,7 @@ class Connection(asyncio.BufferedProtocol):
         "upload",
         "waiter",
         "write_gate",
+        "written",
     )
 
     transport: asyncio.Transport
@@ -156,6 +159,8 @@ class Connection(asyncio.BufferedProtocol):
         self.upload: Upload | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.write_gate: asyncio.Future[None] | None = None
+        # Bytes of the present request.
+        self.written = 0
 
     @property
     def is_busy(self) -> bool:
@@ -180,6 +185,7 @@ class Connection(asyncio.BufferedProtocol):
         self.response = None
         self.trailers = _END.trailers
         self.size = 0
+        self.written = 0
         self.exchanges += 1
         now = self.progress = self.loop.time()
         due = min(deadline, now + read_timeout)
@@ -189,12 +195,12 @@ class Connection(asyncio.BufferedProtocol):
     def write_whole(self, request: bytes) -> None:
         """Send a request that is complete; what the kernel does not take is queued by the transport."""
         self.state = _SENT[self.state]
-        self.transport.write(request)
+        self._write(request)
 
     def write_head(self, head: bytes, upload: Upload) -> None:
         """Send the head of a request whose body `upload` sends."""
         self.upload = upload
-        self.transport.write(head)
+        self._write(head)
 
     def write_piece(self, piece: bytes) -> None:
         """Send a piece of the body.
@@ -203,7 +209,7 @@ class Connection(asyncio.BufferedProtocol):
             LocalProtocolError: when the body is longer than its Content-Length.
         """
         self.progress = self.loop.time()
-        self.transport.write(self.codec.send(Data(piece)))
+        self._write(self.codec.send(Data(piece)))
 
     def write_end(self) -> None:
         """Send the end of the body.
@@ -215,7 +221,11 @@ class Connection(asyncio.BufferedProtocol):
         self.upload = None
         self.state = _SENT[self.state]
         self.progress = self.loop.time()
-        self.transport.write(end)
+        self._write(end)
+
+    def _write(self, data: bytes) -> None:
+        self.written += len(data)
+        self.transport.write(data)
 
     async def drain(self) -> None:
         """Wait while the transport's queue is above its high mark, and the exchange goes on."""
@@ -276,7 +286,7 @@ class Connection(asyncio.BufferedProtocol):
         )
         self.body = None
         self.parts.clear()
-        if clean and self.codec.reusable:
+        if clean and self.codec.reusable and not self._may_hide():
             if self.paused:
                 # The end came with what made us pause, and nobody read it.
                 self.paused = False
@@ -291,6 +301,15 @@ class Connection(asyncio.BufferedProtocol):
             # A part of our request would still go out, and nobody knows when.
             self.abort()
         return False
+
+    def _may_hide(self) -> bool:
+        """Whether a part of the request may wait where the transport does not count it.
+
+        TLS transports of other loops count what is above the transport below them. That one holds what the kernel did
+        not take, all of one large write perhaps, and nothing public tells how much. Of a request that any idle socket
+        takes at once it holds nothing.
+        """
+        return self.secure and self.written > HTTP_UNCOUNTED.default and not isinstance(self.transport, SSLTransport)
 
     # --- its life between exchanges -------------------------------------------------------------------------------
 

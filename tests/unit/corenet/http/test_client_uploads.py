@@ -5,11 +5,14 @@ Every test runs on asyncio's loop and on ours. Waits end after `WAIT` seconds.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certs import Authority
 from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving, until
 
+from corenet import tls
 from corenet.http import (
     ConnectError,
     HttpClient,
@@ -183,6 +186,46 @@ def test_an_early_answer_leaves_no_unsent_request_behind(loop: str) -> None:
             assert client._pool is not None and not client._pool.idle
             assert (await client.get(server.url)).body == b"ok"
             assert server.connections == 2
+            done.set()
+
+    run_on(loop, bounded(main))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+@pytest.mark.parametrize("early", [False, True])
+def test_what_tls_hides_of_a_request_is_not_before_the_next(loop: str, tmp_path: Path, kind: str, early: bool) -> None:
+    """A TLS transport of asyncio says that nothing waits when its transport below has all that the kernel did not take.
+
+    Ours knows: a connection that has sent a large request is used again when the server has read it.
+    """
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("localhost")
+    size = 16 << 20 if early else 1 << 20
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            while True:
+                head = (await peer.reader.readuntil(b"\r\n\r\n")).lower()
+                if not early or peer.number > 1:
+                    await peer.reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r")[0]))
+                await peer.send(OK)
+                if early and peer.number == 1:
+                    await done.wait()
+                    return
+
+        done = asyncio.Event()
+        trusted = tls.client_context(cafile=str(authority.cafile))
+        certificate = tls.server_context(leaf.certificate, leaf.key)
+        async with (
+            serving(serve, certificate) as server,
+            HttpClient(tls_context=trusted, limits=Limits(connections=1)) as client,
+        ):
+            body: Any = bytes(size) if kind == "bytes" else (bytes(size >> 4) for _ in range(16))
+            fields = {} if kind == "bytes" else {"Content-Length": str(size)}
+            assert (await client.post(server.url, body, headers=fields)).body == b"ok"
+            for _ in range(2):
+                assert (await client.post(server.url, b"small")).body == b"ok"
+            assert server.connections == (1 if loop == "corenet" and not early else 2)
             done.set()
 
     run_on(loop, bounded(main))

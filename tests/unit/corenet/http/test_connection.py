@@ -13,9 +13,10 @@ from support.machines import read_table, steps_of, table_of
 from corenet.http import connection
 from corenet.http.connection import Connection
 from corenet.http.errors import ResponseTooLarge, ServerDisconnected
-from corenet.http.events import End
+from corenet.http.events import Data, End
 from corenet.http.url import Origin
-from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_STREAM_HIGH
+from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_STREAM_HIGH, HTTP_UNCOUNTED
+from corenet.tls.faces import SSLTransport
 
 
 def test_the_table_in_the_text_is_the_table() -> None:
@@ -64,6 +65,18 @@ class Transport(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self.told.append("resume")
+
+
+class Known(Transport):
+    """Shows itself as our TLS transports do."""
+
+    @property
+    def __class__(self) -> Any:
+        return SSLTransport
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None:
+        raise TypeError(value)
 
 
 class Loop:
@@ -149,6 +162,35 @@ def test_what_makes_a_connection_single_use(what: str) -> None:
     assert not fixture.connection.finish() and connection_state(fixture) == "CLOSING"
     # Politely only when all was sent and nothing waits for it.
     assert fixture.transport.told == ["abort" if what in ("queue", "body") else "close"]
+
+
+@pytest.mark.parametrize("kind", ["whole", "pieces"])
+@pytest.mark.parametrize("over", [-1, 0, 1])
+@pytest.mark.parametrize("transport", ["tcp", "our tls", "other tls"])
+def test_what_may_wait_below_the_tls_of_others_is_before_no_request(kind: str, over: int, transport: str) -> None:
+    """It says that nothing waits and cannot know: what a socket may not take whole is the last request there."""
+    fixture = Fixture(post=True, scheme="http" if transport == "tcp" else "https", socket=None)
+    if transport == "our tls":
+        fixture.connection.transport = fixture.transport = Known({})
+    size = HTTP_UNCOUNTED.default + over
+    upload: Any = SimpleNamespace(stop=lambda: None)
+    if kind == "whole":
+        fixture.connection.codec.send(Data(b"abc"))
+        fixture.connection.codec.send(End())
+        fixture.connection.write_whole(bytes(size))
+    else:
+        fixture.connection.write_head(bytes(size - 3), upload)
+        fixture.connection.write_piece(b"abc")
+        fixture.connection.write_end()
+    fixture.hear(ANSWER)
+    alone = transport == "other tls" and over > 0
+    assert fixture.connection.finish() is not alone
+    assert fixture.transport.told == (["close"] if alone else [])
+    if not alone:
+        # Each request is counted for itself.
+        fixture.begin()
+        fixture.hear(ANSWER)
+        assert fixture.connection.finish()
 
 
 def tunnel() -> Fixture:
