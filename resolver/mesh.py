@@ -806,13 +806,17 @@ class Mesh:
         enough = self._octets_limit * OCTETS_KEPT // 100
         queries: dict[Charge, list[_Job]] = {}
         networks: dict[Share, int] = {}
+        job: _Job
         for members in self._slots.values():
             for job in members:
-                jobs = queries.get(job.charge)
+                held = job.task.budget.counted
+                if not held:
+                    continue
+                charge = job.charge
+                jobs = queries.get(charge)
                 if jobs is None:
-                    jobs = queries[job.charge] = []
-                    share = job.charge.share
-                    networks[share] = networks.get(share, 0) + job.task.budget.counted
+                    jobs = queries[charge] = []
+                    networks[charge.share] = networks.get(charge.share, 0) + held
                 jobs.append(job)
         heaviest = sorted(queries.items(), reverse=True,
                           key=lambda item: item[1][0].task.budget.counted * networks[item[0].share])

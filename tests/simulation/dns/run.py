@@ -329,9 +329,12 @@ class _Run:
             self.wrong(str(number), f"{jobs} questions begun")
         if self.turns.longest > limits.TURN_STEPS.default:
             self.wrong(str(number), f"{self.turns.longest} questions begun in one turn")
-        faults = self.mesh.statistics()["faults"]
+        statistics = self.mesh.statistics()
+        faults = statistics["faults"]
         if faults:
             self.wrong(str(number), f"{faults} faults of the program, logged above")
+        if not statistics["running"] and statistics["memory_jobs"]:
+            self.wrong(str(number), f"{statistics['memory_jobs']} octets held by questions that have ended")
         if len(self.net.log) - packets > self.packets * queries:
             self.wrong(str(number), f"{len(self.net.log) - packets} packets sent")
         if self.crypto.checked - checks > limits.BUDGET_VERIFICATIONS.default * queries:
