@@ -610,6 +610,9 @@ STREAM_UNSENT = Limit(
 PLACES_LOOKS = Limit(
     64, 1, 4096, "groups", "looked at for a resting member that makes room, when all places are taken"
 )
+STREAM_NEWCOMERS = Limit(
+    32, 1, 1024, "connections", "of a listener beyond its limit: not judged yet, or ended to make room and not gone yet"
+)
 STREAM_BACKLOG = Limit(512, 1, 65_535, "connections", "accept queue of a listening socket")
 CRYPTO_THREADS = Limit(2, 1, 64, "threads", "signature checks that run beside the loop")
 CRYPTO_SLICE = Limit(

@@ -51,6 +51,7 @@ class Server(asyncio.AbstractServer):
         self._cleanup = cleanup
         self._options = options
         self._listeners: list[Listener] = []
+        self._room: Callable[[int], int] | None = None
         self._serving = False
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving_forever: asyncio.Future[None] | None = None
@@ -93,6 +94,16 @@ class Server(asyncio.AbstractServer):
         """Return the listening sockets, none once the server is closed."""
         return tuple(TransportSocket(sock) for sock in self._sockets or ())
 
+    def limit_accepts(self, room: Callable[[int], int]) -> None:
+        """Accept at a time no more than ``room(active)`` says, given the number of open connections; the rest waits.
+
+        Connections count from their accept until their descriptor is closed. While the answer is below 1 the loop asks
+        again in each turn, without a sleep: it is meant for what ends within a few turns.
+        """
+        self._room = room
+        for listener in self._listeners:
+            listener.limit(room)
+
     def get_loop(self) -> "Loop":
         """Return the loop of this server."""
         return self._loop
@@ -122,6 +133,7 @@ class Server(asyncio.AbstractServer):
                 self._loop.exclusive_listeners,
                 nodelay,
             )
+            listener.limit(self._room)
             listener.start()
             self._listeners.append(listener)
 

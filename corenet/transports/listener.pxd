@@ -16,6 +16,7 @@ cdef class Listener(Watcher):
     cdef object protocol_factory
     cdef object accept_tls
     cdef object context
+    cdef object room        # who says how many may be accepted, None: nobody
     cdef Roster roster
     cdef bytes local
     cdef TimerHandle retry

@@ -105,6 +105,14 @@ cdef class Listener(Watcher):
             self.nodelay = nodelay and not inherited
         self.local = address_of_all(self.fd)
 
+    def limit(self, room: object) -> None:
+        """Accept no more in one event than ``room(active)``, where `active` is the roster's number of open connections.
+
+        It is asked in each event; who is not accepted waits in the kernel. Nothing tells of room, so the loop looks again
+        at once: what it waits for must come within a turn or two.
+        """
+        self.room = room
+
     def start(self) -> None:
         """Begin to accept.
 
@@ -199,6 +207,8 @@ cdef class Listener(Watcher):
         cdef socklen_t length
         cdef int left = self.burst
         cdef int fd
+        if self.room is not None:
+            left = min(left, <int>self.room(0 if self.roster is None else self.roster.active))
         # A callback may close the loop, above all that of a forked child: who waits is its parent's to accept.
         while left > 0 and self.listening and not self.loop.closed:
             left -= 1

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from contextlib import ExitStack
 
+from resolver import limits
 from resolver.api import Resolver
 from resolver.cache import Store
 from resolver.daemon import shortage
@@ -67,9 +68,12 @@ class Generation:
 
 
 def within_descriptors(server: ServerSettings) -> ServerSettings:
-    """`server` with no more TCP connections on each address than leave upstream queries their descriptors."""
+    """`server` with no more TCP connections on each address than leave upstream queries their descriptors.
+
+    Each address needs some for connections that have no place: they are about to get one, or to be closed.
+    """
     addresses = max(len(server.listen), 1)
-    most = max(client_connections() // addresses, 1)
+    most = max(client_connections() // addresses - limits.STREAM_NEWCOMERS.default, 1)
     if server.tcp_connections <= most:
         return server
     logger.warning(

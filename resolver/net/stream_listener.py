@@ -32,6 +32,7 @@ from collections import deque
 from typing import Any, cast
 
 from corenet.core.framer import LengthFramer
+from corenet.loop import Server
 from resolver import limits
 from resolver.net.bound import bound_socket
 from resolver.net.complaint import Complaint
@@ -97,9 +98,19 @@ class StreamListener:
     async def start(self, sock: socket.socket) -> None:
         """Serve `sock`, which is bound and non-blocking and now belongs to the listener."""
         self._loop = asyncio.get_running_loop()
-        self._server = await self._loop.create_server(
-            lambda: _Client(self), sock=sock, backlog=limits.STREAM_BACKLOG.default
+        server = await self._loop.create_server(
+            lambda: _Client(self), sock=sock, backlog=limits.STREAM_BACKLOG.default, start_serving=False
         )
+        self._server = server
+        if isinstance(server, Server):
+            # Of asyncio's own, the kernel's queue alone bounds how many are accepted before the first is judged.
+            server.limit_accepts(self._room)
+        await server.start_serving()
+
+    def _room(self, active: int) -> int:
+        """How many more may be accepted while `active` are open: their places are given later, and who makes room for
+        them is gone later still. So never more than the limit and `STREAM_NEWCOMERS` are open."""
+        return limits.STREAM_NEWCOMERS.default - (active - len(self._places))
 
     def switch(self, service: Service, fast: FastPath, access: AccessTable, settings: ServerSettings) -> None:
         """Serve new queries, also of open connections, with these; queries under way keep their service."""

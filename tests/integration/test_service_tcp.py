@@ -657,6 +657,33 @@ def test_a_connection_without_memory_for_its_place_is_ended(
     run(body)
 
 
+def test_a_burst_is_accepted_as_places_become_free(run: Callable[[Body], None]) -> None:
+    """Descriptors are counted from the accept to the close, also of those that are ended to make room."""
+    async def body() -> None:
+        parts = Parts(tcp_connections=8, tcp_connections_per_client=1000, tcp_network_share=100)
+        listener = await serve(parts)
+        host = listener.address[:2]
+        bound = open_descriptors() + 8 + limits.STREAM_NEWCOMERS.default
+        for _ in range(2):
+            # All of them wait in the kernel before the loop has a turn.
+            clients = [socket.create_connection(host, timeout=PATIENCE) for _ in range(200)]
+            done = listener.accepted + listener.rejected + len(clients)
+            most = 0
+            while listener.accepted + listener.rejected < done:
+                assert listener.connections <= 8
+                most = max(most, open_descriptors() - len(clients))
+                await asyncio.sleep(0)
+            # Of asyncio's listeners the kernel's queue is the only bound.
+            assert most <= bound or not isinstance(asyncio.get_running_loop(), corenet.Loop)
+            assert listener.connections == 8
+            for client in clients:
+                client.close()
+            await until(lambda: listener.connections == 0, "the end of all")
+        listener.close()
+
+    run(body)
+
+
 def test_a_burst_beyond_the_limit_is_counted_to_the_last(run: Callable[[Body], None]) -> None:
     """All are accepted in one turn, most end inside `connection_made`, and the clients of some are gone by then."""
     async def body() -> None:

@@ -49,6 +49,43 @@ def test_a_burst_of_connections(twin: Twin) -> None:
     twin(main())
 
 
+def test_a_burst_with_room_for_few() -> None:
+    """Counted until its descriptor is closed; the others wait in the kernel, and each of them has its turn."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        Counting.made = 0
+        most = 0
+
+        def room(active: int) -> int:
+            nonlocal most
+            most = max(most, active)
+            return 3 - active
+
+        server: Any = await loop.create_server(Counting, "127.0.0.1", 0, start_serving=False)
+        server.limit_accepts(room)
+        await server.start_serving()
+        clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(20)]
+        for sock in clients:
+            sock.setblocking(False)
+            assert await loop.sock_recv(sock, 10) == b"hi"
+            sock.close()
+        assert Counting.made == 20
+        assert most == 3
+        # Whoever changes it while this serves is asked from then on.
+        server.limit_accepts(lambda active: 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await turns(5)
+            assert Counting.made == 20
+            server.limit_accepts(room)
+            await until(lambda: Counting.made == 21, "the last")
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
+
+
 def test_failing_factory_costs_one_connection() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
