@@ -620,7 +620,14 @@ class Mesh:
         self._places.give_back(job.charge, job)
         task = job.task
         budget = task.budget
-        budget.octets = budget.octets - task.octets if job.charge.jobs else 0
+        if job.charge.jobs:
+            budget.octets -= task.octets
+        else:
+            # The whole query has ended, and whoever still knows its jobs (timers do) shall hold nothing by that.
+            budget.octets = 0
+            task.told.clear()
+            budget.failed.clear()
+            budget.insecure.clear()
         task.octets = 0
         self._octets += budget.octets - budget.counted
         budget.counted = budget.octets

@@ -225,7 +225,8 @@ def test_what_zones_say_of_their_servers_is_held_until_the_whole_query_ends(monk
 
     monkeypatch.setattr(mesh_module, "resolve", lambda task, context: (
         resolve if task.depth else outer)(task, context))
-    found = submit(m, "outer.")
+    found: list[Outcome] = []
+    job = m.mesh.submit(Question(names.from_text("outer."), c.A), on_done=found.append)._job
     m.net.run(m.mesh, seconds=1)
     assert m.mesh.statistics()["running"] == 1
     [outcome], [zones] = handed, knows
@@ -235,6 +236,8 @@ def test_what_zones_say_of_their_servers_is_held_until_the_whole_query_ends(monk
     assert m.mesh._octets == octets_of(sets) + octets_of(outcome.authority), "what else came has gone with its question"
     m.net.run(m.mesh, seconds=5)
     assert found and m.mesh._octets == 0
+    assert job is not None and job.finished
+    assert job.task.told == {}, "whoever knows the job later, as timers do, holds nothing by it"
 
 
 def test_failed_sub_queries_are_held_until_the_whole_query_ends(played: Minet) -> None:
