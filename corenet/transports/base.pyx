@@ -256,7 +256,7 @@ cdef class Transport(Watcher):
         self.counted = self.sock is not None and keep_open(self.sock)
         try:
             self.adopt(protocol)
-            if self.sock is not None and self.sock.fileno() != fd:
+            if self.sock is not None and <int>self.sock.fileno() != fd:
                 # It was detached there, or is no socket that counts.
                 raise os_error(c.EBADF)
             loop.poller.reserve(fd)
