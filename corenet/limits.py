@@ -88,10 +88,8 @@ SLOW_KEPT = Limit(32, 1, 1024, "callbacks", "the latest slow ones, in words: a p
 EXECUTOR_THREADS = Limit(32, 1, 4096, "threads", "asyncio's value: the most of a loop's default executor")
 EXECUTOR_SPARE_THREADS = Limit(4, 0, 4096, "threads", "asyncio's value: of these beyond one for each processor")
 
-# --- buffers and framers ------------------------------------------------------------------------------------------
+# --- framers ------------------------------------------------------------------------------------------------------
 
-BUFFER_SLAB = Limit(65_536, 4096, 1 << 24, "bytes", "one slab holds the largest TLS record with room to spare")
-BUFFER_SLABS = Limit(64, 1, 1 << 16, "slabs", "a peer that makes us hold data must not make us hold all memory")
 FRAME_SIZE = Limit(1 << 20, 1, 1 << 40, "bytes", "a length prefix is a claim of a stranger; it reserves no memory")
 FRAME_BLOCK = Limit(262_144, 65_536, 1 << 24, "bytes", "received at once for views; what one held view keeps at most")
 FRAME_BLOCK_REST = Limit(65_536, 4096, 1 << 22, "bytes", "a block with less room is left to its views")

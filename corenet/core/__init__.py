@@ -1,7 +1,7 @@
-"""The low-level door of the engine, for those who build on descriptors, buffers and frames instead of asyncio.
+"""The low-level door of the engine, for those who build on descriptors and frames instead of asyncio.
 
 Everything here works without asyncio and without a running loop. The names below are the whole of the promise; the
-modules behind them may change. Buffers, framers and views are loaded when first used: a loop does without them.
+modules behind them may change. Framers and views are loaded when first used: a loop does without them.
 """
 
 from importlib import import_module
@@ -26,7 +26,6 @@ from corenet.core.poller import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from corenet.core.buffers import BufferPool, Chunk, PoolExhausted
     from corenet.core.framer import (
         DelimiterFramer,
         FixedFramer,
@@ -47,8 +46,6 @@ __all__ = [
     "PEER_CLOSED",
     "READ",
     "WRITE",
-    "BufferPool",
-    "Chunk",
     "DelimiterFramer",
     "Engine",
     "FixedFramer",
@@ -58,15 +55,11 @@ __all__ = [
     "IncompleteFrame",
     "LengthFramer",
     "Poller",
-    "PoolExhausted",
     "Watch",
 ]
 
-_BUFFERS = "corenet.core.buffers"
 _FRAMER = "corenet.core.framer"
 _LAZY = {
-    "BufferPool": _BUFFERS,
-    "Chunk": _BUFFERS,
     "DelimiterFramer": _FRAMER,
     "FixedFramer": _FRAMER,
     "FrameError": _FRAMER,
@@ -74,7 +67,6 @@ _LAZY = {
     "FrameView": "corenet.core.views",
     "IncompleteFrame": _FRAMER,
     "LengthFramer": _FRAMER,
-    "PoolExhausted": _BUFFERS,
 }
 
 

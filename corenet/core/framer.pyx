@@ -15,7 +15,6 @@ from libc.string cimport memchr, memcpy
 
 cimport cython
 
-from corenet.core.buffers cimport Chunk
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.views cimport FrameView, make_view
 from corenet.limits import FRAME_DELIMITER, FRAME_RESERVE, FRAME_SIZE
@@ -81,8 +80,7 @@ cdef class Framer:
     def feed(self, data):
         """Take the next bytes of the stream and return the list of frames they complete.
 
-        Frames are `bytes`; with ``views=True`` they are FrameViews of `data` itself when that is bytes or a Chunk
-        (which then refuses its last release before the views are gone), else of a copy of it.
+        Frames are `bytes`; with ``views=True`` they are FrameViews of `data` itself when that is bytes, else of a copy.
 
         Raises:
             FrameTooLarge: when a frame exceeds `max_frame`; the framer is poisoned until `reset`.
@@ -91,9 +89,9 @@ cdef class Framer:
         cdef Py_buffer buffer
         cdef object owner = None
         if self.views:
-            if type(data) is not bytes and not isinstance(data, Chunk):
+            if type(data) is not bytes:
                 data = bytes(memoryview(data))
-            owner = data if type(data) is bytes else memoryview(data)
+            owner = data
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
             return self.feed_bytes(<const uint8_t *>buffer.buf, buffer.len, owner)

@@ -14,7 +14,7 @@ cdef class Block:
 
 
 cdef class FrameView:
-    cdef object owner           # Block, bytes, or a memoryview of a Chunk: never part of a cycle
+    cdef object owner           # Block or bytes: never part of a cycle
     cdef const uint8_t *data
     cdef Py_ssize_t size
 

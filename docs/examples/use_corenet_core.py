@@ -1,8 +1,8 @@
-"""The engine's parts without any loop: readiness, frames, buffers."""
+"""The engine's parts without any loop: readiness and frames."""
 
 import socket
 
-from corenet.core import EDGE, READ, BufferPool, FrameTooLarge, LengthFramer, Poller
+from corenet.core import EDGE, READ, FrameTooLarge, LengthFramer, Poller
 
 left, right = socket.socketpair()
 for end in (left, right):
@@ -40,15 +40,6 @@ except FrameTooLarge as error:
     print(error)
 else:
     raise SystemExit("a frame above the maximum is refused")
-
-# A pool lends blocks that return when their last holder lets go.
-pool = BufferPool()
-chunk = pool.take(16)
-memoryview(chunk)[:5] = b"bytes"
-part = chunk.slice(0, 5)
-chunk.release()
-assert bytes(part) == b"bytes"
-part.release()
 
 left.close()
 right.close()
