@@ -2,45 +2,38 @@
 
 Rule: no other module carries a bare number that bounds work, memory or time; it imports the `Limit` from here and
 uses ``LIMIT.default`` or a value that went through ``LIMIT.check``. `docs/limits.md` is generated from this file.
-Written out and not made by `dataclass`, which would be a tenth of the time that importing the package takes.
 """
+
+from typing import TypeVar
 
 __all__ = ["Limit", "all_limits"]
 
+_Number = TypeVar("_Number", int, float)
+
 
 class Limit:
-    """One limit, which does not change. `unit` is a word for people: seconds, bytes, packets, names."""
+    """One limit. `unit` is a word for people: seconds, bytes, packets, names.
+
+    No dataclass, which would be a tenth of the time that importing the package takes.
+    """
 
     __slots__ = ("default", "maximum", "minimum", "reason", "unit")
 
-    default: int
-    minimum: int
-    maximum: int
-    unit: str
-    reason: str
-
     def __init__(self, default: int, minimum: int, maximum: int, unit: str, reason: str) -> None:
-        put = object.__setattr__
-        put(self, "default", default)
-        put(self, "minimum", minimum)
-        put(self, "maximum", maximum)
-        put(self, "unit", unit)
-        put(self, "reason", reason)
+        self.default = default
+        self.minimum = minimum
+        self.maximum = maximum
+        self.unit = unit
+        self.reason = reason
 
-    def __setattr__(self, name: str, _value: object) -> None:
-        raise AttributeError(f"a limit does not change: {name} of {self!r} stays as it is")
-
-    def __repr__(self) -> str:
-        return f"Limit({self.default}, {self.minimum}, {self.maximum}, {self.unit!r}, {self.reason!r})"
-
-    def check(self, value: int, where: str) -> int:
-        """Return `value` when it lies in the range.
+    def check(self, value: _Number, where: str) -> _Number:
+        """Return `value` when it lies in the range; NaN does not.
 
         Raises:
             ValueError: naming `where`, the value and the permitted range.
         """
         if not self.minimum <= value <= self.maximum:
-            raise ValueError(f"{where}: {value} is outside {self.minimum}..{self.maximum} {self.unit} ({self.reason})")
+            raise ValueError(f"{where}: {value} is outside {self.minimum}..{self.maximum} {self.unit}. {self.reason}")
         return value
 
 
@@ -128,7 +121,7 @@ OPTION_LINGER = Limit(0, 0, 3600, "seconds", "a close that goes on for longer is
 OPTION_QUEUE = Limit(100, 0, 1 << 16, "connections", "the kernel cuts it down to net.core.somaxconn without a word")
 OPTION_DEFER_ACCEPT = Limit(0, 0, 3600, "seconds", "longer than a peer's own patience it is of no use")
 OPTION_BUFFER = Limit(262_144, 256, 1 << 30, "bytes", "the kernel's least is 256 and its most net.core.rmem_max")
-OPTION_TRAFFIC_CLASS = Limit(0, 0, 255, "", "one byte of the header (RFC 2474 section 3)")
+OPTION_TRAFFIC_CLASS = Limit(0, 0, 255, "(one byte)", "one byte of the header (RFC 2474 section 3)")
 
 # --- tls ----------------------------------------------------------------------------------------------------------
 
@@ -178,7 +171,7 @@ HTTP_CODINGS = Limit(5, 1, 16, "codings", "each layer multiplies the work of one
 HTTP_REDIRECTS = Limit(10, 0, 100, "redirects", "loops; browsers stop at 20, curl at 30, Go at 10")
 HTTP_CONNECTIONS = Limit(100, 1, 65_536, "connections", "open descriptors of one client in all")
 HTTP_PER_ORIGIN = Limit(64, 1, 65_536, "connections", "one origin must not take the whole pool")
-HTTP_IDLE = Limit(50, 1, 3600, "seconds", "nginx and Apache close idle connections after 60 to 75 seconds; be first")
+HTTP_IDLE = Limit(50, 0, 3600, "seconds", "nginx and Apache close idle connections after 60 to 75 seconds; be first")
 HTTP_READ = Limit(131_072, 16_384, 1 << 24, "bytes", "one read; all connections of a client share the buffer")
 HTTP_DIRECT = Limit(65_536, 1024, 1 << 30, "bytes", "rest of a body from which on it is received into its final place")
 HTTP_UPLOAD_SLICE = Limit(262_144, 4096, 1 << 30, "bytes", "sent of a body that never makes us wait, before others run")

@@ -58,7 +58,7 @@ def check_limits(settings: Any, where: str) -> None:
             if not (math.isfinite(value) and limit.minimum <= round(value * scale) <= limit.maximum):
                 unit = "seconds" if item.metadata["kind"] == "seconds" else limit.unit
                 raise ValueError(
-                    f"{where}.{item.name}: {value:.15g} is outside {low:.15g}..{high:.15g} {unit} ({limit.reason})"
+                    f"{where}.{item.name}: {value:.15g} is outside {low:.15g}..{high:.15g} {unit}. {limit.reason}"
                 )
 
 

@@ -26,7 +26,7 @@ class Limit(NamedTuple):
             ValueError: naming `where`, the value and the permitted range.
         """
         if not self.minimum <= value <= self.maximum:
-            raise ValueError(f"{where}: {value} is outside {self.minimum}..{self.maximum} {self.unit} ({self.reason})")
+            raise ValueError(f"{where}: {value} is outside {self.minimum}..{self.maximum} {self.unit}. {self.reason}")
         return value
 
 
@@ -408,9 +408,8 @@ DELEGATIONS = Limit(
 
 # --- validate -----------------------------------------------------------------------------------------------------
 
-RSA_BYTES = Limit(
-    256, 64, 512, "bytes", "modulus sizes that are checked: below 512 bits no security, above 4096 only cost (RFC 3110)"
-)
+RSA_MODULUS_MIN = Limit(64, 64, 64, "bytes", "RFC 5702 section 2.1: a modulus has at least 512 bits")
+RSA_MODULUS_MAX = Limit(512, 512, 512, "bytes", "RFC 5702 section 2.1: a modulus has at most 4096 bits")
 VERIFY_KEYS = Limit(4_096, 16, 1_000_000, "keys", "loaded public keys kept; loading one costs a third of a P-256 check")
 VERIFY_KEY_OCTETS = Limit(
     4_000, 1_000, 65_536, "bytes", "counted for one loaded key: the longest, of RSA with 4096 bits, takes some 3700"
@@ -478,6 +477,9 @@ MANAGED_KEYS = Limit(
     16, 2, 256, "keys", "trusted and waiting keys of one zone, and as many removed ones that are remembered"
 )
 ROLLOVER_CHECKS = Limit(16, 2, 64, "checks", "signature checks for one look at a zone's keys (KeyTrap, CVE-2023-50387)")
+ROLLOVER_HASHES = Limit(
+    1_000_000, 1_000_000, 1_000_000, "blocks", "of 64 octets hashed for one look: a zone's keys are at most 64 KiB"
+)
 ROLLOVER_LOOKS = Limit(
     2, 1, 100, "looks", "besides the first, that find a new key before it is trusted: a jump of the clock is no time"
 )

@@ -492,10 +492,10 @@ class DnssecSettings:
     nsec3_iterations: int = knob(
         limits.NSEC3_ITERATIONS.default,
         "NSEC3 hash iterations that are still followed; a zone that asks for more counts as insecure (RFC 9276 3.2).",
+        limit=limits.NSEC3_ITERATIONS,
     )
 
     def __post_init__(self) -> None:
-        limits.NSEC3_ITERATIONS.check(self.nsec3_iterations, "dnssec.nsec3_iterations")
         check_limits(self, "dnssec")
         check_names(self.negative_anchors, "dnssec.negative_anchors")
         check_path(self.auto_trust_anchor_file, "dnssec.auto_trust_anchor_file")

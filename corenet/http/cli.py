@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _fetch(options: argparse.Namespace) -> int:
-    if options.max_time <= 0:
+    if not options.max_time > 0:  # nor NaN
         raise _UsageError("--max-time needs more than 0 seconds")
     loop = asyncio.get_running_loop()
     began = loop.time()

@@ -60,8 +60,7 @@ class Limits:
     def __post_init__(self) -> None:
         HTTP_CONNECTIONS.check(self.connections, "Limits connections")
         HTTP_PER_ORIGIN.check(self.per_origin, "Limits per_origin")
-        if not 0 <= self.idle_seconds <= HTTP_IDLE.maximum:
-            raise ValueError(f"Limits idle_seconds: {self.idle_seconds} is outside 0..{HTTP_IDLE.maximum} seconds")
+        HTTP_IDLE.check(self.idle_seconds, "Limits idle_seconds")
 
 
 class Slot:

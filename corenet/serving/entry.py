@@ -112,6 +112,4 @@ def checked_grace(grace: float) -> float:
     """`grace` as seconds in the permitted range."""
     if not isinstance(grace, int | float) or isinstance(grace, bool) or math.isnan(grace):
         raise TypeError(f"grace must be seconds, not {grace!r}")
-    if not SERVE_GRACE.minimum <= grace <= SERVE_GRACE.maximum:
-        raise ValueError(f"grace: {grace} is outside {SERVE_GRACE.minimum}..{SERVE_GRACE.maximum} seconds")
-    return float(grace)
+    return float(SERVE_GRACE.check(grace, "grace"))

@@ -117,7 +117,7 @@ cdef class CookieJar:
             raise ValueError("cookies are made with one or two secrets of 16 bytes")
         memset(&self.state, 0, sizeof(self.state))
         self.state.required = required
-        self.period = limits.COOKIE_PERIOD.check(period, "period")
+        self.period = period
         self.seed = seed
         if secrets:
             for i in range(2):

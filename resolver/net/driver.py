@@ -85,8 +85,8 @@ class Crypto:
     ) -> None:
         self._loop = loop
         self._check = check
-        self._threads = limits.CRYPTO_THREADS.check(threads, "threads")
-        self._in_place = limits.CRYPTO_IN_PLACE.check(in_place, "in_place")
+        self._threads = threads
+        self._in_place = in_place
         self._slice = slice_seconds
         self._monotonic = (clock or Clock()).monotonic
         self._spent = 0.0

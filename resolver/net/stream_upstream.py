@@ -339,9 +339,9 @@ class StreamUpstream:
         self.idle_seconds = idle_seconds
         self._source_v4 = source_v4
         self._source_v6 = source_v6
-        self._limit = limits.STREAM_UPSTREAMS.check(connections, "connections")
-        self._per_server = limits.STREAM_UPSTREAMS_PER_SERVER.check(per_server, "per_server")
-        self._pipeline = limits.STREAM_UPSTREAM_PIPELINE.check(pipeline, "pipeline")
+        self._limit = connections
+        self._per_server = per_server
+        self._pipeline = pipeline
         self._lines: dict[tuple[str, int], _ServerLine] = {}
         self._open: OrderedDict[_Connection, float] = OrderedDict()
         self._places: Shares[_Connection] = Shares()

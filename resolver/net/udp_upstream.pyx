@@ -161,8 +161,8 @@ cdef class UdpUpstream:
         self.entropy = entropy
         self.source_v4 = source_v4
         self.source_v6 = source_v6
-        self.sockets = limits.UDP_SOCKETS.check(sockets, "sockets")
-        self.kept = limits.UDP_SOCKETS_KEPT.check(kept, "kept")
+        self.sockets = sockets
+        self.kept = kept
         self.v4 = Family(AF_INET)
         self.v6 = Family(AF_INET6)
         self.trimmer = None
@@ -175,7 +175,7 @@ cdef class UdpUpstream:
         self.log = Complaint(logger)
         self.heard = Heard() if heard is None else heard
         self.routes = Routes((), source_v4, source_v6) if routes is None else routes
-        self.ports_v4 = [None] * limits.UDP_PORTS.check(ports, "ports")
+        self.ports_v4 = [None] * ports
         self.ports_v6 = [None] * ports
         self.peers = {}
         self.open_ports = {}

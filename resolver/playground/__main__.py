@@ -42,6 +42,10 @@ def main(words: Sequence[str] | None = None) -> int:
         "--server", choices=sorted(DAEMONS), default="nsd", help="for which server (default %(default)s)"
     )
     wanted = parser.parse_args(words)
+    try:
+        PLAYGROUND_PORT.check(wanted.port, "--port")
+    except ValueError as error:
+        parser.error(str(error))
     world = signed_world(int(time.time()))
     if wanted.list:
         sys.stdout.write(specials_text(world))

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from resolver.limits import PLAYGROUND_PORT, PLAYGROUND_TCP_IDLE, PLAYGROUND_TCP_QUERIES
+from resolver.limits import PLAYGROUND_PORT, PLAYGROUND_TCP_IDLE, PLAYGROUND_TCP_QUERIES, PORT_ATTEMPTS
 from resolver.playground.atlas import WEB_ADDRESS, WEB_HOST
 from resolver.playground.authority import Authority
 from resolver.playground.world import World
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["RunningWorld", "start"]
 
 LENGTH_SIZE = 2  # RFC 1035 section 4.2.2
-PORT_ATTEMPTS = 16
 
 
 class RunningWorld:
@@ -125,12 +124,12 @@ async def start(
 
 
 async def _start_somewhere(world: World, port: int) -> RunningWorld:
-    for attempt in range(PORT_ATTEMPTS):
+    for attempt in range(PORT_ATTEMPTS.default):
         chosen = port or _free_port(next(iter(world.authorities)))
         try:
             return await _start_at(world, chosen)
         except OSError:
-            if port or attempt == PORT_ATTEMPTS - 1:
+            if port or attempt == PORT_ATTEMPTS.default - 1:
                 raise
     raise AssertionError("the last attempt returned or raised")
 

@@ -318,7 +318,7 @@ def look_at(point: TrustPoint, rrset: RRset, now: int, algorithms: Iterable[int]
 
 def _allowance() -> Budget:
     """What one look may cost: no client pays for it. Digests are of the few keys that are managed."""
-    return Budget(0, 0.0, verifications=MOST_CHECKS, hashes=limits.BUDGET_HASHES.maximum)
+    return Budget(0, 0.0, verifications=MOST_CHECKS, hashes=limits.ROLLOVER_HASHES.default)
 
 
 def unrevoked(key: Dnskey) -> Dnskey:

@@ -135,6 +135,7 @@ def test_statuses(server: Server, capfdbinary: Any) -> None:
         ("/", ["-d", "@/nonexistent/file"], 2, "No such file"),
         ("/", ["-o", "/nonexistent/file"], 23, "No such file"),
         ("/", ["--max-time", "0"], 2, "more than 0"),
+        ("/", ["--max-time", "nan"], 2, "more than 0"),
         ("/", ["--cacert", "/nonexistent/file"], 2, "No such file"),
     ],
 )

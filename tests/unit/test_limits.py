@@ -1,0 +1,169 @@
+"""Limits that may be set: wherever one is set, both ends of its range are accepted and what lies beyond is refused."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+import corenet
+import corenet.limits
+import resolver.limits
+from corenet.core.framer import DelimiterFramer, FixedFramer, LengthFramer
+from corenet.http import HttpClient, Limits
+from corenet.http.h1 import CLIENT, H1Codec
+from resolver import system
+from resolver.cache.arena import Arena
+from resolver.cache.servers import ServerTable
+from resolver.cache.store import Store
+from resolver.cli import control, grammar
+from resolver.net.fastpath import FastPath
+from resolver.playground import __main__ as playground
+from resolver.settings import ServerSettings, Settings
+
+Place = tuple[str, str, Callable[[Any], object]]
+
+
+def serve(**options: Any) -> None:
+    """`corenet.serve` in another thread, where it checks its arguments and then refuses to begin."""
+    found: list[Exception] = []
+
+    def run() -> None:
+        try:
+            corenet.serve(asyncio.Protocol, ("127.0.0.1", 0), **options)
+        except (ValueError, RuntimeError) as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive() and len(found) == 1
+    if isinstance(found[0], ValueError):
+        raise found[0]
+
+
+def store(**options: Any) -> Store:
+    return Store.create(1 << 20, seed=bytes(16), **options)
+
+
+def framed(**options: Any) -> corenet.FramedProtocol:
+    return corenet.FramedProtocol(LengthFramer(4), **options)
+
+
+def loop_places() -> Iterator[Place]:
+    yield "FRAME_SIZE", "LengthFramer", lambda value: LengthFramer(8, max_frame=value)
+    yield "FRAME_SIZE", "DelimiterFramer", lambda value: DelimiterFramer(b"\n", max_frame=value)
+    yield "FRAME_SIZE", "FixedFramer", FixedFramer
+    yield "FRAME_DELIMITER", "DelimiterFramer", lambda value: DelimiterFramer(b"x" * value)
+    yield "FRAME_BATCH", "FramedProtocol", lambda value: framed(batch=value)
+    for name, option in (
+        ("KEEPALIVE_SECONDS", "keepalive_idle"), ("KEEPALIVE_SECONDS", "keepalive_interval"),
+        ("KEEPALIVE_COUNT", "keepalive_count"), ("LINGER", "linger"), ("QUEUE", "fast_open"), ("QUEUE", "backlog"),
+        ("DEFER_ACCEPT", "defer_accept"), ("BUFFER", "receive_buffer"), ("BUFFER", "send_buffer"),
+        ("BUFFER", "unsent_low_water"), ("TRAFFIC_CLASS", "traffic_class"),
+    ):  # fmt: skip
+        yield f"OPTION_{name}", option, lambda value, option=option: corenet.SocketOptions(**{option: value})
+    yield "OPTION_USER_TIMEOUT", "user_timeout", lambda value: corenet.SocketOptions(user_timeout=value / 1000)
+    yield "SERVE_WORKERS", "serve", lambda value: serve(workers=value)
+    yield "SERVE_BACKLOG", "serve", lambda value: serve(backlog=value)
+    yield "SERVE_GRACE", "serve", lambda value: serve(grace=value)
+    yield "HTTP_HEAD", "HttpClient", lambda value: HttpClient(max_head=value)
+    yield "HTTP_HEAD", "H1Codec", lambda value: H1Codec(CLIENT, max_head=value)
+    yield "HTTP_FIELDS", "H1Codec", lambda value: H1Codec(CLIENT, max_fields=value)
+    yield "HTTP_BODY", "HttpClient", lambda value: HttpClient(max_body=value)
+    yield "HTTP_DECODED", "HttpClient", lambda value: HttpClient(max_decoded=value)
+    yield "HTTP_REDIRECTS", "HttpClient", lambda value: HttpClient(follow_redirects=value)
+    yield "HTTP_CONNECTIONS", "Limits", lambda value: Limits(connections=value)
+    yield "HTTP_PER_ORIGIN", "Limits", lambda value: Limits(per_origin=value)
+    yield "HTTP_IDLE", "Limits", lambda value: Limits(idle_seconds=value)
+
+
+def settings_places() -> Iterator[Place]:
+    """Every field of the settings that has a limit."""
+    names = {id(limit): name for name, limit in resolver.limits.all_limits().items()}
+    # What a field demands of another one.
+    beside = {"signature_skew_min": {"signature_skew_max": 2_592_000.0}}
+    for section in fields(Settings):
+        kind = type(getattr(Settings(), section.name))
+        for field in fields(kind) if section.name != "root_hints" and hasattr(kind, "__dataclass_fields__") else ():
+            limit, scale = field.metadata.get("limit"), field.metadata.get("scale", 1)
+            if limit is not None:
+
+                def put(value: int, kind: Any = kind, name: str = field.name, scale: int = scale) -> object:
+                    return kind(**beside.get(name, {}), **{name: value / scale if scale != 1 else value})
+
+                yield names[id(limit)], f"{section.name}.{field.name}", put
+
+
+def resolver_places() -> Iterator[Place]:
+    yield from settings_places()
+    yield "NSID_SIZE", "server.nsid", lambda value: ServerSettings(nsid="x" * value)
+    yield "CACHE_MIN_TTL", "Store", lambda value: store(min_ttl=value)
+    yield "CACHE_MAX_TTL", "Store", lambda value: store(max_ttl=value)
+    yield "CACHE_MAX_NEGATIVE_TTL", "Store", lambda value: store(max_negative_ttl=value)
+    yield "EDNS_PAYLOAD", "Store", lambda value: store(payload=value)
+    yield "EDNS_PAYLOAD", "FastPath", lambda value: FastPath(store().answers, largest_reply=value)
+    yield "EDNS_PAYLOAD", "rdig +bufsize", lambda value: grammar.parse(["@::1", "x", f"+bufsize={value}"])
+    yield "CACHE_SERVERS", "ServerTable", ServerTable
+    yield "UPSTREAM_PORT", "rdig -p", lambda value: grammar.parse(["@::1", "x", "-p", str(value)])
+    yield "PLAYGROUND_PORT", "playground --port", lambda value: playground.main(["--port", str(value), "--list"])
+
+
+def name_of(place: Place) -> str:
+    return f"{place[0]}-{place[1]}"
+
+
+@pytest.mark.parametrize("place", [*loop_places(), *resolver_places()], ids=name_of)
+@pytest.mark.parametrize("end", ["minimum", "maximum"])
+def test_ends_of_ranges(place: Place, end: str) -> None:
+    name, _, put = place
+    limit: Any = getattr(corenet.limits, name, None) or getattr(resolver.limits, name)
+    value = getattr(limit, end)
+    if name != "NSID_SIZE" or end == "maximum":
+        with pytest.raises((ValueError, grammar.UsageError, SystemExit)):
+            put(value + (1 if end == "maximum" else -1))
+    put(value)
+
+
+@pytest.mark.parametrize("beyond", [-1, 1])
+def test_size_of_an_arena(beyond: int) -> None:
+    """The largest itself is more address space than every machine gives."""
+    limit = resolver.limits.ARENA_BYTES
+    with pytest.raises(ValueError, match=r"cache size: \d+ is outside"):
+        Arena(limit.minimum - 1 if beyond < 0 else limit.maximum + 1)
+    Arena(limit.minimum)
+
+
+@pytest.mark.parametrize(
+    ("name", "put"),
+    [
+        ("DIG_TIMEOUT", lambda value: grammar.parse(["@::1", "x", f"+timeout={value}"])),
+        ("CONTROL_PATIENCE", lambda value: control_exit(value)),
+    ],
+)
+def test_waiting_times_of_tools(name: str, put: Callable[[Any], object]) -> None:
+    """Zero itself would be no time at all."""
+    limit = getattr(resolver.limits, name)
+    for wrong in (limit.minimum, limit.minimum - 1, limit.maximum + 1, "nan"):
+        with pytest.raises(ValueError):
+            put(wrong)
+    put(limit.maximum)
+    put(0.001)
+
+
+def control_exit(seconds: object) -> None:
+    status = control.main(["-s", "/nonexistent/socket", "-t", str(seconds), "status"])
+    if status == control.EXIT_USAGE:
+        raise ValueError(seconds)
+    assert status == control.EXIT_UNREACHABLE
+
+
+@pytest.mark.parametrize("option", ["ndots", "timeout", "attempts"])
+def test_numbers_of_resolv_conf_are_clamped(option: str) -> None:
+    """resolv.conf(5): what is beyond the range silently becomes its end."""
+    limit = getattr(resolver.limits, f"RESOLV_{option.upper()}")
+    least, most = limit.minimum, limit.maximum
+    for given, meant in ((least, least), (most, most), (most + 1, most), (0, least)):
+        assert getattr(system.parse_resolv_conf(f"options {option}:{given}\n".encode()), option) == meant
