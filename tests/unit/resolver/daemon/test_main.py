@@ -33,7 +33,9 @@ QUIET = "[dnssec]\ntrust-anchors = []\n"
 @contextmanager
 def daemon(*arguments, command=COMMAND):
     """A running resolverd; its log lines so far are in `.seen`, and `.wait_for` reads on until a pattern matches."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # A sanitizer's report of a signal needs more than faulthandler's alternate stack has where signal frames are large.
+    sanitizer = os.environ.get("ASAN_OPTIONS", "") + ":handle_segv=0:handle_sigbus=0"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "ASAN_OPTIONS": sanitizer.lstrip(":")}
     process = subprocess.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
@@ -275,8 +277,7 @@ def test_no_end_is_silent(number, words):
         serving_port(process)
         process.send_signal(number)
         process.wait_for(words)
-        # The runtime of a sanitizer hears of SIGSEGV and SIGBUS first, and aborts.
-        assert process.wait(timeout=10) in (-number, -signal.SIGABRT)
+        assert process.wait(timeout=10) == -number
 
 
 # A fault where nobody expects one; the name servers' side of the daemon is not needed for it.
