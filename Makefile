@@ -94,7 +94,7 @@ test-sanitize: $(VENV)/.installed
 
 lint: build
 	$(BIN)/ruff check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint corenet resolver
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint corenet resolver tests/native
 	$(BIN)/mypy
 	$(BIN)/codespell README.md docs corenet resolver tests benchmarks
 

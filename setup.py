@@ -13,6 +13,7 @@ CORENET_PURE=1                       leave the pure rooms of COMPILED as Python,
 
 import fnmatch
 import os
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -89,8 +90,9 @@ def cythonized() -> list[Extension]:
     # What these modules hold are descriptors and places in memory: no pickle could bring them back.
     everywhere = {"language_level": 3, "binding": True, "embedsignature": True, "embedsignature.format": "python",
                   "auto_pickle": False}
-    native = extensions(
-        [p.relative_to(ROOT) for package in ("corenet", "resolver") for p in sorted((ROOT / package).rglob("*.pyx"))])
+    # What only tests load is built in a checkout and is in no wheel.
+    folders = ["corenet", "resolver"] + ([] if "bdist_wheel" in sys.argv else ["tests/native"])
+    native = extensions([p.relative_to(ROOT) for folder in folders for p in sorted((ROOT / folder).rglob("*.pyx"))])
     pure = extensions([Path(p) for p in COMPILED if p not in TYPED])
     typed = extensions([Path(p) for p in TYPED])
     modules: list[Extension] = []

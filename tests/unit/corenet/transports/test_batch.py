@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from support.native_echo import set_echo
 
 import corenet
 from corenet import SocketOptions
-from corenet.transports.echo import set_echo
 from corenet.transports.peer import PeerAddress
 
 from .test_datagram import Batches, Collector, address, close, endpoint
@@ -159,6 +159,7 @@ def test_protocol_that_closes_gets_no_more_of_a_joined_message() -> None:
     corenet.run(main())
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize("joins", [True, False])
 def test_native_handler_sees_single_datagrams(joins: bool) -> None:
     """More replies than a batch holds, some datagrams dropped, some left to Python."""
@@ -342,6 +343,7 @@ def test_socket_of_both_families(asked: str) -> None:
     corenet.run(main())
 
 
+@pytest.mark.checkout
 def test_native_answer_leaves_from_the_address_that_was_asked() -> None:
     async def main() -> None:
         end = await endpoint(local_addr=("0.0.0.0", 0))

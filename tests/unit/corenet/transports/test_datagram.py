@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from support.marks import watch_marks
+from support.native_echo import set_echo
 from support.twin import loop_factory, twin
 
 import corenet
-from corenet.transports.echo import set_echo
 
 __all__ = ["loop_factory", "twin"]
 
@@ -247,6 +247,7 @@ def test_empty_datagram_is_data() -> None:
     corenet.run(main())
 
 
+@pytest.mark.checkout
 def test_native_handler_answers_drops_and_passes() -> None:
     async def main() -> None:
         server, client = await endpoint(Batches), await endpoint()
@@ -264,6 +265,7 @@ def test_native_handler_answers_drops_and_passes() -> None:
     corenet.run(main())
 
 
+@pytest.mark.checkout
 def test_native_handler_on_a_connected_socket_survives_errors() -> None:
     async def main() -> None:
         server, peer = await endpoint(), await endpoint()

@@ -1,3 +1,0 @@
-from corenet.transports.datagram import DatagramTransport
-
-def set_echo(transport: DatagramTransport) -> None: ...
