@@ -93,7 +93,7 @@ async def sigchld(loop: Any) -> None:
     assert loop.remove_signal_handler(signal.SIGCHLD)
 
 
-@row("by way of its class", AssertionError)
+@row("another type as `self`", AssertionError)
 async def method_of_the_class(loop: Any) -> None:
     code = f"import {type(loop).__module__} as module\ntry: module.Loop.time(5)\nexcept TypeError: pass"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stderr=asyncio.subprocess.DEVNULL)
