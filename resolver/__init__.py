@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from resolver.addrinfo import AddressResolver, install
-    from resolver.api import Answer, ExtendedError, Resolver, ResolverStatistics, Trace
+    from resolver.api import Answer, ExtendedError, Resolver, ResolverStatistics, ResolveTimeout, Trace
     from resolver.effects import Question, TraceStep
-    from resolver.errors import Bogus, NoData, NoName, ResolveError, ResolveTimeout, ServerFailure
+    from resolver.errors import Bogus, NoData, NoName, ResolveError, ServerFailure
     from resolver.settings import Settings
     from resolver.verdict import Verdict
 
@@ -37,9 +37,9 @@ __all__ = [
 
 _HOMES = {
     "resolver.addrinfo": ("AddressResolver", "install"),
-    "resolver.api": ("Answer", "ExtendedError", "Resolver", "ResolverStatistics", "Trace"),
+    "resolver.api": ("Answer", "ExtendedError", "Resolver", "ResolverStatistics", "ResolveTimeout", "Trace"),
     "resolver.effects": ("Question", "TraceStep"),
-    "resolver.errors": ("Bogus", "NoData", "NoName", "ResolveError", "ResolveTimeout", "ServerFailure"),
+    "resolver.errors": ("Bogus", "NoData", "NoName", "ResolveError", "ServerFailure"),
     "resolver.settings": ("Settings",),
     "resolver.verdict": ("Verdict",),
 }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from resolver.cache import Store
 from resolver.effects import Failure, FailureKind, Outcome, Question, TraceStep
-from resolver.errors import ResolveTimeout, error_from_outcome
+from resolver.errors import Bogus, NoData, NoName, ResolveError, ServerFailure
 from resolver.knobs import parse_endpoint
 from resolver.mesh import Mesh
 from resolver.net.ambient import Clock, Entropy
@@ -37,7 +37,16 @@ from resolver.wire.rrset import RRset
 if TYPE_CHECKING:
     from resolver.explain import ServerReply, Story
 
-__all__ = ["Answer", "ExtendedError", "Resolver", "ResolverStatistics", "Trace", "make_store", "to_wire"]
+__all__ = [
+    "Answer",
+    "ExtendedError",
+    "ResolveTimeout",
+    "Resolver",
+    "ResolverStatistics",
+    "Trace",
+    "make_store",
+    "to_wire",
+]
 
 _SEED_SIZE = 16
 
@@ -168,6 +177,13 @@ class Trace:
 
     def __str__(self) -> str:
         return "\n".join(f"{'  ' * step.depth}{step.kind}: {step.text}" for step in self.steps)
+
+
+class ResolveTimeout(ResolveError, TimeoutError):
+    """Time ran out. It is also a `TimeoutError`, as callers of network code expect."""
+
+    trace: Trace | None = None
+    """What was done until then, when an explanation was asked for."""
 
 
 @frozen
@@ -465,6 +481,31 @@ def _answer(outcome: Outcome) -> Answer:
         outcome.stale,
         outcome,
     )
+
+
+def error_from_outcome(outcome: Outcome) -> ResolveError | None:
+    """The exception that `outcome` amounts to; None when it has an answer."""
+    question = outcome.question
+    shown = f"{names.to_text(question.qname)} {c.type_to_text(question.qtype)}"
+    kind: type[ResolveError]
+    failure = outcome.failure
+    if failure is not None:
+        if failure.is_bogus:
+            kind = Bogus
+        elif failure.is_timeout:
+            kind = ResolveTimeout
+        else:
+            kind = ServerFailure
+        text = f"{shown}: {failure.text}"
+    elif outcome.rcode == c.NXDOMAIN:
+        kind, text = NoName, f"{shown}: no such name"
+    elif outcome.rcode != c.NOERROR:
+        kind, text = ServerFailure, f"{shown}: {c.rcode_to_text(outcome.rcode)}"
+    elif not any(rrset.rtype == question.qtype or question.qtype == c.ANY for rrset in outcome.answer):
+        kind, text = NoData, f"{shown}: no data of this type"
+    else:
+        return None
+    return kind(text, question=question, rcode=outcome.rcode, ede=outcome.ede, failure=failure)
 
 
 def _rdata_text(rtype: int, rdata: bytes) -> str:

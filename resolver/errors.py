@@ -3,19 +3,16 @@
 Inside the resolver failures are values (`resolver.effects.Failure`); only at its rim do they become exceptions. The
 family has predicates instead of deep inheritance, because callers ask "is there no such name?" or "may I try again?"
 and not which room noticed. Every error carries the question, the response code and the Extended DNS Errors (RFC 8914).
+`ResolveTimeout`, which also carries a `Trace`, stands beside it in `resolver.api`.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resolver.wire import consts as c
-from resolver.wire import name as names
-
 if TYPE_CHECKING:
-    from resolver.api import Trace
-    from resolver.effects import Failure, Outcome, Question
+    from resolver.effects import Failure, Question
 
-__all__ = ["Bogus", "NoData", "NoName", "ResolveError", "ResolveTimeout", "ServerFailure", "error_from_outcome"]
+__all__ = ["Bogus", "NoData", "NoName", "ResolveError", "ServerFailure"]
 
 
 class ResolveError(Exception):
@@ -69,37 +66,5 @@ class Bogus(ResolveError):
     """DNSSEC validation failed."""
 
 
-class ResolveTimeout(ResolveError, TimeoutError):
-    """Time ran out. It is also a `TimeoutError`, as callers of network code expect."""
-
-    trace: "Trace | None" = None
-    """What was done until then, when an explanation was asked for."""
-
-
 class ServerFailure(ResolveError):
     """The servers in charge could not be reached or did not answer usefully."""
-
-
-def error_from_outcome(outcome: "Outcome") -> ResolveError | None:
-    """The exception that `outcome` amounts to; None when it has an answer."""
-    question = outcome.question
-    shown = f"{names.to_text(question.qname)} {c.type_to_text(question.qtype)}"
-    kind: type[ResolveError]
-    failure = outcome.failure
-    if failure is not None:
-        if failure.is_bogus:
-            kind = Bogus
-        elif failure.is_timeout:
-            kind = ResolveTimeout
-        else:
-            kind = ServerFailure
-        text = f"{shown}: {failure.text}"
-    elif outcome.rcode == c.NXDOMAIN:
-        kind, text = NoName, f"{shown}: no such name"
-    elif outcome.rcode != c.NOERROR:
-        kind, text = ServerFailure, f"{shown}: {c.rcode_to_text(outcome.rcode)}"
-    elif not any(rrset.rtype == question.qtype or question.qtype == c.ANY for rrset in outcome.answer):
-        kind, text = NoData, f"{shown}: no data of this type"
-    else:
-        return None
-    return kind(text, question=question, rcode=outcome.rcode, ede=outcome.ede, failure=failure)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import corenet
 from resolver.cli import grammar, output
+from resolver.cli.ask import EXIT_NO_REPLY, ask_server, exit_code, resolve
 from resolver.cli.query import NoReplyError
 from resolver.wire import consts as c
-from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.api import Trace
@@ -33,18 +33,25 @@ def run(request: grammar.Request, settings: "Settings") -> int:
         NoReplyError: the server that was named does not reply.
         grammar.UsageError: the file for the output cannot be written.
     """
-    from resolver.cli.dig import EXIT_NO_REPLY, ask_server, exit_code
+    from resolver.api import ResolveTimeout
 
     if request.output is not None:
         _write(request.output, "")  # before the work, so that a wrong path costs nothing
     told, timed_out, report = None, False, None
+    source = "by iteration in the playground" if request.playground else "by iteration"
     if request.server is not None:
         # Signatures are of interest here whether or not they shall be shown, and so is who answers.
         report = corenet.run(ask_server(dataclasses.replace(request, dnssec=True, nsid=request.edns), request.server))
         told = _reply_of(report, request.server, request.port)
+        source = f"checked here, through {request.server} port {request.port}"
         settings = _through(settings, request)
-    trace, timed_out = corenet.run(_resolve(request, settings, told))
-    text = _render(request, trace)
+    try:
+        trace = corenet.run(resolve(request, settings))
+    except ResolveTimeout as error:
+        if error.trace is None:
+            raise
+        trace, timed_out = error.trace, True
+    text = _render(request, dataclasses.replace(trace, source=source, told=told))
     if request.output is None:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -58,35 +65,6 @@ def run(request: grammar.Request, settings: "Settings") -> int:
             request.qname, request.qtype, request.qclass, outcome.rcode, 0, {c.ANSWER: outcome.answer}, "", 0.0
         )
     return exit_code(report)
-
-
-async def _resolve(request: grammar.Request, settings: "Settings", told: "ServerReply | None") -> tuple["Trace", bool]:
-    """The trace, and whether time ran out before it was complete."""
-    from resolver import playground
-    from resolver.api import Resolver
-    from resolver.errors import ResolveTimeout
-
-    world = await playground.start(port=0) if request.playground else None
-    source = "by iteration in the playground" if world is not None else "by iteration"
-    if request.server is not None:
-        source = f"checked here, through {request.server} port {request.port}"
-    timed_out = False
-    try:
-        if world is not None:
-            settings = world.settings(settings)
-        async with Resolver(settings) as resolver:
-            try:
-                trace = await resolver.explain(
-                    names.to_text(request.qname), request.qtype, validate=not request.cd, timeout=request.timeout
-                )
-            except ResolveTimeout as error:
-                if error.trace is None:
-                    raise
-                trace, timed_out = error.trace, True
-    finally:
-        if world is not None:
-            await world.close()
-    return dataclasses.replace(trace, source=source, told=told), timed_out
 
 
 def _through(settings: "Settings", request: grammar.Request) -> "Settings":

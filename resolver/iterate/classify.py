@@ -7,33 +7,12 @@ must never happen is the opposite: a referral sideways or upwards that leads in 
 who does not know the zone.
 """
 
-from enum import IntEnum
-
-from resolver.iterate.scrub import Scrubbed
+from resolver.iterate.scrub import Kind, Scrubbed
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.message import MessageView
 
-__all__ = ["Kind", "classify"]
-
-
-class Kind(IntEnum):
-    """The meaning of a reply."""
-
-    ANSWER = 1
-    ALIAS = 2
-    """The chain leads to a name that must be asked on its own."""
-    NODATA = 3
-    NXDOMAIN = 4
-    REFERRAL = 5
-    LAME = 6
-    """The server does not serve the zone."""
-    BROKEN = 7
-    """A response code that answers nothing, or a reply that contradicts itself."""
-    EMPTY = 8
-    """NOERROR with nothing in it: another server may know more; if none does, it counts as NODATA."""
-    TOO_LONG = 9
-    """A DNAME rewrote the name to more than 255 octets: YXDOMAIN (RFC 6672 section 2.2)."""
+__all__ = ["classify"]
 
 
 def classify(view: MessageView, found: Scrubbed, qname: bytes, qtype: int, zone: bytes, *, recursive: bool) -> Kind:

@@ -26,9 +26,9 @@ from resolver.effects import (
     Task,
 )
 from resolver.iterate.choose import choose, patience, reason, survey
-from resolver.iterate.classify import Kind, classify
+from resolver.iterate.classify import classify
 from resolver.iterate.cut import Atlas, Cut
-from resolver.iterate.scrub import Scrubbed, cut_chain, question_matches, scrub
+from resolver.iterate.scrub import Kind, Scrubbed, cut_chain, question_matches, scrub
 from resolver.wire import consts as c
 from resolver.wire import name as names
 

@@ -10,11 +10,10 @@ from the cache or from what its servers said in the same resolution.
 
 from resolver import limits
 from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
-from resolver.iterate.classify import Kind
 from resolver.iterate.consult import Search, consult
 from resolver.iterate.cut import Atlas, Cut
 from resolver.iterate.minimise import PROBE_TYPE, labels_to_show
-from resolver.iterate.scrub import Scrubbed, glue_of, with_stray_signatures
+from resolver.iterate.scrub import Kind, Scrubbed, glue_of, with_stray_signatures
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names

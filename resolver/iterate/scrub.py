@@ -10,6 +10,7 @@ compared here once more, because a stream can deliver the reply to another quest
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from resolver import limits
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from resolver.effects import Server
-    from resolver.iterate.classify import Kind
 
-__all__ = ["Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub", "with_stray_signatures"]
+__all__ = ["Kind", "Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub", "with_stray_signatures"]
 
 ALIAS_STEPS = limits.MAX_ALIASES.default
 NAME_SERVERS = limits.MAX_NAME_SERVERS.default
@@ -32,6 +32,25 @@ SIGNATURES = limits.RRSET_RECORDS.default
 SIGNATURE_OCTETS = limits.RRSET_BYTES.default
 # Replies without a question section are permitted for these: the server could not or would not read the question.
 UNREAD = frozenset({c.FORMERR, c.NOTIMP, c.REFUSED, c.SERVFAIL, c.BADVERS})
+
+
+class Kind(IntEnum):
+    """The meaning of a reply."""
+
+    ANSWER = 1
+    ALIAS = 2
+    """The chain leads to a name that must be asked on its own."""
+    NODATA = 3
+    NXDOMAIN = 4
+    REFERRAL = 5
+    LAME = 6
+    """The server does not serve the zone."""
+    BROKEN = 7
+    """A response code that answers nothing, or a reply that contradicts itself."""
+    EMPTY = 8
+    """NOERROR with nothing in it: another server may know more; if none does, it counts as NODATA."""
+    TOO_LONG = 9
+    """A DNAME rewrote the name to more than 255 octets: YXDOMAIN (RFC 6672 section 2.2)."""
 
 
 class Scrubbed:

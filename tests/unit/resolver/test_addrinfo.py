@@ -11,9 +11,8 @@ import pytest
 
 import corenet
 from resolver.addrinfo import AddressResolver, Target, install, order_destinations
-from resolver.api import Answer
+from resolver.api import Answer, ResolveTimeout
 from resolver.effects import Outcome, Question
-from resolver.errors import ResolveTimeout
 from resolver.settings import Settings
 from resolver.system import Watched, parse_hosts, parse_resolv_conf
 from resolver.verdict import Verdict

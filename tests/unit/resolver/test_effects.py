@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import resolver
+from resolver.api import ResolveTimeout, error_from_outcome
 from resolver.effects import Budget, Failure, FailureKind, Outcome, Question, RawReply, Server, Task
-from resolver.errors import Bogus, NoData, NoName, ResolveTimeout, ServerFailure, error_from_outcome
+from resolver.errors import Bogus, NoData, NoName, ServerFailure
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset

@@ -6,8 +6,8 @@ import pytest
 from support.minet import reply
 
 from resolver import limits
-from resolver.iterate.classify import Kind, classify
-from resolver.iterate.scrub import glue_of, question_matches, scrub, with_stray_signatures
+from resolver.iterate.classify import classify
+from resolver.iterate.scrub import Kind, glue_of, question_matches, scrub, with_stray_signatures
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import Builder, make_query

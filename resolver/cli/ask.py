@@ -1,0 +1,115 @@
+"""The question of a command line of rdig, put to one server or to the library, and the exit code of what came back.
+
+The rule kept here: scripts rely on the exit codes, so they are decided in one function, whether the result is printed
+or explained. The library is imported when it is used: asking a server needs little and should start quickly.
+"""
+
+import secrets
+from typing import TYPE_CHECKING
+
+from resolver.cli import grammar, output
+from resolver.cli.query import exchange
+from resolver.limits import DIG_TIMEOUT
+from resolver.wire import consts as c
+from resolver.wire import edns as edns_room
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+
+if TYPE_CHECKING:
+    from resolver.api import Trace
+    from resolver.settings import Settings
+
+__all__ = ["EXIT_EMPTY", "EXIT_FAILURE", "EXIT_FOUND", "EXIT_NO_REPLY", "ask_server", "exit_code", "resolve"]
+
+EXIT_FOUND = 0
+EXIT_EMPTY = 1
+EXIT_FAILURE = 3
+EXIT_NO_REPLY = 4
+EDE_CODE_SIZE = 2  # RFC 8914 section 2
+
+
+def exit_code(report: output.Report) -> int:
+    """What a script gets to know: records, none, or a failure."""
+    if report.rcode in (c.NOERROR, c.NXDOMAIN):
+        wanted = any(report.qtype in (rrset.rtype, c.ANY) for rrset in report.sections.get(c.ANSWER, ()))
+        return EXIT_FOUND if wanted and report.rcode == c.NOERROR else EXIT_EMPTY
+    return EXIT_FAILURE
+
+
+async def ask_server(request: grammar.Request, server: str) -> output.Report:
+    """Ask one server once.
+
+    Raises:
+        NoReplyError: when nothing usable came back.
+    """
+    flags = c.RD * request.rec | c.CD * request.cd | c.AD * request.edns
+    options = [(c.OPTION_NSID, b"")] if request.nsid else []
+    packet = make_query(
+        secrets.randbits(16),
+        request.qname,
+        request.qtype,
+        qclass=request.qclass,
+        flags=flags,
+        edns_payload=request.bufsize if request.edns else None,
+        do=request.dnssec,
+        options=options,
+    )
+    timeout = DIG_TIMEOUT.default if request.timeout is None else request.timeout
+    got = await exchange(packet, server, request.port, tcp=request.tcp, timeout=timeout)
+    view = got.view
+    return output.Report(
+        request.qname,
+        request.qtype,
+        request.qclass,
+        view.rcode,
+        view.flags,
+        {c.ANSWER: view.answer, c.AUTHORITY: view.authority, c.ADDITIONAL: view.additional},
+        f"{server} port {request.port} over {got.transport}",
+        got.milliseconds,
+        octets=got.octets,
+        message_id=view.id,
+        edns=_edns(view),
+        ede=_ede(view),
+        notes=got.notes,
+    )
+
+
+async def resolve(request: grammar.Request, settings: "Settings") -> "Trace":
+    """Resolve by iteration with the library, within the playground when that was asked for.
+
+    Raises:
+        ResolveTimeout: when the time that was given is over.
+    """
+    from resolver import playground
+    from resolver.api import Resolver
+
+    world = await playground.start(port=0) if request.playground else None
+    try:
+        if world is not None:
+            settings = world.settings(settings)
+        async with Resolver(settings) as resolver:
+            return await resolver.explain(
+                names.to_text(request.qname), request.qtype, validate=not request.cd, timeout=request.timeout
+            )
+    finally:
+        if world is not None:
+            await world.close()
+
+
+def _edns(view: MessageView) -> output.EdnsReport | None:
+    edns = view.edns
+    if edns is None:
+        return None
+    others = tuple((code, value) for code, value in edns.options if not _is_ede(code, value))
+    return output.EdnsReport(edns.version, edns.payload, edns.do, others)
+
+
+def _ede(view: MessageView) -> list[tuple[int, str]]:
+    options = [] if view.edns is None else view.edns.options
+    return [edns_room.parse_ede(value) for code, value in options if _is_ede(code, value)]
+
+
+def _is_ede(code: int, value: bytes) -> bool:
+    """Whether it is a whole Extended DNS Error; one without its two octets of code is shown as any other option."""
+    return code == c.OPTION_EDE and len(value) >= EDE_CODE_SIZE
