@@ -42,7 +42,7 @@ import math
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from corenet import tls
 from corenet.http.body import BodyBuffer
@@ -51,7 +51,6 @@ from corenet.http.events import Data, End, Response
 from corenet.http.h1 import CLIENT, H1Codec
 from corenet.http.machine import Step
 from corenet.http.pieces import Pieces
-from corenet.http.upload import Upload
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_READ, HTTP_STREAM_HIGH, HTTP_UNCOUNTED
 from corenet.loop.sockops import is_silent
@@ -73,6 +72,16 @@ _LOST = Step("lost", _STATES, dict.fromkeys(range(IDLE, CLOSED), CLOSED))
 
 _END = End()
 _RESET = struct.pack("ii", 1, 0)
+
+
+class BodySender(Protocol):
+    """What sends the body of a request piece by piece; `waiting`: it has no piece to send yet."""
+
+    waiting: bool
+
+    def stop(self) -> None:
+        """Send no byte more."""
+        ...
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -156,7 +165,7 @@ class Connection(asyncio.BufferedProtocol):
         self.unsent = 0
         self.timer: asyncio.TimerHandle | None = None
         self.timer_due = math.inf
-        self.upload: Upload | None = None
+        self.upload: BodySender | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.write_gate: asyncio.Future[None] | None = None
         # Bytes of the present request.
@@ -197,7 +206,7 @@ class Connection(asyncio.BufferedProtocol):
         self.state = _SENT[self.state]
         self._write(request)
 
-    def write_head(self, head: bytes, upload: Upload) -> None:
+    def write_head(self, head: bytes, upload: BodySender) -> None:
         """Send the head of a request whose body `upload` sends."""
         self.upload = upload
         self._write(head)

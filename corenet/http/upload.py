@@ -11,13 +11,10 @@ of the request; what it raises after it was stopped, with the answer there, goes
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
-from typing import TYPE_CHECKING
 
+from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.limits import HTTP_CLOSE, HTTP_UPLOAD_PIECES, HTTP_UPLOAD_SLICE
-
-if TYPE_CHECKING:
-    from corenet.http.connection import Connection
 
 __all__ = ["Upload", "prepare_body"]
 
@@ -37,7 +34,7 @@ class Upload:
         self.stopped = False
         self.closed = False
 
-    def start(self, connection: "Connection", sent: Callable[[], None] | None = None) -> None:
+    def start(self, connection: Connection, sent: Callable[[], None] | None = None) -> None:
         """Begin to send over `connection`; `sent` is called after the last byte was written."""
         self.task = connection.loop.create_task(self._run(connection, sent))
 
@@ -68,7 +65,7 @@ class Upload:
             )
         return not late
 
-    async def _run(self, connection: "Connection", sent: Callable[[], None] | None) -> None:
+    async def _run(self, connection: Connection, sent: Callable[[], None] | None) -> None:
         try:
             await self._send(connection)
             if sent is not None and not self.stopped:
@@ -85,7 +82,7 @@ class Upload:
             self.stopped = True
             await self._close_iterator(connection.loop)
 
-    async def _send(self, connection: "Connection") -> None:
+    async def _send(self, connection: Connection) -> None:
         size = pieces = 0
         self.waiting = True
         async for piece in self.iterator:

@@ -154,7 +154,6 @@ def circles(files: list[tuple[str, Path]]) -> list[list[str]]:
 
 # None may be added.
 KNOWN_CIRCLES = [
-    ["corenet.http.connection", "corenet.http.upload"],
     ["corenet.loop.connecting", "corenet.loop.forking", "corenet.loop.listening", "corenet.loop.loop",
      "corenet.loop.server", "corenet.loop.subprocess"],
 ]
