@@ -5,9 +5,7 @@ because `all_errors` and the repaired race of later versions are offered on ever
 checks follow asyncio.
 """
 
-import asyncio
 import contextlib
-import contextvars
 import functools
 import socket
 from asyncio import base_events, staggered
@@ -15,13 +13,12 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from corenet.loop import compat
+from corenet.loop.base import BaseLoop
 from corenet.loop.listening import agreed, check_tls
 
 if TYPE_CHECKING:
     import ssl as ssl_module
 
-    from corenet.loop.loop import Loop
     from corenet.transports.options import SocketOptions
 
 __all__ = ["Connecting"]
@@ -29,7 +26,7 @@ __all__ = ["Connecting"]
 Info = tuple[Any, ...]
 
 
-class Connecting(asyncio.BaseEventLoop):
+class Connecting(BaseLoop):
     """The connecting half of the loop."""
 
     async def create_connection(
@@ -106,52 +103,6 @@ class Connecting(asyncio.BaseEventLoop):
         if self.get_debug():
             sock = transport.get_extra_info("socket")
             logger.debug("%r connected to %s:%r: (%r, %r)", sock, host, port, transport, protocol)
-        return transport, protocol
-
-    async def _create_connection_transport(
-        self,
-        sock: socket.socket,
-        protocol_factory: Callable[[], Any],
-        ssl: Any,
-        server_hostname: str | None,
-        server_side: bool = False,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-        context: contextvars.Context | None = None,
-    ) -> tuple[Any, Any]:
-        """Protocol and transport of a connected socket, which is closed when there comes to be no transport."""
-        try:
-            sock.setblocking(False)
-            protocol = protocol_factory()
-            loop = cast("Loop", self)
-            place: dict[str, Any] = {}
-            if compat.MAKES_TRANSPORTS_IN_CONTEXT:
-                place["context"] = contextvars.copy_context() if context is None else context
-            waiter: asyncio.Future[None] = self.create_future()
-            if ssl:
-                transport = loop._make_ssl_transport(
-                    sock,
-                    protocol,
-                    None if isinstance(ssl, bool) else ssl,
-                    waiter,
-                    server_side=server_side,
-                    server_hostname=server_hostname,
-                    ssl_handshake_timeout=ssl_handshake_timeout,
-                    ssl_shutdown_timeout=ssl_shutdown_timeout,
-                    **place,
-                )
-            else:
-                transport = loop._make_socket_transport(sock, protocol, waiter, **place)
-        except BaseException:
-            sock.close()
-            raise
-        try:
-            await waiter
-        except BaseException:
-            transport.close()
-            # The frame that the error holds must not hold the error.
-            del waiter
-            raise
         return transport, protocol
 
     async def _addresses_of(self, target: Any, family: int, proto: int, flags: int) -> list[Info]:
@@ -329,7 +280,7 @@ class Connecting(asyncio.BaseEventLoop):
             if later is not None:
                 protocol = later.make()
             made = later is not None and sock is not later.given
-            return make_datagram(cast("Loop", self), sock, protocol, address, waiter, extra, made)
+            return make_datagram(self, sock, protocol, address, waiter, extra, made)
         except BaseException:
             if later is not None and sock is not later.given:
                 sock.close()

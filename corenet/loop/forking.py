@@ -16,17 +16,15 @@ ConnectionAbortedError, and nothing of it is sent.
 import asyncio
 import os
 import weakref
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from corenet.loop.loop import Loop
+from corenet.loop.base import BaseLoop
 
 __all__ = ["remember"]
 
-loops: "weakref.WeakSet[Loop]" = weakref.WeakSet()
+loops: weakref.WeakSet[BaseLoop] = weakref.WeakSet()
 
 
-def remember(loop: "Loop") -> None:
+def remember(loop: BaseLoop) -> None:
     """Take care of `loop` in every child from now on."""
     loops.add(loop)
 

@@ -12,21 +12,21 @@ import stat
 from asyncio import base_events
 from asyncio.log import logger
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from corenet.loop import compat
+from corenet.loop.base import BaseLoop
 
 if TYPE_CHECKING:
     import ssl as ssl_module
 
-    from corenet.loop.loop import Loop
     from corenet.loop.server import Server
     from corenet.transports.options import SocketOptions
 
 __all__ = ["Listening"]
 
 
-class Listening(asyncio.BaseEventLoop):
+class Listening(BaseLoop):
     """The serving half of the loop."""
 
     async def create_server(  # type: ignore[override]
@@ -84,21 +84,31 @@ class Listening(asyncio.BaseEventLoop):
             sockets = await self._bind_all(hosts, port, family, flags, reuse_address, reuse_port, keep_alive, options)
         for bound in sockets:
             bound.setblocking(False)
+        return await self._make_server(
+            sockets, protocol_factory, ssl, backlog, ssl_handshake_timeout, ssl_shutdown_timeout, None, options,
+            start_serving,
+        )  # fmt: skip
+
+    async def _make_server(
+        self,
+        sockets: list[socket.socket],
+        protocol_factory: Callable[[], Any],
+        ssl: "ssl_module.SSLContext | None",
+        backlog: int,
+        handshake_timeout: float | None,
+        shutdown_timeout: float | None,
+        cleanup: tuple[str, int] | None,
+        options: "SocketOptions | None",
+        start_serving: bool,
+    ) -> "Server":
+        # Here: a program without servers does not load the listener.
         from corenet.loop.server import Server
 
+        if options is not None and options.backlog is not None:
+            backlog = options.backlog
         server = Server(
-            cast("Loop", self),
-            sockets,
-            protocol_factory,
-            ssl,
-            backlog if options is None or options.backlog is None else options.backlog,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
-            options=options,
+            self, sockets, protocol_factory, ssl, backlog, handshake_timeout, shutdown_timeout, cleanup, options
         )
-        return await self._finish_server(server, start_serving)
-
-    async def _finish_server(self, server: "Server", start_serving: bool) -> "Server":
         if start_serving:
             server._start_serving()
             await asyncio.sleep(0)
@@ -233,20 +243,10 @@ class Listening(asyncio.BaseEventLoop):
                 except FileNotFoundError:
                     cleanup = None
         sock.setblocking(False)
-        from corenet.loop.server import Server
-
-        server = Server(
-            cast("Loop", self),
-            [sock],
-            protocol_factory,
-            ssl,
-            backlog if options is None or options.backlog is None else options.backlog,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
-            cleanup,
-            options,
-        )
-        return await self._finish_server(server, start_serving)
+        return await self._make_server(
+            [sock], protocol_factory, ssl, backlog, ssl_handshake_timeout, ssl_shutdown_timeout, cleanup, options,
+            start_serving,
+        )  # fmt: skip
 
     async def create_unix_connection(
         self,
@@ -292,7 +292,7 @@ class Listening(asyncio.BaseEventLoop):
             sock.setblocking(False)
             if options is not None:
                 options.apply(sock, "stream")
-        pair: tuple[Any, Any] = await self._create_connection_transport(  # type: ignore[attr-defined]
+        return await self._create_connection_transport(
             sock,
             protocol_factory,
             ssl,
@@ -300,7 +300,6 @@ class Listening(asyncio.BaseEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        return pair
 
 
 def agreed(name: str, keyword: bool | None, option: bool | None, field: str = "") -> bool | None:

@@ -6,9 +6,7 @@ the standard ``run_forever`` of each Python version keeps its own setup and clea
 """
 
 import asyncio
-import contextvars
 import os
-import socket
 import sys
 from asyncio import format_helpers
 from asyncio.log import logger
@@ -25,8 +23,6 @@ from corenet.loop.forking import remember
 from corenet.loop.listening import Listening
 from corenet.loop.naming import Naming
 from corenet.loop.signals import Signals
-from corenet.loop.sockops import SocketEngine
-from corenet.transports.stream import make_stream
 
 if TYPE_CHECKING:
     from corenet.loop.statistics import LoopStatistics
@@ -38,12 +34,8 @@ __all__ = ["Loop", "new_event_loop", "run"]
 T = TypeVar("T")
 
 
-class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseEventLoop):  # type: ignore[misc]
+class Loop(Connecting, Listening, Naming, Backports):  # type: ignore[misc]
     """An asyncio event loop on epoll, for Linux."""
-
-    #: Set it before servers are made on listening sockets that other processes accept from as well: a connection then
-    #: wakes one of these processes (EPOLLEXCLUSIVE), each in its turn. `corenet.serve` sets it in "exclusive" mode.
-    exclusive_listeners = False
 
     #: The default executor as long as nobody has put another in its place.
     _threads: "LoopThreads | None" = None
@@ -56,8 +48,7 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         # What `add_reader` and `add_writer` were given, by descriptor: a closed socket no longer knows its own.
         self._read_files: dict[int, object] = {}
         self._write_files: dict[int, object] = {}
-        # Of child processes that have not ended.
-        self._pidfds: set[int] = set()
+        self._pidfds = set()
         remember(self)
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -294,86 +285,7 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
         self._threads = self._default_executor = LoopThreads()
         return self._threads
 
-    # --- factories of transports, called by BaseEventLoop ---------------------------------------------------------
-
-    def _make_socket_transport(
-        self,
-        sock: socket.socket,
-        protocol: Any,
-        waiter: Any = None,
-        *,
-        extra: Any = None,
-        server: Any = None,
-        context: contextvars.Context | None = None,
-    ) -> Any:
-        return make_stream(self, sock, protocol, waiter, extra, server, context)
-
-    def _make_ssl_transport(
-        self,
-        rawsock: socket.socket,
-        protocol: Any,
-        sslcontext: Any,
-        waiter: Any = None,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-        extra: Any = None,
-        server: Any = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-        call_connection_made: bool = True,
-        context: contextvars.Context | None = None,
-    ) -> Any:
-        from corenet.tls.transport import make_tls
-
-        tls = make_tls(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            call_connection_made=call_connection_made,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
-        make_stream(self, rawsock, cast(Any, tls), None, extra, server, context)
-        return tls
-
-    async def start_tls(
-        self,
-        transport: Any,
-        protocol: Any,
-        sslcontext: Any,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-    ) -> Any:
-        """Put TLS on a connection; returns the transport that `protocol` uses from now on."""
-        from corenet.tls import upgrade
-
-        return await upgrade.start_tls(
-            self,
-            transport,
-            protocol,
-            sslcontext,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
-
-    def _make_read_pipe_transport(self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None) -> Any:
-        from corenet.transports.pipe import make_read_pipe
-
-        return make_read_pipe(self, pipe, protocol, waiter, extra)
-
-    def _make_write_pipe_transport(self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None) -> Any:
-        from corenet.transports.pipe import make_write_pipe
-
-        return make_write_pipe(self, pipe, protocol, waiter, extra)
+    # --- child processes ------------------------------------------------------------------------------------------
 
     async def _make_subprocess_transport(
         self,
@@ -404,69 +316,6 @@ class Loop(SocketEngine, Connecting, Listening, Naming, Backports, asyncio.BaseE
             await asyncio.shield(transport._wait())
             raise
         return transport
-
-    def _accept_tls(
-        self,
-        sock: socket.socket,
-        protocol_factory: Callable[[], Any],
-        context: Any,
-        roster: Any,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
-    ) -> None:
-        """Begin the handshake of an accepted connection; it costs its peer, not the listener, when it fails."""
-        self.create_task(
-            self._finish_handshake(sock, protocol_factory, context, roster, handshake_timeout, shutdown_timeout)
-        )
-
-    async def _finish_handshake(
-        self,
-        sock: socket.socket,
-        protocol_factory: Callable[[], Any],
-        context: Any,
-        roster: Any,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
-    ) -> None:
-        protocol = transport = None
-        try:
-            protocol = protocol_factory()
-            waiter: asyncio.Future[None] | None = self.create_future()
-            transport = self._make_ssl_transport(
-                sock,
-                protocol,
-                context,
-                waiter,
-                server_side=True,
-                server=roster,
-                ssl_handshake_timeout=handshake_timeout,
-                ssl_shutdown_timeout=shutdown_timeout,
-            )
-            try:
-                await cast("asyncio.Future[None]", waiter)
-            except BaseException:
-                transport.close()
-                # The protocol's frames hold the transport; without this the two would keep each other alive.
-                waiter = None
-                raise
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except asyncio.CancelledError:
-            if transport is None:
-                sock.close()
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a peer or a factory does must not end the server
-            if transport is None:
-                sock.close()
-            if self.get_debug():
-                self.call_exception_handler(
-                    {
-                        "message": "Error on transport creation for incoming connection",
-                        "exception": error,
-                        "protocol": protocol,
-                        "transport": transport,
-                    }
-                )
 
     # --- sendfile -------------------------------------------------------------------------------------------------
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from corenet.loop import compat
+from corenet.loop.base import BaseLoop
 from corenet.transports.listener import Listener
 from corenet.transports.stream import Roster
 
 if TYPE_CHECKING:
     import ssl as ssl_module
 
-    from corenet.loop.loop import Loop
     from corenet.transports.options import SocketOptions
 
 __all__ = ["Server"]
@@ -31,7 +31,7 @@ class Server(asyncio.AbstractServer):
 
     def __init__(
         self,
-        loop: "Loop",
+        loop: BaseLoop,
         sockets: list[socket.socket],
         protocol_factory: Callable[[], Any],
         ssl_context: "ssl_module.SSLContext | None",
@@ -104,7 +104,7 @@ class Server(asyncio.AbstractServer):
         for listener in self._listeners:
             listener.limit(room)
 
-    def get_loop(self) -> "Loop":
+    def get_loop(self) -> BaseLoop:
         """Return the loop of this server."""
         return self._loop
 

@@ -14,10 +14,9 @@ import subprocess
 import threading
 from asyncio import base_subprocess
 from asyncio.log import logger
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from corenet.loop.loop import Loop
+from corenet.loop.base import BaseLoop
 
 __all__ = ["SubprocessTransport", "watch_child"]
 
@@ -40,7 +39,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
         )
 
 
-def watch_child(loop: "Loop", transport: SubprocessTransport, pid: int) -> None:
+def watch_child(loop: BaseLoop, transport: SubprocessTransport, pid: int) -> None:
     """Tell `transport` when the child `pid` has ended."""
     try:
         descriptor = os.pidfd_open(pid)
@@ -57,7 +56,7 @@ def watch_child(loop: "Loop", transport: SubprocessTransport, pid: int) -> None:
     loop._pidfds.add(descriptor)
 
 
-def on_exit(loop: "Loop", transport: SubprocessTransport, pid: int, descriptor: int) -> None:
+def on_exit(loop: BaseLoop, transport: SubprocessTransport, pid: int, descriptor: int) -> None:
     """The pidfd is readable: the child has ended."""
     loop.remove_reader(descriptor)
     loop._pidfds.discard(descriptor)
