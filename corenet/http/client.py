@@ -38,6 +38,7 @@ from corenet.limits import (
     HTTP_REDIRECTS,
     HTTP_URL_CACHE,
 )
+from corenet.tls.default import prepared_context
 
 if TYPE_CHECKING:
     import ssl
@@ -462,13 +463,8 @@ class HttpClient:
         return connection
 
     async def _make_context(self) -> "ssl.SSLContext":
-        """The context of this client; the shared default is made on the first use in the process."""
-        if self._context is None:
-            if not tls.default_is_ready():
-                # Reading the trust store takes some 31 ms: not on the loop.
-                await asyncio.get_running_loop().run_in_executor(None, tls.default_client_context)
-            self._context = tls.default_client_context()
-        return self._context
+        """The context of this client, or else the process's default as the trust store is now."""
+        return await prepared_context(tls.client_context) if self._context is None else self._context
 
     def _release(self, slot: Slot, call: Call, error: BaseException | None) -> None:
         """Give the slot back, once; the connection is kept only after a clean end."""

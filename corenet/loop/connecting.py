@@ -69,9 +69,9 @@ class Connecting(BaseLoop):
         if sock is not None:
             base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
         if ssl is True:
-            from corenet.tls.default import prepared_connection_context
+            from corenet.tls.default import prepared_context, standard_context
 
-            ssl = await prepared_connection_context(bool(server_hostname))
+            ssl = await prepared_context(standard_context(bool(server_hostname)))
         if host is not None or port is not None:
             if sock is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")

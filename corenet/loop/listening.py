@@ -265,9 +265,9 @@ class Listening(BaseLoop):
             if server_hostname is None:
                 raise ValueError("you have to pass server_hostname when using ssl")
             if ssl is True:
-                from corenet.tls.default import prepared_connection_context
+                from corenet.tls.default import prepared_context, standard_context
 
-                ssl = await prepared_connection_context(bool(server_hostname))
+                ssl = await prepared_context(standard_context(bool(server_hostname)))
         else:
             if server_hostname is not None:
                 raise ValueError("server_hostname is only meaningful with ssl")

@@ -7,19 +7,17 @@ from corenet.tls.context import (
     ALPN_HTTP1,
     HandshakeFailure,
     client_context,
-    default_client_context,
-    default_is_ready,
     explain,
     peer_closed_cleanly,
     server_context,
 )
+from corenet.tls.default import default_client_context
 
 __all__ = [
     "ALPN_HTTP1",
     "HandshakeFailure",
     "client_context",
     "default_client_context",
-    "default_is_ready",
     "explain",
     "peer_closed_cleanly",
     "server_context",

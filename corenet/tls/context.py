@@ -1,14 +1,11 @@
 """TLS contexts with safe defaults, and what a failed handshake means in words.
 
-This room is the only one that imports `ssl`. Reading the system's trust store costs about 31 ms of CPU, so the default
-client context is made once per process, on first use, and may be made in a thread. Strict certificate checks are on for
-every Python version (the standard library has them from 3.13) and names are never looked for in the common name.
-Session resumption is left out: the standard library copies a session by encoding and decoding it, which costs more CPU
-than the shorter handshake saves.
+This room is the only one that imports `ssl`. Strict certificate checks are on for every Python version (the standard
+library has them from 3.13) and names are never looked for in the common name. Session resumption is left out: the
+standard library copies a session by encoding and decoding it, which costs more CPU than the shorter handshake saves.
 """
 
 import ssl
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -17,36 +14,12 @@ __all__ = [
     "ALPN_HTTP1",
     "HandshakeFailure",
     "client_context",
-    "default_client_context",
-    "default_is_ready",
     "explain",
     "peer_closed_cleanly",
     "server_context",
 ]
 
 ALPN_HTTP1: tuple[str, ...] = ("http/1.1",)
-
-_default: ssl.SSLContext | None = None
-_default_lock = threading.Lock()
-
-
-def default_is_ready() -> bool:
-    """Tell whether `default_client_context` will return at once."""
-    return _default is not None
-
-
-def default_client_context() -> ssl.SSLContext:
-    """Return the process's shared client context: system trust store, HTTP/1.1; the first call takes about 31 ms.
-
-    Safe to call from any thread. Callers must not change the context: everybody shares it.
-    """
-    global _default
-    if _default is None:
-        with _default_lock:
-            if _default is None:
-                _default = client_context()
-    return _default
-
 
 def client_context(
     *,

@@ -1,51 +1,70 @@
-"""The context of connections that were asked for with ``ssl=True``: the standard library's defaults, made once.
+"""The default contexts, each made once for the process: of the HTTP client, and of connections with ``ssl=True``.
 
-asyncio makes a new one for each connection, on the loop: 31 ms that block everybody, nearly all for reading the
-system's trust store. Here a process has one for each way to check names, made in a thread on first use. It is made
-anew when ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` change, when the files they name do (an update of the trust store), and
-when somebody has replaced ``ssl.create_default_context``. Who wants to change a context makes his own.
+asyncio makes a new context for each connection, on the loop: 31 ms that block everybody, nearly all for reading the
+system's trust store. Here a process has one of each kind, made in a thread on first use. It is made anew when
+``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` change, when the files they name do (an update of the trust store), and when
+somebody has replaced ``ssl.create_default_context``. Who wants to change a context makes his own.
 """
 
 import asyncio
 import os
 import ssl
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
-__all__ = ["default_connection_context", "prepared_connection_context"]
+from corenet.tls.context import client_context
 
-_made: dict[bool, tuple[Hashable, ssl.SSLContext]] = {}
+__all__ = ["default_client_context", "prepared_context", "shared_context", "standard_context"]
+
+_made: dict[Callable[[], ssl.SSLContext], tuple[Hashable, ssl.SSLContext]] = {}
 _lock = threading.Lock()
 
 
-def default_connection_context(check_names: bool) -> ssl.SSLContext:
-    """Return the shared context, making it when there is none that fits; safe from any thread.
+def default_client_context() -> ssl.SSLContext:
+    """Return the process's shared client context: system trust store, HTTP/1.1; the first call takes about 31 ms.
 
-    `check_names` False leaves the peer's name unchecked, as asyncio does for an empty `server_hostname`.
+    Safe to call from any thread. Callers must not change the context: everybody shares it.
+    """
+    return shared_context(client_context)
+
+
+def standard_context(check_names: bool) -> Callable[[], ssl.SSLContext]:
+    """What makes the context of ``ssl=True``; it leaves names unchecked for an empty `server_hostname`, as asyncio."""
+    return _checking_names if check_names else _ignoring_names
+
+
+def _checking_names() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def _ignoring_names() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    return context
+
+
+def shared_context(make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Return the shared context that `make` makes, and call it when there is none that fits; safe from any thread.
 
     Raises:
         ssl.SSLError, OSError: the trust store cannot be read.
     """
     sources = trust_sources()
-    found = _made.get(check_names)
-    if found is not None and found[0] == sources:
-        return found[1]
-    with _lock:
-        found = _made.get(check_names)
-        if found is None or found[0] != sources:
-            context = ssl.create_default_context()
-            if not check_names:
-                context.check_hostname = False
-            found = _made[check_names] = (sources, context)
+    found = _made.get(make)
+    if found is None or found[0] != sources:
+        with _lock:
+            found = _made.get(make)
+            if found is None or found[0] != sources:
+                found = _made[make] = (sources, make())
     return found[1]
 
 
-async def prepared_connection_context(check_names: bool) -> ssl.SSLContext:
+async def prepared_context(make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     """Return the same, from a thread when it has to be made, so that the loop goes on meanwhile."""
-    found = _made.get(check_names)
+    found = _made.get(make)
     if found is not None and found[0] == trust_sources():
         return found[1]
-    return await asyncio.get_running_loop().run_in_executor(None, default_connection_context, check_names)
+    return await asyncio.get_running_loop().run_in_executor(None, shared_context, make)
 
 
 def trust_sources() -> Hashable:

@@ -28,7 +28,7 @@ from corenet.transports.streambase cimport Consumer
 
 from corenet.limits import TLS_DRAINING, TLS_FEED, TLS_HANDSHAKE, TLS_READ_HIGH, TLS_SHUTDOWN, TLS_WRITE_HIGH
 from corenet.tls import faces
-from corenet.tls.default import default_connection_context
+from corenet.tls.default import shared_context, standard_context
 
 __all__ = ["TlsSession"]
 
@@ -56,7 +56,7 @@ cdef object context_or_default(object context, bint server_side, object server_h
         return context
     if server_side:
         raise ValueError("Server side SSL needs a valid SSLContext")
-    return default_connection_context(bool(server_hostname))
+    return shared_context(standard_context(bool(server_hostname)))
 
 
 cdef int64_t nanoseconds(double seconds) noexcept:

@@ -25,11 +25,12 @@ from corenet.http import (
     LocalProtocolError,
     Timeout,
     TimeoutExceeded,
+    TlsError,
     TracePoint,
 )
 from corenet.http import client as client_module
 from corenet.http.connection import Connection
-from corenet.tls import context
+from corenet.tls import default
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -145,7 +146,7 @@ def test_all_that_a_connection_takes_has_one_time(loop: str, monkeypatch: pytest
 
 def test_a_timeout_holds_while_the_default_context_is_made(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The executor has other things to do."""
-    monkeypatch.setattr(context, "_default", None)
+    monkeypatch.setattr(default, "_made", {})
     release = threading.Event()
 
     async def main() -> None:
@@ -162,6 +163,36 @@ def test_a_timeout_holds_while_the_default_context_is_made(loop: str, monkeypatc
                         await client.get(f"https://127.0.0.1:{server.port}/", timeout=SHORT)
             finally:
                 release.set()
+
+    run_on(loop, main())
+
+
+def test_a_trust_store_that_changed_counts_for_the_next_connection(
+    loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default, "_made", {})
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "nothing"))
+    (tmp_path / "other").mkdir()
+    trusted, other = Authority(tmp_path, "Trusted CA"), Authority(tmp_path / "other", "Other CA")
+    leaf = trusted.leaf("localhost")
+
+    async def serve(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+
+    async def main() -> None:
+        async with (
+            serving(serve, tls.server_context(leaf.certificate, leaf.key)) as server,
+            HttpClient() as client,
+            asyncio.timeout(10),
+        ):
+            for authority, answers in [(trusted, True), (other, False), (trusted, True)]:
+                monkeypatch.setenv("SSL_CERT_FILE", str(authority.cafile))
+                if answers:
+                    assert (await client.get(server.url)).body == b"ok"
+                else:
+                    with pytest.raises(TlsError):
+                        await client.get(server.url)
 
     run_on(loop, main())
 
