@@ -6,16 +6,21 @@ asyncio itself cannot be loaded into an isolated one of Python 3.12.1 without an
 Handles, rings and write queues rely on the GIL for their reference counts and their order (docs/interpreters.md).
 """
 
-import importlib
+import _thread
 import sys
-from typing import Any
 
 __all__ = ["refuse_free_threading", "refuse_subinterpreter"]
 
 
-def number_of(identity: Any) -> int:
-    """The number of an interpreter: 3.13 gives it in a tuple with who owns it."""
-    return int(identity[0] if isinstance(identity, tuple) else identity)
+def in_main_interpreter() -> bool:
+    """Whether this is the interpreter that the process began with."""
+    ask = getattr(_thread, "_is_main_interpreter", None)
+    if ask is not None:
+        return bool(ask())
+    # Python 3.11 and the first 3.12: an extension module of its own, which takes longer to load.
+    import _xxsubinterpreters as interpreters  # type: ignore[import-not-found]
+
+    return bool(interpreters.get_current() == interpreters.get_main())
 
 
 def refuse_subinterpreter() -> None:
@@ -24,16 +29,8 @@ def refuse_subinterpreter() -> None:
     Raises:
         ImportError: this is another one.
     """
-    # The older name first where it is the only one: a search for a module that is not there is not short.
-    names = ("_interpreters", "_xxsubinterpreters")
-    for name in names if sys.version_info >= (3, 13) else names[::-1]:
-        try:
-            interpreters = importlib.import_module(name)
-        except ImportError:
-            continue
-        if number_of(interpreters.get_current()) != number_of(interpreters.get_main()):
-            raise ImportError("corenet can be used in the main interpreter only: its C state exists once in a process")
-        return
+    if not in_main_interpreter():
+        raise ImportError("corenet can be used in the main interpreter only: its C state exists once in a process")
 
 
 def refuse_free_threading() -> None:
