@@ -2,7 +2,8 @@
 # with gcc, make and Python 3.11 or later; none needs root.
 #
 #   make run          build, start resolverd in the foreground on port 5335, show a first answer
-#   make test         every test this machine can run, on every Python it has; says what it skipped and why
+#   make test         every test this machine can run; says what it skipped and why
+#   make test-interpreters  unit, property and asyncio's own tests on every other Python of this machine
 #   make lint         ruff, cython-lint, mypy, stub check, spelling
 #   make bench        all benchmarks, as ratios of interleaved runs [BENCH='-k tls'];  make bench-check: the short set
 #                     with floors
@@ -24,10 +25,9 @@
 #   make nightly      the long form of all checks (properties, fuzz, simulate, simulate-holes, worlds, mutants,
 #                     differential, suites, stress, soak, valgrind, bench), one after the other whatever fails, and a
 #                     summary [NIGHTLY="fuzz soak"] [NIGHTLY_SCALE=0.001], or the variables of the parts
-#   make wheel        sdist, and the wheel made of it; installed and tried outside the checkout
-#   make test-debug   unit tests and the loop under stress on the debug build (checks, live-object counters)
-#   make test-sanitize  unit tests, the loop under stress and fuzz targets under the address and undefined-behaviour
-#                     sanitizers; FULL=1: on either build all integration tests too
+#   make wheel        sdist, and the wheel made of it; installed and tried outside the checkout [FULL=1: unit tests too]
+#   make test-sanitize  unit and property tests, the loop under stress and on a simulated kernel, and fuzz targets, under
+#                     the address and undefined-behaviour sanitizers with the debug checks [FULL=1: integration tests too]
 #   make annotate FILE=corenet/core/engine.pyx   Cython's yellow page of one file
 #   make docs         regenerate the pages made from code (limits, configuration)
 #   make clean        remove builds and environments
@@ -43,8 +43,9 @@ FUZZ_RUNS ?= 1000000
 SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-versions test-debug test-sanitize lint bench bench-check figures fuzz soak scenarios differential suites \
-	simulate simulate-holes worlds mutants properties nightly stress valgrind wheel annotate docs clean help build build-debug
+.PHONY: run test test-unit test-system test-interpreters test-sanitize lint bench bench-check figures fuzz soak scenarios \
+	differential suites simulate simulate-holes worlds mutants properties nightly stress valgrind wheel annotate docs clean \
+	help build build-debug
 .DEFAULT_GOAL := help
 
 help:
@@ -69,28 +70,27 @@ build: $(VENV)/.built
 run: build
 	$(BIN)/python -m resolver.daemon --port $(PORT) --show-first-answer
 
-test: build test-versions
-	$(BIN)/python -m pytest -q
+# Two processes side by side: most tests keep one core busy.
+UNIT := tests/unit tests/property tests/conformance/asyncio
 
-test-versions:
+test: build
+	@$(BIN)/python tests/streams.py test-unit test-system
+
+test-unit: build
+	$(BIN)/python -m pytest -q $(UNIT)
+
+test-system: build
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests $(addprefix --ignore=,$(UNIT))
+
+test-interpreters:
 	$(PYTHON) tests/interpreters.py run
-
-LOOP_TESTS := loop_stress.py serve.py websockets.py coming_from_uvloop.py
-
-build-debug: $(VENV)/.installed
-	CORENET_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
-
-test-debug: build-debug
-	cd build/debug && CORENET_TEST_SLOWNESS=3 PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q \
-		-c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider \
-		$(CURDIR)/tests/unit $(CURDIR)/tests/property
-	cd build/debug && CORENET_TEST_SLOWNESS=3 PYTHONPATH=$(CURDIR)/build/debug/lib $(CURDIR)/$(BIN)/pytest -q \
-		-c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) -p no:benchmark -p no:cacheprovider \
-		$(if $(FULL),$(CURDIR)/tests/integration,$(addprefix $(CURDIR)/tests/integration/test_,$(LOOP_TESTS)))
 
 test-sanitize: $(VENV)/.installed
 	CORENET_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	$(BIN)/python tests/sanitized.py build/sanitize/lib $(if $(FULL),full)
+
+build-debug: $(VENV)/.installed
+	CORENET_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
 
 lint: build
 	$(BIN)/ruff check .
@@ -160,7 +160,7 @@ valgrind: build
 	PYTHONPATH=$(CURDIR) $(BIN)/python tests/leaks.py
 
 wheel: $(VENV)/.installed
-	$(BIN)/python tests/wheel.py
+	$(BIN)/python tests/wheel.py $(if $(FULL),full)
 
 annotate: $(VENV)/.installed
 	CORENET_ANNOTATE=1 CORENET_MODULES=$(subst /,.,$(basename $(FILE))) $(BIN)/python setup.py -q build_ext --inplace --force

@@ -1,4 +1,7 @@
-"""Runs the unit tests, the loop's integration tests and the fuzz targets against a sanitizer build.
+"""Runs unit and property tests, the loop's integration tests, its simulation and the fuzz targets on a sanitizer build.
+
+The build has the debug checks as well (bounds, None, live-object counters, the table of system calls), so that one run
+shows both what they find and what the sanitizers find.
 
 The sanitizer's runtime must be in the process before Python is, so it is preloaded; Python's own allocator is replaced
 by malloc so that the runtime sees every block. Programs of others that tests start do without, since some hang with it
@@ -14,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FUZZ_RUNS = "20000"
+SEEDS = os.environ.get("SEEDS") or "2000"
 # What the unit tests do not do to the loop: thousands at a time, workers that fork, frames of other people's making.
 LOOP = [f"integration/test_{name}.py" for name in ("loop_stress", "serve", "websockets", "coming_from_uvloop")]
 
@@ -44,15 +48,18 @@ def main() -> int:
     env["CORENET_TEST_PYTHON"] = str(child)
     pytest = [str(Path(python).parent / "pytest"), "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
               "-p", "no:benchmark", "-p", "no:cacheprovider"]
-    further = ["property", "integration"] if sys.argv[2:] == ["full"] else LOOP
+    further = ["integration"] if sys.argv[2:] == ["full"] else LOOP
     # Memory at its limit is for the other builds: the sanitizer's own allocator ends the process there.
     further.append(f"--ignore={ROOT / 'tests' / 'integration' / 'test_memory_limit.py'}")
     # Nor is its own place as the first library that is loaded anybody else's.
     unit = [f"--ignore={ROOT / 'tests' / 'unit' / 'resolver' / 'net' / name}"
             for name in ("test_reserve.py", "test_failing_calls.py")]
     commands = [
-        [*pytest, str(ROOT / "tests" / "unit"), *unit],
+        [*pytest, str(ROOT / "tests" / "unit"), str(ROOT / "tests" / "property"), *unit],
         [*pytest, *(place if place.startswith("-") else str(ROOT / "tests" / place) for place in further)],
+        # A process of its own: the simulated kernel must be loaded before the loop.
+        [*pytest, str(ROOT / "tests" / "simulation" / "loop")],
+        [python, str(ROOT / "tests" / "simulation" / "loop" / "run.py"), "--seeds", SEEDS],
         [python, str(ROOT / "tests" / "fuzz" / "run.py"), "--runs", FUZZ_RUNS],
     ]
     for command in commands:
