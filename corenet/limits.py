@@ -1,18 +1,19 @@
-"""Every limit of corenet: its default, its range and the reason for it (RFC, measurement or named attack).
+"""Every limit of corenet, its unit and the reason for it (RFC, measurement or named attack).
 
-Rule: no other module carries a bare number that bounds work, memory or time; it imports the `Limit` from here and
-uses ``LIMIT.default`` or a value that went through ``LIMIT.check``. `docs/limits.md` is generated from this file.
+A constant is an integer; the string below it gives the unit and the reason. What a caller may set is a
+`Limit` with a range, which is checked wherever it is set. No other module holds a bare number that bounds work, memory
+or time. `docs/limits.md` is generated from this file.
 """
 
 from typing import TypeVar
 
-__all__ = ["Limit", "all_limits"]
+__all__ = ["Limit"]
 
 _Number = TypeVar("_Number", int, float)
 
 
 class Limit:
-    """One limit. `unit` is a word for people: seconds, bytes, packets, names.
+    """A value that may be set: its default and its range. `unit` is for people.
 
     No dataclass, which would be a tenth of the time that importing the package takes.
     """
@@ -39,154 +40,286 @@ class Limit:
 
 # --- engine -------------------------------------------------------------------------------------------------------
 
-POLL_SKIP_TURNS = Limit(
-    16, 0, 1024, "turns", "turns without a look at the descriptors while callbacks are ready: 1.7 times call_soon"
-)
-GIL_HANDOVER_YIELDS = Limit(
-    64, 1, 10_000, "calls", "of sched_yield in which a loop that has much to do lets another loop's thread have the GIL"
-)
-GIL_KEPT_NANOSECONDS = Limit(
-    5_000_000,
-    50_000,
-    1_000_000_000,
-    "nanoseconds",
-    "until a loop offers the GIL to others that did not take it; the interpreter's own interval",
-)
-POLL_SKIP_NANOSECONDS = Limit(
-    50_000, 0, 1_000_000, "nanoseconds", "the longest that a ready descriptor waits for a chain of callbacks"
-)
-SPARE_SMALLEST = Limit(16, 2, 4096, "bytes", "received bytes objects used again; shorter ones are shared by Python")
-SPARE_LARGEST = Limit(262_144, 64, 262_144, "bytes", "received bytes objects used again; no receive is larger")
-SPARE_COUNT = Limit(32, 1, 1024, "objects", "received bytes kept for use again: a task that reads holds one each")
-SPARE_MEMORY = Limit(2_097_152, 262_144, 1 << 30, "bytes", "in all of them; what a loop keeps after a burst of data")
-SPARE_PROBES = Limit(4, 1, 64, "objects", "looked at for one that is free; each may be a cache miss")
-SPARE_IDLE = Limit(2, 1, 6, "halvings", "2: a quarter of a received object's memory may lie idle when it is used again")
-SPARE_ROOM = Limit(
-    6, 2, 12, "halvings", "6: a 64th is added to a received object, so that as much again is a short receive, the last"
-)
-TURN_FRESH = Limit(
-    65_536, 4096, 1 << 30, "bytes", "from one descriptor; what they woke runs before the next: they lie in the cache"
-)
-TURN_FRESH_CALLBACKS = Limit(8, 0, 1024, "callbacks", "the most that run for that before the next descriptor")
-RECEIVE_DIRECT = Limit(
-    4096, 64, 262_144, "bytes", "came with the last event: from here on a copy costs more than to guess wrong at times"
-)
+POLL_SKIP_ITERATIONS = 16
+"""iterations: While callbacks are ready, epoll_wait is called at least once in this many iterations. Calling it in each
+makes chains of call_soon 1.7 times slower; calling it more rarely delays descriptors."""
+GIL_YIELD_SPINS = 64
+"""calls: A busy loop calls sched_yield at most this often while it waits for another loop's thread to take the GIL.
+With fewer calls the other thread often misses it; more are wasted when no thread wants it."""
+GIL_HOLD_NANOSECONDS = 5_000_000
+"""nanoseconds: A loop whose offer of the GIL nobody took offers it again after this time, which is the interpreter's
+own switch interval. A shorter time costs a busy loop more system calls; a longer one makes other loops wait."""
+POLL_SKIP_NANOSECONDS = 50_000
+"""nanoseconds: A ready descriptor waits at most this long behind a chain of callbacks. A shorter time costs more calls
+of epoll_wait."""
+RECEIVE_POOL_MIN_SIZE = 16
+"""bytes: Shorter bytes objects are not pooled: CPython shares those of up to one byte, and its allocator of small
+objects is as fast for the others."""
+RECEIVE_POOL_MAX_SIZE = 262_144
+"""bytes: No single receive is larger than this, so no pooled object is."""
+RECEIVE_POOL_OBJECTS = 32
+"""objects: A loop pools at most this many objects, because each task that reads in a loop holds one. With fewer, such
+tasks allocate for each receive; with more, the search meets more objects in use."""
+RECEIVE_POOL_BYTES = 2_097_152
+"""bytes: The pool of one loop keeps at most this much memory after a burst of data."""
+RECEIVE_POOL_PROBES = 4
+"""objects: At most this many objects are examined for a free one, because each may be a cache miss. With fewer, free
+objects are overlooked."""
+RECEIVE_POOL_WASTE_SHIFT = 2
+"""halvings: A pooled object is used for data that leaves at most 2**-n of it unused; 2 means a quarter. With 1, half of
+the memory may be unused; with more, fewer objects fit."""
+RECEIVE_POOL_SLACK_SHIFT = 6
+"""halvings: A new object is 2**-n larger than the data expected, so that receiving as much again comes back short and
+shows that the socket is empty; 6 means a 64th."""
+RECEIVE_BURST_BYTES = 65_536
+"""bytes: After this much data from one descriptor the callbacks it woke run before the next descriptor is read, while
+the data is in the CPU cache. Less means more iterations; more means that the data has left the cache."""
+RECEIVE_BURST_CALLBACKS = 8
+"""callbacks: RECEIVE_BURST_BYTES applies only while at most this many callbacks are ready. With more, other descriptors
+would wait for all of them."""
+RECEIVE_HINT_MIN = 4096
+"""bytes: When the last event brought at least this much, the next receive goes straight into a pooled object. Below it
+a copy is cheaper than a wrong guess."""
 
-SLOW_ATTENTION = Limit(10, 0, 3600, "seconds", "callbacks are timed one by one for so long after a slow turn")
-SLOW_WORTH = Limit(
-    20_000, 0, 1_000_000, "nanoseconds", "a callback, on average, of a slow turn that is looked into: clocks cost 0.1"
-)
-SLOW_KEPT = Limit(32, 1, 1024, "callbacks", "the latest slow ones, in words: a program that blocks all day fills none")
+SLOW_WATCH_SECONDS = 10
+"""seconds: After a slow iteration each callback is timed for this long, so that the slow one is found. Longer slows the
+loop down for nothing; shorter misses callbacks that are slow now and then."""
+SLOW_MIN_AVERAGE_NANOSECONDS = 20_000
+"""nanoseconds: An iteration whose callbacks took less on average was long because there were many, and is not examined:
+timing a callback costs 100 ns."""
+SLOW_LOG_SIZE = 32
+"""callbacks: Statistics keep this many recent slow callbacks, so that a program that always blocks does not fill
+memory."""
 
-EXECUTOR_THREADS = Limit(32, 1, 4096, "threads", "asyncio's value: the most of a loop's default executor")
-EXECUTOR_SPARE_THREADS = Limit(4, 0, 4096, "threads", "asyncio's value: of these beyond one for each processor")
+EXECUTOR_MAX_THREADS = 32
+"""threads: asyncio's value for the default executor."""
+EXECUTOR_EXTRA_THREADS = 4
+"""threads: asyncio's value: the default executor has this many threads more than there are CPUs, because its work
+mostly waits."""
 
 # --- framers ------------------------------------------------------------------------------------------------------
 
-FRAME_SIZE = Limit(1 << 20, 1, 1 << 40, "bytes", "a length prefix is a claim of a stranger; it reserves no memory")
-FRAME_BLOCK = Limit(262_144, 65_536, 1 << 24, "bytes", "received at once for views; what one held view keeps at most")
-FRAME_BLOCK_REST = Limit(65_536, 4096, 1 << 22, "bytes", "a block with less room is left to its views")
-FRAME_JOIN = Limit(8192, 0, 1 << 20, "bytes", "payloads below this are copied beside their header: an iovec costs more")
-FRAME_BATCH = Limit(1024, 1, 1 << 20, "frames", "in one call, so that pausing inside it takes effect soon")
-FRAME_RESERVE = Limit(65_536, 1, 1 << 24, "bytes", "set aside for an announced frame; more only as data arrives")
-FRAME_HELD = Limit(30, 1, 3600, "seconds", "frames held back by a pause, once a foreign TLS transport has ended")
-FRAME_DELIMITER = Limit(16, 1, 16, "bytes", "a mark that straddles two reads is searched in a fixed buffer")
+FRAME_MAX_SIZE = Limit(
+    1 << 20, 1, 1 << 40, "bytes",
+    "A length prefix is untrusted. Larger frames are refused; smaller ones reserve memory only as data arrives."
+)
+FRAME_BLOCK_SIZE = 262_144
+"""bytes: Frames are received into blocks of this size. Smaller blocks cost more receives; a view keeps its whole block
+alive."""
+FRAME_BLOCK_MIN_FREE = 65_536
+"""bytes: A block with less free space is not received into any more, because short receives cost a system call each."""
+FRAME_COPY_BELOW = 8192
+"""bytes: Smaller payloads are copied next to their header, because another iovec costs more than the copy."""
+FRAMES_PER_CALL = Limit(
+    1024, 1, 1 << 20, "frames",
+    "One call of frames_received gets at most this many frames, so that a pause inside it takes effect soon. Fewer "
+    "means more calls."
+)
+FRAME_INITIAL_RESERVE = 65_536
+"""bytes: This much is allocated for an announced frame, and more only as its data arrives, so that a mere announcement
+takes no memory."""
+FRAME_DELIVERY_TIMEOUT = 30
+"""seconds: After a foreign TLS transport has closed, frames that a pause holds back are kept this long; then the
+connection is reported lost. Otherwise a protocol that never resumes keeps them for ever."""
+FRAME_DELIMITER_SIZE = Limit(
+    16, 1, 16, "bytes", "A delimiter that spans two reads is searched in a buffer of this fixed size."
+)
 
 # --- transports ---------------------------------------------------------------------------------------------------
 
-WRITE_HIGH_WATER = Limit(65_536, 0, 1 << 30, "bytes", "asyncio's value: pause_writing above it")
-EVENTS_IN_VAIN = Limit(16, 2, 1000, "events", "a hang-up that stands is waited for edge-triggered after so many")
-WRITE_CORK = Limit(65_536, 0, 1 << 20, "bytes", "corked bytes that are sent without waiting for the callback's end")
-SEND_RELEASE = Limit(65_536, 0, 1 << 30, "bytes", "copying this much into the kernel outweighs releasing the GIL")
-WRITE_COPY = Limit(1024, 0, 65_536, "bytes", "mutable data shorter than this is copied to leave with later writes")
-READ_BUDGET = Limit(4, 1, 64, "reads", "full 256 KiB reads of one descriptor a turn, so one peer starves nobody")
-ACCEPT_BUDGET = Limit(100, 1, 1024, "connections", "accepted from one listener a turn: as many as asyncio by default")
-ACCEPT_RETRY_SECONDS = Limit(1, 1, 60, "seconds", "pause of a listener that ran out of descriptors, as asyncio's")
-STREAM_LIMIT = Limit(65_536, 1, 1 << 30, "bytes", "asyncio's value: the longest line, half of what is read ahead")
-DATAGRAM_BATCH = Limit(64, 1, 64, "datagrams", "read by one recvmmsg and answered by one sendmmsg")
-DATAGRAM_BUDGET = Limit(4, 1, 64, "batches", "batches of one socket a turn, so that a flood starves nobody")
-DATAGRAM_PAUSE = Limit(1_000_000, 10_000, 1_000_000_000, "nanoseconds", "after ENOBUFS: room comes without an event")
-DATAGRAM_SIZE = Limit(65_536, 512, 65_536, "bytes", "more than the longest UDP payload: nothing is cut off")
-DATAGRAM_SEGMENTS = Limit(64, 1, 64, "datagrams", "sent as one and cut up by the kernel: UDP_MAX_SEGMENTS of Linux")
-DATAGRAM_RUN = Limit(65_000, 512, 65_487, "bytes", "of such a run: what IPv4 and IPv6 headers leave of 64 KiB")
-ADDRESS_CACHE = Limit(1024, 0, 1 << 16, "addresses", "remembered conversions; emptied when full: forging costs CPU")
-LOST_WRITES_BEFORE_WARNING = Limit(5, 1, 1 << 20, "calls", "asyncio's value: writes to a lost connection before a log")
+WRITE_HIGH_WATERMARK = 65_536
+"""bytes: asyncio's value: pause_writing is called when more than this is queued."""
+SPURIOUS_EVENTS = 16
+"""events: After this many events in a row that allowed no read or write, EPOLLERR and EPOLLHUP are waited for
+edge-triggered, so that the loop does not spin. Fewer events in a row also occur in normal use."""
+CORK_BYTES = 65_536
+"""bytes: Writes of one callback that add up to this much are sent without waiting for the callback's end. Less means
+smaller segments; more delays the first byte and leaves the cache."""
+SEND_RELEASE_GIL = 65_536
+"""bytes: The GIL is released for sends of at least this size: copying them into the kernel takes longer than releasing
+it."""
+WRITE_COPY_BELOW = 1024
+"""bytes: Mutable data below this size is copied so that it can leave with later writes of the callback; larger data is
+sent at once, because the copy would cost more than a system call saved."""
+READS_PER_EVENT = 4
+"""reads: One descriptor is read at most this often per event (256 KiB each), so that one peer does not starve the
+others. Fewer reads mean more events for bulk data."""
+ACCEPTS_PER_EVENT = 100
+"""connections: asyncio's default: one listener accepts at most this many connections per event, so that a flood does
+not starve open connections."""
+ACCEPT_RETRY_SECONDS = 1
+"""seconds: asyncio's value: a listener that ran out of descriptors or memory tries again after this time."""
+STREAM_LIMIT = 65_536
+"""bytes: asyncio's value: the longest line; reading pauses at twice this much unread data."""
+DATAGRAM_BATCH = 64
+"""datagrams: One recvmmsg or sendmmsg moves at most this many datagrams. Fewer means more system calls; more means more
+memory for each loop."""
+DATAGRAM_BATCHES_PER_EVENT = 4
+"""batches: One socket receives at most this many batches per event, so that a flood does not starve the others."""
+DATAGRAM_ENOBUFS_DELAY = 1_000_000
+"""nanoseconds: After ENOBUFS the queue is retried after this time, because epoll does not report when the device has
+room again."""
+DATAGRAM_SLOT_SIZE = 65_536
+"""bytes: One slot holds the longest UDP payload (65,507 bytes over IPv4), so that nothing is truncated."""
+GSO_MAX_SEGMENTS = 64
+"""datagrams: Linux sends at most this many segments per GSO message (UDP_MAX_SEGMENTS)."""
+GSO_MAX_BYTES = 65_000
+"""bytes: A GSO message is at most 64 KiB less the IP and UDP headers."""
+ADDRESS_CACHE = 1024
+"""addresses: Converted socket addresses are cached up to this number. The cache is emptied when full, so forged source
+addresses cost CPU time and no memory."""
+LOST_WRITES_BEFORE_WARNING = 5
+"""calls: asyncio's value: this many writes to a lost connection are silent, then each is logged."""
 
 # --- socket options -----------------------------------------------------------------------------------------------
 
-OPTION_KEEPALIVE_SECONDS = Limit(7200, 1, 32_767, "seconds", "Linux: MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL")
-OPTION_KEEPALIVE_COUNT = Limit(9, 1, 127, "probes", "Linux: MAX_TCP_KEEPCNT")
-OPTION_USER_TIMEOUT = Limit(0, 0, 86_400_000, "milliseconds", "a day; 0 is the system's own time (RFC 5482)")
-OPTION_LINGER = Limit(0, 0, 3600, "seconds", "a close that goes on for longer is a leak; 0 resets the connection")
-OPTION_QUEUE = Limit(100, 0, 1 << 16, "connections", "the kernel cuts it down to net.core.somaxconn without a word")
-OPTION_DEFER_ACCEPT = Limit(0, 0, 3600, "seconds", "longer than a peer's own patience it is of no use")
-OPTION_BUFFER = Limit(262_144, 256, 1 << 30, "bytes", "the kernel's least is 256 and its most net.core.rmem_max")
-OPTION_TRAFFIC_CLASS = Limit(0, 0, 255, "(one byte)", "one byte of the header (RFC 2474 section 3)")
+OPTION_KEEPALIVE_SECONDS = Limit(
+    7200, 1, 32_767, "seconds", "Linux accepts up to MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL."
+)
+OPTION_KEEPALIVE_COUNT = Limit(9, 1, 127, "probes", "Linux accepts up to MAX_TCP_KEEPCNT.")
+OPTION_USER_TIMEOUT = Limit(
+    0, 0, 86_400_000, "milliseconds",
+    "0 keeps the system's default (RFC 5482). Data that is unacknowledged for more than a day will not be "
+    "acknowledged."
+)
+OPTION_LINGER = Limit(
+    0, 0, 3600, "seconds", "0 resets the connection. A close that takes longer than an hour is a leak."
+)
+OPTION_BACKLOG = Limit(100, 0, 1 << 16, "connections", "The kernel silently limits it to net.core.somaxconn.")
+OPTION_DEFER_ACCEPT = Limit(0, 0, 3600, "seconds", "Peers give up before an hour has passed.")
+OPTION_BUFFER_SIZE = Limit(
+    262_144, 256, 1 << 30, "bytes", "The kernel's minimum is 256 bytes, its maximum net.core.rmem_max or wmem_max."
+)
+OPTION_TRAFFIC_CLASS = Limit(0, 0, 255, "(one byte)", "The field is one byte of the IP header (RFC 2474 section 3).")
 
 # --- tls ----------------------------------------------------------------------------------------------------------
 
-TLS_HANDSHAKE = Limit(60, 1, 3600, "seconds", "asyncio's value: a peer that says nothing does not hold a descriptor")
-TLS_SHUTDOWN = Limit(30, 1, 3600, "seconds", "asyncio's value: how long the peer's close_notify is waited for")
-TLS_DRAINING = Limit(30, 1, 3600, "seconds", "what a paused protocol has not read, once the stream below has ended")
-TLS_FEED = Limit(32_768, 4096, 1 << 24, "bytes", "fed to OpenSSL at once; its buffers keep the largest size they had")
-TLS_GATHER = Limit(16_384, 4096, 1 << 24, "bytes", "collected over the writes of a callback before it is sent")
-TLS_COPY = Limit(8192, 0, 1 << 20, "bytes", "below this a copy is cheaper than a view and its bookkeeping")
-TLS_READ_HIGH = Limit(262_144, 0, 1 << 30, "bytes", "asyncio's value: received for a paused protocol, then TCP waits")
-TLS_WRITE_HIGH = Limit(524_288, 0, 1 << 30, "bytes", "asyncio's value: pause_writing from it on")
+TLS_HANDSHAKE_TIMEOUT = 60
+"""seconds: asyncio's value: a peer that does not finish the handshake must not hold a descriptor."""
+TLS_SHUTDOWN_TIMEOUT = 30
+"""seconds: asyncio's value: the peer's close_notify is waited for this long."""
+TLS_DRAIN_TIMEOUT = 30
+"""seconds: After the stream below has closed, data that a paused protocol has not read is kept this long. Otherwise a
+protocol that never resumes keeps it for ever."""
+TLS_FEED_SIZE = 32_768
+"""bytes: OpenSSL is fed this much ciphertext at a time, because its memory BIOs keep the largest size they had. Less
+means more calls."""
+TLS_FLUSH_SIZE = 16_384
+"""bytes: Plaintext of one callback that adds up to this much is encrypted and sent before the callback ends. It is the
+plaintext of the largest TLS record (RFC 8446 section 5.1)."""
+TLS_COPY_BELOW = 8192
+"""bytes: Below this size a copy is cheaper than a memoryview."""
+TLS_READ_HIGH_WATERMARK = 262_144
+"""bytes: asyncio's value: when a paused protocol has this much ciphertext waiting, the stream below stops reading."""
+TLS_WRITE_HIGH_WATERMARK = 524_288
+"""bytes: asyncio's value: pause_writing is called at this amount."""
 
 # --- serving ------------------------------------------------------------------------------------------------------
 
-SERVE_WORKERS = Limit(1, 0, 1024, "processes", "more than cores gains nothing; 0 serves in the calling process")
-SERVE_BACKLOG = Limit(1024, 1, 65_535, "connections", "waiting for accept while a worker is busy or being replaced")
-SERVE_GRACE = Limit(30, 0, 86_400, "seconds", "open connections may end by themselves for so long after a stop")
-SERVE_KILL = Limit(5, 1, 3600, "seconds", "a worker still there so long after its grace is killed")
-SERVE_START = Limit(60, 1, 3600, "seconds", "a worker that is not ready by then has failed to start")
-SERVE_SETTLE = Limit(1, 0, 3600, "seconds", "an application that never says it is ready is taken to be after so long")
-SERVE_CANCEL = Limit(2, 0, 60, "seconds", "a cancelled application may clean up for so long; less than SERVE_KILL")
-SERVE_PAUSE_FIRST = Limit(100, 1, 60_000, "milliseconds", "before a dead worker is started again; then doubled")
-SERVE_PAUSE_MOST = Limit(10_000, 1, 600_000, "milliseconds", "where the doubling ends, so that an outage ends")
-SERVE_SETTLED = Limit(10, 1, 3600, "seconds", "a worker that lived so long has its pause start anew")
-SERVE_DEATHS = Limit(20, 1, 1000, "deaths", "more within SERVE_DEATH_WINDOW, over all workers, end the service")
-SERVE_DEATH_WINDOW = Limit(60, 1, 86_400, "seconds", "see SERVE_DEATHS: forking for ever helps nobody")
+SERVE_WORKERS = Limit(1, 0, 1024, "processes", "More workers than CPUs gain nothing. 0 serves in the calling process.")
+SERVE_BACKLOG = Limit(
+    1024, 1, 65_535, "connections",
+    "Connections wait here while a worker is busy or being replaced. With too short a queue the kernel drops them."
+)
+SERVE_GRACEFUL_TIMEOUT = Limit(
+    30, 0, 86_400, "seconds",
+    "After a stop, open connections have this long to finish. Longer delays a restart; shorter cuts requests off."
+)
+SERVE_KILL_DELAY = 5
+"""seconds: A worker that is still running this long after its graceful timeout gets SIGKILL."""
+SERVE_START_TIMEOUT = 60
+"""seconds: A worker that is not ready by then has failed to start."""
+SERVE_ASSUME_READY = 1
+"""seconds: An application that never reports readiness is taken to be ready after this time."""
+SERVE_CANCEL_TIMEOUT = 2
+"""seconds: A cancelled application has this long to clean up. It must be less than SERVE_KILL_DELAY."""
+SERVE_RESTART_DELAY = 100
+"""milliseconds: A dead worker is restarted after this delay, which doubles with each death."""
+SERVE_RESTART_DELAY_MAX = 10_000
+"""milliseconds: The restart delay does not grow beyond this, so that service resumes soon after an outage."""
+SERVE_RESTART_RESET = 10
+"""seconds: A worker that ran this long has its restart delay reset, because it did not die of its start."""
+SERVE_MAX_DEATHS = 20
+"""deaths: More deaths than this within SERVE_DEATH_WINDOW, over all workers, end the service, because restarting them
+for ever hides the error."""
+SERVE_DEATH_WINDOW = 60
+"""seconds: The deaths of SERVE_MAX_DEATHS are counted over this time."""
 
 # --- http ---------------------------------------------------------------------------------------------------------
 
-HTTP_HEAD = Limit(65_536, 1024, 1 << 24, "bytes", "start line and fields of one message; nginx sends at most 32 KiB")
-HTTP_FIELDS = Limit(256, 16, 65_536, "fields", "many tiny fields cost more memory than their bytes")
-HTTP_INFORMATIONAL = Limit(16, 0, 1024, "responses", "an endless run of 1xx responses keeps a request alive for ever")
-HTTP_CHUNK_LINE = Limit(1024, 16, 65_536, "bytes", "a chunk extension nobody reads must not hold a connection")
-HTTP_CHUNK_EXTENSIONS = Limit(65_536, 0, 1 << 24, "bytes", "in one body: one-byte chunks, each with an extension")
-HTTP_PIPELINE = Limit(65_536, 0, 1 << 24, "bytes", "what a client may send ahead of our response before it is cut off")
-HTTP_BODY = Limit(64 << 20, 0, 1 << 40, "bytes", "a body collected in memory; larger ones are streamed")
-HTTP_DECODED = Limit(256 << 20, 0, 1 << 40, "bytes", "a gzip bomb grows a thousandfold (CVE-2025-69223)")
-HTTP_DECODE_STEP = Limit(262_144, 1024, 1 << 24, "bytes", "output of one decoding step of a streamed body")
-HTTP_DECODE_INPUT = Limit(16_384, 1024, 1 << 20, "bytes", "input of one decoding step; copied when a gzip member ends")
-HTTP_DECODE_PRICE = Limit(4096, 64, 1 << 20, "bytes", "a step or member counts as at least so many: it costs 5 us")
-HTTP_DECODE_SLICE = Limit(1 << 20, 65_536, 1 << 26, "bytes", "decoded before others run: 1 to 3 ms")
-HTTP_DECODE_INNER = Limit(16 << 20, 65_536, 1 << 40, "bytes", "from one layer to the next, or 1/16 of the whole limit")
-HTTP_MEMBERS = Limit(16_384, 1, 1 << 24, "members", "of one gzip body, and one more for each 4 KiB decoded")
-HTTP_JOIN = Limit(4096, 0, 65_536, "bytes", "shorter pieces of a body are joined: an object takes 40 bytes besides")
-HTTP_JOINED = Limit(65_536, 4096, 1 << 24, "bytes", "where such a joined piece ends; growing it may copy it")
-HTTP_CODINGS = Limit(5, 1, 16, "codings", "each layer multiplies the work of one small body (CVE-2025-66418)")
-HTTP_REDIRECTS = Limit(10, 0, 100, "redirects", "loops; browsers stop at 20, curl at 30, Go at 10")
-HTTP_CONNECTIONS = Limit(100, 1, 65_536, "connections", "open descriptors of one client in all")
-HTTP_PER_ORIGIN = Limit(64, 1, 65_536, "connections", "one origin must not take the whole pool")
-HTTP_IDLE = Limit(50, 0, 3600, "seconds", "nginx and Apache close idle connections after 60 to 75 seconds; be first")
-HTTP_READ = Limit(131_072, 16_384, 1 << 24, "bytes", "one read; all connections of a client share the buffer")
-HTTP_DIRECT = Limit(65_536, 1024, 1 << 30, "bytes", "rest of a body from which on it is received into its final place")
-HTTP_UPLOAD_SLICE = Limit(262_144, 4096, 1 << 30, "bytes", "sent of a body that never makes us wait, before others run")
-HTTP_UPLOAD_PIECES = Limit(64, 1, 65_536, "pieces", "the same for a body in tiny or empty pieces")
-HTTP_STREAM_HIGH = Limit(262_144, 16_384, 1 << 30, "bytes", "unread body of a streamed response; above, reading pauses")
-HTTP_CONNECT_TIMEOUT = Limit(10, 1, 3600, "seconds", "name, TCP and TLS together")
-HTTP_READ_TIMEOUT = Limit(30, 1, 86_400, "seconds", "no byte in either direction")
-HTTP_TOTAL_TIMEOUT = Limit(30, 1, 86_400, "seconds", "a dripping server resets every other timer")
-HTTP_ATTEMPT_DELAY = Limit(250, 10, 2000, "milliseconds", "RFC 8305 section 8: Connection Attempt Delay")
-HTTP_UNCOUNTED = Limit(16_384, 0, 1 << 30, "bytes", "of a request: an idle socket takes them all")
-HTTP_CLOSE = Limit(2, 0, 60, "seconds", "goodbyes of a closing client; a peer that does not answer is cut off")
-HTTP_URL = Limit(65_536, 256, 1 << 20, "characters", "longer URLs are refused before they are parsed")
-HTTP_URL_CACHE = Limit(512, 0, 65_536, "URLs", "parsed URLs kept by the process")
-
-
-def all_limits() -> dict[str, Limit]:
-    """Every limit of this module by its name, in the order of the file."""
-    return {name: value for name, value in globals().items() if isinstance(value, Limit)}
+HTTP_HEAD_SIZE = Limit(
+    65_536, 1024, 1 << 24, "bytes",
+    "Start line and header fields of one message. nginx sends at most 32 KiB; a peer could fill memory with more."
+)
+HTTP_FIELD_COUNT = Limit(256, 16, 65_536, "fields", "Many tiny header fields cost more memory than their bytes.")
+HTTP_INFORMATIONAL_RESPONSES = 16
+"""responses: An endless run of 1xx responses would keep a request alive for ever."""
+HTTP_CHUNK_LINE_SIZE = 1024
+"""bytes: Chunk size and extensions of one chunk. Nobody reads the extensions, and an endless line would hold the
+connection."""
+HTTP_CHUNK_EXTENSION_BYTES = 65_536
+"""bytes: Chunk extensions of one body together: one-byte chunks could each have one."""
+HTTP_PIPELINE_BYTES = 65_536
+"""bytes: A client that sends more ahead of our response is disconnected, because the data would be held in memory."""
+HTTP_BODY_SIZE = Limit(64 << 20, 0, 1 << 40, "bytes", "A body that is collected in memory. Larger ones are streamed.")
+HTTP_DECODED_SIZE = Limit(
+    256 << 20, 0, 1 << 40, "bytes", "A decoded body in memory. A gzip bomb grows a thousandfold (CVE-2025-69223)."
+)
+HTTP_DECODE_OUTPUT_STEP = 262_144
+"""bytes: One call of zlib returns at most this much. Less means more calls; more lets a bomb take more memory at a
+time."""
+HTTP_DECODE_INPUT_STEP = 16_384
+"""bytes: One call of zlib is given at most this much. What a call leaves over is copied when a gzip member ends."""
+HTTP_DECODE_STEP_COST = 4096
+"""bytes: Each step or gzip member counts as at least this many bytes, because it costs 5 us even when it makes none."""
+HTTP_DECODE_SLICE_BYTES = 1 << 20
+"""bytes: After decoding this much, which takes 1 to 3 ms, other tasks run."""
+HTTP_DECODE_INNER_SIZE = 16 << 20
+"""bytes: One content coding may pass this much to the next, or 1/16 of the limit of the body if that is more. Codings
+in a row would otherwise multiply the growth."""
+HTTP_GZIP_MEMBERS = 16_384
+"""members: Gzip members of one body; one more is allowed per 4 KiB decoded. Empty members cost work without output."""
+HTTP_COALESCE_BELOW = 4096
+"""bytes: Shorter chunks of a body are joined, because each bytes object takes some 40 bytes besides."""
+HTTP_COALESCED_SIZE = 65_536
+"""bytes: A joined chunk does not grow beyond this, because growing may copy it."""
+HTTP_CONTENT_CODINGS = 5
+"""codings: Each content coding multiplies the work of a small body (CVE-2025-66418)."""
+HTTP_MAX_REDIRECTS = Limit(10, 0, 100, "redirects", "Redirects may loop. Browsers stop at 20, curl at 30, Go at 10.")
+HTTP_MAX_CONNECTIONS = Limit(
+    100, 1, 65_536, "connections", "Each connection of a client is an open descriptor. Requests beyond the limit wait."
+)
+HTTP_MAX_PER_ORIGIN = Limit(64, 1, 65_536, "connections", "One origin must not take the whole pool.")
+HTTP_KEEPALIVE_TIMEOUT = Limit(
+    50, 0, 3600, "seconds",
+    "nginx and Apache close idle connections after 60 to 75 seconds, and the client must close first. 0 closes each "
+    "connection after its response."
+)
+HTTP_READ_SIZE = 131_072
+"""bytes: One read; all connections of a client share the buffer. Less means more reads of a large body."""
+HTTP_RECEIVE_INTO_MIN = 65_536
+"""bytes: When this much of a body is still to come, it is received straight into the final bytes object. For less, the
+copy is cheaper."""
+HTTP_UPLOAD_SLICE_BYTES = 262_144
+"""bytes: After sending this much of a body that never waits, other tasks run."""
+HTTP_UPLOAD_SLICE_CHUNKS = 64
+"""pieces: After sending this many chunks of a body that never waits, other tasks run: chunks may be tiny or empty."""
+HTTP_STREAM_HIGH_WATERMARK = 262_144
+"""bytes: Reading pauses when this much of a streamed body is unread."""
+HTTP_CONNECT_TIMEOUT = 10
+"""seconds: Waiting for a free connection, name resolution, TCP and TLS together."""
+HTTP_READ_TIMEOUT = 30
+"""seconds: No byte was moved in either direction for this long."""
+HTTP_TOTAL_TIMEOUT = 30
+"""seconds: A server that sends a byte now and then resets every other timer."""
+HTTP_CONNECTION_ATTEMPT_DELAY = 250
+"""milliseconds: Connection Attempt Delay of RFC 8305 section 8."""
+HTTP_SENT_AT_ONCE = 16_384
+"""bytes: A request up to this size fits into the send buffer of any idle socket. Of a longer one, a foreign TLS
+transport may hold a part that it does not count."""
+HTTP_CLOSE_TIMEOUT = 2
+"""seconds: A closing client waits this long for the peers' close_notify, then aborts."""
+HTTP_URL_SIZE = 65_536
+"""characters: Longer URLs are refused before they are parsed."""
+HTTP_URL_CACHE = 512
+"""URLs: Parsed URLs cached by the process."""

@@ -3,8 +3,12 @@
 Rule: these files are never edited by hand; `tests/unit/test_docs.py` fails when they differ from what this writes.
 """
 
+import ast
 import sys
+from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -16,18 +20,37 @@ import api_pages  # noqa: E402
 
 def limits_page() -> str:
     """Every limit of both packages as tables."""
-    from corenet import limits as loop_limits
-    from resolver import limits as resolver_limits
-
-    lines = ["# Limits", "", "Made by `make docs` from `corenet/limits.py` and `resolver/limits.py`.", ""]
-    for title, module in (("corenet", loop_limits), ("resolver", resolver_limits)):
-        lines += [f"## {title}", "", "| limit | default | range | unit | reason |", "|---|---|---|---|---|"]
-        for name, limit in module.all_limits().items():
-            lines.append(
-                f"| {name} | {limit.default} | {limit.minimum} – {limit.maximum} | {limit.unit} | {limit.reason} |"
-            )
+    lines = [
+        "# Limits",
+        "",
+        "Made by `make docs` from `corenet/limits.py` and `resolver/limits.py`.",
+        "",
+        "A limit with a range may be set, by an argument, a setting or an option; what lies outside is refused. The",
+        "others are constants.",
+        "",
+    ]
+    for package in ("corenet", "resolver"):
+        lines += [f"## {package}", "", "| limit | value | range | unit | reason |", "|---|---|---|---|---|"]
+        lines += [f"| {' | '.join(map(str, row))} |" for row in limit_rows(package)]
         lines.append("")
     return "\n".join(lines)
+
+
+def limit_rows(package: str) -> Iterator[tuple[str, int, str, str, str]]:
+    """Name, value or default, range (empty for a constant), unit and reason of each limit, in the file's order."""
+    module = import_module(f"{package}.limits")
+    body = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body
+    for node, after in pairwise([*body, ast.Pass()]):
+        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
+            continue
+        name = node.targets[0].id
+        limit = getattr(module, name)
+        if isinstance(limit, module.Limit):
+            yield name, limit.default, f"{limit.minimum} – {limit.maximum}", limit.unit, limit.reason
+        elif isinstance(limit, int):
+            text = ast.literal_eval(after.value) if isinstance(after, ast.Expr) else ""
+            unit, _, reason = " ".join(text.split()).partition(": ")
+            yield name, limit, "", unit, reason
 
 
 def options_page() -> str:

@@ -334,7 +334,7 @@ def _versions(family: int, flags: int) -> tuple[int, ...]:
 
 def _could_be_name(name: str) -> bool:
     labels = name.removesuffix(".").split(".")
-    return all(0 < len(label) <= limits.LABEL_TEXT.default for label in labels) and not any(map(str.isspace, name))
+    return all(0 < len(label) <= limits.LABEL_TEXT for label in labels) and not any(map(str.isspace, name))
 
 
 def _candidates(name: str, conf: ResolvConf) -> Iterator[str]:

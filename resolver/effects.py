@@ -47,8 +47,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-SUB_QUERIES = limits.SUB_QUERIES.default
-LOOK_UPS = limits.LOOK_UPS.default
+SUB_QUERIES = limits.SUB_QUERIES
+LOOK_UPS = limits.LOOK_UPS
 
 
 class FailureKind(IntEnum):
@@ -466,8 +466,8 @@ class Budget:
         self,
         packets: int,
         deadline: float,
-        verifications: int = limits.BUDGET_VERIFICATIONS.default,
-        hashes: int = limits.BUDGET_HASHES.default,
+        verifications: int = limits.BUDGET_VERIFICATIONS,
+        hashes: int = limits.BUDGET_HASHES,
     ) -> None:
         self.packets = packets
         self.verifications = verifications

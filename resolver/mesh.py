@@ -60,15 +60,15 @@ __all__ = ["Clock", "Crypto", "Exchange", "Handle", "Mesh", "Ticket"]
 
 log = logging.getLogger(__name__)
 
-DEPTH = limits.MAX_DEPTH.default
-TURN_STEPS = limits.TURN_STEPS.default
-GRAIN = limits.EXPIRY_GRAIN.default / 1000
-OCTETS = limits.JOBS_OCTETS.default
-OCTETS_KEPT = limits.JOBS_OCTETS_KEPT.default
-JOB_OVERHEAD = limits.JOB_OVERHEAD.default
-FAILED_OVERHEAD = limits.FAILED_OVERHEAD.default
-PREFETCH_JOBS = limits.PREFETCH_JOBS.default
-PREFETCH_RATE = limits.PREFETCH_RATE.default
+DEPTH = limits.MAX_DEPTH
+STEPS_PER_TURN = limits.STEPS_PER_TURN
+GRAIN = limits.DEADLINE_SLOT / 1000
+OCTETS = limits.JOBS_OCTETS
+OCTETS_KEPT = limits.JOBS_OCTETS_KEPT
+JOB_OVERHEAD = limits.JOB_OVERHEAD
+FAILED_OVERHEAD = limits.FAILED_OVERHEAD
+PREFETCH_JOBS = limits.PREFETCH_JOBS
+PREFETCH_RATE = limits.PREFETCH_RATE
 FAULT_INTERVAL = limits.LOG_INTERVAL.default
 UNVALIDATED = frozenset({Purpose.ADDRESS, Purpose.PRIMING})
 # Failures that stale data must not paper over: our own, and our end.
@@ -144,7 +144,7 @@ class Mesh:
         settings: Settings,
         policy: LocalAnswers | None = None,
         own_addresses: Sequence[str] = (),
-        capacity: int = limits.JOBS.default,
+        capacity: int = limits.JOBS,
     ) -> None:
         self._exchange = exchange
         self._crypto = crypto
@@ -475,14 +475,14 @@ class Mesh:
     def _drain(self) -> None:
         """Resume those who have something to be resumed with, in the order in which they got it.
 
-        Never recursive: what comes up meanwhile queues. What is left after `TURN_STEPS` is left for the next turn, so
-        that deadlines and other clients have theirs however much work one query makes without a packet.
+        Never recursive: what comes up meanwhile queues. What is left after `STEPS_PER_TURN` is left for the next turn,
+        so that deadlines and other clients have theirs however much work one query makes without a packet.
         """
         if self._draining:
             return
         self._draining = True
         ready = self._ready
-        self._steps_left = TURN_STEPS
+        self._steps_left = STEPS_PER_TURN
         try:
             while ready and self._steps_left > 0:
                 job, value = ready.popleft()

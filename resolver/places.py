@@ -24,11 +24,11 @@ from resolver import limits
 
 __all__ = ["Charge", "Places", "Share", "is_slow"]
 
-QUESTIONS = limits.JOBS_QUESTION_SHARE.default
-BEGUN = limits.JOBS_BEGUN.default
-SUB_QUERIES = limits.JOBS_NETWORK_SHARE.default
-JOSTLE = limits.JOSTLE.default / 1000
-LOOKS = limits.JOSTLE_LOOKS.default
+QUESTIONS = limits.NETWORK_SHARE_NEW
+BEGUN = limits.JOBS_FOR_NEW_QUERIES
+SUB_QUERIES = limits.NETWORK_SHARE_TOTAL
+JOSTLE = limits.JOSTLE / 1000
+LOOKS = limits.JOSTLE_SCAN
 
 
 class Share:

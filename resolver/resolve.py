@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["find_outcome", "find_stale", "load_validator", "resolve"]
 
-ALIASES = limits.MAX_ALIASES.default
-ALIAS_PROBES = limits.ALIAS_PROBES.default
-SHORTAGE_TTL = limits.SHORTAGE_TTL.default
+ALIASES = limits.MAX_ALIASES
+ALIAS_PROBES = limits.ALIAS_PROBES
+LOCAL_ERROR_TTL = limits.LOCAL_ERROR_TTL
 LAST_DATA_TYPE = 127
 # The cache keeps the proof of an expanded wildcard beside the set under this type, and a denial of the whole name under
 # type 0. No data has such a type (RFC 6895 section 3.1), and `_unaskable` sees to it that nobody asks for one.
@@ -603,7 +603,7 @@ def _failed(task: Task, context: Context, failure: Failure, name: bytes | None =
         if shortage.kind is not FailureKind.OVERLOAD and kind not in PASSING and task.purpose is Purpose.CLIENT:
             rrsets = context.store.rrsets
             rrsets.put_failure(question.qname, question.qtype, kind=kind, verdict=failure.verdict, ede=failure.ede,
-                               text=failure.text, ttl=SHORTAGE_TTL, now=context.now,
+                               text=failure.text, ttl=LOCAL_ERROR_TTL, now=context.now,
                                count=rrsets.failures(question.qname, question.qtype, context.now))
     elif kind not in PASSING and task.purpose is not Purpose.PREFETCH and (
         not (kind in INHERITED or task.budget.spent) or (task.purpose is Purpose.CLIENT and not task.depth)

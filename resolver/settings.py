@@ -595,7 +595,7 @@ class MetricsSettings:
 
     def __post_init__(self) -> None:
         if self.listen:
-            parse_endpoint(self.listen, limits.METRICS_PORT.default, "metrics.listen")
+            parse_endpoint(self.listen, limits.METRICS_PORT, "metrics.listen")
 
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -609,7 +609,7 @@ class LogSettings:
     interval: float = knob(
         float(limits.LOG_INTERVAL.default),
         "The same complaint is repeated at most once in this time, with a count; of different questions that fail,"
-        f" {limits.LOG_FAILURES.default} are told.",
+        f" {limits.LOG_FAILURES} are told.",
         kind="seconds",
         limit=limits.LOG_INTERVAL,
     )

@@ -62,7 +62,7 @@ class Hosts:
 
 def _lines(data: bytes, comments: str) -> Iterator[list[str]]:
     """Words of each line, comments gone; bytes that are not ASCII become U+FFFD and so match no name."""
-    text = data[: limits.SYSTEM_FILE_SIZE.default].decode("ascii", "replace")
+    text = data[: limits.SYSTEM_FILE_SIZE].decode("ascii", "replace")
     for line in text.split("\n"):
         for mark in comments:
             line = line.partition(mark)[0]
@@ -99,14 +99,14 @@ def parse_resolv_conf(data: bytes) -> ResolvConf:
     values = {name: limit.default for name, limit in numbers.items()}
     flags: set[str] = set()
     for word, *rest in _lines(data, "#;"):
-        if word == "nameserver" and rest and len(nameservers) < limits.RESOLV_SERVERS.default:
+        if word == "nameserver" and rest and len(nameservers) < limits.RESOLV_SERVERS:
             address = _address(rest[0])
             if address is not None and address not in nameservers:
                 nameservers.append(address)
         elif word in ("search", "domain"):  # the last of the two wins, resolv.conf(5)
             given = rest if word == "search" else rest[:1]
             names = [name.lower().removesuffix(".") + "." for name in given if _is_name(name)]
-            search = tuple(dict.fromkeys(names))[: limits.RESOLV_SEARCH.default]
+            search = tuple(dict.fromkeys(names))[: limits.RESOLV_SEARCH]
         elif word == "options":
             for option in rest:
                 name, _, value = option.partition(":")
@@ -135,7 +135,7 @@ def parse_hosts(data: bytes) -> Hosts:
         if address is None:
             continue
         for name in names:
-            if not _is_name(name) or len(by_name) >= limits.HOSTS_NAMES.default:
+            if not _is_name(name) or len(by_name) >= limits.HOSTS_NAMES:
                 continue
             key = name.lower().removesuffix(".")
             for table, index, value in ((by_name, key, address), (by_address, address, key)):
@@ -157,7 +157,7 @@ def read_hosts_files(names: Iterable[str]) -> tuple[HostEntry, ...]:
     for name in names:
         try:
             with open(name, "rb") as file:
-                data = file.read(limits.SYSTEM_FILE_SIZE.default)
+                data = file.read(limits.SYSTEM_FILE_SIZE)
         except OSError as error:
             raise ValueError(f"policy.hosts_files: cannot read {name!r}: {error.strerror}") from None
         found += parse_hosts(data).entries()
@@ -172,7 +172,7 @@ class Watched(Generic[T]):
         path: "str | Path",
         parse: Callable[[bytes], T],
         *,
-        interval: float = float(limits.SYSTEM_FILE_INTERVAL.default),
+        interval: float = float(limits.SYSTEM_FILE_INTERVAL),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = os.fspath(path)
@@ -204,7 +204,7 @@ class Watched(Generic[T]):
     def _read(self) -> bytes:
         try:
             with open(self.path, "rb") as file:
-                return file.read(limits.SYSTEM_FILE_SIZE.default)
+                return file.read(limits.SYSTEM_FILE_SIZE)
         except OSError:
             return b""  # missing or unreadable: the same as empty, resolv.conf(5)
 

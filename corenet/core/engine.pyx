@@ -48,21 +48,21 @@ from corenet.core.sys cimport PyContext_CopyCurrent
 from corenet.core.timers cimport TimerHeap
 
 from corenet.limits import (
-    GIL_KEPT_NANOSECONDS,
+    GIL_HOLD_NANOSECONDS,
     POLL_SKIP_NANOSECONDS,
-    POLL_SKIP_TURNS,
-    SLOW_ATTENTION,
-    SLOW_KEPT,
-    SLOW_WORTH,
-    TURN_FRESH_CALLBACKS,
+    POLL_SKIP_ITERATIONS,
+    SLOW_WATCH_SECONDS,
+    SLOW_LOG_SIZE,
+    SLOW_MIN_AVERAGE_NANOSECONDS,
+    RECEIVE_BURST_CALLBACKS,
 )
 
-cdef int SKIP_TURNS = POLL_SKIP_TURNS.default
-cdef int64_t SKIP_NS = POLL_SKIP_NANOSECONDS.default
-cdef int64_t KEEP_GIL_NS = GIL_KEPT_NANOSECONDS.default
-cdef size_t FRESH_CALLBACKS = TURN_FRESH_CALLBACKS.default
-cdef int64_t WORTH_NS = SLOW_WORTH.default
-cdef int64_t ATTENTION_NS = SLOW_ATTENTION.default * <int64_t>1000000000
+cdef int SKIP_TURNS = POLL_SKIP_ITERATIONS
+cdef int64_t SKIP_NS = POLL_SKIP_NANOSECONDS
+cdef int64_t KEEP_GIL_NS = GIL_HOLD_NANOSECONDS
+cdef size_t FRESH_CALLBACKS = RECEIVE_BURST_CALLBACKS
+cdef int64_t WORTH_NS = SLOW_MIN_AVERAGE_NANOSECONDS
+cdef int64_t ATTENTION_NS = SLOW_WATCH_SECONDS * <int64_t>1000000000
 
 cdef enum:
     # More than a batch ever holds.
@@ -263,7 +263,7 @@ cdef class Engine:
         doorbell.fd = self.inbox.wake_fd
         self.poller.add(doorbell.fd, c.EPOLLIN, doorbell)
         self.own_clock = type(self).time is not Engine.time
-        self.slow = deque(maxlen=SLOW_KEPT.default)
+        self.slow = deque(maxlen=SLOW_LOG_SIZE)
         # asyncio's 0.1 seconds.
         self.slow_ns = 100000000
         self.counted = True

@@ -17,7 +17,7 @@ cimport cython
 
 from corenet.core.receivers cimport guard_receivers
 from corenet.core.views cimport FrameView, make_view
-from corenet.limits import FRAME_DELIMITER, FRAME_RESERVE, FRAME_SIZE
+from corenet.limits import FRAME_DELIMITER_SIZE, FRAME_INITIAL_RESERVE, FRAME_MAX_SIZE
 
 cdef extern from "string.h" nogil:
     void *memmem(const void *haystack, size_t haystack_size, const void *needle, size_t needle_size)
@@ -72,7 +72,7 @@ cdef class Framer:
         self.partial = NULL
         self.filled = 0
         self.poisoned = False
-        self.reserve = FRAME_RESERVE.default
+        self.reserve = FRAME_INITIAL_RESERVE
 
     def __dealloc__(self):
         Py_XDECREF(self.partial)
@@ -250,10 +250,10 @@ cdef class LengthFramer(Framer):
     def __cinit__(self, prefix=4, *, big_endian=True, max_frame=None, views=False):
         if prefix not in (1, 2, 4, 8):
             raise ValueError(f"LengthFramer prefix: {prefix} is not 1, 2, 4 or 8 bytes")
-        largest = min(FRAME_SIZE.maximum, (1 << (8 * prefix)) - 1)
+        largest = min(FRAME_MAX_SIZE.maximum, (1 << (8 * prefix)) - 1)
         if max_frame is None:
-            max_frame = min(FRAME_SIZE.default, largest)
-        self.max_frame = min(FRAME_SIZE.check(max_frame, "LengthFramer max_frame"), largest)
+            max_frame = min(FRAME_MAX_SIZE.default, largest)
+        self.max_frame = min(FRAME_MAX_SIZE.check(max_frame, "LengthFramer max_frame"), largest)
         self.prefix = prefix
         self.head_size = prefix
         self.big_endian = big_endian
@@ -396,13 +396,13 @@ cdef class DelimiterFramer(Framer):
     def __cinit__(self, delimiter, *, max_frame=None, views=False):
         cdef const uint8_t *p
         self.delimiter = bytes(delimiter)
-        self.mark_size = FRAME_DELIMITER.check(len(self.delimiter), "DelimiterFramer delimiter length")
+        self.mark_size = FRAME_DELIMITER_SIZE.check(len(self.delimiter), "DelimiterFramer delimiter length")
         if self.mark_size > <Py_ssize_t>sizeof(self.mark):
             raise ValueError(f"DelimiterFramer delimiter length: at most {sizeof(self.mark)} bytes")
         p = <const uint8_t *>PyBytes_AS_STRING(self.delimiter)
         memcpy(self.mark, p, self.mark_size)
         self.tail_size = self.mark_size
-        self.max_frame = FRAME_SIZE.default if max_frame is None else FRAME_SIZE.check(
+        self.max_frame = FRAME_MAX_SIZE.default if max_frame is None else FRAME_MAX_SIZE.check(
             max_frame, "DelimiterFramer max_frame")
         self.views = views
 
@@ -502,7 +502,7 @@ cdef class FixedFramer(Framer):
     """Frames of one fixed size, with nothing between them."""
 
     def __cinit__(self, size, *, views=False):
-        self.size = FRAME_SIZE.check(size, "FixedFramer size")
+        self.size = FRAME_MAX_SIZE.check(size, "FixedFramer size")
         self.max_frame = self.size
         self.views = views
 

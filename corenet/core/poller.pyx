@@ -46,7 +46,7 @@ from corenet.core.sys cimport (
     timespec,
 )
 
-from corenet.limits import GIL_HANDOVER_YIELDS
+from corenet.limits import GIL_YIELD_SPINS
 
 cdef extern from *:
     """
@@ -71,7 +71,7 @@ cdef extern from *:
     void next_turn "corenet_next_turn"() nogil
     unsigned int turn "corenet_turn"() nogil
 
-cdef int YIELDS = GIL_HANDOVER_YIELDS.default
+cdef int YIELDS = GIL_YIELD_SPINS
 
 READ = <int>c.EPOLLIN
 WRITE = <int>c.EPOLLOUT

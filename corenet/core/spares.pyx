@@ -19,22 +19,22 @@ from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport bytes_reset, sole_owner
 
 from corenet.limits import (
-    SPARE_COUNT,
-    SPARE_IDLE,
-    SPARE_LARGEST,
-    SPARE_MEMORY,
-    SPARE_PROBES,
-    SPARE_ROOM,
-    SPARE_SMALLEST,
+    RECEIVE_POOL_OBJECTS,
+    RECEIVE_POOL_WASTE_SHIFT,
+    RECEIVE_POOL_MAX_SIZE,
+    RECEIVE_POOL_BYTES,
+    RECEIVE_POOL_PROBES,
+    RECEIVE_POOL_SLACK_SHIFT,
+    RECEIVE_POOL_MIN_SIZE,
 )
 
-cdef Py_ssize_t LEAST = SPARE_SMALLEST.default
-cdef Py_ssize_t MOST = SPARE_LARGEST.default
-cdef Py_ssize_t MEMORY = SPARE_MEMORY.default
-cdef int COUNT = SPARE_COUNT.default
-cdef int PROBES = SPARE_PROBES.default
-cdef int IDLE = SPARE_IDLE.default
-cdef int ROOM = SPARE_ROOM.default
+cdef Py_ssize_t LEAST = RECEIVE_POOL_MIN_SIZE
+cdef Py_ssize_t MOST = RECEIVE_POOL_MAX_SIZE
+cdef Py_ssize_t MEMORY = RECEIVE_POOL_BYTES
+cdef int COUNT = RECEIVE_POOL_OBJECTS
+cdef int PROBES = RECEIVE_POOL_PROBES
+cdef int IDLE = RECEIVE_POOL_WASTE_SHIFT
+cdef int ROOM = RECEIVE_POOL_SLACK_SHIFT
 
 
 cdef inline bint suits(const Spare *spare, Py_ssize_t length) noexcept:

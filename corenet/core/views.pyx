@@ -17,15 +17,15 @@ cimport cython
 
 from corenet.core.receivers cimport guard_receivers
 
-from corenet.limits import FRAME_BLOCK, FRAME_BLOCK_REST
+from corenet.limits import FRAME_BLOCK_SIZE, FRAME_BLOCK_MIN_FREE
 
 cdef extern from "Python.h":
     Py_ssize_t reference_count "Py_REFCNT" (PyObject *p)
 
 __all__ = ["FrameView"]
 
-cdef Py_ssize_t BLOCK_SIZE = FRAME_BLOCK.default
-cdef Py_ssize_t LEAST_ROOM = FRAME_BLOCK_REST.default
+cdef Py_ssize_t BLOCK_SIZE = FRAME_BLOCK_SIZE
+cdef Py_ssize_t LEAST_ROOM = FRAME_BLOCK_MIN_FREE
 
 # A look into a table costs a quarter of making an int, also one of those that Python keeps.
 cdef tuple BYTES = tuple(range(256))

@@ -32,9 +32,9 @@ class Timeout:
     `total` everything from the call to the last byte, redirects included.
     """
 
-    connect: float = HTTP_CONNECT_TIMEOUT.default
-    read: float = HTTP_READ_TIMEOUT.default
-    total: float = HTTP_TOTAL_TIMEOUT.default
+    connect: float = HTTP_CONNECT_TIMEOUT
+    read: float = HTTP_READ_TIMEOUT
+    total: float = HTTP_TOTAL_TIMEOUT
 
     def __post_init__(self) -> None:
         for name in ("connect", "read", "total"):

@@ -34,7 +34,7 @@ from corenet.http.errors import (
 from corenet.http.resolvers import find_resolver
 from corenet.http.response import StreamedResponse
 from corenet.http.trace import Trace, TracePoint
-from corenet.limits import HTTP_REDIRECTS, HTTP_TOTAL_TIMEOUT
+from corenet.limits import HTTP_MAX_REDIRECTS, HTTP_TOTAL_TIMEOUT
 
 if TYPE_CHECKING:
     import ssl
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         "--max-time",
         metavar="S",
         type=float,
-        default=float(HTTP_TOTAL_TIMEOUT.default),
+        default=float(HTTP_TOTAL_TIMEOUT),
         help="give up after S seconds (default %(default)g)",
     )
     get.add_argument("--trace", action="store_true", help="tell every step and its time on stderr")
@@ -161,7 +161,7 @@ async def _fetch(options: argparse.Namespace) -> int:
             HttpClient(
                 tls_context=_context(authority, insecure=options.insecure),
                 timeout=Timeout(total=options.max_time),
-                follow_redirects=HTTP_REDIRECTS.default if options.location else 0,
+                follow_redirects=HTTP_MAX_REDIRECTS.default if options.location else 0,
                 trace=trace,
             )
         )

@@ -29,13 +29,13 @@ from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
 from corenet.limits import (
-    HTTP_BODY,
-    HTTP_CLOSE,
-    HTTP_DECODE_SLICE,
-    HTTP_DECODED,
-    HTTP_HEAD,
-    HTTP_READ,
-    HTTP_REDIRECTS,
+    HTTP_BODY_SIZE,
+    HTTP_CLOSE_TIMEOUT,
+    HTTP_DECODE_SLICE_BYTES,
+    HTTP_DECODED_SIZE,
+    HTTP_HEAD_SIZE,
+    HTTP_MAX_REDIRECTS,
+    HTTP_READ_SIZE,
     HTTP_URL_CACHE,
 )
 from corenet.tls.default import prepared_context
@@ -68,26 +68,26 @@ class HttpClient:
         limits: Limits | None = None,
         headers: FieldTypes = (),
         trace: Trace | None = None,
-        follow_redirects: int = HTTP_REDIRECTS.default,
+        follow_redirects: int = HTTP_MAX_REDIRECTS.default,
         allow_downgrade: bool = False,
         decode: bool = True,
-        max_body: int = HTTP_BODY.default,
-        max_decoded: int = HTTP_DECODED.default,
+        max_body: int = HTTP_BODY_SIZE.default,
+        max_decoded: int = HTTP_DECODED_SIZE.default,
         max_head: int | None = None,
     ) -> None:
         self._context = tls_context
         self._timeout = timeout_of(timeout, Timeout())
         self._limits = Limits() if limits is None else limits
         self._trace = trace
-        self._redirects = HTTP_REDIRECTS.check(follow_redirects, "HttpClient follow_redirects")
+        self._redirects = HTTP_MAX_REDIRECTS.check(follow_redirects, "HttpClient follow_redirects")
         self._allow_downgrade = allow_downgrade
         self._decode = decode
-        self._max_body = HTTP_BODY.check(max_body, "HttpClient max_body")
-        self._max_decoded = HTTP_DECODED.check(max_decoded, "HttpClient max_decoded")
-        self._max_head = None if max_head is None else HTTP_HEAD.check(max_head, "HttpClient max_head")
+        self._max_body = HTTP_BODY_SIZE.check(max_body, "HttpClient max_body")
+        self._max_decoded = HTTP_DECODED_SIZE.check(max_decoded, "HttpClient max_decoded")
+        self._max_head = None if max_head is None else HTTP_HEAD_SIZE.check(max_head, "HttpClient max_head")
         self._closed = False
         self._pool: Pool | None = None
-        self._scratch = memoryview(bytearray(HTTP_READ.default))
+        self._scratch = memoryview(bytearray(HTTP_READ_SIZE))
         # No set: one that finds no memory to grow keeps what it refused, fills up so, and a look into it never ends.
         self._open: dict[Connection, None] = {}
         # What ends a connection that is not made yet.
@@ -236,7 +236,7 @@ class HttpClient:
         for _ in range(2):
             waiting = [connection.lost for connection in self._open if connection.lost is not None]
             if waiting:
-                await asyncio.wait(waiting, timeout=HTTP_CLOSE.default)
+                await asyncio.wait(waiting, timeout=HTTP_CLOSE_TIMEOUT)
             for connection in list(self._open):
                 connection.abort()
 
@@ -337,7 +337,7 @@ class HttpClient:
         # With `Transfer-Encoding: chunked` among the fields, even no body has a last chunk (RFC 9112 section 7.1).
         head += codec.send(_END)
         if key is not None:
-            if len(self._heads) >= HTTP_URL_CACHE.default:
+            if len(self._heads) >= HTTP_URL_CACHE:
                 self._heads.clear()
             self._heads[key] = head
         return head
@@ -369,13 +369,13 @@ class HttpClient:
         head = connection.response
         assert head is not None  # there is a body
         decoder = Decoder(head.headers.get_members("content-encoding"), limit=self._max_decoded)
-        pause_at = HTTP_DECODE_SLICE.default
+        pause_at = HTTP_DECODE_SLICE_BYTES
         decoded = Pieces()
         for piece in decoder.feed(body):
             if piece:
                 decoded.add(piece)
             if decoder.work >= pause_at:
-                pause_at = decoder.work + HTTP_DECODE_SLICE.default
+                pause_at = decoder.work + HTTP_DECODE_SLICE_BYTES
                 await pause_decoding(call.deadline, call.url.text)
         decoder.finish()
         return decoded.take()

@@ -18,7 +18,7 @@ from corenet.http.connection import Connection
 from corenet.http.errors import ConnectError, NameResolutionError, TimeoutExceeded, TlsError
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.url import Origin
-from corenet.limits import HTTP_ATTEMPT_DELAY, HTTP_CLOSE
+from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_CONNECTION_ATTEMPT_DELAY
 
 if TYPE_CHECKING:
     import ssl
@@ -92,7 +92,7 @@ async def open_connection(
                 else:
                     # A transport owns the socket: wait until it is gone, or the limits of the pool would not hold.
                     connection.abort()
-                    await asyncio.wait((connection.lost,), timeout=HTTP_CLOSE.default)
+                    await asyncio.wait((connection.lost,), timeout=HTTP_CLOSE_TIMEOUT)
                 raise
             return connection
     except TimeoutError as error:
@@ -141,7 +141,7 @@ async def _connect_any(loop: asyncio.AbstractEventLoop, origin: Origin, addresse
                 if waiting:
                     address = waiting.pop()
                     attempts.add(loop.create_task(_connect_one(loop, *address), name=str(address[1][0])))
-                delay = HTTP_ATTEMPT_DELAY.default / 1000 if waiting else None
+                delay = HTTP_CONNECTION_ATTEMPT_DELAY / 1000 if waiting else None
                 done, attempts = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     failure = task.exception()
@@ -208,7 +208,7 @@ async def _secure(
             ssl=context,
             server_hostname=host.rstrip("."),
             ssl_handshake_timeout=timeout if timeout != math.inf else None,
-            ssl_shutdown_timeout=HTTP_CLOSE.default,
+            ssl_shutdown_timeout=HTTP_CLOSE_TIMEOUT,
         )
     except TimeoutError:
         raise

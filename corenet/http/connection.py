@@ -52,7 +52,13 @@ from corenet.http.h1 import CLIENT, H1Codec
 from corenet.http.machine import Step
 from corenet.http.pieces import Pieces
 from corenet.http.url import Origin
-from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_READ, HTTP_STREAM_HIGH, HTTP_UNCOUNTED
+from corenet.limits import (
+    HTTP_CLOSE_TIMEOUT,
+    HTTP_READ_SIZE,
+    HTTP_RECEIVE_INTO_MIN,
+    HTTP_SENT_AT_ONCE,
+    HTTP_STREAM_HIGH_WATERMARK,
+)
 from corenet.loop.sockops import is_silent
 from corenet.tls.faces import SSLTransport
 
@@ -138,7 +144,7 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         self.loop = loop
         # A readiness loop fills a buffer right after it asked for it, so one serves all connections of a thread.
-        self.scratch = memoryview(bytearray(HTTP_READ.default)) if scratch is None else scratch
+        self.scratch = memoryview(bytearray(HTTP_READ_SIZE)) if scratch is None else scratch
         self.state = OPENING
         self.body: BodyBuffer | None = None
         self.origin = origin
@@ -279,7 +285,7 @@ class Connection(asyncio.BufferedProtocol):
                 return None
             await self.wait()
         piece = self.parts.pop()
-        if self.paused and self.parts.size <= HTTP_STREAM_HIGH.default // 2:
+        if self.paused and self.parts.size <= HTTP_STREAM_HIGH_WATERMARK // 2:
             self.paused = False
             self.progress = self.loop.time()
             if not self.transport.is_closing():
@@ -318,7 +324,7 @@ class Connection(asyncio.BufferedProtocol):
         not take, all of one large write perhaps, and nothing public tells how much. Of a request that any idle socket
         takes at once it holds nothing.
         """
-        return self.secure and self.written > HTTP_UNCOUNTED.default and not isinstance(self.transport, SSLTransport)
+        return self.secure and self.written > HTTP_SENT_AT_ONCE and not isinstance(self.transport, SSLTransport)
 
     # --- its life between exchanges -------------------------------------------------------------------------------
 
@@ -355,11 +361,11 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def close(self) -> None:
-        """Close politely: TLS says goodbye. A peer that does not let us is cut off after `HTTP_CLOSE` seconds."""
+        """Send close_notify and close; after `HTTP_CLOSE_TIMEOUT` seconds without the peer's, abort."""
         if self.state >= CLOSING:
             return
         self._leave()
-        self._arm(self.loop.time() + HTTP_CLOSE.default)
+        self._arm(self.loop.time() + HTTP_CLOSE_TIMEOUT)
         self.transport.close()
 
     def abort(self) -> None:
@@ -444,10 +450,10 @@ class Connection(asyncio.BufferedProtocol):
         elif ended:
             self._ended()
         elif self.collecting:
-            if self.codec.length_left >= HTTP_DIRECT.default:
+            if self.codec.length_left >= HTTP_RECEIVE_INTO_MIN:
                 self._collect_directly(self.codec.length_left)
         else:
-            if self.parts.size > HTTP_STREAM_HIGH.default and not self.paused:
+            if self.parts.size > HTTP_STREAM_HIGH_WATERMARK and not self.paused:
                 self.paused = True
                 self.transport.pause_reading()
             self._wake(None)

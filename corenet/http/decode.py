@@ -5,10 +5,10 @@ holds for what passes from one layer to the next, for the number of layers (CVE-
 gzip body. A body that is cut short or followed by rubbish is an error, several members are one body (RFC 1952 section
 2.2). `deflate` means zlib, but enough servers send bare deflate that the first byte decides.
 
-One step is one call of zlib: at most `HTTP_DECODE_INPUT` octets in, `HTTP_DECODE_STEP` out. `Decoder.feed` yields after
-each, also when the step gave nothing to the caller, and `Decoder.work` tells how much was done: the caller lets others
-run in between. A layer takes new input only when it has used up the last, and the last layer with work goes first:
-between two layers there is never more than the output of one step.
+One step is one call of zlib: at most `HTTP_DECODE_INPUT_STEP` octets in, `HTTP_DECODE_OUTPUT_STEP` out. `Decoder.feed`
+yields after each, also when the step gave nothing to the caller, and `Decoder.work` tells how much was done: the caller
+lets others run in between. A layer takes new input only when it has used up the last, and the last layer with work goes
+first: between two layers there is never more than the output of one step.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from collections.abc import Iterator
 
 from corenet.http.errors import DecodeError, ResponseTooLarge, TimeoutExceeded
 from corenet.limits import (
-    HTTP_CODINGS,
-    HTTP_DECODE_INNER,
-    HTTP_DECODE_INPUT,
-    HTTP_DECODE_PRICE,
-    HTTP_DECODE_STEP,
-    HTTP_MEMBERS,
+    HTTP_CONTENT_CODINGS,
+    HTTP_DECODE_INNER_SIZE,
+    HTTP_DECODE_INPUT_STEP,
+    HTTP_DECODE_OUTPUT_STEP,
+    HTTP_DECODE_STEP_COST,
+    HTTP_GZIP_MEMBERS,
 )
 
 __all__ = ["ACCEPT_ENCODING", "Decoder", "pause_decoding"]
@@ -73,15 +73,15 @@ class _Layer:
             self._next_member()
         self.began = True
         # All of a short input is the object itself; of a longer one only this slice is copied at a member's end.
-        part = data[self.at : self.at + HTTP_DECODE_INPUT.default]
+        part = data[self.at : self.at + HTTP_DECODE_INPUT_STEP]
         stream = self.stream
         try:
-            made = stream.decompress(part, HTTP_DECODE_STEP.default)
+            made = stream.decompress(part, HTTP_DECODE_OUTPUT_STEP)
         except zlib.error as error:
             raise DecodeError(f"the {self.coding} body is broken: {error}") from None
         self.at += len(part) - len(stream.unused_data if stream.eof else stream.unconsumed_tail)
         # A full piece may leave more output behind even when all input is used up.
-        self.busy = self.at < len(data) or (len(made) == HTTP_DECODE_STEP.default and not stream.eof)
+        self.busy = self.at < len(data) or (len(made) == HTTP_DECODE_OUTPUT_STEP and not stream.eof)
         self.made += len(made)
         if self.made > self.most:
             raise ResponseTooLarge(f"an inner coding of the body gives more than {self.most} bytes")
@@ -91,7 +91,7 @@ class _Layer:
         if self.wbits != _GZIP:
             raise DecodeError(f"bytes after the end of the {self.coding} body")
         self.members += 1
-        if self.members > HTTP_MEMBERS.default + self.made // HTTP_DECODE_PRICE.default:
+        if self.members > HTTP_GZIP_MEMBERS + self.made // HTTP_DECODE_STEP_COST:
             raise DecodeError(f"{self.members} gzip members with next to nothing in them")
         self.stream = zlib.decompressobj(_GZIP)
 
@@ -111,13 +111,13 @@ class Decoder:
             DecodeError: when one is unknown or they are too many.
         """
         names = [name for name in codings if name != "identity"]
-        if len(names) > HTTP_CODINGS.default:
+        if len(names) > HTTP_CONTENT_CODINGS:
             raise DecodeError(f"{len(names)} content codings over each other")
         for name in names:
             if name not in _NAMES:
                 raise DecodeError(f"the content coding {name!r} is not known")
         # What an inner layer gives is a compressed body: far less than what may come out in the end.
-        inner = max(HTTP_DECODE_INNER.default, limit // 16)
+        inner = max(HTTP_DECODE_INNER_SIZE, limit // 16)
         self._layers = [_Layer(name, inner) for name in reversed(names)]
         if self._layers:
             self._layers[-1].most = 1 << 62
@@ -150,7 +150,7 @@ class Decoder:
             before = layer.at
             piece = layer.step()
             # A step costs some 5 us however little it moves: a fresh stream for a member, two copies of the input.
-            self.work += layer.at - before + len(piece) + HTTP_DECODE_PRICE.default
+            self.work += layer.at - before + len(piece) + HTTP_DECODE_STEP_COST
             if place == last:
                 yield self._counted(piece)
             else:

@@ -31,13 +31,13 @@ from corenet.http.errors import LocalProtocolError, RemoteProtocolError
 from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.headers import Headers
 from corenet.limits import (
-    HTTP_CHUNK_EXTENSIONS,
-    HTTP_CHUNK_LINE,
-    HTTP_FIELDS,
-    HTTP_HEAD,
-    HTTP_INFORMATIONAL,
-    HTTP_JOIN,
-    HTTP_PIPELINE,
+    HTTP_CHUNK_EXTENSION_BYTES,
+    HTTP_CHUNK_LINE_SIZE,
+    HTTP_FIELD_COUNT,
+    HTTP_HEAD_SIZE,
+    HTTP_INFORMATIONAL_RESPONSES,
+    HTTP_COALESCE_BELOW,
+    HTTP_PIPELINE_BYTES,
 )
 
 __all__ = ["CLIENT", "SERVER", "H1Codec"]
@@ -74,7 +74,7 @@ cdef enum:
     CHUNK_DIGITS = 15
 
 # A chunk may be two bytes with five around them; an event for each would take thirty times the room.
-cdef Py_ssize_t SHORT_CHUNK = HTTP_JOIN.default
+cdef Py_ssize_t SHORT_CHUNK = HTTP_COALESCE_BELOW
 
 cdef bytes CRLF = b"\r\n"
 cdef bytes HEAD = b"HEAD"
@@ -100,13 +100,13 @@ cdef class H1Codec:
 
     def __init__(self, bint server=False, *, max_head=None, max_fields=None):
         self.server = server
-        self.max_head = HTTP_HEAD.default if max_head is None else HTTP_HEAD.check(max_head, "H1Codec max_head")
+        self.max_head = HTTP_HEAD_SIZE.default if max_head is None else HTTP_HEAD_SIZE.check(max_head, "H1Codec max_head")
         self.max_fields = (
-            HTTP_FIELDS.default if max_fields is None else HTTP_FIELDS.check(max_fields, "H1Codec max_fields"))
-        self.max_chunk_line = HTTP_CHUNK_LINE.default
-        self.max_extensions = HTTP_CHUNK_EXTENSIONS.default
-        self.max_informational = HTTP_INFORMATIONAL.default
-        self.max_pipeline = HTTP_PIPELINE.default
+            HTTP_FIELD_COUNT.default if max_fields is None else HTTP_FIELD_COUNT.check(max_fields, "H1Codec max_fields"))
+        self.max_chunk_line = HTTP_CHUNK_LINE_SIZE
+        self.max_extensions = HTTP_CHUNK_EXTENSION_BYTES
+        self.max_informational = HTTP_INFORMATIONAL_RESPONSES
+        self.max_pipeline = HTTP_PIPELINE_BYTES
         self.held = b""
         self.receive = R_HEAD
         self.peer_version = 11

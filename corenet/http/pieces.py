@@ -7,7 +7,7 @@ is at most an eighth more than the bytes themselves, and a page.
 
 from collections import deque
 
-from corenet.limits import HTTP_JOIN, HTTP_JOINED
+from corenet.limits import HTTP_COALESCE_BELOW, HTTP_COALESCED_SIZE
 
 __all__ = ["Pieces"]
 
@@ -25,13 +25,13 @@ class Pieces:
         """Append `piece`; it is copied only when it is short and what stands before it is."""
         self.size += len(piece)
         parts = self.parts
-        if parts and len(piece) < HTTP_JOIN.default:
+        if parts and len(piece) < HTTP_COALESCE_BELOW:
             last = parts[-1]
             if type(last) is bytearray:
-                if len(last) < HTTP_JOINED.default:
+                if len(last) < HTTP_COALESCED_SIZE:
                     last += piece
                     return
-            elif len(last) < HTTP_JOIN.default:
+            elif len(last) < HTTP_COALESCE_BELOW:
                 joined = bytearray(last)
                 joined += piece
                 parts[-1] = joined

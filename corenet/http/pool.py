@@ -35,7 +35,7 @@ from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.http.machine import Step
 from corenet.http.url import Origin
-from corenet.limits import HTTP_CONNECTIONS, HTTP_IDLE, HTTP_PER_ORIGIN
+from corenet.limits import HTTP_KEEPALIVE_TIMEOUT, HTTP_MAX_CONNECTIONS, HTTP_MAX_PER_ORIGIN
 
 __all__ = ["Limits", "Pool", "Slot"]
 
@@ -53,14 +53,14 @@ _GONE = Step("gone", _STATES, {IN_USE: IN_USE, IDLE: FREE, CLOSING: FREE})
 class Limits:
     """How many connections a client may hold, and for how many seconds one may be idle."""
 
-    connections: int = HTTP_CONNECTIONS.default
-    per_origin: int = HTTP_PER_ORIGIN.default
-    idle_seconds: float = HTTP_IDLE.default
+    connections: int = HTTP_MAX_CONNECTIONS.default
+    per_origin: int = HTTP_MAX_PER_ORIGIN.default
+    idle_seconds: float = HTTP_KEEPALIVE_TIMEOUT.default
 
     def __post_init__(self) -> None:
-        HTTP_CONNECTIONS.check(self.connections, "Limits connections")
-        HTTP_PER_ORIGIN.check(self.per_origin, "Limits per_origin")
-        HTTP_IDLE.check(self.idle_seconds, "Limits idle_seconds")
+        HTTP_MAX_CONNECTIONS.check(self.connections, "Limits connections")
+        HTTP_MAX_PER_ORIGIN.check(self.per_origin, "Limits per_origin")
+        HTTP_KEEPALIVE_TIMEOUT.check(self.idle_seconds, "Limits idle_seconds")
 
 
 class Slot:

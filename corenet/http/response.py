@@ -14,7 +14,7 @@ from corenet.http.decode import Decoder, pause_decoding
 from corenet.http.errors import HttpStatusError, LocalProtocolError, ResponseTooLarge
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
-from corenet.limits import HTTP_DECODE_SLICE
+from corenet.limits import HTTP_DECODE_SLICE_BYTES
 
 __all__ = ["Response", "StreamedResponse"]
 
@@ -151,7 +151,7 @@ class StreamedResponse(_Head):
         self._decoder = decoder
         # Output of the decoder that belongs to input already taken: it outlives the loop that asked for it.
         self._decoding: Iterator[bytes] | None = None
-        self._pause_at = HTTP_DECODE_SLICE.default
+        self._pause_at = HTTP_DECODE_SLICE_BYTES
         self._limit = limit
         self._finish = finish
         self._ended = False
@@ -234,7 +234,7 @@ class StreamedResponse(_Head):
         assert self._decoder is not None  # who else made `decoding`
         for piece in decoding:
             if self._decoder.work >= self._pause_at:
-                self._pause_at = self._decoder.work + HTTP_DECODE_SLICE.default
+                self._pause_at = self._decoder.work + HTTP_DECODE_SLICE_BYTES
                 await pause_decoding(self._deadline, self.url)
             if piece:
                 return piece

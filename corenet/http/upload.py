@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, I
 
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
-from corenet.limits import HTTP_CLOSE, HTTP_UPLOAD_PIECES, HTTP_UPLOAD_SLICE
+from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_UPLOAD_SLICE_BYTES, HTTP_UPLOAD_SLICE_CHUNKS
 
 __all__ = ["Upload", "prepare_body"]
 
@@ -58,7 +58,7 @@ class Upload:
     async def _ended(self, task: asyncio.Task[None]) -> bool:
         _left_behind.add(task)
         task.add_done_callback(_left_behind.discard)
-        _, late = await asyncio.wait((task,), timeout=HTTP_CLOSE.default)
+        _, late = await asyncio.wait((task,), timeout=HTTP_CLOSE_TIMEOUT)
         if late:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "the body of a request did not end in its time when it was closed", "task": task}
@@ -96,7 +96,7 @@ class Upload:
             pieces += 1
             if connection.write_gate is not None:
                 await connection.drain()
-            elif size >= HTTP_UPLOAD_SLICE.default or pieces >= HTTP_UPLOAD_PIECES.default:
+            elif size >= HTTP_UPLOAD_SLICE_BYTES or pieces >= HTTP_UPLOAD_SLICE_CHUNKS:
                 size = pieces = 0
                 await asyncio.sleep(0)
             if self.stopped:

@@ -12,7 +12,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from corenet.http.errors import InvalidUrl
-from corenet.limits import HTTP_URL, HTTP_URL_CACHE
+from corenet.limits import HTTP_URL_CACHE, HTTP_URL_SIZE
 
 __all__ = ["Origin", "Url", "parse_url"]
 
@@ -120,15 +120,15 @@ class Url:
         return hash(self.text)
 
 
-@lru_cache(maxsize=HTTP_URL_CACHE.default)
+@lru_cache(maxsize=HTTP_URL_CACHE)
 def parse_url(text: str) -> Url:
     """Parse and normalise an absolute http or https URL.
 
     Raises:
         InvalidUrl: with the reason, when it cannot be requested safely.
     """
-    if len(text) > HTTP_URL.default:
-        raise InvalidUrl(f"the URL has more than {HTTP_URL.default} characters")
+    if len(text) > HTTP_URL_SIZE:
+        raise InvalidUrl(f"the URL has more than {HTTP_URL_SIZE} characters")
     if _FORBIDDEN.search(text):
         raise InvalidUrl(f"{text!r} has a blank, a control character or a backslash in it")
     match = _SPLIT.fullmatch(text)

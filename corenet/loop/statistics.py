@@ -20,7 +20,7 @@ class SlowCallback:
     #: How long it took; with `exact` False, how long the whole turn took.
     seconds: float
     #: False when others ran in the same turn and it may have been one of them: `source` is the last of these then. For
-    #: ten seconds after that (limit SLOW_ATTENTION) each callback is timed by itself.
+    #: ten seconds after that (limit SLOW_WATCH_SECONDS) each callback is timed by itself.
     exact: bool
 
 
@@ -58,7 +58,7 @@ class LoopStatistics:
     bytes_sent: int
     #: Slow callbacks in all.
     slow_count: int
-    #: The latest of them, oldest first, at most as many as the limit SLOW_KEPT.
+    #: The latest of them, oldest first, at most as many as the limit SLOW_LOG_SIZE.
     slow_callbacks: tuple[SlowCallback, ...]
 
 

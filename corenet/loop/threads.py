@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-from corenet.limits import EXECUTOR_SPARE_THREADS, EXECUTOR_THREADS
+from corenet.limits import EXECUTOR_EXTRA_THREADS, EXECUTOR_MAX_THREADS
 
 __all__ = ["LoopThreads"]
 
@@ -108,7 +108,7 @@ class LoopThreads(concurrent.futures.ThreadPoolExecutor):
     def __init__(self) -> None:
         super().__init__(thread_name_prefix="asyncio")
         processors = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-        workers = Workers(min(EXECUTOR_THREADS.default, processors + EXECUTOR_SPARE_THREADS.default))
+        workers = Workers(min(EXECUTOR_MAX_THREADS, processors + EXECUTOR_EXTRA_THREADS))
         self._workers = workers
         # For those who watch the pool by the standard one's names.
         self._threads = cast(Any, workers.threads)

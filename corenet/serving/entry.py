@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from corenet.limits import SERVE_BACKLOG, SERVE_GRACE, SERVE_WORKERS
+from corenet.limits import SERVE_BACKLOG, SERVE_GRACEFUL_TIMEOUT, SERVE_WORKERS
 from corenet.serving.sockets import Address, open_sockets
 from corenet.serving.supervisor import Supervisor
 from corenet.serving.worker import App, Plan, kind_of, run_worker
@@ -34,7 +34,7 @@ def serve(
     *,
     workers: int | None = SERVE_WORKERS.default,
     mode: Literal["reuseport", "exclusive"] = "reuseport",
-    grace: float = SERVE_GRACE.default,
+    grace: float = SERVE_GRACEFUL_TIMEOUT.default,
     backlog: int = SERVE_BACKLOG.default,
     ssl: "ssl_module.SSLContext | None" = None,
     debug: bool | None = None,
@@ -112,4 +112,4 @@ def checked_grace(grace: float) -> float:
     """`grace` as seconds in the permitted range."""
     if not isinstance(grace, int | float) or isinstance(grace, bool) or math.isnan(grace):
         raise TypeError(f"grace must be seconds, not {grace!r}")
-    return float(SERVE_GRACE.check(grace, "grace"))
+    return float(SERVE_GRACEFUL_TIMEOUT.check(grace, "grace"))

@@ -23,12 +23,12 @@ from types import FrameType
 
 from corenet.limits import (
     SERVE_DEATH_WINDOW,
-    SERVE_DEATHS,
-    SERVE_KILL,
-    SERVE_PAUSE_FIRST,
-    SERVE_PAUSE_MOST,
-    SERVE_SETTLED,
-    SERVE_START,
+    SERVE_KILL_DELAY,
+    SERVE_MAX_DEATHS,
+    SERVE_RESTART_DELAY,
+    SERVE_RESTART_DELAY_MAX,
+    SERVE_RESTART_RESET,
+    SERVE_START_TIMEOUT,
 )
 from corenet.serving.sockets import Sockets
 from corenet.serving.worker import STATUS_FAILED, STATUS_NO_START, Plan, run_worker
@@ -62,7 +62,7 @@ class Slot:
 
     number: int
     children: list[Child] = field(default_factory=list)
-    pause: float = SERVE_PAUSE_FIRST.default / 1000
+    pause: float = SERVE_RESTART_DELAY / 1000
     start_at: float | None = None
 
     def living(self) -> list[Child]:
@@ -77,7 +77,7 @@ class Supervisor:
         self.plan = plan
         self.sockets = sockets
         self.slots = [Slot(number) for number in range(len(sockets.shares))]
-        self.deaths: deque[float] = deque(maxlen=SERVE_DEATHS.default + 1)
+        self.deaths: deque[float] = deque(maxlen=SERVE_MAX_DEATHS + 1)
         self.to_renew: deque[Slot] = deque()
         self.status: int | None = None
         self.all_up = False
@@ -155,10 +155,10 @@ class Supervisor:
                 return
             slot.start_at = time.monotonic() + slot.pause
             logger.error("worker %d: cannot be started: %s; trying again in %.1f s", slot.number, error, slot.pause)
-            slot.pause = min(slot.pause * 2, SERVE_PAUSE_MOST.default / 1000)
+            slot.pause = min(slot.pause * 2, SERVE_RESTART_DELAY_MAX / 1000)
             return
         now = time.monotonic()
-        child = Child(pid, slot, ours, now, kill_at=now + SERVE_START.default)
+        child = Child(pid, slot, ours, now, kill_at=now + SERVE_START_TIMEOUT)
         slot.children.append(child)
         self.poll.register(ours, select.POLLIN)
         logger.info("worker %d: started (process %d)", slot.number, pid)
@@ -276,15 +276,15 @@ class Supervisor:
             return
         now = time.monotonic()
         self.deaths.append(now)
-        if len(self.deaths) > SERVE_DEATHS.default and now - self.deaths[0] < SERVE_DEATH_WINDOW.default:
+        if len(self.deaths) > SERVE_MAX_DEATHS and now - self.deaths[0] < SERVE_DEATH_WINDOW:
             logger.error("worker %d: ended (%s); workers die too often, giving up", number, why)
             self.finish(STATUS_FAILED)
             return
-        if now - child.started >= SERVE_SETTLED.default:
-            child.slot.pause = SERVE_PAUSE_FIRST.default / 1000
+        if now - child.started >= SERVE_RESTART_RESET:
+            child.slot.pause = SERVE_RESTART_DELAY / 1000
         child.slot.start_at = now + child.slot.pause
         logger.error("worker %d: ended (%s); starting it again in %.1f s", number, why, child.slot.pause)
-        child.slot.pause = min(child.slot.pause * 2, SERVE_PAUSE_MOST.default / 1000)
+        child.slot.pause = min(child.slot.pause * 2, SERVE_RESTART_DELAY_MAX / 1000)
 
     def on_time(self, now: float) -> None:
         """Start what has waited long enough, kill what has taken too long."""
@@ -318,7 +318,7 @@ class Supervisor:
     def stop(self, child: Child) -> None:
         """Ask a worker to end within its grace."""
         child.stopping = True
-        child.kill_at = time.monotonic() + self.plan.grace + SERVE_KILL.default
+        child.kill_at = time.monotonic() + self.plan.grace + SERVE_KILL_DELAY
         os.kill(child.pid, signal.SIGTERM)
 
     def finish(self, status: int) -> None:
@@ -339,7 +339,7 @@ class Supervisor:
         logger.info("stopping at once on %s", number.name)
         for child in self.children():
             os.kill(child.pid, signal.SIGTERM)
-            child.kill_at = time.monotonic() + SERVE_KILL.default
+            child.kill_at = time.monotonic() + SERVE_KILL_DELAY
 
     def kill_all(self) -> None:
         """Leave no process behind, whatever went wrong here."""

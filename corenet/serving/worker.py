@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
-from corenet.limits import SERVE_CANCEL, SERVE_SETTLE
+from corenet.limits import SERVE_ASSUME_READY, SERVE_CANCEL_TIMEOUT
 from corenet.loop import Loop, new_event_loop
 from corenet.transports.options import SocketOptions
 
@@ -108,7 +108,7 @@ class Worker:
     async def _serve_main(self, main: Callable[["Worker"], Coroutine[Any, Any, object]]) -> None:
         task = asyncio.ensure_future(main(self))
         stopping = asyncio.ensure_future(self._stopping.wait())
-        settled = asyncio.get_running_loop().call_later(SERVE_SETTLE.default, self.ready)
+        settled = asyncio.get_running_loop().call_later(SERVE_ASSUME_READY, self.ready)
         try:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done() and not self._watched:
@@ -149,7 +149,7 @@ class Worker:
             if not task.done():
                 logger.warning("worker %d: still busy after its grace; cutting off what is open", self.number)
                 task.cancel()
-                await asyncio.wait({task}, timeout=SERVE_CANCEL.default)
+                await asyncio.wait({task}, timeout=SERVE_CANCEL_TIMEOUT)
             if task.done() and not task.cancelled():
                 task.result()
         finally:

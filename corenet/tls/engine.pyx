@@ -17,7 +17,7 @@ from libc.stdint cimport uint8_t
 
 from corenet.core.receivers cimport guard_receivers
 
-from corenet.limits import TLS_COPY
+from corenet.limits import TLS_COPY_BELOW
 
 __all__ = ["TlsEngine"]
 
@@ -25,7 +25,7 @@ cdef extern from "Python.h":
     enum:
         PyBUF_READ
 
-cdef size_t COPY_BELOW = TLS_COPY.default
+cdef size_t COPY_BELOW = TLS_COPY_BELOW
 cdef object SSLObject = ssl.SSLObject
 cdef object WantRead = ssl.SSLWantReadError
 cdef object SyscallError = ssl.SSLSyscallError

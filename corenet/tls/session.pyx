@@ -26,16 +26,16 @@ from corenet.transports.base cimport call_method0, call_method1, marks
 from corenet.transports.stream cimport Roster, StreamTransport
 from corenet.transports.streambase cimport Consumer
 
-from corenet.limits import TLS_DRAINING, TLS_FEED, TLS_HANDSHAKE, TLS_READ_HIGH, TLS_SHUTDOWN, TLS_WRITE_HIGH
+from corenet.limits import TLS_DRAIN_TIMEOUT, TLS_FEED_SIZE, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
 from corenet.tls import faces
 from corenet.tls.default import shared_context, standard_context
 
 __all__ = ["TlsSession"]
 
-cdef size_t FEED = TLS_FEED.default
-cdef int64_t DRAINING_NS = <int64_t>TLS_DRAINING.default * 1000000000
-cdef Py_ssize_t READ_HIGH = TLS_READ_HIGH.default
-cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH.default
+cdef size_t FEED = TLS_FEED_SIZE
+cdef int64_t DRAINING_NS = <int64_t>TLS_DRAIN_TIMEOUT * 1000000000
+cdef Py_ssize_t READ_HIGH = TLS_READ_HIGH_WATERMARK
+cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH_WATERMARK
 # In seconds.
 cdef double CENTURY = 100 * 365.25 * 86400
 cdef object SENDFILE = constants._SendfileMode.FALLBACK
@@ -79,8 +79,8 @@ cdef class TlsSession(Consumer):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> None:
-        self.handshake_timeout = timeout_of("ssl_handshake_timeout", ssl_handshake_timeout, TLS_HANDSHAKE.default)
-        self.shutdown_timeout = timeout_of("ssl_shutdown_timeout", ssl_shutdown_timeout, TLS_SHUTDOWN.default)
+        self.handshake_timeout = timeout_of("ssl_handshake_timeout", ssl_handshake_timeout, TLS_HANDSHAKE_TIMEOUT)
+        self.shutdown_timeout = timeout_of("ssl_shutdown_timeout", ssl_shutdown_timeout, TLS_SHUTDOWN_TIMEOUT)
         self.loop = loop
         self.waiter = waiter
         self.server_side = server_side
@@ -328,7 +328,7 @@ cdef class TlsSession(Consumer):
             self.drain()
             return
         error = ConnectionAbortedError(
-            f"what was received was not read within {TLS_DRAINING.default} s after the connection had ended"
+            f"what was received was not read within {TLS_DRAIN_TIMEOUT} s after the connection had ended"
         )
         error.__cause__ = self.lost_error
         self.leave_draining(error)

@@ -24,7 +24,7 @@ LOST        -                       -                     -                     
 The peer's end (close_notify, a record that cannot be decrypted, the end of the stream below) is told behind the data
 before it, and never while reading is paused: `peer_ended`. DRAINING ends when that was told; a write or a close give up
 what was not read. The timer runs in HANDSHAKE and CLOSING, and in ENDING after CLOSING; when it ends, below is closed
-with an error. It runs in DRAINING too: a protocol that takes nothing for `TLS_DRAINING` is told of the end, and of what
+with an error. It runs in DRAINING too: a protocol that takes nothing for `TLS_DRAIN_TIMEOUT` is told of the end, and of what
 it has not read, by that error. No data and the end of the connection are told in one turn of the loop. A server counts
 the connection until its protocol was told.
 
@@ -52,13 +52,13 @@ from corenet.transports.base cimport call_method0, marks
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer, pieces_of
 
-from corenet.limits import LOST_WRITES_BEFORE_WARNING, TLS_GATHER, TLS_WRITE_HIGH
+from corenet.limits import LOST_WRITES_BEFORE_WARNING, TLS_FLUSH_SIZE, TLS_WRITE_HIGH_WATERMARK
 
 __all__ = ["TlsTransport", "make_tls"]
 
-cdef Py_ssize_t GATHER = TLS_GATHER.default
-cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH.default
-cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING.default
+cdef Py_ssize_t GATHER = TLS_FLUSH_SIZE
+cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH_WATERMARK
+cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING
 
 
 @cython.final

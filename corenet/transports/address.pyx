@@ -18,7 +18,7 @@ from corenet.limits import ADDRESS_CACHE
 from corenet.transports.peer import PeerAddress
 
 cdef dict remembered = {}
-cdef Py_ssize_t REMEMBER = ADDRESS_CACHE.default
+cdef Py_ssize_t REMEMBER = ADDRESS_CACHE
 cdef Py_ssize_t UNIX_PATH_OFFSET = sizeof(sockaddr_un) - 108
 
 

@@ -88,10 +88,10 @@ from corenet.core.sys cimport (
     propagate,
 )
 
-from corenet.limits import EVENTS_IN_VAIN, WRITE_HIGH_WATER
+from corenet.limits import SPURIOUS_EVENTS, WRITE_HIGH_WATERMARK
 
-cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATER.default
-cdef int VAIN = EVENTS_IN_VAIN.default
+cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATERMARK
+cdef int VAIN = SPURIOUS_EVENTS
 cdef object Socket = socket.socket
 
 

@@ -18,13 +18,13 @@ from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport cmsghdr, errno, in6_pktinfo, in_pktinfo, iovec, mmsghdr, msghdr, sockaddr, sockaddr_in
 from corenet.core.sys cimport sockaddr_in6, sockaddr_storage, socklen_t
 
-from corenet.limits import DATAGRAM_BATCH, DATAGRAM_RUN, DATAGRAM_SEGMENTS, DATAGRAM_SIZE
+from corenet.limits import DATAGRAM_BATCH, GSO_MAX_BYTES, GSO_MAX_SEGMENTS, DATAGRAM_SLOT_SIZE
 
-if DATAGRAM_BATCH.default != BATCH or DATAGRAM_SIZE.default != SLOT:
+if DATAGRAM_BATCH != BATCH or DATAGRAM_SLOT_SIZE != SLOT:
     raise ImportError("the arena's layout and the limits disagree")
 
-cdef int LONGEST_RUN = DATAGRAM_SEGMENTS.default
-cdef size_t LARGEST_RUN = DATAGRAM_RUN.default
+cdef int LONGEST_RUN = GSO_MAX_SEGMENTS
+cdef size_t LARGEST_RUN = GSO_MAX_BYTES
 
 
 cdef uint8_t *mapped(size_t size) except NULL:

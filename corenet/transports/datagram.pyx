@@ -58,13 +58,13 @@ from corenet.transports.batch cimport (
 from corenet.transports.datagramqueue cimport datagrams_forget, datagrams_free, datagrams_load, datagrams_push
 from corenet.transports.native cimport native_handler, native_turn
 
-from corenet.limits import DATAGRAM_BUDGET, DATAGRAM_PAUSE, DATAGRAM_RUN, LOST_WRITES_BEFORE_WARNING
+from corenet.limits import DATAGRAM_BATCHES_PER_EVENT, DATAGRAM_ENOBUFS_DELAY, GSO_MAX_BYTES, LOST_WRITES_BEFORE_WARNING
 from corenet.transports import faces
 
-cdef int BUDGET = DATAGRAM_BUDGET.default
-cdef size_t LARGEST_RUN = DATAGRAM_RUN.default
-cdef int64_t PAUSE_NS = DATAGRAM_PAUSE.default
-cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING.default
+cdef int BUDGET = DATAGRAM_BATCHES_PER_EVENT
+cdef size_t LARGEST_RUN = GSO_MAX_BYTES
+cdef int64_t PAUSE_NS = DATAGRAM_ENOBUFS_DELAY
+cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING
 
 
 cdef inline bint waits(DatagramTransport self) noexcept:

@@ -22,11 +22,11 @@ from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer
 
 from corenet.core.framer import FrameTooLarge, IncompleteFrame
-from corenet.limits import FRAME_BATCH, FRAME_JOIN
+from corenet.limits import FRAMES_PER_CALL, FRAME_COPY_BELOW
 
 __all__ = ["FrameSplitter"]
 
-cdef Py_ssize_t JOIN = FRAME_JOIN.default
+cdef Py_ssize_t JOIN = FRAME_COPY_BELOW
 cdef str NOT_MADE = "the framer is missing: super().__init__(framer) of the FramedProtocol was not called"
 
 
@@ -82,7 +82,7 @@ cdef class FrameSplitter(Consumer):
             raise TypeError(f"framer must be a LengthFramer, DelimiterFramer or FixedFramer, not {framer!r}")
         self.framer = framer
         self.views = views
-        self.batch = FRAME_BATCH.default if batch is None else FRAME_BATCH.check(batch, "FramedProtocol batch")
+        self.batch = FRAMES_PER_CALL.default if batch is None else FRAMES_PER_CALL.check(batch, "FramedProtocol batch")
 
     # --- receiving ------------------------------------------------------------------------------------------------
 

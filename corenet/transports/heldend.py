@@ -3,7 +3,7 @@
 asyncio's TLS, and that of loops like it, closes the connection once the peer has said close_notify, whatever its
 protocol has paused. A `HeldEnd` then takes the protocol's place on that transport, and the transport's place with the
 protocol: the end comes when the frames before it were taken. Who never takes them is told so after
-`limits.FRAME_HELD` seconds, for nobody could close such a connection otherwise.
+`limits.FRAME_DELIVERY_TIMEOUT` seconds, for nobody could close such a connection otherwise.
 
 States: below open -> below lost (the time runs) -> told. `close`, `abort` and the last frame lead from the first two to
 "told", at the latest when the transport below has ended.
@@ -13,7 +13,7 @@ import asyncio
 from typing import Any
 
 from corenet.core.framer import FrameError
-from corenet.limits import FRAME_HELD
+from corenet.limits import FRAME_DELIVERY_TIMEOUT
 
 __all__ = ["HeldEnd"]
 
@@ -61,13 +61,13 @@ class HeldEnd(asyncio.Protocol):
 
     def _watch(self) -> None:
         self._waiting = self._protocol.pending
-        self._timer = self._loop.call_later(FRAME_HELD.default, self._expire)
+        self._timer = self._loop.call_later(FRAME_DELIVERY_TIMEOUT, self._expire)
 
     def _expire(self) -> None:
         if self._protocol.pending != self._waiting:
             self._watch()
             return
-        text = f"{self._waiting} bytes of frames were not taken {FRAME_HELD.default} s after the connection had ended"
+        text = f"{self._waiting} bytes of frames were not taken {FRAME_DELIVERY_TIMEOUT} s after its end"
         self._force_close(FrameError(text))
 
     def _tell(self) -> None:

@@ -1,6 +1,6 @@
 """Accepting connections in bursts, and standing back when the process has run out of descriptors.
 
-Up to `ACCEPT_BUDGET` connections are taken from one event, so that a flood cannot starve those that are already
+Up to `ACCEPTS_PER_EVENT` connections are taken from one event, so that a flood cannot starve those that are already
 served; the level trigger brings the rest. As on asyncio, all of them are there before the first of their protocols is called, in
 the next turn: one that closes the server costs the others nothing. A listener that other processes share is registered with EPOLLEXCLUSIVE, so
 that one connection wakes one of them, and goes to the end of the kernel's queue after each burst: without that the
@@ -39,11 +39,11 @@ from corenet.core.sys cimport (
 from corenet.transports.base cimport keep_open, let_go, os_error
 from corenet.transports.stream cimport Roster, StreamTransport, new_stream
 
-from corenet.limits import ACCEPT_BUDGET, ACCEPT_RETRY_SECONDS
+from corenet.limits import ACCEPTS_PER_EVENT, ACCEPT_RETRY_SECONDS
 
 cdef const char *NO_ADDRESS = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-cdef int BURST = ACCEPT_BUDGET.default
-cdef int64_t RETRY_NS = <int64_t>ACCEPT_RETRY_SECONDS.default * 1000000000
+cdef int BURST = ACCEPTS_PER_EVENT
+cdef int64_t RETRY_NS = <int64_t>ACCEPT_RETRY_SECONDS * 1000000000
 
 
 cdef bytes address_of_all(int fd):

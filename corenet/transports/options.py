@@ -173,12 +173,12 @@ NUMBERS: dict[str, Limit] = {
     "keepalive_interval": limits.OPTION_KEEPALIVE_SECONDS,
     "keepalive_count": limits.OPTION_KEEPALIVE_COUNT,
     "linger": limits.OPTION_LINGER,
-    "fast_open": limits.OPTION_QUEUE,
-    "backlog": limits.OPTION_QUEUE,
+    "fast_open": limits.OPTION_BACKLOG,
+    "backlog": limits.OPTION_BACKLOG,
     "defer_accept": limits.OPTION_DEFER_ACCEPT,
-    "receive_buffer": limits.OPTION_BUFFER,
-    "send_buffer": limits.OPTION_BUFFER,
-    "unsent_low_water": limits.OPTION_BUFFER,
+    "receive_buffer": limits.OPTION_BUFFER_SIZE,
+    "send_buffer": limits.OPTION_BUFFER_SIZE,
+    "unsent_low_water": limits.OPTION_BUFFER_SIZE,
     "traffic_class": limits.OPTION_TRAFFIC_CLASS,
 }
 
@@ -230,7 +230,7 @@ def set_linger(sock: socket.socket, value: int, _role: str) -> None:
 def set_fast_open(sock: socket.socket, value: bool | int, role: str) -> None:
     """Servers have a queue, clients a switch."""
     if role == "listen":
-        queue = limits.OPTION_QUEUE.default if value is True else int(value)
+        queue = limits.OPTION_BACKLOG.default if value is True else int(value)
         sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, queue)
     else:
         sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1 if value else 0)

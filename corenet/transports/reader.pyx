@@ -43,7 +43,7 @@ cdef extern from "string.h" nogil:
 
 __all__ = ["ReaderCore", "Reading"]
 
-cdef Py_ssize_t DEFAULT_LIMIT = STREAM_LIMIT.default
+cdef Py_ssize_t DEFAULT_LIMIT = STREAM_LIMIT
 cdef bytes EMPTY = b""
 cdef bytes NEWLINE = b"\n"
 

@@ -53,21 +53,21 @@ from corenet.transports.writequeue cimport VECTOR_LIMIT, queue_consume, queue_fr
 
 from corenet.limits import (
     LOST_WRITES_BEFORE_WARNING,
-    READ_BUDGET,
-    RECEIVE_DIRECT,
-    SEND_RELEASE,
-    TURN_FRESH,
-    WRITE_COPY,
-    WRITE_CORK,
+    READS_PER_EVENT,
+    RECEIVE_HINT_MIN,
+    SEND_RELEASE_GIL,
+    RECEIVE_BURST_BYTES,
+    WRITE_COPY_BELOW,
+    CORK_BYTES,
 )
 
-cdef Py_ssize_t DIRECT = RECEIVE_DIRECT.default
-cdef unsigned long long FRESH = TURN_FRESH.default
-cdef int READS = READ_BUDGET.default
-cdef size_t RELEASE_ABOVE = SEND_RELEASE.default
-cdef size_t CORK = WRITE_CORK.default
-cdef size_t COPY_BELOW = WRITE_COPY.default
-cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING.default
+cdef Py_ssize_t DIRECT = RECEIVE_HINT_MIN
+cdef unsigned long long FRESH = RECEIVE_BURST_BYTES
+cdef int READS = READS_PER_EVENT
+cdef size_t RELEASE_ABOVE = SEND_RELEASE_GIL
+cdef size_t CORK = CORK_BYTES
+cdef size_t COPY_BELOW = WRITE_COPY_BELOW
+cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING
 
 cdef enum:
     NEVER = 0

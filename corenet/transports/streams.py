@@ -24,7 +24,7 @@ __all__ = [
     "start_unix_server",
 ]
 
-_LIMIT = STREAM_LIMIT.default
+_LIMIT = STREAM_LIMIT
 _Connected = Callable[["StreamReader", "StreamWriter"], Awaitable[None] | None]
 
 

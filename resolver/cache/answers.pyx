@@ -41,8 +41,8 @@ cdef enum:
     MAX_RECORDS = 4096          # as limits.MESSAGE_RECORDS, which no parsed message passes; here the size of an array
     MAX_OPTIONS = 4096
 
-cdef uint64_t DUE_PERCENT = limits.PREFETCH_SHARE.default
-cdef uint32_t DUE_TTL = limits.PREFETCH_TTL.default
+cdef uint64_t DUE_PERCENT = limits.PREFETCH_SHARE
+cdef uint32_t DUE_TTL = limits.PREFETCH_TTL
 
 
 # --------------------------------------------------------------------------------------------------------- keys

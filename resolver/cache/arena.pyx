@@ -88,9 +88,9 @@ cdef extern from "Python.h":
 cdef uint64_t MAGIC = 0x4152454E41303032        # ARENA002: changes with the layout, so that an old file is not misread
 cdef uint64_t LARGEST_RECORD = 1 << 17          # what 14 of the 16 bits for a record's length count in units
 cdef size_t LAYOUT_BYTES = 64                   # of ArenaHeader: everything before `head` is fixed by the size
-cdef uint32_t SPINS = limits.ARENA_LOCK_SPINS.default
-cdef uint32_t YIELDS = limits.ARENA_LOCK_YIELDS.default
-cdef uint32_t NAPS = limits.ARENA_LOCK_NAPS.default
+cdef uint32_t SPINS = limits.ARENA_LOCK_SPINS
+cdef uint32_t YIELDS = limits.ARENA_LOCK_YIELDS
+cdef uint32_t NAPS = limits.ARENA_LOCK_NAPS
 
 
 # ---------------------------------------------------------------------------------------------------------- locks
@@ -213,8 +213,8 @@ cdef inline uint64_t round_up(uint64_t value, uint64_t unit) noexcept nogil:
 
 cdef void lay_out(ArenaHeader *h, uint64_t size) noexcept:
     """An empty header. The root (the table's) takes its share, a scratch record follows, the ring has the rest."""
-    cdef uint64_t share = <uint64_t><int>limits.ARENA_TABLE_SHARE.default
-    cdef uint64_t entry_share = <uint64_t><int>limits.ARENA_ENTRY_SHARE.default
+    cdef uint64_t share = <uint64_t><int>limits.ARENA_TABLE_SHARE
+    cdef uint64_t entry_share = <uint64_t><int>limits.ARENA_ENTRY_SHARE
     memset(h, 0, sizeof(ArenaHeader))
     h.magic = MAGIC
     h.size = size

@@ -21,8 +21,8 @@ from resolver.wire.rrset import RRset
 
 __all__ = ["DenialIndex", "Proof", "ZoneProofs", "owner_hash"]
 
-LOOKS = limits.DENIAL_LOOKS.default
-OVERHEAD = limits.DENIAL_OVERHEAD.default
+LOOKS = limits.EXPIRED_NSEC_SCAN
+OVERHEAD = limits.DENIAL_OVERHEAD
 
 
 class Proof:
@@ -143,11 +143,11 @@ class DenialIndex:
 
     def __init__(
         self,
-        capacity: int = limits.DENIAL_RECORDS.default,
+        capacity: int = limits.DENIAL_RECORDS,
         *,
-        per_zone: int = limits.DENIAL_RECORDS_PER_ZONE.default,
+        per_zone: int = limits.DENIAL_RECORDS_PER_ZONE,
         max_ttl: int = limits.CACHE_MAX_NEGATIVE_TTL.default,
-        octets: int = limits.DENIAL_OCTETS.default,
+        octets: int = limits.DENIAL_OCTETS,
     ) -> None:
         self.name = "denials"
         self.limit = octets

@@ -13,8 +13,8 @@ from resolver.cache.arena cimport atomic_swap64, prefetch_line
 
 from resolver import limits
 
-clock_slack = limits.CACHE_CLOCK_SLACK.default
-read_turns = limits.TABLE_READ_TURNS.default
+clock_slack = limits.CACHE_CLOCK_SLACK
+read_turns = limits.TABLE_READ_TURNS
 
 
 cdef void table_prefetch(const TableView *t, uint64_t h) noexcept nogil:

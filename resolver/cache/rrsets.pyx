@@ -47,9 +47,9 @@ cdef int TRUST_ANSWER = Trust.NONAUTH_ANSWER
 cdef int VERDICT_SECURE = Verdict.SECURE
 cdef int MOST_VERDICT = max(Verdict)
 cdef int64_t STALE_TTL = limits.CACHE_STALE_TTL.default
-cdef int MAX_SETS = limits.CACHE_ENTRY_RECORDS.default
+cdef int MAX_SETS = limits.CACHE_ENTRY_RECORDS
 cdef int64_t MAX_FAILURE_TTL = limits.CACHE_FAILURE_TTL.maximum
-cdef int MAX_TEXT = limits.EDE_TEXT.default
+cdef int MAX_TEXT = limits.EDE_TEXT
 
 
 cdef inline uint32_t make_key(uint8_t *key, bytes name, uint16_t rtype) except 0:

@@ -18,19 +18,19 @@ from resolver.wire import name as wire_name
 
 __all__ = ["ServerInfo", "ServerStatistics", "ServerTable"]
 
-FIRST = limits.SERVER_TIMEOUT_FIRST.default / 1000
-LOWEST = limits.SERVER_TIMEOUT_MINIMUM.default / 1000
-HIGHEST = limits.SERVER_TIMEOUT_MAXIMUM.default / 1000
+FIRST = limits.SERVER_TIMEOUT_FIRST / 1000
+LOWEST = limits.SERVER_TIMEOUT_MINIMUM / 1000
+HIGHEST = limits.SERVER_TIMEOUT_MAXIMUM / 1000
 DEAD = HIGHEST / 2
-PROBE_INTERVAL = limits.SERVER_PROBE_INTERVAL.default
-AGE = limits.SERVER_AGE.default
-LAME = limits.SERVER_LAME.default
-LAME_ZONES = limits.SERVER_LAME_ZONES.default
-EDNS_BROKEN = limits.SERVER_EDNS_BROKEN.default
-TCP_ONLY = limits.SERVER_TCP_ONLY.default
-COOKIELESS = limits.SERVER_COOKIELESS.default
-FACTS = limits.SERVER_OCTETS.default
-LAME_COST = limits.LAME_OVERHEAD.default
+PROBE_INTERVAL = limits.SERVER_PROBE_INTERVAL
+AGE = limits.INFRA_TTL
+LAME = limits.SERVER_LAME
+LAME_ZONES = limits.SERVER_LAME_ZONES
+EDNS_BROKEN = limits.SERVER_EDNS_BROKEN
+TCP_ONLY = limits.SERVER_TCP_ONLY
+COOKIELESS = limits.SERVER_COOKIELESS
+FACTS = limits.SERVER_OCTETS
+LAME_COST = limits.LAME_OVERHEAD
 
 
 class ServerInfo:
@@ -95,7 +95,7 @@ class ServerTable:
     def __init__(self, capacity: int = limits.CACHE_SERVERS.default) -> None:
         self._capacity = limits.CACHE_SERVERS.check(capacity, "servers")
         self._known: dict[Hashable, ServerInfo] = {}
-        self._lame = Bounded("lame", limit=limits.LAME_OCTETS.default, most=limits.LAME_OCTETS.default)
+        self._lame = Bounded("lame", limit=limits.LAME_OCTETS, most=limits.LAME_OCTETS)
         self.name = "servers"
         self.limit = self._capacity * FACTS + self._lame.limit
         self._evicted = 0

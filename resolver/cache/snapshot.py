@@ -27,7 +27,7 @@ DIGEST_SIZE = hashlib.sha256().digest_size
 CHUNK = 1 << 16
 # Kinds of entries as bits: record sets and denials (resolver/cache/lookup.pxd).
 KINDS = 1 << 2 | 1 << 3
-LARGEST_BLOCK = limits.SNAPSHOT_BLOCK.default
+LARGEST_BLOCK = limits.SNAPSHOT_BLOCK
 
 
 class SnapshotError(ValueError):
@@ -122,7 +122,7 @@ def _check(file: BinaryIO, label: bytes, now: int, largest: int) -> int:
             "the dump was made under other settings (validation, policy, forwarding or the like); what was concluded"
             " under them is not used"
         )
-    if made > now + limits.CACHE_CLOCK_SLACK.default:
+    if made > now + limits.CACHE_CLOCK_SLACK:
         raise SnapshotError("the dump comes from the future: this machine's clock was set back since")
     return int(made)
 

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from resolver import limits
 
-cdef uint64_t FLUSH_GROUPS = limits.FLUSH_GROUPS.default
+cdef uint64_t FLUSH_GROUPS = limits.FLUSH_GROUPS
 cdef uint64_t MAGIC = 0x5441424C45303035        # TABLE005: changes with the layout
 KIND_NAMES = ("filler", "answer", "rrset", "negative", "failure")
 

@@ -14,7 +14,7 @@ which is asked inside the group's lock. So an entry of an older query is stored 
 Finished answers have the serial in their key: all of them are out of reach at once, since one may show data of any name
 that an alias leads to. They are made again from the record sets. A flush whose process died is detected by pid and process
 start time; its name is readable again then, and what it left standing has not been flushed. The pid of a process in
-another PID namespace says nothing, so such a flush counts as dead when there was no progress for `FLUSH_SILENT`. Should
+another PID namespace says nothing, so such a flush counts as dead when there was no progress for `FLUSH_HEARTBEAT_TIMEOUT`. Should
 its process live after all, its end is told from that of a later flush in the same place by the serial.
 
 **Copying** follows the ring from its tail to where its head was when it began, because there the entries stand in a row.
@@ -46,7 +46,7 @@ cdef extern from * nogil:
     void flush_set(uint32_t *at, uint32_t bits)
     void flush_clear(uint32_t *at, uint32_t bits)
 
-cdef int STRETCH = limits.TABLE_SWEEP.default
+cdef int STRETCH = limits.TABLE_SWEEP
 
 
 cdef int64_t table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size, bint subtree) noexcept nogil:

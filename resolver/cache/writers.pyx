@@ -83,12 +83,12 @@ cdef extern from * nogil:
     uint16_t table_count_down(uint16_t n)
     uint16_t table_count_up(uint16_t n)
 
-cdef int64_t LOAD_LOW = limits.TABLE_LOAD_LOW.default
-cdef int64_t LOAD_HIGH = limits.TABLE_LOAD_HIGH.default
-cdef int REPRIEVES = limits.TABLE_REPRIEVES.default
+cdef int64_t LOAD_LOW = limits.TABLE_LOAD_LOW
+cdef int64_t LOAD_HIGH = limits.TABLE_LOAD_HIGH
+cdef int REPRIEVES = limits.TABLE_SECOND_CHANCES
 
-cdef int64_t FLUSH_SILENT = limits.FLUSH_SILENT.default
-cdef uint32_t FLUSH_LOOK = limits.TABLE_FLUSH_LOOK.default
+cdef int64_t FLUSH_HEARTBEAT_TIMEOUT = limits.FLUSH_HEARTBEAT_TIMEOUT
+cdef uint32_t FLUSH_LOOK = limits.FLUSH_OWNER_CHECK
 
 # What this process has stored while flushes were under way.
 cdef uint32_t flushed_stores = 0
@@ -173,7 +173,7 @@ cdef bint flush_is_dead(const Flush *flush, uint64_t pid_space) noexcept nogil:
     if pid_space and flush.pid_space == pid_space:
         return process_is_gone(flush.owner, flush.started)
     silent = wall_clock() - flush.beat
-    return silent > FLUSH_SILENT or silent < -FLUSH_SILENT  # a clock that was set back must not keep it for ever
+    return silent > FLUSH_HEARTBEAT_TIMEOUT or silent < -FLUSH_HEARTBEAT_TIMEOUT  # a clock that was set back must not keep it for ever
 
 
 cdef void release_dead_flushes(TableView *t) noexcept nogil:

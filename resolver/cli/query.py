@@ -94,7 +94,7 @@ async def _over_udp(
     except OSError as error:
         raise NoReplyError(f"cannot send to {host} port {port}: {_words(error)}")
     try:
-        for _ in range(DIG_ATTEMPTS.default):
+        for _ in range(DIG_ATTEMPTS):
             began = time.monotonic()
             transport.sendto(packet)
             try:

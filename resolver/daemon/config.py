@@ -155,14 +155,13 @@ def _endless_number(text: str) -> Problem:
 
 
 def _read(path: str, source: str, key: str, line: int) -> str:
-    limit = limits.CONFIG_FILE_SIZE
     try:
         with open(path, "rb") as file:
-            data = file.read(limit.default + 1)
+            data = file.read(limits.CONFIG_FILE_SIZE + 1)
     except OSError as error:
         raise ConfigError(source, [Problem(key, line, f"cannot read {path}: {error.strerror}")]) from None
-    if len(data) > limit.default:
-        raise ConfigError(source, [Problem(key, line, f"{path} is larger than {limit.default} {limit.unit}")])
+    if len(data) > limits.CONFIG_FILE_SIZE:
+        raise ConfigError(source, [Problem(key, line, f"{path} is larger than {limits.CONFIG_FILE_SIZE} bytes")])
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -29,10 +29,10 @@ __all__ = ["ControlHost", "ControlServer", "Office", "RequestError", "parse_requ
 
 logger = logging.getLogger(__name__)
 
-REQUEST = limits.CONTROL_REQUEST.default
-PATIENCE = limits.CONTROL_TIMEOUT.default / 1000
-CONNECTIONS = limits.CONTROL_CONNECTIONS.default
-PORTION = limits.CONTROL_PORTION.default
+REQUEST = limits.CONTROL_REQUEST
+PATIENCE = limits.CONTROL_TIMEOUT / 1000
+CONNECTIONS = limits.CONTROL_CONNECTIONS
+PORTION = limits.CONTROL_CHUNK
 
 LAST_DATA_TYPE = 65279  # RFC 6895 section 3.1: private use and reserved types follow
 

@@ -60,7 +60,7 @@ def open_doors(settings: Settings, workers: int) -> Doors:
         if settings.control.socket:
             _open_control(doors, settings.control.socket)
         if settings.metrics.listen:
-            address, port = parse_endpoint(settings.metrics.listen, limits.METRICS_PORT.default, "metrics.listen")
+            address, port = parse_endpoint(settings.metrics.listen, limits.METRICS_PORT, "metrics.listen")
             try:
                 doors.metrics = open_stream_socket(address, port)
             except OSError as error:
@@ -87,7 +87,7 @@ def _open_control(doors: Doors, path: str) -> None:
         finally:
             os.umask(before)
         found = os.lstat(path)
-        opened.listen(limits.CONTROL_CONNECTIONS.default)
+        opened.listen(limits.CONTROL_CONNECTIONS)
     except OSError as error:
         opened.close()
         text = "the path is too long" if error.errno is None else error.strerror

@@ -79,9 +79,9 @@ async def ask(servers: list[tuple[str, int]], qname: str, qtype: int, seconds: f
 async def roots_answer(settings: Settings) -> bool:
     """Whether some of the root servers answer, within `limits.PROBE`."""
     port = settings.iteration.upstream_port
-    hints = settings.root_hints[: limits.PROBE_SERVERS.default]
+    hints = settings.root_hints[: limits.PROBE_SERVERS]
     servers = [(address, port) for hint in hints for address in hint.addresses]
-    reply = await ask(servers, ".", c.NS, limits.PROBE.default / 1000)
+    reply = await ask(servers, ".", c.NS, limits.PROBE / 1000)
     return reply is not None and reply.rcode == c.NOERROR
 
 

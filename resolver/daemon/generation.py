@@ -73,7 +73,7 @@ def within_descriptors(server: ServerSettings) -> ServerSettings:
     Each address needs some for connections that have no place: they are about to get one, or to be closed.
     """
     addresses = max(len(server.listen), 1)
-    most = max(client_connections() // addresses - limits.STREAM_NEWCOMERS.default, 1)
+    most = max(client_connections() // addresses - limits.STREAM_NEWCOMERS, 1)
     if server.tcp_connections <= most:
         return server
     logger.warning(

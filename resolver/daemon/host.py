@@ -14,7 +14,7 @@ def clock_trouble(now: int) -> str:
     A machine without a clock of its own starts in 1970, and a resolver that validates is of no use until it is set
     (RFC 4035 section 5.3.1); nothing else would say so but SERVFAIL for every signed name.
     """
-    earliest, latest = limits.CLOCK_EARLIEST.default, limits.CLOCK_LATEST.default
+    earliest, latest = limits.CLOCK_EARLIEST, limits.CLOCK_LATEST
     if earliest <= now < latest:
         return ""
     shown = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(max(now, 0)))

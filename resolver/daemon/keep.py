@@ -116,7 +116,7 @@ def restore(path: Path, store: Store, settings: Settings) -> Loaded:
                 label=label(settings),
                 now=int(time.time()),
                 stale=settings.cache.serve_stale,
-                largest=limits.SNAPSHOT_SHARE.default * settings.cache.size,
+                largest=limits.SNAPSHOT_SHARE * settings.cache.size,
             )
     except OSError as error:
         raise KeepError(f"cannot read {str(path)!r}: {error.strerror or error}") from None

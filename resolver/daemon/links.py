@@ -28,8 +28,8 @@ __all__ = ["LinkError", "Links", "ReloadLink"]
 
 logger = logging.getLogger(__name__)
 
-LARGEST = limits.LINK_MESSAGE.default
-PATIENCE = limits.LINK_TIMEOUT.default / 1000
+LARGEST = limits.LINK_MESSAGE
+PATIENCE = limits.LINK_TIMEOUT / 1000
 
 Message = dict[str, Any]
 
@@ -220,7 +220,7 @@ class ReloadLink:
 def _received(link: socket.socket) -> list[bytes]:
     """What has arrived, a bounded number of messages."""
     found: list[bytes] = []
-    while len(found) < limits.LINK_BATCH.default:
+    while len(found) < limits.LINK_BATCH:
         try:
             found.append(link.recv(LARGEST))
         except BlockingIOError:

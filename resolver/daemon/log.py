@@ -109,7 +109,7 @@ class Repetitions(logging.Filter):
         if now < until:
             self._said[key] = (until, left_out + 1)
             return False
-        if len(self._said) >= limits.LOG_MEMORY.default:
+        if len(self._said) >= limits.LOG_MEMORY:
             self._said.clear()
         self._said[key] = (now + self._interval, 0)
         if left_out:

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         prog="resolverd",
         formatter_class=partial(argparse.HelpFormatter, width=_help_width()),
         description="A validating recursive DNS resolver. Without a configuration file it serves this host on port"
-        f" {limits.UNPRIVILEGED_PORT.default}. It stays in the foreground and logs to standard error.",
+        f" {limits.UNPRIVILEGED_PORT}. It stays in the foreground and logs to standard error.",
         epilog="SIGTERM and SIGINT stop it; SIGHUP reads the configuration again and keeps the old one when the new one"
         " is wrong; SIGUSR1 writes all counters to the log. Exit status: 0 stopped or only looked, 1 could not serve,"
         " 2 wrong command line or configuration.",

@@ -25,9 +25,9 @@ MISSING = "metrics.listen: prometheus-client is not installed; pip install 'core
 
 logger = logging.getLogger(__name__)
 
-REQUEST = limits.METRICS_REQUEST.default
-PATIENCE = limits.METRICS_TIMEOUT.default / 1000
-CONNECTIONS = limits.METRICS_CONNECTIONS.default
+REQUEST = limits.METRICS_REQUEST
+PATIENCE = limits.METRICS_TIMEOUT / 1000
+CONNECTIONS = limits.METRICS_CONNECTIONS
 
 # Counters of the cache that are kept for each kind of entry; the kind becomes a label.
 BY_KIND = {

@@ -133,7 +133,7 @@ async def others_prepare(links: "Links") -> None:
     Raises:
         RefusedError: the first of them that could not, or does not answer.
     """
-    refused = await _ask_others(links, "prepare-reload", limits.RELOAD_TIMEOUT.default / 1000)
+    refused = await _ask_others(links, "prepare-reload", limits.RELOAD_TIMEOUT / 1000)
     if refused:
         raise RefusedError(refused[0])
 
@@ -141,7 +141,7 @@ async def others_prepare(links: "Links") -> None:
 async def others_switch(links: "Links") -> str:
     """Have every other worker switch to what it has made; what is wrong with those that do not say that they have."""
     # As long as before: who was started in between has everything to read now.
-    missing = await _ask_others(links, "switch", limits.RELOAD_TIMEOUT.default / 1000)
+    missing = await _ask_others(links, "switch", limits.RELOAD_TIMEOUT / 1000)
     for text in missing:
         logger.warning("reload: %s; it has yet to take over what is in force", text)
     return "; ".join(missing)

@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 Ask = Callable[[Question, bool, Callable[[Outcome], None]], bool]
 Verify = Callable[[Sequence[SignatureJob], Callable[[list[bool]], None]], list[bool] | None]
 SETTING = "dnssec.auto-trust-anchor-file"
-LARGEST = limits.ANCHOR_FILE.default
-BUSY = limits.ROLLOVER_BUSY.default
+LARGEST = limits.ANCHOR_FILE
+BUSY = limits.AUTOTRUST_PROBE_TIMEOUT
 
 
 class Rollover:
@@ -135,13 +135,13 @@ class Rollover:
     def tick(self) -> float:
         """Look at the zones whose time has come; seconds until there is something to do again."""
         now = self._now()
-        earliest = limits.ROLLOVER_REST.default
+        earliest = limits.AUTOTRUST_TIMER_MAX
         for point in self.points.values():
             if point.trusted() is None:
                 continue  # deleted: there is nobody left who could vouch for anything
             until = self._busy.get(point.zone, 0)
             # A clock that was set back far must not put the next look off by years.
-            due = min(point.due, point.looked + limits.ROLLOVER_LONGEST.default)
+            due = min(point.due, point.looked + limits.AUTOTRUST_INTERVAL_MAX)
             if now >= due or now < point.looked:
                 due = self._begin(point, now) if now >= until or until > now + BUSY else until
             earliest = min(earliest, due - now)

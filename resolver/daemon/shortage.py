@@ -42,7 +42,7 @@ _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 def keep_reserve() -> None:
     """Hold the reserve of memory from now on, in this process and in those it forks."""
     try:
-        reserve.keep(limits.MEMORY_RESERVE.default)
+        reserve.keep(limits.MEMORY_RESERVE)
     except MemoryError:
         _tell(Complaint(logger), NO_RESERVE)
 

@@ -117,14 +117,14 @@ def close_all(shares: list[list[Endpoint]]) -> None:
 
 def _open(address: str, port: int, *, reuse_port: bool) -> Endpoint:
     """Open both sockets of one address; port 0 takes one that is free for both."""
-    for attempt in range(1, limits.PORT_ATTEMPTS.default + 1):
+    for attempt in range(1, limits.PORT_ATTEMPTS + 1):
         udp = _bind(address, port, socket.SOCK_DGRAM, reuse_port)
         chosen = port or udp.getsockname()[1]
         try:
             return Endpoint(address, chosen, port, udp, _bind(address, chosen, socket.SOCK_STREAM, reuse_port))
         except ListenError as error:
             udp.close()
-            if port or error.errno != errno.EADDRINUSE or attempt == limits.PORT_ATTEMPTS.default:
+            if port or error.errno != errno.EADDRINUSE or attempt == limits.PORT_ATTEMPTS:
                 raise
         except BaseException:
             udp.close()
@@ -152,7 +152,7 @@ def _explain(address: str, port: int, kind: socket.SocketKind, error: OSError) -
         return text + (
             "Ports below 1024 need a privilege: start as root or with CAP_NET_BIND_SERVICE (under systemd:"
             " AmbientCapabilities=CAP_NET_BIND_SERVICE), lower net.ipv4.ip_unprivileged_port_start, or choose a higher"
-            f" port, for instance --port {limits.UNPRIVILEGED_PORT.default}."
+            f" port, for instance --port {limits.UNPRIVILEGED_PORT}."
         )
     if error.errno in _IPV6_ABSENT:
         return text + "This host has no such address; 'ip address' lists those it has."

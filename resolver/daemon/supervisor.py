@@ -61,9 +61,9 @@ class Restarts:
     def died(self, number: int, now: float) -> float:
         """Worker `number` has ended, or could not be started: seconds until it is to be started again."""
         lived = now - self._started.pop(number, now)
-        short = 0 if lived >= limits.WORKER_RESTART_WINDOW.default else self._short_lives.get(number, 0)
+        short = 0 if lived >= limits.WORKER_RESTART_WINDOW else self._short_lives.get(number, 0)
         self._short_lives[number] = short + 1
-        delay: float = min(limits.WORKER_RESTART_DELAY.default << min(short, 32), limits.WORKER_RESTART_LONGEST.default)
+        delay: float = min(limits.WORKER_RESTART_DELAY << min(short, 32), limits.WORKER_RESTART_LONGEST)
         self._due[number] = now + delay / 1000
         return delay / 1000
 
@@ -231,7 +231,7 @@ class _Supervisor:
         """End all workers: politely, then not."""
         for pid in self.children:
             os.kill(pid, signal.SIGTERM)
-        until = time.monotonic() + limits.STOP_GRACE.default / 1000
+        until = time.monotonic() + limits.STOP_GRACE / 1000
         while self.children and (left := until - time.monotonic()) > 0:
             signal.sigtimedwait({signal.SIGCHLD}, left)
             for pid in list(self.children):

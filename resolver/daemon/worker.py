@@ -178,7 +178,7 @@ class _Worker:
                 listeners = Listeners(endpoint)
                 self.listeners.append(listeners)
                 await listeners.start(self.current)
-            gc.set_threshold(limits.GC_YOUNG.default, limits.GC_MIDDLE.default, limits.GC_OLD.default)
+            gc.set_threshold(limits.GC_YOUNG, limits.GC_MIDDLE, limits.GC_OLD)
             gc.freeze()  # what exists now lives to the end; the collector need not look at it again
             gc.enable()
             await self.open_side_doors()
@@ -581,7 +581,7 @@ class _Worker:
         """Close what a reload has replaced as soon as nobody waits for it any more."""
         until = self.loop.time() + old.settings.iteration.deadline
         while old.service.waiting and self.loop.time() < until:
-            await asyncio.sleep(limits.RETIRE_LOOK.default / 1000)
+            await asyncio.sleep(limits.DRAIN_POLL / 1000)
         self.finish(old)
 
     def finish(self, old: Generation) -> None:
@@ -604,12 +604,12 @@ class _Worker:
             self.rollover_timer.cancel()
         if self.links is not None:
             self.links.stop()
-        until = self.loop.time() + limits.DRAIN.default / 1000
+        until = self.loop.time() + limits.DRAIN / 1000
         generations = (self.current, *self.retiring)
         for task in self.tasks:
             task.cancel()
         while any(one.service.waiting for one in generations) and self.loop.time() < until:
-            await asyncio.sleep(limits.DRAIN.default / 10000)
+            await asyncio.sleep(limits.DRAIN / 10000)
         self.let_go()
         for listeners in self.listeners:
             listeners.close()

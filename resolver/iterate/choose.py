@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["choose", "patience", "reason", "survey"]
 
-TRIES = limits.TRIES_PER_SERVER.default
-FIRST = limits.SERVER_TIMEOUT_FIRST.default / 1000
-BAND = limits.SERVER_BAND.default / 1000
-UNKNOWN = limits.SERVER_UNKNOWN.default / 1000
+TRIES = limits.TRIES_PER_SERVER
+FIRST = limits.SERVER_TIMEOUT_FIRST / 1000
+BAND = limits.RTT_BAND / 1000
+UNKNOWN = limits.UNKNOWN_SERVER_RTT / 1000
 FOREVER = float("inf")
-EXPLORE = limits.SERVER_EXPLORE.default
+EXPLORE = limits.EXPLORE_RATE
 
 
 def choose(cut: Cut, context: Context, tries: dict[tuple[str, int], int], avoid: frozenset[str]) -> Server | None:

@@ -39,16 +39,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Search", "consult"]
 
-TRIES_PER_CUT = limits.TRIES_PER_CUT.default
-TRIES_PER_SERVER = limits.TRIES_PER_SERVER.default
-LOOKUPS = limits.ADDRESS_LOOKUPS.default
-MISSING = limits.MISSING_ADDRESSES.default
-EDNS_GIVE_UP = limits.EDNS_GIVE_UP.default
-FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST.default / 1000
-STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM.default / 1000
-SHORTEST = limits.SERVER_TIMEOUT_MINIMUM.default / 1000
-SHARE = limits.SERVER_SHARE.default / 100
-SHORTAGE_PAUSE = limits.SHORTAGE_PAUSE.default / 1000
+TRIES_PER_CUT = limits.TRIES_PER_CUT
+TRIES_PER_SERVER = limits.TRIES_PER_SERVER
+LOOKUPS = limits.ADDRESS_LOOKUPS
+MISSING = limits.MISSING_ADDRESSES
+EDNS_GIVE_UP = limits.EDNS_GIVE_UP
+FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST / 1000
+STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM / 1000
+SHORTEST = limits.SERVER_TIMEOUT_MINIMUM / 1000
+SHARE = limits.ATTEMPT_TIME_SHARE / 100
+LOCAL_ERROR_DELAY = limits.LOCAL_ERROR_DELAY / 1000
 CROSSED_OFF = 1 << 20
 # UDP, then with another cookie or none, then without EDNS, then without case or over TCP, then both: more changes of
 # manner make no sense.
@@ -107,7 +107,7 @@ def consult(
             tries[key] = tries.get(key, 0) + 1 if again else CROSSED_OFF
             if result.kind is FailureKind.LOCAL:
                 # Buffers and descriptors come back in milliseconds; the next server asked at once would lack them too.
-                yield Pause(SHORTAGE_PAUSE)
+                yield Pause(LOCAL_ERROR_DELAY)
             continue
         view: MessageView = result.view
         if not question_matches(view, qname, qtype):

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Atlas", "Cut"]
 
-NAME_SERVERS = limits.MAX_NAME_SERVERS.default
-ADDRESSES = limits.MAX_ADDRESSES.default
-FAMILY_PAUSE = limits.FAMILY_PAUSE.default
-DELEGATIONS = limits.DELEGATIONS.default
-OVERHEAD = limits.DELEGATION_OVERHEAD.default
-REMEMBERED_ADDRESSES = limits.UPSTREAM_ADDRESSES.default
+NAME_SERVERS = limits.MAX_NAME_SERVERS
+ADDRESSES = limits.MAX_ADDRESSES
+FAMILY_PAUSE = limits.FAMILY_PAUSE
+DELEGATIONS = limits.DELEGATIONS
+OVERHEAD = limits.DELEGATION_OVERHEAD
+REMEMBERED_ADDRESSES = limits.UPSTREAM_ADDRESSES
 FOREVER = 1 << 62
 
 
@@ -106,7 +106,7 @@ class Atlas:
         self._forbidden = [ip_network(text, strict=False) for text in iteration.do_not_query]
         self._own = {str(ip_address(text)) for text in own}
         self._addresses: dict[bytes, str | None] = {}
-        self.delegations = Bounded("delegations", limit=limits.DELEGATION_OCTETS.default, most=DELEGATIONS)
+        self.delegations = Bounded("delegations", limit=limits.DELEGATION_OCTETS, most=DELEGATIONS)
         self._configured = configured
         self.types: tuple[int, ...] = tuple(
             rtype for rtype, wanted in ((c.A, iteration.do_ip4), (c.AAAA, iteration.do_ip6)) if wanted

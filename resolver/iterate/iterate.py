@@ -21,9 +21,9 @@ from resolver.wire.rrset import RRset, octets_of
 
 __all__ = ["iterate"]
 
-REFERRALS = limits.MAX_REFERRALS.default
-EMPTY_TTL = limits.EMPTY_REPLY_TTL.default
-PARENT_PAUSE = limits.PARENT_PAUSE.default
+REFERRALS = limits.MAX_REFERRALS
+EMPTY_TTL = limits.EMPTY_REPLY_TTL
+PARENT_RECHECK_INTERVAL = limits.PARENT_RECHECK_INTERVAL
 # Nothing that another zone's servers could say would help against these.
 FINAL = frozenset({
     FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.LOCAL, FailureKind.NO_ROUTE,
@@ -100,7 +100,7 @@ def iterate(
             known, whole = cut.labels, not minimising
             failed = recovery.failed
             if failed is not None and cut.zone == failed.zone and failed.same_servers(cut):
-                cut.confirmed_until = context.monotonic + PARENT_PAUSE
+                cut.confirmed_until = context.monotonic + PARENT_RECHECK_INTERVAL
                 other = recovery.other_than(cut, context, task)
                 if other is None:
                     return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,

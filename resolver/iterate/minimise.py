@@ -11,8 +11,8 @@ from resolver.wire import consts as c
 __all__ = ["PROBE_TYPE", "labels_to_show"]
 
 PROBE_TYPE = c.A
-STEPS = limits.MINIMISE_STEPS.default
-ONE_LABEL = limits.MINIMISE_ONE_LABEL.default
+STEPS = limits.MINIMISE_STEPS
+ONE_LABEL = limits.MINIMISE_ONE_LABEL
 
 
 def labels_to_show(known: int, total: int, steps: int) -> int:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Kind", "Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub", "with_stray_signatures"]
 
-ALIAS_STEPS = limits.MAX_ALIASES.default
-NAME_SERVERS = limits.MAX_NAME_SERVERS.default
-SIGNATURES = limits.RRSET_RECORDS.default
-SIGNATURE_OCTETS = limits.RRSET_BYTES.default
+ALIAS_STEPS = limits.MAX_ALIASES
+NAME_SERVERS = limits.MAX_NAME_SERVERS
+SIGNATURES = limits.RRSET_RECORDS
+SIGNATURE_OCTETS = limits.RRSET_BYTES
 # Replies without a question section are permitted for these: the server could not or would not read the question.
 UNREAD = frozenset({c.FORMERR, c.NOTIMP, c.REFUSED, c.SERVFAIL, c.BADVERS})
 

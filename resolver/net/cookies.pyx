@@ -110,7 +110,7 @@ cdef class CookieJar:
         ValueError: more than two secrets, or one of another size.
     """
 
-    def __init__(self, secrets=(), *, bint required=False, int64_t period=limits.COOKIE_PERIOD.default,
+    def __init__(self, secrets=(), *, bint required=False, int64_t period=limits.COOKIE_PERIOD,
                  bytes seed=SEED):
         cdef int i
         if len(secrets) > 2 or any(len(secret) != KEY_SIZE for secret in secrets):

@@ -15,12 +15,12 @@ __all__ = ["client_connections", "stream_upstreams", "udp_sockets"]
 
 def udp_sockets(descriptors: int | None = None) -> int:
     """Upstream sockets of one address family; `descriptors` None asks the process's limit."""
-    return max(min(limits.UDP_SOCKETS.default, _usable(descriptors) // 4), 1)
+    return max(min(limits.UDP_SOCKETS, _usable(descriptors) // 4), 1)
 
 
 def stream_upstreams(descriptors: int | None = None) -> int:
     """Outgoing TCP connections."""
-    return max(min(limits.STREAM_UPSTREAMS.default, _usable(descriptors) // 8), 1)
+    return max(min(limits.STREAM_UPSTREAMS, _usable(descriptors) // 8), 1)
 
 
 def client_connections(descriptors: int | None = None) -> int:
@@ -32,5 +32,5 @@ def _usable(descriptors: int | None) -> int:
     if descriptors is None:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if descriptors == resource.RLIM_INFINITY:
-        descriptors = limits.DESCRIPTORS.default
-    return descriptors - limits.DESCRIPTORS_RESERVE.default
+        descriptors = limits.DESCRIPTORS
+    return descriptors - limits.DESCRIPTORS_RESERVE

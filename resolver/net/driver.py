@@ -77,9 +77,9 @@ class Crypto:
         loop: asyncio.AbstractEventLoop,
         check: Callable[[Any], bool],
         *,
-        threads: int = limits.CRYPTO_THREADS.default,
-        in_place: int = limits.CRYPTO_IN_PLACE.default,
-        slice_seconds: float = limits.CRYPTO_SLICE.default / 1000,
+        threads: int = limits.CRYPTO_THREADS,
+        in_place: int = limits.CRYPTO_IN_PLACE,
+        slice_seconds: float = limits.CRYPTO_SLICE / 1000,
         clock: Clock | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None:

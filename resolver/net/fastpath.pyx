@@ -25,7 +25,7 @@ from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, acce
 from resolver.wire.message cimport QueryInfo, parse_query
 
 # Replies made for one stream in one turn; the buffer has room for one more of the largest kind, with its prefix.
-cdef Py_ssize_t STREAM_TURN = limits.STREAM_TURN.default
+cdef Py_ssize_t STREAM_TURN_OCTETS = limits.STREAM_TURN_OCTETS
 
 cdef enum:
     HEADER = 12
@@ -225,7 +225,7 @@ cdef class FastPath:
     """
 
     def __cinit__(self):
-        self.buffer = <uint8_t *>malloc(STREAM_TURN + LARGEST_MESSAGE + 2)
+        self.buffer = <uint8_t *>malloc(STREAM_TURN_OCTETS + LARGEST_MESSAGE + 2)
         if self.buffer is NULL:
             raise MemoryError("buffer of the fast path")
         memset(&self.state, 0, sizeof(self.state))
@@ -272,7 +272,7 @@ cdef class FastPath:
         how many of `frames` are done with, whether the last of these was garbage).
 
         It stops behind a message that gets no reply at all, because it is no query, and when the replies have reached
-        `limits.STREAM_TURN` bytes. `now` is as in `answer`; `client` are the octets of the client's address.
+        `limits.STREAM_TURN_OCTETS` bytes. `now` is as in `answer`; `client` are the octets of the client's address.
         """
         cdef list missed = []
         cdef bytes frame
@@ -281,7 +281,7 @@ cdef class FastPath:
         cdef int64_t seconds = realtime_seconds() if now is None else now
         self.state.stream_ip_size = min(<size_t>PyBytes_GET_SIZE(client), sizeof(self.state.stream_ip))
         memcpy(self.state.stream_ip, PyBytes_AS_STRING(client), self.state.stream_ip_size)
-        while first < count and used < STREAM_TURN:
+        while first < count and used < STREAM_TURN_OCTETS:
             frame = frames[first]
             first += 1
             code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), NULL, 0,

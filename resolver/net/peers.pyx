@@ -83,7 +83,7 @@ def open_socket(int family, str source not None, Entropy entropy=None):
     Raises:
         OSError: no descriptor, no such address, or no free port found.
     """
-    cdef int tries = limits.UDP_BIND_TRIES.default, lowest = limits.UDP_PORT_LOWEST.default
+    cdef int tries = limits.UDP_BIND_TRIES, lowest = limits.UDP_PORT_LOWEST
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if family == AF_INET:

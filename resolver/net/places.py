@@ -12,7 +12,7 @@ The choice (`to_end`), so that no group can hold all places however its members 
   more equal by it, and never less.
 
 Every operation but `to_end` takes constant time; `to_end` looks at group sizes, of which n members have at most about
-the square root of 2n, and at no more than `limits.PLACES_LOOKS` groups.
+the square root of 2n, and at no more than `limits.SLOT_SCAN` groups.
 """
 
 from collections import OrderedDict
@@ -116,7 +116,7 @@ class Places(Generic[Member]):
     def to_end(self, group: Hashable) -> Member | None:
         """Whose end makes room for one more of `group`; None when the newcomer has to go instead."""
         own = self.count(group)
-        looks = limits.PLACES_LOOKS.default
+        looks = limits.SLOT_SCAN
         sizes = sorted(self._sizes, reverse=True)
         for size in sizes:
             if size < own:

@@ -25,8 +25,8 @@ LARGEST = 65_535
 
 _KEPT_FLAGS = 0x7800 | c.RD | c.CD      # opcode, RD and CD go back as they came (RFC 1035 4.1.1, RFC 4035 3.2.2)
 _DNSSEC_TYPES = frozenset({c.RRSIG, c.NSEC, c.NSEC3})
-_EDE_TEXT = limits.EDE_TEXT.default
-_EDES = limits.REPLY_EDES.default
+_EDE_TEXT = limits.EDE_TEXT
+_EDES = limits.REPLY_EDES
 
 
 def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
@@ -108,4 +108,4 @@ def error_reply(wire: bytes, rcode: int, question_end: int = HEADER_SIZE, *, ser
 
 def any_record(qname: bytes) -> RRset:
     """What type ANY gets: one small record that says why (RFC 8482 section 4.2)."""
-    return RRset(qname, c.HINFO, limits.ANY_TTL.default, [b"\x07RFC8482\x00"])
+    return RRset(qname, c.HINFO, limits.ANY_TTL, [b"\x07RFC8482\x00"])

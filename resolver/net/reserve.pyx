@@ -84,9 +84,9 @@ cdef enum:
     MOST_BLOCKS = 4096
     ROOM = 5120  # and what is tried beyond
 
-cdef size_t BLOCK = limits.MEMORY_RESERVE_BLOCK.default
-cdef double RETRY = limits.MEMORY_RESERVE_RETRY.default / 1000.0
-cdef int ENOUGH = limits.MEMORY_RESERVE_ENOUGH.default
+cdef size_t BLOCK = limits.MEMORY_RESERVE_BLOCK
+cdef double RETRY = limits.MEMORY_RESERVE_RETRY / 1000.0
+cdef int ENOUGH = limits.MEMORY_RESERVE_ENOUGH
 
 cdef PyMemAllocatorEx raw
 cdef void *blocks[ROOM]

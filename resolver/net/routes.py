@@ -38,7 +38,7 @@ class Routes:
             address = ip_address(text)
             known = self._landmarks[address.version]
             # This machine and its own link are there without any network.
-            if not address.is_loopback and not address.is_link_local and len(known) < limits.FAMILY_LANDMARKS.default:
+            if not address.is_loopback and not address.is_link_local and len(known) < limits.FAMILY_REFERENCE_ADDRESSES:
                 known.append(text)
 
     def of_datagram(self, code: int, address: str) -> FailureKind:

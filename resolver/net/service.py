@@ -46,7 +46,7 @@ ONLY_OPT = b"\0\0\0\0\0\0\0\1"
 # A client's cookie alone, and the longest with a server's (RFC 7873 section 4).
 CLIENT_COOKIE, LONGEST_COOKIE = 8, 40
 OPT_HEAD = 9  # owner, type, class and TTL of an OPT record
-KEPT_AS_IT_CAME = limits.QUERY_OCTETS.default
+KEPT_AS_IT_CAME = limits.STORED_QUERY_OCTETS
 # Of these not even the content counts.
 BARE_OPTIONS = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE})
 IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
@@ -212,7 +212,7 @@ class Service:
         self._proven = Account(
             server.pending_queries, server.pending_per_proven_client, server.pending_network_share
         )
-        self._failures = Complaint(logger, settings.log.interval, limits.LOG_FAILURES.default)
+        self._failures = Complaint(logger, settings.log.interval, limits.LOG_FAILURES)
         self.queries = 0
         self.replies = 0
         self.joined = 0

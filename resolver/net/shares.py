@@ -22,7 +22,7 @@ __all__ = ["UNHEARD", "Heard", "Line", "Shares", "server_network"]
 
 Member = TypeVar("Member", bound=Hashable)
 
-LOOKS = limits.PLACES_LOOKS.default
+LOOKS = limits.SLOT_SCAN
 NOBODY = object()
 UNHEARD = object()
 
@@ -55,7 +55,7 @@ class Heard:
             network = server_network(address)
             self._last[network] = None
             self._last.move_to_end(network)
-            if len(self._last) > limits.UPSTREAM_NETWORKS.default:
+            if len(self._last) > limits.UPSTREAM_NETWORKS:
                 self._last.popitem(last=False)
         except MemoryError:
             pass  # the reply counts more than this; the next one tries again

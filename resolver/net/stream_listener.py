@@ -9,12 +9,12 @@ since a timer per connection would be moved with every message. Hits of one turn
 How a connection works through what it has read (`_Client._work`):
 
 * What was read and not looked at yet waits in `_unread`. While anything is there, reading is paused.
-* A turn takes at most `STREAM_PORTION` octets of it and makes at most `STREAM_TURN` octets of replies, and one reply
-  more; then the loop serves others. The rest has its turn by `call_soon`.
+* A turn takes at most `STREAM_READ_CHUNK` octets of it and makes at most `STREAM_TURN_OCTETS` octets of replies, and
+  one reply more; then the loop serves others. The rest has its turn by `call_soon`.
 * Nothing is looked at, and so no reply is made, while the client does not take what it has (`_deaf_since`), while
   queries wait for the service (`_backlog`), or while as many as the pipeline permits are unanswered.
 * Replies that the service owes come whenever they are ready. A client that does not read and has more than
-  `STREAM_UNSENT` octets to fetch is cut off.
+  `STREAM_WRITE_LIMIT` octets to fetch is cut off.
 
 States: open; closing, when the client has closed its side (what was asked is answered, then the connection is closed);
 ending, when something was no query (queries before it are answered, then our side is closed, and what the client still
@@ -77,7 +77,7 @@ class StreamListener:
         access: AccessTable,
         settings: ServerSettings,
         *,
-        message_timeout: float = limits.STREAM_MESSAGE.default,
+        message_timeout: float = limits.STREAM_MESSAGE,
     ) -> None:
         """`message_timeout` in seconds bounds a begun message and an unread reply."""
         self.message_timeout = message_timeout
@@ -99,7 +99,7 @@ class StreamListener:
         """Serve `sock`, which is bound and non-blocking and now belongs to the listener."""
         self._loop = asyncio.get_running_loop()
         server = await self._loop.create_server(
-            lambda: _Client(self), sock=sock, backlog=limits.STREAM_BACKLOG.default, start_serving=False
+            lambda: _Client(self), sock=sock, backlog=limits.STREAM_BACKLOG, start_serving=False
         )
         self._server = server
         if isinstance(server, Server):
@@ -110,7 +110,7 @@ class StreamListener:
     def _room(self, active: int) -> int:
         """How many more may be accepted while `active` are open: their places are given later, and who makes room for
         them is gone later still. So never more than the limit and `STREAM_NEWCOMERS` are open."""
-        return limits.STREAM_NEWCOMERS.default - (active - len(self._places))
+        return limits.STREAM_NEWCOMERS - (active - len(self._places))
 
     def switch(self, service: Service, fast: FastPath, access: AccessTable, settings: ServerSettings) -> None:
         """Serve new queries, also of open connections, with these; queries under way keep their service."""
@@ -324,12 +324,12 @@ class _Client(asyncio.Protocol):
         if not self._listener.admit(self):
             transport.abort()
             return
-        transport.set_write_buffer_limits(high=limits.STREAM_WRITE_HIGH.default)
+        transport.set_write_buffer_limits(high=limits.STREAM_WRITE_HIGH)
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
             self._thrown_away += len(data)
-            if self._thrown_away > limits.STREAM_PORTION.default:
+            if self._thrown_away > limits.STREAM_READ_CHUNK:
                 self.abort()
             return
         self._unread = self._unread[self._at:] + data if self._at < len(self._unread) else data
@@ -377,7 +377,7 @@ class _Client(asyncio.Protocol):
         if transport is not None and not transport.is_closing():
             self._made += len(packet) + 2
             transport.write(len(packet).to_bytes(2, "big") + packet)
-            if self._deaf_since is not None and transport.get_write_buffer_size() > limits.STREAM_UNSENT.default:
+            if self._deaf_since is not None and transport.get_write_buffer_size() > limits.STREAM_WRITE_LIMIT:
                 self._listener.cut_off += 1
                 self.abort()
         self._answered()
@@ -426,7 +426,7 @@ class _Client(asyncio.Protocol):
 
     def _next_portion(self) -> None:
         """Cut what was read into messages, not more of it than one turn takes."""
-        size = limits.STREAM_PORTION.default
+        size = limits.STREAM_READ_CHUNK
         if self._at == 0 and len(self._unread) <= size:
             data, self._unread = self._unread, b""
         else:
@@ -469,7 +469,7 @@ class _Client(asyncio.Protocol):
         waited = self.waiting
         self._feeding = True
         try:
-            while backlog and self._may_ask() and self._made < limits.STREAM_TURN.default:
+            while backlog and self._may_ask() and self._made < limits.STREAM_TURN_OCTETS:
                 if self._transport is None or self._transport.is_closing():
                     backlog.clear()
                     break
@@ -491,7 +491,7 @@ class _Client(asyncio.Protocol):
 
     def _may_take(self) -> bool:
         """Whether more of what was read may be looked at in this turn."""
-        return not self._backlog and self._may_ask() and self._made < limits.STREAM_TURN.default
+        return not self._backlog and self._may_ask() and self._made < limits.STREAM_TURN_OCTETS
 
     def _has_work(self) -> bool:
         """Whether a message was read that is not answered yet."""

@@ -10,15 +10,15 @@ connection when all places are taken gets that of (`_make_room`)
 1. an idle one;
 2. the most silent one of the network that has the most, when that has more than the asker's own will have, or of the
    zone that has the most on the asker's network, on the same condition (`shares`);
-3. the most silent one, once it has been silent for `STREAM_UPSTREAM_SILENT`: of the asker's own zone, or of a network
-   (within a network, of a zone) that has more than the asker's. So many silent servers never cost one that is merely
-   slow its place, unless it has as many as they have.
+3. the most silent one, once it has been silent for `STREAM_UPSTREAM_UNRESPONSIVE`: of the asker's own zone, or of a
+   network (within a network, of a zone) that has more than the asker's. So many silent servers never cost one that is
+   merely slow its place, unless it has as many as they have.
 
 Otherwise the ask waits, until its own timeout, in the line of its server. Lines without a place stand in `_hungry`, or
 in `_hungry_silent` when they have made room themselves, since the server may be slow. Of each, those come first whose
 network and zone have the fewest places. Asks of a connection that made room go back to their line: they are sent once
 more when there is a place, or end at their timeout. What a silent line gets next is a patient connection: silence does
-not end it, only its asks' timeouts do, or a fairer share. Patient ones are `STREAM_UPSTREAM_PATIENT` of all at most;
+not end it, only its asks' timeouts do, or a fairer share. Patient ones are `STREAM_UPSTREAM_EXEMPT` of all at most;
 while there are fewer, silent lines come first; when there are as many, such a line ends nobody's work for his silence.
 Each further try of an ask, for whatever reason, costs its query a packet (`StreamAsk.pay`): nothing else bounds them.
 Silence counts from the last sign of the server: the connection stands, or a reply came; `_open` is in that order.
@@ -59,7 +59,7 @@ __all__ = ["StreamAsk", "StreamUpstream"]
 logger = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 65_535
-MISFITS = limits.STREAM_UPSTREAM_MISFITS.default
+MISFITS = limits.UNWANTED_ON_STREAM
 
 
 class StreamAsk:
@@ -323,10 +323,10 @@ class StreamUpstream:
         entropy: Entropy,
         source_v4: str = "",
         source_v6: str = "",
-        connections: int = limits.STREAM_UPSTREAMS.default,
-        per_server: int = limits.STREAM_UPSTREAMS_PER_SERVER.default,
-        pipeline: int = limits.STREAM_UPSTREAM_PIPELINE.default,
-        idle_seconds: float = limits.STREAM_UPSTREAM_IDLE.default,
+        connections: int = limits.STREAM_UPSTREAMS,
+        per_server: int = limits.STREAM_UPSTREAMS_PER_SERVER,
+        pipeline: int = limits.STREAM_UPSTREAM_PIPELINE,
+        idle_seconds: float = limits.STREAM_UPSTREAM_IDLE,
         heard: Heard | None = None,
         routes: Routes | None = None,
         after_batch: Callable[[], object] | None = None,
@@ -346,7 +346,7 @@ class StreamUpstream:
         self._open: OrderedDict[_Connection, float] = OrderedDict()
         self._places: Shares[_Connection] = Shares()
         self._patient: dict[_Connection, None] = {}
-        self._most_patient = self._limit * limits.STREAM_UPSTREAM_PATIENT.default // 100
+        self._most_patient = self._limit * limits.STREAM_UPSTREAM_EXEMPT // 100
         self._hungry: OrderedDict[_ServerLine, None] = OrderedDict()
         self._hungry_silent: OrderedDict[_ServerLine, None] = OrderedDict()
         self._feeding: asyncio.Handle | None = None
@@ -401,7 +401,7 @@ class StreamUpstream:
             best = self._connect(line)
         if best is not None and len(best.pending) < self._pipeline:
             best.take(entry)
-        elif len(line.waiting) < limits.STREAM_UPSTREAM_WAITING.default:
+        elif len(line.waiting) < limits.STREAM_UPSTREAM_WAITING:
             line.waiting[entry] = None
             self._lines[line.key] = line
             if best is None:
@@ -473,7 +473,7 @@ class StreamUpstream:
         self._feeding = None
         tried: set[_ServerLine] = set()
         lines = [self._hungry, self._hungry_silent]
-        while lines and len(tried) < limits.PLACES_LOOKS.default:
+        while lines and len(tried) < limits.SLOT_SCAN:
             first = -1 if len(self._patient) < self._most_patient else 0
             line = self._next_hungry(lines[first], tried)
             if line is None:
@@ -492,13 +492,13 @@ class StreamUpstream:
         oldest = next((since for connection, since in self._open.items() if connection not in self._patient), None)
         if (self._hungry or self._hungry_silent) and oldest is not None and self._feeding is None:
             # Nothing else may ever happen to the most silent one.
-            patience = limits.STREAM_UPSTREAM_SILENT.default / 1000
+            patience = limits.STREAM_UPSTREAM_UNRESPONSIVE / 1000
             left = oldest + patience - self.loop.time()
             self._feeding = self.loop.call_later(left if left > 0 else patience, self._feed)
 
     def _next_hungry(self, lines: Iterable[_ServerLine], tried: "set[_ServerLine]") -> _ServerLine | None:
         """Of the first `lines`, one whose network, and in it the zone, has the fewest places."""
-        candidates = islice((line for line in lines if line not in tried), limits.PLACES_LOOKS.default)
+        candidates = islice((line for line in lines if line not in tried), limits.SLOT_SCAN)
         places = self._places
         return min(
             candidates,
@@ -544,7 +544,7 @@ class StreamUpstream:
         """Whether there is a place for one more connection to `line`; others end for it only when it is `needed`."""
         if len(self._open) < self._limit:
             return True
-        until = self.loop.time() - limits.STREAM_UPSTREAM_SILENT.default / 1000
+        until = self.loop.time() - limits.STREAM_UPSTREAM_UNRESPONSIVE / 1000
         for connection, since in self._open.items():
             if not connection.pending and (since <= until or not line.silent):
                 connection.close()

@@ -46,7 +46,7 @@ def prepare_udp_socket(sock: socket.socket) -> None:
     else:
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, limits.SERVER_BUFFER.default)
+        sock.setsockopt(socket.SOL_SOCKET, option, limits.SERVER_BUFFER)
 
 
 def name_own_address(sock: socket.socket) -> None:

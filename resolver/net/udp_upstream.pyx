@@ -91,8 +91,8 @@ cdef enum:
     CLIENT_COOKIE = 8
 
 cdef double TICK = 0.01
-cdef int ERROR_ROUNDS = limits.UDP_ERRORS.default
-cdef int LEFTOVERS = limits.UDP_LEFTOVERS.default
+cdef int ERROR_ROUNDS = limits.UDP_ERRORS
+cdef int LEFTOVERS = limits.UDP_DRAIN_PACKETS
 cdef int64_t NEVER = 0x7fffffffffffffff
 
 
@@ -152,10 +152,10 @@ cdef class UdpUpstream:
         self.names = NULL
 
     def __init__(self, loop, *, Entropy entropy, str source_v4="", str source_v6="", bint fresh_ports=True,
-                 bint randomise_case=True, int sockets=limits.UDP_SOCKETS.default,
-                 int kept=limits.UDP_SOCKETS_KEPT.default, int ports=limits.UDP_PORTS.default,
-                 int port_uses=limits.UDP_PORT_USES.default, double port_age=limits.UDP_PORT_AGE.default,
-                 int near_miss_limit=limits.UDP_NEAR_MISSES.default, heard=None, routes=None, after_batch=None):
+                 bint randomise_case=True, int sockets=limits.UDP_SOCKETS,
+                 int kept=limits.UDP_SOCKETS_KEPT, int ports=limits.UDP_PORTS,
+                 int port_uses=limits.UDP_PORT_USES, double port_age=limits.UDP_PORT_AGE,
+                 int near_miss_limit=limits.UNWANTED_REPLY_THRESHOLD, heard=None, routes=None, after_batch=None):
         cdef int i
         self.loop = loop
         self.entropy = entropy
@@ -186,9 +186,9 @@ cdef class UdpUpstream:
         self.unsent = []
         self.armed = NEVER
         self.turned = <int64_t>(monotonic_now() / TICK)
-        self.batch = limits.UDP_BATCH.default
-        self.capacity = limits.UDP_RECEIVE.default
-        self.rounds = limits.UDP_ROUNDS.default
+        self.batch = limits.UDP_BATCH
+        self.capacity = limits.UDP_RECEIVE
+        self.rounds = limits.UDP_ROUNDS
         self.buffers = <uint8_t *>calloc(self.batch, self.capacity)
         self.messages = <mmsghdr *>calloc(self.batch, sizeof(mmsghdr))
         self.vectors = <iovec *>calloc(self.batch, sizeof(iovec))
@@ -255,8 +255,8 @@ cdef class UdpUpstream:
             return self._no_port(entry, error)
         if port is None:
             own = self.family_of(entry.peer.family)
-            if not own.line.may_take(self.network_of(entry), limits.UDP_WAITING.default,
-                                     limits.UDP_WAITING_SHARE.default):
+            if not own.line.may_take(self.network_of(entry), limits.UDP_WAITING,
+                                     limits.UDP_WAITING_SHARE):
                 return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are taken")
         self.outstanding += 1
         try:
@@ -409,7 +409,7 @@ cdef class UdpUpstream:
         cdef PeerAddress peer = self.peers.get((address, port))
         if peer is None:
             peer = parse_peer(address, port)
-            if len(self.peers) >= limits.UPSTREAM_ADDRESSES.default:
+            if len(self.peers) >= limits.UPSTREAM_ADDRESSES:
                 self.peers.clear()
             self.peers[(address, port)] = peer
         return peer
@@ -422,7 +422,7 @@ cdef class UdpUpstream:
         cdef list ports = self.ports_v4 if family == AF_INET else self.ports_v6
         cdef OutgoingPort port
         cdef Py_ssize_t index, i, count = len(ports)
-        if self.family_of(family).busy >= count * limits.UDP_PORT_PENDING.default:
+        if self.family_of(family).busy >= count * limits.UDP_PORT_PENDING:
             return None
         index = self.entropy.take32() % <uint32_t>count
         port = ports[index]
@@ -439,10 +439,10 @@ cdef class UdpUpstream:
             except OSError:
                 if not any(ports):
                     raise
-        if port is None or len(port.pending) >= limits.UDP_PORT_PENDING.default:
+        if port is None or len(port.pending) >= limits.UDP_PORT_PENDING:
             for i in range(count):
                 port = ports[(index + i) % count]
-                if port is not None and len(port.pending) < limits.UDP_PORT_PENDING.default:
+                if port is not None and len(port.pending) < limits.UDP_PORT_PENDING:
                     return port
             return None
         return port
@@ -565,7 +565,7 @@ cdef class UdpUpstream:
     cdef int trim_later(self) except -1:
         if self.trimmer is None:
             try:
-                self.trimmer = self.loop.call_later(limits.UDP_SOCKET_IDLE.default / 1000, self._trim)
+                self.trimmer = self.loop.call_later(limits.UDP_SOCKET_IDLE / 1000, self._trim)
             except MemoryError:
                 pass  # the next socket that becomes idle tries again
         return 0

@@ -169,7 +169,7 @@ class Authority:
     def _walk(self, draft: _Draft, qname: bytes, qtype: int, *, dnssec: bool) -> None:
         """Answer `qname` and whatever its aliases lead to while that stays in zones served here."""
         seen: set[bytes] = set()
-        for step in range(PLAYGROUND_ALIAS_STEPS.default):
+        for step in range(PLAYGROUND_ALIAS_STEPS):
             zone = self.zone_for(qname, qtype)
             if zone is None:
                 if step == 0:
@@ -245,7 +245,7 @@ class Authority:
         limit = STREAM_PAYLOAD
         if not tcp:
             offered = CLASSIC_PAYLOAD if query.edns is None else max(CLASSIC_PAYLOAD, query.edns.payload)
-            limit = min(offered, PLAYGROUND_UDP_PAYLOAD.default)
+            limit = min(offered, PLAYGROUND_UDP_PAYLOAD)
             if self.quirks.edns is not EdnsFault.NONE:
                 limit = CLASSIC_PAYLOAD
             if self.quirks.truncate:
@@ -287,5 +287,5 @@ class Authority:
         if truncated:
             builder.truncate()
         if edns is not None:
-            builder.opt(PLAYGROUND_UDP_PAYLOAD.default, do=edns.do, ext_rcode=draft.rcode >> 4, options=options)
+            builder.opt(PLAYGROUND_UDP_PAYLOAD, do=edns.do, ext_rcode=draft.rcode >> 4, options=options)
         return builder.finish()

@@ -75,7 +75,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + datetime.timedelta(days=PLAYGROUND_CERTIFICATE_DAYS.default))
+        .not_valid_after(now + datetime.timedelta(days=PLAYGROUND_CERTIFICATE_DAYS))
     )
 
 

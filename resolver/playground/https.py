@@ -91,7 +91,7 @@ async def _listen(
 ) -> WebServer:
     site, transports = Site(host), set[asyncio.Transport]()
     loop = asyncio.get_running_loop()
-    candidates = [HTTPS_PORT, PLAYGROUND_WEB_PORT.default] if port is None else [port]
+    candidates = [HTTPS_PORT, PLAYGROUND_WEB_PORT] if port is None else [port]
     for candidate in candidates:
         try:
             server = await loop.create_server(partial(_Connection, site, transports), address, candidate, ssl=context)
@@ -137,7 +137,7 @@ class _Connection(asyncio.Protocol):
         self._codec = H1Codec(server=True)
         self._request: Request | None = None
         self._served = 0
-        self._idle = asyncio.get_running_loop().call_later(PLAYGROUND_TCP_IDLE.default, self._expire)
+        self._idle = asyncio.get_running_loop().call_later(PLAYGROUND_TCP_IDLE, self._expire)
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -174,7 +174,7 @@ class _Connection(asyncio.Protocol):
         status, fields, body = self._site.respond(self._request)
         fields.append((b"content-length", str(len(body)).encode()))
         self._served += 1
-        last = self._served >= PLAYGROUND_TCP_QUERIES.default
+        last = self._served >= PLAYGROUND_TCP_QUERIES
         if last:
             fields.append((b"connection", b"close"))
         self._transport.write(self._codec.send(Response(status, fields)))

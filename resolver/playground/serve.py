@@ -124,12 +124,12 @@ async def start(
 
 
 async def _start_somewhere(world: World, port: int) -> RunningWorld:
-    for attempt in range(PORT_ATTEMPTS.default):
+    for attempt in range(PORT_ATTEMPTS):
         chosen = port or _free_port(next(iter(world.authorities)))
         try:
             return await _start_at(world, chosen)
         except OSError:
-            if port or attempt == PORT_ATTEMPTS.default - 1:
+            if port or attempt == PORT_ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returned or raised")
 
@@ -215,7 +215,7 @@ class _Stream(asyncio.Protocol):
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         self._streams.add(self._transport)
         self._source = transport.get_extra_info("peername")[0]
-        self._idle = self._loop.call_later(PLAYGROUND_TCP_IDLE.default, self._transport.abort)
+        self._idle = self._loop.call_later(PLAYGROUND_TCP_IDLE, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._streams.discard(self._transport)
@@ -232,7 +232,7 @@ class _Stream(asyncio.Protocol):
             del self._buffer[:end]
             self._answered += 1
             reply = self._authority.answer(packet, tcp=True, source=self._source)
-            if reply is None or self._answered > PLAYGROUND_TCP_QUERIES.default:
+            if reply is None or self._answered > PLAYGROUND_TCP_QUERIES:
                 self._transport.close()
                 return
             framed = len(reply).to_bytes(LENGTH_SIZE, "big") + reply

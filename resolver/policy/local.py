@@ -238,7 +238,7 @@ class LocalZones:
             zone.soa = _soa(apex)
         self.truncating = self.truncating or kind is Kind.TRUNCATE
 
-    def _add_data(self, owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL.default) -> None:
+    def _add_data(self, owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL) -> None:
         key = names.lower(owner)
         held = self._data.setdefault(key, {})
         before = held[rtype].rdatas() if rtype in held else []
@@ -253,7 +253,7 @@ class LocalZones:
         from resolver.wire import present
 
         try:
-            found = present.zone_from_text(f"$TTL {limits.LOCAL_TTL.default}\n{text}\n", names.ROOT)
+            found = present.zone_from_text(f"$TTL {limits.LOCAL_TTL}\n{text}\n", names.ROOT)
         except ValueError as error:
             why = re.sub(r"^zone text: <text>:\d+: ", "", str(error))
             raise ValueError(f"policy.local_data: {text!r}: {why}") from None
@@ -285,15 +285,15 @@ def _packed(address: str) -> bytes:
     return ipaddress.ip_address(address).packed
 
 
-def _rrset(owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL.default) -> RRset:
+def _rrset(owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL) -> RRset:
     return RRset(owner, rtype, ttl, rdatas, trust=Trust.CONFIGURED, verdict=Verdict.INDETERMINATE)
 
 
 def _soa(apex: bytes) -> RRset:
     """The SOA that RFC 6303 section 3 gives for an empty zone."""
-    timers = (1, 3600, 1200, 604800, limits.LOCAL_NEGATIVE_TTL.default)
+    timers = (1, 3600, 1200, 604800, limits.LOCAL_NEGATIVE_TTL)
     rdata = apex + names.from_text("nobody.invalid.") + b"".join(value.to_bytes(4, "big") for value in timers)
-    return _rrset(apex, c.SOA, [rdata], limits.LOCAL_NEGATIVE_TTL.default)
+    return _rrset(apex, c.SOA, [rdata], limits.LOCAL_NEGATIVE_TTL)
 
 
 def _answered(question: Question, answer: list[RRset]) -> Outcome:
@@ -322,6 +322,6 @@ def _expanded(question: Question, outcome: Outcome) -> Outcome:
 
 def _negative(question: Question, rcode: int, zone: _Zone | None) -> Outcome:
     soa = [] if zone is None or zone.soa is None else [zone.soa]
-    outcome = Outcome(question, rcode, [], soa, Verdict.INDETERMINATE, limits.LOCAL_NEGATIVE_TTL.default)
+    outcome = Outcome(question, rcode, [], soa, Verdict.INDETERMINATE, limits.LOCAL_NEGATIVE_TTL)
     outcome.authoritative = True
     return outcome

@@ -77,7 +77,7 @@ class Plan:
             return _refused(question)
         if question.qtype not in (c.TXT, c.ANY):
             return Outcome(question, c.NOERROR, [], [], Verdict.INDETERMINATE, 0)
-        text = value.encode()[: limits.CHAOS_TEXT.default]
+        text = value.encode()[: limits.CHAOS_TEXT]
         rrset = RRset(question.qname, c.TXT, 0, [bytes([len(text)]) + text], rclass=c.CH, trust=Trust.CONFIGURED)
         return Outcome(question, c.NOERROR, [rrset], [], Verdict.INDETERMINATE, 0)
 

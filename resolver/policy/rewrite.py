@@ -19,7 +19,7 @@ from resolver.wire.rrset import RRset
 
 __all__ = ["Dns64", "Rewriter"]
 
-_TTL_WITHOUT_SOA = limits.DNS64_TTL.default
+_TTL_WITHOUT_SOA = limits.DNS64_TTL
 _RESERVED_OCTET = 8         # bits 64 to 71 of such an address are zero (RFC 6052 section 2.2)
 _IP6_ARPA = b"\x03ip6\x04arpa\x00"
 _IN_ADDR_ARPA = b"\x07in-addr\x04arpa\x00"
@@ -118,7 +118,7 @@ class Dns64:
         if embedded is None or self.embed(embedded) != address:
             return None
         prefix = b"".join(b"%c%b" % (len(text), text) for text in (b"%d" % octet for octet in reversed(embedded)))
-        return RRset(question.qname, c.CNAME, limits.LOCAL_TTL.default, [prefix + _IN_ADDR_ARPA],
+        return RRset(question.qname, c.CNAME, limits.LOCAL_TTL, [prefix + _IN_ADDR_ARPA],
                      trust=Trust.CONFIGURED, verdict=Verdict.INDETERMINATE)
 
     def _usable(self, rrset: RRset) -> bool:

@@ -24,8 +24,8 @@ from resolver.wire.rrset import RRset
 
 __all__ = ["Foreknowledge"]
 
-ANCESTORS = limits.ALIAS_PROBES.default
-HASHES = limits.NSEC3_HASHES_AHEAD.default
+ANCESTORS = limits.ALIAS_PROBES
+HASHES = limits.NSEC3_HASHES_AHEAD
 UNPROVABLE = frozenset({c.ANY, c.RRSIG, c.NSEC3})
 """Types that no bitmap speaks about."""
 

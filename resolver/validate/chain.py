@@ -55,13 +55,13 @@ NO_SKEW = (0, 0)
 _INHERITED = Finding(Verdict.INDETERMINATE)
 # Extended errors of signatures that our clock finds too early or too late.
 OUT_OF_TIME = frozenset((c.EDE_SIGNATURE_EXPIRED, c.EDE_SIGNATURE_NOT_YET_VALID))
-SIGNATURES = limits.SIGNATURES_PER_RRSET.default
-SIGNERS = limits.SIGNERS_PER_RRSET.default
-KEYS_PER_TAG = limits.KEYS_PER_TAG.default
-CHECKS = limits.CHECKS_PER_RRSET.default
-KEY_SETS = limits.PARSED_KEY_SETS.default
-KEY_OVERHEAD = limits.PARSED_KEY_OVERHEAD.default
-KNOWN_SIGNATURES = limits.KNOWN_SIGNATURES.default
+SIGNATURES = limits.SIGNATURES_PER_RRSET
+SIGNERS = limits.SIGNERS_PER_RRSET
+KEYS_PER_TAG = limits.KEYS_PER_TAG
+CHECKS = limits.CHECKS_PER_RRSET
+KEY_SETS = limits.PARSED_KEY_SETS
+KEY_OVERHEAD = limits.PARSED_KEY_OVERHEAD
+KNOWN_SIGNATURES = limits.KNOWN_SIGNATURES
 # Sets that come again with other denials; what answers a question is kept by the cache.
 REPEATED = frozenset((c.SOA, c.NSEC, c.NSEC3))
 KNOWN = [True]
@@ -99,7 +99,7 @@ class Chain:
         self.harden = harden
         self.skew = skew
         self.algorithms = ALGORITHMS if sha1 else ALGORITHMS - SHA1_ALGORITHMS
-        self.parsed = Bounded("keys", limit=limits.PARSED_KEY_OCTETS.default, most=KEY_SETS)
+        self.parsed = Bounded("keys", limit=limits.PARSED_KEY_OCTETS, most=KEY_SETS)
         self._known: dict[bytes, None] = {}
 
     # --- one RRset ------------------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ class Chain:
                     entry.append(key)
                     break
                 missed += 1
-                if missed > limits.DS_MISMATCHES.default:
+                if missed > limits.DS_MISMATCHES:
                     return bogus(
                         c.EDE_DNSSEC_BOGUS, f"{names.to_text(zone)}: too many keys that no DS record matches"
                     )
@@ -634,7 +634,7 @@ def stamp(rrset: RRset, found: Finding, now: int) -> RRset:
 def _time_left(signature: Rrsig, now: int) -> int:
     """Seconds until a signature expires; some where it has expired already and is believed because clocks differ."""
     left = (signature.expiration - now) & 0xFFFFFFFF
-    return left if left < 1 << 31 else limits.SKEWED_TTL.default
+    return left if left < 1 << 31 else limits.SKEWED_TTL
 
 
 def charge_of(name: bytes, rtype: int) -> bytes:

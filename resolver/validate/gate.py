@@ -25,7 +25,7 @@ __all__ = [
     "signature_mark",
 ]
 
-SALT = limits.NSEC3_SALT.default
+SALT = limits.NSEC3_SALT
 MARK_SIZE = 32
 BLOCK = 64
 # What SHA-1 and SHA-256 append to each message: one bit and the length.

@@ -57,7 +57,7 @@ def parse(owner: bytes, rdata: bytes, zone: bytes) -> Nsec3 | None:
     if len(rdata) < 6:
         return None
     algorithm, flags, iterations, salt_length = struct.unpack_from("!BBHB", rdata)
-    if algorithm != SHA1 or flags & ~OPT_OUT or salt_length > limits.NSEC3_SALT.default:
+    if algorithm != SHA1 or flags & ~OPT_OUT or salt_length > limits.NSEC3_SALT:
         return None
     at = 5 + salt_length
     salt = rdata[5:at]
@@ -95,7 +95,7 @@ class Prover:
         salt: bytes,
         budget: Budget,
         most: int = limits.NSEC3_ITERATIONS.default,
-        hashes: int = limits.NSEC3_HASHES.default,
+        hashes: int = limits.NSEC3_HASHES,
     ) -> None:
         self.zone = zone
         self.most = most

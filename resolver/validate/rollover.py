@@ -39,9 +39,9 @@ HOUR = 3_600
 # RFC 5011 section 2.3: bounds and shares of the two intervals, in seconds and parts.
 QUERY_MOST, QUERY_PART = 15 * 86_400, 2
 RETRY_MOST, RETRY_PART = 86_400, 10
-MOST_KEYS = limits.MANAGED_KEYS.default
-MOST_CHECKS = limits.ROLLOVER_CHECKS.default
-LOOKS = limits.ROLLOVER_LOOKS.default
+MOST_KEYS = limits.MANAGED_KEYS
+MOST_CHECKS = limits.AUTOTRUST_CHECKS
+LOOKS = limits.AUTOTRUST_MIN_PROBES
 
 
 class KeyState(Enum):
@@ -318,7 +318,7 @@ def look_at(point: TrustPoint, rrset: RRset, now: int, algorithms: Iterable[int]
 
 def _allowance() -> Budget:
     """What one look may cost: no client pays for it. Digests are of the few keys that are managed."""
-    return Budget(0, 0.0, verifications=MOST_CHECKS, hashes=limits.ROLLOVER_HASHES.default)
+    return Budget(0, 0.0, verifications=MOST_CHECKS, hashes=limits.AUTOTRUST_HASHES)
 
 
 def unrevoked(key: Dnskey) -> Dnskey:

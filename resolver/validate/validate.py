@@ -218,7 +218,7 @@ class Validator:
         Only what is secure proves anything: a record of an unsigned zone beside or below it is anybody's to forge.
         """
         denials = _Denials()
-        if sum(map(len, raw.proofs)) > limits.DENIAL_RRSETS.default:  # each set holds one record, by right
+        if sum(map(len, raw.proofs)) > limits.DENIAL_RRSETS:  # each set holds one record, by right
             return denials, bogus(c.EDE_DNSSEC_BOGUS, "too many records of denial")
         reason: Finding | None = None
         kept = []

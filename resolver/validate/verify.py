@@ -37,10 +37,10 @@ _Checker = Callable[[bytes, bytes], None]
 _keys: "OrderedDict[tuple[int, bytes], _Checker | None]" = OrderedDict()
 # What the library raises for a wrong signature; known once it has been loaded, with the first key.
 _refusals: tuple[type[Exception], ...] = ()
-KEPT_KEYS = limits.VERIFY_KEYS.default
-OCTETS = limits.VERIFY_KEY_OCTETS.default
+KEPT_KEYS = limits.VERIFY_KEYS
+OCTETS = limits.VERIFY_KEY_OCTETS
 # Of RSA, the longest: modulus, exponent and the length of that (RFC 3110 section 2).
-LONGEST_KEY = limits.RSA_MODULUS_MAX.default + 8 + 3
+LONGEST_KEY = limits.RSA_MODULUS_MAX + 8 + 3
 
 
 class _Loaded:
@@ -73,7 +73,7 @@ def _rsa(algorithm: int, key: bytes) -> _Checker:
     else:
         length, start = int.from_bytes(key[1:3], "big"), 3
     exponent, modulus = key[start : start + length], key[start + length :]
-    least, most = limits.RSA_MODULUS_MIN.default, limits.RSA_MODULUS_MAX.default
+    least, most = limits.RSA_MODULUS_MIN, limits.RSA_MODULUS_MAX
     if not least <= len(modulus) <= most or not 0 < len(exponent) <= 8:
         raise ValueError("RSA key outside the sizes that are checked")
     public = rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()

@@ -24,8 +24,8 @@ from resolver.wire.rrset cimport RRset
 from resolver.limits import COMPRESSION_ENTRIES, COMPRESSION_MISSES
 from resolver.wire.edns import options_to_wire
 
-cdef int _max_targets = COMPRESSION_ENTRIES.default
-cdef int _max_misses = COMPRESSION_MISSES.default
+cdef int _max_targets = COMPRESSION_ENTRIES
+cdef int _max_misses = COMPRESSION_MISSES
 
 cdef enum:
     SLOTS = 128              # of the table of targets; more than the limit on entries ever permits

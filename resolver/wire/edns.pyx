@@ -13,8 +13,8 @@ from resolver.wire.consts cimport *
 from resolver.limits import EDNS_ERROR_TEXT, EDNS_OPTIONS
 from resolver.wire.errors import WireError, reason_of
 
-cdef int _max_options = EDNS_OPTIONS.default
-cdef Py_ssize_t _max_text = EDNS_ERROR_TEXT.default
+cdef int _max_options = EDNS_OPTIONS
+cdef Py_ssize_t _max_text = EDNS_ERROR_TEXT
 
 
 @cython.final

@@ -22,10 +22,10 @@ from resolver.wire.rrset cimport RRset, make_rrset
 from resolver.limits import MESSAGE_RECORDS, RRSET_BYTES, RRSET_OVERHEAD, RRSET_RECORDS
 from resolver.wire.errors import WireError, reason_of
 
-cdef int _max_records = MESSAGE_RECORDS.default
-cdef int _max_set_records = RRSET_RECORDS.default
-cdef int _max_set_bytes = RRSET_BYTES.default
-cdef Py_ssize_t _overhead = RRSET_OVERHEAD.default
+cdef int _max_records = MESSAGE_RECORDS
+cdef int _max_set_records = RRSET_RECORDS
+cdef int _max_set_bytes = RRSET_BYTES
+cdef Py_ssize_t _overhead = RRSET_OVERHEAD
 
 # Below this many records a set is searched for repetitions by comparing all with all; above, through a hash table.
 cdef enum:

@@ -19,7 +19,7 @@ from resolver.wire.errors import WireError, reason_of
 
 ROOT = b"\0"
 
-cdef int _hops = COMPRESSION_HOPS.default
+cdef int _hops = COMPRESSION_HOPS
 cdef object _case_bits = int.from_bytes(bytes([255]) * 32, "little")
 
 

@@ -17,9 +17,9 @@ from resolver.wire.rdata cimport rdata_check, rdata_layout, rdata_lower
 from resolver.limits import RRSET_BYTES, RRSET_OVERHEAD, RRSET_RECORDS
 from resolver.wire.errors import WireError, reason_of
 
-cdef int _max_records = RRSET_RECORDS.default
-cdef Py_ssize_t _max_bytes = RRSET_BYTES.default
-cdef Py_ssize_t _overhead = RRSET_OVERHEAD.default
+cdef int _max_records = RRSET_RECORDS
+cdef Py_ssize_t _max_bytes = RRSET_BYTES
+cdef Py_ssize_t _overhead = RRSET_OVERHEAD
 
 
 # --- packed form --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ parts gives the same output as fed whole.
 
 from corenet.http.decode import Decoder
 from corenet.http.errors import DecodeError, ResponseTooLarge
-from corenet.limits import HTTP_DECODE_STEP
+from corenet.limits import HTTP_DECODE_OUTPUT_STEP
 
 LIMIT = 200_000
 CODINGS = (["gzip"], ["deflate"], ["deflate", "gzip"], ["gzip", "gzip", "deflate"], ["identity", "x-gzip"])
@@ -29,7 +29,7 @@ def run(data: bytes) -> None:
         decoder = Decoder(codings, limit=LIMIT)
         pieces = [piece for half in (body[: data[0]], body[data[0] :]) for piece in decoder.feed(half)]
         decoder.finish()
-        assert all(len(piece) <= HTTP_DECODE_STEP.default for piece in pieces)
+        assert all(len(piece) <= HTTP_DECODE_OUTPUT_STEP for piece in pieces)
         parts = b"".join(pieces)
     except (DecodeError, ResponseTooLarge):
         pass

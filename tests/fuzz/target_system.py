@@ -9,8 +9,8 @@ from resolver.system import parse_hosts, parse_resolv_conf
 def run(data: bytes) -> None:
     """Give `data` to every reader of a small text file."""
     conf = parse_resolv_conf(data)
-    assert len(conf.search) <= limits.RESOLV_SEARCH.default
-    assert len(conf.nameservers) <= limits.RESOLV_SERVERS.default
+    assert len(conf.search) <= limits.RESOLV_SEARCH
+    assert len(conf.nameservers) <= limits.RESOLV_SERVERS
     assert limits.RESOLV_NDOTS.minimum <= conf.ndots <= limits.RESOLV_NDOTS.maximum
     hosts = parse_hosts(data)
     assert set().union(*hosts.by_name.values()) == set(hosts.by_address)

@@ -265,7 +265,7 @@ def test_a_shortage_at_the_start_ends_the_service(tmp_path: Path) -> None:
 
 
 def test_workers_that_keep_dying_end_the_service(tmp_path: Path) -> None:
-    with service(tmp_path, workers=1, limits={"SERVE_DEATHS": 2, "SERVE_PAUSE_MOST": 1}) as running:
+    with service(tmp_path, workers=1, limits={"SERVE_MAX_DEATHS": 2, "SERVE_RESTART_DELAY_MAX": 1}) as running:
         up(running, 1)
         for _ in range(3):
             with running.connect() as sock:

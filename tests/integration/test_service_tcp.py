@@ -305,7 +305,7 @@ def test_nothing_is_made_for_a_client_that_does_not_read(
         other = await Client.start(listener)
         for n in range(20):
             assert (await other.ask(query(c.TXT, identity=n, edns_payload=None))).id == n
-        most = limits.STREAM_WRITE_HIGH.default + limits.STREAM_TURN.default + 65_537
+        most = limits.STREAM_WRITE_HIGH + limits.STREAM_TURN_OCTETS + 65_537
         assert 0 < max(held) <= most
         made = parts.fast.statistics()["hits"] + parts.service.replies - 20
         assert made * 52_000 <= most + (256 << 10), "and what the kernels of both sides took"
@@ -351,7 +351,7 @@ def test_one_connection_has_no_more_than_its_share_of_a_turn(run: Callable[[Body
         client.data_received((len(packet).to_bytes(2, "big") + packet) * 50)
         seen = 0
         while len(written) > seen:
-            assert sum(written[seen:]) <= limits.STREAM_TURN.default + 65_537
+            assert sum(written[seen:]) <= limits.STREAM_TURN_OCTETS + 65_537
             seen = len(written)
             await asyncio.sleep(0)
         assert sum(written) > 50 * 52_000
@@ -376,7 +376,7 @@ def test_replies_that_a_deaf_client_has_asked_for_are_bounded(run: Callable[[Bod
             parts.mesh.finish(outcome)
             most = max([most, *(client._transport.get_write_buffer_size() for client in listener._places
                                 if client._transport is not None)])
-        assert most <= limits.STREAM_UNSENT.default
+        assert most <= limits.STREAM_WRITE_LIMIT
         assert (listener.cut_off, parts.service.waiting) == (1, 0)
         sock.close()
         listener.close()
@@ -663,7 +663,7 @@ def test_a_burst_is_accepted_as_places_become_free(run: Callable[[Body], None]) 
         parts = Parts(tcp_connections=8, tcp_connections_per_client=1000, tcp_network_share=100)
         listener = await serve(parts)
         host = listener.address[:2]
-        bound = open_descriptors() + 8 + limits.STREAM_NEWCOMERS.default
+        bound = open_descriptors() + 8 + limits.STREAM_NEWCOMERS
         for _ in range(2):
             # All of them wait in the kernel before the loop has a turn.
             clients = [socket.create_connection(host, timeout=PATIENCE) for _ in range(200)]

@@ -8,7 +8,7 @@ from resolver import limits
 from resolver.cache import Arena, Table
 
 KINDS = st.integers(1, 4)
-SLACK = limits.CACHE_CLOCK_SLACK.default
+SLACK = limits.CACHE_CLOCK_SLACK
 HEAD = 16
 
 
@@ -51,7 +51,7 @@ class TableMachine(RuleBasedStateMachine):
             assert not kept or self.table.find(kind, key, self.now) is not None
             if not kept:
                 return
-        largest = self.table.arena.ring_size // limits.ARENA_ENTRY_SHARE.default
+        largest = self.table.arena.ring_size // limits.ARENA_ENTRY_SHARE
         needed = (HEAD + len(key) + size + 7) // 8 * 8
         if kept:
             self.stored += 1

@@ -223,7 +223,7 @@ class FakeNet:
         """A packet that matches nothing; many of them to one query look like an attack, which TCP ends."""
         self.ignored += 1
         pending.near_misses += 1
-        if not pending.tcp and pending.near_misses >= limits.UDP_NEAR_MISSES.default:
+        if not pending.tcp and pending.near_misses >= limits.UNWANTED_REPLY_THRESHOLD:
             self._fail_unproved(pending)
 
     def _fail_unproved(self, pending: _Pending) -> None:

@@ -18,6 +18,19 @@ generate = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(generate)
 
 
+# Words and names with a small letter with which a sentence may begin.
+SMALL = {"asyncio's", "frames_received", "nginx", "rdig", "resolv.conf(5):", "resolverctl"}
+
+
+@pytest.mark.parametrize("package", ["corenet", "resolver"])
+def test_limits_have_a_unit_and_reasons_that_are_sentences(package: str) -> None:
+    rows = list(generate.limit_rows(package))
+    assert rows
+    for name, _, _, unit, reason in rows:
+        assert unit and reason.endswith("."), name
+        assert not reason[0].islower() or reason.split()[0] in SMALL, f"{name}: {reason}"
+
+
 @pytest.mark.parametrize("name", sorted(generate.PAGES))
 def test_generated_pages_are_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == generate.PAGES[name](), "run `make docs`"

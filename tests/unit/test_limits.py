@@ -53,36 +53,36 @@ def framed(**options: Any) -> corenet.FramedProtocol:
 
 
 def loop_places() -> Iterator[Place]:
-    yield "FRAME_SIZE", "LengthFramer", lambda value: LengthFramer(8, max_frame=value)
-    yield "FRAME_SIZE", "DelimiterFramer", lambda value: DelimiterFramer(b"\n", max_frame=value)
-    yield "FRAME_SIZE", "FixedFramer", FixedFramer
-    yield "FRAME_DELIMITER", "DelimiterFramer", lambda value: DelimiterFramer(b"x" * value)
-    yield "FRAME_BATCH", "FramedProtocol", lambda value: framed(batch=value)
+    yield "FRAME_MAX_SIZE", "LengthFramer", lambda value: LengthFramer(8, max_frame=value)
+    yield "FRAME_MAX_SIZE", "DelimiterFramer", lambda value: DelimiterFramer(b"\n", max_frame=value)
+    yield "FRAME_MAX_SIZE", "FixedFramer", FixedFramer
+    yield "FRAME_DELIMITER_SIZE", "DelimiterFramer", lambda value: DelimiterFramer(b"x" * value)
+    yield "FRAMES_PER_CALL", "FramedProtocol", lambda value: framed(batch=value)
     for name, option in (
         ("KEEPALIVE_SECONDS", "keepalive_idle"), ("KEEPALIVE_SECONDS", "keepalive_interval"),
-        ("KEEPALIVE_COUNT", "keepalive_count"), ("LINGER", "linger"), ("QUEUE", "fast_open"), ("QUEUE", "backlog"),
-        ("DEFER_ACCEPT", "defer_accept"), ("BUFFER", "receive_buffer"), ("BUFFER", "send_buffer"),
-        ("BUFFER", "unsent_low_water"), ("TRAFFIC_CLASS", "traffic_class"),
+        ("KEEPALIVE_COUNT", "keepalive_count"), ("LINGER", "linger"), ("BACKLOG", "fast_open"), ("BACKLOG", "backlog"),
+        ("DEFER_ACCEPT", "defer_accept"), ("BUFFER_SIZE", "receive_buffer"),
+        ("BUFFER_SIZE", "send_buffer"), ("BUFFER_SIZE", "unsent_low_water"), ("TRAFFIC_CLASS", "traffic_class"),
     ):  # fmt: skip
         yield f"OPTION_{name}", option, lambda value, option=option: corenet.SocketOptions(**{option: value})
     yield "OPTION_USER_TIMEOUT", "user_timeout", lambda value: corenet.SocketOptions(user_timeout=value / 1000)
     yield "SERVE_WORKERS", "serve", lambda value: serve(workers=value)
     yield "SERVE_BACKLOG", "serve", lambda value: serve(backlog=value)
-    yield "SERVE_GRACE", "serve", lambda value: serve(grace=value)
-    yield "HTTP_HEAD", "HttpClient", lambda value: HttpClient(max_head=value)
-    yield "HTTP_HEAD", "H1Codec", lambda value: H1Codec(CLIENT, max_head=value)
-    yield "HTTP_FIELDS", "H1Codec", lambda value: H1Codec(CLIENT, max_fields=value)
-    yield "HTTP_BODY", "HttpClient", lambda value: HttpClient(max_body=value)
-    yield "HTTP_DECODED", "HttpClient", lambda value: HttpClient(max_decoded=value)
-    yield "HTTP_REDIRECTS", "HttpClient", lambda value: HttpClient(follow_redirects=value)
-    yield "HTTP_CONNECTIONS", "Limits", lambda value: Limits(connections=value)
-    yield "HTTP_PER_ORIGIN", "Limits", lambda value: Limits(per_origin=value)
-    yield "HTTP_IDLE", "Limits", lambda value: Limits(idle_seconds=value)
+    yield "SERVE_GRACEFUL_TIMEOUT", "serve", lambda value: serve(grace=value)
+    yield "HTTP_HEAD_SIZE", "HttpClient", lambda value: HttpClient(max_head=value)
+    yield "HTTP_HEAD_SIZE", "H1Codec", lambda value: H1Codec(CLIENT, max_head=value)
+    yield "HTTP_FIELD_COUNT", "H1Codec", lambda value: H1Codec(CLIENT, max_fields=value)
+    yield "HTTP_BODY_SIZE", "HttpClient", lambda value: HttpClient(max_body=value)
+    yield "HTTP_DECODED_SIZE", "HttpClient", lambda value: HttpClient(max_decoded=value)
+    yield "HTTP_MAX_REDIRECTS", "HttpClient", lambda value: HttpClient(follow_redirects=value)
+    yield "HTTP_MAX_CONNECTIONS", "Limits", lambda value: Limits(connections=value)
+    yield "HTTP_MAX_PER_ORIGIN", "Limits", lambda value: Limits(per_origin=value)
+    yield "HTTP_KEEPALIVE_TIMEOUT", "Limits", lambda value: Limits(idle_seconds=value)
 
 
 def settings_places() -> Iterator[Place]:
     """Every field of the settings that has a limit."""
-    names = {id(limit): name for name, limit in resolver.limits.all_limits().items()}
+    names = {id(limit): name for name, limit in vars(resolver.limits).items()}
     # What a field demands of another one.
     beside = {"signature_skew_min": {"signature_skew_max": 2_592_000.0}}
     for section in fields(Settings):
@@ -140,7 +140,7 @@ def test_size_of_an_arena(beyond: int) -> None:
     ("name", "put"),
     [
         ("DIG_TIMEOUT", lambda value: grammar.parse(["@::1", "x", f"+timeout={value}"])),
-        ("CONTROL_PATIENCE", lambda value: control_exit(value)),
+        ("RESOLVERCTL_TIMEOUT", lambda value: control_exit(value)),
     ],
 )
 def test_waiting_times_of_tools(name: str, put: Callable[[Any], object]) -> None:
@@ -167,3 +167,14 @@ def test_numbers_of_resolv_conf_are_clamped(option: str) -> None:
     least, most = limit.minimum, limit.maximum
     for given, meant in ((least, least), (most, most), (most + 1, most), (0, least)):
         assert getattr(system.parse_resolv_conf(f"options {option}:{given}\n".encode()), option) == meant
+
+
+def test_each_limit_with_a_range_is_set_somewhere() -> None:
+    """What nobody may set is a constant."""
+    shown = {place[0] for place in (*loop_places(), *resolver_places())}
+    shown |= {"ARENA_BYTES", "DIG_TIMEOUT", "RESOLVERCTL_TIMEOUT", "RESOLV_NDOTS", "RESOLV_TIMEOUT", "RESOLV_ATTEMPTS"}
+    for module in (corenet.limits, resolver.limits):
+        for name, limit in vars(module).items():
+            if isinstance(limit, module.Limit):
+                assert name in shown, f"where is {name} set?"
+                assert limit.minimum <= limit.default <= limit.maximum, name

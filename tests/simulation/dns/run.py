@@ -327,7 +327,7 @@ class _Run:
         jobs = self.mesh.statistics()["jobs"] - jobs
         if jobs > (1 + SUB_QUERIES) * queries:
             self.wrong(str(number), f"{jobs} questions begun")
-        if self.turns.longest > limits.TURN_STEPS.default:
+        if self.turns.longest > limits.STEPS_PER_TURN:
             self.wrong(str(number), f"{self.turns.longest} questions begun in one turn")
         statistics = self.mesh.statistics()
         faults = statistics["faults"]
@@ -337,9 +337,9 @@ class _Run:
             self.wrong(str(number), f"{statistics['memory_jobs']} octets held by questions that have ended")
         if len(self.net.log) - packets > self.packets * queries:
             self.wrong(str(number), f"{len(self.net.log) - packets} packets sent")
-        if self.crypto.checked - checks > limits.BUDGET_VERIFICATIONS.default * queries:
+        if self.crypto.checked - checks > limits.BUDGET_VERIFICATIONS * queries:
             self.wrong(str(number), f"{self.crypto.checked - checks} signatures checked")
-        if self.hashes.made - hashes > limits.BUDGET_HASHES.default * queries:
+        if self.hashes.made - hashes > limits.BUDGET_HASHES * queries:
             self.wrong(str(number), f"{self.hashes.made - hashes} hashes made")
 
     def wrong(self, title: str, text: str) -> None:

@@ -28,7 +28,7 @@ __all__ = ["Judge"]
 
 CLOCK_GRAIN = 1
 """Whole seconds: what is a second over may have been cut off from either side."""
-STEPS = limits.MAX_ALIASES.default
+STEPS = limits.MAX_ALIASES
 
 
 class Judge:

@@ -57,8 +57,8 @@ COSTLY_WORLDS = 0.15
 COSTLY_ITERATIONS = tuple(limits.NSEC3_ITERATIONS.default + more for more in (1, 50, 450, 2450))
 """More than are followed (RFC 9276 section 3.2)."""
 TREE_WORLDS = 0.1
-TREE_DEPTH = limits.MAX_DEPTH.default + 2
-TREE_BREADTH = limits.ADDRESS_LOOKUPS.default
+TREE_DEPTH = limits.MAX_DEPTH + 2
+TREE_BREADTH = limits.ADDRESS_LOOKUPS
 
 
 class Fate(Enum):
@@ -350,7 +350,7 @@ class _Maker:
             twins = [SimulatedKey(site.origin, replace(spec, signs=False), turn)
                      for turn in range(1, 1 + self.evil.choice(TWINS))]
             site.keys = tuple(self.evil.sample([SimulatedKey(site.origin, spec), *twins], len(twins) + 1))
-            chain = [names.prepend(b"c%d" % number, site.origin) for number in range(limits.MAX_ALIASES.default)]
+            chain = [names.prepend(b"c%d" % number, site.origin) for number in range(limits.MAX_ALIASES)]
             rrsets += [RRset(name, c.CNAME, 300, [target]) for name, target in pairwise(chain)]
             rrsets.append(RRset(chain[-1], c.A, 300, [bytes((198, 51, 100, 1))]))
             self.world.baits.append((chain[0], c.A))

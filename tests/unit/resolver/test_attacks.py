@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import pytest
 from mutants import run
 
-from resolver.limits import Limit
 from resolver.verdict import Verdict
 from resolver.wire import name as names
 
@@ -316,7 +315,7 @@ def _without_bailiwick() -> SimpleNamespace:
 
 
 def _no_limit(name: str) -> tuple[str, str, Any]:
-    return "resolver.limits", name, Limit(1_000_000, 1, 1_000_000_000, "of anything", "taken out")
+    return "resolver.limits", name, 1_000_000
 
 
 SCRUBBING = (("resolver.iterate.scrub", "names", _without_bailiwick()),)

@@ -35,7 +35,7 @@ class Idle:
 def few_loaded_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaded keys are the process's: each test has its own."""
     monkeypatch.setattr(verify, "_keys", OrderedDict())
-    monkeypatch.setattr(verify, "KEPT_KEYS", limits.VERIFY_KEYS.default // SHARE)
+    monkeypatch.setattr(verify, "KEPT_KEYS", limits.VERIFY_KEYS // SHARE)
 
 
 def make() -> Mesh:
@@ -104,7 +104,7 @@ def test_a_table_stays_within_its_octets(name: str, fill: Callable[[Mesh, int], 
     [table] = [table for table in mesh.bounded() if table.name == name]
     limit = table.limit
     if name == "servers":
-        limit = limits.CACHE_SERVERS.minimum * limits.SERVER_OCTETS.default + limits.LAME_OCTETS.default // SHARE
+        limit = limits.CACHE_SERVERS.minimum * limits.SERVER_OCTETS + limits.LAME_OCTETS // SHARE
     for number in range(200):
         fill(mesh, number)
     tracemalloc.start()
@@ -139,7 +139,7 @@ def test_what_leaves_is_counted_out() -> None:
     for number in range(500):
         fill_servers(mesh, number)
     assert store.servers._lame.octets == sum(
-        len(zone) + limits.LAME_OVERHEAD.default for info in store.servers._known.values() for zone in info.lame or ()
+        len(zone) + limits.LAME_OVERHEAD for info in store.servers._known.values() for zone in info.lame or ()
     )
     for number in range(300):
         fill_denials(mesh, number)

@@ -245,7 +245,7 @@ def test_an_error_of_this_host_is_not_booked_as_the_servers(kind: FailureKind, h
         assert outcome.failure.kind is kind
     assert {address: repr(m.store.servers.get((address, 53))) for address in SERVERS} == before
     cut_off(m, None)
-    m.net.sleep(m.mesh, limits.SHORTAGE_TTL.default)
+    m.net.sleep(m.mesh, limits.LOCAL_ERROR_TTL)
     assert m.ask("x0.example.com.").rcode == c.NXDOMAIN
     assert m.ask("x39.example.com.").rcode == c.NXDOMAIN
     assert m.net.asked()[-1].address in SERVERS
@@ -263,7 +263,7 @@ def test_a_failure_for_want_of_something_here_is_forgotten_when_it_is_back(kind:
     cut_off(m, kind, "192.0.2.77")
     for _ in range(8):
         assert m.ask("www.example.com.").rcode == c.SERVFAIL
-        m.net.sleep(m.mesh, limits.SHORTAGE_TTL.default)
+        m.net.sleep(m.mesh, limits.LOCAL_ERROR_TTL)
     cut_off(m, None, "192.0.2.77")
     assert m.ask("www.example.com.").rcode == c.NOERROR
 
@@ -285,7 +285,7 @@ def test_what_joins_a_question_that_met_a_shortage_is_not_remembered_either() ->
     m.net.run(m.mesh, until=lambda: all(results))
     assert all(found[0].rcode == c.SERVFAIL for found in results)
     cut_off(m, None)
-    m.net.sleep(m.mesh, limits.SHORTAGE_TTL.default)
+    m.net.sleep(m.mesh, limits.LOCAL_ERROR_TTL)
     for name in ("a.example.com.", "b.example.com.", "c.sub.example.com."):
         assert m.ask(name).rcode == c.NXDOMAIN
 
@@ -297,6 +297,6 @@ def test_a_host_without_a_family_remembers_dead_zones_as_others_do() -> None:
     m.net.hosts["192.0.2.2"] = lambda packet, tcp: None
     assert m.ask("www.example.com.").failure.kind is FailureKind.UNREACHABLE
     asked = len(m.net.log)
-    m.net.sleep(m.mesh, limits.SHORTAGE_TTL.default + 1)
+    m.net.sleep(m.mesh, limits.LOCAL_ERROR_TTL + 1)
     assert m.ask("www.example.com.").failure.kind is FailureKind.CACHED
     assert len(m.net.log) == asked

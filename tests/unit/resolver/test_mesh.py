@@ -326,7 +326,7 @@ def test_shortage_of_memory_costs_no_renewal_its_place(scripted):
     def short(task, context):
         raise MemoryError
 
-    for number in range(PREFETCH_JOBS.default):
+    for number in range(PREFETCH_JOBS):
         m.table[f"x{number}."] = short
         with pytest.raises(MemoryError):
             m.mesh.refresh(question(f"x{number}."), on_done=lambda outcome: None)

@@ -19,7 +19,7 @@ from resolver.wire import name as names
 CAPACITY = 400
 SLOW = 5.0
 FAST = 0.05
-JOSTLE = limits.JOSTLE.default / 1000
+JOSTLE = limits.JOSTLE / 1000
 
 
 # --- arithmetic ---------------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_one_network_has_its_share_and_several_leave_room():
                     refused += 1
         networks, largest = places.statistics()
         assert networks == attackers
-        assert largest <= 1000 * limits.JOBS_NETWORK_SHARE.default // 100 + 1
+        assert largest <= 1000 * limits.NETWORK_SHARE_TOTAL // 100 + 1
         assert places.held < 1000
         assert places.has_room(places.share_of("somebody else"))
 
@@ -79,7 +79,7 @@ def test_what_was_begun_may_be_ended():
     while places.has_room(share):
         places.take(Charge(share, 0.0), object())
         share = places.share_of("x")
-    assert places.held >= 900 * limits.JOBS_QUESTION_SHARE.default // 100
+    assert places.held >= 900 * limits.NETWORK_SHARE_NEW // 100
     assert places.has_room_below(Charge(share, 0.0), JOSTLE)
 
 
@@ -191,7 +191,7 @@ def test_attackers_from_everywhere_make_room_once_they_are_slow(monkeypatch):
     world = World(monkeypatch)
     for number in range(3 * CAPACITY):
         world.ask(f"slow-{number}.", f"forged-{number}")
-    assert world.places.held >= CAPACITY * limits.JOBS_BEGUN.default // 100
+    assert world.places.held >= CAPACITY * limits.JOBS_FOR_NEW_QUERIES // 100
     assert world.ask("fast-first.", "honest")[0].failure.kind is FailureKind.OVERLOAD
     world.run(JOSTLE + 0.01)
     assert honest_ones(world, "honest", 20) == 20

@@ -107,9 +107,9 @@ def test_not_when_it_is_off():
 
 
 def test_short_lived_answers_are_left_alone():
-    house = House(zone=EXAMPLE_ZONE + f"brief {limits.PREFETCH_TTL.default - 1} IN A 192.0.2.9\n")
+    house = House(zone=EXAMPLE_ZONE + f"brief {limits.PREFETCH_TTL - 1} IN A 192.0.2.9\n")
     house.ask("brief.example.com.")
-    house.sleep(limits.PREFETCH_TTL.default - 2)
+    house.sleep(limits.PREFETCH_TTL - 2)
     assert house.ask("brief.example.com.")[1] == "fast"
 
 
@@ -176,8 +176,8 @@ def test_as_many_at_once_as_the_limits_permit():
     for address in SERVERS:
         del m.net.hosts[address]
     begun = [m.mesh.refresh(Question(names.from_text(f"x{n}.example.com."), c.A), on_done=lambda outcome: None)
-             for n in range(limits.PREFETCH_JOBS.default + 3)]
-    assert begun == [True] * limits.PREFETCH_JOBS.default + [False] * 3
+             for n in range(limits.PREFETCH_JOBS + 3)]
+    assert begun == [True] * limits.PREFETCH_JOBS + [False] * 3
     assert m.mesh.statistics()["prefetch_refused"] == 3
     m.net.sleep(m.mesh, 30)
     assert m.mesh.refresh(Question(WWW, c.A), on_done=lambda outcome: None)

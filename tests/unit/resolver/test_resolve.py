@@ -203,7 +203,7 @@ LONG = EXAMPLE_ZONE + "".join(f"c{n} 60 IN CNAME c{n + 1}\n" for n in range(40))
 def test_aliases_that_lie_in_the_cache_are_counted_too():
     """Each of them was asked for by itself, so all are at hand at once."""
     m = with_example(LONG)
-    most = limits.MAX_ALIASES.default
+    most = limits.MAX_ALIASES
     assert addresses(m.ask("c40.example.com.")) == ["192.0.2.99"]
     for number in range(40):
         assert m.ask(f"c{number}.example.com.", "CNAME").rcode == c.NOERROR
@@ -485,7 +485,7 @@ def test_nobody_vouches_for_a_chain_that_begins_with_a_local_alias():
 def test_local_aliases_are_counted():
     m = with_policy(build(), local_zones=("here. static",), local_data=(
         *(f"c{number}.here. 60 CNAME c{number + 1}.here." for number in range(20)), "c20.here. 60 A 192.0.2.98"))
-    most = limits.MAX_ALIASES.default
+    most = limits.MAX_ALIASES
     assert addresses(m.ask(f"c{20 - most}.here.")) == ["192.0.2.98"]
     assert m.ask("c0.here.").rcode == c.SERVFAIL
 

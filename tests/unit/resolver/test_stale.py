@@ -184,7 +184,7 @@ def test_aliases_of_a_stale_chain_are_counted():
         assert m.ask(f"c{number}.example.com.", "CNAME").rcode == c.NOERROR
     break_servers(m)
     m.net.sleep(m.mesh, 400)
-    most = limits.MAX_ALIASES.default
+    most = limits.MAX_ALIASES
     outcome = m.ask(f"c{20 - most}.example.com.")
     assert (addresses(outcome), outcome.stale) == (["192.0.2.99"], True)
     outcome = m.ask(f"c{19 - most}.example.com.")

@@ -29,7 +29,7 @@ def begun(monkeypatch) -> Counter:
 
     def counted(task, context):
         count[task.question.key[:2]] += 1
-        if count.total() > 5 * limits.SUB_QUERIES.default:
+        if count.total() > 5 * limits.SUB_QUERIES:
             pytest.fail(f"{count.total()} questions begun")
         return real(task, context)
 
@@ -113,7 +113,7 @@ def test_sub_queries_are_counted(scripted_mesh: Minet) -> None:
     m, results = scripted_mesh, []
 
     def greedy(task, context):
-        for number in range(2 * limits.SUB_QUERIES.default):
+        for number in range(2 * limits.SUB_QUERIES):
             results.append((yield Need(question(f"x{number}."), Purpose.CLIENT)))
             if isinstance(results[-1], Failure):
                 break
@@ -121,7 +121,7 @@ def test_sub_queries_are_counted(scripted_mesh: Minet) -> None:
 
     m.table["greedy."] = greedy  # type: ignore[attr-defined]
     m.ask("greedy.")
-    assert len(results) == limits.SUB_QUERIES.default + 1
+    assert len(results) == limits.SUB_QUERIES + 1
     assert results[-1].kind is FailureKind.BUDGET
     # The sub-queries of sub-queries are the same query's.
     m.table["deep."] = greedy  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ def test_sub_queries_are_counted(scripted_mesh: Minet) -> None:
 
     m.table["outer."] = outer  # type: ignore[attr-defined]
     assert m.ask("outer.").failure is None
-    assert len(results) == limits.SUB_QUERIES.default
+    assert len(results) == limits.SUB_QUERIES
 
 
 def test_look_ups_in_the_cache_are_counted() -> None:
@@ -143,7 +143,7 @@ def test_look_ups_in_the_cache_are_counted() -> None:
     taken = 0
     while budget.take_look_up():
         taken += 1
-    assert taken == limits.LOOK_UPS.default
+    assert taken == limits.LOOK_UPS
     assert budget.spent and budget.failure is not None and budget.failure.kind is FailureKind.BUDGET
 
 
@@ -179,7 +179,7 @@ def test_a_busy_query_leaves_turns_to_others(scripted_mesh: Minet) -> None:
     while not first:
         done = m.mesh.statistics()["jobs"]
         m.mesh.tick(m.net.now)
-        assert m.mesh.statistics()["jobs"] - done <= limits.TURN_STEPS.default
+        assert m.mesh.statistics()["jobs"] - done <= limits.STEPS_PER_TURN
         turns += 1
         assert turns < 1000
     assert turns > 1
@@ -189,7 +189,7 @@ def test_a_query_beside_a_busy_one_is_answered_before_it(scripted_mesh: Minet) -
     m, order = scripted_mesh, []
 
     def busy(task, context):
-        for number in range(limits.SUB_QUERIES.default):
+        for number in range(limits.SUB_QUERIES):
             yield Need(question(f"{names.to_text(task.question.qname)[:-1]}-{number}."), Purpose.CLIENT)
         return answered(task.question)
 

@@ -11,7 +11,7 @@ import pytest
 from support.http_peer import LOOPS, Peer, run_on, serving, until
 
 from corenet.http import HttpClient, HttpError, ResponseTooLarge, TimeoutExceeded
-from corenet.limits import HTTP_DECODE_SLICE
+from corenet.limits import HTTP_DECODE_SLICE_BYTES
 
 pytestmark = [pytest.mark.parametrize("loop", sorted(LOOPS)), pytest.mark.parametrize("streamed", [False, True])]
 
@@ -50,7 +50,7 @@ class Turns:
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_others_run_while_a_body_is_decoded(loop: str, streamed: bool, layers: int) -> None:
-    size = 32 * HTTP_DECODE_SLICE.default
+    size = 32 * HTTP_DECODE_SLICE_BYTES
     body = bytes(size)
     for _ in range(layers):
         body = gzip.compress(body, 6)

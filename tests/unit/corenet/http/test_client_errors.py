@@ -24,7 +24,6 @@ from corenet.http import (
     connect,
     get,
 )
-from corenet.limits import Limit
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -118,7 +117,7 @@ def test_no_attempt_of_several_is_left_open(
                 await asyncio.sleep(0)
             assert len(made) == 2 and [sock.fileno() >= 0 for sock in made] == [False, not cancel]
 
-    monkeypatch.setattr(connect, "HTTP_ATTEMPT_DELAY", Limit(0, 0, 1, "milliseconds", "at once"))
+    monkeypatch.setattr(connect, "HTTP_CONNECTION_ATTEMPT_DELAY", 0)
     run_on(loop, main())
 
 

@@ -20,7 +20,7 @@ from corenet.http import (
     ServerDisconnected,
     StreamedResponse,
 )
-from corenet.limits import HTTP_DECODE_STEP
+from corenet.limits import HTTP_DECODE_OUTPUT_STEP
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -141,7 +141,7 @@ def by_loop(count: int) -> Callable[[StreamedResponse], "asyncio.Future[bytes]"]
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_leaving_a_loop_and_going_on(loop: str, packed: bool, count: int) -> None:
-    text = random.Random(1).randbytes(1000) * 2000 + bytes(20 * HTTP_DECODE_STEP.default)
+    text = random.Random(1).randbytes(1000) * 2000 + bytes(20 * HTTP_DECODE_OUTPUT_STEP)
     body = gzip.compress(text) if packed else text
     fields = [b"Content-Encoding: gzip"] if packed else []
 

@@ -521,9 +521,7 @@ def test_what_a_stopped_body_raises_is_reported(loop: str) -> None:
 
 def test_a_body_that_refuses_to_end_is_left_behind_and_reported(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from corenet.http import upload
-    from corenet.limits import Limit
-
-    monkeypatch.setattr(upload, "HTTP_CLOSE", Limit(0, 0, 60, "seconds", "none for the test"))
+    monkeypatch.setattr(upload, "HTTP_CLOSE_TIMEOUT", 0)
 
     async def main() -> list[Any]:
         heard: list[Any] = []

@@ -15,7 +15,7 @@ from corenet.http.connection import Connection
 from corenet.http.errors import ResponseTooLarge, ServerDisconnected
 from corenet.http.events import Data, End
 from corenet.http.url import Origin
-from corenet.limits import HTTP_CLOSE, HTTP_DIRECT, HTTP_STREAM_HIGH, HTTP_UNCOUNTED
+from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_RECEIVE_INTO_MIN, HTTP_SENT_AT_ONCE, HTTP_STREAM_HIGH_WATERMARK
 from corenet.tls.faces import SSLTransport
 
 
@@ -172,7 +172,7 @@ def test_what_may_wait_below_the_tls_of_others_is_before_no_request(kind: str, o
     fixture = Fixture(post=True, scheme="http" if transport == "tcp" else "https", socket=None)
     if transport == "our tls":
         fixture.connection.transport = fixture.transport = Known({})
-    size = HTTP_UNCOUNTED.default + over
+    size = HTTP_SENT_AT_ONCE + over
     upload: Any = SimpleNamespace(stop=lambda: None)
     if kind == "whole":
         fixture.connection.codec.send(Data(b"abc"))
@@ -209,7 +209,7 @@ def test_a_polite_close_has_a_time() -> None:
     fixture.hear(ANSWER)
     assert fixture.connection.finish()
     fixture.connection.close()
-    fixture.loop.advance(HTTP_CLOSE.default - 0.1)
+    fixture.loop.advance(HTTP_CLOSE_TIMEOUT - 0.1)
     assert fixture.transport.told == ["close"]
     fixture.loop.advance(0.2)
     assert fixture.transport.told == ["close", "abort"] and connection_state(fixture) == "CLOSING"
@@ -267,7 +267,7 @@ def test_what_tls_holds_has_come_as_well(undecrypted: int, plaintext: int) -> No
 def test_a_body_over_the_limit_is_refused_when_it_is_announced() -> None:
     for size, refused in ((1 << 20, False), ((1 << 20) + 1, True)):
         fixture = Fixture()
-        assert size > HTTP_DIRECT.default
+        assert size > HTTP_RECEIVE_INTO_MIN
         fixture.hear(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nabc" % size)
         assert isinstance(fixture.connection.error, ResponseTooLarge) is refused
         assert fixture.transport.told == (["abort"] if refused else [])
@@ -307,7 +307,7 @@ def test_a_body_that_ends_with_its_connection_needs_a_goodbye_under_tls(scheme: 
 
 def test_an_unread_body_does_not_leave_the_next_exchange_paused() -> None:
     fixture = Fixture(collecting=False)
-    size = HTTP_STREAM_HIGH.default + 100_000
+    size = HTTP_STREAM_HIGH_WATERMARK + 100_000
     fixture.hear(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
     while size > 0:
         fixture.hear(bytes(min(size, 100_000)))

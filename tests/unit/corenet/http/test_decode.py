@@ -11,12 +11,12 @@ from corenet.http import decode
 from corenet.http.decode import Decoder
 from corenet.http.errors import DecodeError, ResponseTooLarge
 from corenet.limits import (
-    HTTP_CODINGS,
-    HTTP_DECODE_INNER,
-    HTTP_DECODE_INPUT,
-    HTTP_DECODE_PRICE,
-    HTTP_DECODE_STEP,
-    HTTP_MEMBERS,
+    HTTP_CONTENT_CODINGS,
+    HTTP_DECODE_INNER_SIZE,
+    HTTP_DECODE_INPUT_STEP,
+    HTTP_DECODE_OUTPUT_STEP,
+    HTTP_DECODE_STEP_COST,
+    HTTP_GZIP_MEMBERS,
 )
 
 TEXT = b"all work and no play makes jack a dull boy\n" * 1000
@@ -61,7 +61,7 @@ def test_layers_are_undone_in_reverse() -> None:
 
 def test_too_many_layers_are_refused() -> None:
     with pytest.raises(DecodeError, match="content codings"):
-        Decoder(["gzip"] * (HTTP_CODINGS.default + 1), limit=PLENTY)
+        Decoder(["gzip"] * (HTTP_CONTENT_CODINGS + 1), limit=PLENTY)
 
 
 def test_unknown_codings_are_refused() -> None:
@@ -98,11 +98,11 @@ def test_a_bomb_is_stopped_at_the_limit_and_comes_in_small_pieces() -> None:
     pieces: list[bytes] = []
     with pytest.raises(ResponseTooLarge, match="decodes to more than 1048576"):
         pieces.extend(Decoder(["gzip"], limit=1 << 20).feed(bomb))
-    assert max(map(len, pieces)) <= HTTP_DECODE_STEP.default and sum(map(len, pieces)) <= 1 << 20
+    assert max(map(len, pieces)) <= HTTP_DECODE_OUTPUT_STEP and sum(map(len, pieces)) <= 1 << 20
 
 
 def test_output_that_waits_inside_the_decoder_is_not_lost() -> None:
-    size = HTTP_DECODE_STEP.default * 3
+    size = HTTP_DECODE_OUTPUT_STEP * 3
     assert decode_all(gzip.compress(bytes(size)), ["gzip"], PLENTY) == bytes(size)
 
 
@@ -130,30 +130,30 @@ def test_layers_that_decode_to_nothing_are_refused_early(coding: str, innermost:
     with pytest.raises((DecodeError, ResponseTooLarge), match=r"next to nothing|inner coding"):
         for _ in decoder.feed(body):
             pass
-    assert decoder.work < 6 * HTTP_DECODE_INNER.default
+    assert decoder.work < 6 * HTTP_DECODE_INNER_SIZE
 
 
 def test_two_layers_within_the_bounds() -> None:
-    text = zlib.compress(bytes(HTTP_DECODE_INNER.default // 2), 0)
-    assert decode_all(layered(text, 2), ["deflate", "gzip", "gzip"], PLENTY) == bytes(HTTP_DECODE_INNER.default // 2)
+    text = zlib.compress(bytes(HTTP_DECODE_INNER_SIZE // 2), 0)
+    assert decode_all(layered(text, 2), ["deflate", "gzip", "gzip"], PLENTY) == bytes(HTTP_DECODE_INNER_SIZE // 2)
 
 
 def test_a_larger_limit_permits_larger_layers() -> None:
-    text = bytes(HTTP_DECODE_INNER.default * 2)
+    text = bytes(HTTP_DECODE_INNER_SIZE * 2)
     body = layered(zlib.compress(text, 0), 1)
     with pytest.raises(ResponseTooLarge, match="inner coding"):
-        decode_all(body, ["deflate", "gzip"], HTTP_DECODE_INNER.default * 4)
-    assert decode_all(body, ["deflate", "gzip"], HTTP_DECODE_INNER.default * 64) == text
+        decode_all(body, ["deflate", "gzip"], HTTP_DECODE_INNER_SIZE * 4)
+    assert decode_all(body, ["deflate", "gzip"], HTTP_DECODE_INNER_SIZE * 64) == text
 
 
 def test_members_are_counted_against_what_they_hold() -> None:
     little = gzip.compress(b"x", mtime=0)
-    most = HTTP_MEMBERS.default
+    most = HTTP_GZIP_MEMBERS
     assert decode_all(little * most, ["gzip"], PLENTY) == b"x" * most
     with pytest.raises(DecodeError, match="members"):
         decode_all(little * (most + 100), ["gzip"], PLENTY)
     # As bgzip writes files: many members, each with something in it.
-    block = bytes(HTTP_DECODE_PRICE.default)
+    block = bytes(HTTP_DECODE_STEP_COST)
     assert decode_all(gzip.compress(block) * (most + 1000), ["gzip"], PLENTY) == block * (most + 1000)
 
 
@@ -186,13 +186,13 @@ class Counting:
 def test_many_members_are_not_copied_again_and_again(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     counting = Counting()
     monkeypatch.setattr(decode, "zlib", counting)
-    members = HTTP_MEMBERS.default // 4
+    members = HTTP_GZIP_MEMBERS // 4
     body = gzip.compress(os.urandom(400), mtime=0) * members
     decoder = Decoder(["gzip"], limit=PLENTY)
     size = sum(len(piece) for at in range(0, len(body), step) for piece in decoder.feed(body[at : at + step]))
     assert size == 400 * members
-    assert counting.copied <= members * HTTP_DECODE_INPUT.default + len(body)
-    assert counting.longest <= max(HTTP_DECODE_STEP.default, HTTP_DECODE_INPUT.default)
+    assert counting.copied <= members * HTTP_DECODE_INPUT_STEP + len(body)
+    assert counting.longest <= max(HTTP_DECODE_OUTPUT_STEP, HTTP_DECODE_INPUT_STEP)
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -201,7 +201,7 @@ def test_no_step_is_large_and_each_is_seen(layers: int) -> None:
     decoder = Decoder(["gzip"] * layers, limit=PLENTY)
     before = 0
     for _ in decoder.feed(body):
-        most = HTTP_DECODE_STEP.default + HTTP_DECODE_INPUT.default + HTTP_DECODE_PRICE.default
+        most = HTTP_DECODE_OUTPUT_STEP + HTTP_DECODE_INPUT_STEP + HTTP_DECODE_STEP_COST
         assert 0 < decoder.work - before <= most
         before = decoder.work
     decoder.finish()

@@ -10,7 +10,13 @@ from corenet.http.errors import LocalProtocolError, RemoteProtocolError
 from corenet.http.events import Data, End, Event, Informational, Request, Response
 from corenet.http.h1 import CLIENT, SERVER, H1Codec
 from corenet.http.headers import Headers
-from corenet.limits import HTTP_CHUNK_LINE, HTTP_FIELDS, HTTP_HEAD, HTTP_INFORMATIONAL, HTTP_PIPELINE
+from corenet.limits import (
+    HTTP_CHUNK_LINE_SIZE,
+    HTTP_FIELD_COUNT,
+    HTTP_HEAD_SIZE,
+    HTTP_INFORMATIONAL_RESPONSES,
+    HTTP_PIPELINE_BYTES,
+)
 
 HOST = [(b"Host", b"example.test")]
 
@@ -87,7 +93,7 @@ def test_informational_responses_come_before_the_final_one() -> None:
 def test_an_endless_run_of_informational_responses_is_cut() -> None:
     codec = client()
     with pytest.raises(RemoteProtocolError, match="informational"):
-        codec.feed(b"HTTP/1.1 102 Processing\r\n\r\n" * (HTTP_INFORMATIONAL.default + 1))
+        codec.feed(b"HTTP/1.1 102 Processing\r\n\r\n" * (HTTP_INFORMATIONAL_RESPONSES + 1))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +220,7 @@ def test_reason_phrases_are_free(reason: bytes) -> None:
         (b"1000000000000000\r\n", "size that no file has"),
         (b"3;\x00\r\n", "control character"),
         (b"3;a\nb\r\n", "control character"),
-        (b"3;" + b"x" * HTTP_CHUNK_LINE.default, "too long"),
+        (b"3;" + b"x" * HTTP_CHUNK_LINE_SIZE, "too long"),
         (b"0\r\nX : y\r\n\r\n", "field name"),
         (b"0\r\nX: y\n\r\n", "LF alone"),
     ],
@@ -236,12 +242,12 @@ def test_chunk_extensions_are_counted_over_the_whole_body() -> None:
 def test_head_limits() -> None:
     filler = b"X: " + b"y" * 1000 + b"\r\n"
     with pytest.raises(RemoteProtocolError, match="header section over") as caught:
-        client().feed(b"HTTP/1.1 200 OK\r\n" + filler * (HTTP_HEAD.default // 1000 + 1))
+        client().feed(b"HTTP/1.1 200 OK\r\n" + filler * (HTTP_HEAD_SIZE.default // 1000 + 1))
     assert caught.value.status == 431
     with pytest.raises(RemoteProtocolError, match="header section over"):
-        client().feed(b"x" * (HTTP_HEAD.default + 1))
+        client().feed(b"x" * (HTTP_HEAD_SIZE.default + 1))
     with pytest.raises(RemoteProtocolError, match="header fields") as caught:
-        client().feed(b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * (HTTP_FIELDS.default + 1))
+        client().feed(b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * (HTTP_FIELD_COUNT.default + 1))
     assert caught.value.status == 431
     with pytest.raises(RemoteProtocolError, match="header fields"):
         client().feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 300)
@@ -369,7 +375,7 @@ def test_what_is_pipelined_is_bounded() -> None:
     codec = H1Codec(SERVER)
     codec.feed(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
     with pytest.raises(RemoteProtocolError, match="ahead of the response"):
-        codec.feed(b"x" * (HTTP_PIPELINE.default + 1))
+        codec.feed(b"x" * (HTTP_PIPELINE_BYTES + 1))
 
 
 def test_head_and_204_responses_send_no_body() -> None:

@@ -8,7 +8,7 @@ import pytest
 from corenet.http.events import Data, End, Request
 from corenet.http.h1 import CLIENT, H1Codec
 from corenet.http.pieces import Pieces
-from corenet.limits import HTTP_JOIN, HTTP_JOINED
+from corenet.limits import HTTP_COALESCE_BELOW, HTTP_COALESCED_SIZE
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -16,7 +16,7 @@ def test_order_and_size_whatever_the_cuts(seed: int) -> None:
     chance = random.Random(seed)
     pieces = Pieces()
     put = got = b""
-    lengths = [0, 1, 2, HTTP_JOIN.default - 1, HTTP_JOIN.default, HTTP_JOINED.default, 100_000]
+    lengths = [0, 1, 2, HTTP_COALESCE_BELOW - 1, HTTP_COALESCE_BELOW, HTTP_COALESCED_SIZE, 100_000]
     for _ in range(300):
         if chance.random() < 0.7:
             piece = chance.randbytes(chance.choice(lengths))
@@ -48,7 +48,7 @@ def test_what_was_taken_does_not_change() -> None:
     assert first == b"abcd" and pieces.take() == b"efgh"
 
 
-@pytest.mark.parametrize("length", [1, 2, 7, 1000, HTTP_JOIN.default - 1])
+@pytest.mark.parametrize("length", [1, 2, 7, 1000, HTTP_COALESCE_BELOW - 1])
 @pytest.mark.parametrize(("chunked", "read"), [(True, 7), (True, 65_536), (False, 65_536)])
 def test_memory_is_that_of_the_bytes(length: int, chunked: bool, read: int) -> None:
     """Chunks, or reads without chunks, of `length` bytes: neither the events nor the pieces take much more."""
@@ -76,5 +76,5 @@ def test_memory_is_that_of_the_bytes(length: int, chunked: bool, read: int) -> N
     assert pieces.size == (size // length * length if chunked else size)
     # An eighth for room to grow; at the peak a joined piece is copied while it grows, beside one read.
     assert kept < pieces.size * 9 // 8 + 20_000
-    assert peak < pieces.size * 9 // 8 + 4 * HTTP_JOINED.default + 20_000
+    assert peak < pieces.size * 9 // 8 + 4 * HTTP_COALESCED_SIZE + 20_000
     assert most <= 1

@@ -7,7 +7,7 @@ import pytest
 
 from corenet.http.errors import InvalidUrl
 from corenet.http.url import Origin, parse_url
-from corenet.limits import HTTP_URL
+from corenet.limits import HTTP_URL_SIZE
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_normal_forms(text: str, normal: str) -> None:
         "http://a\u2024b\ufffd/",
         "http://" + "a" * 64 + ".example/",
         "http://" + "a.a" * 100 + "/",
-        "http://example.com/" + "a" * HTTP_URL.default,
+        "http://example.com/" + "a" * HTTP_URL_SIZE,
     ],
 )
 def test_what_could_mislead_is_refused(text: str) -> None:

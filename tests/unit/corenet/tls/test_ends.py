@@ -18,7 +18,7 @@ from support.twin import Recorder, accepting, loop_factory, twin
 from support.waiting import turns
 
 import corenet
-from corenet.limits import TLS_DRAINING
+from corenet.limits import TLS_DRAIN_TIMEOUT
 from corenet.tls.context import peer_closed_cleanly
 
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
@@ -561,7 +561,7 @@ def test_who_never_reads_is_told_after_a_time(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext, reads_on: bool
 ) -> None:
     """The limit is half a minute: the loop's clock is set forward, by less and by more than that."""
-    limit = TLS_DRAINING.default
+    limit = TLS_DRAIN_TIMEOUT
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

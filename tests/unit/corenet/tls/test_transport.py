@@ -18,7 +18,7 @@ from support.ports import free_port
 from support.tls_pair import client_context, finish, leaf, ours, server_context, tls_pair
 from support.twin import Recorder, connected_pair, loop_factory, twin
 
-from corenet.limits import POLL_SKIP_TURNS, TLS_SHUTDOWN, WRITE_HIGH_WATER
+from corenet.limits import POLL_SKIP_ITERATIONS, TLS_SHUTDOWN_TIMEOUT, WRITE_HIGH_WATERMARK
 from corenet.tls.engine import TlsEngine
 
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
@@ -137,7 +137,7 @@ def test_what_the_kernel_has_not_taken_is_unsent(
             if below.get_write_buffer_size():
                 break
         # A record or some, before the stream would tell anybody to pause.
-        most = WRITE_HIGH_WATER.default
+        most = WRITE_HIGH_WATERMARK
         assert 0 < below.get_write_buffer_size() <= transport.get_write_buffer_size() < most
         transport.abort()
         there.transport.abort()
@@ -316,7 +316,7 @@ def test_the_end_between_resume_and_its_reading(
         await finish(server, there)
 
     async def main() -> None:
-        for turns in range(POLL_SKIP_TURNS.default + 2):
+        for turns in range(POLL_SKIP_ITERATIONS + 2):
             await attempt(turns)
 
     twin(main())
@@ -588,7 +588,7 @@ def test_close_of_a_flooded_transport_is_quick_and_quiet(
         await here.until(lambda: len(here.data) > 1_000_000)
         here.transport.close()
         size = len(here.data)
-        async with asyncio.timeout(TLS_SHUTDOWN.default / 2):
+        async with asyncio.timeout(TLS_SHUTDOWN_TIMEOUT / 2):
             assert await here.lost is None
         assert len(here.data) == size
         server.close()

@@ -18,7 +18,7 @@ from support.framed import HEAD, Frames, contexts, packed
 from support.waiting import turns
 
 import corenet
-from corenet import FrameError, FrameTooLarge, IncompleteFrame, LengthFramer, limits
+from corenet import FrameError, FrameTooLarge, IncompleteFrame, LengthFramer
 from corenet.transports import heldend
 
 __all__ = ["contexts"]
@@ -318,7 +318,7 @@ def held_end(body: Callable[[Frames, Any], Any], contexts: tuple[ssl.SSLContext,
 def test_who_never_takes_the_frames_is_told_how_much_is_missing(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heldend, "FRAME_HELD", limits.Limit(0, 0, 1, "seconds", "at once"))
+    monkeypatch.setattr(heldend, "FRAME_DELIVERY_TIMEOUT", 0)
 
     async def body(protocol: Frames, transport: Any) -> None:
         error = await protocol.lost

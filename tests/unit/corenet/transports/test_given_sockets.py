@@ -414,7 +414,7 @@ def test_a_listener_that_stands_back_does_not_come_back_on_the_number_of_another
         transport, protocol = await loop.create_unix_connection(Recorder, sock=mine)  # type: ignore[arg-type]
         # Timers of one length run in the order in which they were set: after the listener's own.
         passed = asyncio.Event()
-        loop.call_later(ACCEPT_RETRY_SECONDS.default, passed.set)
+        loop.call_later(ACCEPT_RETRY_SECONDS, passed.set)
         await passed.wait()
         peer.send(b"mine")
         await protocol.until(lambda: protocol.data == b"mine")

@@ -14,7 +14,7 @@ from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
 from support.waiting import turns
 
 import corenet
-from corenet.limits import POLL_SKIP_TURNS
+from corenet.limits import POLL_SKIP_ITERATIONS
 
 __all__ = ["loop_factory", "twin"]
 
@@ -146,7 +146,7 @@ def test_a_paused_transport_receives_nothing(twin: Twin) -> None:
             while not select.select([descriptor], [], [], 0)[0]:
                 await asyncio.sleep(0)
         # More turns than may go by without a look at the descriptors.
-        for _ in range(10 * POLL_SKIP_TURNS.default):
+        for _ in range(10 * POLL_SKIP_ITERATIONS):
             await asyncio.sleep(0)
         assert theirs.data == b"" and select.select([descriptor], [], [], 0)[0]
         theirs.transport.resume_reading()

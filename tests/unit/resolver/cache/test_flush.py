@@ -88,7 +88,7 @@ def test_what_goes_is_out_of_sight_from_the_first_step_on():
     assert has(store, "other.example.net.")
     sizes = list(steps)
     assert sum(sizes) == 5000
-    assert len(sizes) > 1 and max(sizes) <= limits.FLUSH_GROUPS.default * 64 * 7
+    assert len(sizes) > 1 and max(sizes) <= limits.FLUSH_GROUPS * 64 * 7
     assert store.statistics()["entries_rrset"] == 1
 
 
@@ -215,7 +215,7 @@ def test_a_flush_whose_process_died_hides_nothing_for_ever():
     assert os.read(read_end, 1) == b"!"
     os.waitpid(child, 0)
     assert not has(store, "www.example.com.")
-    for number in range(limits.TABLE_FLUSH_LOOK.default):  # who stores looks after it now and then
+    for number in range(limits.FLUSH_OWNER_CHECK):  # who stores looks after it now and then
         put(store, f"n{number}.example.net.")
     assert has(store, "www.example.com.")
     assert store.drop(WWW) == 1
@@ -262,7 +262,7 @@ def test_a_flush_whose_process_died_unseen_by_proc_hides_nothing_for_ever(blind)
     with flushing_child(store, blind=blind):
         pass
     with no_descriptors():
-        for number in range(limits.TABLE_FLUSH_LOOK.default):
+        for number in range(limits.FLUSH_OWNER_CHECK):
             put(store, f"n{number}.example.net.")
     assert has(store, "www.example.com.")
 
@@ -275,7 +275,7 @@ def test_a_flush_goes_on_where_nobody_can_see_its_process(blind):
     with flushing_child(store, blind=blind):
         for look in (contextlib.nullcontext(), no_descriptors()):
             with look:
-                for number in range(2 * limits.TABLE_FLUSH_LOOK.default):
+                for number in range(2 * limits.FLUSH_OWNER_CHECK):
                     put(store, f"n{number}.example.net.")
                 store.drop(from_text("other.example."))
             assert not has(store, "www.example.com.")
@@ -289,7 +289,7 @@ def test_a_process_with_the_number_of_a_dead_one_keeps_no_flush(tmp_path):
     put(store, "www.example.com.")
     steps = store.flush(WWW)
     next(steps)
-    for number in range(2 * limits.TABLE_FLUSH_LOOK.default):
+    for number in range(2 * limits.FLUSH_OWNER_CHECK):
         put(store, f"n{number}.example.net.")
     assert not has(store, "www.example.com."), "its process is alive"
     began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
@@ -298,7 +298,7 @@ def test_a_process_with_the_number_of_a_dead_one_keeps_no_flush(tmp_path):
         at = memory.find(mine)
         assert at >= 0 and memory.find(mine, at + 1) < 0
         memory[at : at + 8] = other
-    for number in range(limits.TABLE_FLUSH_LOOK.default):
+    for number in range(limits.FLUSH_OWNER_CHECK):
         put(store, f"m{number}.example.net.")
     assert has(store, "www.example.com.")
     steps.close()
@@ -338,7 +338,7 @@ class Elsewhere:
 
     def is_hidden(self) -> bool:
         """Whether it still hides what it will drop, after looks at whether its process lives."""
-        for number in range(2 * limits.TABLE_FLUSH_LOOK.default):
+        for number in range(2 * limits.FLUSH_OWNER_CHECK):
             put(self.store, f"n{number}.example.net.")
         return not has(self.store, "www.example.com.")
 
@@ -347,7 +347,7 @@ def test_a_flush_in_another_pid_namespace_lives_while_it_makes_progress(tmp_path
     flush = Elsewhere(tmp_path / "cache")
     flush.began_at(1)
     assert flush.is_hidden(), "what is known of that number here says nothing"
-    flush.worked(limits.FLUSH_SILENT.default - 5)
+    flush.worked(limits.FLUSH_HEARTBEAT_TIMEOUT - 5)
     assert flush.is_hidden()
     next(flush.steps)
     flush.began_at(1)
@@ -356,7 +356,7 @@ def test_a_flush_in_another_pid_namespace_lives_while_it_makes_progress(tmp_path
 
 
 def test_a_flush_in_another_pid_namespace_that_makes_none_is_dead(tmp_path):
-    for seconds in (limits.FLUSH_SILENT.default + 5, -limits.FLUSH_SILENT.default - 5):
+    for seconds in (limits.FLUSH_HEARTBEAT_TIMEOUT + 5, -limits.FLUSH_HEARTBEAT_TIMEOUT - 5):
         flush = Elsewhere(tmp_path / f"cache{seconds}")
         flush.worked(seconds)
         assert not flush.is_hidden(), "also when the clock was set back meanwhile"
@@ -364,7 +364,7 @@ def test_a_flush_in_another_pid_namespace_that_makes_none_is_dead(tmp_path):
 
 def test_a_flush_says_with_each_step_that_it_lives(tmp_path):
     flush = Elsewhere(tmp_path / "cache")
-    flush.worked(limits.FLUSH_SILENT.default + 5)
+    flush.worked(limits.FLUSH_HEARTBEAT_TIMEOUT + 5)
     next(flush.steps)
     put(flush.store, "www.example.com.")
     assert flush.is_hidden()
@@ -372,7 +372,7 @@ def test_a_flush_says_with_each_step_that_it_lives(tmp_path):
 
 def test_a_flush_taken_for_dead_does_not_end_the_next_one(tmp_path):
     flush = Elsewhere(tmp_path / "cache")
-    flush.worked(limits.FLUSH_SILENT.default + 5)
+    flush.worked(limits.FLUSH_HEARTBEAT_TIMEOUT + 5)
     assert not flush.is_hidden()
     others = flush.store.flush(WWW)
     next(others)

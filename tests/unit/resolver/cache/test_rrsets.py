@@ -198,7 +198,7 @@ def test_negative_ttl_is_capped():
 
 
 def test_too_many_proofs_are_not_kept(cache):
-    proofs = [a()] * (limits.CACHE_ENTRY_RECORDS.default + 1)
+    proofs = [a()] * (limits.CACHE_ENTRY_RECORDS + 1)
     assert not cache.put_negative(from_text("x."), 0, soa=None, proofs=proofs, ttl=60, verdict=0, now=NOW)
     assert cache.put_negative(from_text("x."), 0, soa=None, proofs=proofs[1:], ttl=60, verdict=0, now=NOW)
     assert len(cache.find_negative(from_text("x."), 0, NOW).proofs) == len(proofs) - 1
@@ -237,7 +237,7 @@ def test_failures(cache):
 def test_a_long_text_is_cut(cache):
     cache.put_failure(from_text("x."), c.A, kind=7, verdict=None, ede=0, text="\N{SNOWMAN}" * 1000, ttl=5, now=NOW)
     _, _, _, text, _ = cache.find_failure(from_text("x."), c.A, NOW)
-    assert 0 < len(text.encode()) <= limits.EDE_TEXT.default
+    assert 0 < len(text.encode()) <= limits.EDE_TEXT
     assert set(text) == {"\N{SNOWMAN}"}
 
 

@@ -6,9 +6,9 @@ from resolver import limits
 from resolver.cache import ServerTable
 
 ADDRESS = ("192.0.2.1", 53)
-FIRST = limits.SERVER_TIMEOUT_FIRST.default / 1000
-HIGHEST = limits.SERVER_TIMEOUT_MAXIMUM.default / 1000
-INTERVAL = limits.SERVER_PROBE_INTERVAL.default
+FIRST = limits.SERVER_TIMEOUT_FIRST / 1000
+HIGHEST = limits.SERVER_TIMEOUT_MAXIMUM / 1000
+INTERVAL = limits.SERVER_PROBE_INTERVAL
 
 
 def test_a_stranger():
@@ -33,7 +33,7 @@ def test_round_trips_are_smoothed_as_in_rfc_6298():
     assert info.expected() == info.srtt
     for _ in range(100):
         table.note_reply(ADDRESS, 0.001, 3.0)
-    assert info.timeout == limits.SERVER_TIMEOUT_MINIMUM.default / 1000
+    assert info.timeout == limits.SERVER_TIMEOUT_MINIMUM / 1000
 
 
 def test_timeouts_double_and_a_reply_ends_them():
@@ -90,15 +90,15 @@ def test_revive_gives_every_address_a_new_start():
 def test_lame_per_zone_and_for_a_time():
     table = ServerTable()
     table.note_lame(ADDRESS, b"\7Example\0", 10.0)
-    assert table.is_lame(ADDRESS, b"\7eXAMPLE\0", 10.0 + limits.SERVER_LAME.default - 1)
-    assert not table.is_lame(ADDRESS, b"\7example\0", 10.0 + limits.SERVER_LAME.default)
+    assert table.is_lame(ADDRESS, b"\7eXAMPLE\0", 10.0 + limits.SERVER_LAME - 1)
+    assert not table.is_lame(ADDRESS, b"\7example\0", 10.0 + limits.SERVER_LAME)
     assert not table.is_lame(ADDRESS, b"\3com\0", 10.0)
     assert not table.is_lame(("192.0.2.2", 53), b"\7example\0", 10.0)
 
 
 def test_lame_zones_are_bounded():
     table = ServerTable()
-    count = limits.SERVER_LAME_ZONES.default
+    count = limits.SERVER_LAME_ZONES
     for number in range(count + 1):
         table.note_lame(ADDRESS, b"\4%04d\0" % number, 10.0)
     assert len(table.get(ADDRESS).lame) == count
@@ -111,8 +111,8 @@ def test_edns_and_tcp_marks_end():
     table.note_edns_broken(ADDRESS, 10.0)
     table.note_tcp_only(ADDRESS, 10.0)
     assert table.is_edns_broken(ADDRESS, 11.0) and table.is_tcp_only(ADDRESS, 11.0)
-    assert not table.is_edns_broken(ADDRESS, 10.0 + limits.SERVER_EDNS_BROKEN.default)
-    assert not table.is_tcp_only(ADDRESS, 10.0 + limits.SERVER_TCP_ONLY.default)
+    assert not table.is_edns_broken(ADDRESS, 10.0 + limits.SERVER_EDNS_BROKEN)
+    assert not table.is_tcp_only(ADDRESS, 10.0 + limits.SERVER_TCP_ONLY)
     table.note_reply(ADDRESS, 0.1, 12.0, edns=True)
     assert not table.is_edns_broken(ADDRESS, 12.0)
     assert table.get(ADDRESS).edns_seen
@@ -121,7 +121,7 @@ def test_edns_and_tcp_marks_end():
 def test_old_facts_are_forgotten():
     table = ServerTable()
     table.note_reply(ADDRESS, 5.0, 10.0)
-    table.note_reply(ADDRESS, 0.1, 10.0 + limits.SERVER_AGE.default + 1)
+    table.note_reply(ADDRESS, 0.1, 10.0 + limits.INFRA_TTL + 1)
     assert table.get(ADDRESS).srtt == 0.1
 
 

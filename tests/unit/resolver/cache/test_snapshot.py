@@ -118,7 +118,7 @@ def test_large_entries():
     loaded(dumped(full), into=empty)
     assert empty.rrsets.find(name("large.example."), c.TXT, NOW).rdatas() == rrset.rdatas()
     largest = max(len(block) for block in full.table.copy_out(0b1100, now=NOW))
-    assert largest <= limits.SNAPSHOT_BLOCK.default
+    assert largest <= limits.SNAPSHOT_BLOCK
 
 
 def test_an_empty_cache():

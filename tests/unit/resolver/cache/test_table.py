@@ -10,7 +10,7 @@ from resolver.cache.table import Table
 
 SEED = b"0123456789abcdef"
 ANSWER, RRSET, NEGATIVE, FAILURE = 1, 2, 3, 4
-SLACK = limits.CACHE_CLOCK_SLACK.default
+SLACK = limits.CACHE_CLOCK_SLACK
 
 
 def make(size: int = 1 << 20) -> Table:
@@ -223,10 +223,10 @@ def test_one_hot_set_that_fills_everything_is_still_bounded():
     for turn in range(5):
         alive = sum(table.find(RRSET, b"%d" % number, 100) is not None for number in range(500))
         before = table.statistics()
-        assert alive > 3 * limits.TABLE_REPRIEVES.default
+        assert alive > 3 * limits.TABLE_SECOND_CHANCES
         assert table.put(RRSET, b"new %d" % turn, bytes(400), now=100, ttl=50)
         after = table.statistics()
-        assert after.carried - before.carried == limits.TABLE_REPRIEVES.default
+        assert after.carried - before.carried == limits.TABLE_SECOND_CHANCES
         assert 0 < after.evicted["rrset"] - before.evicted["rrset"] <= 2
 
 
@@ -280,7 +280,7 @@ def test_a_label_that_contains_a_name_is_not_its_subtree():
 
 def test_sweep_of_more_records_than_one_hold():
     table = make(4 << 20)
-    count = limits.TABLE_SWEEP.default * 2 + 17
+    count = limits.TABLE_SWEEP * 2 + 17
     for number in range(count):
         table.put(RRSET, b"%d" % number, b"", now=100, ttl=50)
     assert table.sweep(1 << RRSET) == count - table.statistics().evicted["rrset"]

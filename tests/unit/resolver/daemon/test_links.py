@@ -120,9 +120,9 @@ def test_reloads_are_asked_for_by_number_and_reported_with_settings():
     link = ReloadLink()
     try:
         assert link.last_request() == 0 and link.results() == []
-        for number in range(1, 2 * limits.LINK_BATCH.default):
+        for number in range(1, 2 * limits.LINK_BATCH):
             link.request(number)
-        assert link.last_request() == 2 * limits.LINK_BATCH.default - 1 and link.last_request() == 0
+        assert link.last_request() == 2 * limits.LINK_BATCH - 1 and link.last_request() == 0
         large = Settings(policy=replace(Settings().policy, drop=tuple(f"192.0.2.{n % 256}" for n in range(100_000))))
         before = len(os.listdir("/proc/self/fd"))
         link.report(1, None)

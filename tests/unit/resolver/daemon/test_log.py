@@ -91,7 +91,7 @@ def test_what_somebody_waits_for_is_never_left_out():
 
 def test_memory_for_repetitions_is_bounded():
     gate = log.Repetitions(10.0, Clock())
-    for number in range(limits.LOG_MEMORY.default + 1):
+    for number in range(limits.LOG_MEMORY + 1):
         assert gate.filter(record(str(number)))
     assert gate.filter(record("0")), "forgotten with the rest"
 

@@ -493,14 +493,13 @@ def test_no_worker_switches_when_one_cannot(company, monkeypatch, caplog, error,
 
 def test_a_worker_that_does_not_answer_leaves_all_as_they_are(company, monkeypatch):
     async def test(company):
-        patient = limits.RELOAD_TIMEOUT
         company.write(2)
         company.workers[1].links.stop()
         first = company.workers[0]
         company.doors.links.listen(first.loop)
         company.doors.links.serve(first.loop, 2, company.workers[2].commands.perform)
         with monkeypatch.context() as patched:
-            patched.setattr(limits, "RELOAD_TIMEOUT", patient._replace(default=patient.minimum))
+            patched.setattr(limits, "RELOAD_TIMEOUT", 100)
             assert await first.do_reload() == "worker 1 does not answer"
         assert company.numbers() == ["1", "1", "1"] and company.held() == [False, False, False]
         # It hears in the end what it was told: to prepare, and to let go of it.

@@ -11,8 +11,8 @@ from resolver import limits
 from resolver.daemon import supervisor
 from resolver.daemon.supervisor import Restarts
 
-FIRST = limits.WORKER_RESTART_DELAY.default / 1000
-LONGEST = limits.WORKER_RESTART_LONGEST.default / 1000
+FIRST = limits.WORKER_RESTART_DELAY / 1000
+LONGEST = limits.WORKER_RESTART_LONGEST / 1000
 
 
 def test_workers_that_die_together_count_each_for_itself() -> None:
@@ -41,7 +41,7 @@ def test_a_worker_that_keeps_dying_is_started_ever_later_and_for_ever() -> None:
     assert delays == sorted(delays)
     assert delays[-1] == LONGEST
     restarts.started(3, now)
-    assert restarts.died(3, now + limits.WORKER_RESTART_WINDOW.default) == FIRST, "it has lived"
+    assert restarts.died(3, now + limits.WORKER_RESTART_WINDOW) == FIRST, "it has lived"
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

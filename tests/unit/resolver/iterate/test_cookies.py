@@ -116,7 +116,7 @@ def test_servers_that_know_no_cookies_are_left_in_peace() -> None:
     for number in range(1, 10):
         net.ask(number)
     assert net.seen[-1][0] is None
-    net.m.net.sleep(net.m.mesh, limits.SERVER_COOKIELESS.default + 1)
+    net.m.net.sleep(net.m.mesh, limits.SERVER_COOKIELESS + 1)
     net.ask(10)
     assert net.seen[-1][0] is not None
 

@@ -57,7 +57,7 @@ def test_addresses_of_a_wrong_length_are_none():
 
 def test_parsed_addresses_are_bounded():
     atlas, _, _ = make()
-    most = limits.UPSTREAM_ADDRESSES.default
+    most = limits.UPSTREAM_ADDRESSES
     for number in range(most + 10):
         assert atlas.address_of((0x08000000 + number).to_bytes(4, "big")) is not None
         assert len(atlas._addresses) <= most
@@ -164,7 +164,7 @@ def test_an_address_is_added_once():
 def test_addresses_of_a_zone_are_bounded():
     cut = Cut(ZONE, NOW + 1000)
     added = [cut.add_address(None, f"192.0.2.{last}", 53) for last in range(100)]
-    assert sum(added) == len(cut.servers) == limits.MAX_ADDRESSES.default
+    assert sum(added) == len(cut.servers) == limits.MAX_ADDRESSES
 
 
 def test_strangers_share():

@@ -297,7 +297,7 @@ def test_a_server_that_comes_back_is_noticed_beside_one_that_never_failed():
         m.ask(f"x{number}.example.com.")
     assert m.store.servers.is_dead(("192.0.2.1", 53))
     before = len(m.net.asked("192.0.2.1"))
-    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL.default)
+    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
     began = m.net.now
     assert m.ask("y1.example.com.").rcode == c.NXDOMAIN
     # Whoever pays for the probe does not pay the twelve seconds that a dead server is due.
@@ -306,7 +306,7 @@ def test_a_server_that_comes_back_is_noticed_beside_one_that_never_failed():
         m.ask(f"y{number}.example.com.")
     assert len(m.net.asked("192.0.2.1")) == before + 1
     m.net.links["192.0.2.1"].loss = 0.0
-    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL.default)
+    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
     m.ask("z.example.com.")
     assert not m.store.servers.is_dead(("192.0.2.1", 53))
 
@@ -409,7 +409,7 @@ def test_dead_servers_of_a_family_without_a_route_are_not_probed_before_others()
     for number in (1, 2):
         for _ in range(20):
             m.store.servers.note_timeout((f"2001:db8::{number}", 53), m.net.now)
-    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL.default + 1)
+    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL + 1)
     m.mesh._context.room.note_no_family("2001:db8::9", m.net.now)
     before = len(m.net.log)
     for number in range(8):
@@ -585,7 +585,7 @@ def test_the_parent_of_a_dead_zone_is_not_asked_for_each_new_name():
     before, began = len(m.net.asked(address="192.5.6.30")), m.net.now
     for number in range(20):
         assert m.ask(f"x{number}.example.com.").rcode == c.SERVFAIL
-    minutes = int((m.net.now - began) / limits.PARENT_PAUSE.default)
+    minutes = int((m.net.now - began) / limits.PARENT_RECHECK_INTERVAL)
     assert before < len(m.net.asked(address="192.5.6.30")) <= before + 1 + minutes < before + 5
     m.net.sleep(m.mesh, 600)
     move_example(m)

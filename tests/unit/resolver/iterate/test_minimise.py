@@ -26,7 +26,7 @@ def test_the_last_step_is_the_question_itself():
 
 
 def test_after_the_first_probes_strides_are_larger_and_after_the_last_there_are_none():
-    one, most = limits.MINIMISE_ONE_LABEL.default, limits.MINIMISE_STEPS.default
+    one, most = limits.MINIMISE_ONE_LABEL, limits.MINIMISE_STEPS
     assert labels_to_show(7, 100, one - 1) == 8
     assert labels_to_show(7, 100, one) > 8
     assert labels_to_show(7, 100, most) == labels_to_show(7, 100, most + 5) == 100
@@ -36,6 +36,6 @@ def test_after_the_first_probes_strides_are_larger_and_after_the_last_there_are_
 def test_no_name_takes_more_steps_than_permitted(total):
     shown = steps_for(0, total)
     assert shown[-1] == total
-    assert len(shown) <= limits.MINIMISE_STEPS.default + 1
+    assert len(shown) <= limits.MINIMISE_STEPS + 1
     assert shown == sorted(set(shown))
     assert shown[:4] == list(range(1, min(4, total) + 1))

@@ -79,7 +79,7 @@ def test_a_single_set_of_another_name_is_no_answer():
 
 
 def test_aliases_of_one_reply_are_counted():
-    most = limits.MAX_ALIASES.default + 1
+    most = limits.MAX_ALIASES + 1
     chain = [f"c{number}.example.com. 60 CNAME c{number + 1}.example.com." for number in range(40)]
     first = names.from_text("c0.example.com.")
     found = scrub(view([*chain, "c40.example.com. 60 A 192.0.2.1"], qname=first), first, c.A, ZONE)
@@ -156,7 +156,7 @@ def stray_of(packet):
 
 @pytest.mark.parametrize(("beside", "stray"), [(512, 1), (511, 2), (0, 512), (300, 500), (1, 1)])
 def test_a_set_takes_as_many_stray_signatures_as_it_has_room_for(beside, stray):
-    most = limits.RRSET_RECORDS.default
+    most = limits.RRSET_RECORDS
     sigs = stray_of(with_signatures(beside, stray))
     assert sigs == [struct.pack("!H", number) for number in range(min(beside + stray, most))]
 
@@ -167,7 +167,7 @@ def test_a_set_takes_no_more_octets_of_signatures_than_one_may_have():
     more = [signature(n)[:18] + name + bytes(3) + b"\1" + bytes([n]) for n in range(230)]
     [made] = with_stray_signatures([rrset], [RRset(WWW, c.RRSIG, 60, more)])
     assert made.sig_len > 230
-    assert len(made.packed_sigs) <= limits.RRSET_BYTES.default < len(made.packed_sigs) + len(more[0]) + 2
+    assert len(made.packed_sigs) <= limits.RRSET_BYTES < len(made.packed_sigs) + len(more[0]) + 2
 
 
 def test_a_stray_signature_that_is_there_already_takes_no_room():
@@ -305,7 +305,7 @@ def test_the_first_of_two_referrals_counts():
 
 
 def test_glue_is_taken_for_so_many_name_servers_and_no_more():
-    most = limits.MAX_NAME_SERVERS.default
+    most = limits.MAX_NAME_SERVERS
     servers = [f"n{number:02}.sub.example.com." for number in range(most + 7)]
     packet = view((), [f"sub.example.com. 60 NS {server}" for server in servers],
                   [f"{server} 60 A 192.0.2.{number}" for number, server in enumerate(servers)],

@@ -83,7 +83,7 @@ def test_server_parts_of_other_servers_are_no_proof_and_are_replaced(size: int) 
 
 
 def test_secrets_of_its_own_change_by_the_day_and_the_last_one_is_believed() -> None:
-    day = limits.COOKIE_PERIOD.default
+    day = limits.COOKIE_PERIOD
     box = CookieJar(seed=b"x" * 32)
     midnight = NOW // day * day
     cookie = box.answer(MINE, "192.0.2.1", midnight - 100)
@@ -196,7 +196,7 @@ def test_frames_of_a_stream_have_cookies_of_its_client() -> None:
 
 def test_the_day_after_the_secrets_are_drawn_anew_once() -> None:
     parts = warm()
-    parts.clock.real += limits.COOKIE_PERIOD.default
+    parts.clock.real += limits.COOKIE_PERIOD
     assert fast(parts, ask()) is None, "Python has to draw them"
     parts.ask(ask())
     parts.mesh.finish(positive())

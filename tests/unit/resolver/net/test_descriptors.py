@@ -9,7 +9,7 @@ from resolver.daemon.generation import within_descriptors
 from resolver.net import descriptors
 from resolver.settings import ServerSettings
 
-RESERVE = limits.DESCRIPTORS_RESERVE.default
+RESERVE = limits.DESCRIPTORS_RESERVE
 
 
 @pytest.mark.parametrize("number", [128, 256, 1024, 4096, 20_000, 65_536, 1 << 20])
@@ -17,8 +17,8 @@ def test_shares_of_any_number(number: int) -> None:
     udp, tcp = descriptors.udp_sockets(number), descriptors.stream_upstreams(number)
     clients = descriptors.client_connections(number)
     assert 2 * udp + tcp + clients == number - RESERVE
-    assert udp == min((number - RESERVE) // 4, limits.UDP_SOCKETS.default)
-    assert tcp == min((number - RESERVE) // 8, limits.STREAM_UPSTREAMS.default)
+    assert udp == min((number - RESERVE) // 4, limits.UDP_SOCKETS)
+    assert tcp == min((number - RESERVE) // 8, limits.STREAM_UPSTREAMS)
     assert clients >= (number - RESERVE) // 4
 
 
@@ -28,7 +28,7 @@ def test_too_few_for_anything_still_give_one_of_each() -> None:
 
 def test_no_limit_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert descriptors.udp_sockets() == limits.UDP_SOCKETS.default
+    assert descriptors.udp_sockets() == limits.UDP_SOCKETS
     assert descriptors.client_connections() > 100_000
 
 

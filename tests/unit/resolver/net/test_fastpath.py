@@ -164,7 +164,7 @@ def test_a_turn_of_a_stream_makes_no_more_than_its_share_and_one_reply() -> None
         replies, missed, done, garbled = parts.fast.answer_frames(frames, NOW, first=first)
         assert (missed, garbled) == ([], False)
         assert [len(view.answer[0]) for view in cut(replies)] == [230] * (done - first)
-        assert len(replies) < limits.STREAM_TURN.default + 65_537
+        assert len(replies) < limits.STREAM_TURN_OCTETS + 65_537
         assert parts.fast.statistics()["hits"] - before == done - first, "nothing is made that does not leave"
         first, turns = done, turns + 1
     assert turns == 5

@@ -44,7 +44,7 @@ def test_a_newcomer_of_a_larger_group_may_not_end_members_of_smaller_ones() -> N
 
 
 def test_looks_are_bounded_and_its_own_group_remains() -> None:
-    places = fill(*(f"g{n}." for n in range(limits.PLACES_LOOKS.default)), "resting", "own", "own")
+    places = fill(*(f"g{n}." for n in range(limits.SLOT_SCAN)), "resting", "own", "own")
     for member in list(places):
         if member.startswith("g"):
             places.moved(member, busy=True)

@@ -9,8 +9,6 @@ import sys
 import pytest
 from support.subject import daemon_environment
 
-from resolver import limits
-
 SECONDS = 60
 BEGIN = """
 import resource, sys, time
@@ -52,7 +50,7 @@ def run(body: str, limit: str = "RLIMIT_DATA", size: int = 1000, **env: str) -> 
 @pytest.mark.parametrize("kind", ["bytes", "bytearray"], ids=["calloc", "malloc"])
 def test_a_shortage_is_known_before_any_allocation_fails(limit: str, size: int, kind: str) -> None:
     done = run("""
-reserve.keep(limits.MEMORY_RESERVE.default)
+reserve.keep(limits.MEMORY_RESERVE)
 assert not reserve.is_short()
 narrow()
 kept = []
@@ -66,12 +64,12 @@ print("short")
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_it_ends_when_there_is_memory_again(limit: str) -> None:
     done = run("""
-reserve.keep(limits.MEMORY_RESERVE.default)
+reserve.keep(limits.MEMORY_RESERVE)
 narrow()
 kept = []
 until(lambda: kept.append(bytes(SIZE)) or reserve.is_short(), "a shortage")
 for _ in range(3):
-    time.sleep(2 * limits.MEMORY_RESERVE_RETRY.default / 1000)
+    time.sleep(2 * limits.MEMORY_RESERVE_RETRY / 1000)
     kept.extend(bytes(SIZE) for _ in range(300))  # whatever an attempt has got is given up again
     kept.extend(bytearray(SIZE * 40) for _ in range(20))
 assert reserve.is_short(), "the system gives nothing"
@@ -89,7 +87,7 @@ print("whole")
 @pytest.mark.parametrize("size", [100, 1000])
 def test_it_serves_objects_that_do_not_come_from_arenas(size: int) -> None:
     done = run("""
-reserve.keep(limits.MEMORY_RESERVE.default)
+reserve.keep(limits.MEMORY_RESERVE)
 narrow()
 kept = []
 until(lambda: kept.append(bytes(SIZE)) or reserve.is_short(), "a shortage")
@@ -112,7 +110,7 @@ def native(count):
         libc.free(place)
     return len(got)
 
-reserve.keep(limits.MEMORY_RESERVE.default)
+reserve.keep(limits.MEMORY_RESERVE)
 narrow()
 kept = []
 until(lambda: kept.append(bytes(20_000)) or reserve.is_short(), "a shortage")
@@ -122,7 +120,7 @@ try:
 except MemoryError:
     pass
 before = native(200)
-time.sleep(2 * limits.MEMORY_RESERVE_RETRY.default / 1000)
+time.sleep(2 * limits.MEMORY_RESERVE_RETRY / 1000)
 assert reserve.is_short(), "there is not enough for it"
 print("as before" if native(200) >= before - 20 else "less")
 """)
@@ -133,7 +131,7 @@ print("as before" if native(200) >= before - 20 else "less")
 def test_what_is_there_again_is_shared_with_new_work(limit: str) -> None:
     """A reserve that takes all of it back is given up with the next allocation, and so on for ever."""
     done = run("""
-reserve.keep(limits.MEMORY_RESERVE.default)
+reserve.keep(limits.MEMORY_RESERVE)
 narrow()
 kept = []
 until(lambda: kept.append(bytearray(SIZE)) or reserve.is_short(), "a shortage")
@@ -150,7 +148,7 @@ print("went on")
 def test_small_objects_that_get_no_arena_are_no_shortage_while_the_heap_has_room() -> None:
     done = run("""
 room = [bytearray(20_000) for _ in range(200)]
-reserve.keep(limits.MEMORY_RESERVE.default)
+reserve.keep(limits.MEMORY_RESERVE)
 narrow()
 del room
 small = [(number, number) for number in range(300_000, 320_000)]
@@ -164,7 +162,7 @@ print(reserve.is_given_up())
 def test_it_outlives_the_end_of_tracing(first: bool, allocator: str) -> None:
     done = run("""
 import tracemalloc
-steps = [tracemalloc.start, lambda: reserve.keep(limits.MEMORY_RESERVE.default)]
+steps = [tracemalloc.start, lambda: reserve.keep(limits.MEMORY_RESERVE)]
 for step in steps if FIRST else reversed(steps):
     step()
 assert not reserve.is_short()
@@ -222,17 +220,17 @@ finally:
     ended.set()
     thread.join()
 print("whole")
-""", "RLIMIT_DATA", limits.MEMORY_RESERVE.maximum, PYTHONWARNINGS="ignore:This process:DeprecationWarning")
+""", "RLIMIT_DATA", 64 << 20, PYTHONWARNINGS="ignore:This process:DeprecationWarning")
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
 
 
 def test_what_no_reserve_could_hold_is_refused_and_costs_nothing() -> None:
     done = run("""
-reserve.keep(limits.MEMORY_RESERVE.default)
+reserve.keep(limits.MEMORY_RESERVE)
 narrow()
 for _ in range(2):  # a reserve given up twice in a row would not be whole at once again
     try:
-        bytearray(limits.MEMORY_RESERVE.default * 8)
+        bytearray(limits.MEMORY_RESERVE * 8)
     except MemoryError:
         print("refused", reserve.is_short())
 """)

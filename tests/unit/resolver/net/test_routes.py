@@ -127,7 +127,7 @@ def test_the_fate_of_an_earlier_packet_is_nobody_else_s(code: int, monkeypatch: 
 
 def test_landmarks_are_few() -> None:
     judged = Routes([f"192.0.2.{n}" for n in range(250)])
-    assert sum(map(len, judged._landmarks.values())) == routes.limits.FAMILY_LANDMARKS.default
+    assert sum(map(len, judged._landmarks.values())) == routes.limits.FAMILY_REFERENCE_ADDRESSES
 
 
 @pytest.mark.parametrize("fresh", [True, False])

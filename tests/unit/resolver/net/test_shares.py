@@ -150,7 +150,7 @@ def test_networks_that_never_replied_have_one_share_together() -> None:
 
 
 def test_the_networks_that_replied_last_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "UPSTREAM_NETWORKS", limits.UPSTREAM_NETWORKS._replace(default=2))
+    monkeypatch.setattr(limits, "UPSTREAM_NETWORKS", 2)
     heard = Heard()
     for address in ("192.0.2.1", "2001:db8::1", "192.0.2.2", "198.51.100.1", "203.0.113.1"):
         heard.reply_from(address)

@@ -117,7 +117,7 @@ def test_wrong_replies_are_passed_over() -> None:
     play(body)
 
 
-MISFITS = limits.STREAM_UPSTREAM_MISFITS.default
+MISFITS = limits.UNWANTED_ON_STREAM
 
 
 def other_id(query: bytes) -> bytes:
@@ -338,7 +338,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
 @pytest.mark.parametrize("networks", [1, 100], ids=["one network", "many networks"])
 def test_servers_that_fall_silent_do_not_starve_others(monkeypatch: pytest.MonkeyPatch, networks: int) -> None:
     """300 asks to as many servers that accept and say nothing; what an honest zone needs goes on meanwhile."""
-    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=100))
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 100)
 
     async def body() -> None:
         silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
@@ -437,7 +437,7 @@ def test_a_network_with_many_places_gives_one_to_another_at_once() -> None:
 
 
 def test_silent_servers_each_in_a_network_of_its_own_have_one_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=60_000))
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 60_000)
 
     async def body() -> None:
         honest, silent = await StreamPeer.start(echo, "0.0.0.0"), await StreamPeer.start(lambda _: [], "0.0.0.0")
@@ -462,7 +462,7 @@ def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
     monkeypatch: pytest.MonkeyPatch, heard: bool
 ) -> None:
     """Its reply takes ever so much longer than the silence that costs others their places."""
-    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=20))
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 20)
     async def body() -> None:
         slow, silent = await StreamPeer.start(lambda _: []), await StreamPeer.start(lambda _: [], "0.0.0.0")
         known, got, lost = Heard(), Collector(), Collector()
@@ -507,7 +507,7 @@ def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
 
 def test_second_tries_have_a_part_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers that are silent for good do not keep out the first tries of others by their second ones."""
-    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=10))
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 10)
 
     async def body() -> None:
         silent = await StreamPeer.start(lambda _: [], "0.0.0.0")
@@ -570,7 +570,7 @@ def test_no_memory_for_the_place_of_a_connection_leaves_none(monkeypatch: pytest
 def test_an_ask_that_made_room_is_sent_again_or_times_out_as_a_shortage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=20))
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 20)
 
     async def body() -> None:
         slow, honest = await StreamPeer.start(lambda _: []), await StreamPeer.start()
@@ -628,7 +628,7 @@ def test_sending_once_more_is_paid_for() -> None:
 
 
 def test_an_ask_makes_room_as_often_as_it_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "STREAM_UPSTREAM_SILENT", limits.STREAM_UPSTREAM_SILENT._replace(default=10))
+    monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 10)
 
     async def body() -> None:
         slow, honest = await StreamPeer.start(lambda _: []), await StreamPeer.start()

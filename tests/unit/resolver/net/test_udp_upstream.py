@@ -411,7 +411,7 @@ def test_an_ask_that_waits_for_a_socket_can_be_cancelled_and_has_its_timeout(mon
     async def body() -> None:
         peer, got, first = await UdpPeer.start(lambda _: []), Collector(), Collector()
         upstream = make(sockets=1)
-        monkeypatch.setattr(limits, "UDP_WAITING", limits.UDP_WAITING._replace(default=2))
+        monkeypatch.setattr(limits, "UDP_WAITING", 2)
         upstream.start(ask_for(peer.port), first)
         waiting = [upstream.start(ask_for(peer.port, timeout=SHORT), got) for _ in range(3)]
         waiting[0].cancel()
@@ -675,7 +675,7 @@ def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> 
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
         upstream, got, rest = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
-        monkeypatch.setattr(limits, "UDP_WAITING", limits.UDP_WAITING._replace(default=8))
+        monkeypatch.setattr(limits, "UDP_WAITING", 8)
         upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
         for _ in range(11):
             upstream.start(ask_for(mute.port), got)
@@ -697,7 +697,7 @@ def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> 
 def test_all_sockets_are_closed_when_there_was_nothing_to_ask_for_a_while(
     monkeypatch: pytest.MonkeyPatch, cancelled: bool
 ) -> None:
-    monkeypatch.setattr(limits, "UDP_SOCKET_IDLE", limits.UDP_SOCKET_IDLE._replace(default=50))
+    monkeypatch.setattr(limits, "UDP_SOCKET_IDLE", 50)
 
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(lambda _: [] if cancelled else echo(_)), make(), Collector()
@@ -720,7 +720,7 @@ def test_all_sockets_are_closed_when_there_was_nothing_to_ask_for_a_while(
 
 
 def test_a_socket_in_use_now_and_then_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "UDP_SOCKET_IDLE", limits.UDP_SOCKET_IDLE._replace(default=50))
+    monkeypatch.setattr(limits, "UDP_SOCKET_IDLE", 50)
 
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(), make(), Collector()
@@ -778,7 +778,7 @@ def test_no_descriptors_left(
 
 @pytest.mark.parametrize("uses", [65_536, 100], ids=["one port", "ports that retire"])
 def test_who_finds_every_port_of_the_pool_full_waits(monkeypatch: pytest.MonkeyPatch, uses: int) -> None:
-    monkeypatch.setattr(limits, "UDP_PORT_PENDING", limits.UDP_PORT_PENDING._replace(default=200))
+    monkeypatch.setattr(limits, "UDP_PORT_PENDING", 200)
 
     async def body() -> None:
         peer, got, late = await UdpPeer.start(lambda _: []), Collector(), Collector()
@@ -807,7 +807,7 @@ def test_who_finds_every_port_of_the_pool_full_waits(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("uses", [65_536, 20], ids=["one port", "ports that retire"])
 def test_silent_servers_do_not_take_the_pool_of_ports_from_others(monkeypatch: pytest.MonkeyPatch, uses: int) -> None:
-    monkeypatch.setattr(limits, "UDP_PORT_PENDING", limits.UDP_PORT_PENDING._replace(default=32))
+    monkeypatch.setattr(limits, "UDP_PORT_PENDING", 32)
     silent_zone, other_zone = names.from_text("silent."), names.from_text("other.")
 
     async def body() -> None:
@@ -837,7 +837,7 @@ def test_oversized_datagram_is_no_reply() -> None:
     async def body() -> None:
         def too_long_then_right(query: bytes) -> list[bytes]:
             head = query[:2] + b"\x80\0\0\1\0\1" + bytes(4) + query[12 : 12 + len(QNAME) + 4] + b"\xc0\x0c"
-            rest = limits.UDP_RECEIVE.default - len(head) - 10
+            rest = limits.UDP_RECEIVE - len(head) - 10
             whole = head + b"\xff\0\0\1" + bytes(4) + rest.to_bytes(2, "big") + bytes(rest)
             return [whole + b"\0", whole]
 
@@ -845,7 +845,7 @@ def test_oversized_datagram_is_no_reply() -> None:
         upstream.start(ask_for(peer.port), got)
         [reply] = await got.wait()
         assert isinstance(reply, Reply)
-        assert len(reply.view.wire) == limits.UDP_RECEIVE.default
+        assert len(reply.view.wire) == limits.UDP_RECEIVE
         assert upstream.malformed == 1
         upstream.close()
         peer.close()
@@ -921,7 +921,7 @@ def test_closed_upstream_refuses_and_forgets() -> None:
 
 def test_ids_on_one_port_of_the_pool_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many drawn at random some are the same, but for one chance in 10**29."""
-    monkeypatch.setattr(limits, "UDP_PORT_PENDING", limits.UDP_PORT_PENDING._replace(default=5000))
+    monkeypatch.setattr(limits, "UDP_PORT_PENDING", 5000)
 
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(), make(fresh_ports=False, ports=1, port_uses=65_536), Collector()

@@ -73,11 +73,11 @@ def test_nobody_else_makes_signature_checks() -> None:
 
 def test_parameters_above_the_limit_are_refused_before_any_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     counter, budget = Counter(monkeypatch), Budget(0, 0.0)
-    for salt, iterations in ((b"", 51), (b"", 65535), (bytes(limits.NSEC3_SALT.default + 1), 0)):
+    for salt, iterations in ((b"", 51), (b"", 65535), (bytes(limits.NSEC3_SALT + 1), 0)):
         with pytest.raises(gate.TooManyHashes):
             gate.hash_name(budget, b"\1a\0", salt, iterations, most=50)
     assert counter.calls == 0
-    assert budget.hashes == limits.BUDGET_HASHES.default
+    assert budget.hashes == limits.BUDGET_HASHES
 
 
 @pytest.mark.parametrize(("salt", "iterations", "blocks"), [
@@ -178,7 +178,7 @@ def test_answers_from_proofs_are_paid_by_the_query() -> None:
     assert budgets
     assert len({id(budget) for budget in budgets}) == 1
     assert budgets[0].packets
-    assert budgets[0].hashes < limits.BUDGET_HASHES.default
+    assert budgets[0].hashes < limits.BUDGET_HASHES
 
 
 def spend(m: Minet, hashes: int) -> dict[Budget, None]:

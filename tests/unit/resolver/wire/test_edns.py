@@ -19,7 +19,7 @@ def test_options_round_trip() -> None:
 
 
 def test_only_so_many_options_are_looked_at() -> None:
-    allowed = limits.EDNS_OPTIONS.default
+    allowed = limits.EDNS_OPTIONS
     assert len(edns.options_from_wire(b"\0\3\0\0" * (allowed + 5))) == allowed
 
 
@@ -27,7 +27,7 @@ def test_extended_errors() -> None:
     assert edns.parse_ede(edns.encode_ede(c.EDE_DNSSEC_BOGUS, "why Ü")) == (6, "why Ü")
     assert edns.encode_ede(c.EDE_OTHER) == b"\0\0"
     assert edns.parse_ede(b"\0\6a\xff\0") == (6, "a\ufffd")
-    allowed = limits.EDNS_ERROR_TEXT.default
+    allowed = limits.EDNS_ERROR_TEXT
     cut = edns.encode_ede(1, "Ü" * allowed)
     assert len(cut) <= allowed + 2
     assert edns.parse_ede(cut)[1] == "Ü" * (allowed // 2)

@@ -90,9 +90,9 @@ def test_refusals() -> None:
     with pytest.raises(WireError):
         RRset(OWNER, c.A, 1, [bytes(4)], sigs=[bytes(4)])
     with pytest.raises(WireError):
-        RRset(OWNER, c.A, 1, [i.to_bytes(4, "big") for i in range(limits.RRSET_RECORDS.default + 1)])
+        RRset(OWNER, c.A, 1, [i.to_bytes(4, "big") for i in range(limits.RRSET_RECORDS + 1)])
     with pytest.raises(WireError):
-        RRset(OWNER, 65280, 1, [bytes((i,)) + bytes(1000) for i in range(limits.RRSET_BYTES.default // 1000 + 1)])
+        RRset(OWNER, 65280, 1, [bytes((i,)) + bytes(1000) for i in range(limits.RRSET_BYTES // 1000 + 1)])
     for rtype, ttl, rclass in ((-1, 0, 1), (65536, 0, 1), (1, -1, 1), (1, 1 << 31, 1), (1, 0, 65536)):
         with pytest.raises(ValueError):
             RRset(OWNER, rtype, ttl, [], rclass=rclass)
