@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 from support.ports import free_port
-from support.servers import wait_until
+from support.servers import can_bind, wait_until
 
 pytestmark = pytest.mark.checkout
 
@@ -34,6 +34,8 @@ PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if pa
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS = 60
+# The web site of the playground, where the plain URL leads only for processes that may use its port.
+SITE, SITE_ADDRESS = "https://www.example.playground", "127.20.80.1"
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -149,6 +151,8 @@ def test_shell_lines_run_or_name_what_exists(place: str, source: str, tmp_path: 
         if "(needs " in comment:
             missing |= look_up(f"{place}: {line}", shlex.split(command), env, folder)
             continue
+        if SITE in command and not can_bind(SITE_ADDRESS, 443):
+            command = command.replace(SITE, f"{SITE}:8443")
         done = subprocess.run(
             ["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS, check=False
         )
