@@ -1,7 +1,8 @@
 """Writes one API page per public module: signatures from the stubs, docstrings from the code, an example that runs.
 
 Signatures are read from source text (`.pyi` beside a `.pyx`, else the `.py`), never from live objects: they then say
-the same on every Python version. Docstrings come from the live objects, because those of a `.pyx` stand nowhere else.
+the same on every Python version. Docstrings come from the live objects,
+because stubs have none.
 The example of a page is `docs/examples/use_<module>.py`; a test runs every one of them.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
-#: The doors of the two packages: what they name is public, all else may change.
+#: The public modules: names that they export are public, all other names may change.
 MODULES = (
     "corenet",
     "corenet.core",
@@ -45,9 +46,9 @@ def source_of(module: str) -> ast.Module:
     raise FileNotFoundError(f"no source for {module}")
 
 
-def home_of(value: Any, door: str) -> str:
+def home_of(value: Any, package: str) -> str:
     """The module that defines `value`."""
-    home = getattr(value, "__module__", None) or door
+    home = getattr(value, "__module__", None) or package
     return str(home)
 
 
@@ -158,7 +159,7 @@ def class_section(name: str, value: Any, node: ast.ClassDef) -> list[str]:
     return lines
 
 
-def inherited_sections(cls: type, node: ast.ClassDef, door: str) -> list[str]:
+def inherited_sections(cls: type, node: ast.ClassDef, package: str) -> list[str]:
     """Members that come from bases of our own which the page does not show by themselves."""
     lines: list[str] = []
     shown = {m.name for m in public_members(node)}
@@ -179,34 +180,34 @@ def inherited_sections(cls: type, node: ast.ClassDef, door: str) -> list[str]:
     return lines
 
 
-def section(door: str, module: ModuleType, name: str) -> list[str]:
+def section(package: str, module: ModuleType, name: str) -> list[str]:
     """One public name."""
     value = getattr(module, name)
     if isinstance(value, (int, str, bytes, float)) and not isinstance(value, type):
         shown = "" if name == "__version__" else f" = {value!r}"
         return [f"## `{name}{shown}`", "", ""]
-    home = home_of(value, door)
+    home = home_of(value, package)
     ours = hasattr(value, "__name__") and home.split(".")[0] in ("corenet", "resolver")
     node = definition(home, value.__name__) if ours else None
     if isinstance(node, ast.ClassDef):
-        return class_section(name, value, node) + inherited_sections(value, node, door)
+        return class_section(name, value, node) + inherited_sections(value, node, package)
     if node is not None:
         text = docstring(value)
         return [f"## `{member_of(node, False).signature}`", "", as_markdown(text), ""]
     return [f"## `{name}`", "", as_markdown(docstring(value)), ""]
 
 
-def page(door: str) -> str:
+def page(package: str) -> str:
     """The page of one module."""
-    module = importlib.import_module(door)
+    module = importlib.import_module(package)
     names = [n for n in module.__all__ if n != "__version__"]
     made = "Made by `make docs` from the code; the example is a test."
-    example = (EXAMPLES / f"use_{door.replace('.', '_')}.py").read_text(encoding="utf-8").rstrip()
-    head = [f"# {door}", "", made, "", as_markdown(docstring(module))]
+    example = (EXAMPLES / f"use_{package.replace('.', '_')}.py").read_text(encoding="utf-8").rstrip()
+    head = [f"# {package}", "", made, "", as_markdown(docstring(module))]
     head += ["", "## Example", "", "```python", example, "```"]
     lines: list[str] = [""]
     for name in sorted(names, key=str.lower):
-        lines += section(door, module, name)
+        lines += section(package, module, name)
     text = "\n".join(lines)
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")

@@ -80,7 +80,7 @@ def options_page() -> str:
 PAGES = {
     "limits.md": limits_page,
     "resolverd-options.md": options_page,
-    **{f"api/{door}.md": partial(api_pages.page, door) for door in api_pages.MODULES},
+    **{f"api/{package}.md": partial(api_pages.page, package) for package in api_pages.MODULES},
 }
 
 

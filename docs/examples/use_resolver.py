@@ -20,8 +20,8 @@ async def main() -> None:
             except resolver.NoName as error:
                 print(error)
 
-            told = await dns.explain("alias.example.playground", "AAAA")
-            print(told)
+            report = await dns.explain("alias.example.playground", "AAAA")
+            print(report)
 
 
 corenet.run(main())
