@@ -61,6 +61,29 @@ def test_pages_use_terms_of_the_field(page: Path) -> None:
     assert [line for line in text.splitlines() if UNCLEAR.search(line)] == []
 
 
+@pytest.fixture(scope="module")
+def constants() -> set[str]:
+    """Upper-case names of the sources, the tests and the build."""
+    found: set[str] = set()
+    for folder in ("corenet", "resolver", "tests", "benchmarks"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".pyx", ".pxd", ".h", ".c"):
+                found.update(re.findall(r"\b[A-Z][A-Z0-9_]+\b", path.read_text(encoding="utf-8")))
+    for file in ("Makefile", "setup.py"):
+        found.update(re.findall(r"\b[A-Z][A-Z0-9_]+\b", (ROOT / file).read_text(encoding="utf-8")))
+    return found
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_paths_and_constants_that_a_page_names_exist(page: Path, constants: set[str]) -> None:
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:corenet|resolver|tests|benchmarks|docs)/[\w/.-]+)`", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    # A prefix such as `HTTP_` stands for all limits that begin with it.
+    names = re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]*)`", text)
+    assert [name for name in names if not any(known.startswith(name) for known in constants)] == []
+
+
 CLASS = re.compile(r" *(?:cdef |cpdef )?class (\w+)")
 FUNCTION = re.compile(r" *(?:async )?(?:def|c(?:p)?def (?:[\w\[\], .*]*[ *])?)\s*(\w+)\s*\(")
 
