@@ -12,7 +12,7 @@ from resolver import playground
 
 
 async def main(authority: Path) -> None:
-    async with await playground.start(port=0, web=True, ca=authority) as world:
+    async with await playground.start(port=0, web=True, web_port=0, ca=authority) as world:
         assert world.web is not None
         async with resolver.Resolver(world.settings(resolver.Settings())) as dns:
             resolver.install(asyncio.get_running_loop(), dns)
