@@ -623,6 +623,10 @@ def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Contex
     Repeated ones are spread over the last quarter of their time, so that what failed together is not retried together.
     """
     cache, rrsets = context.settings.cache, context.store.rrsets
+    known = rrsets.find_failure(name, qtype, context.now)
+    if known is not None and known.kind == failure.kind and known.verdict == failure.verdict:
+        # Read from there behind an alias, or found by a query that began before: neither makes it last longer.
+        return
     count = rrsets.failures(name, qtype, context.now)
     first = cache.bogus_ttl if failure.kind is FailureKind.BOGUS else cache.failure_ttl
     ttl = min(first << min(count, DOUBLINGS), max(first, cache.failure_max_ttl))

@@ -221,6 +221,30 @@ def test_a_bogus_target_that_is_remembered_is_no_outage_when_the_alias_has_becom
     assert (outcome.rcode, outcome.stale) == (c.SERVFAIL, False)
 
 
+def test_a_remembered_failure_lasts_no_longer_for_being_read_behind_other_aliases() -> None:
+    """RFC 9520 section 3.2: only a new failure makes the time longer."""
+    m = world(example="t 300 A 192.0.2.81\n")
+    honest = m.net.hosts[EXAMPLE_AT]
+    aliases = [f"w{number}.example." for number in range(6)]
+    signed = {name: signed_alias(name, "t.example.", 10) for name in aliases}
+
+    def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        if qtype == c.A and qname in signed:
+            return reply(packet, [signed[qname]])
+        return reply(packet, [forged_set("t.example.", "A")]) if (qname, qtype) == ("t.example.", c.A) else None
+
+    forge(m, EXAMPLE_AT, forger)
+    assert m.ask("t.example.").rcode == c.SERVFAIL
+    for name in aliases:
+        outcome = m.ask(name)
+        assert outcome.rcode == c.SERVFAIL
+        assert outcome.failure is not None
+        assert outcome.failure.name == names.from_text("t.example.")
+    m.net.hosts[EXAMPLE_AT] = honest
+    m.net.sleep(m.mesh, CacheSettings().bogus_ttl + 1)
+    assert m.ask("t.example.").verdict == Verdict.SECURE
+
+
 # --- failures and aliases --------------------------------------------------------------------------------------------
 
 
