@@ -8,6 +8,7 @@ and asked. Without it nothing else is started, so that it runs on an emulated pr
 import asyncio
 import importlib
 import pkgutil
+import re
 import sys
 from pathlib import Path
 
@@ -87,20 +88,15 @@ async def commands(folder: Path) -> None:
     config = folder / "resolverd.toml"
     config.write_text('[server]\nlisten = ["127.0.0.1:5399"]\n')
     await output_of("resolverd", "--check", "--config", str(config))
-    # A port that nobody has: the daemon takes it at once.
-    server = await corenet.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port = str(server.sockets[0].getsockname()[1])
-    server.close()
-    await server.wait_closed()
     daemon = await asyncio.create_subprocess_exec(
-        Path(sys.executable).parent / "resolverd", "--playground", "--listen", f"127.0.0.1:{port}",
+        Path(sys.executable).parent / "resolverd", "--playground", "--listen", "127.0.0.1:0",
         stderr=asyncio.subprocess.PIPE,
     )
     assert daemon.stderr is not None
     try:
-        while b"serving 127.0.0.1:" not in (line := await daemon.stderr.readline()):
+        while (serving := re.search(rb"serving 127\.0\.0\.1:(\d+)", line := await daemon.stderr.readline())) is None:
             assert line, "the daemon ended before it served"
-        assert (await output_of("rdig", "@127.0.0.1", "-p", port, "+short", NAME)).split() == [ADDRESS]
+        assert (await output_of("rdig", "@127.0.0.1", "-p", serving[1].decode(), "+short", NAME)).split() == [ADDRESS]
     finally:
         daemon.terminate()
         await daemon.communicate()

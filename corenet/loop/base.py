@@ -156,7 +156,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
             raise
         return transport, protocol
 
-    def _accept_tls(
+    async def _accept_tls(
         self,
         sock: socket.socket,
         protocol_factory: Callable[[], Any],
@@ -165,20 +165,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
         handshake_timeout: float | None,
         shutdown_timeout: float | None,
     ) -> None:
-        """Begin the handshake of an accepted connection; it costs its peer, not the listener, when it fails."""
-        self.create_task(
-            self._finish_handshake(sock, protocol_factory, context, roster, handshake_timeout, shutdown_timeout)
-        )
-
-    async def _finish_handshake(
-        self,
-        sock: socket.socket,
-        protocol_factory: Callable[[], Any],
-        context: Any,
-        roster: Any,
-        handshake_timeout: float | None,
-        shutdown_timeout: float | None,
-    ) -> None:
+        """Make TLS of an accepted connection; a failure costs its peer, not the listener."""
         protocol = transport = None
         try:
             protocol = protocol_factory()

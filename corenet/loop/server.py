@@ -138,13 +138,16 @@ class Server(asyncio.AbstractServer):
             self._listeners.append(listener)
 
     def _accept_tls(self, sock: socket.socket) -> None:
-        self._loop._accept_tls(
-            sock,
-            self._protocol_factory,
-            self._ssl_context,
-            self._roster,
-            self._ssl_handshake_timeout,
-            self._ssl_shutdown_timeout,
+        # A task of its own: a slow handshake keeps nobody waiting.
+        self._loop.create_task(
+            self._loop._accept_tls(
+                sock,
+                self._protocol_factory,
+                self._ssl_context,
+                self._roster,
+                self._ssl_handshake_timeout,
+                self._ssl_shutdown_timeout,
+            )
         )
 
     async def start_serving(self) -> None:

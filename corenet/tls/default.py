@@ -50,21 +50,29 @@ def shared_context(make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         ssl.SSLError, OSError: the trust store cannot be read.
     """
     sources = trust_sources()
-    found = _made.get(make)
-    if found is None or found[0] != sources:
+    context = _made_from(make, sources)
+    if context is None:
         with _lock:
-            found = _made.get(make)
-            if found is None or found[0] != sources:
-                found = _made[make] = (sources, make())
-    return found[1]
+            # Another thread may have made it meanwhile.
+            context = _made_from(make, sources)
+            if context is None:
+                context = make()
+                _made[make] = (sources, context)
+    return context
 
 
 async def prepared_context(make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     """Return the same, from a thread when it has to be made, so that the loop goes on meanwhile."""
+    context = _made_from(make, trust_sources())
+    if context is None:
+        context = await asyncio.get_running_loop().run_in_executor(None, shared_context, make)
+    return context
+
+
+def _made_from(make: Callable[[], ssl.SSLContext], sources: Hashable) -> ssl.SSLContext | None:
+    """The shared context of `make`, unless it was made from other sources or not yet."""
     found = _made.get(make)
-    if found is not None and found[0] == trust_sources():
-        return found[1]
-    return await asyncio.get_running_loop().run_in_executor(None, shared_context, make)
+    return None if found is None or found[0] != sources else found[1]
 
 
 def trust_sources() -> Hashable:
