@@ -26,6 +26,8 @@
 #                     differential, suites, stress, soak, valgrind, bench), one after the other whatever fails, and a
 #                     summary [NIGHTLY="fuzz soak"] [NIGHTLY_SCALE=0.001], or the variables of the parts
 #   make wheel        sdist, and the wheel made of it; installed and tried outside the checkout [FULL=1: unit tests too]
+#   make wheels       wheels of each Python here for glibc 2.17 and musl, x86-64 and 64-bit ARM
+#                     [TARGETS="manylinux2014_x86_64"]
 #   make test-sanitize  unit and property tests, the loop under stress and on a simulated kernel, and fuzz targets, under
 #                     the address and undefined-behaviour sanitizers with the debug checks [FULL=1: integration tests too]
 #   make annotate FILE=corenet/core/engine.pyx   Cython's yellow page of one file
@@ -44,8 +46,8 @@ SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
 .PHONY: run test test-unit test-system test-interpreters test-sanitize lint bench bench-check figures fuzz soak scenarios \
-	differential suites simulate simulate-holes worlds mutants properties nightly stress valgrind wheel annotate docs clean \
-	help build build-debug
+	differential suites simulate simulate-holes worlds mutants properties nightly stress valgrind wheel wheels annotate docs \
+	clean help build build-debug
 .DEFAULT_GOAL := help
 
 help:
@@ -161,6 +163,9 @@ valgrind: build
 
 wheel: $(VENV)/.installed
 	$(BIN)/python tests/wheel.py $(if $(FULL),full)
+
+wheels: $(VENV)/.installed
+	$(BIN)/python tests/wheels.py $(TARGETS)
 
 annotate: $(VENV)/.installed
 	CORENET_ANNOTATE=1 CORENET_MODULES=$(subst /,.,$(basename $(FILE))) $(BIN)/python setup.py -q build_ext --inplace --force

@@ -41,10 +41,9 @@ def working(version: tuple[int, int]) -> str | None:
     return None
 
 
-def run_on(version: tuple[int, int], python: str) -> int:
-    """Set up the environment of one interpreter, build in place (the file names carry the version) and test."""
-    label = f"{version[0]}.{version[1]}"
-    venv = ROOT / f".venv-{label}"
+def environment(version: tuple[int, int], python: str) -> str:
+    """Set up the environment of one interpreter with what a build and tests need; return its Python."""
+    venv = ROOT / f".venv-{version[0]}.{version[1]}"
     inside = str(venv / "bin" / "python")
     stamp = venv / ".installed"
     if not stamp.exists() or stamp.stat().st_mtime < (ROOT / "pyproject.toml").stat().st_mtime:
@@ -61,6 +60,13 @@ def run_on(version: tuple[int, int], python: str) -> int:
             env={**os.environ, "CORENET_MODULES": "none"},
         )
         stamp.touch()
+    return inside
+
+
+def run_on(version: tuple[int, int], python: str) -> int:
+    """Build in place for one interpreter (the file names carry the version) and test."""
+    label = f"{version[0]}.{version[1]}"
+    inside = environment(version, python)
     subprocess.run([inside, "setup.py", "-q", "build_ext", "--inplace"], check=True, cwd=ROOT)
     print(f"-- Python {label}: unit and property tests, CPython's own tests of asyncio", flush=True)
     return subprocess.run(

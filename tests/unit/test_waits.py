@@ -65,7 +65,7 @@ SLEEPS: dict[str, dict[str, str]] = {
 #: Programs that run whole suites, or install; what those wait for is bounded by themselves.
 RUNNERS = {
     "conformance/scenarios/run.py", "conformance/suites/run.py", "interpreters.py", "mutants/run.py", "sanitized.py",
-    "simulation/loop/holes.py", "wheel.py",
+    "simulation/loop/holes.py", "wheel.py", "wheels.py",
 }
 RUNS = {"run", "call", "check_call", "check_output"}
 
