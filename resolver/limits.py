@@ -213,6 +213,9 @@ LOCAL_ERROR_DELAY = 50
 shortage would use up the attempts."""
 TRIES_PER_CUT = 24
 """packets: Packets sent to the servers of one zone for one question (non-responsive delegations, CVE-2022-3204)."""
+FALLBACK_ATTEMPTS = 5
+"""packets: One attempt at a server falls back from UDP to another cookie or none, to no EDNS, and to the name as given
+or TCP. After these there is nothing left to change, and a server could ask for changes for ever."""
 EDNS_GIVE_UP = 2
 """packets: After this many timeouts with EDNS, a server never heard from is asked without it. One timeout is more often
 a lost packet."""
@@ -339,6 +342,10 @@ AUTOTRUST_PROBE_TIMEOUT = 120
 """seconds: A probe for new trust anchors (RFC 5011) that has no result after this time is started again."""
 AUTOTRUST_TIMER_MAX = 3_600
 """seconds: The timer of RFC 5011 probes runs for at most this long, because the clock may be set meanwhile."""
+AUTOTRUST_INTERVAL_MIN = 3600
+"""seconds: RFC 5011 section 2.3: neither the query interval nor the retry interval is shorter than an hour."""
+AUTOTRUST_RETRY_MAX = 86_400
+"""seconds: RFC 5011 section 2.3: after a failed probe the next one follows within a day."""
 AUTOTRUST_INTERVAL_MAX = 1_296_000
 """seconds: RFC 5011 section 2.3: the query interval is at most 15 days."""
 ADD_HOLD_DOWN = Limit(
@@ -508,6 +515,9 @@ less than asked for."""
 STREAM_MESSAGE = 5
 """seconds: A message that has begun must be complete, and a written reply be received, within this time, so that slow
 clients do not hold connections."""
+STREAM_SWEEP = 1000
+"""milliseconds: Timeouts of client connections are examined at least this often. Less often, connections outlive their
+timeouts; more often costs a walk over all connections."""
 STREAM_WRITE_HIGH = 64 << 10
 """bytes: While a connection has this much unsent, none of its queries is examined."""
 STREAM_TURN_OCTETS = 64 << 10

@@ -50,9 +50,7 @@ SHORTEST = limits.SERVER_TIMEOUT_MINIMUM / 1000
 SHARE = limits.ATTEMPT_TIME_SHARE / 100
 LOCAL_ERROR_DELAY = limits.LOCAL_ERROR_DELAY / 1000
 CROSSED_OFF = 1 << 20
-# UDP, then with another cookie or none, then without EDNS, then without case or over TCP, then both: more changes of
-# manner make no sense.
-MANNERS = 5
+MANNERS = limits.FALLBACK_ATTEMPTS
 ENDING = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
 NO_EDNS = frozenset({c.FORMERR, c.NOTIMP, c.BADVERS})
 

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST_MESSAGE = 65_535
 SWEEPS_PER_TIMEOUT = 4
-LONGEST_SWEEP = 1.0
+LONGEST_SWEEP = limits.STREAM_SWEEP / 1000
 
 
 def open_stream_socket(address: str, port: int, *, reuse_port: bool = False) -> socket.socket:

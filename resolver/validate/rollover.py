@@ -35,10 +35,10 @@ from resolver.wire.rrset import RRset
 
 __all__ = ["KeyState", "Look", "ManagedKey", "Times", "TrustPoint", "look_at"]
 
-HOUR = 3_600
-# RFC 5011 section 2.3: bounds and shares of the two intervals, in seconds and parts.
-QUERY_MOST, QUERY_PART = 15 * 86_400, 2
-RETRY_MOST, RETRY_PART = 86_400, 10
+# RFC 5011 section 2.3: bounds of the two intervals in seconds, and their shares of the TTL and of the validity.
+SHORTEST = limits.AUTOTRUST_INTERVAL_MIN
+QUERY_MOST, QUERY_PART = limits.AUTOTRUST_INTERVAL_MAX, 2
+RETRY_MOST, RETRY_PART = limits.AUTOTRUST_RETRY_MAX, 10
 MOST_KEYS = limits.MANAGED_KEYS
 MOST_CHECKS = limits.AUTOTRUST_CHECKS
 LOOKS = limits.AUTOTRUST_MIN_PROBES
@@ -129,7 +129,7 @@ class TrustPoint:
         self.succeeded = 0
         self.due = 0
         """When to look again."""
-        self.retry = HOUR
+        self.retry = SHORTEST
         self.trouble = ""
         """Why the last look came to nothing."""
 
@@ -175,8 +175,8 @@ class TrustPoint:
             return changes
         self.succeeded, self.trouble = now, ""
         left = (vouching.expiration - now) & 0xFFFFFFFF
-        self.due = now + max(HOUR, min(QUERY_MOST, vouching.original_ttl // QUERY_PART, left // QUERY_PART))
-        self.retry = max(HOUR, min(RETRY_MOST, vouching.original_ttl // RETRY_PART, left // RETRY_PART))
+        self.due = now + max(SHORTEST, min(QUERY_MOST, vouching.original_ttl // QUERY_PART, left // QUERY_PART))
+        self.retry = max(SHORTEST, min(RETRY_MOST, vouching.original_ttl // RETRY_PART, left // RETRY_PART))
         self._compare(look.present, vouching.original_ttl, now, changes)
         self._age(now, changes)
         return changes
