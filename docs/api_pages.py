@@ -84,8 +84,8 @@ def member_of(function: ast.FunctionDef | ast.AsyncFunctionDef, inside: bool) ->
     return Member(function.name, f"{prefix}{function.name}{arguments_of(function, drop)}", "function")
 
 
-def public_members(cls: ast.ClassDef) -> list[Member]:
-    """The constructor and the public members of a class, in the order of the source."""
+def public_members(cls: ast.ClassDef, value: type) -> list[Member]:
+    """The constructor and the public members of the class `value`, in the order of its source `cls`."""
     found: dict[str, Member] = {}
     for node in cls.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -98,6 +98,13 @@ def public_members(cls: ast.ClassDef) -> list[Member]:
             default = f" = {ast.unparse(node.value)}" if node.value is not None else ""
             if not name.startswith("_"):
                 found[name] = Member(name, f"{name}: {ast.unparse(node.annotation)}{default}", "field")
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute):
+            # A function of another module, taken as a method.
+            name = node.value.attr
+            home = getattr(vars(value).get(name), "__module__", None)
+            taken = definition(home, name) if home and not name.startswith("_") else None
+            if isinstance(taken, ast.FunctionDef | ast.AsyncFunctionDef):
+                found[name] = member_of(taken, True)
     return list(found.values())
 
 
@@ -152,7 +159,7 @@ def class_section(name: str, value: Any, node: ast.ClassDef) -> list[str]:
     text = docstring(value)
     if text:
         lines += [as_markdown(text), ""]
-    for member in public_members(node):
+    for member in public_members(node, value):
         lines.append(f"### `{member.signature}`")
         text = own_doc(value, member.name) if member.kind != "field" else ""
         lines += ["", as_markdown(text), ""] if text else [""]
@@ -162,7 +169,7 @@ def class_section(name: str, value: Any, node: ast.ClassDef) -> list[str]:
 def inherited_sections(cls: type, node: ast.ClassDef, package: str) -> list[str]:
     """Members that come from bases of our own which the page does not show by themselves."""
     lines: list[str] = []
-    shown = {m.name for m in public_members(node)}
+    shown = {m.name for m in public_members(node, cls)}
     for base in cls.__mro__[1:]:
         home = base.__module__
         if home.split(".")[0] not in ("corenet", "resolver"):
@@ -170,7 +177,7 @@ def inherited_sections(cls: type, node: ast.ClassDef, package: str) -> list[str]
         source = definition(home, base.__name__)
         if not isinstance(source, ast.ClassDef):
             continue
-        for member in public_members(source):
+        for member in public_members(source, base):
             if member.name in shown:
                 continue
             shown.add(member.name)

@@ -42,7 +42,6 @@ from corenet.core.handles cimport (
 )
 from corenet.core.poller cimport Poller, Watch, Watcher, hand_over, others_awake
 from corenet.core.ready cimport Inbox, Ring, ring_free, ring_grow, ring_init, ring_pop, ring_push, ring_visit
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.spares cimport Spares
 from corenet.core.sys cimport PyContext_CopyCurrent
 from corenet.core.timers cimport TimerHeap
@@ -1131,4 +1130,3 @@ cdef void drop_waiting(PyObject *self) noexcept:
 
 
 show_owned(Engine, visit_waiting, drop_waiting)
-guard_receivers(globals())

@@ -15,7 +15,6 @@ from libc.string cimport memchr, memcpy
 
 cimport cython
 
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.views cimport FrameView, make_view
 from corenet.limits import FRAME_DELIMITER_SIZE, FRAME_INITIAL_RESERVE, FRAME_MAX_SIZE
 
@@ -537,6 +536,3 @@ cdef class FixedFramer(Framer):
         if at < n:
             self.absorb(p + at, n - at, self.size)
         return frames
-
-
-guard_receivers(globals())

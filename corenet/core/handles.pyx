@@ -18,7 +18,6 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
 
 from corenet.core.counters cimport KIND_HANDLE, KIND_TIMER, born, died
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     DEBUG_BUILD,
     PyContext_CopyCurrent,
@@ -390,6 +389,3 @@ cdef TimerHandle new_timer(
     handle.heap = heap
     heap.push(when_ns, handle, &handle.position)
     return handle
-
-
-guard_receivers(globals())

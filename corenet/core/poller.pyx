@@ -34,7 +34,6 @@ from corenet.core cimport sys as c
 from corenet.core.collect cimport Seen, show_owned
 from corenet.core.counters cimport KIND_WATCH, born, died
 from corenet.core.handles cimport enter_copy
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
@@ -700,4 +699,3 @@ cdef void drop_watchers(PyObject *self) noexcept:
 
 
 show_owned(Poller, visit_watchers, drop_watchers)
-guard_receivers(globals())

@@ -12,7 +12,6 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
 from libc.stdint cimport uint64_t
 
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     EFD_CLOEXEC,
     EFD_NONBLOCK,
@@ -186,6 +185,3 @@ cdef class Inbox:
             c_read(self.wake_fd, &value, sizeof(value))
             c_close(self.wake_fd)
             self.wake_fd = -1
-
-
-guard_receivers(globals())

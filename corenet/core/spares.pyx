@@ -15,7 +15,6 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport bytes_reset, sole_owner
 
 from corenet.limits import (
@@ -131,6 +130,3 @@ cdef class Spares:
         """Let go of all."""
         while self.count:
             self.drop_oldest()
-
-
-guard_receivers(globals())

@@ -11,8 +11,6 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
-from corenet.core.receivers cimport guard_receivers
-
 
 cdef inline bint before(const TimerEntry *a, const TimerEntry *b) noexcept:
     return a.when < b.when or (a.when == b.when and a.order < b.order)
@@ -139,6 +137,3 @@ cdef class TimerHeap:
             due.append(<object>owner)
             Py_DECREF(<object>owner)
         return due
-
-
-guard_receivers(globals())

@@ -15,7 +15,6 @@ from libc.string cimport memcmp
 
 cimport cython
 
-from corenet.core.receivers cimport guard_receivers
 
 from corenet.limits import FRAME_BLOCK_SIZE, FRAME_BLOCK_MIN_FREE
 
@@ -154,6 +153,3 @@ cdef class FrameView:
         """How many bytes of memory cannot be used again while this view is held."""
         cdef object owner = self.owner
         return (<Block>owner).size if type(owner) is Block else len(owner)
-
-
-guard_receivers(globals())

@@ -12,7 +12,6 @@ from libc.string cimport memcpy
 
 cimport cython
 
-from corenet.core.receivers cimport guard_receivers
 
 cdef extern from "Python.h":
     PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *p, Py_ssize_t n) except NULL
@@ -78,6 +77,3 @@ cdef class BodyBuffer:
         Py_XDECREF(self.target)
         self.target = NULL
         return body
-
-
-guard_receivers(globals())

@@ -14,7 +14,6 @@ from libc.string cimport memchr
 
 cimport cython
 
-from corenet.core.receivers cimport guard_receivers
 from corenet.http.fields cimport (
     TARGET,
     TOKEN,
@@ -717,6 +716,3 @@ cdef class H1Codec:
             raise LocalProtocolError("an end now is out of order")
         self.sending = S_DONE
         return out
-
-
-guard_receivers(globals())

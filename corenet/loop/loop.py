@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from corenet.core.engine import Engine, run_handle
 from corenet.core.handles import Handle
 from corenet.core.poller import LEVEL, Watch
-from corenet.loop import compat
+from corenet.loop import compat, sockops
 from corenet.loop.backports import Backports
 from corenet.loop.connecting import Connecting
 from corenet.loop.forking import remember
@@ -317,6 +317,18 @@ class Loop(Connecting, Listening, Naming, Backports):  # type: ignore[misc]
             raise
         return transport
 
+    # --- sockets --------------------------------------------------------------------------------------------------
+
+    sock_recv = sockops.sock_recv
+    sock_recv_into = sockops.sock_recv_into
+    sock_recvfrom = sockops.sock_recvfrom
+    sock_recvfrom_into = sockops.sock_recvfrom_into
+    sock_sendall = sockops.sock_sendall
+    sock_sendto = sockops.sock_sendto
+    sock_accept = sockops.sock_accept
+    sock_connect = sockops.sock_connect
+    _sock_sendfile_native = sockops.sock_sendfile_native
+
     # --- sendfile -------------------------------------------------------------------------------------------------
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
@@ -334,7 +346,7 @@ class Loop(Connecting, Listening, Naming, Backports):  # type: ignore[misc]
             async def room() -> None:
                 await transp._make_room_waiter()
 
-            return await self._send_file(sock, room, file, offset, count)
+            return await sockops.send_file(self, sock, room, file, offset, count)
         finally:
             transp._reset_empty_waiter()
             if was_reading:

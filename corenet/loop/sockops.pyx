@@ -31,7 +31,6 @@ from corenet.core cimport sys as c
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
 from corenet.core.handles cimport Handle, hide, new_handle
 from corenet.core.ready cimport ring_push
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
 from corenet.transports.base cimport call_method1, keep_open, keeps_count, let_go
 
@@ -279,246 +278,271 @@ cdef class SocketEngine(Engine):
             raise ValueError("the socket must be non-blocking")
         return 0
 
-    # Sizes are annotated as objects: what Cython takes for an int may also be a float.
-    async def sock_recv(self, sock: socket.socket, nbytes: object) -> bytes:
-        """Receive up to `nbytes` bytes; empty at end of file."""
-        cdef int fd
-        cdef ssize_t got
-        cdef Py_ssize_t room = nbytes
-        cdef uint8_t *buffer
-        cdef bytes data
-        cdef bint held = False
-        self.check_socket(sock)
-        try:
-            while True:
-                fd = sock.fileno()
-                if room == 0:
-                    # As CPython's socket has it; the kernel would have us wait.
-                    return b""
-                if 0 <= room <= SCRATCH_SIZE and fd >= 0:
-                    buffer = self.receive_buffer()
-                    got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
-                    if got >= 0:
-                        self.bytes_received += got
-                        return self.spares.bytes_of(buffer, got)
-                    if errno != c.EAGAIN and errno != c.EINTR:
-                        PyErr_SetFromErrno(PyExc_OSError)
-                else:
-                    try:
-                        data = sock.recv(nbytes)
-                    except (BlockingIOError, InterruptedError):
-                        pass
-                    else:
-                        self.bytes_received += <size_t>len(data)
-                        return data
-                held = held or keep_open(sock)
-                await self.waiter(sock, False)
-        finally:
-            if held:
-                let_go(sock)
 
-    async def sock_recv_into(self, sock: socket.socket, buf: object) -> int:
-        """Receive into `buf`; returns the number of bytes, 0 at end of file."""
-        cdef size_t got
-        cdef bint held = False
-        self.check_socket(sock)
-        try:
-            while True:
-                try:
-                    got = sock.recv_into(buf)
-                except (BlockingIOError, InterruptedError):
-                    pass
-                else:
+# `Loop` takes these functions as its methods. Methods of the class itself would be either CPython's method descriptors,
+# which are not seen as coroutine functions, or Cython's functions, which do not check `self`; an argument is checked.
+# Sizes are annotated as objects: what Cython takes for an int may also be a float.
+
+@cython.binding(True)
+async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: object) -> bytes:
+    """Receive up to `nbytes` bytes; empty at end of file."""
+    cdef int fd
+    cdef ssize_t got
+    cdef Py_ssize_t room = nbytes
+    cdef uint8_t *buffer
+    cdef bytes data
+    cdef bint held = False
+    self.check_socket(sock)
+    try:
+        while True:
+            fd = sock.fileno()
+            if room == 0:
+                # As CPython's socket has it; the kernel would have us wait.
+                return b""
+            if 0 <= room <= SCRATCH_SIZE and fd >= 0:
+                buffer = self.receive_buffer()
+                got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
+                if got >= 0:
                     self.bytes_received += got
-                    return got
-                held = held or keep_open(sock)
-                await self.waiter(sock, False)
-        finally:
-            if held:
-                let_go(sock)
-
-    async def sock_recvfrom(self, sock: socket.socket, bufsize: object) -> tuple[bytes, object]:
-        """Receive one datagram of up to `bufsize` bytes, with its sender."""
-        cdef bint held = False
-        self.check_socket(sock)
-        try:
-            while True:
+                    return self.spares.bytes_of(buffer, got)
+                if errno != c.EAGAIN and errno != c.EINTR:
+                    PyErr_SetFromErrno(PyExc_OSError)
+            else:
                 try:
-                    data, address = sock.recvfrom(bufsize, c.MSG_DONTWAIT)
+                    data = sock.recv(nbytes)
                 except (BlockingIOError, InterruptedError):
                     pass
                 else:
                     self.bytes_received += <size_t>len(data)
-                    return data, address
-                held = held or keep_open(sock)
-                await self.waiter(sock, False)
-        finally:
-            if held:
-                let_go(sock)
-
-    async def sock_recvfrom_into(self, sock: socket.socket, buf: object, nbytes: object = 0) -> tuple[int, object]:
-        """Receive one datagram into `buf`; returns its length and sender."""
-        cdef size_t got
-        cdef bint held = False
-        self.check_socket(sock)
-        if not nbytes:
-            nbytes = len(buf)
-        try:
-            while True:
-                try:
-                    got, address = sock.recvfrom_into(buf, nbytes, c.MSG_DONTWAIT)
-                except (BlockingIOError, InterruptedError):
-                    pass
-                else:
-                    self.bytes_received += got
-                    return got, address
-                held = held or keep_open(sock)
-                await self.waiter(sock, False)
-        finally:
-            if held:
-                let_go(sock)
-
-    async def sock_sendall(self, sock: socket.socket, data: object) -> None:
-        """Send all of `data`; how much has left is unknown when this raises."""
-        self.check_socket(sock)
-        sent = self.send_now(sock, data, 0)
-        if sent < 0:
-            return
-        keep_open(sock)
-        try:
-            while sent >= 0:
-                await self.waiter(sock, True)
-                sent = self.send_now(sock, data, sent)
-        finally:
+                    return data
+            held = held or keep_open(sock)
+            await self.waiter(sock, False)
+    finally:
+        if held:
             let_go(sock)
 
-    async def sock_sendto(self, sock: socket.socket, data: object, address: object) -> int:
-        """Send one datagram to `address`."""
-        cdef size_t sent
-        cdef bint held = False
-        self.check_socket(sock)
-        try:
-            while True:
-                try:
-                    sent = sock.sendto(data, address)
-                except (BlockingIOError, InterruptedError):
-                    pass
-                else:
-                    self.bytes_sent += sent
-                    return sent
-                held = held or keep_open(sock)
-                await self.waiter(sock, True)
-        finally:
-            if held:
-                let_go(sock)
 
-    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, object]:
-        """Accept a connection; the new socket does not block."""
-        cdef bint held = False
-        self.check_socket(sock)
-        try:
-            while True:
-                try:
-                    connection, address = sock.accept()
-                except (BlockingIOError, InterruptedError):
-                    pass
-                else:
-                    connection.setblocking(False)
-                    return connection, address
-                held = held or keep_open(sock)
-                await self.waiter(sock, False)
-        finally:
-            if held:
-                let_go(sock)
-
-    async def sock_connect(self, sock: socket.socket, address: object) -> None:
-        """Connect to `address`; names are resolved by the loop."""
-        self.check_socket(sock)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            found = await self._ensure_resolved(
-                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
-            )
-            if not found:
-                raise OSError("getaddrinfo() returned empty list")
-            # Unpacked: a resolver set by the user may answer anything, and an index is not checked in this build.
-            _, _, _, _, address = next(iter(found))
-        try:
-            sock.connect(address)
-            return
-        except (BlockingIOError, InterruptedError):
-            pass
-        keep_open(sock)
-        try:
-            while True:
-                await self.waiter(sock, True)
-                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if number or settled(sock):
-                    break
-        finally:
+@cython.binding(True)
+async def sock_recv_into(SocketEngine self not None, sock: socket.socket, buf: object) -> int:
+    """Receive into `buf`; returns the number of bytes, 0 at end of file."""
+    cdef size_t got
+    cdef bint held = False
+    self.check_socket(sock)
+    try:
+        while True:
+            try:
+                got = sock.recv_into(buf)
+            except (BlockingIOError, InterruptedError):
+                pass
+            else:
+                self.bytes_received += got
+                return got
+            held = held or keep_open(sock)
+            await self.waiter(sock, False)
+    finally:
+        if held:
             let_go(sock)
-        if number:
-            raise OSError(number, f"Connect call failed {address}")
 
-    async def _sock_sendfile_native(self, sock: socket.socket, file: object, offset: int, count: int | None) -> int:
-        held = False
 
-        async def room() -> None:
-            nonlocal held
+@cython.binding(True)
+async def sock_recvfrom(SocketEngine self not None, sock: socket.socket, bufsize: object) -> tuple[bytes, object]:
+    """Receive one datagram of up to `bufsize` bytes, with its sender."""
+    cdef bint held = False
+    self.check_socket(sock)
+    try:
+        while True:
+            try:
+                data, address = sock.recvfrom(bufsize, c.MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                pass
+            else:
+                self.bytes_received += <size_t>len(data)
+                return data, address
+            held = held or keep_open(sock)
+            await self.waiter(sock, False)
+    finally:
+        if held:
+            let_go(sock)
+
+
+@cython.binding(True)
+async def sock_recvfrom_into(SocketEngine self not None, sock: socket.socket, buf: object, nbytes: object = 0) -> tuple[int, object]:
+    """Receive one datagram into `buf`; returns its length and sender."""
+    cdef size_t got
+    cdef bint held = False
+    self.check_socket(sock)
+    if not nbytes:
+        nbytes = len(buf)
+    try:
+        while True:
+            try:
+                got, address = sock.recvfrom_into(buf, nbytes, c.MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                pass
+            else:
+                self.bytes_received += got
+                return got, address
+            held = held or keep_open(sock)
+            await self.waiter(sock, False)
+    finally:
+        if held:
+            let_go(sock)
+
+
+@cython.binding(True)
+async def sock_sendall(SocketEngine self not None, sock: socket.socket, data: object) -> None:
+    """Send all of `data`; how much has left is unknown when this raises."""
+    self.check_socket(sock)
+    sent = self.send_now(sock, data, 0)
+    if sent < 0:
+        return
+    keep_open(sock)
+    try:
+        while sent >= 0:
+            await self.waiter(sock, True)
+            sent = self.send_now(sock, data, sent)
+    finally:
+        let_go(sock)
+
+
+@cython.binding(True)
+async def sock_sendto(SocketEngine self not None, sock: socket.socket, data: object, address: object) -> int:
+    """Send one datagram to `address`."""
+    cdef size_t sent
+    cdef bint held = False
+    self.check_socket(sock)
+    try:
+        while True:
+            try:
+                sent = sock.sendto(data, address)
+            except (BlockingIOError, InterruptedError):
+                pass
+            else:
+                self.bytes_sent += sent
+                return sent
             held = held or keep_open(sock)
             await self.waiter(sock, True)
-            if keeps_count(sock) and sock._closed:
-                # Somebody has no more use for it: this may go on for long.
-                raise OSError(c.EBADF, os.strerror(c.EBADF))
+    finally:
+        if held:
+            let_go(sock)
 
-        try:
-            return await self._send_file(sock, room, file, offset, count)
-        finally:
-            if held:
-                let_go(sock)
 
-    async def _send_file(
-        self, sock: socket.socket, room: object, file: object, offset: int, count: int | None
-    ) -> int:
-        """Send `count` bytes of `file` from `offset` on, or all; `room()` is awaited when the kernel takes no more."""
-        try:
-            source = file.fileno()
-            size = os.fstat(source).st_size
-        except (AttributeError, io.UnsupportedOperation, OSError):
-            raise asyncio.SendfileNotAvailableError("not a regular file")
-        left = count if count else max(0, size - offset)
-        total = 0
-        try:
-            while left > 0:
-                try:
-                    # Asked each time: what was closed while this waited may have left its number to another file. The
-                    # socket last: the file may be an object of the program, whose code may close the socket.
-                    source = file.fileno()
-                    sent = os.sendfile(sock.fileno(), source, offset, left)
-                except (BlockingIOError, InterruptedError):
-                    sent = -1
-                except OSError as error:
-                    if error.errno == c.ENOTCONN:
-                        raise ConnectionError("socket is not connected", c.ENOTCONN) from error
-                    if total == 0:
-                        raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
-                    raise
-                if sent < 0:
-                    await room()
-                    continue
-                if sent == 0:
-                    break
-                self.bytes_sent += <size_t>sent
-                offset += sent
-                total += sent
-                left -= sent
-            return total
-        finally:
+@cython.binding(True)
+async def sock_accept(SocketEngine self not None, sock: socket.socket) -> tuple[socket.socket, object]:
+    """Accept a connection; the new socket does not block."""
+    cdef bint held = False
+    self.check_socket(sock)
+    try:
+        while True:
             try:
-                os.lseek(file.fileno(), offset, os.SEEK_SET)
-            except (OSError, ValueError):
-                # What cannot be positioned and gave nothing is told by the error that is under way, if by any.
-                if total:
-                    raise
+                connection, address = sock.accept()
+            except (BlockingIOError, InterruptedError):
+                pass
+            else:
+                connection.setblocking(False)
+                return connection, address
+            held = held or keep_open(sock)
+            await self.waiter(sock, False)
+    finally:
+        if held:
+            let_go(sock)
+
+
+@cython.binding(True)
+async def sock_connect(SocketEngine self not None, sock: socket.socket, address: object) -> None:
+    """Connect to `address`; names are resolved by the loop."""
+    self.check_socket(sock)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        found = await self._ensure_resolved(
+            address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+        )
+        if not found:
+            raise OSError("getaddrinfo() returned empty list")
+        # Unpacked: a resolver set by the user may answer anything, and an index is not checked in this build.
+        _, _, _, _, address = next(iter(found))
+    try:
+        sock.connect(address)
+        return
+    except (BlockingIOError, InterruptedError):
+        pass
+    keep_open(sock)
+    try:
+        while True:
+            await self.waiter(sock, True)
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number or settled(sock):
+                break
+    finally:
+        let_go(sock)
+    if number:
+        raise OSError(number, f"Connect call failed {address}")
+
+
+@cython.binding(True)
+async def sock_sendfile_native(
+    SocketEngine self not None, sock: socket.socket, file: object, offset: int, count: int | None
+) -> int:
+    """Send `count` bytes of `file` from `offset` on, or all, without a copy in this process."""
+    held = False
+
+    async def room() -> None:
+        nonlocal held
+        held = held or keep_open(sock)
+        await self.waiter(sock, True)
+        if keeps_count(sock) and sock._closed:
+            # Somebody has no more use for it: this may go on for long.
+            raise OSError(c.EBADF, os.strerror(c.EBADF))
+
+    try:
+        return await send_file(self, sock, room, file, offset, count)
+    finally:
+        if held:
+            let_go(sock)
+
+
+async def send_file(
+    SocketEngine self not None, sock: socket.socket, room: object, file: object, offset: int, count: int | None
+) -> int:
+    """Send `count` bytes of `file` from `offset` on, or all; `room()` is awaited when the kernel takes no more."""
+    try:
+        source = file.fileno()
+        size = os.fstat(source).st_size
+    except (AttributeError, io.UnsupportedOperation, OSError):
+        raise asyncio.SendfileNotAvailableError("not a regular file")
+    left = count if count else max(0, size - offset)
+    total = 0
+    try:
+        while left > 0:
+            try:
+                # Asked each time: what was closed while this waited may have left its number to another file. The
+                # socket last: the file may be an object of the program, whose code may close the socket.
+                source = file.fileno()
+                sent = os.sendfile(sock.fileno(), source, offset, left)
+            except (BlockingIOError, InterruptedError):
+                sent = -1
+            except OSError as error:
+                if error.errno == c.ENOTCONN:
+                    raise ConnectionError("socket is not connected", c.ENOTCONN) from error
+                if total == 0:
+                    raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
+                raise
+            if sent < 0:
+                await room()
+                continue
+            if sent == 0:
+                break
+            self.bytes_sent += <size_t>sent
+            offset += sent
+            total += sent
+            left -= sent
+        return total
+    finally:
+        try:
+            os.lseek(file.fileno(), offset, os.SEEK_SET)
+        except (OSError, ValueError):
+            # What cannot be positioned and gave nothing is told by the error that is under way, if by any.
+            if total:
+                raise
 
 
 def is_silent(int fd) -> bool:
@@ -538,6 +562,3 @@ cdef int put_soon_in_place() except -1:
 
 
 put_soon_in_place()
-
-
-guard_receivers(globals())

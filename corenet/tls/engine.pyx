@@ -15,7 +15,6 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
-from corenet.core.receivers cimport guard_receivers
 
 from corenet.limits import TLS_COPY_BELOW
 
@@ -239,6 +238,3 @@ cdef class TlsEngine:
             ssl.SSLError: among others when the peer goes on sending data, which is not an error of the peer.
         """
         return self.step_shutdown()
-
-
-guard_receivers(globals())

@@ -20,7 +20,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t
 
 from corenet.core.engine cimport Engine
-from corenet.core.receivers cimport guard_receivers
 from corenet.tls.engine cimport TlsEngine
 from corenet.transports.base cimport call_method0, call_method1, marks
 from corenet.transports.stream cimport Roster, StreamTransport
@@ -733,6 +732,3 @@ cdef class TlsSession(Consumer):
 
     cdef int fatal(self, object error, str message) except -1:
         raise NotImplementedError
-
-
-guard_receivers(globals())

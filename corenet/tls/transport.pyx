@@ -46,7 +46,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from libc.stdint cimport uint64_t
 
 from corenet.core.engine cimport Engine, callback_of
-from corenet.core.receivers cimport guard_receivers
 from corenet.tls.session cimport APP_NEW, CLOSING, DRAINING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession, nanoseconds
 from corenet.transports.base cimport call_method0, marks
 from corenet.transports.stream cimport StreamTransport
@@ -455,6 +454,3 @@ def make_tls(
         ssl_handshake_timeout,
         ssl_shutdown_timeout,
     )
-
-
-guard_receivers(globals())

@@ -79,7 +79,6 @@ from corenet.core cimport sys as c
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport Handle, enter_copy, new_handle
 from corenet.core.poller cimport Poller, Watcher
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_CopyCurrent,
     PyContext_Enter,
@@ -723,6 +722,3 @@ cdef class Transport(Watcher):
                 warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             finally:
                 self.end()
-
-
-guard_receivers(globals())

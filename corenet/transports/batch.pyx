@@ -14,7 +14,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from corenet.core cimport sys as c
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport cmsghdr, errno, in6_pktinfo, in_pktinfo, iovec, mmsghdr, msghdr, sockaddr, sockaddr_in
 from corenet.core.sys cimport sockaddr_in6, sockaddr_storage, socklen_t
 
@@ -341,6 +340,3 @@ cdef bint is_anywhere(int fd) noexcept:
             and c.memcmp(&(<sockaddr_in6 *>&address).sin6_addr, nothing, 16) == 0
         )
     return False
-
-
-guard_receivers(globals())

@@ -30,7 +30,6 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_DATAGRAM, born, died
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_Enter,
     PyContext_Exit,
@@ -619,6 +618,3 @@ def make_datagram(
     transport.lookup_extra("peername")
     loop.soon(transport._begin, (waiter,), None)
     return transport
-
-
-guard_receivers(globals())

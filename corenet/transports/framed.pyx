@@ -15,7 +15,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
 from corenet.core.framer cimport Framer
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.views cimport Block, FrameView, receive_block
 from corenet.transports.base cimport call_method1
 from corenet.transports.stream cimport StreamTransport
@@ -507,6 +506,3 @@ cdef class FrameSplitter(Consumer):
         if self.transport is None:
             raise RuntimeError("write_frames before connection_made")
         self.send_frames(self.transport, payloads)
-
-
-guard_receivers(globals())

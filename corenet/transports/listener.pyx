@@ -22,7 +22,6 @@ from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_LISTENER, born, died
 from corenet.core.engine cimport Descriptor, Engine
 from corenet.core.poller cimport Watcher
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport (
     PyContext_Copy,
     PyContext_CopyCurrent,
@@ -282,6 +281,3 @@ cdef class Listener(Watcher):
             {"message": message, "exception": error, "socket": TransportSocket(self.sock)}
         )
         return 0
-
-
-guard_receivers(globals())

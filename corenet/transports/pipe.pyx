@@ -15,7 +15,6 @@ from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_PIPE, born, died
 from corenet.core.engine cimport Engine
 from corenet.core.poller cimport Watcher
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport propagate
 from corenet.transports.base cimport Transport, call_method0
 from corenet.transports.streambase cimport UNREAD, StreamBase
@@ -181,6 +180,3 @@ def make_write_pipe(
     # A terminal is readable when somebody types, which says nothing about our direction.
     transport.paused = bool(stat.S_ISCHR(mode))
     return transport
-
-
-guard_receivers(globals())

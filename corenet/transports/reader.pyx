@@ -16,7 +16,6 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcpy, memmove
 
-from corenet.core.receivers cimport guard_receivers
 
 from corenet.limits import STREAM_LIMIT
 
@@ -291,7 +290,7 @@ cdef class ReaderCore:
         """
         return begin(self, EXACTLY, n, None)
 
-    def readuntil(self, separator: object = NEWLINE) -> Reading:
+    def readuntil(self, separator: object = b"\n") -> Reading:
         """Read through the first `separator`, or through the first of a tuple of separators to end.
 
         Raises:
@@ -555,6 +554,3 @@ cdef PyObject *reading_next(object reading) except? NULL:
 
 
 set_steps(Reading, reading_send, reading_next)
-
-
-guard_receivers(globals())

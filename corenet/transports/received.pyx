@@ -17,7 +17,6 @@ from cpython.object cimport PyObject_RichCompare
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Check, PySlice_Unpack
 from libc.string cimport memchr
 
-from corenet.core.receivers cimport guard_receivers
 
 cdef extern from "Python.h":
     Py_ssize_t PyByteArray_GET_SIZE(object array) noexcept
@@ -191,6 +190,3 @@ def keep_received(protocol: object) -> None:
         received = ReceivedBytes.__new__(ReceivedBytes)
         received.pile = buffer
         reader._buffer = received
-
-
-guard_receivers(globals())

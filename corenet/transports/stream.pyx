@@ -15,7 +15,6 @@ from cpython.object cimport PyObject
 from corenet.core cimport sys as c
 from corenet.core.counters cimport KIND_STREAM, born, died
 from corenet.core.engine cimport Engine
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.sys cimport msghdr, sockaddr, sockaddr_storage, socklen_t
 from corenet.transports.address cimport to_object
 from corenet.transports.streambase cimport NO_CORK, UNKNOWN, Consumer, StreamBase
@@ -284,6 +283,3 @@ def make_stream(
     transport = new_stream(loop, fd, family, sock, protocol, extra, roster, context)
     loop.soon(transport._begin, (waiter,), None)
     return transport
-
-
-guard_receivers(globals())

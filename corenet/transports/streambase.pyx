@@ -37,7 +37,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from corenet.core cimport sys as c
 from corenet.core.engine cimport SCRATCH_SIZE, callback_of
 from corenet.core.poller cimport Watcher
-from corenet.core.receivers cimport guard_receivers
 from corenet.core.spares cimport Spare, Spares
 from corenet.core.sys cimport (
     PyContext_Enter,
@@ -765,6 +764,3 @@ cdef class StreamBase(Transport):
         if consumer is not None:
             consumer.on_forked()
         return Transport.on_forked(self)
-
-
-guard_receivers(globals())

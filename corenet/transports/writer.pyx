@@ -13,7 +13,6 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
-from corenet.core.receivers cimport guard_receivers
 from corenet.transports.reader cimport ReaderCore
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer
@@ -99,19 +98,28 @@ cdef class ProtocolCore(Consumer):
         if self._paused:
             self.end_drains(error)
 
-    async def _drain_helper(self) -> None:
-        if self._connection_lost:
-            raise ConnectionResetError("Connection lost")
-        if not self._paused:
-            return
-        if self.drains is None:
-            self.drains = collections.deque()
-        waiter = self._loop.create_future()
-        self.drains.append(waiter)
-        try:
-            await waiter
-        finally:
-            self.drains.remove(waiter)
+    def _drain_helper(self) -> object:
+        return wait_until_resumed(self)
+
+
+async def wait_until_resumed(ProtocolCore protocol not None) -> None:
+    """Wait while `protocol` is paused.
+
+    Raises:
+        ConnectionResetError: when the connection was lost.
+    """
+    if protocol._connection_lost:
+        raise ConnectionResetError("Connection lost")
+    if not protocol._paused:
+        return
+    if protocol.drains is None:
+        protocol.drains = collections.deque()
+    waiter = protocol._loop.create_future()
+    protocol.drains.append(waiter)
+    try:
+        await waiter
+    finally:
+        protocol.drains.remove(waiter)
 
 
 cdef class WriterCore:
@@ -174,17 +182,16 @@ cdef class WriterCore:
         """
         if self.open_wide():
             return DONE
-        return self._drain()
-
-    async def _drain(self) -> None:
-        if self._reader is not None:
-            error = self._reader.exception()
-            if error is not None:
-                raise error
-        if self._transport.is_closing():
-            # connection_lost must have its turn, or a loop of writes and drains would never hear of it.
-            await asyncio.sleep(0)
-        await self._protocol._drain_helper()
+        return wait_to_drain(self)
 
 
-guard_receivers(globals())
+async def wait_to_drain(WriterCore writer not None) -> None:
+    """Wait as `drain` says."""
+    if writer._reader is not None:
+        error = writer._reader.exception()
+        if error is not None:
+            raise error
+    if writer._transport.is_closing():
+        # connection_lost must have its turn, or a loop of writes and drains would never hear of it.
+        await asyncio.sleep(0)
+    await writer._protocol._drain_helper()

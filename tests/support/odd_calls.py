@@ -1,4 +1,4 @@
-"""Calls that no program means to make, on every extension type of the loop; run in a process that may crash.
+"""Calls that no program means to make, on every extension type; run in a process that may crash.
 
 ``python odd_calls.py foreign`` calls every method, taken from its type, on objects of other types.
 ``python odd_calls.py blank`` calls every method of objects that were made by ``__new__`` alone, so that no ``__init__``
@@ -8,16 +8,18 @@ has given them what they need. Each name is printed before its calls: after a cr
 import contextlib
 import functools
 import importlib
-import pkgutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import corenet
+import resolver
 
 HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: classes written in Python
-METHOD = type(corenet.Loop.call_at)
+METHOD = type(str.join)
 #: They block until something happens, and nothing will.
 BLOCKING = {"run", "wait"}
 PATIENCE = 30
@@ -42,17 +44,20 @@ ARGUMENTS: list[tuple[Any, ...]] = [
 ]
 
 
-def extension_types() -> Iterator[type]:
-    """Every extension type of the package, each once."""
+def extension_types(package: ModuleType) -> Iterator[type]:
+    """Every extension type of the package that is written in Cython, each once."""
     seen = set()
-    for module in pkgutil.walk_packages(corenet.__path__, "corenet."):
-        if module.name.endswith("__main__") or module.name.startswith("corenet.adapters"):
-            continue
-        for value in list(vars(importlib.import_module(module.name)).values()):
-            if isinstance(value, type) and not value.__flags__ & HEAP_TYPE and value not in seen:
-                if value.__module__.startswith("corenet."):
-                    seen.add(value)
-                    yield value
+    for path in package.__path__:
+        for library in sorted(Path(path).rglob("*.so")):
+            source = library.with_name(library.name.partition(".")[0])
+            if source.with_suffix(".py").exists():
+                continue
+            name = ".".join([package.__name__, *source.relative_to(path).parts])
+            for value in list(vars(importlib.import_module(name)).values()):
+                if isinstance(value, type) and not value.__flags__ & HEAP_TYPE and value not in seen:
+                    if value.__module__ == name:
+                        seen.add(value)
+                        yield value
 
 
 def refusal(call: Callable[..., object], *arguments: Any) -> str:
@@ -71,6 +76,8 @@ def call_on_foreign(kind: type) -> int:
         strangers.append(corenet.LengthFramer())
     calls = 0
     for name, method in list(vars(kind).items()):
+        if type(method).__name__ == "cython_function_or_method":
+            raise AssertionError(f"{kind.__name__}.{name} does not look what it is called on (binding=True)")
         if not isinstance(method, METHOD):
             continue
         print(f"{kind.__module__}.{kind.__name__}.{name}", flush=True)
@@ -117,11 +124,15 @@ def call_on_blank(kind: type) -> int:
 def main() -> None:
     """See the head of the file."""
     sys.unraisablehook = lambda _unraisable: None
-    call = {"foreign": call_on_foreign, "blank": call_on_blank}[sys.argv[1]]
+    call, packages = {
+        "foreign": (call_on_foreign, [corenet, resolver]),
+        "blank": (call_on_blank, [corenet]),
+    }[sys.argv[1]]
     total = 0
-    for kind in extension_types():
-        signal.alarm(PATIENCE)
-        total += call(kind)
+    for package in packages:
+        for kind in extension_types(package):
+            signal.alarm(PATIENCE)
+            total += call(kind)
     print(f"{total} names")
 
 

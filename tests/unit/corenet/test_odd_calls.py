@@ -1,6 +1,7 @@
 """No call of a method ends the process: on an object of another type, on one never initialised, on one at work."""
 
 import asyncio
+import inspect
 import os
 import subprocess
 import sys
@@ -38,6 +39,16 @@ def test_the_error_is_pythons() -> None:
     with pytest.raises(TypeError) as theirs:
         str.join(5, [])  # type: ignore[arg-type]
     assert str(ours.value) == str(theirs.value).replace("join", "call_at").replace("str", "corenet.core.engine.Engine")
+
+
+@pytest.mark.parametrize("name", [name for name in vars(corenet.Loop) if name.startswith(("sock_", "_sock_"))])
+def test_coroutines_of_the_loop_look_what_they_are_called_on(name: str) -> None:
+    method = vars(corenet.Loop)[name]
+    assert inspect.iscoroutinefunction(method)
+    others = [0] * (len(inspect.signature(method).parameters) - 1)
+    for stranger in (5, None, object(), corenet.Loop, corenet.LengthFramer()):
+        with pytest.raises(TypeError, match="Argument 'self' has incorrect type"):
+            method(stranger, *others)
 
 
 def test_keywords_of_every_shape_still_arrive() -> None:
