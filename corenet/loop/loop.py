@@ -317,6 +317,8 @@ class Loop(Connecting, Listening, Naming, Backports):  # type: ignore[misc]
             raise
         return transport
 
+    call_soon = sockops.call_soon  # type: ignore[assignment]
+
     # --- sockets --------------------------------------------------------------------------------------------------
 
     sock_recv = sockops.sock_recv

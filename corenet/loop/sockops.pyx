@@ -37,127 +37,11 @@ from corenet.transports.base cimport call_method1, keep_open, keeps_count, let_g
 cdef extern from "<sys/socket.h>" nogil:
     const int MSG_PEEK
 
-cdef extern from "Python.h":
-    """
-    static PyObject *corenet_replace_method(PyObject *owner, PyObject *name, PyObject *method) {
-        if (PyDict_SetItem(((PyTypeObject *)owner)->tp_dict, name, method) < 0)
-            return NULL;
-        PyType_Modified((PyTypeObject *)owner);
-        Py_RETURN_NONE;
-    }
-
-    static void corenet_call_by(PyObject *object, Py_ssize_t offset) {
-        PyTypeObject *type = (PyTypeObject *)object;
-        type->tp_vectorcall_offset = offset;
-        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
-        PyType_Modified(type);
-    }
-    """
-    ctypedef PyObject *(*vectorcallfunc)(PyObject *, PyObject *const *, size_t, PyObject *)
-    Py_ssize_t PyVectorcall_NARGS(size_t count) noexcept
-    int PyUnicode_CompareWithASCIIString(object text, const char *ascii) noexcept
-    object PyMethod_New(object function, object owner)
-    object replace_method "corenet_replace_method"(PyObject *owner, object name, object method)
-    # Let objects of `type`, made by nobody yet, be called by the vectorcallfunc that lies at `offset` in each.
-    void call_by "corenet_call_by"(PyObject *type, Py_ssize_t offset) noexcept
-
-
 # Asked for each time, as asyncio does: programs put classes of their own there.
 cdef dict FUTURES = asyncio.futures.__dict__
 cdef dict TASKS = asyncio.tasks.__dict__
 cdef object InvalidStateError = asyncio.InvalidStateError
 cdef object Socket = socket.socket
-
-
-@cython.final
-cdef class SoonMethod:
-    """``call_soon`` as asyncio's futures and tasks use it: by name, with the context as a keyword that is not interned.
-
-    Each time that costs a bound method and a comparison of keywords. Here the bound method is made once a loop, and
-    the arguments are read in place. What is unusual goes to the method written in Python's way, `function`, which also
-    answers for everything that may be asked of a function. Whatever stands in its place, in an instance, an heir or
-    the class, is found as ever.
-    """
-
-    cdef vectorcallfunc call
-    cdef object function
-    cdef object context_name        # the keyword as it was seen last: known again by its address
-
-    def __call__(self, *args: object, **kwargs: object) -> Handle:
-        return self.function(*args, **kwargs)
-
-    def __get__(self, owner: object, kind: object) -> object:
-        cdef SocketEngine loop
-        if owner is None:
-            return self
-        if not isinstance(owner, SocketEngine):
-            return PyMethod_New(self, owner)
-        loop = <SocketEngine>owner
-        if loop.bound_soon is not None:
-            return loop.bound_soon
-        if loop.closed:
-            # Nobody would untie the two of them.
-            return PyMethod_New(self, owner)
-        loop.bound_soon = PyMethod_New(self, owner)
-        return loop.bound_soon
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.function, name)
-
-    @property
-    def __doc__(self) -> str:
-        return self.function.__doc__
-
-    def __repr__(self) -> str:
-        return repr(self.function)
-
-
-cdef PyObject *soon_in_place(PyObject *method, PyObject *const *items, size_t count, PyObject *names) except NULL:
-    """Call `method`, a SoonMethod, by CPython's vectorcall protocol."""
-    cdef SoonMethod soon = <SoonMethod>method
-    cdef Py_ssize_t given = PyVectorcall_NARGS(count)
-    cdef Py_ssize_t i
-    cdef object context = None
-    cdef object item
-    cdef tuple args = ()
-    cdef SocketEngine loop
-    cdef Handle handle
-    if given < 2 or not isinstance(<object>items[0], SocketEngine):
-        return call_through(soon.function, items, count, names)
-    loop = <SocketEngine>items[0]
-    if names != NULL and PyTuple_GET_SIZE(<object>names):
-        item = <object>PyTuple_GET_ITEM(<object>names, 0)
-        if item is not soon.context_name:
-            if PyUnicode_CompareWithASCIIString(item, "context") != 0:
-                return call_through(soon.function, items, count, names)
-            soon.context_name = item
-        if PyTuple_GET_SIZE(<object>names) > 1:
-            return call_through(soon.function, items, count, names)
-        context = <object>items[given]
-    if loop.debug or loop.closed:
-        return call_through(soon.function, items, count, names)
-    if given > 2:
-        args = PyTuple_New(given - 2)
-        for i in range(given - 2):
-            item = <object>items[i + 2]
-            Py_INCREF(item)
-            PyTuple_SET_ITEM(args, i, item)
-    handle = new_handle(loop, <object>items[1], args, context)
-    if loop.inbox.items.count:
-        loop.inbox.drain(&loop.ready)
-    if loop.running:
-        hide(handle)
-    ring_push(&loop.ready, <PyObject *>handle)
-    Py_INCREF(handle)
-    Py_INCREF(handle)
-    return <PyObject *>handle
-
-
-cdef PyObject *call_through(object function, PyObject *const *items, size_t count, PyObject *names) except NULL:
-    cdef PyObject *result = PyObject_Vectorcall(function, <PyObject **>items, count, names)
-    if result == NULL:
-        propagate()
-    return result
 
 
 cdef bint settled(object sock) except -1:
@@ -551,14 +435,126 @@ def is_silent(int fd) -> bool:
     return c.c_recv(fd, &byte, 1, MSG_PEEK | c.MSG_DONTWAIT) < 0 and errno == c.EAGAIN
 
 
-cdef int put_soon_in_place() except -1:
-    """Give the class its `call_soon`."""
+# --- call_soon for futures and tasks ----------------------------------------------------------------------------------
+#
+# This relies on CPython's layout of types (`tp_vectorcall_offset`). It is kept because a `sleep(0)` costs 5,735
+# instructions with it and 6,127 without (2026-11-24, docs/performance.md).
+
+cdef extern from "Python.h":
+    """
+    static void corenet_call_by(PyObject *object, Py_ssize_t offset) {
+        PyTypeObject *type = (PyTypeObject *)object;
+        type->tp_vectorcall_offset = offset;
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
+        PyType_Modified(type);
+    }
+    """
+    ctypedef PyObject *(*vectorcallfunc)(PyObject *, PyObject *const *, size_t, PyObject *)
+    Py_ssize_t PyVectorcall_NARGS(size_t count) noexcept
+    int PyUnicode_CompareWithASCIIString(object text, const char *ascii) noexcept
+    object PyMethod_New(object function, object owner)
+    # Let objects of `type`, made by nobody yet, be called by the vectorcallfunc that lies at `offset` in each.
+    void call_by "corenet_call_by"(PyObject *type, Py_ssize_t offset) noexcept
+
+
+@cython.final
+cdef class SoonMethod:
+    """``call_soon`` as asyncio's futures and tasks use it: by name, with the context as a keyword that is not interned.
+
+    Each time that costs a bound method and a comparison of keywords. Here the bound method is made once a loop, and
+    the arguments are read in place. What is unusual goes to the method written in Python's way, `function`, which also
+    answers for everything that may be asked of a function. Whatever stands in its place, in an instance, an heir or
+    the class, is found as ever.
+    """
+
+    cdef vectorcallfunc call
+    cdef object function
+    cdef object context_name        # the keyword as it was seen last: known again by its address
+
+    def __call__(self, *args: object, **kwargs: object) -> Handle:
+        return self.function(*args, **kwargs)
+
+    def __get__(self, owner: object, kind: object) -> object:
+        cdef SocketEngine loop
+        if owner is None:
+            return self
+        if not isinstance(owner, SocketEngine):
+            return PyMethod_New(self, owner)
+        loop = <SocketEngine>owner
+        if loop.bound_soon is not None:
+            return loop.bound_soon
+        if loop.closed:
+            # Nobody would untie the two of them.
+            return PyMethod_New(self, owner)
+        loop.bound_soon = PyMethod_New(self, owner)
+        return loop.bound_soon
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.function, name)
+
+    @property
+    def __doc__(self) -> str:
+        return self.function.__doc__
+
+    def __repr__(self) -> str:
+        return repr(self.function)
+
+
+cdef PyObject *soon_in_place(PyObject *method, PyObject *const *items, size_t count, PyObject *names) except NULL:
+    """Call `method`, a SoonMethod, by CPython's vectorcall protocol."""
+    cdef SoonMethod soon = <SoonMethod>method
+    cdef Py_ssize_t given = PyVectorcall_NARGS(count)
+    cdef Py_ssize_t i
+    cdef object context = None
+    cdef object item
+    cdef tuple args = ()
+    cdef SocketEngine loop
+    cdef Handle handle
+    if given < 2 or not isinstance(<object>items[0], SocketEngine):
+        return call_through(soon.function, items, count, names)
+    loop = <SocketEngine>items[0]
+    if names != NULL and PyTuple_GET_SIZE(<object>names):
+        item = <object>PyTuple_GET_ITEM(<object>names, 0)
+        if item is not soon.context_name:
+            if PyUnicode_CompareWithASCIIString(item, "context") != 0:
+                return call_through(soon.function, items, count, names)
+            soon.context_name = item
+        if PyTuple_GET_SIZE(<object>names) > 1:
+            return call_through(soon.function, items, count, names)
+        context = <object>items[given]
+    if loop.debug or loop.closed:
+        return call_through(soon.function, items, count, names)
+    if given > 2:
+        args = PyTuple_New(given - 2)
+        for i in range(given - 2):
+            item = <object>items[i + 2]
+            Py_INCREF(item)
+            PyTuple_SET_ITEM(args, i, item)
+    handle = new_handle(loop, <object>items[1], args, context)
+    if loop.inbox.items.count:
+        loop.inbox.drain(&loop.ready)
+    if loop.running:
+        hide(handle)
+    ring_push(&loop.ready, <PyObject *>handle)
+    Py_INCREF(handle)
+    Py_INCREF(handle)
+    return <PyObject *>handle
+
+
+cdef PyObject *call_through(object function, PyObject *const *items, size_t count, PyObject *names) except NULL:
+    cdef PyObject *result = PyObject_Vectorcall(function, <PyObject **>items, count, names)
+    if result == NULL:
+        propagate()
+    return result
+
+
+cdef SoonMethod make_soon():
+    """The `call_soon` that `Loop` takes as its method."""
     cdef SoonMethod soon = SoonMethod.__new__(SoonMethod)
     call_by(<PyObject *>SoonMethod, <char *>&soon.call - <char *><PyObject *>soon)
     soon.call = <vectorcallfunc>soon_in_place
     soon.function = Engine.call_soon
-    replace_method(<PyObject *>SocketEngine, "call_soon", soon)
-    return 0
+    return soon
 
 
-put_soon_in_place()
+call_soon = make_soon()
