@@ -4,7 +4,11 @@ A request that was answered is garbage by then, and a bytes object is immutable 
 allocator is a fifth of the user-space cost of an echo of 1 KiB; from 64 KiB on it hands out pages that fault, at some
 microseconds each. Several are kept because a task that reads in a loop holds what came last while it waits for more.
 At most a quarter of the memory of one in use lies idle.
+
+With CORENET_REUSE_BYTES=0 in the environment no object is used again (docs/adr/0009).
 """
+
+import os
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -14,8 +18,6 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
-
-from corenet.core.sys cimport bytes_reset, sole_owner
 
 from corenet.limits import (
     RECEIVE_POOL_OBJECTS,
@@ -27,8 +29,34 @@ from corenet.limits import (
     RECEIVE_POOL_MIN_SIZE,
 )
 
+cdef extern from "Python.h":
+    """
+    #if defined(Py_GIL_DISABLED)
+    #define corenet_sole_owner(object) 0
+    #elif PY_VERSION_HEX >= 0x030E0000
+    #define corenet_sole_owner(object) PyUnstable_Object_IsUniquelyReferenced(object)
+    #else
+    #define corenet_sole_owner(object) (Py_REFCNT(object) == 1)
+    #endif
+
+    static inline void corenet_bytes_reset(PyObject *object, Py_ssize_t length) {
+        PyBytesObject *bytes = (PyBytesObject *)object;
+        _Py_COMP_DIAG_PUSH
+        _Py_COMP_DIAG_IGNORE_DEPR_DECLS
+        bytes->ob_shash = -1;
+        _Py_COMP_DIAG_POP
+        Py_SET_SIZE(bytes, length);
+        bytes->ob_sval[length] = 0;
+    }
+    """
+    # True when the caller's reference is the only one.
+    bint sole_owner "corenet_sole_owner"(PyObject *object) noexcept
+    # Another length for a bytes object of which `sole_owner` holds and whose memory has room for it; it gets other
+    # contents before anybody sees it.
+    void bytes_reset "corenet_bytes_reset"(PyObject *object, Py_ssize_t length) noexcept
+
 cdef Py_ssize_t LEAST = RECEIVE_POOL_MIN_SIZE
-cdef Py_ssize_t MOST = RECEIVE_POOL_MAX_SIZE
+cdef Py_ssize_t MOST = 0 if os.environ.get("CORENET_REUSE_BYTES") == "0" else RECEIVE_POOL_MAX_SIZE
 cdef Py_ssize_t MEMORY = RECEIVE_POOL_BYTES
 cdef int COUNT = RECEIVE_POOL_OBJECTS
 cdef int PROBES = RECEIVE_POOL_PROBES

@@ -226,22 +226,6 @@ cdef extern from "Python.h":
     """
     #define corenet_tuple_items(items) (((PyTupleObject *)(items))->ob_item)
 
-    #if defined(Py_GIL_DISABLED)
-    #define corenet_sole_owner(object) 0
-    #else
-    #define corenet_sole_owner(object) (Py_REFCNT(object) == 1)
-    #endif
-
-    static inline void corenet_bytes_reset(PyObject *object, Py_ssize_t length) {
-        PyBytesObject *bytes = (PyBytesObject *)object;
-        _Py_COMP_DIAG_PUSH
-        _Py_COMP_DIAG_IGNORE_DEPR_DECLS
-        bytes->ob_shash = -1;
-        _Py_COMP_DIAG_POP
-        Py_SET_SIZE(bytes, length);
-        bytes->ob_sval[length] = 0;
-    }
-
     static inline int corenet_peek_bytes(PyObject *object, int writable, char **data, Py_ssize_t *length) {
         if (PyMemoryView_Check(object)) {
             PyMemoryViewObject *view = (PyMemoryViewObject *)object;
@@ -260,11 +244,6 @@ cdef extern from "Python.h":
         return 0;
     }
     """
-    # True when the caller's reference is the only one there is, so that nobody can see what happens to the object.
-    bint sole_owner "corenet_sole_owner"(PyObject *object) noexcept
-    # Another length for a bytes object of which `sole_owner` holds and whose memory has room for it; it gets other
-    # contents before anybody sees it.
-    void bytes_reset "corenet_bytes_reset"(PyObject *object, Py_ssize_t length) noexcept
     # Where a memoryview or bytearray has its bytes, True when it could be told; valid until Python code runs.
     bint peek_bytes "corenet_peek_bytes"(object thing, bint writable, char **data, Py_ssize_t *length) noexcept
     PyObject **tuple_items "corenet_tuple_items"(object items)

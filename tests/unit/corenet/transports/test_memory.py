@@ -6,9 +6,12 @@ it lies when that saves a copy. Each test here fails when one of the two is done
 
 import _testcapi
 import asyncio
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,3 +228,36 @@ def test_no_gap_when_there_is_no_memory_for_what_the_kernel_did_not_take(kind: s
         theirs.close()
 
     corenet.run(asyncio.wait_for(main(), 10))
+
+
+def references_of_received_bytes(environment: dict[str, str]) -> int:
+    """How many references there are to the bytes that a protocol gets, as it sees them in a process of its own."""
+    code = (
+        "import asyncio, socket, sys, corenet\n"
+        "class Counter(asyncio.Protocol):\n"
+        "    def data_received(self, data):\n"
+        "        print(sys.getrefcount(data))\n"
+        "        self.seen.set_result(None)\n"
+        "async def main():\n"
+        "    ours, theirs = socket.socketpair()\n"
+        "    with theirs:\n"
+        "        _, protocol = await asyncio.get_running_loop().create_unix_connection(Counter, sock=ours)\n"
+        "        protocol.seen = asyncio.get_running_loop().create_future()\n"
+        "        theirs.send(b'x' * 1024)\n"
+        "        await asyncio.wait_for(protocol.seen, 10)\n"
+        "corenet.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment, "PYTHONPATH": str(Path(corenet.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def test_the_reuse_of_received_bytes_can_be_turned_off() -> None:
+    """The reference that the loop keeps for the next read is not there then, so the object is never filled again."""
+    assert references_of_received_bytes({"CORENET_REUSE_BYTES": "0"}) == references_of_received_bytes({}) - 1
