@@ -11,6 +11,7 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,7 +49,7 @@ def extension_types(package: ModuleType) -> Iterator[type]:
     """Every extension type of the package that is written in Cython, each once."""
     seen = set()
     for path in package.__path__:
-        for library in sorted(Path(path).rglob("*.so")):
+        for library in sorted(Path(path).rglob(f"*{EXTENSION_SUFFIXES[0]}")):
             source = library.with_name(library.name.partition(".")[0])
             if source.with_suffix(".py").exists():
                 continue
