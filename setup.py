@@ -87,10 +87,10 @@ def cythonized() -> list[Extension]:
     # With the sanitizers it is the same C as in a debug build.
     common = {"build_dir": f"build/cython-{'debug' if DEBUG else 'release'}", "nthreads": JOBS,
               "annotate": os.environ.get("CORENET_ANNOTATE") == "1"}
-    # Native methods are CPython's method descriptors (binding=False): they raise TypeError for objects of other types,
+    # Methods are CPython's method descriptors (binding=False): they raise TypeError for objects of other types,
     # which Cython's functions would read as one of theirs (cython/cython#6127). The docstring holds their signature.
     # What these modules hold are descriptors and places in memory: no pickle could bring them back.
-    everywhere = {"language_level": 3, "binding": True, "embedsignature": True, "embedsignature.format": "clinic",
+    everywhere = {"language_level": 3, "binding": False, "embedsignature": True, "embedsignature.format": "clinic",
                   "auto_pickle": False}
     # What only tests load is built in a checkout and is in no wheel.
     folders = ["corenet", "resolver"] + ([] if "bdist_wheel" in sys.argv else ["tests/native"])
@@ -100,8 +100,8 @@ def cythonized() -> list[Extension]:
     modules: list[Extension] = []
     if native:
         modules += cythonize(native, compiler_directives={
-            **everywhere, "binding": False, "boundscheck": DEBUG, "wraparound": DEBUG, "nonecheck": DEBUG,
-            "initializedcheck": DEBUG, "cdivision": True}, **common)
+            **everywhere, "boundscheck": DEBUG, "wraparound": DEBUG, "nonecheck": DEBUG, "initializedcheck": DEBUG,
+            "cdivision": True}, **common)
     if pure:
         modules += cythonize(pure, compiler_directives={
             **everywhere, "boundscheck": True, "wraparound": True, "cdivision": False, "initializedcheck": True,

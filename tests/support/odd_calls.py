@@ -46,13 +46,11 @@ ARGUMENTS: list[tuple[Any, ...]] = [
 
 
 def extension_types(package: ModuleType) -> Iterator[type]:
-    """Every extension type of the package that is written in Cython, each once."""
+    """Every extension type of the package, each once."""
     seen = set()
     for path in package.__path__:
         for library in sorted(Path(path).rglob(f"*{EXTENSION_SUFFIXES[0]}")):
             source = library.with_name(library.name.partition(".")[0])
-            if source.with_suffix(".py").exists():
-                continue
             name = ".".join([package.__name__, *source.relative_to(path).parts])
             for value in list(vars(importlib.import_module(name)).values()):
                 if isinstance(value, type) and not value.__flags__ & HEAP_TYPE and value not in seen:
