@@ -11,7 +11,6 @@ from corenet.core.collect cimport PyObject_GC_IsTracked, PyObject_GC_Track, PyOb
 from corenet.core.timers cimport TimerHeap
 
 cdef object enter_copy(object context)
-cdef int call_in_context(object context, object callback, tuple args) except -1
 
 cdef inline void hide(Handle handle) noexcept:
     """Spare the collector a handle that is new and stands in a loop which runs: the loop's `show` follows."""

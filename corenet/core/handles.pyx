@@ -37,21 +37,6 @@ cdef object events():
     return module
 
 
-cdef int call_in_context(object context, object callback, tuple args) except -1:
-    """Call ``callback(*args)`` inside `context` and drop the result."""
-    cdef PyObject *result
-    if PyContext_Enter(context) < 0:
-        propagate()
-    result = PyObject_Vectorcall(callback, tuple_items(args), len(args), NULL)
-    if PyContext_Exit(context) < 0 and result != NULL:
-        Py_DECREF(<object>result)
-        result = NULL
-    if result == NULL:
-        propagate()
-    Py_DECREF(<object>result)
-    return 0
-
-
 cdef object enter_copy(object context):
     """When PyContext_Enter has failed since `context` is entered already: enter a copy, and return it.
 

@@ -23,7 +23,3 @@ cdef class TimerHeap:
     cdef PyObject *pop(self) noexcept
     cdef void fill(self, Py_ssize_t hole) noexcept
     cdef void clear(self) noexcept
-
-cdef inline int64_t heap_first(TimerHeap heap) noexcept:
-    """Deadline of the first entry; the heap must not be empty."""
-    return heap.entries[0].when

@@ -101,7 +101,6 @@ class Connection(asyncio.BufferedProtocol):
         "deadline",
         "descriptor",
         "error",
-        "exchanges",
         "idle_since",
         "loop",
         "lost",
@@ -150,7 +149,6 @@ class Connection(asyncio.BufferedProtocol):
         self.origin = origin
         self.codec = H1Codec(CLIENT, max_head=max_head)
         self.secure = origin.scheme == "https"
-        self.exchanges = 0
         self.idle_since = 0.0
         self.lost: asyncio.Future[None] | None = None
         self.on_lost: Callable[[], None] | None = None
@@ -201,7 +199,6 @@ class Connection(asyncio.BufferedProtocol):
         self.trailers = _END.trailers
         self.size = 0
         self.written = 0
-        self.exchanges += 1
         now = self.progress = self.loop.time()
         due = min(deadline, now + read_timeout)
         if self.timer is None or due < self.timer_due:
@@ -327,11 +324,6 @@ class Connection(asyncio.BufferedProtocol):
         return self.secure and self.written > HTTP_SENT_AT_ONCE and not isinstance(self.transport, SSLTransport)
 
     # --- its life between exchanges -------------------------------------------------------------------------------
-
-    @property
-    def is_ready(self) -> bool:
-        """True when an exchange can begin, as far as the loop has told us."""
-        return self.state == IDLE and not self.transport.is_closing()
 
     def is_usable(self) -> bool:
         """Tell whether an idle connection may carry a request now: nothing has come since its last answer.
@@ -577,7 +569,3 @@ class Connection(asyncio.BufferedProtocol):
             what = f"no byte moved for {self.read_timeout:g} s"
         sent = self.codec.sending_done and not unsent
         self.fail(TimeoutExceeded(f"{self.origin}: {what}", "response" if sent else "request"))
-
-    def peer(self) -> Any:
-        """The peer's socket address, for traces."""
-        return self.transport.get_extra_info("peername")

@@ -10,9 +10,7 @@ from typing import overload
 from corenet.http.errors import LocalProtocolError
 from corenet.http.fields import find_fields, is_token, is_value
 
-__all__ = ["HeaderTypes", "Headers"]
-
-HeaderTypes = "Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]"
+__all__ = ["Headers"]
 
 
 def _name(name: str | bytes) -> bytes:

@@ -224,7 +224,7 @@ def test_bytes_while_idle_end_the_connection() -> None:
     fixture.hear(ANSWER)
     assert fixture.connection.finish()
     fixture.hear(ANSWER)
-    assert fixture.transport.told == ["abort"] and not fixture.connection.is_ready
+    assert fixture.transport.told == ["abort"] and not fixture.connection.is_usable()
     # What comes after it is nobody's.
     fixture.hear(ANSWER)
     assert connection_state(fixture) == "CLOSING"
