@@ -59,4 +59,3 @@ cdef extern from "Python.h":
     void PyObject_GC_Track(PyObject *item) noexcept
     void PyObject_GC_UnTrack(PyObject *item) noexcept
     bint PyObject_GC_IsTracked(PyObject *item) noexcept
-    Py_ssize_t Py_REFCNT(PyObject *item) noexcept

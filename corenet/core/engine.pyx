@@ -27,7 +27,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from corenet.core cimport sys as c
-from corenet.core.collect cimport Py_REFCNT, Seen, show_owned
+from corenet.core.collect cimport Seen, show_owned
 from corenet.core.counters cimport KIND_ENGINE, born, died
 from corenet.core.handles cimport (
     Handle,
@@ -43,7 +43,7 @@ from corenet.core.handles cimport (
 from corenet.core.poller cimport Poller, Watch, Watcher, hand_over, others_awake
 from corenet.core.ready cimport Inbox, Ring, ring_free, ring_grow, ring_init, ring_pop, ring_push, ring_visit
 from corenet.core.spares cimport Spares
-from corenet.core.sys cimport PyContext_CopyCurrent
+from corenet.core.sys cimport PyContext_CopyCurrent, sole_owner
 from corenet.core.timers cimport TimerHeap
 
 from corenet.limits import (
@@ -543,7 +543,7 @@ cdef class Engine:
                 break
             handle = <Handle>item
             Py_DECREF(handle)
-            if Py_REFCNT(item) > 1:
+            if not sole_owner(item):
                 show(item)
             self.callback += 1
             if self.careful:

@@ -9,36 +9,19 @@ length prefix is a claim: memory is reserved for what has arrived, doubling, and
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_New, PyList_SET_ITEM
-from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memcpy
 
 cimport cython
 
-from corenet.core.views cimport FrameView, make_view
+from corenet.core.sys cimport _PyBytes_Resize, bytes_data, bytes_size, find_bytes, new_bytes
+from corenet.core.views cimport FrameView, fixed_bytes, make_view
 from corenet.limits import FRAME_DELIMITER_SIZE, FRAME_INITIAL_RESERVE, FRAME_MAX_SIZE
-
-cdef extern from "string.h" nogil:
-    void *memmem(const void *haystack, size_t haystack_size, const void *needle, size_t needle_size)
-
-cdef extern from "Python.h":
-    PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *p, Py_ssize_t n) except NULL
-    int _PyBytes_Resize(PyObject **p, Py_ssize_t n) except -1
-    char *bytes_data "PyBytes_AS_STRING" (PyObject *p)
-    Py_ssize_t bytes_size "PyBytes_GET_SIZE" (PyObject *p)
 
 __all__ = ["DelimiterFramer", "FixedFramer", "FrameError", "FrameTooLarge", "IncompleteFrame", "LengthFramer"]
 
 cdef bytes EMPTY = b""
-
-
-cdef inline Py_ssize_t payload_bytes(object payload, const uint8_t **data) noexcept:
-    """Where the bytes of a payload are, which is bytes or a FrameView, and how many."""
-    if type(payload) is bytes:
-        data[0] = <const uint8_t *>PyBytes_AS_STRING(payload)
-        return PyBytes_GET_SIZE(payload)
-    data[0] = (<FrameView>payload).data
-    return (<FrameView>payload).size
 
 
 class FrameError(ValueError):
@@ -226,13 +209,13 @@ cdef class Framer:
         if sources is None:
             sources = payloads if type(payloads) is list else list(payloads)
         for payload in sources:
-            size = payload_bytes(payload, &data)
+            size = fixed_bytes(payload, &data)
             self.check_payload(data, size)
             total += size + around
         packed = PyBytes_FromStringAndSize(NULL, total)
         out = <uint8_t *>PyBytes_AS_STRING(packed)
         for payload in sources:
-            size = payload_bytes(payload, &data)
+            size = fixed_bytes(payload, &data)
             self.put_head(out, size)
             out += self.head_size
             memcpy(out, data, size)
@@ -435,14 +418,7 @@ cdef class DelimiterFramer(Framer):
         memcpy(out, self.mark, self.mark_size)
 
     cdef Py_ssize_t find(self, const uint8_t *p, Py_ssize_t n) noexcept nogil:
-        cdef const uint8_t *hit
-        if n < self.mark_size:
-            return -1
-        if self.mark_size == 1:
-            hit = <const uint8_t *>memchr(p, self.mark[0], n)
-        else:
-            hit = <const uint8_t *>memmem(p, n, self.mark, self.mark_size)
-        return -1 if hit == NULL else hit - p
+        return find_bytes(p, n, self.mark, self.mark_size)
 
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
         cdef list frames = []

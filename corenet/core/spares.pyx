@@ -19,6 +19,8 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
+from corenet.core.sys cimport sole_owner
+
 from corenet.limits import (
     RECEIVE_POOL_OBJECTS,
     RECEIVE_POOL_WASTE_SHIFT,
@@ -31,14 +33,6 @@ from corenet.limits import (
 
 cdef extern from "Python.h":
     """
-    #if defined(Py_GIL_DISABLED)
-    #define corenet_sole_owner(object) 0
-    #elif PY_VERSION_HEX >= 0x030E0000
-    #define corenet_sole_owner(object) PyUnstable_Object_IsUniquelyReferenced(object)
-    #else
-    #define corenet_sole_owner(object) (Py_REFCNT(object) == 1)
-    #endif
-
     static inline void corenet_bytes_reset(PyObject *object, Py_ssize_t length) {
         PyBytesObject *bytes = (PyBytesObject *)object;
         _Py_COMP_DIAG_PUSH
@@ -49,8 +43,6 @@ cdef extern from "Python.h":
         bytes->ob_sval[length] = 0;
     }
     """
-    # True when the caller's reference is the only one.
-    bint sole_owner "corenet_sole_owner"(PyObject *object) noexcept
     # Another length for a bytes object of which `sole_owner` holds and whose memory has room for it; it gets other
     # contents before anybody sees it.
     void bytes_reset "corenet_bytes_reset"(PyObject *object, Py_ssize_t length) noexcept

@@ -40,6 +40,19 @@ cdef extern from "<string.h>" nogil:
     void *memset(void *to, int c, size_t n)
     int memcmp(const void *a, const void *b, size_t n)
     size_t strnlen(const char *s, size_t limit)
+    void *memchr(const void *data, int c, size_t n)
+    void *memmem(const void *data, size_t n, const void *needle, size_t length)
+
+cdef inline Py_ssize_t find_bytes(const uint8_t *data, Py_ssize_t n, const uint8_t *needle, Py_ssize_t length) noexcept nogil:
+    """Where the `length` bytes of `needle`, at least one, begin in the `n` bytes of `data`; -1 when they do not."""
+    cdef const uint8_t *hit
+    if n < length:
+        return -1
+    if length == 1:
+        hit = <const uint8_t *>memchr(data, needle[0], n)
+    else:
+        hit = <const uint8_t *>memmem(data, n, needle, length)
+    return -1 if hit == NULL else hit - data
 
 # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -115,7 +128,7 @@ cdef extern from "<sys/socket.h>" nogil:
         msghdr msg_hdr
         unsigned int msg_len
     const int AF_UNSPEC, AF_INET, AF_INET6, AF_UNIX, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_STREAM, SOCK_DGRAM
-    const int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_MORE, MSG_TRUNC, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_TYPE, SO_PROTOCOL
+    const int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_MORE, MSG_PEEK, MSG_TRUNC, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_TYPE, SO_PROTOCOL
     ssize_t c_recv "corenet_sys_recv"(int fd, void *data, size_t length, int flags)
     ssize_t c_recvfrom "corenet_sys_recvfrom"(int fd, void *data, size_t length, int flags, sockaddr *source, socklen_t *source_length)
     ssize_t c_send "corenet_sys_send"(int fd, const void *data, size_t length, int flags)
@@ -224,6 +237,14 @@ cdef extern from "<pthread.h>" nogil:
 
 cdef extern from "Python.h":
     """
+    #if defined(Py_GIL_DISABLED)
+    #define corenet_sole_owner(object) 0
+    #elif PY_VERSION_HEX >= 0x030E0000
+    #define corenet_sole_owner(object) PyUnstable_Object_IsUniquelyReferenced(object)
+    #else
+    #define corenet_sole_owner(object) (Py_REFCNT(object) == 1)
+    #endif
+
     #define corenet_tuple_items(items) (((PyTupleObject *)(items))->ob_item)
 
     static inline int corenet_peek_bytes(PyObject *object, int writable, char **data, Py_ssize_t *length) {
@@ -244,6 +265,13 @@ cdef extern from "Python.h":
         return 0;
     }
     """
+    # True when the caller's reference is the only one, so that no other code sees a change of the object.
+    bint sole_owner "corenet_sole_owner"(PyObject *object) noexcept
+    # A bytes object that nobody else has seen is filled, and gets another size, by its pointer.
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    char *bytes_data "PyBytes_AS_STRING"(PyObject *object) noexcept
+    Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *object) noexcept
+    int _PyBytes_Resize(PyObject **object, Py_ssize_t size) except -1
     # Where a memoryview or bytearray has its bytes, True when it could be told; valid until Python code runs.
     bint peek_bytes "corenet_peek_bytes"(object thing, bint writable, char **data, Py_ssize_t *length) noexcept
     PyObject **tuple_items "corenet_tuple_items"(object items)

@@ -15,11 +15,9 @@ from libc.string cimport memcmp
 
 cimport cython
 
+from corenet.core.sys cimport sole_owner
 
 from corenet.limits import FRAME_BLOCK_SIZE, FRAME_BLOCK_MIN_FREE
-
-cdef extern from "Python.h":
-    Py_ssize_t reference_count "Py_REFCNT" (PyObject *p)
 
 __all__ = ["FrameView"]
 
@@ -45,7 +43,7 @@ cdef Block receive_block():
     """The block to receive into: from its start again when nobody looks into it, a new one when little room is left."""
     global in_use
     # Ours and the module's: nobody else holds it.
-    if in_use is not None and reference_count(<PyObject *>in_use) == 1:
+    if in_use is not None and sole_owner(<PyObject *>in_use):
         in_use.used = 0
     elif in_use is None or in_use.size - in_use.used < LEAST_ROOM:
         in_use = Block.__new__(Block)

@@ -7,15 +7,12 @@ of it exists any more.
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from cpython.ref cimport Py_XDECREF, PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.string cimport memcpy
 
 cimport cython
 
-
-cdef extern from "Python.h":
-    PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *p, Py_ssize_t n) except NULL
-    char *bytes_data "PyBytes_AS_STRING" (PyObject *p)
+from corenet.core.sys cimport bytes_data, new_bytes
 
 __all__ = ["BodyBuffer"]
 

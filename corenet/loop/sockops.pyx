@@ -31,11 +31,8 @@ from corenet.core cimport sys as c
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
 from corenet.core.handles cimport Handle, hide, new_handle
 from corenet.core.ready cimport ring_push
-from corenet.core.sys cimport PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
+from corenet.core.sys cimport MSG_PEEK, PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
 from corenet.transports.base cimport call_method1, keep_open, keeps_count, let_go
-
-cdef extern from "<sys/socket.h>" nogil:
-    const int MSG_PEEK
 
 # Asked for each time, as asyncio does: programs put classes of their own there.
 cdef dict FUTURES = asyncio.futures.__dict__

@@ -10,7 +10,6 @@ resumes, as on TCP. Until then nothing is received from below (`read_wanted`); a
 DRAINING.
 """
 
-import asyncio
 import ssl
 from asyncio import constants
 from asyncio.log import logger
@@ -23,7 +22,7 @@ from corenet.core.engine cimport Engine
 from corenet.tls.engine cimport TlsEngine
 from corenet.transports.base cimport call_method0, call_method1, marks
 from corenet.transports.stream cimport Roster, StreamTransport
-from corenet.transports.streambase cimport Consumer
+from corenet.transports.streambase cimport Consumer, is_buffered
 
 from corenet.limits import TLS_DRAIN_TIMEOUT, TLS_FEED_SIZE, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
 from corenet.tls import faces
@@ -96,12 +95,7 @@ cdef class TlsSession(Consumer):
 
     cdef int adopt(self, object protocol) except -1:
         cdef object former
-        cdef bint buffered = isinstance(protocol, asyncio.BufferedProtocol) or (
-            # As the transports below have it.
-            not hasattr(protocol, "data_received")
-            and hasattr(protocol, "get_buffer")
-            and hasattr(protocol, "buffer_updated")
-        )
+        cdef bint buffered = is_buffered(protocol)
         # After the look at its attributes, whose code may have put yet another protocol here.
         former = self.protocol
         self.protocol = protocol

@@ -15,7 +15,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
 from corenet.core.framer cimport Framer
-from corenet.core.views cimport Block, FrameView, receive_block
+from corenet.core.views cimport Block, fixed_bytes, receive_block
 from corenet.transports.base cimport call_method1
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport Consumer
@@ -27,17 +27,6 @@ __all__ = ["FrameSplitter"]
 
 cdef Py_ssize_t JOIN = FRAME_COPY_BELOW
 cdef str NOT_MADE = "the framer is missing: super().__init__(framer) of the FramedProtocol was not called"
-
-
-cdef inline Py_ssize_t fixed_bytes(object payload, const uint8_t **data) noexcept:
-    """Where the bytes of an unchangeable payload are and how many; -1 for a payload of another kind."""
-    if type(payload) is bytes:
-        data[0] = <const uint8_t *>PyBytes_AS_STRING(payload)
-        return PyBytes_GET_SIZE(payload)
-    if type(payload) is FrameView:
-        data[0] = (<FrameView>payload).data
-        return (<FrameView>payload).size
-    return -1
 
 
 cdef bint ends_with_peer(object transport) except -1:

@@ -22,6 +22,8 @@ cdef enum:
     UNKNOWN = 1     # nobody has asked yet whether it is TCP
     CORKS = 2
 
+cdef bint is_buffered(object protocol) except -1
+
 cdef class Consumer(Watcher):
     # Where the next bytes are to be received, `room` of them; NULL: in the loop's own buffer.
     cdef uint8_t *lend(self, size_t *room) except? NULL

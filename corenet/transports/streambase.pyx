@@ -75,6 +75,13 @@ cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object StreamReaderProtocol = asyncio.StreamReaderProtocol
 
 
+cdef bint is_buffered(object protocol) except -1:
+    """Tell whether `protocol` gives the memory to receive into, by its class or, as uvloop has it, by its methods."""
+    return isinstance(protocol, BufferedProtocol) or (
+        not hasattr(protocol, "data_received") and hasattr(protocol, "get_buffer") and hasattr(protocol, "buffer_updated")
+    )
+
+
 cdef class Consumer(Watcher):
     """A protocol of our own that takes received bytes through C, without a bytes object made for it."""
 
@@ -195,12 +202,7 @@ cdef class StreamBase(Transport):
         if isinstance(protocol, Consumer):
             consumer = <Consumer>protocol
             kind = CONSUMER
-        elif isinstance(protocol, BufferedProtocol) or (
-            # As uvloop: one that has these methods and no other way to be told is what it looks like.
-            not hasattr(protocol, "data_received")
-            and hasattr(protocol, "get_buffer")
-            and hasattr(protocol, "buffer_updated")
-        ):
+        elif is_buffered(protocol):
             kind = BUFFERED
         else:
             kind = PLAIN
