@@ -2,7 +2,9 @@ import asyncio
 from collections.abc import Generator
 from typing import Any, final
 
-class ReaderCore:
+from corenet.transports.received import ReceiveBuffer
+
+class ReaderCore(ReceiveBuffer):
     _loop: asyncio.AbstractEventLoop
     _transport: Any
     _source_traceback: Any

@@ -1,7 +1,6 @@
-"""The buffer and the waiting of a stream reader, with the semantics of asyncio.StreamReader to the letter.
+"""The waiting of a stream reader, with the semantics of asyncio.StreamReader to the letter.
 
-What arrives while nothing is unread becomes one bytes object, which a read that asks for as much gets as it is; only
-what piles up is copied together. A read is no coroutine but a small object that can be awaited like one, since it
+What arrives is kept by `ReceiveBuffer`. A read is no coroutine but a small object that can be awaited like one, since it
 either has its result at once or waits for one future: a coroutine for each read costs more than the read.
 """
 
@@ -9,12 +8,10 @@ import asyncio
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t
-from libc.string cimport memchr, memcpy, memmove
 
 
 from corenet.limits import STREAM_LIMIT
@@ -36,9 +33,6 @@ cdef extern from "Python.h":
     const int PYGEN_RETURN, PYGEN_NEXT
     PyObject *PyExc_StopIteration
     void PyErr_SetObject(PyObject *kind, object value)
-
-cdef extern from "string.h" nogil:
-    void *memmem(const void *haystack, size_t haystack_size, const void *needle, size_t needle_size)
 
 __all__ = ["ReaderCore", "Reading"]
 
@@ -70,7 +64,7 @@ class Unread(bytearray):
         self.reader._forget_unread()
 
 
-cdef class ReaderCore:
+cdef class ReaderCore(ReceiveBuffer):
     """What `corenet.StreamReader` adds to asyncio's: it takes the place of all that touches the buffer."""
 
     def __init__(self, limit: int = DEFAULT_LIMIT, loop: object = None) -> None:
@@ -82,26 +76,23 @@ cdef class ReaderCore:
         if self._loop.get_debug():
             self._source_traceback = asyncio.format_helpers.extract_stack()
 
-    def __dealloc__(self) -> None:
-        PyMem_RawFree(self.data)
-
     @property
     def _buffer(self) -> bytearray:
         """A copy of what was received and not read; for those who look at asyncio's attribute of this name.
 
         Clearing it clears the original: so `start_tls` of asyncio's loop takes what it holds for the handshake.
         """
-        unread = Unread((<const char *>self.first())[:self.unread()])
+        unread = Unread((<const char *>self.first())[:self.size()])
         unread.reader = self
         return unread
 
     def _take_unread(self) -> bytes:
         """Return what was received and not read, and forget it, for `start_tls`: that resumes the transport itself."""
         self._paused = False
-        return self.take(self.unread())
+        return self.take(self.size())
 
     def _forget_unread(self) -> None:
-        self.drop(self.unread())
+        self.drop(self.size())
         self.maybe_resume()
 
     @property
@@ -112,31 +103,16 @@ cdef class ReaderCore:
     def _waiter(self, waiter: object) -> None:
         self.waiter = waiter
 
-    # --- the buffer -----------------------------------------------------------------------------------------------
-
-    cdef Py_ssize_t unread(self) noexcept:
-        if self.whole is not None:
-            return PyBytes_GET_SIZE(self.whole) - self.whole_at
-        return self.stop - self.start
-
-    cdef const uint8_t *first(self) noexcept:
-        if self.whole is not None:
-            return <const uint8_t *>PyBytes_AS_STRING(self.whole) + self.whole_at
-        return self.data + self.start
+    # --- the source -----------------------------------------------------------------------------------------------
 
     cdef int feed(self, const uint8_t *data, Py_ssize_t length, bytes owner) except -1:
         """Append bytes and wake whoever waits; `owner` is the bytes object that they are all of, or None."""
-        cdef Py_ssize_t held = self.unread()
         if length == 0:
             return 0
-        if held == 0:
-            self.whole = PyBytes_FromStringAndSize(<const char *>data, length) if owner is None else owner
-            self.whole_at = 0
-        else:
-            self.append(data, length)
+        self.append(data, length, owner)
         if self.waiter is not None:
             self.wake(None)
-        if held + length > 2 * self._limit and not self._paused and self._transport is not None:
+        if self.size() > 2 * self._limit and not self._paused and self._transport is not None:
             try:
                 self._transport.pause_reading()
             except NotImplementedError:
@@ -145,56 +121,6 @@ cdef class ReaderCore:
             else:
                 self._paused = True
         return 0
-
-    cdef int append(self, const uint8_t *data, Py_ssize_t length) except -1:
-        cdef Py_ssize_t held = self.unread()
-        cdef Py_ssize_t wanted = held + length
-        cdef bytes whole = self.whole
-        cdef uint8_t *grown
-        if whole is None and self.start and wanted <= self.capacity and self.stop + length > self.capacity:
-            memmove(self.data, self.data + self.start, held)
-            self.start = 0
-            self.stop = held
-        if wanted > self.capacity - (0 if whole is not None else self.start):
-            wanted = max(wanted + (0 if whole is not None else self.start), 2 * self.capacity)
-            grown = <uint8_t *>PyMem_RawRealloc(self.data, wanted)
-            if grown == NULL:
-                raise MemoryError(f"no memory for {wanted} unread bytes")
-            self.data = grown
-            self.capacity = wanted
-        if whole is not None:
-            memcpy(self.data, self.first(), held)
-            self.start = 0
-            self.stop = held
-            self.whole = None
-        memcpy(self.data + self.stop, data, length)
-        self.stop += length
-        return 0
-
-    cdef bytes take(self, Py_ssize_t size):
-        """Remove and return the first `size` unread bytes, or all if there are fewer."""
-        cdef bytes taken = self.whole
-        size = min(size, self.unread())
-        if taken is None or self.whole_at or size < PyBytes_GET_SIZE(taken):
-            taken = PyBytes_FromStringAndSize(<const char *>self.first(), size)
-        self.drop(size)
-        return taken
-
-    cdef int drop(self, Py_ssize_t size) except -1:
-        """Remove the first `size` unread bytes; an empty buffer holds no memory."""
-        if self.whole is not None:
-            self.whole_at += size
-            if self.whole_at == PyBytes_GET_SIZE(self.whole):
-                self.whole = None
-        else:
-            self.start += size
-        if self.whole is None and self.start == self.stop and self.data != NULL:
-            PyMem_RawFree(self.data)
-            self.data = NULL
-            self.start = self.stop = self.capacity = 0
-        return 0
-
-    # --- the source -----------------------------------------------------------------------------------------------
 
     def set_transport(self, transport: object) -> None:
         """Remember the transport that is paused when more than twice the limit is unread."""
@@ -222,7 +148,7 @@ cdef class ReaderCore:
 
     def at_eof(self) -> bool:
         """Tell whether everything was read and no more will come."""
-        return self._eof and self.unread() == 0
+        return self._eof and self.size() == 0
 
     def exception(self) -> BaseException | None:
         """Return what ended the stream, if it ended badly."""
@@ -252,7 +178,7 @@ cdef class ReaderCore:
         return 0
 
     cdef int maybe_resume(self) except -1:
-        if self._paused and self.unread() <= self._limit:
+        if self._paused and self.size() <= self._limit:
             self._paused = False
             self._transport.resume_reading()
         return 0
@@ -422,13 +348,13 @@ cdef class Reading:
             if self.wanted == 0 and (self.kind == READ or self.kind == EXACTLY):
                 return EMPTY
         if self.kind == READ:
-            if reader.unread() == 0 and not reader._eof:
+            if reader.size() == 0 and not reader._eof:
                 return None
             taken = reader.take(self.wanted)
         elif self.kind == EXACTLY:
-            if reader.unread() < self.wanted:
+            if reader.size() < self.wanted:
                 if reader._eof:
-                    raise asyncio.IncompleteReadError(reader.take(reader.unread()), self.wanted)
+                    raise asyncio.IncompleteReadError(reader.take(reader.size()), self.wanted)
                 return None
             taken = reader.take(self.wanted)
         elif self.kind == ALL:
@@ -445,8 +371,8 @@ cdef class Reading:
         cdef ReaderCore reader = self.reader
         if self.blocks is None:
             self.blocks = []
-        if reader.unread():
-            self.blocks.append(reader.take(reader.unread()))
+        if reader.size():
+            self.blocks.append(reader.take(reader.size()))
             reader.maybe_resume()
         if reader._eof:
             return EMPTY.join(self.blocks)
@@ -461,10 +387,10 @@ cdef class Reading:
         except asyncio.IncompleteReadError as error:
             return error.partial
         except asyncio.LimitOverrunError as error:
-            if error.consumed < reader.unread() and reader.first()[error.consumed] == NEWLINE[0]:
+            if error.consumed < reader.size() and reader.first()[error.consumed] == NEWLINE[0]:
                 reader.drop(error.consumed + 1)
             else:
-                reader.drop(reader.unread())
+                reader.drop(reader.size())
             reader.maybe_resume()
             raise ValueError(error.args[0])
 
@@ -484,7 +410,7 @@ cdef class Reading:
 
     cdef bytes attempt_until(self):
         cdef ReaderCore reader = self.reader
-        cdef Py_ssize_t unread = reader.unread()
+        cdef Py_ssize_t unread = reader.size()
         cdef Py_ssize_t found = -1
         cdef Py_ssize_t end = -1
         cdef Py_ssize_t least, most, at
@@ -497,11 +423,11 @@ cdef class Reading:
             most = PyBytes_GET_SIZE(self.separator[len(self.separator) - 1])
         if unread - self.searched >= least:
             if type(self.separator) is bytes:
-                found = find(reader.first(), unread, self.searched, self.separator)
+                found = reader.index_of(self.separator, self.searched)
                 end = found + least
             else:
                 for separator in self.separator:
-                    at = find(reader.first(), unread, self.searched, separator)
+                    at = reader.index_of(separator, self.searched)
                     if at >= 0 and (found < 0 or at + PyBytes_GET_SIZE(separator) < end):
                         found = at
                         end = at + PyBytes_GET_SIZE(separator)
@@ -522,19 +448,6 @@ cdef class Reading:
         if reader._paused:
             reader.maybe_resume()
         return taken
-
-
-cdef Py_ssize_t find(const uint8_t *data, Py_ssize_t size, Py_ssize_t start, bytes needle) noexcept:
-    """Where `needle` begins in data[start:size], or -1."""
-    cdef Py_ssize_t length = PyBytes_GET_SIZE(needle)
-    cdef const uint8_t *hit
-    if size - start < length:
-        return -1
-    if length == 1:
-        hit = <const uint8_t *>memchr(data + start, PyBytes_AS_STRING(needle)[0], size - start)
-    else:
-        hit = <const uint8_t *>memmem(data + start, size - start, PyBytes_AS_STRING(needle), length)
-    return -1 if hit == NULL else hit - data
 
 
 cdef int reading_send(object reading, object value, PyObject **result) except -1:

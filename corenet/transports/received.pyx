@@ -1,67 +1,120 @@
-"""The buffer of asyncio's own StreamReader, where one of our transports feeds it: what came, not a copy of it.
+"""Received bytes that nobody has read yet: the buffer of `corenet.StreamReader` and, with our transports, of asyncio's.
 
-``StreamReader`` appends each received object to a bytearray, cuts a piece off, and makes bytes of the piece: three
+``asyncio.StreamReader`` appends each received object to a bytearray, cuts a piece off, and makes bytes of the piece: three
 copies, each in memory that was just given back and is faulted in anew. Here the received object itself is the content
-until a second one arrives, and a read that asks for as much gets that very object. What piles up, and whoever does
-more than asyncio's reader does, turns the content into a bytearray for good, or until it is empty. Nothing of asyncio
-is replaced: reading, limits and pausing stay its own code. There is no .pxd: it is imported with the first such reader,
-so that programs without one do not load it.
+until a second one arrives, and a read that asks for as much gets that very object. What arrives while something is
+unread is copied into a bytearray, and an empty buffer holds no memory.
+
+`ReceivedBytes` takes the place of the bytearray in asyncio's reader. Reading, limits and pausing stay asyncio's own
+code; what that does not do (a step in a slice, a write) turns the content into a bytearray first.
 """
 
 import asyncio
 
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_FillInfo, PyObject_GetBuffer
+from cpython.bytearray cimport (
+    PyByteArray_AS_STRING,
+    PyByteArray_FromStringAndSize,
+    PyByteArray_GET_SIZE,
+    PyByteArray_Resize,
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject_RichCompare
 from cpython.slice cimport PySlice_AdjustIndices, PySlice_Check, PySlice_Unpack
-from libc.string cimport memchr
+from libc.stdint cimport uint8_t
 
+from corenet.core.sys cimport find_bytes, memcpy
 
-cdef extern from "Python.h":
-    Py_ssize_t PyByteArray_GET_SIZE(object array) noexcept
-    char *PyByteArray_AS_STRING(object array) noexcept
-
-cdef extern from "string.h" nogil:
-    void *memmem(const void *haystack, size_t haystack_size, const void *needle, size_t needle_size)
-
-__all__ = ["ReceivedBytes", "keep_received"]
+__all__ = ["ReceiveBuffer", "ReceivedBytes", "keep_received"]
 
 cdef object StreamReader = asyncio.StreamReader
 cdef bytes EMPTY = b""
 
 
-@cython.final
-cdef class ReceivedBytes:
-    """Stands in for the bytearray of a StreamReader; slices of it are bytes."""
+cdef class ReceiveBuffer:
+    """What both kinds of readers hold."""
 
-    cdef bytes whole            # the content, from `at` on, when it came in one piece
-    cdef Py_ssize_t at
-    cdef bytearray pile         # else: the content
-
-    cdef inline Py_ssize_t size(self) noexcept:
+    cdef Py_ssize_t size(self) noexcept:
         if self.whole is not None:
             return PyBytes_GET_SIZE(self.whole) - self.at
-        return 0 if self.pile is None else PyByteArray_GET_SIZE(self.pile)
+        # Whoever has the bytearray of a ReceivedBytes may have made it shorter.
+        return 0 if self.pile is None else max(PyByteArray_GET_SIZE(self.pile) - self.at, 0)
 
-    cdef inline char *first(self) noexcept:
+    cdef const uint8_t *first(self) noexcept:
         if self.whole is not None:
-            return PyBytes_AS_STRING(self.whole) + self.at
-        return PyBytes_AS_STRING(EMPTY) if self.pile is None else PyByteArray_AS_STRING(self.pile)
+            return <const uint8_t *>PyBytes_AS_STRING(self.whole) + self.at
+        return <const uint8_t *>(
+            PyBytes_AS_STRING(EMPTY) if self.pile is None else PyByteArray_AS_STRING(self.pile) + self.at
+        )
+
+    cdef int append(self, const uint8_t *data, Py_ssize_t length, bytes owner) except -1:
+        """Add `length` bytes, at least one; `owner` is the bytes object that they are all of, or None."""
+        cdef Py_ssize_t held = self.size()
+        cdef bytearray pile
+        if held == 0:
+            self.whole = PyBytes_FromStringAndSize(<const char *>data, length) if owner is None else owner
+            self.pile = None
+            self.at = 0
+            return 0
+        if self.whole is not None:
+            pile = PyByteArray_FromStringAndSize(NULL, held + length)
+            memcpy(PyByteArray_AS_STRING(pile), self.first(), held)
+            self.pile = pile
+            self.whole = None
+            self.at = 0
+        else:
+            PyByteArray_Resize(self.piled(), held + length)
+        memcpy(PyByteArray_AS_STRING(self.pile) + held, data, length)
+        return 0
+
+    cdef bytes take(self, Py_ssize_t size):
+        """Remove and return the first `size` bytes, or all if there are fewer."""
+        cdef bytes taken = self.whole
+        size = min(size, self.size())
+        if taken is None or size < PyBytes_GET_SIZE(taken):
+            taken = PyBytes_FromStringAndSize(<const char *>self.first(), size)
+        self.drop(size)
+        return taken
+
+    cdef int drop(self, Py_ssize_t size) except -1:
+        """Remove the first `size` bytes, no more than there are."""
+        self.at += size
+        if self.size() == 0:
+            self.whole = None
+            self.pile = None
+            self.at = 0
+        return 0
+
+    cdef Py_ssize_t index_of(self, bytes needle, Py_ssize_t start) noexcept:
+        """Where `needle`, which is not empty, begins at or behind `start`; -1 when it does not."""
+        cdef Py_ssize_t found = find_bytes(
+            self.first() + start, self.size() - start,
+            <const uint8_t *>PyBytes_AS_STRING(needle), PyBytes_GET_SIZE(needle),
+        )
+        return found if found < 0 else found + start
+
+    cdef bytearray piled(self):
+        """The content, and nothing else, as a bytearray."""
+        if self.whole is not None:
+            self.pile = PyByteArray_FromStringAndSize(<const char *>self.first(), self.size())
+            self.whole = None
+        elif self.pile is None:
+            self.pile = bytearray()
+        elif self.at:
+            del self.pile[:self.at]
+        self.at = 0
+        return self.pile
+
+
+@cython.final
+cdef class ReceivedBytes(ReceiveBuffer):
+    """Stands in for the bytearray of a StreamReader; slices of it are bytes."""
 
     cdef inline bytes cut(self, Py_ssize_t start, Py_ssize_t length):
         if self.whole is not None and length == PyBytes_GET_SIZE(self.whole):
             return self.whole
-        return PyBytes_FromStringAndSize(self.first() + start, length)
-
-    cdef bytearray piled(self):
-        """The content as the bytearray that asyncio expects, from now on."""
-        if self.whole is not None:
-            self.pile = bytearray(self.cut(0, self.size()))
-            self.whole = None
-        elif self.pile is None:
-            self.pile = bytearray()
-        return self.pile
+        return PyBytes_FromStringAndSize(<const char *>self.first() + start, length)
 
     def __len__(self) -> int:
         return self.size()
@@ -82,13 +135,11 @@ cdef class ReceivedBytes:
 
     def __delitem__(self, key: object) -> None:
         cdef Py_ssize_t start, stop, step, length
-        if self.whole is not None and PySlice_Check(key):
+        if PySlice_Check(key):
             PySlice_Unpack(key, &start, &stop, &step)
             length = PySlice_AdjustIndices(self.size(), &start, &stop, step)
-            if self.whole is not None and start == 0 and step == 1:
-                self.at += length
-                if self.at == PyBytes_GET_SIZE(self.whole):
-                    self.whole = None
+            if start == 0 and step == 1:
+                self.drop(length)
                 return
         del self.piled()[key]
 
@@ -97,66 +148,36 @@ cdef class ReceivedBytes:
 
     def extend(self, data: object) -> None:
         """Append `data`; into an empty buffer a bytes object goes as it is."""
-        if type(data) is bytes and self.size() == 0:
-            self.pile = None
-            self.whole = data if PyBytes_GET_SIZE(data) else None
-            self.at = 0
-        else:
+        if type(data) is not bytes:
             self.piled().extend(data)
+        elif PyBytes_GET_SIZE(data):
+            self.append(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
 
     def clear(self) -> None:
         """Drop the content."""
-        if self.whole is None and self.pile is not None:
-            self.pile.clear()
-        self.whole = None
+        self.drop(self.size())
 
     def take_bytes(self, n: object = None) -> bytes:
         """Cut off the first `n` bytes, or all, and return them; as bytearray.take_bytes, with which 3.15 reads."""
-        cdef Py_ssize_t wanted = -1 if n is None else n
-        cdef Py_ssize_t length = self.size()
-        cdef bytes taken
-        if n is not None:
-            if not 0 <= wanted <= length:
-                return self.piled().take_bytes(wanted)
-            length = wanted
-        if self.whole is None:
-            taken = PyBytes_FromStringAndSize(self.first(), length)
-            if self.pile is not None:
-                del self.pile[:length]
-            return taken
-        taken = self.cut(0, length)
-        self.at += length
-        if self.at == PyBytes_GET_SIZE(self.whole):
-            self.whole = None
-        return taken
+        cdef Py_ssize_t wanted = self.size() if n is None else n
+        if not 0 <= wanted <= self.size():
+            return self.piled().take_bytes(wanted)
+        return self.take(wanted)
 
     def find(self, sub: object, *bounds: object) -> int:
         """Where `sub` begins, -1 when it is nowhere; as bytearray.find."""
-        cdef const char *begin
-        cdef const char *hit
         cdef Py_ssize_t start = 0
-        cdef Py_ssize_t size
         if len(bounds) > 1 or type(sub) is not bytes or PyBytes_GET_SIZE(sub) == 0:
             return self.piled().find(sub, *bounds)
         if bounds:
             start = bounds[0]
-        size = self.size()
-        if start < 0:
-            start = max(start + size, 0)
-        if size - start < PyBytes_GET_SIZE(sub):
-            return -1
-        begin = self.first()
-        if PyBytes_GET_SIZE(sub) == 1:
-            hit = <const char *>memchr(begin + start, PyBytes_AS_STRING(sub)[0], size - start)
-        else:
-            hit = <const char *>memmem(begin + start, size - start, PyBytes_AS_STRING(sub), PyBytes_GET_SIZE(sub))
-        return -1 if hit == NULL else hit - begin
+        return self.index_of(sub, max(start + self.size(), 0) if start < 0 else start)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags) -> None:
         if self.whole is None or flags & PyBUF_WRITABLE:
             PyObject_GetBuffer(self.piled(), buffer, flags)
         else:
-            PyBuffer_FillInfo(buffer, self.whole, self.first(), self.size(), True, flags)
+            PyBuffer_FillInfo(buffer, self.whole, <void *>self.first(), self.size(), True, flags)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.piled(), name)
@@ -188,5 +209,5 @@ def keep_received(protocol: object) -> None:
     cdef ReceivedBytes received
     if type(reader) is StreamReader and type(buffer) is bytearray:
         received = ReceivedBytes.__new__(ReceivedBytes)
-        received.pile = buffer
+        received.whole = bytes(buffer) if buffer else None
         reader._buffer = received

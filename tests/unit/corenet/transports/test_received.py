@@ -131,6 +131,28 @@ def test_a_whole_read_returns_what_came(twin: Twin) -> None:
     twin(main())
 
 
+def test_whoever_has_the_bytearray_may_shorten_it(twin: Twin) -> None:
+    """After a part was read: what remains is read once, and never beyond its end."""
+
+    async def main() -> None:
+        reader = asyncio.StreamReader()
+        keep_received(asyncio.StreamReaderProtocol(reader))
+        ours: Any = reader._buffer  # type: ignore[attr-defined]
+        reader.feed_data(b"abcd")
+        reader.feed_data(b"efgh")
+        shorten = ours.pop
+        assert await reader.readexactly(5) == b"abcde"
+        for _ in range(3):
+            shorten()
+        assert len(ours) == 0 and bytes(ours) == b"" and ours.find(b"c") == -1
+        shorten()
+        assert len(ours) == 0 and bytes(ours) == b"" and ours.find(b"c") == -1
+        reader.feed_data(b"x")
+        assert await reader.read(9) == b"x"
+
+    twin(main())
+
+
 def test_readers_of_other_classes_keep_their_buffer(twin: Twin) -> None:
     class Reader(asyncio.StreamReader):
         pass
