@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from corenet import LengthFramer
 from resolver.limits import PLAYGROUND_PORT, PLAYGROUND_TCP_IDLE, PLAYGROUND_TCP_QUERIES, PORT_ATTEMPTS
 from resolver.playground.atlas import WEB_ADDRESS, WEB_HOST
 from resolver.playground.authority import Authority
@@ -206,7 +207,7 @@ class _Stream(asyncio.Protocol):
     def __init__(self, authority: Authority, streams: set[asyncio.Transport]) -> None:
         self._authority = authority
         self._streams = streams
-        self._buffer = bytearray()
+        self._framer = LengthFramer(LENGTH_SIZE)
         self._answered = 0
         self._loop = asyncio.get_running_loop()
         self._idle: asyncio.TimerHandle | None = None
@@ -223,19 +224,13 @@ class _Stream(asyncio.Protocol):
             self._idle.cancel()
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while len(self._buffer) >= LENGTH_SIZE:
-            end = LENGTH_SIZE + int.from_bytes(self._buffer[:LENGTH_SIZE], "big")
-            if len(self._buffer) < end:
-                return
-            packet = bytes(self._buffer[LENGTH_SIZE:end])
-            del self._buffer[:end]
+        for packet in self._framer.feed(data):
             self._answered += 1
-            reply = self._authority.answer(packet, tcp=True, source=self._source)
+            reply = self._authority.answer(bytes(packet), tcp=True, source=self._source)
             if reply is None or self._answered > PLAYGROUND_TCP_QUERIES:
                 self._transport.close()
                 return
-            framed = len(reply).to_bytes(LENGTH_SIZE, "big") + reply
+            framed = self._framer.pack([reply])
             delay = self._authority.quirks.delay
             if delay:
                 self._loop.call_later(delay, self._send, framed)
