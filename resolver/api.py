@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from resolver.cache import Store
-from resolver.effects import Failure, FailureKind, Outcome, Question, TraceStep
+from resolver.effects import Failure, FailureKind, Outcome, Question, SignatureJob, TraceStep
 from resolver.errors import Bogus, NoData, NoName, ResolveError, ServerFailure
 from resolver.knobs import parse_endpoint
 from resolver.mesh import Mesh
@@ -405,7 +405,7 @@ class _Running:
         self.crypto.close()
 
 
-def _signature_check(settings: Settings) -> Callable[[Any], bool]:
+def _signature_check(settings: Settings) -> Callable[[SignatureJob], bool]:
     """What does one signature check; the room behind it is loaded only where something is to be validated."""
     if not settings.dnssec.active:
         return _nothing_to_check
@@ -414,7 +414,7 @@ def _signature_check(settings: Settings) -> Callable[[Any], bool]:
     return check
 
 
-def _nothing_to_check(job: Any) -> bool:
+def _nothing_to_check(job: SignatureJob) -> bool:
     raise RuntimeError("a signature is to be checked where nothing is validated")
 
 

@@ -45,6 +45,13 @@ cdef class Need:
     cdef public Question question
 
 
+cdef class SignatureJob:
+    cdef public object algorithm
+    cdef public object data
+    cdef public object key
+    cdef public object signature
+
+
 cdef class Verify:
     cdef public object jobs
 

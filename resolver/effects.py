@@ -7,7 +7,7 @@ and a frozen dataclass costs eight times as much per step. What every step of on
 what all queries of a worker share (`Context`) stand here too, since both sides of the line hold them.
 """
 
-from collections.abc import Generator, MutableSequence, Sequence
+from collections.abc import Callable, Generator, MutableSequence, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from resolver.wire.rrset import RRset
 
 __all__ = [
+    "AddressSynthesis",
     "Ask",
     "Budget",
     "Context",
+    "Delegations",
     "Effect",
     "Failure",
     "FailureKind",
+    "Key",
     "LocalAnswers",
     "Need",
     "Outcome",
@@ -39,10 +42,12 @@ __all__ = [
     "RawReply",
     "Reply",
     "Server",
+    "SignatureJob",
     "Steps",
     "Task",
     "Told",
     "TraceStep",
+    "Validation",
     "Verify",
 ]
 
@@ -260,12 +265,24 @@ class Need:
         return f"Need({self.question!r}, {self.purpose.name})"
 
 
+class SignatureJob:
+    """One check: `signature` over `data` by the public `key` (DNSKEY key field) of `algorithm`."""
+
+    __slots__ = ("algorithm", "data", "key", "signature")
+
+    def __init__(self, algorithm: int, key: bytes, signature: bytes, data: bytes) -> None:
+        self.algorithm = algorithm
+        self.key = key
+        self.signature = signature
+        self.data = data
+
+
 class Verify:
     """Signature checks, resumed with ``list[bool]`` in the order of `jobs`; they may run in threads."""
 
     __slots__ = ("jobs",)
 
-    def __init__(self, jobs: Sequence[Any]) -> None:
+    def __init__(self, jobs: Sequence[SignatureJob]) -> None:
         self.jobs = jobs
 
 
@@ -446,6 +463,10 @@ class TraceStep:
 # --- what a query and a worker share ------------------------------------------------------------------------------
 
 
+Key: TypeAlias = tuple[tuple[bytes, int, int], int]
+"""Of a sub-query: the key of its question, and what is wanted of the answer."""
+
+
 class Budget:
     """What one client query may still spend, sub-queries included. It only ever shrinks (CVE-2026-50045 is a reset).
 
@@ -454,7 +475,8 @@ class Budget:
     because of it, and is remembered for a moment only. `spent`: something was asked for that was not left; what fails
     from then on is this query's failure, and says nothing about the names that it met.
     `failed` are the sub-queries that failed: none is tried again for the same client query, also where the failure may
-    not be kept for others. `insecure` are the delegations that were proved insecure, with the finding of each.
+    not be kept for others. `insecure` are the delegations that were proved insecure, with the finding of each,
+    which is the validation's own.
     `octets` are what all work under way for the query holds, at most; `counted` is how much of it the mesh has summed
     up with that of others.
     """
@@ -478,8 +500,8 @@ class Budget:
         self.failure: Failure | None = None
         self.shortage: Failure | None = None
         self.spent = False
-        self.failed: dict[Any, Failure] = {}
-        self.insecure: dict[bytes, Any] = {}
+        self.failed: dict[Key, Failure] = {}
+        self.insecure: dict[bytes, object] = {}
         self.octets = 0
         self.counted = 0
 
@@ -591,6 +613,53 @@ class LocalAnswers(Protocol):
     def answer(self, question: Question, /) -> Outcome | None: ...
 
 
+class Zone(Protocol):
+    """A forward or stub zone, by its name in lower case."""
+
+    @property
+    def zone(self) -> bytes: ...
+
+
+class Delegations(Protocol):
+    """What others ask of that which `iterate` keeps for a worker."""
+
+    def configured_for(self, name: bytes, /) -> Zone | None: ...
+
+    def forget(self, zone: bytes, /) -> None: ...
+
+
+class AddressSynthesis(Protocol):
+    """AAAA records made from A records (RFC 6147)."""
+
+    def needs_addresses(self, outcome: Outcome, /) -> bool: ...
+
+    def synthesise(self, question: Question, without: Outcome, found: Outcome, /) -> Outcome: ...
+
+
+class AggressiveDenials(Protocol):
+    """What verified denials of other names prove (RFC 8198)."""
+
+    def answer(
+        self, qname: bytes, qtype: int, context: "Context", budget: Budget, /, *, with_soa: bool
+    ) -> tuple[RawReply, Verdict] | None: ...
+
+
+class KeySentinel(Protocol):
+    """Questions that test which root keys are trusted (RFC 8509)."""
+
+    def forbids(self, question: Question, /) -> str | None: ...
+
+
+class Validation(Protocol):
+    """What `resolve` asks of the validator besides its verdicts."""
+
+    @property
+    def foreknowledge(self) -> AggressiveDenials | None: ...
+
+    @property
+    def sentinel(self) -> KeySentinel: ...
+
+
 class Context:
     """What all queries of one worker share. `now` and `monotonic` are set by the driver before it resumes anybody.
 
@@ -609,11 +678,11 @@ class Context:
         self.policy = policy
         self.now = 0
         self.monotonic = 0.0
-        self.dns64: Any = None
-        """The policy room's `Dns64`, None when no addresses are made."""
-        self.room: Any = None
-        """What `iterate` has prepared from the settings (its own class)."""
-        self.validation: Any = None
-        """The validation room's `Validator`: what it knows beforehand; None as `validator`."""
-        self.validator: Any = None
-        """``validate`` of the validation room, or None while nothing is to be validated."""
+        self.dns64: AddressSynthesis | None = None
+        """None when no addresses are made."""
+        self.room: Delegations
+        """What `iterate` has prepared from the settings; whoever makes the context sets it before anything runs."""
+        self.validation: Validation | None = None
+        """None as `validator`."""
+        self.validator: Callable[[Question, RawReply, Context, Task], Steps[tuple[Verdict, int, str]]] | None = None
+        """``validate`` of the validator, or None while nothing is to be validated."""

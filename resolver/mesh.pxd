@@ -69,6 +69,7 @@ cdef class Mesh:
     cdef public long _steps_left
     cdef public object _table
     cdef public list _timers
+    cdef public object validation
     cpdef _look_at_clock(self)
     cpdef _Job _start(self, tuple key, Task task, share, charge, serial)
     cpdef _drain(self)

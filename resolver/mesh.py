@@ -28,6 +28,7 @@ from resolver.effects import (
     Effect,
     Failure,
     FailureKind,
+    Key,
     LocalAnswers,
     Need,
     Outcome,
@@ -36,6 +37,7 @@ from resolver.effects import (
     Question,
     RandomSource,
     Reply,
+    SignatureJob,
     Steps,
     Task,
     TraceStep,
@@ -79,8 +81,6 @@ OUT_OF_MEMORY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "this resolver is
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 WORN_OUT = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
 
-Key = tuple[tuple[bytes, int, int], int]
-
 
 class Handle(Protocol):
     """Something under way that can be given up."""
@@ -97,7 +97,7 @@ class Exchange(Protocol):
 class Crypto(Protocol):
     """Performs a `Verify`: returns the results, or None when `on_done` is called with them, later or inside."""
 
-    def verify(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], None], /) -> list[bool] | None: ...
+    def verify(self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool]], None], /) -> list[bool] | None: ...
 
 
 class Clock(Protocol):
@@ -130,7 +130,7 @@ class Mesh:
         "_faults_left_out", "_impatient", "_is_short", "_jobs", "_next_fault", "_octets", "_octets_limit", "_order",
         "_packets", "_patience", "_places", "_ready", "_relieving", "_renewed_in", "_renewing", "_rewriter", "_rrsets",
         "_serial", "_serve_stale", "_short_in", "_slot_heap", "_slots", "_stale_ttl", "_steps_left", "_table",
-        "_timers",
+        "_timers", "validation",
     )
 
     def __init__(
@@ -161,7 +161,10 @@ class Mesh:
         self._context = Context(store, settings, rng, policy)
         self._atlas = Atlas(store, settings, own=own_addresses, configured=configured_cuts(settings))
         self._context.room = self._atlas
-        self._context.validator = load_validator(self._context)
+        self.validation = load_validator(settings)
+        """For those who keep its anchors up to date; None without validation."""
+        if self.validation is not None:
+            self._context.validation, self._context.validator = self.validation, self.validation.validate
         self._context.dns64 = Dns64.create(settings.policy)
         self._rewriter = Rewriter.create(settings.policy)
         self._jobs: dict[Key, _Job] = {}
@@ -407,15 +410,9 @@ class Mesh:
         else:
             self._atlas.forget(names.lower(name))
 
-    @property
-    def validation(self) -> Any:
-        """The validation room's `Validator`, for those who keep its anchors up to date; None without validation."""
-        return self._context.validation
-
     def bounded(self) -> list[BoundedTable]:
         """What strangers can fill in this process besides the cache's arena, with its limits in octets."""
-        validation = self._context.validation
-        keys = () if validation is None else validation.tables
+        keys = () if self.validation is None else self.validation.tables
         return [*self._context.store.bounded(), self._atlas.delegations, *keys]
 
     def statistics(self) -> dict[str, int]:

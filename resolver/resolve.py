@@ -10,10 +10,11 @@ through the second gate like any others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resolver import limits
 from resolver.effects import (
+    AddressSynthesis,
     Budget,
     Context,
     Failure,
@@ -25,6 +26,7 @@ from resolver.effects import (
     RawReply,
     Steps,
     Task,
+    Validation,
 )
 from resolver.iterate import iterate
 from resolver.verdict import Trust, Verdict
@@ -34,6 +36,8 @@ from resolver.wire.rrset import RRset, octets_of
 
 if TYPE_CHECKING:
     from resolver.cache import Store
+    from resolver.settings import Settings
+    from resolver.validate import Validator
 
 __all__ = ["find_outcome", "find_stale", "load_validator", "resolve"]
 
@@ -86,8 +90,9 @@ def _unaskable(question: Question) -> Outcome | None:
 def resolve(task: Task, context: Context) -> Steps[Outcome]:
     """Answer ``task.question``; failures are outcomes with rcode SERVFAIL and `Outcome.failure` set."""
     steps = _tell(task, context)
-    if context.dns64 is not None and task.purpose in ASKED and _may_be_made(task.question, cd=task.cd):
-        return _make_addresses(steps, task, context)
+    dns64 = context.dns64
+    if dns64 is not None and task.purpose in ASKED and _may_be_made(task.question, cd=task.cd):
+        return _make_addresses(dns64, steps, task)
     return steps
 
 
@@ -96,10 +101,10 @@ def _may_be_made(question: Question, *, cd: bool) -> bool:
     return question.qtype == c.AAAA and not cd
 
 
-def _make_addresses(steps: Steps[Outcome], task: Task, context: Context) -> Steps[Outcome]:
+def _make_addresses(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> Steps[Outcome]:
     """Make AAAA records where `steps` find none (RFC 6147)."""
     outcome = yield from steps
-    if not context.dns64.needs_addresses(outcome):
+    if not dns64.needs_addresses(outcome):
         return outcome
     question = task.question
     found = yield Need(Question(question.qname, c.A), Purpose.CLIENT)
@@ -107,8 +112,7 @@ def _make_addresses(steps: Steps[Outcome], task: Task, context: Context) -> Step
         return outcome
     if task.trace is not None:
         task.note("dns64", "AAAA records made from A records", qname=question.qname, qtype=question.qtype)
-    made: Outcome = context.dns64.synthesise(question, outcome, found)
-    return made
+    return dns64.synthesise(question, outcome, found)
 
 
 def _tell(task: Task, context: Context) -> Steps[Outcome]:
@@ -230,14 +234,13 @@ def _looped(task: Task, context: Context, story: _Story) -> Outcome:
     return outcome
 
 
-def load_validator(context: Context) -> Any:
+def load_validator(settings: Settings) -> Validator | None:
     """The validator when the settings ask for validation, else None; the library behind it is loaded only then."""
-    if not context.settings.dnssec.active:
+    if not settings.dnssec.active:
         return None
     from resolver.validate import create
 
-    validator = context.validation = create(context.settings)
-    return None if validator is None else validator.validate
+    return create(settings)
 
 
 # --- one name of the chain ----------------------------------------------------------------------------------------
@@ -556,7 +559,7 @@ class _Story:
         self.ttl = local.ttl if self.ttl < 0 else min(self.ttl, local.ttl)
         return len(self.seen) <= ALIASES
 
-    def outcome(self, question: Question, raw: RawReply, validation: Any) -> Outcome:
+    def outcome(self, question: Question, raw: RawReply, validation: Validation | None) -> Outcome:
         if self.verdict == Verdict.SECURE and validation is not None:
             forbidden = validation.sentinel.forbids(question)
             if forbidden is not None:

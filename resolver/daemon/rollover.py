@@ -17,12 +17,11 @@ from typing import Any
 
 from resolver import limits
 from resolver.daemon.keep import KeepError, replace_file
-from resolver.effects import FailureKind, Outcome, Question
+from resolver.effects import FailureKind, Outcome, Question, SignatureJob
 from resolver.settings import DnssecSettings
 from resolver.validate.anchor_file import AnchorFileError, SavedPoint, parse, render, restore
 from resolver.validate.anchors import Anchor, Anchors
 from resolver.validate.rollover import KeyState, Look, Times, TrustPoint, look_at
-from resolver.validate.verify import SignatureJob
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset

@@ -290,7 +290,9 @@ class _Worker:
 
         if self.rollover is not None:
             rollover.take(anchor_file.parse(self.rollover.text))
-        rollover.apply(generation.resolver.mesh.validation.anchors)
+        validation = generation.resolver.mesh.validation
+        if validation is not None:
+            rollover.apply(validation.anchors)
 
     def keep_anchors(self) -> None:
         """Write the first worker's file: what cannot be written shall be known at the start, not in a month."""
@@ -314,7 +316,9 @@ class _Worker:
 
     def on_anchor(self, point: "TrustPoint") -> None:
         """Other keys are trusted for a zone: its validated keys were validated by the old ones."""
-        self.current.resolver.mesh.validation.anchors.put(point.zone, point.trusted())
+        validation = self.current.resolver.mesh.validation
+        if validation is not None:
+            validation.anchors.put(point.zone, point.trusted())
         try:
             self.store.drop(point.zone, rtype=c.DNSKEY)
         except BlockingIOError as error:

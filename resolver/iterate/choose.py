@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from resolver import limits
 from resolver.effects import Context, Server
+from resolver.iterate.cut import Cut, delegations_of
 
 if TYPE_CHECKING:
     from resolver.cache.servers import ServerInfo
-    from resolver.iterate.cut import Cut
 
 __all__ = ["choose", "patience", "reason", "survey"]
 
@@ -33,7 +33,7 @@ def choose(cut: Cut, context: Context, tries: dict[tuple[str, int], int], avoid:
     find = context.store.servers.find
     now = context.monotonic
     zone = cut.zone
-    without = context.room.unreachable_family(now)
+    without = delegations_of(context).unreachable_family(now)
     best: list[tuple[float, Server]] = []
     fewest = TRIES
     fastest = FOREVER
@@ -112,7 +112,7 @@ def reason(server: Server, cut: Cut, context: Context, tried: int) -> str:
 def survey(cut: Cut, context: Context) -> list[tuple[Server, str, float | None]]:
     """What was known of each server of `cut` at this moment, for a trace: a word, and the seconds expected of it."""
     now = context.monotonic
-    without = context.room.unreachable_family(now)
+    without = delegations_of(context).unreachable_family(now)
     found: list[tuple[Server, str, float | None]] = []
     for server in cut.servers:
         info = context.store.servers.find(server.key)

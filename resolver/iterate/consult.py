@@ -27,7 +27,7 @@ from resolver.effects import (
 )
 from resolver.iterate.choose import choose, patience, reason, survey
 from resolver.iterate.classify import classify
-from resolver.iterate.cut import Atlas, Cut
+from resolver.iterate.cut import Cut, delegations_of
 from resolver.iterate.scrub import Kind, Scrubbed, cut_chain, question_matches, scrub
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -158,7 +158,7 @@ def _converse(
 ) -> Steps[Reply | Failure]:
     """One server, one question, in the manner it needs: with or without EDNS, over UDP or TCP."""
     table = context.store.servers
-    atlas: Atlas = context.room
+    atlas = delegations_of(context)
     budget = task.budget
     key = server.key
     info: ServerInfo | None = table.find(key)
@@ -300,7 +300,7 @@ def _keep_to_one_side(found: Scrubbed, qname: bytes, qtype: int, context: Contex
 
     Whoever serves the zone around them could otherwise bring data for their names along (CVE-2026-44687).
     """
-    atlas: Atlas = context.room
+    atlas = delegations_of(context)
     policy = context.policy
     whole = names.lower(qname)
     side = atlas.configured_for(names.parent(whole) if qtype == c.DS else whole)
@@ -321,7 +321,7 @@ def _look_up_addresses(
     Names without any address come first, then those whose glue lies outside the zone, since glue can be wrong
     where the names' own zones are right.
     """
-    atlas: Atlas = context.room
+    atlas = delegations_of(context)
     zone = cut.zone
     candidates = [name for name in cut.missing if name not in looked_up]
     if not candidates:
@@ -357,7 +357,7 @@ def _look_up_addresses(
 
 
 def _add_addresses(cut: Cut, name: bytes, rtype: int, outcome: Outcome, context: Context) -> bool:
-    atlas: Atlas = context.room
+    atlas = delegations_of(context)
     gained = known = False
     for rrset in outcome.answer:
         if rrset.rtype != rtype:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from resolver import limits
 from resolver.cache.bounded import Bounded
-from resolver.effects import Server
+from resolver.effects import Context, Server
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.settings import Settings
 
-__all__ = ["Atlas", "Cut"]
+__all__ = ["Atlas", "Cut", "delegations_of"]
 
 NAME_SERVERS = limits.MAX_NAME_SERVERS
 ADDRESSES = limits.MAX_ADDRESSES
@@ -302,3 +302,10 @@ class Atlas:
         self._own = {str(ip_address(text)) for text in addresses}
         self._addresses.clear()
         self.delegations.clear()
+
+
+def delegations_of(context: Context) -> Atlas:
+    """What the mesh has made of this package for `context`; other packages know a part of it only."""
+    found = context.room
+    assert isinstance(found, Atlas)
+    return found

@@ -11,7 +11,7 @@ from the cache or from what its servers said in the same resolution.
 from resolver import limits
 from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
 from resolver.iterate.consult import Search, consult
-from resolver.iterate.cut import Atlas, Cut
+from resolver.iterate.cut import Cut, delegations_of
 from resolver.iterate.minimise import PROBE_TYPE, labels_to_show
 from resolver.iterate.scrub import Kind, Scrubbed, glue_of, with_stray_signatures
 from resolver.verdict import Trust
@@ -43,7 +43,7 @@ def iterate(
 
     `avoid` are addresses that gave bogus data before and are not asked again.
     """
-    atlas: Atlas = context.room
+    atlas = delegations_of(context)
     target = names.lower(qname)
     # DS lives at the parent (RFC 4035 section 3.1.4.1): its zone is found by the name above.
     place = names.parent(target) if qtype == c.DS and len(target) > 1 else target
@@ -125,7 +125,7 @@ def iterate(
 
 def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) -> Cut | None:
     """The closest cut for `place`, configured or known; None when not even the root's servers are known."""
-    atlas: Atlas = context.room
+    atlas = delegations_of(context)
     # The root's own servers are never a forwarder's affair.
     configured = None if public or task.purpose is Purpose.PRIMING else atlas.configured_for(place)
     if configured is not None and configured.recursive:
@@ -148,7 +148,7 @@ def _only_knows_itself(cut: Cut) -> bool:
 
 def _prime(place: bytes, context: Context, task: Task) -> Steps[Cut]:
     """The root, after asking the servers of the hints for the current ones (RFC 9609)."""
-    atlas: Atlas = context.room
+    atlas = delegations_of(context)
     cut: Cut | None = None
     if atlas.priming and task.purpose is not Purpose.PRIMING and len(place) > 1:
         yield Need(Question(names.ROOT, c.NS), Purpose.PRIMING)
@@ -189,7 +189,7 @@ class _Recovery:
         if ns is None or not found.view.aa or cut.configured or not names.equal(ns.name, cut.zone):
             return
         left = max(cut.expires - context.now, 0)
-        glue = glue_of(found.view, ns, cut.zone, harden=context.room.harden_glue)
+        glue = glue_of(found.view, ns, cut.zone, harden=delegations_of(context).harden_glue)
         self.task.told[cut.zone] = (ns if ns.ttl <= left else ns.with_ttl(left), glue)
         # It outlives the work on this question.
         self.task.budget.octets += octets_of([ns, *(rrset for sets in glue.values() for rrset in sets)])
@@ -212,10 +212,10 @@ class _Recovery:
             return None
         other: Cut
         if own is not None and names.lower(own.name) == zone:
-            other = context.room.from_rrset(own, context.now)
+            other = delegations_of(context).from_rrset(own, context.now)
         elif zone in task.told:
             ns, glue = task.told[zone]
-            other = context.room.from_rrset(ns, context.now, glue, keep=False)
+            other = delegations_of(context).from_rrset(ns, context.now, glue, keep=False)
         else:
             return None
         self.asked_own = True
@@ -227,7 +227,7 @@ class _Recovery:
 
 def _above(cut: Cut, context: Context, task: Task) -> Cut:
     """The closest cut above one whose servers all failed, which is forgotten so that its parent is asked again."""
-    atlas: Atlas = context.room
+    atlas = delegations_of(context)
     atlas.forget(cut.zone)
     context.store.rrsets.drop(cut.zone, c.NS)
     upper = atlas.closest(cut.zone, context.now, above=cut.zone) or atlas.from_hints()
@@ -246,7 +246,7 @@ def _note_cut(task: Task, cut: Cut, why: str) -> None:
 
 def _descend(found: Scrubbed, cut: Cut, context: Context, task: Task) -> Cut:
     """Follow a referral: keep it in the cache as untrusted, and go on with its servers."""
-    atlas: Atlas = context.room
+    atlas = delegations_of(context)
     now = context.now
     put = context.store.rrsets.put
     ns = found.ns

@@ -10,9 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
 from resolver import limits
+from resolver.effects import SignatureJob
 from resolver.net.ambient import Clock
 
 __all__ = ["Crypto", "MeshDriver", "Ticking"]
@@ -75,7 +76,7 @@ class Crypto:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        check: Callable[[Any], bool],
+        check: Callable[[SignatureJob], bool],
         *,
         threads: int = limits.CRYPTO_THREADS,
         in_place: int = limits.CRYPTO_IN_PLACE,
@@ -90,14 +91,14 @@ class Crypto:
         self._slice = slice_seconds
         self._monotonic = (clock or Clock()).monotonic
         self._spent = 0.0
-        self._waiting: deque[tuple[Sequence[Any], Callable[[list[bool]], object]]] = deque()
+        self._waiting: deque[tuple[Sequence[SignatureJob], Callable[[list[bool]], object]]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
         self.after_batch = after_batch
         self.checks = 0
         self.deferred = 0
 
-    def verify(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], object]) -> list[bool] | None:
+    def verify(self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool]], object]) -> list[bool] | None:
         """Check every job of `jobs`: the results in their order, or None when `on_done` will be called with them."""
         self.checks += len(jobs)
         if len(jobs) > self._in_place and (future := self._begin(jobs)) is not None:
@@ -123,7 +124,7 @@ class Crypto:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def _begin(self, jobs: Sequence[Any]) -> "Future[list[bool]] | None":
+    def _begin(self, jobs: Sequence[SignatureJob]) -> "Future[list[bool]] | None":
         """Hand `jobs` to a thread; None when there is none and no memory for its stack."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="resolver-crypto")
@@ -135,10 +136,10 @@ class Crypto:
             self._pool = None
             return None
 
-    def _run(self, jobs: Sequence[Any]) -> list[bool]:
+    def _run(self, jobs: Sequence[SignatureJob]) -> list[bool]:
         return [self._check(job) for job in jobs]
 
-    def _timed(self, jobs: Sequence[Any]) -> list[bool]:
+    def _timed(self, jobs: Sequence[SignatureJob]) -> list[bool]:
         """Check `jobs` here and now, at the cost of this slice."""
         began = self._monotonic()
         results = [self._check(job) for job in jobs]

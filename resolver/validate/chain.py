@@ -530,12 +530,13 @@ class Chain:
             return insecure(Unanchored(name))
         if not self._anchor_understood(anchor):
             return insecure(NotUnderstood(anchor.zone, digest=any(d.algorithm in self.algorithms for d in anchor.ds)))
-        known_insecure: dict[bytes, Finding] = task.budget.insecure
+        known_insecure = task.budget.insecure
         if known_insecure:
             cut = name
             while len(cut) > len(anchor.zone):
-                if cut in known_insecure:
-                    return known_insecure[cut]
+                insecure_above = known_insecure.get(cut)
+                if isinstance(insecure_above, Finding):
+                    return insecure_above
                 cut = names.parent(cut)
         zone = anchor.zone
         for count in range(names.label_count(anchor.zone) + 1, names.label_count(name) + 1):

@@ -10,9 +10,8 @@ test reads the sources for it.
 import hashlib
 
 from resolver import limits
-from resolver.effects import Budget, Verify
+from resolver.effects import Budget, SignatureJob, Verify
 from resolver.validate.fields import Dnskey, Ds, Rrsig
-from resolver.validate.verify import SignatureJob
 from resolver.wire import name as names
 
 __all__ = [

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from resolver import limits
-from resolver.effects import Budget
+from resolver.effects import Budget, SignatureJob
 from resolver.validate.anchors import Anchor
 from resolver.validate.gate import ds_matches, signature_job
 from resolver.validate.records import (
@@ -28,7 +28,7 @@ from resolver.validate.records import (
     serial_before,
     signed_data,
 )
-from resolver.validate.verify import ALGORITHMS, SignatureJob
+from resolver.validate.verify import ALGORITHMS
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset

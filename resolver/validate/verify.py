@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from resolver import limits
+from resolver.effects import SignatureJob
 
 __all__ = ["ALGORITHMS", "SHA1_ALGORITHMS", "SignatureJob", "check", "loaded"]
 
@@ -19,18 +20,6 @@ ALGORITHMS = frozenset((RSASHA1, RSASHA1_NSEC3, RSASHA256, RSASHA512, ECDSAP256,
 """What can be checked (RFC 8624 section 3.1); a zone signed with nothing of this counts as insecure."""
 SHA1_ALGORITHMS = frozenset((RSASHA1, RSASHA1_NSEC3))
 """Those that RFC 9905 deprecates, under a setting of their own."""
-
-
-class SignatureJob:
-    """One check: `signature` over `data` by the public `key` (DNSKEY key field) of `algorithm`."""
-
-    __slots__ = ("algorithm", "data", "key", "signature")
-
-    def __init__(self, algorithm: int, key: bytes, signature: bytes, data: bytes) -> None:
-        self.algorithm = algorithm
-        self.key = key
-        self.signature = signature
-        self.data = data
 
 
 _Checker = Callable[[bytes, bytes], None]

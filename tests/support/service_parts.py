@@ -132,7 +132,9 @@ class Parts:
         context = self.mesh.context = Context(self.store, self.settings, None, self.plan)  # type: ignore[arg-type]
         context.now = self.clock.real
         context.room = Atlas(self.store, self.settings, own=(), configured=configured_cuts(self.settings))
-        context.validator = load_validator(context)
+        validation = load_validator(self.settings)
+        if validation is not None:
+            context.validation, context.validator = validation, validation.validate
         self.fast = FastPath(
             self.store.answers,
             self.plan.access,
