@@ -10,8 +10,21 @@ way from here, which another try does not change. An error number that nobody th
 import errno
 
 from resolver.effects import FailureKind
+from resolver.wire import consts as c
 
-__all__ = ["kind_of_error", "kind_of_exception"]
+__all__ = ["EDES", "kind_of_error", "kind_of_exception"]
+
+# What each kind of failure is called in an extended error (RFC 8914).
+EDES = {
+    FailureKind.TIMEOUT: c.EDE_NO_REACHABLE_AUTHORITY,
+    FailureKind.NETWORK: c.EDE_NETWORK_ERROR,
+    FailureKind.MALFORMED: c.EDE_INVALID_DATA,
+    FailureKind.MISMATCH: c.EDE_INVALID_DATA,
+    FailureKind.LOCAL: c.EDE_NETWORK_ERROR,
+    FailureKind.NO_ROUTE: c.EDE_NETWORK_ERROR,
+    FailureKind.NO_FAMILY: c.EDE_NETWORK_ERROR,
+    FailureKind.UNPROVED: c.EDE_INVALID_DATA,
+}
 
 PEER = frozenset({
     errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT, errno.EHOSTUNREACH,

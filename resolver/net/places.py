@@ -15,15 +15,31 @@ Every operation but `to_end` takes constant time; `to_end` looks at group sizes,
 the square root of 2n, and at no more than `limits.SLOT_SCAN` groups.
 """
 
+import socket
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 from resolver import limits
 
-__all__ = ["Places"]
+__all__ = ["Places", "network_of"]
 
 Member = TypeVar("Member", bound=Hashable)
+
+IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+
+
+def network_of(host: str) -> str | bytes:
+    """What `host` counts for beside itself: the /24 of an IPv4 address, the /56 of an IPv6 one.
+
+    One customer is given a whole /56 or more (RFC 6177), so addresses alone would bound nobody who has IPv6.
+    """
+    if ":" not in host:
+        return host.rpartition(".")[0]
+    octets = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    if octets.startswith(IPV4_MAPPED):
+        return ".".join(map(str, octets[12:15]))
+    return octets[:7]
 
 
 class _Group(Generic[Member]):

@@ -9,7 +9,6 @@ dictionary. One object is made for each waiting query and no task, future or tim
 """
 
 import logging
-import socket
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +18,7 @@ from resolver.effects import Outcome, Question
 from resolver.net.ambient import Clock
 from resolver.net.complaint import Complaint
 from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
+from resolver.net.places import network_of
 from resolver.net.reply import any_record, compose, error_reply, extended_errors
 from resolver.net.tsig import bad_key_reply
 from resolver.policy import ALLOW, DROP, Plan
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.mesh import Mesh
 
-__all__ = ["PendingQuery", "Service", "Sink", "network_of", "one_less"]
+__all__ = ["PendingQuery", "Service", "Sink", "one_less"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,6 @@ OPT_HEAD = 9  # owner, type, class and TTL of an OPT record
 KEPT_AS_IT_CAME = limits.STORED_QUERY_OCTETS
 # Of these not even the content counts.
 BARE_OPTIONS = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE})
-IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 _LAST_DATA_TYPE = 127       # RFC 6895 section 3.1
 _MEANINGLESS_TYPES = frozenset({0, c.OPT})
@@ -81,19 +80,6 @@ class Sink(Protocol):
     def abort(self) -> None:
         """A reply that is due cannot be made: a client that relies on one learns it by the end of its connection."""
         ...
-
-
-def network_of(host: str) -> str | bytes:
-    """What `host` counts for beside itself: the /24 of an IPv4 address, the /56 of an IPv6 one.
-
-    One customer is given a whole /56 or more (RFC 6177), so addresses alone would bound nobody who has IPv6.
-    """
-    if ":" not in host:
-        return host.rpartition(".")[0]
-    octets = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    if octets.startswith(IPV4_MAPPED):
-        return ".".join(map(str, octets[12:15]))
-    return octets[:7]
 
 
 class Account:

@@ -15,8 +15,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from resolver import limits
-from resolver.net.places import Places
-from resolver.net.service import network_of
+from resolver.net.places import Places, network_of
 
 __all__ = ["UNHEARD", "Heard", "Line", "Shares", "server_network"]
 

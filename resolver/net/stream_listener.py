@@ -37,8 +37,8 @@ from resolver import limits
 from resolver.net.bound import bound_socket
 from resolver.net.complaint import Complaint
 from resolver.net.fastpath import FastPath
-from resolver.net.places import Places
-from resolver.net.service import PendingQuery, Service, network_of, one_less
+from resolver.net.places import Places, network_of
+from resolver.net.service import PendingQuery, Service, one_less
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
 

@@ -41,10 +41,10 @@ from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.complaint import Complaint
+from resolver.net.local_errors import EDES
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
 from resolver.net.routes import Routes
 from resolver.net.shares import UNHEARD, Heard, Shares
-from resolver.net.udp_upstream import EDES
 from resolver.wire import consts as c
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView

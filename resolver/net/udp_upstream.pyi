@@ -2,12 +2,10 @@ import asyncio
 from collections.abc import Callable
 from typing import final
 
-from resolver.effects import Ask, Failure, FailureKind, Reply
+from resolver.effects import Ask, Failure, Reply
 from resolver.net.ambient import Entropy
 from resolver.net.routes import Routes
 from resolver.net.shares import Heard
-
-EDES: dict[FailureKind, int]
 
 @final
 class OutgoingPort: ...

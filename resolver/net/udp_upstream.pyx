@@ -45,7 +45,6 @@ from libc.string cimport memcmp, memcpy, memset
 
 from resolver import limits
 from resolver.effects import Failure, FailureKind, Reply
-from resolver.wire import consts as c
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
@@ -60,7 +59,7 @@ from resolver.net.match cimport MATCH_BARE, MATCH_REPLY, MATCH_WRONG_CASE, encod
 from resolver.net.peers cimport PeerAddress, parse_peer
 
 from resolver.net.complaint import Complaint
-from resolver.net.local_errors import kind_of_error
+from resolver.net.local_errors import EDES, kind_of_error
 from resolver.net.match import truncated_stub
 from resolver.net.peers import open_socket
 from resolver.net.routes import Routes
@@ -69,18 +68,6 @@ from resolver.net.shares import Heard, Line, Shares
 logger = logging.getLogger("resolver.net.udp_upstream")
 
 parse_message = MessageView.parse
-
-# What each kind of failure is called in an extended error (RFC 8914).
-EDES = {
-    FailureKind.TIMEOUT: c.EDE_NO_REACHABLE_AUTHORITY,
-    FailureKind.NETWORK: c.EDE_NETWORK_ERROR,
-    FailureKind.MALFORMED: c.EDE_INVALID_DATA,
-    FailureKind.MISMATCH: c.EDE_INVALID_DATA,
-    FailureKind.LOCAL: c.EDE_NETWORK_ERROR,
-    FailureKind.NO_ROUTE: c.EDE_NETWORK_ERROR,
-    FailureKind.NO_FAMILY: c.EDE_NETWORK_ERROR,
-    FailureKind.UNPROVED: c.EDE_INVALID_DATA,
-}
 
 cdef enum:
     # The timeout wheel: 1024 slots of 10 ms. Longer waits go round again. Dictionaries, because a set that finds no
