@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resolver import limits
+from resolver.api import to_wire
 from resolver.daemon import keep
 from resolver.daemon.commands import Commands, Host, Statistics, merge
 from resolver.daemon.links import LinkError, Links
@@ -251,8 +252,6 @@ class Office:
 
     async def _dump(self, name: str | None) -> AsyncGenerator[str, None]:
         """The record sets and denials of the cache, in the text form of zone files."""
-        from resolver.api import to_wire
-
         below = None
         if name is not None:
             try:

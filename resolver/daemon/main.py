@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from corenet._version import __version__
 from resolver import limits
+from resolver.daemon import stdout
 from resolver.knobs import parse_endpoint
 from resolver.settings import Settings, replace
 
@@ -219,8 +220,6 @@ def last_words() -> None:
 
 def _show(text: str) -> int:
     """Write `text` to standard output and return the exit status."""
-    from resolver.daemon import stdout
-
     stdout.prepare()
     try:
         sys.stdout.write(text)

@@ -88,6 +88,14 @@ class Rollover:
         self._kept = True
         self.take(saved)
 
+    def take_text(self, text: str) -> None:
+        """Go on as another worker or generation, whose `text` this is.
+
+        Raises:
+            ValueError: it makes no sense.
+        """
+        self.take(parse(text))
+
     def take(self, saved: Iterable[SavedPoint]) -> None:
         """Let the zones that are configured go on as `saved`; others are of no interest."""
         for part in saved:

@@ -286,10 +286,8 @@ class _Worker:
 
     def pass_on(self, rollover: "Rollover", generation: Generation) -> None:
         """Let a new generation know what the one in force has learned."""
-        from resolver.validate import anchor_file
-
         if self.rollover is not None:
-            rollover.take(anchor_file.parse(self.rollover.text))
+            rollover.take_text(self.rollover.text)
         validation = generation.resolver.mesh.validation
         if validation is not None:
             rollover.apply(validation.anchors)
@@ -354,10 +352,8 @@ class _Worker:
         """
         if self.rollover is None:
             return
-        from resolver.validate import anchor_file
-
         before = self.rollover.trusted()
-        self.rollover.take(anchor_file.parse(text))
+        self.rollover.take_text(text)
         logger.debug("trust anchors: worker %d knows what the first one knows", self.number)
         for zone, identity in self.rollover.trusted().items():
             if identity != before.get(zone):
