@@ -17,7 +17,6 @@ from corenet.core.engine import Engine, run_handle
 from corenet.core.handles import Handle
 from corenet.core.poller import LEVEL, Watch
 from corenet.loop import compat, sockops
-from corenet.loop.backports import Backports
 from corenet.loop.connecting import Connecting
 from corenet.loop.forking import remember
 from corenet.loop.listening import Listening
@@ -34,7 +33,7 @@ __all__ = ["Loop", "new_event_loop", "run"]
 T = TypeVar("T")
 
 
-class Loop(Connecting, Listening, Naming, Backports):  # type: ignore[misc]
+class Loop(Connecting, Listening, Naming, compat.Backports):  # type: ignore[misc]
     """An asyncio event loop on epoll, for Linux."""
 
     #: The default executor as long as nobody has put another in its place.
