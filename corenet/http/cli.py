@@ -35,6 +35,7 @@ from corenet.http.resolvers import find_resolver
 from corenet.http.response import StreamedResponse
 from corenet.http.trace import Trace, TracePoint
 from corenet.limits import HTTP_MAX_REDIRECTS, HTTP_TOTAL_TIMEOUT
+from corenet.loop import new_event_loop
 
 if TYPE_CHECKING:
     import ssl
@@ -60,8 +61,6 @@ _USAGE, _WRITE, _TLS, _CERTIFICATE, _EMPTY, _PARTIAL, _PROTOCOL, _INTERRUPTED = 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; the entry point of the ``corenet`` script."""
     options = _parser().parse_args(arguments)
-    from corenet.loop import new_event_loop
-
     return run(options, new_event_loop)
 
 

@@ -8,17 +8,14 @@ standard one of the platform, so that programs that ask it for a child watcher s
 
 import asyncio
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from corenet.loop import compat
-from corenet.loop.loop import new_event_loop
+from corenet.loop.loop import Loop, new_event_loop
 
 __all__ = ["install", "make_policy_class"]
 
 HELP = "use corenet.run(main()) or pass corenet.new_event_loop as the loop factory"
-
-if TYPE_CHECKING:
-    from corenet.loop.loop import Loop
 
 
 def make_policy_class() -> type[Any]:
@@ -38,7 +35,7 @@ def make_policy_class() -> type[Any]:
         class EventLoopPolicy(parent):  # type: ignore[misc]
             """asyncio's own policy, with loops of corenet; for ``asyncio.set_event_loop_policy``."""
 
-            def new_event_loop(self) -> "Loop":
+            def new_event_loop(self) -> Loop:
                 """Return a new loop of corenet."""
                 return new_event_loop()
 
