@@ -10,6 +10,7 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from corenet.http.errors import ConnectError, NameResolutionError, TimeoutExceed
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_CONNECTION_ATTEMPT_DELAY
+from corenet.loop.connecting import race
 
 if TYPE_CHECKING:
     import ssl
@@ -126,61 +128,27 @@ def _interleave(addresses: Sequence[_Address]) -> list[_Address]:
 
 async def _connect_any(loop: asyncio.AbstractEventLoop, origin: Origin, addresses: Sequence[_Address]) -> socket.socket:
     """The first socket that connects; the others are closed."""
-    waiting = list(reversed(addresses))
-    attempts: set[asyncio.Task[socket.socket]] = set()
     failures: list[str] = []
-    if len(waiting) == 1:
+
+    async def attempt(family: int, address: Any) -> socket.socket:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            return await _connect_one(loop, *addresses[0])
+            await loop.sock_connect(sock, address)
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, OSError):
+                failures.append(f"{address[0]}: {_why(error)}")
+            raise
+        return sock
+
+    if len(addresses) == 1:
+        try:
+            return await attempt(*addresses[0])
         except OSError as error:
-            raise _unreachable(origin, [f"{addresses[0][1][0]}: {_why(error)}"]) from error
-    won: socket.socket | None = None
-    try:
-        try:
-            while won is None and (waiting or attempts):
-                if waiting:
-                    address = waiting.pop()
-                    attempts.add(loop.create_task(_connect_one(loop, *address), name=str(address[1][0])))
-                delay = HTTP_CONNECTION_ATTEMPT_DELAY / 1000 if waiting else None
-                done, attempts = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    failure = task.exception()
-                    if failure is None and won is None:
-                        won = task.result()
-                    elif failure is None:
-                        task.result().close()
-                    elif isinstance(failure, OSError):
-                        failures.append(f"{task.get_name()}: {_why(failure)}")
-                    else:
-                        raise failure
-        finally:
-            for task in attempts:
-                task.add_done_callback(_close_late)
-                task.cancel()
-            if attempts:
-                await asyncio.wait(attempts)
-    except BaseException:
-        if won is not None:
-            won.close()
-        raise
-    if won is None:
+            raise _unreachable(origin, failures) from error
+    sock = await race(loop, [partial(attempt, *address) for address in addresses], HTTP_CONNECTION_ATTEMPT_DELAY / 1000)
+    if sock is None:
         raise _unreachable(origin, failures)
-    return won
-
-
-def _close_late(task: asyncio.Task[socket.socket]) -> None:
-    """Another has won, or nobody wants one any more."""
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
-
-
-async def _connect_one(loop: asyncio.AbstractEventLoop, family: int, address: Any) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        await loop.sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 

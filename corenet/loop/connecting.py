@@ -1,16 +1,17 @@
 """How connections come to be: names resolved, addresses tried in turn or in a race, options set in time.
 
 Written anew instead of inherited, because the standard method gives nobody the socket before it is connected, and
-because `all_errors` and the repaired race of later versions are offered on every version. Messages and the order of
-checks follow asyncio.
+because `all_errors` is offered on every version. The HTTP client uses the same race of addresses (RFC 8305). Messages
+and the order of checks follow asyncio.
 """
 
+import asyncio
 import contextlib
 import functools
 import socket
-from asyncio import base_events, staggered
+from asyncio import base_events
 from asyncio.log import logger
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from corenet.loop.base import BaseLoop
@@ -136,25 +137,11 @@ class Connecting(BaseLoop):
                 except OSError:
                     continue
         else:
-            connected: list[socket.socket] = []
-
-            async def attempt(info: Info) -> socket.socket:
-                found = await self._connect_sock(failures, info, local_infos, options)
-                if connected:
-                    # Two may succeed in the same turn; the race remembers one of them at most.
-                    found.close()
-                    raise OSError("another address was faster")
-                connected.append(found)
-                return found
-
-            try:
-                sock = (await staggered.staggered_race(
-                    [functools.partial(attempt, info) for info in infos], delay, loop=self
-                ))[0]
-            except BaseException:
-                for found in connected:
-                    found.close()
-                raise
+            sock = await race(
+                self,
+                [functools.partial(self._connect_sock, failures, info, local_infos, options) for info in infos],
+                delay,
+            )
         if sock is not None:
             return sock
         errors = [error for attempt in failures for error in attempt]
@@ -163,8 +150,6 @@ class Connecting(BaseLoop):
         try:
             if all_errors:
                 raise ExceptionGroup("create_connection failed", errors)
-            if not errors:
-                raise TimeoutError("create_connection failed")
             if len({str(error) for error in errors}) == 1:
                 raise errors[0]
             raise OSError(f"Multiple exceptions: {', '.join(str(error) for error in errors)}")
@@ -306,6 +291,51 @@ class ProtocolLater:
         """Call the factory."""
         self.protocol = self.factory()
         return self.protocol
+
+
+async def race(
+    loop: asyncio.AbstractEventLoop, attempts: Sequence[Callable[[], Coroutine[Any, Any, socket.socket]]], delay: float
+) -> socket.socket | None:
+    """The socket of the attempt that connects first, None when all fail with OSError (RFC 8305 section 5).
+
+    An attempt begins `delay` seconds after the one before it, or when one fails. What one raises besides OSError comes
+    out. All have ended when this returns, however it does, and every socket but the winner's is closed.
+    """
+    tasks: list[asyncio.Task[socket.socket]] = []
+    running: set[asyncio.Task[socket.socket]] = set()
+    winner: asyncio.Task[socket.socket] | None = None
+    try:
+        try:
+            while winner is None and (running or len(tasks) < len(attempts)):
+                if len(tasks) < len(attempts):
+                    tasks.append(loop.create_task(attempts[len(tasks)]()))
+                    running.add(tasks[-1])
+                timeout = delay if len(tasks) < len(attempts) else None
+                done, running = await asyncio.wait(running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    error = task.exception()
+                    if error is None:
+                        winner = winner or task
+                    elif not isinstance(error, OSError):
+                        raise error
+        finally:
+            for task in tasks:
+                if task is not winner:
+                    task.add_done_callback(close_unwanted)
+                    task.cancel()
+            if running:
+                await asyncio.wait(running)
+    except BaseException:
+        if winner is not None:
+            winner.result().close()
+        raise
+    return None if winner is None else winner.result()
+
+
+def close_unwanted(task: asyncio.Task[socket.socket]) -> None:
+    """Another attempt has won, or nobody wants a connection any more."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 def bind_first(sock: socket.socket, infos: list[Info], failures: list[OSError]) -> None:

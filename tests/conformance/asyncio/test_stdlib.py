@@ -90,6 +90,7 @@ EXCLUDED: dict[str, str] = {
     "test_accept_connection_exception": f"{INSIDE}: _accept_connection; test_listener.py has it",
     "test_accept_connection_retry": f"{INSIDE}: _accept_connection; test_listener.py has it",
     "test_create_connection_bluetooth": f"{INSIDE}: expects any host to pass as an address because _ensure_resolved is",
+    "test_create_connection_happy_eyeballs_empty_exceptions": "replaces asyncio's staggered_race, which is not used",
     "test_create_datagram_endpoint_no_addrinfo": f"{REPLACED}",
     "test_create_server_nosoreuseport": f"{REPLACED}: takes SO_REUSEPORT away, which Linux has",
     "test_create_server_soreuseport_only_defined": f"{REPLACED}: takes SO_REUSEPORT away, which Linux has",

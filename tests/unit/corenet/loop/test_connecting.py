@@ -190,6 +190,37 @@ def test_a_race_that_is_given_up_when_it_was_won_closes_the_winner() -> None:
     corenet.run(main())
 
 
+def test_a_race_that_is_given_up_while_the_losers_end_closes_the_winner() -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        server = await served()
+        where = server.sockets[0].getsockname()
+        Names(loop, ("127.0.0.1", 1), where)
+        winners: list[socket.socket] = []
+        real = loop.sock_connect
+
+        async def sock_connect(sock: socket.socket, address: Any) -> None:
+            if address != where:
+                try:
+                    await loop.create_future()
+                except asyncio.CancelledError:
+                    task.cancel()
+                    raise
+            await real(sock, address)
+            winners.append(sock)
+
+        loop.sock_connect = sock_connect
+        task = loop.create_task(loop.create_connection(Recorder, "several.test", 1, happy_eyeballs_delay=0.001))
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(10):
+                await task
+        assert [sock.fileno() for sock in winners] == [-1]
+        del loop.sock_connect, loop.getaddrinfo
+        server.close()
+
+    corenet.run(main())
+
+
 # --- a protocol that cannot be made ----------------------------------------------------------------------------------
 
 

@@ -185,6 +185,31 @@ def test_two_winners_leave_one_connection() -> None:
     assert descriptors() == before
 
 
+@pytest.mark.parametrize("delay", [None, 0.01, 30])
+def test_what_is_no_failure_of_an_address_comes_out(delay: float | None) -> None:
+    """asyncio's race forgets it, and says that no address could be reached."""
+    import corenet
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        answer_with(loop, info("127.0.0.1", free_port()), info("127.0.0.2", 1), info("127.0.0.3", 1))
+        real = loop.sock_connect
+
+        async def sock_connect(sock: socket.socket, address: Any) -> None:
+            if address[0] == "127.0.0.2":
+                raise LookupError("a fault of the program")
+            await real(sock, address)
+
+        loop.sock_connect = sock_connect
+        before = descriptors()
+        with pytest.raises(LookupError, match="a fault of the program"):
+            await loop.create_connection(Recorder, "host.example", 1, happy_eyeballs_delay=delay)
+        assert descriptors() == before
+        del loop.sock_connect, loop.getaddrinfo
+
+    corenet.run(main())
+
+
 def test_local_address(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
