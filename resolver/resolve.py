@@ -10,7 +10,8 @@ through the second gate like any others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.effects import (
@@ -70,6 +71,15 @@ BESIDE_ALIASES = frozenset({c.RRSIG, c.NSEC, c.DS})
 FOR_ITS_ANSWER = Trust.ADDITIONAL
 # More would change nothing: the longest time is reached long before.
 DOUBLINGS = 15
+# RFC 1034 section 3.6.2: a loop of aliases is signalled as an error.
+ALIAS_LOOP = Failure(FailureKind.LAME, c.EDE_INVALID_DATA, "the aliases form a loop")
+TOO_MANY_ALIASES = Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many aliases")
+
+Leg = tuple[RawReply, int, tuple[int, str] | None]
+"""What was said about one name, its verdict, and an extended error to show with it."""
+
+Known = Outcome | Leg | RawReply | Failure | None
+"""What is known about one name: policy data, a leg, a reply nobody has validated yet, a remembered failure, nothing."""
 
 
 def _unaskable(question: Question) -> Outcome | None:
@@ -117,57 +127,91 @@ def _make_addresses(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) 
 
 def _tell(task: Task, context: Context) -> Steps[Outcome]:
     question = task.question
+    client = task.purpose is Purpose.CLIENT
+
+    def find(name: bytes) -> Known:
+        if task.missed:
+            task.missed = False
+            return None
+        if task.purpose is Purpose.PREFETCH:  # that one wants to know what comes after what the cache holds
+            return _local(name, question, context)
+        return _find_known(name, question, context, task.budget, cd=task.cd, client=client)
+
+    story = _Story()
+    end = yield from _follow_aliases(
+        story, question, context, find, task, cd=task.cd, first_only=task.purpose is Purpose.CHAIN)
+    if isinstance(end, Outcome):
+        return end
+    assert isinstance(end, Failure)  # what is not known was got
+    outcome = _failed(task, context, end)
+    # A loop that a DNAME makes is shown as far as it was followed: not the name is at fault then, but its subtree.
+    if end is ALIAS_LOOP and any(rrset.rtype == c.DNAME for rrset in story.answer):
+        outcome.answer = story.answer
+    return outcome
+
+
+def _follow_aliases(
+    story: _Story, question: Question, context: Context, find: Callable[[bytes], Known], task: Task | None = None, *,
+    cd: bool, first_only: bool = False,
+) -> Steps[Outcome | Failure | RawReply | None]:
+    """Follow the aliases from the name of `question` to data, a denial or a failure, and collect them in `story`.
+
+    `find` says what is known about a name. `task` gets and validates the rest; without one, the chain ends with what
+    `find` returned that is not ready to be shown. With `first_only` the first alias is the answer.
+    """
     qtype = question.qtype
     name = question.qname
-    story = _Story()
-    leg: Leg | RawReply | Failure | None
     while True:
-        if task.missed:
-            task.missed, leg = False, None
-        else:
-            local = _local(name, question, context)
-            if local is not None:
-                onward = _leads_to(local, qtype)
-                if onward is None:
-                    return story.close_with(question, local)
-                if not story.add_local(local):
-                    return _looped(task, context, story)
-                name = onward
-                continue
-            leg = None
-            if task.purpose is not Purpose.PREFETCH:  # that one wants to know what comes after what the cache holds
-                leg = find_reply(name, qtype, context, task.budget, cd=task.cd, client=task.purpose is Purpose.CLIENT)
-                if leg is not None:
-                    if task.trace is not None:
-                        _note_cached(task, name, leg)
-                    if not isinstance(leg, Failure):
-                        found = leg if isinstance(leg, RawReply) else leg[0]
-                        task.hold(octets_of(found.answer) + octets_of(found.authority))
-        if leg is None or isinstance(leg, RawReply):
-            leg = yield from _leg(name, qtype, leg, context, task)
-        if isinstance(leg, Failure):
-            return _failed(task, context, leg, name)
-        raw, verdict, reason = leg
-        if not story.add(raw, verdict, reason, from_cache=raw.server is None):
-            return _looped(task, context, story)
-        if raw.alias is None or qtype in ALIAS_ANSWERS or task.purpose is Purpose.CHAIN:
-            return story.outcome(question, raw, None if task.cd else context.validation)
+        known = find(name)
+        if isinstance(known, Outcome):
+            target = _leads_to(known, qtype)
+            if target is None:
+                return story.close_with(question, known)
+            if not story.add_local(known):
+                return ALIAS_LOOP
+            name = target
+            continue
+        if task is not None and known is not None:
+            _note_cached(task, name, known)
+        if task is not None and (known is None or isinstance(known, RawReply)):
+            known = yield from _leg(name, qtype, known, context, task)
+        if isinstance(known, Failure):
+            return known if name is question.qname else known.at(name)
+        if known is None or isinstance(known, RawReply):
+            return known
+        raw, verdict, reason = known
+        if not story.add(raw, verdict, reason):
+            return ALIAS_LOOP
+        if raw.alias is None or qtype in ALIAS_ANSWERS or first_only:
+            return story.outcome(question, raw, None if cd else context.validation)
         if len(story.seen) > ALIASES:
-            return _failed(task, context, Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many aliases"))
+            return TOO_MANY_ALIASES
         name = raw.alias
-        if task.trace is not None:
+        if task is not None and task.trace is not None:
             task.note("alias", f"on to {names.to_text(name)}", qname=name, qtype=qtype)
 
 
-def _note_cached(task: Task, name: bytes, leg: Leg | RawReply | Failure) -> None:
+def _run(steps: Steps[Any]) -> Any:
+    """The result of `_follow_aliases` without a task, which has nothing to wait for."""
+    try:
+        raise RuntimeError(f"{next(steps)!r} is for tasks only")
+    except StopIteration as end:
+        return end.value
+
+
+def _note_cached(task: Task, name: bytes, known: Leg | RawReply | Failure) -> None:
     qtype = task.question.qtype
-    if isinstance(leg, Failure):
-        task.note("cache", f"it failed a moment ago: {leg.text}", qname=name, qtype=qtype, facts={"failure": leg})
+    if isinstance(known, Failure):
+        if task.trace is not None:
+            task.note("cache", f"it failed a moment ago: {known.text}", qname=name, qtype=qtype,
+                      facts={"failure": known})
         return
-    raw, verdict = (leg, int(Verdict.INDETERMINATE)) if isinstance(leg, RawReply) else leg[:2]
-    what = "a denial" if raw.denied else "an alias" if raw.alias is not None else "data"
-    task.note("cache", f"the cache has {what}", qname=name, qtype=qtype,
-              rcode=raw.rcode, facts={"verdict": verdict, "sets": [*raw.answer, *raw.authority]})
+    raw, verdict = (known, int(Verdict.INDETERMINATE)) if isinstance(known, RawReply) else known[:2]
+    task.hold(octets_of(raw.answer) + octets_of(raw.authority))
+    if task.trace is not None:
+        what = "a denial" if raw.denied else "an alias" if raw.alias is not None else "data"
+        task.note("cache", f"the cache has {what}", qname=name, qtype=qtype,
+                  rcode=raw.rcode, facts={"verdict": verdict, "sets": [*raw.answer, *raw.authority]})
 
 
 def find_outcome(
@@ -177,35 +221,26 @@ def find_outcome(
 
     Otherwise True when they know something to begin with, False when they know nothing.
     """
-    name, qtype = question.qname, question.qtype
     if context.dns64 is not None and client and _may_be_made(question, cd=cd):
         return True
-    local = _local(name, question, context)
-    if local is not None:
-        # A local alias into the tree is no whole answer.
-        return local if _leads_to(local, qtype) is None else True
-    refused = _unaskable(question)
-    if refused is not None:
-        return refused
-    leg = find_reply(name, qtype, context, budget, cd=cd, client=client)
-    if leg is None:
-        return False
+
     story = _Story()
-    while True:
-        if leg is None or isinstance(leg, RawReply):
-            return True
-        if isinstance(leg, Failure):
-            return failure_outcome(question, leg)
-        raw, verdict, reason = leg
-        if not story.add(raw, verdict, reason, from_cache=True) or len(story.seen) > ALIASES:
-            return True
-        if raw.alias is None or qtype in ALIAS_ANSWERS or (qtype in CHAIN_TYPES and not client):
-            return story.outcome(question, raw, None if cd else context.validation)
-        name = raw.alias
-        local = _local(name, question, context)
-        if local is not None:
-            return story.close_with(question, local) if _leads_to(local, qtype) is None else True
-        leg = find_reply(name, qtype, context, budget, cd=cd, client=client)
+    end = _run(_follow_aliases(
+        story, question, context, lambda name: _find_known(name, question, context, budget, cd=cd, client=client),
+        cd=cd, first_only=not client and question.qtype in CHAIN_TYPES))
+    if isinstance(end, Outcome):
+        return end
+    if isinstance(end, Failure) and end is not ALIAS_LOOP:
+        return failure_outcome(question, end)
+    return end is not None or story.legs > 0
+
+
+def _find_known(
+    name: bytes, question: Question, context: Context, budget: Budget, *, cd: bool, client: bool
+) -> Known:
+    """What policies or the cache say about one name of the chain."""
+    known = _local(name, question, context) or _unaskable(question)
+    return known or find_reply(name, question.qtype, context, budget, cd=cd, client=client)
 
 
 def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
@@ -223,17 +258,6 @@ def _leads_to(local: Outcome, qtype: int) -> bytes | None:
     return answer[-1].targets()[0]
 
 
-def _looped(task: Task, context: Context, story: _Story) -> Outcome:
-    """RFC 1034 section 3.6.2: a loop of aliases is signalled as an error.
-
-    One that a DNAME makes is shown as far as it was followed: not the name is at fault then, but its subtree.
-    """
-    outcome = _failed(task, context, Failure(FailureKind.LAME, c.EDE_INVALID_DATA, "the aliases form a loop"))
-    if any(rrset.rtype == c.DNAME for rrset in story.answer):
-        outcome.answer = story.answer
-    return outcome
-
-
 def load_validator(settings: Settings) -> Validator | None:
     """The validator when the settings ask for validation, else None; the library behind it is loaded only then."""
     if not settings.dnssec.active:
@@ -244,9 +268,6 @@ def load_validator(settings: Settings) -> Validator | None:
 
 
 # --- one name of the chain ----------------------------------------------------------------------------------------
-
-Leg = tuple[RawReply, int, tuple[int, str] | None]
-"""What was said about one name, its verdict, and an extended error to show with it."""
 
 
 def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task) -> Steps[Leg | Failure]:
@@ -519,11 +540,11 @@ class _Story:
         self.verdict = int(Verdict.SECURE)
         self.ttl = -1
 
-    def add(self, raw: RawReply, verdict: int, reason: tuple[int, str] | None, *, from_cache: bool) -> bool:
+    def add(self, raw: RawReply, verdict: int, reason: tuple[int, str] | None) -> bool:
         """Append one leg; False when an alias leads back to where the chain has been."""
         self.legs += 1
         self.verdict = min(self.verdict, verdict)
-        self.from_cache = self.from_cache and from_cache
+        self.from_cache = self.from_cache and raw.server is None
         if reason is not None:
             self.ede.append(reason)
         for rrset in raw.answer:
@@ -587,15 +608,13 @@ def failure_outcome(question: Question, failure: Failure) -> Outcome:
     return outcome
 
 
-def _failed(task: Task, context: Context, failure: Failure, name: bytes | None = None) -> Outcome:
+def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
     """Remember a failure for some seconds (RFC 9520), so that a broken zone costs one walk and not one per client.
 
-    `name` is the name at fault, when aliases led there: it fails whoever asks for it.
+    Where aliases led to the name at fault, it is that of `failure`: it fails whoever asks for it.
     """
     question = task.question
     kind = failure.kind
-    if name is not None and name is not question.qname:
-        failure = failure.at(name)
     if task.trace is not None:
         task.note("failure", failure.text, qname=question.qname, qtype=question.qtype, facts={"failure": failure})
     # Who renews an answer early has time to spare: while it lasts, nobody shall suffer from the attempt.
@@ -657,38 +676,22 @@ def find_stale(
     secure, since nobody vouches for it any more. Its TTLs are the ones for stale data, ``ttl`` is 0: whoever knows that
     nothing better will come soon may keep it.
     """
-    if _unaskable(question) is not None:
-        return None  # refused, which is no outage
     cache = context.settings.cache
-    name, qtype = question.qname, question.qtype
-    story = _Story()
+    qtype = question.qtype
     stale = False
-    while True:
-        local = _local(name, question, context)
-        if local is not None:
-            onward = _leads_to(local, qtype)
-            if onward is None:
-                outcome = story.close_with(question, local)
-                break
-            if not story.add_local(local):
-                return None
-            name = onward
-            continue
-        leg = find_reply(name, qtype, context, budget, cd=cd, client=True)
-        if not isinstance(leg, tuple):
-            leg = None if _is_bogus_now(name, question, failure, context, cd=cd) else _find_stale_reply(
-                name, qtype, context, cd=cd, led=bool(story.legs))
-            if leg is None:
-                return None
-            stale = True
-        raw, verdict, reason = leg
-        if not story.add(raw, verdict, reason, from_cache=True) or len(story.seen) > ALIASES:
+
+    def find(name: bytes) -> Known:
+        nonlocal stale
+        known = _find_known(name, question, context, budget, cd=cd, client=True)
+        if isinstance(known, (Outcome, tuple)):
+            return known
+        if _is_bogus_now(name, question, failure, context, cd=cd):
             return None
-        if raw.alias is None or qtype in ALIAS_ANSWERS:
-            outcome = story.outcome(question, raw, None if cd else context.validation)
-            break
-        name = raw.alias
-    if outcome.failure is not None:
+        stale = True
+        return _find_stale_reply(name, qtype, context, cd=cd, led=name is not question.qname)
+
+    outcome = _run(_follow_aliases(_Story(), question, context, find, cd=cd))
+    if not isinstance(outcome, Outcome) or outcome.failure is not None:
         return None
     if stale:
         outcome.stale = True
