@@ -28,7 +28,6 @@ from resolver.policy import Plan
 from resolver.resolve import failure_outcome
 from resolver.settings import HostEntry, Settings
 from resolver.system import read_hosts_files
-from resolver.values import frozen
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -129,7 +128,7 @@ class Answer:
         return self
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Every step of a resolution and its reason; as text, one line a step.
 
@@ -186,7 +185,7 @@ class ResolveTimeout(ResolveError, TimeoutError):
     """What was done until then, when an explanation was asked for."""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ResolverStatistics:
     """Counters since the resolver was opened, by room."""
 

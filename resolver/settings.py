@@ -1,4 +1,4 @@
-"""Typed settings of the library and the daemon: frozen values, every field with its default and its reason.
+"""Typed settings of the library and the daemon: frozen dataclasses, every field with its default and its reason.
 
 Nothing here reads a file, a clock or the environment: `resolver.daemon.config` turns a TOML file into these classes
 and `resolver.api.Resolver` takes them as they are. Names and addresses stay text, because the classes stand below the
@@ -6,7 +6,7 @@ wire room; who needs wire form converts once, at start. A field is made by `reso
 source of ``resolverd --print-config`` and of docs/resolverd-options.md, so no second place could disagree.
 """
 
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
@@ -20,7 +20,6 @@ from resolver.knobs import (
     knob,
     parse_endpoint,
 )
-from resolver.values import frozen
 
 __all__ = [
     "CacheSettings",
@@ -75,7 +74,7 @@ class HostEntry(NamedTuple):
     addresses: tuple[str, ...]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ForwardZone:
     """Names below `zone` are asked of other recursive resolvers instead of being resolved from the root."""
 
@@ -93,7 +92,7 @@ class ForwardZone:
             parse_endpoint(text, 53, "addresses")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class StubZone:
     """Names below `zone` are asked of these authoritative servers; the delegation in the public tree is not used."""
 
@@ -109,7 +108,7 @@ class StubZone:
             parse_endpoint(text, 53, "addresses")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Where and how clients are served."""
 
@@ -263,7 +262,7 @@ class ServerSettings:
         return tuple(parse_endpoint(text, 53, "server.listen") for text in self.listen)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CacheSettings:
     """What is remembered, how much of it and for how long."""
 
@@ -356,7 +355,7 @@ class CacheSettings:
             raise ValueError(f"cache.min_ttl: {self.min_ttl} is above cache.max_ttl ({self.max_ttl})")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class IterationSettings:
     """How the tree is walked and how upstream servers are asked."""
 
@@ -429,7 +428,7 @@ class IterationSettings:
             raise ValueError("iteration.do_ip4: with do_ip6 off as well no server could be asked")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DnssecSettings:
     """What is validated, and from which keys."""
 
@@ -511,7 +510,7 @@ class DnssecSettings:
         return self.enabled and bool(self.trust_anchors)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PolicySettings:
     """Who may ask, and what is answered without asking anybody."""
 
@@ -571,7 +570,7 @@ class PolicySettings:
             check_path(name, "policy.hosts_files")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ControlSettings:
     """How the running daemon is told what to do (resolverctl)."""
 
@@ -583,7 +582,7 @@ class ControlSettings:
         check_path(self.socket, "control.socket")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class MetricsSettings:
     """Counters for Prometheus."""
 
@@ -601,7 +600,7 @@ class MetricsSettings:
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """What the daemon says on standard error."""
 
@@ -620,7 +619,7 @@ class LogSettings:
             raise ValueError(f"log.level: {self.level!r} is not one of {', '.join(LOG_LEVELS)}")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set. Two equal values behave the same; a reload replaces the whole."""
 

@@ -10,12 +10,11 @@ import ipaddress
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from resolver import limits
 from resolver.settings import HostEntry
-from resolver.values import frozen
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +33,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ResolvConf:
     """Content of resolv.conf(5). `timeout` is in seconds; `search` names end with a dot."""
 
@@ -48,7 +47,7 @@ class ResolvConf:
     trust_ad: bool = False
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Hosts:
     """Content of hosts(5): names in lower case without final dot, addresses in canonical text, in the file's order."""
 

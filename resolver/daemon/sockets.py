@@ -9,13 +9,13 @@ import errno
 import socket
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Self
 
 from resolver import limits
 from resolver.net.stream_listener import open_stream_socket
 from resolver.net.udp_listener import open_udp_socket
 from resolver.settings import IterationSettings
-from resolver.values import frozen
 
 __all__ = ["Endpoint", "ListenError", "check_sources", "close_all", "open_endpoints"]
 
@@ -30,7 +30,7 @@ class ListenError(OSError):
         self.endpoint = endpoint
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One address and port with its two sockets; `wanted` is the port that was asked for, which may be 0."""
 

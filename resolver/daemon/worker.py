@@ -15,6 +15,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import corenet
@@ -42,7 +43,6 @@ from resolver.daemon.shortage import watch_for_shortage
 from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.effects import Outcome, Question
 from resolver.settings import Settings
-from resolver.values import frozen
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 Reload = Callable[[], Settings]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Options:
     """What the command line asks of a worker beyond the settings.
 

@@ -26,7 +26,7 @@ STAIRCASE = [
     {"corenet"},
     {"corenet.adapters"},
     {"corenet.launch"},
-    {"resolver.limits", "resolver.values", "resolver.verdict"},
+    {"resolver.limits", "resolver.verdict"},
     {"resolver.hints", "resolver.knobs"},
     {"resolver.settings"},
     {"resolver.wire"},
@@ -51,7 +51,7 @@ STEP = {room: number for number, rooms in enumerate(STAIRCASE) for room in rooms
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
            "resolver.resolve", "resolver.places", "resolver.mesh", "resolver.effects", "resolver.errors",
-           "resolver.knobs", "resolver.limits", "resolver.values", "resolver.verdict", "resolver.explain"}
+           "resolver.knobs", "resolver.limits", "resolver.verdict", "resolver.explain"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}
