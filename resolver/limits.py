@@ -725,12 +725,8 @@ SYSTEM_FILE_INTERVAL = 1
 HOSTS_NAMES = 1_000_000
 """names: A block list in the form of /etc/hosts has some hundred thousand names. Further ones are ignored, because they
 would fill memory."""
-RESOLV_SERVERS = 8
-"""addresses: Name servers read from resolv.conf(5). libc reads three."""
 RESOLV_SEARCH = 32
 """names: Search domains read from resolv.conf(5). Each can cost a query for a name that does not exist."""
 RESOLV_NDOTS = Limit(1, 0, 15, "dots", "resolv.conf(5): 1 is the default and 15 the maximum.")
-RESOLV_TIMEOUT = Limit(5, 1, 30, "seconds", "resolv.conf(5): 5 s is the default and 30 s the maximum.")
-RESOLV_ATTEMPTS = Limit(2, 1, 5, "attempts", "resolv.conf(5): 2 is the default and 5 the maximum.")
 CONFIG_FILE_SIZE = 16 << 20
 """bytes: A wrong path such as /dev/zero must not fill the memory."""

@@ -35,16 +35,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
-    """Content of resolv.conf(5). `timeout` is in seconds; `search` names end with a dot."""
+    """What resolv.conf(5) says about names: `search` names end with a dot. Its name servers are not asked."""
 
-    nameservers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     ndots: int = limits.RESOLV_NDOTS.default
-    timeout: int = limits.RESOLV_TIMEOUT.default
-    attempts: int = limits.RESOLV_ATTEMPTS.default
-    rotate: bool = False
-    use_tcp: bool = False
-    trust_ad: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +64,6 @@ def _lines(data: bytes, comments: str) -> Iterator[list[str]]:
             yield words
 
 
-def _clamped(text: str, limit: limits.Limit, otherwise: int) -> int:
-    """A number of the options line; out of range means the nearest bound, as resolv.conf(5) has it."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        return otherwise
-    return min(max(int(text), limit.minimum), limit.maximum)
-
-
 def _address(text: str) -> str | None:
     """Canonical form of an address; a zone (``fe80::1%eth0``) is kept."""
     try:
@@ -91,38 +78,21 @@ def _is_name(text: str) -> bool:
 
 
 def parse_resolv_conf(data: bytes) -> ResolvConf:
-    """Read resolv.conf(5); what makes no sense is left out."""
-    nameservers: list[str] = []
+    """Read resolv.conf(5); what makes no sense is left out, and `ndots` out of range means the nearest bound."""
     search: tuple[str, ...] = ()
-    numbers = {"ndots": limits.RESOLV_NDOTS, "timeout": limits.RESOLV_TIMEOUT, "attempts": limits.RESOLV_ATTEMPTS}
-    values = {name: limit.default for name, limit in numbers.items()}
-    flags: set[str] = set()
+    limit = limits.RESOLV_NDOTS
+    ndots = limit.default
     for word, *rest in _lines(data, "#;"):
-        if word == "nameserver" and rest and len(nameservers) < limits.RESOLV_SERVERS:
-            address = _address(rest[0])
-            if address is not None and address not in nameservers:
-                nameservers.append(address)
-        elif word in ("search", "domain"):  # the last of the two wins, resolv.conf(5)
+        if word in ("search", "domain"):  # the last of the two wins, resolv.conf(5)
             given = rest if word == "search" else rest[:1]
             names = [name.lower().removesuffix(".") + "." for name in given if _is_name(name)]
             search = tuple(dict.fromkeys(names))[: limits.RESOLV_SEARCH]
         elif word == "options":
             for option in rest:
                 name, _, value = option.partition(":")
-                if name in numbers:
-                    values[name] = _clamped(value, numbers[name], values[name])
-                else:
-                    flags.add(name)
-    return ResolvConf(
-        tuple(nameservers),
-        search,
-        values["ndots"],
-        values["timeout"],
-        values["attempts"],
-        "rotate" in flags,
-        "use-vc" in flags,
-        "trust-ad" in flags,
-    )
+                if name == "ndots" and value.isascii() and value.isdigit() and len(value) < 10:
+                    ndots = min(max(int(value), limit.minimum), limit.maximum)
+    return ResolvConf(search, ndots)
 
 
 def parse_hosts(data: bytes) -> Hosts:

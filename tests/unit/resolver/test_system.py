@@ -20,16 +20,7 @@ nameserver nonsense
 options ndots:3 timeout:99 attempts:0 rotate use-vc trust-ad unknown ndots:x
 sortlist 10.0.0.0
 """)
-    assert conf == ResolvConf(
-        ("192.0.2.1", "2001:db8::1", "fe80::1%eth0"),
-        ("a.example.", "b.example."),
-        3,
-        limits.RESOLV_TIMEOUT.maximum,
-        limits.RESOLV_ATTEMPTS.minimum,
-        True,
-        True,
-        True,
-    )
+    assert conf == ResolvConf(("a.example.", "b.example."), 3)
 
 
 def test_domain_and_search_override_each_other():
@@ -46,8 +37,6 @@ def test_rubbish_reads_as_nothing():
 
 
 def test_lists_have_an_end():
-    servers = b"".join(b"nameserver 192.0.2.%d\n" % n for n in range(100))
-    assert len(parse_resolv_conf(servers).nameservers) == limits.RESOLV_SERVERS
     search = b"search " + b" ".join(b"a%d" % n for n in range(1000))
     assert len(parse_resolv_conf(search).search) == limits.RESOLV_SEARCH
 
