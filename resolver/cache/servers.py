@@ -209,43 +209,7 @@ class ServerTable:
         """Replies that looked forged came from here; it is asked over TCP for a while."""
         self._note(address, now).tcp_until = now + TCP_ONLY
 
-    # --- what follows from it -------------------------------------------------------------------------------------
-
-    def is_lame(self, address: Hashable, zone: bytes, now: float) -> bool:
-        """Whether the server was found lame for exactly this zone lately."""
-        info = self._known.get(address)
-        if info is None or info.lame is None:
-            return False
-        return info.lame.get(wire_name.lower(zone), now) > now
-
-    def is_edns_broken(self, address: Hashable, now: float) -> bool:
-        """Whether to leave OPT out of queries to this address."""
-        info = self._known.get(address)
-        return info is not None and info.edns_broken_until > now
-
-    def is_tcp_only(self, address: Hashable, now: float) -> bool:
-        """Whether to ask this address over TCP only."""
-        info = self._known.get(address)
-        return info is not None and info.tcp_until > now
-
-    def is_dead(self, address: Hashable) -> bool:
-        """Whether the address counts as dead; `is_usable` says whether it may be probed."""
-        info = self._known.get(address)
-        return info is not None and info.dead
-
     # --- upkeep ---------------------------------------------------------------------------------------------------
-
-    def revive(self) -> None:
-        """Give every dead address a new start: routes changed, so old timeouts say nothing.
-
-        Cookies go as well: shown from another address, they would tell who we were (RFC 7873 section 8.1, RFC 9018 3).
-        """
-        for info in self._known.values():
-            info.cookie = b""
-            if info.timeouts:
-                info.timeouts = 0
-                info.timeout = FIRST
-                info.backoff_until = 0.0
 
     def clear(self) -> None:
         """Forget all addresses."""

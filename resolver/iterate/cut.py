@@ -9,7 +9,7 @@ never clients; unspecified, multicast and (unless permitted) loopback addresses 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -295,12 +295,6 @@ class Atlas:
 
     def clear(self) -> None:
         """Forget every delegation."""
-        self.delegations.clear()
-
-    def own_addresses(self, addresses: Sequence[str]) -> None:
-        """Set the addresses on which this resolver itself listens."""
-        self._own = {str(ip_address(text)) for text in addresses}
-        self._addresses.clear()
         self.delegations.clear()
 
 

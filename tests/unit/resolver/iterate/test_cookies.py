@@ -183,14 +183,6 @@ def test_a_server_that_stumbles_over_the_option_is_asked_without() -> None:
     assert net.m.net.log[-1].edns == 1232, "EDNS itself is understood"
 
 
-def test_a_change_of_routes_forgets_cookies() -> None:
-    net = Net(gives, servers=1)
-    net.ask(0)
-    net.m.store.servers.revive()
-    net.ask(1)
-    assert len(net.seen[0][0] or b"") == 8
-
-
 def test_cookies_can_be_switched_off() -> None:
     net = Net(gives, cookies=False)
     net.ask(0)
