@@ -17,7 +17,7 @@ from typing import Any
 from resolver import limits
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import RRset
+from resolver.wire.rrset import RRset, negative_ttl
 
 __all__ = ["DenialIndex", "Proof", "ZoneProofs", "owner_hash"]
 
@@ -205,7 +205,7 @@ class DenialIndex:
 
     def add_soa(self, rrset: RRset, now: int) -> None:
         """Keep the verified SOA of a denial; its TTL or its MINIMUM when that is less, bounds proofs (RFC 9077)."""
-        ttl = min(rrset.ttl, int.from_bytes(rrset.rdata(0)[-4:], "big"), self._max_ttl)
+        ttl = min(negative_ttl(rrset), self._max_ttl)
         if ttl > 0:
             known = self._zones.get(names.lower(rrset.name))
             if known is not None:
@@ -214,16 +214,11 @@ class DenialIndex:
     def closest(self, name: bytes) -> ZoneProofs | None:
         """The zone nearest above `name` (lower case), or at it, of which anything is known."""
         zones = self._zones
-        if not zones:
+        zone = names.closest_in(name, zones) if zones else None
+        if zone is None:
             return None
-        while True:
-            known = zones.get(name)
-            if known is not None:
-                zones.move_to_end(name)
-                return known
-            if len(name) == 1:
-                return None
-            name = name[name[0] + 1 :]
+        zones.move_to_end(zone)
+        return zones[zone]
 
     def forget(self, name: bytes, *, subtree: bool = False) -> int:
         """Drop the zones that `name` lies in, since any of their records may speak about it; with `subtree` those

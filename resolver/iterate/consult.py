@@ -302,8 +302,7 @@ def _keep_to_one_side(found: Scrubbed, qname: bytes, qtype: int, context: Contex
     """
     atlas = delegations_of(context)
     policy = context.policy
-    whole = names.lower(qname)
-    side = atlas.configured_for(names.parent(whole) if qtype == c.DS else whole)
+    side = atlas.configured_for(names.zone_lookup_name(qname, qtype))
 
     def is_elsewhere(name: bytes) -> bool:
         if policy is not None and policy.answer(Question(name, qtype)) is not None:

@@ -151,14 +151,7 @@ class Atlas:
 
     def may_randomise(self, name: bytes) -> bool:
         """Whether the letters of `name` may be mixed (0x20)."""
-        if not self._plain:
-            return self.randomise_case
-        name = names.lower(name)
-        while name not in self._plain:
-            if len(name) == 1:
-                return self.randomise_case
-            name = name[name[0] + 1 :]
-        return False
+        return self.randomise_case and (not self._plain or names.closest_in(names.lower(name), self._plain) is None)
 
     def note_no_family(self, address: str, now: float) -> None:
         """The kernel has no route to any address of the family of `address`."""
@@ -184,12 +177,8 @@ class Atlas:
         table = self._configured
         if not table:
             return None
-        while True:
-            if name in table:
-                return table[name]
-            if len(name) == 1:
-                return None
-            name = name[name[0] + 1 :]
+        zone = names.closest_in(name, table)
+        return None if zone is None else table[zone]
 
     def closest(self, name: bytes, now: int, *, above: bytes | None = None) -> Cut | None:
         """The deepest known cut at or above `name` (lower case); None when not even the root's servers are known.

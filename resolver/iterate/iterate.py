@@ -17,7 +17,7 @@ from resolver.iterate.scrub import Kind, Scrubbed, glue_of, with_stray_signature
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import RRset, octets_of
+from resolver.wire.rrset import RRset, negative_ttl, octets_of
 
 __all__ = ["iterate"]
 
@@ -45,8 +45,7 @@ def iterate(
     """
     atlas = delegations_of(context)
     target = names.lower(qname)
-    # DS lives at the parent (RFC 4035 section 3.1.4.1): its zone is found by the name above.
-    place = names.parent(target) if qtype == c.DS and len(target) > 1 else target
+    place = names.zone_lookup_name(target, qtype)
     begin = _begin(place, context, task)
     if begin is None:
         begin = yield from _prime(place, context, task)
@@ -330,11 +329,6 @@ def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: Cut, context: Context) 
         if raw.soa is not None and raw.soa.ttl > raw.ttl:
             raw.soa = raw.soa.with_ttl(raw.ttl)
     return raw
-
-
-def negative_ttl(soa: RRset) -> int:
-    """How long a denial may be kept: the lesser of the SOA's TTL and its MINIMUM field (RFC 2308 section 5)."""
-    return min(soa.ttl, int.from_bytes(soa.rdata(0)[-4:], "big"))
 
 
 def _clamp(answer: list[RRset], cut: Cut, context: Context) -> None:

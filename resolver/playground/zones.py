@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
-from resolver.wire.rrset import RRset
+from resolver.wire.rrset import RRset, negative_ttl
 
 __all__ = ["Kind", "Lookup", "Zone", "ZoneError"]
 
@@ -121,8 +121,7 @@ class Zone:
 
     def negative_soa(self) -> RRset:
         """The SOA of negative answers: its TTL is the smaller of its own and MINIMUM (RFC 2308 section 3)."""
-        minimum = int.from_bytes(self.soa.rdata(0)[-4:], "big")
-        return self.soa.with_ttl(min(self.soa.ttl, minimum))
+        return self.soa.with_ttl(negative_ttl(self.soa))
 
     def addresses(self, host: bytes) -> list[RRset]:
         """Address sets of `host` that this zone holds, as data or as glue."""

@@ -114,13 +114,12 @@ class LocalZones:
         Raises:
             ValueError: naming the setting that is wrong.
         """
-        self._zones: dict[bytes, _Zone] = {}
+        self._zones: dict[bytes, _Zone | None] = {}  # None: resolved after all, with what lies below it
         self._data: dict[bytes, dict[int, RRset]] = {}
         self._nodes: set[bytes] = set()
         # A hosts entry is a hint and not a zone: nobody is the authority for it.
         self._hosts: set[bytes] = set()
-        self._exempt = {names.lower(_name(zone, "zone")) for zone in exempt}
-        self._exempt.discard(names.ROOT)
+        resolved = {names.lower(_name(zone, "zone")) for zone in exempt} - {names.ROOT}
         self.truncating = False
         if settings.special_names:
             for zone, kind in special_zones():
@@ -141,9 +140,10 @@ class LocalZones:
                 raise ValueError(f"policy.local_zones: {text!r}: unknown kind; known: {known}")
             apex = _name(zone_text, f"policy.local_zones: {text!r}")
             if kind is Kind.RESOLVE:
-                self._exempt.add(names.lower(apex))
+                resolved.add(names.lower(apex))
             else:
                 self._add_zone(apex, kind, built_in=False)
+        self._zones.update(dict.fromkeys(resolved))
         for text in settings.local_data:
             self._add_record(text)
         for entry in (*settings.hosts, *hosts):
@@ -157,16 +157,8 @@ class LocalZones:
         An answer may be an alias (CNAME) that leads elsewhere; following it is the caller's business.
         """
         key: bytes = question.key[0]
-        position = 0
-        zone: _Zone | None = None
-        while True:
-            rest = key[position:] if position else key
-            if rest in self._exempt:
-                break
-            zone = self._zones.get(rest)
-            if zone is not None or rest == names.ROOT:
-                break
-            position += key[position] + 1
+        apex = names.closest_in(key, self._zones)
+        zone = None if apex is None else self._zones[apex]
         if zone is None:
             return self._from_data(question, key) if key in self._data else None
         if zone.built_in and question.qtype == c.DS and key == zone.apex and key.endswith(b"\x04arpa\x00"):
@@ -175,14 +167,9 @@ class LocalZones:
 
     def truncates(self, name: bytes) -> bool:
         """Whether replies about `name` go out over TCP only. Ask `truncating` first: few settings have such a zone."""
-        key = names.lower(name)
-        while True:
-            if key in self._exempt:
-                return False
-            zone = self._zones.get(key)
-            if zone is not None or len(key) == 1:
-                return zone is not None and zone.kind is Kind.TRUNCATE
-            key = names.parent(key)
+        apex = names.closest_in(names.lower(name), self._zones)
+        zone = None if apex is None else self._zones[apex]
+        return zone is not None and zone.kind is Kind.TRUNCATE
 
     def _from_data(self, question: Question, key: bytes, zone: _Zone | None = None) -> Outcome:
         """Answer from the data at `key`, which exists."""

@@ -184,7 +184,7 @@ class Rewriter:
         if rrset.rtype not in _WITH_ADDRESSES or rrset.trust == Trust.CONFIGURED:
             return rrset
         before = rrset.rdatas()
-        exempt = self._is_exempt(rrset.name)
+        exempt = names.closest_in(names.lower(rrset.name), self._exempt) is not None
         if rrset.rtype in (c.A, c.AAAA):
             after = self._addresses(before, exempt)
         else:
@@ -222,14 +222,6 @@ class Rewriter:
                     continue
             made.append(key + len(value).to_bytes(2, "big") + value)
         return b"".join(made)
-
-    def _is_exempt(self, name: bytes) -> bool:
-        key = names.lower(name)
-        while key not in self._exempt:
-            if len(key) == 1:
-                return False
-            key = key[key[0] + 1 :]
-        return True
 
     def _is_private(self, rdata: bytes) -> bool:
         if self._dns64 is not None and len(rdata) == 16:

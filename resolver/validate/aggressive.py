@@ -12,7 +12,6 @@ from resolver.cache.denial import Proof, ZoneProofs
 from resolver.effects import Budget, Context, RawReply
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchors
-from resolver.validate.chain import charge_of
 from resolver.validate.fields import signatures
 from resolver.validate.finding import Finding, OptedOut, insecure
 from resolver.validate.gate import TooManyHashes
@@ -86,7 +85,7 @@ class Foreknowledge:
         if qtype in UNPROVABLE:
             return None
         name = names.lower(qname)
-        place = charge_of(name, qtype)
+        place = names.zone_lookup_name(name, qtype)
         anchor = self._anchors.closest(place)
         if anchor is None:
             return None

@@ -47,7 +47,7 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset, octets_of
 
-__all__ = ["NO_SKEW", "Chain", "charge_of", "stamp"]
+__all__ = ["NO_SKEW", "Chain", "stamp"]
 
 
 NO_SKEW = (0, 0)
@@ -111,7 +111,7 @@ class Chain:
         anchor has no say below it.
         """
         asked_parent = question.qtype == c.DS and names.equal(rrset.name, question.qname)
-        place = charge_of(rrset.name, c.DS if asked_parent else rrset.rtype)
+        place = names.zone_lookup_name(rrset.name, c.DS if asked_parent else rrset.rtype)
         anchor = self.anchors.closest(place)
         if anchor is None:
             return insecure(Unanchored(place))
@@ -636,12 +636,6 @@ def _time_left(signature: Rrsig, now: int) -> int:
     """Seconds until a signature expires; some where it has expired already and is believed because clocks differ."""
     left = (signature.expiration - now) & 0xFFFFFFFF
     return left if left < 1 << 31 else limits.SKEWED_TTL
-
-
-def charge_of(name: bytes, rtype: int) -> bytes:
-    """The name (lower case) whose zone is in charge of a set: a DS set, and its absence, are the parent's."""
-    name = names.lower(name)
-    return names.parent(name) if rtype == c.DS and name != names.ROOT else name
 
 
 def _may_sign(signer: bytes, rrset: RRset, question: Question) -> bool:

@@ -13,7 +13,7 @@ from resolver.settings import Settings
 from resolver.validate import nsec, nsec3
 from resolver.validate.aggressive import Foreknowledge
 from resolver.validate.anchors import Anchors
-from resolver.validate.chain import NO_SKEW, Chain, charge_of, stamp
+from resolver.validate.chain import NO_SKEW, Chain, stamp
 from resolver.validate.fields import Rrsig
 from resolver.validate.finding import (
     SECURE,
@@ -32,7 +32,7 @@ from resolver.validate.verify import loaded
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import RRset
+from resolver.wire.rrset import RRset, negative_ttl
 
 __all__ = ["Validator", "create"]
 
@@ -65,7 +65,7 @@ def _settle(raw: RawReply) -> None:
     if raw.denied:
         ttl = min(raw.ttl, min(proofs, default=raw.ttl))
         if raw.soa is not None:
-            ttl = min(ttl, raw.soa.ttl, int.from_bytes(raw.soa.rdata(0)[-4:], "big"))
+            ttl = min(ttl, negative_ttl(raw.soa))
             raw.soa = raw.soa.with_ttl(ttl)
         raw.ttl = ttl
         raw.proofs = [rrset if rrset.ttl <= ttl else rrset.with_ttl(ttl) for rrset in raw.proofs]
@@ -153,7 +153,7 @@ class Validator:
             if raw.rcode == c.YXDOMAIN:
                 return _worse(worst, insecure(Unsigned()))  # the DNAME is proved, the response code is not
             return worst
-        if raw.denied and self.anchors.closest(charge_of(raw.name, question.qtype)) is None:
+        if raw.denied and self.anchors.closest(names.zone_lookup_name(raw.name, question.qtype)) is None:
             return _worse(worst, _all_of(raw.authority, insecure(Unanchored(raw.name))))
         denials, found = yield from self._denials(task, context, raw, question)
         if found.verdict is Verdict.BOGUS and not denials:
@@ -201,7 +201,7 @@ class Validator:
         """
         apex = 0 if raw.soa is None else len(raw.soa.name)
         if raw.denied and not any(len(zone) >= apex for _, zone in denials.sets):
-            state = yield from self.chain.zone_state(task, context, charge_of(raw.name, question.qtype))
+            state = yield from self.chain.zone_state(task, context, names.zone_lookup_name(raw.name, question.qtype))
             if state.verdict is Verdict.INSECURE:
                 return _worse(worst, _all_of(raw.authority, state))
             if state.verdict is Verdict.BOGUS:
@@ -258,7 +258,7 @@ class Validator:
         self, task: Task, denials: _Denials, name: bytes, qtype: int, *, zone: bytes | None = None
     ) -> nsec3.Prover | None:
         """What the NSEC3 records prove with, those of `zone` alone if given."""
-        place = charge_of(name, qtype)
+        place = names.zone_lookup_name(name, qtype)
         zones = {r.zone for r in denials.nsec3 if names.is_subdomain(place, r.zone) and zone in (None, r.zone)}
         if not zones:
             return None
@@ -276,7 +276,7 @@ class Validator:
         It is insecure when that zone is in charge of it. The records of an ancestor are as genuine, and anybody on the
         path can show them for a name below a secure delegation.
         """
-        found = yield from self.chain.zone_in_charge(task, context, charge_of(name, qtype))
+        found = yield from self.chain.zone_in_charge(task, context, names.zone_lookup_name(name, qtype))
         if isinstance(found, Finding) and not found.open:
             return found
         # Where the zones above the name cannot be asked nothing speaks against the record: an answer could be a denial

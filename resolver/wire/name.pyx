@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from resolver.wire.consts cimport E_COMPRESSED, E_LABEL, E_NAME_LONG, E_POINTER, E_HOPS, E_TRUNCATED, E_RDATA_NAME
-from resolver.wire.consts cimport HEADER_SIZE, LABELS_MAX, NAME_MAX
+from resolver.wire.consts cimport HEADER_SIZE, LABELS_MAX, NAME_MAX, T_DS
 from resolver.wire.hash cimport siphash13
 
 from resolver.limits import COMPRESSION_HOPS
@@ -160,6 +160,26 @@ def parent(bytes name not None) -> bytes:
     if data[0] == 0:
         return name
     return piece_of(data + 1 + data[0], size - 1 - data[0])
+
+
+def zone_lookup_name(bytes name not None, int rtype) -> bytes:
+    """The name, in lower case, whose zone is authoritative for a set: DS sets are the parent's (RFC 4035 3.1.4.1)."""
+    name = lower(name)
+    return parent(name) if rtype == T_DS else name
+
+
+def closest_in(bytes name not None, object table) -> bytes | None:
+    """The closest ancestor of `name` (lower case), itself included, that `table` contains; None without any."""
+    cdef Py_ssize_t size = checked(name)
+    cdef const uint8_t *data = raw(name)
+    cdef Py_ssize_t at = 0
+    cdef bytes found = name
+    while found not in table:                       # at most 128 steps: the name is checked
+        if data[at] == 0:
+            return None
+        at += data[at] + 1
+        found = piece_of(data + at, size - at)
+    return found
 
 
 def suffix(bytes name not None, Py_ssize_t labels) -> bytes:

@@ -325,6 +325,12 @@ cdef RRset make_rrset(bytes name, uint16_t rtype, uint16_t rclass, uint32_t ttl,
     return made
 
 
+def negative_ttl(RRset soa not None) -> int:
+    """Seconds that a denial may be kept: the lesser of the SOA's TTL and its MINIMUM field (RFC 2308 section 5)."""
+    cdef bytes fields = soa.rdata(0)
+    return min(soa.ttl, int.from_bytes(fields[max(len(fields) - 4, 0):], "big"))
+
+
 def octets_of(list rrsets not None) -> int:
     """What these sets take in memory, about and at most: each name in two spellings, signatures whole and in parts."""
     cdef Py_ssize_t total = 0

@@ -26,6 +26,25 @@ def test_root() -> None:
     assert name.canonical_key(ROOT) == b""
 
 
+def test_the_zone_of_a_ds_set_is_looked_up_by_the_name_above() -> None:
+    www = name.from_text("WWW.Example")
+    assert name.zone_lookup_name(www, 43) == name.from_text("example")
+    assert name.zone_lookup_name(www, 1) == name.from_text("www.example")
+    assert name.zone_lookup_name(ROOT, 43) == ROOT
+
+
+def test_closest_ancestor_in_a_table() -> None:
+    com, example = name.from_text("com"), name.from_text("example.com")
+    table = {com: 1, example: 2}
+    assert name.closest_in(name.from_text("a.b.example.com"), table) == example
+    assert name.closest_in(example, table) == example
+    assert name.closest_in(name.from_text("bexample.com"), table) == com
+    assert name.closest_in(name.from_text("net"), table) is None
+    assert name.closest_in(name.from_text("net"), {ROOT}) == ROOT
+    with pytest.raises(WireError):
+        name.closest_in(b"\3co", table)
+
+
 @pytest.mark.parametrize(
     "text", ["", "..", ".a", "a..b", "a" * 64, ".".join(["a" * 63] * 4), "a\\", "a\\25", "a\\2x5", "a\\256", "bücher"]
 )

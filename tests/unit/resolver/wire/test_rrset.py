@@ -7,6 +7,7 @@ from resolver import limits
 from resolver.wire import RRset, WireError, name, pack, unpack
 from resolver.wire import consts as c
 from resolver.wire import rdata as rdatas
+from resolver.wire.rrset import negative_ttl
 
 OWNER = name.from_text("Www.Example")
 
@@ -73,6 +74,13 @@ def test_equality_is_by_content() -> None:
         RRset(OWNER, c.MX, 300, first.rdatas(), rclass=c.CH),
     ):
         assert first != other
+
+
+def test_a_denial_is_kept_for_the_lesser_of_ttl_and_minimum() -> None:
+    """RFC 2308 section 5."""
+    for ttl, minimum, kept in ((300, 60, 60), (60, 300, 60)):
+        soa = name.from_text("ns") + name.from_text("mail") + bytes(16) + minimum.to_bytes(4, "big")
+        assert negative_ttl(RRset(OWNER, c.SOA, ttl, [soa])) == kept
 
 
 def test_refusals() -> None:
