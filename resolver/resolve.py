@@ -45,7 +45,6 @@ __all__ = ["find_outcome", "find_stale", "load_validator", "resolve"]
 ALIASES = limits.MAX_ALIASES
 ALIAS_PROBES = limits.ALIAS_PROBES
 LOCAL_ERROR_TTL = limits.LOCAL_ERROR_TTL
-LAST_DATA_TYPE = 127
 # The cache keeps the proof of an expanded wildcard beside the set under this type, and a denial of the whole name under
 # type 0. No data has such a type (RFC 6895 section 3.1), and `_unaskable` sees to it that nobody asks for one.
 WILDCARD_PROOF = 248
@@ -90,7 +89,7 @@ def _unaskable(question: Question) -> Outcome | None:
     qtype = question.qtype
     if question.qclass != c.IN:
         text = "only class IN is resolved"
-    elif 0 < qtype <= LAST_DATA_TYPE or qtype >= c.ANY:
+    elif 0 < qtype <= c.LAST_DATA_TYPE or qtype >= c.ANY:
         return None
     else:
         text = f"{c.type_to_text(qtype)} is no type of data"

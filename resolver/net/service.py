@@ -50,7 +50,6 @@ KEPT_AS_IT_CAME = limits.STORED_QUERY_OCTETS
 # Of these not even the content counts.
 BARE_OPTIONS = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE})
 
-_LAST_DATA_TYPE = 127       # RFC 6895 section 3.1
 _MEANINGLESS_TYPES = frozenset({0, c.OPT})
 
 
@@ -228,7 +227,7 @@ class Service:
         if self._cookies is not None and self._cookies.required and not self._is_proven(query, peer, sink):
             return None
         qtype = query.qtype
-        if query.qclass != c.IN or qtype > _LAST_DATA_TYPE or qtype in _MEANINGLESS_TYPES:
+        if query.qclass != c.IN or qtype > c.LAST_DATA_TYPE or qtype in _MEANINGLESS_TYPES:
             return self._special(query, peer, sink)
         if not query.flags & c.RD:
             self._without_recursion(query, peer, sink)
@@ -516,7 +515,7 @@ class Service:
         # Any class is the one that has a tree (RFC 1035 section 3.2.5); below here there is no other (CVE-2026-5946).
         qclass = c.IN if query.qclass == c.CLASS_ANY else query.qclass
         question = Question(query.qname, qtype, qclass)
-        if qclass == c.IN and (qtype == c.ANY or not _LAST_DATA_TYPE < qtype < c.ANY):
+        if qclass == c.IN and (qtype == c.ANY or not c.LAST_DATA_TYPE < qtype < c.ANY):
             if not query.flags & c.RD:
                 self._without_recursion(query, peer, sink)
                 return None

@@ -25,8 +25,6 @@ from resolver.wire.rrset import RRset
 
 __all__ = ["Plan"]
 
-_LAST_DATA_TYPE = 127  # RFC 6895 section 3.1: 128 to 255 are question and meta types
-
 
 class Plan:
     """All policies of one settings value, ready to be asked."""
@@ -62,7 +60,7 @@ class Plan:
         if question.qclass != c.IN:
             return self._other_class(question)
         qtype = question.qtype
-        if _LAST_DATA_TYPE < qtype < c.ANY or qtype == c.OPT:
+        if c.LAST_DATA_TYPE < qtype < c.ANY or qtype == c.OPT:
             return _refused(question)  # transfers, TSIG and other things that are not data (RFC 5936, RFC 8945)
         if self._dns64 is not None and qtype == c.PTR:
             alias = self._dns64.reverse(question)

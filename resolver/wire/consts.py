@@ -113,6 +113,8 @@ _TYPES: Final[Mapping[int, str]] = {
     for name, value in list(globals().items())
     if name.isupper() and not name.startswith("_") and isinstance(value, int)
 }
+LAST_DATA_TYPE: Final = 127
+"""RFC 6895 section 3.1: 128 to 255 are question and meta types."""
 
 # --- classes ------------------------------------------------------------------------------------------------------
 
