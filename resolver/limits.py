@@ -92,9 +92,6 @@ although others are empty."""
 TABLE_SECOND_CHANCES = 32
 """entries: One insertion carries over at most this many recently used entries; then it evicts whatever is next. Fewer
 evict popular entries; more make single insertions slow."""
-FLUSH_HEARTBEAT_TIMEOUT = 60
-"""seconds: A flush without progress for this long counts as dead when its process is of another PID namespace, where
-its pid says nothing."""
 FLUSH_OWNER_CHECK = 16
 """stores: While a flush is under way, each process checks after this many stores whether the owner of the flush still
 lives. The check costs system calls."""

@@ -18,14 +18,15 @@ from resolver.cache.lookup cimport (
     table_prefetch, table_touch,
 )
 from resolver.cache.table cimport Table
-from resolver.cache.writers cimport PUT_STORED, Piece, table_drop, table_put
-from resolver.wire.consts cimport C_IN, EDNS_DO, F_AA, F_AD, F_CD, F_OPCODE, F_QR, F_RA, F_RCODE, F_RD, F_TC, T_OPT
+from resolver.cache.writers cimport PUT_STORED, Piece, table_put
+from resolver.wire.consts cimport (
+    C_IN, F_AA, F_AD, F_CD, F_OPCODE, F_QR, F_RA, F_RCODE, F_RD, F_TC, HEADER_SIZE, OPT_SIZE, T_OPT,
+)
 from resolver.wire.message cimport QueryInfo, parse_query
 from resolver.wire.name cimport name_length, name_lower
-from resolver.wire.octets cimport get16, get32, put16, put32
+from resolver.wire.octets cimport get16, get32, put16, put32, put_opt
 
 from resolver import limits
-from resolver.wire import name as wire_name
 
 cdef enum:
     META_RCODE = 0x0F
@@ -35,8 +36,6 @@ cdef enum:
     MARK_DO = 0x01
     MARK_CD = 0x02
     MARK_ELSEWHERE = 0x04       # a class other than IN or a view other than 0 follows
-    HEADER = 12
-    OPT_HEAD = 11
     QUESTION_TAIL = 4
     MAX_RECORDS = 4096          # as limits.MESSAGE_RECORDS, which no parsed message passes; here the size of an array
     MAX_OPTIONS = 4096
@@ -95,8 +94,8 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
     cdef int _turn
     cdef bint fits, with_options
     question = <uint32_t>q.qname_len + QUESTION_TAIL
-    opt = OPT_HEAD if q.has_edns else 0
-    if (q.has_edns and q.edns_version != 0) or limit < HEADER + question + opt:
+    opt = OPT_SIZE if q.has_edns else 0
+    if (q.has_edns and q.edns_version != 0) or limit < HEADER_SIZE + question + opt:
         return ANSWER_PYTHON
     for _turn in range(read_turns):
         if not table_find(table, key.hash, KIND_ANSWER, key.data, key.size, &f):
@@ -118,9 +117,9 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
         if prefix + options > size:
             continue                                    # torn; a stored template always adds up
         body = size - prefix - options
-        fits = HEADER + question + body + opt <= limit
+        fits = HEADER_SIZE + question + body + opt <= limit
         shown = body if fits else 0
-        with_options = opt != 0 and HEADER + question + shown + opt + options <= limit
+        with_options = opt != 0 and HEADER_SIZE + question + shown + opt + options <= limit
 
         flags = F_QR | F_RA | (q.flags & (F_RD | F_CD)) | (f.meta & META_RCODE)
         if f.meta & META_AD and ((q.has_edns and q.do_bit) or q.flags & F_AD):
@@ -129,8 +128,8 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
             flags |= F_AA
         put16(out, q.id)
         memcpy(out + 4, &ONE_QUESTION, 2)
-        memcpy(out + HEADER, q.qname, q.qname_len)
-        p = out + HEADER + q.qname_len
+        memcpy(out + HEADER_SIZE, q.qname, q.qname_len)
+        p = out + HEADER_SIZE + q.qname_len
         put16(p, q.qtype)
         put16(p + 2, q.qclass)
         p += QUESTION_TAIL
@@ -153,12 +152,8 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
         if opt:
             i = get16(out + 10) + 1
             put16(out + 10, i)
-            p[0] = 0
-            put16(p + 1, T_OPT)
-            put16(p + 3, context.payload)
-            put32(p + 5, EDNS_DO if q.do_bit else 0)
-            put16(p + 9, options if with_options else 0)
-            p += OPT_HEAD
+            put_opt(p, context.payload, 0, q.do_bit, options if with_options else 0)
+            p += OPT_SIZE
             if with_options:
                 memcpy(p, value + prefix + body, options)
                 p += options
@@ -274,20 +269,20 @@ cdef class AnswerCache:
         cdef Piece pieces[5]
         cdef int count
         cdef uint32_t begun = serial or atomic_get32(&self.table.view.head.serial)
-        if size < HEADER or size > 65535 or options_size > MAX_OPTIONS or ttl <= 0 or get16(p + 4) != 1:
+        if size < HEADER_SIZE or size > 65535 or options_size > MAX_OPTIONS or ttl <= 0 or get16(p + 4) != 1:
             return False
         flags = get16(p + 2)
         if not flags & F_QR or flags & (F_TC | F_OPCODE):
             return False
-        name_size = name_length(p + HEADER, size - HEADER)
-        body = HEADER + <uint32_t>name_size + QUESTION_TAIL
+        name_size = name_length(p + HEADER_SIZE, size - HEADER_SIZE)
+        body = HEADER_SIZE + <uint32_t>name_size + QUESTION_TAIL
         if name_size < 0 or body > size:
             return False
         records = <uint32_t>get16(p + 6) + get16(p + 8) + get16(p + 10)
         count = find_ttls(p, size, body, records, offsets)
         if count < 0:
             return False
-        fill_key(&key, &self.table.view, p + HEADER, <uint32_t>name_size, get16(p + body - 4), get16(p + body - 2),
+        fill_key(&key, &self.table.view, p + HEADER_SIZE, <uint32_t>name_size, get16(p + body - 4), get16(p + body - 2),
                  do, cd, view, begun)
         meta = <uint8_t>(flags & F_RCODE) | (META_AD if flags & F_AD else 0) | (META_AA if flags & F_AA else 0)
         pieces[0].data = p + 6
@@ -349,32 +344,3 @@ cdef class AnswerCache:
         answers_prepare(&self.context, &q, view, &key)
         return (answers_render_key(&self.context, &key, &q, now, out, sizeof(out), sizeof(out)) > 0
                 and answers_claim(&key))
-
-    def drop(self, name: bytes, rtype: int | None = None, *, subtree: bool = False) -> int:
-        """Forget answers to questions for `name`; returns how many.
-
-        With a type only the entries of class IN in view 0, by lookup; otherwise everything at the name, or in its
-        `subtree`, by a pass over the whole cache.
-
-        Raises:
-            BlockingIOError: a stopped process holds a lock of the cache.
-        """
-        cdef AnswerKey key
-        cdef bytes lowered = wire_name.lower(name)
-        cdef int marks, gone = 0
-        if rtype is None or subtree:
-            return self.table.sweep(1 << KIND_ANSWER, lowered, subtree=subtree)
-        for marks in range(4):
-            fill_key(&key, &self.table.view, <const uint8_t *>PyBytes_AS_STRING(lowered),
-                     <uint32_t>min(255, PyBytes_GET_SIZE(lowered)), rtype, C_IN, marks & 1, marks & 2, 0,
-                     atomic_get32(&self.table.view.head.serial))
-            gone += table_drop(&self.table.view, key.hash, KIND_ANSWER, key.data, key.size) == 1
-        return gone
-
-    def clear(self) -> None:
-        """Forget all answers and keep the rest of the table.
-
-        Raises:
-            BlockingIOError: a stopped process holds a lock of the cache.
-        """
-        self.table.sweep(1 << KIND_ANSWER)

@@ -1,5 +1,5 @@
 # C door of the arena: the mapping, the ring of records in it, and robust mutexes shared by processes.
-# All of it is reached by offsets from `base`, so the mapping may lie at another address in every process.
+# All of it is reached by offsets from `base`.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -52,8 +52,6 @@ cdef enum:
 # The first page of the mapping. Positions of the ring only grow; a position modulo `ring_size` is a place. Each
 # changes by one aligned store, in an order that leaves the ring readable wherever its writer dies.
 ctypedef struct ArenaHeader:
-    uint64_t magic
-    uint64_t size               # bytes of the whole mapping
     uint64_t root_offset        # where the table's own header stands
     uint64_t root_size
     uint64_t scratch_offset     # room for one record that is being carried over
@@ -70,12 +68,5 @@ cdef void lock_release(CacheLock *lock) noexcept nogil
 
 cdef class Arena:
     cdef uint8_t *base
-    cdef readonly uint64_t size
-    cdef readonly bint shared
-    cdef readonly bint fresh
-    cdef readonly bint alone
-    cdef bint opened            # `fd` is ours: an object begins as zeros, and 0 is standard input
-    cdef int fd
+    cdef readonly uint64_t size     # bytes of the whole mapping
     cdef ArenaHeader *header
-    cdef int map_file(self, str path) except -1
-    cdef int settle(self) except -1

@@ -44,28 +44,21 @@ ctypedef struct Bucket:
 cdef enum:
     FLUSHES = 4                 # under way at once
 
-# A flush that is under way. Its owner is told from another process of the same number by the time of its start, and by
-# the PID namespace in which it has that number.
+# A flush that is under way. A later process with the same PID as its owner has another start time.
 ctypedef struct Flush:
-    uint64_t started
-    uint64_t pid_space          # 0: unknown
-    int64_t beat                # seconds of the real-time clock when its owner last worked on it
-    uint32_t serial             # of the table once it had begun: no other has it
-    uint32_t owner
+    uint64_t started            # ticks since boot; 0: unknown
+    uint32_t owner              # PID
     uint16_t name_size          # 0: all names
     uint8_t subtree
     uint8_t name[255]           # lower case
 
 ctypedef struct TableHeader:
-    uint64_t magic
     uint64_t k0
     uint64_t k1
     uint64_t state              # level in the upper 8 bits, groups already divided at this level below
-    uint32_t serial             # changes with each flush; never 0
+    uint32_t serial             # changes with each flush; 0: no table yet
     uint32_t flushing           # bit set: which of `flushes` are under way
     uint64_t maximum_groups
-    uint64_t locks_offset       # one CacheLock a group
-    uint64_t buckets_offset
     int64_t entries[5]
     int64_t stored[5]
     int64_t evicted[5]
@@ -84,7 +77,7 @@ ctypedef struct TableView:
     uint8_t *ring
     uint64_t ring_size
     Bucket *buckets
-    CacheLock *locks
+    CacheLock *locks            # one a group
     int64_t hits[5]
     int64_t misses[5]
 
@@ -100,9 +93,6 @@ ctypedef struct Found:
     uint64_t *slot
     uint64_t slot_value
 
-
-cdef enum:
-    LEVEL_MOST = 28             # the table's largest level: as many bits as a tag has, less one
 
 cdef int64_t clock_slack
 

@@ -24,19 +24,17 @@ from resolver.cache.walks cimport Copied
 from resolver.cache.writers cimport PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_drop, table_put
 from resolver.wire.consts cimport C_IN, T_NS
 from resolver.wire.name cimport name_length, name_lower
+from resolver.wire.octets cimport get16, put16
 from resolver.wire.rrset cimport RRset, make_rrset, packed_count
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from resolver import limits
-from resolver.cache.table import TableStatistics
 from resolver.verdict import Trust, Verdict
-from resolver.wire import name as wire_name
 
 cdef enum:
     KEY_SIZE = 257              # name and type
-    KINDS_HERE = (1 << KIND_RRSET) | (1 << KIND_NEGATIVE) | (1 << KIND_FAILURE)
     NXDOMAIN = 3
     FAILURE_HEAD = 2            # kind; verdict and one, 0 for none; the text follows
     SET_HEAD = 16               # type, class, TTL, trust, verdict, lengths (u16, u32) of a set inside a negative entry
@@ -63,13 +61,8 @@ cdef inline uint32_t make_key(uint8_t *key, bytes name, uint16_t rtype) except 0
     if not 0 < size <= 255 or name_length(p, size) != size:
         raise ValueError(f"not a name in wire form: {name!r}")
     name_lower(key, p, size)
-    set_type(key + size, rtype)
+    put16(key + size, rtype)
     return <uint32_t>size + 2
-
-
-cdef inline void set_type(uint8_t *p, uint16_t rtype) noexcept nogil:
-    p[0] = <uint8_t>(rtype >> 8)
-    p[1] = <uint8_t>rtype
 
 
 cdef inline bytes slice_bytes(const uint8_t *p, Py_ssize_t size):
@@ -204,7 +197,7 @@ cdef class RRsetCache:
                        <uint16_t>packed, flags, 0, self.serial)
         if rc == PUT_STORED and rrset.trust >= TRUST_ANSWER:
             self.drop_denial(key, size, rrset.verdict, now)
-            set_type(key + size - 2, 0)
+            put16(key + size - 2, 0)
             self.drop_denial(key, size, rrset.verdict, now)
         return rc == PUT_STORED
 
@@ -252,11 +245,11 @@ cdef class RRsetCache:
             count = packed_count(<const uint8_t *>PyBytes_AS_STRING(packed), f.aux)
             sig_count = packed_count(<const uint8_t *>PyBytes_AS_STRING(sigs), f.value_size - f.aux)
             if count < 0 or sig_count < 0:
-                break                                   # only a damaged file can hold this
+                break                                   # a dump's checksum does not vouch for its values
             table_touch(&f)
             atomic_add64(&self.table.view.hits[KIND_RRSET], 1)
-            return make_rrset(name, <uint16_t>((key[size - 2] << 8) | key[size - 1]), C_IN, <uint32_t>left, packed,
-                              count, sigs, sig_count, f.meta & 15, (f.meta >> 4) & 3)
+            return make_rrset(name, get16(key + size - 2), C_IN, <uint32_t>left, packed, count, sigs, sig_count,
+                              f.meta & 15, (f.meta >> 4) & 3)
         atomic_add64(&self.table.view.misses[KIND_RRSET], 1)
         return None
 
@@ -328,7 +321,7 @@ cdef class RRsetCache:
         value = self.copy_value(KIND_NEGATIVE, key, size, now, stale, &f, &left)
         if value is None and rtype != 0:
             rtype = 0
-            set_type(key + size - 2, 0)
+            put16(key + size - 2, 0)
             value = self.copy_value(KIND_NEGATIVE, key, size, now, stale, &f, &left)
         if value is None:
             atomic_add64(&self.table.view.misses[KIND_NEGATIVE], 1)
@@ -408,7 +401,7 @@ cdef class RRsetCache:
             return 0
         if self.find_any(KIND_NEGATIVE, key, size, &f) and f.created > failed:
             return 0
-        set_type(key + size - 2, 0)
+        put16(key + size - 2, 0)
         if self.find_any(KIND_NEGATIVE, key, size, &f) and f.created > failed:
             return 0
         return count
@@ -429,7 +422,7 @@ cdef class RRsetCache:
             return f.created if self.find_any(KIND_RRSET, key, size, &f) else 0
         if self.find_any(KIND_NEGATIVE, key, size, &f):
             latest = f.created
-        set_type(key + size - 2, 0)
+        put16(key + size - 2, 0)
         if self.find_any(KIND_NEGATIVE, key, size, &f):
             latest = max(latest, <int64_t>f.created)
         return latest
@@ -486,7 +479,7 @@ cdef class RRsetCache:
                 if at > size or head.key_size < 3 or left <= 0:
                     continue
                 owner = slice_bytes(key, head.key_size - 2)
-                rtype = (<uint16_t>key[head.key_size - 2] << 8) | key[head.key_size - 1]
+                rtype = get16(key + head.key_size - 2)
                 if head.kind == KIND_NEGATIVE:
                     yield owner, rtype, left, None
                     continue
@@ -502,41 +495,18 @@ cdef class RRsetCache:
 
     # ----------------------------------------------------------------------------------------------------- removal
 
-    def drop(self, name: bytes, rtype: int | None = None) -> int:
-        """Forget what is known at `name`: one type with its denials, or everything there. Returns how many entries.
+    def drop(self, name: bytes, rtype: int) -> int:
+        """Forget what is known of one type at `name`, with its denials. Returns how many entries.
 
         Raises:
             ValueError: `name` is not a name in wire form.
-            BlockingIOError: a stopped process holds a lock of the cache.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, rtype or 0)
+        cdef uint32_t size = make_key(key, name, rtype)
         cdef int gone = 0
         cdef uint8_t kind
-        if rtype is None:
-            return self.table.sweep(KINDS_HERE, slice_bytes(key, size - 2))
         for kind in (KIND_RRSET, KIND_NEGATIVE, KIND_FAILURE):
             gone += table_drop(&self.table.view, table_hash(&self.table.view, kind, key, size), kind, key, size) == 1
-        set_type(key + size - 2, 0)
+        put16(key + size - 2, 0)
         return gone + (table_drop(&self.table.view, table_hash(&self.table.view, KIND_NEGATIVE, key, size),
                                   KIND_NEGATIVE, key, size) == 1)
-
-    def drop_subtree(self, name: bytes) -> int:
-        """Forget everything at and below `name`; a pass over the whole cache. Returns how many entries.
-
-        Raises:
-            BlockingIOError: a stopped process holds a lock of the cache.
-        """
-        return self.table.sweep(KINDS_HERE, wire_name.lower(name), subtree=True)
-
-    def clear(self) -> None:
-        """Forget all sets, denials and failures and keep the finished answers.
-
-        Raises:
-            BlockingIOError: a stopped process holds a lock of the cache.
-        """
-        self.table.sweep(KINDS_HERE)
-
-    def statistics(self) -> TableStatistics:
-        """The table's numbers; `rrset`, `negative` and `failure` are this cache's."""
-        return self.table.statistics()

@@ -112,10 +112,6 @@ class ServerTable:
         """The facts, or None about a stranger."""
         return self._known.get(address)
 
-    def get(self, address: Hashable) -> ServerInfo:
-        """The facts, or those assumed about a stranger (who does not become known by this)."""
-        return self._known.get(address) or ServerInfo()
-
     def timeout(self, address: Hashable) -> float:
         """Seconds to wait for this address before asking another."""
         info = self._known.get(address)

@@ -46,7 +46,6 @@ class Store:
         *,
         seed: bytes,
         shared: bool = False,
-        path: str | None = None,
         min_ttl: int = limits.CACHE_MIN_TTL.default,
         max_ttl: int = limits.CACHE_MAX_TTL.default,
         max_negative_ttl: int = limits.CACHE_MAX_NEGATIVE_TTL.default,
@@ -55,15 +54,14 @@ class Store:
     ) -> Store:
         """Map `size_bytes` of memory and lay the cache out in it.
 
-        `seed` is 16 random bytes, the same for all processes that share the memory. `shared` keeps one memory across
-        forks, `path` keeps it in a file (which then is shared too). TTLs are seconds, `payload` is the size announced
-        in OPT, `servers` a number of addresses.
+        `seed` is 16 random bytes. `shared` makes processes forked later use the same memory. TTLs are seconds,
+        `payload` is the size announced in OPT, `servers` a number of addresses.
 
         Raises:
             ValueError: a value outside its limit, or a seed of another length.
-            OSError: the memory or the file cannot be had.
+            OSError: the memory cannot be had.
         """
-        arena = Arena(size_bytes, shared=shared, path=path)
+        arena = Arena(size_bytes, shared=shared)
         table = Table(arena, seed)
         return cls(
             arena,
@@ -98,7 +96,7 @@ class Store:
                 return
             at: int | None = 0
             while at is not None:
-                at, gone = table.sweep_slice(at, EVERYTHING, lowered, subtree=subtree, outdated=True, flush=number)
+                at, gone = table.sweep_slice(at, EVERYTHING, lowered, subtree=subtree, outdated=True)
                 yield gone
         finally:
             table.end_flush(number)

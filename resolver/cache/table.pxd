@@ -7,4 +7,3 @@ from resolver.cache.lookup cimport TableHeader, TableView
 cdef class Table:
     cdef TableView view
     cdef readonly Arena arena
-    cdef void start_empty(self, const TableHeader *wanted) noexcept

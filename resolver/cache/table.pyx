@@ -8,17 +8,16 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from resolver.cache.arena cimport ARENA_PAGE, Arena, CacheLock, atomic_add64, atomic_get32, atomic_get64, lock_make
-from resolver.cache.damage cimport table_heal
 from resolver.cache.lookup cimport (
     GROUP_BUCKETS, KEY_LIMIT, KIND_ANSWER, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Found, TableHeader, TableView,
     found_is_valid, read_turns, remaining, table_find, table_hash, table_touch,
 )
 from resolver.cache.walks cimport Copied, table_begin_flush, table_copy, table_end_flush, table_sweep
 from resolver.cache.writers cimport (
-    PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_clear, table_drop, table_put, table_stand_inside,
+    PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_clear, table_drop, table_put,
 )
 from resolver.wire.name cimport name_length
 
@@ -28,7 +27,6 @@ from typing import NamedTuple
 from resolver import limits
 
 cdef uint64_t FLUSH_GROUPS = limits.FLUSH_GROUPS
-cdef uint64_t MAGIC = 0x5441424C45303035        # TABLE005: changes with the layout
 KIND_NAMES = ("filler", "answer", "rrset", "negative", "failure")
 
 
@@ -64,54 +62,37 @@ class TableStatistics(NamedTuple):
 
 @cython.final
 cdef class Table:
-    """The one table of an arena. Processes that share the arena each have their own `Table` over it.
+    """The one table of an arena, made before the processes that share it are forked; each has its own `Table` object.
 
-    `seed` keys the hash: 16 random bytes, the same in all of them. A kept file is emptied when the seed differs.
+    `seed` keys the hash: 16 random bytes.
 
     Raises:
-        ValueError: the seed has another length.
-        BlockingIOError: other processes use the file with another seed.
+        ValueError: the seed has another length, or the arena has a table already.
+        OSError: the system has no robust mutexes.
     """
 
     def __cinit__(self, arena: Arena, seed: bytes) -> None:
         cdef TableView *t = &self.view
-        cdef TableHeader wanted
-        cdef uint64_t room
+        cdef uint64_t room = arena.header.root_size - 2 * ARENA_PAGE
+        cdef uint64_t locks_offset = arena.header.root_offset + ARENA_PAGE
         if len(seed) != 16:
             raise ValueError(f"seed: {len(seed)} bytes instead of 16")
         self.arena = arena
-        memset(&wanted, 0, sizeof(wanted))
-        memcpy(&wanted.k0, PyBytes_AS_STRING(seed), 8)
-        memcpy(&wanted.k1, PyBytes_AS_STRING(seed) + 8, 8)
-        room = arena.header.root_size - 2 * ARENA_PAGE
-        wanted.magic = MAGIC
-        wanted.serial = 1
-        wanted.maximum_groups = room / (GROUP_BUCKETS * sizeof(Bucket) + sizeof(CacheLock))
-        wanted.locks_offset = arena.header.root_offset + ARENA_PAGE
-        wanted.buckets_offset = wanted.locks_offset + (
-            (wanted.maximum_groups * sizeof(CacheLock) + ARENA_PAGE - 1) / ARENA_PAGE * ARENA_PAGE)
-        memset(t, 0, sizeof(TableView))
         t.arena = arena.header
         t.ring = arena.base + arena.header.ring_offset
         t.ring_size = arena.header.ring_size
         t.head = <TableHeader *>(arena.base + arena.header.root_offset)
-        t.locks = <CacheLock *>(arena.base + wanted.locks_offset)
-        t.buckets = <Bucket *>(arena.base + wanted.buckets_offset)
-        if not is_same_table(t.head, &wanted):
-            if not arena.alone:
-                raise BlockingIOError("the arena is in use with another seed")
-            self.start_empty(&wanted)
-        elif arena.alone and table_heal(t) < 0:
-            self.start_empty(&wanted)
-        arena.settle()
-
-    cdef void start_empty(self, const TableHeader *wanted) noexcept:
-        self.view.head[0] = wanted[0]
-        lock_make(&self.view.locks[0])
-        memset(self.view.buckets, 0, GROUP_BUCKETS * sizeof(Bucket))
-        lock_make(&self.view.arena.lock)
-        self.view.arena.head = 0
-        self.view.arena.tail = 0
+        if t.head.serial != 0:
+            raise ValueError("this arena has a table already")
+        t.head.serial = 1
+        memcpy(&t.head.k0, PyBytes_AS_STRING(seed), 8)
+        memcpy(&t.head.k1, PyBytes_AS_STRING(seed) + 8, 8)
+        t.head.maximum_groups = room / (GROUP_BUCKETS * sizeof(Bucket) + sizeof(CacheLock))
+        t.locks = <CacheLock *>(arena.base + locks_offset)
+        t.buckets = <Bucket *>(arena.base + locks_offset + (
+            (t.head.maximum_groups * sizeof(CacheLock) + ARENA_PAGE - 1) / ARENA_PAGE * ARENA_PAGE))
+        if lock_make(&t.locks[0]) != 0:
+            raise OSError("this system has no robust mutexes shared by processes")
 
     def put(self, kind: int, key: bytes, value: bytes, *, now: int, ttl: int, meta: int = 0, aux: int = 0,
             ranked: bool = False, not_longer: bool = False) -> bool:
@@ -187,10 +168,9 @@ cdef class Table:
         return gone
 
     def sweep_slice(self, at: int, kinds: int, name: bytes | None = None, *, subtree: bool = False,
-                    outdated: bool = False, flush: int = -1) -> tuple[int | None, int]:
+                    outdated: bool = False) -> tuple[int | None, int]:
         """One bounded part of `sweep`, from where the last one ended (0 at first): where the next one begins, None at
         the end, and how many went. `outdated` drops finished answers from before the last flush, which do not count.
-        `flush` is the number of the flush that this is part of: its process lives.
 
         Raises:
             BlockingIOError: a stopped process holds a lock.
@@ -202,12 +182,11 @@ cdef class Table:
         cdef uint32_t c_kinds = kinds
         cdef bint c_subtree = subtree
         cdef bint c_outdated = outdated
-        cdef int64_t c_flush = flush
         if name is not None:
             p = <const uint8_t *>PyBytes_AS_STRING(name)
             size = <uint32_t>PyBytes_GET_SIZE(name)
         with nogil:
-            gone = table_sweep(&self.view, c_kinds, p, size, c_subtree, c_outdated, c_flush, &group, FLUSH_GROUPS)
+            gone = table_sweep(&self.view, c_kinds, p, size, c_subtree, c_outdated, &group, FLUSH_GROUPS)
         if gone < 0:
             raise BlockingIOError("a lock of the cache is held by a process that does not run")
         return None if group == ~<uint64_t>0 else group, gone
@@ -238,7 +217,7 @@ cdef class Table:
         return number
 
     def end_flush(self, number: int) -> None:
-        """What was hidden is gone."""
+        """What was hidden is gone. Nothing happens in another process than the one that began the flush."""
         table_end_flush(&self.view, number)
 
     def copy_out(self, kinds: int, *, now: int, stale: int = 0) -> Iterator[bytes]:
@@ -340,17 +319,6 @@ cdef class Table:
             by_kind(self.view.hits), by_kind(self.view.misses), h.carried, h.refused, h.busy, h.repaired,
             (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK), self.arena.ring_used, self.arena.ring_size,
         )
-
-    def _hold_lock(self, key: bytes, kind: int) -> None:
-        """For tests: take the locks an insertion would hold and stand inside its bucket, as if killed right there."""
-        cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
-        table_stand_inside(
-            &self.view, table_hash(&self.view, check_kind(kind), k, <uint32_t>PyBytes_GET_SIZE(key)))
-
-
-cdef bint is_same_table(const TableHeader *a, const TableHeader *b) noexcept:
-    return (a.magic == b.magic and a.k0 == b.k0 and a.k1 == b.k1 and a.maximum_groups == b.maximum_groups
-            and a.locks_offset == b.locks_offset and a.buckets_offset == b.buckets_offset)
 
 
 cdef bint is_key(uint8_t kind, const uint8_t *key, uint32_t size) noexcept:

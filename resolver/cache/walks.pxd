@@ -19,6 +19,6 @@ ctypedef struct Copied:
 cdef int64_t table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size, bint subtree) noexcept nogil
 cdef void table_end_flush(TableView *t, int64_t number) noexcept nogil
 cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size, bint subtree,
-                         bint outdated, int64_t flush, uint64_t *group, uint64_t count) noexcept nogil
+                         bint outdated, uint64_t *group, uint64_t count) noexcept nogil
 cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end, int64_t now, int64_t stale,
                         uint8_t *out, uint64_t room) noexcept nogil

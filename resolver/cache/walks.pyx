@@ -12,10 +12,9 @@ conclusion, or the entry itself once it is validated, at any time after. Therefo
 Who writes for a query says under which serial the query began; under another one than today's the entry is refused,
 which is asked inside the group's lock. So an entry of an older query is stored before the sweep, or never.
 Finished answers have the serial in their key: all of them are out of reach at once, since one may show data of any name
-that an alias leads to. They are made again from the record sets. A flush whose process died is detected by pid and process
-start time; its name is readable again then, and what it left standing has not been flushed. The pid of a process in
-another PID namespace says nothing, so such a flush counts as dead when there was no progress for `FLUSH_HEARTBEAT_TIMEOUT`. Should
-its process live after all, its end is told from that of a later flush in the same place by the serial.
+that an alias leads to. They are made again from the record sets. A flush whose process died is detected by PID and process
+start time (all processes that share an arena are in one PID namespace); its name is readable again then, and what it
+left standing has not been flushed. A process that was forked during a flush does not end it.
 
 **Copying** follows the ring from its tail to where its head was when it began, because there the entries stand in a row.
 The arena's lock is held for a bounded stretch at a time, so that nobody who writes waits for it; it is also what keeps
@@ -28,21 +27,23 @@ from resolver.cache.arena cimport (
     ARENA_UNIT, atomic_add64, atomic_get64, atomic_put32, lock_release,
 )
 from resolver.cache.lookup cimport (
-    BUCKET_SLOTS, FLUSHES, GROUP_BUCKETS, KIND_ANSWER, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD, SPLIT_MASK,
+    BUCKET_SLOTS, FLUSHES, GROUP_BUCKETS, KIND_ANSWER, KIND_FILLER, LEVEL_SHIFT, PLACE, RECORD_HEAD, SPLIT_MASK,
     Bucket, Flush, Record, TableView, group_at, group_number, hash_of, is_flushed, key_lies_under, key_size_of,
     record_at, remaining,
 )
 from resolver.cache.writers cimport (
-    PUT_BUSY, clear_slot, flush_goes_on, lock_arena, lock_group, own_flush, release_dead_flushes, slot_of_place,
+    PUT_BUSY, clear_slot, lock_arena, lock_group, own_flush, release_dead_flushes, slot_of_place,
 )
 
 from resolver import limits
 
 cdef extern from * nogil:
     """
+    #include <unistd.h>
     static inline void flush_set(uint32_t *at, uint32_t bits) { __atomic_fetch_or(at, bits, __ATOMIC_SEQ_CST); }
     static inline void flush_clear(uint32_t *at, uint32_t bits) { __atomic_fetch_and(at, ~bits, __ATOMIC_SEQ_CST); }
     """
+    int getpid()
     void flush_set(uint32_t *at, uint32_t bits)
     void flush_clear(uint32_t *at, uint32_t bits)
 
@@ -69,33 +70,25 @@ cdef int64_t table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_
         flush.name_size = <uint16_t>name_size if name is not NULL else 0
         if name is not NULL:
             memcpy(flush.name, name, name_size)
-        flush.serial = t.head.serial + 1 if t.head.serial + 1 else 1
         flush_set(&t.head.flushing, <uint32_t>1 << i)  # others end theirs without the lock
-        atomic_put32(&t.head.serial, flush.serial)
+        atomic_put32(&t.head.serial, t.head.serial + 1 if t.head.serial + 1 else 1)
         lock_release(&t.arena.lock)
-        return <int64_t>flush.serial * FLUSHES + i
+        return i
     lock_release(&t.arena.lock)
     atomic_add64(&t.head.busy, 1)
     return PUT_BUSY
 
 
-cdef Flush *flush_of(TableView *t, int64_t number) noexcept nogil:
-    """The flush of that number; NULL when it was taken for dead and its place is another's by now."""
-    cdef Flush *flush = &t.head.flushes[number % FLUSHES]
-    return flush if number >= 0 and flush.serial == <uint32_t>(number / FLUSHES) else NULL
-
-
 cdef void table_end_flush(TableView *t, int64_t number) noexcept nogil:
     """The entries are gone: readers need not look for them any more."""
-    if flush_of(t, number) is not NULL:
+    if t.head.flushes[number % FLUSHES].owner == <uint32_t>getpid():
         flush_clear(&t.head.flushing, <uint32_t>1 << (number % FLUSHES))
 
 
 cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size, bint subtree,
-                         bint outdated, int64_t flush, uint64_t *group, uint64_t count) noexcept nogil:
+                         bint outdated, uint64_t *group, uint64_t count) noexcept nogil:
     """Drop the entries of the kinds (bit set) whose key begins with `name` (NULL: all) in the next `count` groups.
 
-    `flush` is the number of the flush that this is part of, or -1.
     With `outdated` also finished answers of an earlier serial, which nobody finds any more and which are not counted.
     Returns how many; `group` is moved on, and is the largest number at the end. Groups are taken in their
     order because an entry never leaves its group but for one of a higher number (when the table grows), wherever its
@@ -110,8 +103,6 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
     cdef const uint8_t *key
     cdef bint wanted
     cdef int i, j
-    if flush_of(t, flush) is not NULL:
-        flush_goes_on(flush_of(t, flush))
     for _turn in range(count):
         state = atomic_get64(&t.head.state)
         if group[0] >= (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK):
@@ -128,8 +119,6 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
                     continue
                 r = record_at(t, place - 1)
                 size = key_size_of(r)
-                if r.kind >= KINDS or RECORD_HEAD + size > <uint32_t>r.units * ARENA_UNIT:
-                    continue                            # only a damaged file can look like this
                 key = <const uint8_t *>r + RECORD_HEAD
                 wanted = (kinds >> r.kind) & 1 and (
                     name is NULL or key_lies_under(key, size, name, name_size, subtree))
@@ -168,21 +157,18 @@ cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end
             break
         r = <Record *>(t.ring + at[0] % t.ring_size)
         size = <uint64_t>r.units * ARENA_UNIT
-        if size == 0 or at[0] + size > t.arena.head or at[0] % t.ring_size + size > t.ring_size:
-            at[0] = end                                 # only a damaged file can look like this
-            break
-        if (r.kind != KIND_FILLER and r.kind < KINDS and (kinds >> r.kind) & 1
-                and RECORD_HEAD + key_size_of(r) + <uint64_t>(r.sizes >> 12) <= size
+        if (r.kind != KIND_FILLER and (kinds >> r.kind) & 1
                 and remaining(now, r.created, r.ttl) > -stale
                 and not is_flushed(t, <const uint8_t *>r + RECORD_HEAD, key_size_of(r))):
-            value_size = size - RECORD_HEAD - key_size_of(r) - (r.sizes >> 12)
-            if used + sizeof(Copied) + key_size_of(r) + value_size > room:
+            if used + sizeof(Copied) + size > room:
                 break
             h = hash_of(t, r)
             group = group_number(t.head.state, h)
             if lock_group(t, group) == 0:
                 slot = slot_of_place(group_at(t, group), h, (at[0] % t.ring_size) / ARENA_UNIT, &b)
                 if slot is not NULL:
+                    # Under the group's lock alone: a renewal in place changes the padding without the arena's.
+                    value_size = size - RECORD_HEAD - key_size_of(r) - (r.sizes >> 12)
                     head.value_size = <uint32_t>value_size
                     head.created = r.created
                     head.ttl = r.ttl

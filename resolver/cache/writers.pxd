@@ -23,11 +23,9 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
                    int count, int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux, int flags,
                    uint32_t age=*, uint32_t serial=*) noexcept nogil
 cdef void own_flush(Flush *flush) noexcept nogil
-cdef void flush_goes_on(Flush *flush) noexcept nogil
 cdef void release_dead_flushes(TableView *t) noexcept nogil
 cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size) noexcept nogil
 cdef int table_clear(TableView *t) noexcept nogil
-cdef void table_stand_inside(TableView *t, uint64_t h) noexcept nogil
 
 # For `walks` alone, which holds the arena's lock whenever it takes a group's.
 cdef int lock_arena(TableView *t) noexcept nogil

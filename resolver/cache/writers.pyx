@@ -17,7 +17,7 @@ from resolver.cache.arena cimport (
 )
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, CLAIMED, DISPLACED, FLUSHES, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
-    REFERENCED, SPLIT_MASK, Bucket, Flush, Found, Record, TableView, first_choice, group_at, group_number, hash_of, key_size_of, look_into,
+    REFERENCED, SPLIT_MASK, Bucket, Flush, Found, Record, TableView, first_choice, group_at, group_number, hash_of, look_into,
     read_turns, record_at, remaining, second_choice, slot_tag, write_begin, write_end,
 )
 
@@ -31,16 +31,8 @@ cdef extern from * nogil:
     #include <stdio.h>
     #include <stdlib.h>
     #include <string.h>
-    #include <sys/stat.h>
-    #include <time.h>
     #include <unistd.h>
 
-    /* Which PID namespace this process is in; 0 when nobody can say. */
-    static uint64_t own_pid_space(void) {
-        struct stat found;
-        return stat("/proc/self/ns/pid", &found) ? 0 : (uint64_t)found.st_ino;
-    }
-    static int64_t wall_clock(void) { return (int64_t)time(0); }
     /* When the process began, in ticks since boot (proc(5), field 22 of stat); 0 when it is a zombie, or nobody can say:
        no /proc, no descriptor to look there. */
     static uint64_t process_start(uint32_t pid, int *dead) {
@@ -74,8 +66,6 @@ cdef extern from * nogil:
     static inline uint16_t table_count_down(uint16_t n) { return n ? (uint16_t)(n - 1) : 0; }
     static inline uint16_t table_count_up(uint16_t n) { return n < 65535 ? (uint16_t)(n + 1) : n; }
     """
-    uint64_t own_pid_space()
-    int64_t wall_clock()
     uint64_t process_start(uint32_t pid, int *dead)
     bint process_is_gone(uint32_t pid, uint64_t started)
     void flush_clear(uint32_t *at, uint32_t bits)
@@ -86,8 +76,6 @@ cdef extern from * nogil:
 cdef int64_t LOAD_LOW = limits.TABLE_LOAD_LOW
 cdef int64_t LOAD_HIGH = limits.TABLE_LOAD_HIGH
 cdef int REPRIEVES = limits.TABLE_SECOND_CHANCES
-
-cdef int64_t FLUSH_HEARTBEAT_TIMEOUT = limits.FLUSH_HEARTBEAT_TIMEOUT
 cdef uint32_t FLUSH_LOOK = limits.FLUSH_OWNER_CHECK
 
 # What this process has stored while flushes were under way.
@@ -124,10 +112,9 @@ cdef void forget_bucket(TableView *t, Bucket *b) noexcept nogil:
     for i in range(BUCKET_SLOTS):
         place = b.slots[i] & PLACE
         if place != 0:
-            if place < t.ring_size / ARENA_UNIT:
-                kind = record_at(t, place - 1).kind
-                if kind < KINDS:
-                    atomic_add64(&t.head.entries[kind], -1)
+            kind = record_at(t, place - 1).kind         # the ring may have been written over since the writer died
+            if kind < KINDS:
+                atomic_add64(&t.head.entries[kind], -1)
             atomic_put64(&b.slots[i], 0)
     b.displaced = 0
 
@@ -158,33 +145,13 @@ cdef void own_flush(Flush *flush) noexcept nogil:
     cdef int dead
     flush.owner = <uint32_t>getpid()
     flush.started = process_start(flush.owner, &dead)
-    flush.pid_space = own_pid_space()
-    flush.beat = wall_clock()
-
-
-cdef void flush_goes_on(Flush *flush) noexcept nogil:
-    flush.beat = wall_clock()
-
-
-cdef bint flush_is_dead(const Flush *flush, uint64_t pid_space) noexcept nogil:
-    """Whether nobody works on a flush any more. A process of another PID namespace (containers that share a file) has
-    there a number that says nothing here: it is believed to live while it makes progress."""
-    cdef int64_t silent
-    if pid_space and flush.pid_space == pid_space:
-        return process_is_gone(flush.owner, flush.started)
-    silent = wall_clock() - flush.beat
-    return silent > FLUSH_HEARTBEAT_TIMEOUT or silent < -FLUSH_HEARTBEAT_TIMEOUT  # a clock that was set back must not keep it for ever
 
 
 cdef void release_dead_flushes(TableView *t) noexcept nogil:
     """End the flushes whose process is no more, so that what they hid is found again. The arena's lock is held."""
-    cdef uint64_t pid_space
     cdef int i
-    if not t.head.flushing:
-        return
-    pid_space = own_pid_space()
     for i in range(FLUSHES):
-        if (t.head.flushing >> i) & 1 and flush_is_dead(&t.head.flushes[i], pid_space):
+        if (t.head.flushing >> i) & 1 and process_is_gone(t.head.flushes[i].owner, t.head.flushes[i].started):
             # Others end theirs without the lock meanwhile: only this bit may change.
             flush_clear(&t.head.flushing, <uint32_t>1 << i)
             atomic_add64(&t.head.repaired, 1)
@@ -235,7 +202,7 @@ cdef void clear_slot(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_
     write_begin(b)
     atomic_put64(slot, 0)
     write_end(b)
-    atomic_add64(&t.head.entries[kind % KINDS], -1)
+    atomic_add64(&t.head.entries[kind], -1)
 
 
 cdef uint64_t *make_way(TableView *t, Bucket *group, uint64_t h, Bucket **where) noexcept nogil:
@@ -323,9 +290,9 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
         victim, victim_bucket = &b.slots[b.hand], b
     r = record_at(t, (victim[0] & PLACE) - 1)
     if remaining(now, r.created, r.ttl) <= 0:
-        atomic_add64(&t.head.expired[r.kind % KINDS], 1)
+        atomic_add64(&t.head.expired[r.kind], 1)
     else:
-        atomic_add64(&t.head.evicted[r.kind % KINDS], 1)
+        atomic_add64(&t.head.evicted[r.kind], 1)
     clear_slot(t, group, hash_of(t, r), victim_bucket, victim)
     where[0] = victim_bucket
     return victim
@@ -410,10 +377,7 @@ cdef int retire_oldest(TableView *t, int64_t now, int *reprieves) noexcept nogil
     cdef Bucket *b = NULL
     cdef Bucket *buckets
     cdef bint alive
-    if size == 0 or place + size > t.ring_size or t.arena.tail + size > t.arena.head:
-        atomic_add64(&t.head.repaired, 1)               # only a damaged file can look like this
-        return forget_everything(t)
-    if r.kind == KIND_FILLER or r.kind >= KINDS or RECORD_HEAD + key_size_of(r) > size:
+    if r.kind == KIND_FILLER:
         atomic_put64(&t.arena.tail, t.arena.tail + size)
         return 0
     h = hash_of(t, r)
@@ -637,10 +601,3 @@ cdef int table_clear(TableView *t) noexcept nogil:
     rc = forget_everything(t)
     lock_release(&t.arena.lock)
     return rc
-
-
-cdef void table_stand_inside(TableView *t, uint64_t h) noexcept nogil:
-    """For tests: take the locks an insertion would hold and stand inside its bucket, as if killed right there."""
-    cdef uint64_t group = group_number(atomic_get64(&t.head.state), h)
-    if lock_arena(t) == 0 and lock_group(t, group) == 0:
-        write_begin(group_at(t, group) + first_choice(h))

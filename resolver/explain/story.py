@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 EDE_CODE = 2  # octets before the text (RFC 8914 section 2)
-CLIENT_COOKIE = 8  # octets of our own part; what is longer has the server's (RFC 7873 section 4)
 FAR = 1 << 30
 
 
@@ -314,7 +313,7 @@ class _Teller:
             exchange.flags, exchange.octets, exchange.tcp = view.flags, len(view.wire), reply.tcp
             if view.edns is not None:
                 exchange.server_payload = view.edns.payload
-                exchange.cookie = len(view.edns.get(c.OPTION_COOKIE) or b"") > CLIENT_COOKIE
+                exchange.cookie = len(view.edns.get(c.OPTION_COOKIE) or b"") > c.COOKIE_CLIENT_SIZE
                 exchange.ede = [
                     parse_ede(value) for code, value in view.edns.options
                     if code == c.OPTION_EDE and len(value) >= EDE_CODE

@@ -2,9 +2,10 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from resolver.wire.consts cimport COOKIE_CLIENT_SIZE
+
 cdef enum:
     COOKIE_SIZE = 24            # client cookie, then the server's: version, reserved, time, hash (RFC 9018 section 4)
-    COOKIE_CLIENT_SIZE = 8
     COOKIE_OPTION_SIZE = 28
 
 cdef enum CookieVerdict:

@@ -22,16 +22,14 @@ from resolver.net.cookies cimport (COOKIE_GOOD, COOKIE_OPTION_SIZE, COOKIE_SIZE,
 from resolver.net.libc cimport AF_INET, AF_INET6, sockaddr_in, sockaddr_in6, sockaddr_storage
 from resolver.net.peers cimport fill_sockaddr
 from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, access_lookup
+from resolver.wire.consts cimport HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, OPT_SIZE, PAYLOAD_MIN
 from resolver.wire.message cimport QueryInfo, parse_query
+from resolver.wire.octets cimport get16, put16, put_opt
 
 # Replies made for one stream in one turn; the buffer has room for one more of the largest kind, with its prefix.
 cdef Py_ssize_t STREAM_TURN_OCTETS = limits.STREAM_TURN_OCTETS
 
 cdef enum:
-    HEADER = 12
-    OPT_SIZE = 11
-    SMALLEST_PAYLOAD = 512
-    LARGEST_MESSAGE = 65535
     FLAG_QR_HIGH = 0x80
     FLAG_RD_HIGH = 0x01
     FLAG_TC_HIGH = 0x02
@@ -39,8 +37,6 @@ cdef enum:
     OPCODE_HIGH = 0x78
     RCODE_FORMERR = 1
     RCODE_REFUSED = 5
-    OPTION_COOKIE = 10
-    OPTION_EDE = 15
     RCODE_BADCOOKIE = 23
     EDE_PROHIBITED = 18
     PROHIBITED_SIZE = 6         # an extended error without text, as an option
@@ -54,25 +50,22 @@ cdef inline int short_reply(const uint8_t *data, size_t keep, int rcode, uint8_t
     (EDE 18, RFC 8914 section 4.19).
     """
     cdef size_t size = keep
-    if keep > capacity or keep < HEADER:
+    if keep > capacity or keep < HEADER_SIZE:
         return FAST_DROP
     memcpy(out, data, keep)
     out[2] = FLAG_QR_HIGH | (data[2] & (OPCODE_HIGH | FLAG_RD_HIGH))
     out[3] = (0 if rcode == RCODE_REFUSED else 0x80) | (data[3] & 0x10) | rcode
     memset(out + 4, 0, 8)
-    if keep > HEADER:
+    if keep > HEADER_SIZE:
         out[5] = 1
     if query is not NULL and query.has_edns and size + OPT_SIZE + PROHIBITED_SIZE <= capacity:
-        memset(out + size, 0, OPT_SIZE + PROHIBITED_SIZE)
-        out[size + 2] = 41
-        out[size + 3] = SMALLEST_PAYLOAD >> 8
-        out[size + 7] = 0x80 if query.do_bit else 0
-        out[size + 10] = PROHIBITED_SIZE
-        out[size + 12] = OPTION_EDE
-        out[size + 14] = 2
-        out[size + 16] = EDE_PROHIBITED
         out[11] = 1
-        size += OPT_SIZE + PROHIBITED_SIZE
+        put_opt(out + size, PAYLOAD_MIN, 0, query.do_bit, PROHIBITED_SIZE)
+        size += OPT_SIZE
+        put16(out + size, O_EDE)
+        put16(out + size + 2, 2)
+        put16(out + size + 4, EDE_PROHIBITED)
+        size += PROHIBITED_SIZE
     return <int>size
 
 
@@ -115,22 +108,15 @@ cdef int send_away(CookieState *jar, const uint8_t *data, const QueryInfo *query
     if not query.has_edns:
         return <int>size
     out[11] = 1
-    out += size
-    memset(out, 0, OPT_SIZE)
-    out[2] = 41
-    out[3] = SMALLEST_PAYLOAD >> 8
-    out[7] = 0x80 if query.do_bit else 0
+    if cookie is NULL:
+        put_opt(out + size, PAYLOAD_MIN, 0, query.do_bit, 0)
+        return <int>size + OPT_SIZE
+    put_opt(out + size, PAYLOAD_MIN, RCODE_BADCOOKIE >> 4, query.do_bit, COOKIE_OPTION_SIZE)
     size += OPT_SIZE
-    if cookie is not NULL:
-        out[5] = RCODE_BADCOOKIE >> 4
-        out[10] = COOKIE_OPTION_SIZE
-        out[12] = OPTION_COOKIE
-        out[11] = 0
-        out[13] = 0
-        out[14] = COOKIE_SIZE
-        memcpy(out + 15, cookie, COOKIE_SIZE)
-        size += COOKIE_OPTION_SIZE
-    return <int>size
+    put16(out + size, O_COOKIE)
+    put16(out + size + 2, COOKIE_SIZE)
+    memcpy(out + size + 4, cookie, COOKIE_SIZE)
+    return <int>size + COOKIE_OPTION_SIZE
 
 
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
@@ -158,18 +144,18 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
     if code < 0:
         if -code < FAST_REASONS:
             state.counters.malformed[-code] += 1
-        if size < HEADER or data[2] & FLAG_QR_HIGH:
+        if size < HEADER_SIZE or data[2] & FLAG_QR_HIGH:
             state.counters.dropped += 1
             return FAST_DROP
         if access != ACCESS_ALLOW:
             state.counters.refused += 1
-            return short_reply(data, HEADER, RCODE_REFUSED, out, capacity, NULL)
+            return short_reply(data, HEADER_SIZE, RCODE_REFUSED, out, capacity, NULL)
         state.counters.format_errors += 1
-        return short_reply(data, HEADER, RCODE_FORMERR, out, capacity, NULL)
+        return short_reply(data, HEADER_SIZE, RCODE_FORMERR, out, capacity, NULL)
     if code > 0:
         if access != ACCESS_ALLOW:
             state.counters.refused += 1
-            return short_reply(data, HEADER, RCODE_REFUSED, out, capacity, NULL)
+            return short_reply(data, HEADER_SIZE, RCODE_REFUSED, out, capacity, NULL)
         state.counters.unusual += 1
         return FAST_PYTHON
     if access != ACCESS_ALLOW:
@@ -179,9 +165,9 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
         state.counters.unusual += 1
         return FAST_PYTHON
     if stream:
-        limit = LARGEST_MESSAGE
+        limit = MESSAGE_MAX
     else:
-        limit = SMALLEST_PAYLOAD
+        limit = PAYLOAD_MIN
         if query.has_edns and query.payload > limit:
             limit = min(<size_t>query.payload, state.largest_reply)
     if state.cookies is not NULL and (query.cookie is not NULL or state.cookies.required):
@@ -209,7 +195,7 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
             state.counters.truncated += 1
         if with_cookie:
             cookie_answer(state.cookies, verdict, query.cookie, ip, ip_size, now, cookie)
-            code = answers_add_option(&key, out, code, limit + COOKIE_OPTION_SIZE, OPTION_COOKIE, cookie, COOKIE_SIZE)
+            code = answers_add_option(&key, out, code, limit + COOKIE_OPTION_SIZE, O_COOKIE, cookie, COOKIE_SIZE)
         return code
     state.counters.passed += 1
     return FAST_PYTHON
@@ -225,7 +211,7 @@ cdef class FastPath:
     """
 
     def __cinit__(self):
-        self.buffer = <uint8_t *>malloc(STREAM_TURN_OCTETS + LARGEST_MESSAGE + 2)
+        self.buffer = <uint8_t *>malloc(STREAM_TURN_OCTETS + MESSAGE_MAX + 2)
         if self.buffer is NULL:
             raise MemoryError("buffer of the fast path")
         memset(&self.state, 0, sizeof(self.state))
@@ -261,7 +247,7 @@ cdef class FastPath:
         if peer is not None:
             name_size = fill_sockaddr(&name, peer[0])
         code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data),
-                           &name if peer is not None else NULL, name_size, seconds, self.buffer, LARGEST_MESSAGE,
+                           &name if peer is not None else NULL, name_size, seconds, self.buffer, MESSAGE_MAX,
                            stream)
         if code < 0:
             return None
@@ -285,7 +271,7 @@ cdef class FastPath:
             frame = frames[first]
             first += 1
             code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), NULL, 0,
-                               seconds, self.buffer + used + 2, LARGEST_MESSAGE, True)
+                               seconds, self.buffer + used + 2, MESSAGE_MAX, True)
             if code > 0:
                 self.buffer[used] = code >> 8
                 self.buffer[used + 1] = code & 0xff
@@ -325,12 +311,12 @@ cdef class FastPath:
         if parse_query(<const uint8_t *>PyBytes_AS_STRING(query.wire), PyBytes_GET_SIZE(query.wire), &info) != 0:
             return None
         answers_prepare(context, &info, self.state.view, &key)
-        size = answers_render_key(context, &key, &info, now, self.buffer, LARGEST_MESSAGE, limit - extra)
+        size = answers_render_key(context, &key, &info, now, self.buffer, MESSAGE_MAX, limit - extra)
         if size <= 0:
             return None
         if extra and key.opt_at:
             opt = self.buffer + key.opt_at
-            extra += (<Py_ssize_t>opt[9] << 8) | opt[10]
+            extra += get16(opt + 9)
             opt[9] = extra >> 8
             opt[10] = extra & 0xff
             return (<char *>self.buffer)[:size] + options
@@ -419,8 +405,7 @@ def finish(ClientQuery query not None, bytes packet not None, Py_ssize_t limit, 
     cdef uint8_t *out
     cdef bytes reply
     cdef bint cut = False
-    cdef int additional
-    if size < HEADER or size < query.question_end:
+    if size < HEADER_SIZE or size < query.question_end:
         raise ValueError("a composed reply has a header and the question")
     if size + opt_size > limit:
         if opt_size and size + OPT_SIZE <= limit:
@@ -440,17 +425,7 @@ def finish(ClientQuery query not None, bytes packet not None, Py_ssize_t limit, 
         out[2] |= FLAG_TC_HIGH
         memset(out + 6, 0, 6)
     if opt_size:
-        additional = ((<int>out[10] << 8) | out[11]) + 1
-        out[10] = additional >> 8
-        out[11] = additional & 0xff
-        out += size
-        memset(out, 0, OPT_SIZE)
-        out[2] = 41
-        out[3] = payload >> 8
-        out[4] = payload & 0xff
-        out[5] = ext_rcode
-        out[7] = 0x80 if query.do else 0
-        out[9] = extra >> 8
-        out[10] = extra & 0xff
-        memcpy(out + OPT_SIZE, PyBytes_AS_STRING(options), extra)
+        put16(out + 10, get16(out + 10) + 1)
+        put_opt(out + size, payload, ext_rcode, query.do, extra)
+        memcpy(out + size + OPT_SIZE, PyBytes_AS_STRING(options), extra)
     return reply

@@ -8,30 +8,22 @@ early). As it does not repeat the letter case, over UDP it is a reason to ask ov
 address is proven, and it is believed. It never carries data.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcmp, memcpy
 
 from resolver.net.ambient cimport Entropy
+from resolver.wire.build cimport query_packet
+from resolver.wire.consts cimport C_IN, COOKIE_CLIENT_SIZE, COOKIE_MAX, COOKIE_MIN, HEADER_SIZE, NAME_MAX, O_COOKIE
+from resolver.wire.name cimport byte_lower
 from resolver.wire.octets cimport put16
 
 cdef enum:
-    HEADER = 12
-    OPT_SIZE = 11
     OPTION_HEAD = 4
-    OPTION_COOKIE = 10
-    CLIENT_COOKIE = 8
-    SHORTEST_COOKIE = 16        # with a part of the server's (RFC 7873 section 4)
-    LONGEST_COOKIE = 40
-    LONGEST_NAME = 255
     RCODE_FORMERR = 1
     RCODE_SERVFAIL = 2
     RCODE_NOTIMP = 4
     RCODE_REFUSED = 5
-
-
-cdef inline uint8_t lower(uint8_t octet) noexcept nogil:
-    return octet | 0x20 if 65 <= octet <= 90 else octet
 
 
 cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t flags, int payload, bint do_bit,
@@ -42,46 +34,26 @@ cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t
     """
     cdef Py_ssize_t name_size = PyBytes_GET_SIZE(qname)
     cdef Py_ssize_t cookie_size = 0 if cookie is None or payload < 0 else OPTION_HEAD + PyBytes_GET_SIZE(cookie)
-    cdef Py_ssize_t size = HEADER + name_size + 4 + (OPT_SIZE if payload >= 0 else 0) + cookie_size
     cdef bytes packet
     cdef uint8_t *p
     cdef uint8_t *name
     cdef uint8_t bits[32]
     cdef Py_ssize_t i
-    if not 1 <= name_size <= LONGEST_NAME:
+    if not 1 <= name_size <= NAME_MAX:
         raise ValueError(f"a name of {name_size} octets cannot be asked")
-    packet = PyBytes_FromStringAndSize(NULL, size)
-    p = <uint8_t *>PyBytes_AS_STRING(packet)
-    put16(p, identity)
-    put16(p + 2, flags)
-    put16(p + 4, 1)
-    put16(p + 6, 0)
-    put16(p + 8, 0)
-    put16(p + 10, 1 if payload >= 0 else 0)
-    name = p + HEADER
-    memcpy(name, PyBytes_AS_STRING(qname), name_size)
+    packet = query_packet(qname, qtype, C_IN, identity, flags, payload, do_bit, cookie_size)
+    name = <uint8_t *>PyBytes_AS_STRING(packet) + HEADER_SIZE
     if case_bits is not None:
         case_bits.fill(bits, 32)
         for i in range(name_size):
             # Length octets stay below 64, so whatever looks like a letter is one.
             if 97 <= (name[i] | 0x20) <= 122 and name[i] >= 65:
                 name[i] = (name[i] | 0x20) ^ (0x20 if bits[i >> 3] >> (i & 7) & 1 else 0)
-    p = name + name_size
-    put16(p, qtype)
-    put16(p + 2, 1)
-    if payload >= 0:
-        p += 4
-        p[0] = 0
-        put16(p + 1, 41)
-        put16(p + 3, <uint16_t>payload)
-        p[5] = 0
-        p[6] = 0
-        put16(p + 7, 0x8000 if do_bit else 0)
-        put16(p + 9, <uint16_t>cookie_size)
-        if cookie_size:
-            put16(p + 11, OPTION_COOKIE)
-            put16(p + 13, <uint16_t>(cookie_size - OPTION_HEAD))
-            memcpy(p + 15, PyBytes_AS_STRING(cookie), cookie_size - OPTION_HEAD)
+    if cookie_size:
+        p = <uint8_t *>PyBytes_AS_STRING(packet) + PyBytes_GET_SIZE(packet) - cookie_size
+        put16(p, O_COOKIE)
+        put16(p + 2, <uint16_t>(cookie_size - OPTION_HEAD))
+        memcpy(p + OPTION_HEAD, PyBytes_AS_STRING(cookie), cookie_size - OPTION_HEAD)
     return packet
 
 
@@ -94,22 +66,22 @@ cdef object judge_cookie(bytes sent, object edns):
     cdef bytes found
     if edns is None or not edns.raw_options:
         return b""
-    found = edns.get(OPTION_COOKIE)
+    found = edns.get(O_COOKIE)
     if found is None:
         return b""
-    if found[:CLIENT_COOKIE] != sent[:CLIENT_COOKIE]:
+    if found[:COOKIE_CLIENT_SIZE] != sent[:COOKIE_CLIENT_SIZE]:
         return None
-    if len(found) == CLIENT_COOKIE:
+    if len(found) == COOKIE_CLIENT_SIZE:
         return b""
-    return found if SHORTEST_COOKIE <= len(found) <= LONGEST_COOKIE else None
+    return found if COOKIE_MIN <= len(found) <= COOKIE_MAX else None
 
 
 cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data, size_t size) noexcept nogil:
     """A `Match` code. `sent` is a packet of `encode_query`, `data` whatever came back."""
-    cdef size_t end = HEADER, i
+    cdef size_t end = HEADER_SIZE, i
     cdef uint8_t rcode
     cdef bint same_but_case = True
-    if size < HEADER:
+    if size < HEADER_SIZE:
         return MATCH_SHORT
     if data[0] != sent[0] or data[1] != sent[1]:
         return MATCH_WRONG_ID
@@ -128,10 +100,10 @@ cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data,
     end += 5
     if end > sent_size or size < end:
         return MATCH_WRONG_QUESTION
-    if memcmp(data + HEADER, sent + HEADER, end - HEADER) == 0:
+    if memcmp(data + HEADER_SIZE, sent + HEADER_SIZE, end - HEADER_SIZE) == 0:
         return MATCH_REPLY
-    for i in range(HEADER, end):
-        if lower(data[i]) != lower(sent[i]):
+    for i in range(HEADER_SIZE, end):
+        if byte_lower(data[i]) != byte_lower(sent[i]):
             same_but_case = False
             break
     return MATCH_WRONG_CASE if same_but_case else MATCH_WRONG_QUESTION
@@ -177,12 +149,12 @@ def truncated_stub(bytes data):
     """
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-    cdef Py_ssize_t end = HEADER
-    if size < HEADER or not p[2] & 0x02 or p[4] != 0 or p[5] != 1:
+    cdef Py_ssize_t end = HEADER_SIZE
+    if size < HEADER_SIZE or not p[2] & 0x02 or p[4] != 0 or p[5] != 1:
         return None
     while end < size and 0 < p[end] < 64:
         end += p[end] + 1
     if end + 5 > size or p[end] != 0:
         return None
     end += 5
-    return data[:6] + b"\0\0\0\0\0\0" + data[HEADER:end]
+    return data[:6] + b"\0\0\0\0\0\0" + data[HEADER_SIZE:end]

@@ -15,13 +15,11 @@ from resolver.net.fastpath import ClientQuery
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire.build import Builder
+from resolver.wire.consts import HEADER_SIZE, MESSAGE_MAX
 from resolver.wire.edns import encode_ede, options_to_wire
 from resolver.wire.rrset import RRset
 
 __all__ = ["any_record", "compose", "error_reply", "extended_errors"]
-
-HEADER_SIZE = 12
-LARGEST = 65_535
 
 _KEPT_FLAGS = 0x7800 | c.RD | c.CD      # opcode, RD and CD go back as they came (RFC 1035 4.1.1, RFC 4035 3.2.2)
 _DNSSEC_TYPES = frozenset({c.RRSIG, c.NSEC, c.NSEC3})
@@ -40,7 +38,7 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
         flags |= c.AA
     if outcome.verdict == Verdict.SECURE and not query.flags & c.CD and outcome.failure is None:
         flags |= c.AD
-    builder = Builder(LARGEST)
+    builder = Builder(MESSAGE_MAX)
     builder.start(query.id, flags, query.qname, query.qtype, query.qclass)
     if bogus:
         return builder.finish()

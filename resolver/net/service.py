@@ -26,7 +26,8 @@ from resolver.settings import Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.edns import encode_keepalive, options_from_wire, options_to_wire
+from resolver.wire.consts import HEADER_SIZE, MESSAGE_MAX, PAYLOAD_MIN
+from resolver.wire.edns import encode_keepalive, opt_record, options_from_wire, options_to_wire
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
@@ -38,13 +39,8 @@ __all__ = ["PendingQuery", "Service", "Sink", "one_less"]
 
 logger = logging.getLogger(__name__)
 
-LARGEST = 65_535
-SMALLEST_PAYLOAD = 512
-HEADER_SIZE = 12
 # The counts of a header without question and with one record, in additional.
 ONLY_OPT = b"\0\0\0\0\0\0\0\1"
-# A client's cookie alone, and the longest with a server's (RFC 7873 section 4).
-CLIENT_COOKIE, LONGEST_COOKIE = 8, 40
 OPT_HEAD = 9  # owner, type, class and TTL of an OPT record
 KEPT_AS_IT_CAME = limits.STORED_QUERY_OCTETS
 # Of these not even the content counts.
@@ -383,10 +379,10 @@ class Service:
     def _client_limit(self, query: ClientQuery, sink: Sink) -> int:
         """Bytes that the client takes in one reply (RFC 6891 section 6.2.3)."""
         if sink.stream:
-            return LARGEST
+            return MESSAGE_MAX
         if query.has_edns:
-            return max(SMALLEST_PAYLOAD, min(query.payload, self._payload))
-        return SMALLEST_PAYLOAD
+            return max(PAYLOAD_MIN, min(query.payload, self._payload))
+        return PAYLOAD_MIN
 
     def _own_options(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bytes:
         """Options that the client's own ask for: NSID (RFC 5001), TCP keepalive (RFC 7828), cookie (RFC 7873)."""
@@ -496,14 +492,11 @@ class Service:
         if edns is None or cookie is None or not _is_cookie(cookie):
             return None
         now = self._clock.time()
-        fine = len(cookie) == CLIENT_COOKIE or self._cookies.is_good(cookie, peer[0], now)
+        fine = len(cookie) == c.COOKIE_CLIENT_SIZE or self._cookies.is_good(cookie, peer[0], now)
         rcode = c.NOERROR if fine else c.BADCOOKIE
         option = options_to_wire([(c.OPTION_COOKIE, self._cookies.answer(cookie, peer[0], now))])
-        opt = b"\0\0%c%b%c\0%b%b" % (
-            c.OPT, self._payload.to_bytes(2, "big"), rcode >> 4, (edns.flags & c.DO).to_bytes(2, "big"),
-            len(option).to_bytes(2, "big"),
-        )
-        return error_reply(data, rcode & 0xF)[:-1] + b"\1" + opt + option
+        opt = opt_record(self._payload, ext_rcode=rcode >> 4, do=edns.do, options=option)
+        return error_reply(data, rcode & 0xF)[:-1] + b"\1" + opt
 
     def _special(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
         """Other classes, ANY, and types that are not data."""
@@ -596,7 +589,7 @@ def _shortened(query: ClientQuery) -> ClientQuery:
 
 def _is_cookie(value: bytes) -> bool:
     """Whether a COOKIE option may have this content: a client's cookie, with or without one of a server."""
-    return len(value) == CLIENT_COOKIE or 2 * CLIENT_COOKIE <= len(value) <= LONGEST_COOKIE
+    return len(value) == c.COOKIE_CLIENT_SIZE or c.COOKIE_MIN <= len(value) <= c.COOKIE_MAX
 
 
 def _cookie_of(query: ClientQuery) -> bytes | None:

@@ -41,12 +41,12 @@ from resolver.net.places import Places, network_of
 from resolver.net.service import PendingQuery, Service, one_less
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
+from resolver.wire.consts import MESSAGE_MAX
 
 __all__ = ["StreamListener", "open_stream_socket"]
 
 logger = logging.getLogger(__name__)
 
-LARGEST_MESSAGE = 65_535
 SWEEPS_PER_TIMEOUT = 4
 LONGEST_SWEEP = limits.STREAM_SWEEP / 1000
 
@@ -254,7 +254,7 @@ class _Client(asyncio.Protocol):
     def __init__(self, listener: StreamListener) -> None:
         self._listener = listener
         self._transport: asyncio.Transport | None = None
-        self._framer = LengthFramer(2, max_frame=LARGEST_MESSAGE)
+        self._framer = LengthFramer(2, max_frame=MESSAGE_MAX)
         self._peer: tuple[Any, ...] = ("", 0)
         self._pending: dict[PendingQuery, None] = {}
         self._unread = b""

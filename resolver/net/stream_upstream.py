@@ -58,7 +58,6 @@ __all__ = ["StreamAsk", "StreamUpstream"]
 
 logger = logging.getLogger(__name__)
 
-LONGEST_MESSAGE = 65_535
 MISFITS = limits.UNWANTED_ON_STREAM
 
 
@@ -141,7 +140,7 @@ class _Connection(asyncio.Protocol):
         self.server = server
         self.pending: dict[int, StreamAsk] = {}
         self.transport: asyncio.Transport | None = None
-        self.framer = LengthFramer(2, max_frame=LONGEST_MESSAGE)
+        self.framer = LengthFramer(2, max_frame=c.MESSAGE_MAX)
         self.closing = False
         self.misfits = 0
         """Messages since the last reply that fit no question."""

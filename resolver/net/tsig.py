@@ -5,10 +5,11 @@ is the trouble; FORMERR is for a TSIG record that is not alone, not last or not 
 """
 
 from resolver.wire import consts as c
+from resolver.wire.consts import HEADER_SIZE
+from resolver.wire.edns import opt_record
 
 __all__ = ["bad_key_reply"]
 
-HEADER_SIZE = 12
 FIXED = 10                  # type, class, TTL and length of a record
 TIMES = 8                   # time signed and fudge
 LAST = 6                    # original id, error, length of other data
@@ -29,7 +30,7 @@ def bad_key_reply(query: bytes, question_end: int, payload: int) -> bytes | None
         fixed, rdata = query[at : at + FIXED], query[at + FIXED : at + FIXED + size]
         at += FIXED + size
         if rtype == c.OPT and left <= additional:
-            opt = b"\0\0\x29" + payload.to_bytes(2, "big") + bytes(2) + bytes([fixed[6] & 0x80]) + bytes(3)
+            opt = opt_record(payload, do=fixed[6] & 0x80 != 0)
         if rtype != c.TSIG:
             continue
         if left > 1 or not additional or fixed[2:8] != b"\0\xff\0\0\0\0":

@@ -57,6 +57,8 @@ from resolver.net.libc cimport (AF_INET, AF_INET6, AF_UNSPEC, CMSG_DATA, CMSG_FI
 from resolver.net.libc cimport connect as connect_socket
 from resolver.net.match cimport MATCH_BARE, MATCH_REPLY, MATCH_WRONG_CASE, encode_query, judge_cookie, match_reply
 from resolver.net.peers cimport PeerAddress, parse_peer
+from resolver.wire.consts cimport COOKIE_CLIENT_SIZE
+from resolver.wire.octets cimport get16
 
 from resolver.net.complaint import Complaint
 from resolver.net.local_errors import EDES, kind_of_error
@@ -75,7 +77,6 @@ cdef enum:
     SLOTS = 1024
     FLAG_RD = 0x0100
     FLAG_CD = 0x0010
-    CLIENT_COOKIE = 8
 
 cdef double TICK = 0.01
 cdef int ERROR_ROUNDS = limits.UDP_ERRORS
@@ -231,7 +232,7 @@ cdef class UdpUpstream:
             flags |= FLAG_CD
         payload = -1 if edns_payload is None else min(<int>edns_payload, <int>self.capacity)
         if cookie is not None and not cookie:
-            cookie = self.entropy.take_bytes(CLIENT_COOKIE)
+            cookie = self.entropy.take_bytes(COOKIE_CLIENT_SIZE)
         entry.cookie = cookie
         entry.packet = encode_query(ask.qname, ask.qtype, identity, flags, payload, ask.do,
                                     self.entropy if self.randomise_case and ask.randomise_case else None, cookie)
@@ -673,7 +674,7 @@ cdef class UdpUpstream:
         cdef object found
         if size < 12:
             return self.near_miss(port, source)
-        found = port.pending.get((<int>data[0] << 8) | data[1])
+        found = port.pending.get(get16(data))
         if found is None:
             return self.near_miss(port, source)
         ask = <UdpAsk>found
@@ -787,7 +788,7 @@ cdef class UdpUpstream:
             # Routers may quote as little as eight octets; what does not name our query is nobody's error.
             if size < 12:
                 continue
-            found = port.pending.get((<int>quoted[0] << 8) | quoted[1])
+            found = port.pending.get(get16(quoted))
             if found is None:
                 continue
             ask = <UdpAsk>found

@@ -18,13 +18,12 @@ from resolver.wire import WireError
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import Builder, make_error
+from resolver.wire.consts import HEADER_SIZE, OPT_SIZE
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
 __all__ = ["Authority", "EdnsFault", "Quirks"]
 
-HEADER_SIZE = 12
-OPT_SIZE = 11
 OPTION_HEADER_SIZE = 4
 OPCODE_MASK = 0x7800
 LOW_RCODE = 0x000F

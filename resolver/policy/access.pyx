@@ -127,8 +127,3 @@ cdef class AccessTable:
         """Decide by the bytes of a struct sockaddr, exactly as the fast path does."""
         cdef const uint8_t *bytes_ = sockaddr
         return access_lookup(&self.table, bytes_, len(sockaddr))
-
-    @property
-    def ranges(self):
-        """Number of disjoint ranges, IPv4 and IPv6."""
-        return self.table.count4, self.table.count6

@@ -291,14 +291,8 @@ cdef uint8_t *put_owner(uint8_t *out, const uint8_t *owner, Py_ssize_t size, RRs
 def name_end(bytes data not None, Py_ssize_t start) -> int:
     """Index behind the uncompressed name at `start`, or -1 when it runs out of `data`."""
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
-    cdef Py_ssize_t at = start, end = PyBytes_GET_SIZE(data)
-    while 0 <= at < end:
-        if p[at] == 0:
-            return at + 1
-        if p[at] > 63:
-            return -1
-        at += p[at] + 1
-    return -1
+    cdef Py_ssize_t length = name_length(p + start, PyBytes_GET_SIZE(data) - start) if start >= 0 else -1
+    return start + length if length > 0 else -1
 
 
 def bitmap_has(bytes bitmap not None, int rtype) -> bool:

@@ -10,13 +10,9 @@ from resolver.wire.edns import (
     Edns,
     encode_ede,
     encode_keepalive,
-    encode_subnet,
     options_from_wire,
     options_to_wire,
-    parse_cookie,
     parse_ede,
-    parse_keepalive,
-    parse_subnet,
 )
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
@@ -33,16 +29,12 @@ __all__ = [
     "consts",
     "encode_ede",
     "encode_keepalive",
-    "encode_subnet",
     "make_error",
     "make_query",
     "name",
     "options_from_wire",
     "options_to_wire",
     "pack",
-    "parse_cookie",
     "parse_ede",
-    "parse_keepalive",
-    "parse_subnet",
     "unpack",
 ]

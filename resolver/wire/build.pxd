@@ -4,6 +4,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from resolver.wire.rrset cimport RRset
 
+cdef bytes query_packet(bytes qname, uint16_t qtype, uint16_t qclass, uint16_t id, uint16_t flags, int payload,
+                        bint do_bit, Py_ssize_t options_size)
+
 
 # One suffix that later names may point to.
 cdef struct Target:

@@ -17,7 +17,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from resolver.wire.consts cimport *
 from resolver.wire.name cimport byte_lower, checked, name_equal_ci, name_expand, name_labels, name_length
-from resolver.wire.octets cimport put16, put32
+from resolver.wire.octets cimport get16, put16, put32, put_opt
 from resolver.wire.rdata cimport rdata_compressible, rdata_layout, rdata_next_name
 from resolver.wire.rrset cimport RRset
 
@@ -157,7 +157,7 @@ cdef class Builder:
             raise ValueError("payload, rcode, version or block is out of range")
         cdef bytes content = options_to_wire(options)
         cdef Py_ssize_t length = PyBytes_GET_SIZE(content)
-        cdef Py_ssize_t total = self._size + 11 + length
+        cdef Py_ssize_t total = self._size + OPT_SIZE + length
         cdef Py_ssize_t padding = -1
         cdef uint8_t *p
         if total > self._limit or self._counts[3] == 65535:
@@ -167,23 +167,19 @@ cdef class Builder:
             if total + 4 + padding > self._limit:
                 padding = self._limit - total - 4
         self._bound = self._limit
-        if self._room(11 + length + (4 + padding if padding >= 0 else 0)) < 0:
+        if self._room(OPT_SIZE + length + (4 + padding if padding >= 0 else 0)) < 0:
             return False
         p = self._out + self._size
-        p[0] = 0
-        put16(p + 1, T_OPT)
-        put16(p + 3, payload)
-        p[5] = <uint8_t> ext_rcode
+        put_opt(p, payload, ext_rcode, do, length + (4 + padding if padding >= 0 else 0))
         p[6] = <uint8_t> version
-        put16(p + 7, EDNS_DO if do else 0)
-        memcpy(p + 11, PyBytes_AS_STRING(content), length)
+        memcpy(p + OPT_SIZE, PyBytes_AS_STRING(content), length)
+        self._size += OPT_SIZE + length
         if padding >= 0:
-            put16(p + 11 + length, O_PADDING)
-            put16(p + 13 + length, <int> padding)
-            memset(p + 15 + length, 0, padding)
-            length += 4 + padding
-        put16(p + 9, <int> length)
-        self._size += 11 + length
+            p += OPT_SIZE + length
+            put16(p, O_PADDING)
+            put16(p + 2, <int> padding)
+            memset(p + 4, 0, padding)
+            self._size += 4 + padding
         self._counts[3] += 1
         self._has_opt = True
         return True
@@ -332,7 +328,7 @@ cdef class Builder:
         cdef int pointer = 0         # what later records of the set write as owner
         cdef uint8_t *p
         while at < size:
-            length = (data[at] << 8) | data[at + 1]
+            length = get16(data + at)
             if pointer:
                 if self._room(2) < 0:
                     return FULL
@@ -343,7 +339,7 @@ cdef class Builder:
                 if self._write_name(owner, owner_size, False) < 0:
                     return FULL
                 if self._out[begin] >= 192:
-                    pointer = (self._out[begin] << 8) | self._out[begin + 1]
+                    pointer = get16(self._out + begin)
                 elif owner_size > 1 and begin <= POINTER_MAX:
                     pointer = 0xC000 | <int> begin
             if self._room(8) < 0:
@@ -379,20 +375,29 @@ def make_query(int id, bytes qname not None, int qtype, *, int qclass=C_IN, int 
     cdef bytes content = options_to_wire(options) if options else b""
     cdef Py_ssize_t length = PyBytes_GET_SIZE(content)
     cdef int payload = 0
-    cdef bint edns = edns_payload is not None
-    cdef Py_ssize_t total = HEADER_SIZE + size + 4
     cdef bytes made
-    cdef uint8_t *p
-    if edns:
+    if edns_payload is not None:
         payload = edns_payload
-        total += 11 + length
     elif do or length:
         raise ValueError("DO and options need EDNS")
     if not (0 <= id <= 65535 and 0 <= flags <= 65535 and 0 <= qtype <= 65535 and 0 <= qclass <= 65535
-            and 0 <= payload <= 65535) or total > MESSAGE_MAX:
+            and 0 <= payload <= 65535) or HEADER_SIZE + size + 4 + OPT_SIZE + length > MESSAGE_MAX:
         raise ValueError("id, flags, type, class, payload or size is out of range")
-    made = PyBytes_FromStringAndSize(NULL, total)
-    p = <uint8_t *> PyBytes_AS_STRING(made)
+    made = query_packet(qname, qtype, qclass, id, flags, -1 if edns_payload is None else payload, do, length)
+    memcpy(<uint8_t *> PyBytes_AS_STRING(made) + PyBytes_GET_SIZE(made) - length, PyBytes_AS_STRING(content), length)
+    return made
+
+
+cdef bytes query_packet(bytes qname, uint16_t qtype, uint16_t qclass, uint16_t id, uint16_t flags, int payload,
+                        bint do_bit, Py_ssize_t options_size):
+    """A packet with one question whose last `options_size` octets, the EDNS options, are the caller's to fill.
+
+    `payload` below 0: without OPT record and options. The name is checked by the caller.
+    """
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(qname)
+    cdef bint edns = payload >= 0
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, HEADER_SIZE + size + 4 + (OPT_SIZE + options_size if edns else 0))
+    cdef uint8_t *p = <uint8_t *> PyBytes_AS_STRING(made)
     memset(p, 0, HEADER_SIZE)
     put16(p, id)
     put16(p + 2, flags)
@@ -404,15 +409,7 @@ def make_query(int id, bytes qname not None, int qtype, *, int qclass=C_IN, int 
     put16(p, qtype)
     put16(p + 2, qclass)
     if edns:
-        p += 4
-        p[0] = 0
-        put16(p + 1, T_OPT)
-        put16(p + 3, payload)
-        p[5] = 0
-        p[6] = 0
-        put16(p + 7, EDNS_DO if do else 0)
-        put16(p + 9, <int> length)
-        memcpy(p + 11, PyBytes_AS_STRING(content), length)
+        put_opt(p + 4, payload, 0, do_bit, options_size)
     return made
 
 
@@ -438,19 +435,19 @@ def make_error(bytes query not None, int rcode, *, int flags=F_RA, object edns_p
         raise ValueError("rcode or flags is out of range")
     if size < HEADER_SIZE:
         return None
-    word = (p[2] << 8) | p[3]
+    word = get16(p + 2)
     if word & F_QR:
         return None
-    if ((p[4] << 8) | p[5]) == 1:
+    if get16(p + 4) == 1:
         length = name_length(p + HEADER_SIZE, size - HEADER_SIZE)
         if length > 0 and HEADER_SIZE + length + 4 <= size:
             qname = PyBytes_FromStringAndSize(<const char *> p + HEADER_SIZE, length)
             tail = p + HEADER_SIZE + length
-            qtype = (tail[0] << 8) | tail[1]
-            qclass = (tail[2] << 8) | tail[3]
+            qtype = get16(tail)
+            qclass = get16(tail + 2)
     word = F_QR | (word & (F_OPCODE | F_RD | F_CD)) | (flags & ~(F_OPCODE | F_RCODE)) | (rcode & F_RCODE)
     cdef Builder builder = Builder()
-    builder.start((p[0] << 8) | p[1], word, qname, qtype, qclass)
+    builder.start(get16(p), word, qname, qtype, qclass)
     if edns_payload is not None or rcode > F_RCODE:
         builder.opt(512 if edns_payload is None else edns_payload, do=do, ext_rcode=rcode >> 4, options=options)
     return builder.finish()

@@ -98,6 +98,13 @@ cdef enum:
 cdef enum:
     O_COOKIE = 10
     O_PADDING = 12
+    O_EDE = 15
+
+# Bytes of a cookie option (RFC 7873 section 4): the client's part, and the least and most with the server's.
+cdef enum:
+    COOKIE_CLIENT_SIZE = 8
+    COOKIE_MIN = 16
+    COOKIE_MAX = 40
 
 # What C functions of this room return instead of raising; errors.py has the words.
 cdef enum:
@@ -129,7 +136,9 @@ cdef enum:
     NAME_MAX = 255        # bytes of a name in wire form (RFC 1035 section 2.3.4)
     LABELS_MAX = 128      # labels in such a name, the root's included
     HEADER_SIZE = 12
+    OPT_SIZE = 11         # an OPT record without options (RFC 6891 section 6.1.2)
     MESSAGE_MAX = 65535
+    PAYLOAD_MIN = 512     # bytes of a UDP message without EDNS (RFC 1035 section 2.3.4)
 
 cdef enum:
     ANSWER = 1

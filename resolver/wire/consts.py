@@ -187,6 +187,19 @@ _RCODES: Final[Mapping[int, str]] = {
     BADMODE: "BADMODE", BADNAME: "BADNAME", BADALG: "BADALG", BADTRUNC: "BADTRUNC", BADCOOKIE: "BADCOOKIE",
 }  # fmt: skip
 
+# --- sizes in bytes -----------------------------------------------------------------------------------------------
+
+HEADER_SIZE: Final = 12
+MESSAGE_MAX: Final = 65_535
+PAYLOAD_MIN: Final = 512
+"""A UDP message without EDNS (RFC 1035 section 2.3.4)."""
+OPT_SIZE: Final = 11
+"""An OPT record without options (RFC 6891 section 6.1.2)."""
+COOKIE_CLIENT_SIZE: Final = 8
+"""The client's part of a cookie option, alone in a first query (RFC 7873 section 4)."""
+COOKIE_MIN: Final = 16
+COOKIE_MAX: Final = 40
+
 # --- EDNS options -------------------------------------------------------------------------------------------------
 
 OPTION_LLQ: Final = 1

@@ -1,4 +1,4 @@
-"""EDNS: the OPT record's fields and its options (RFC 6891), extended errors (RFC 8914), keepalive, client subnet.
+"""EDNS: the OPT record's fields and its options (RFC 6891), extended errors (RFC 8914), keepalive.
 
 Rule: this module reads and writes the forms and decides nothing; what an option means for an answer is the business
 of the rooms above. Options stay packed until somebody asks, since most replies carry none that matters.
@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint16_t
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from resolver.wire.consts cimport *
+from resolver.wire.octets cimport get16, put_opt
 
 from resolver.limits import EDNS_ERROR_TEXT, EDNS_OPTIONS
 from resolver.wire.errors import WireError, reason_of
@@ -70,10 +71,10 @@ def options_from_wire(bytes data not None) -> list[tuple[int, bytes]]:
     while at < size and len(found) < _max_options:
         if at + 4 > size:
             raise WireError(reason_of(E_OPTIONS))
-        length = (p[at + 2] << 8) | p[at + 3]
+        length = get16(p + at + 2)
         if at + 4 + length > size:
             raise WireError(reason_of(E_OPTIONS))
-        found.append(((p[at] << 8) | p[at + 1], PyBytes_FromStringAndSize(<const char *> p + at + 4, length)))
+        found.append((get16(p + at), PyBytes_FromStringAndSize(<const char *> p + at + 4, length)))
         at += 4 + length
     return found
 
@@ -93,6 +94,13 @@ def options_to_wire(object options) -> bytes:
     if len(made) > 65535:
         raise ValueError("options are larger than an OPT record can hold")
     return bytes(made)
+
+
+def opt_record(int payload, *, int ext_rcode=0, bint do=False, bytes options not None=b"") -> bytes:
+    """An OPT record with these options in wire form; `ext_rcode` is the upper eight bits of the rcode."""
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, OPT_SIZE) + options
+    put_opt(<uint8_t *> PyBytes_AS_STRING(made), payload, ext_rcode, do, PyBytes_GET_SIZE(options))
+    return made
 
 
 def encode_ede(int code, str text not None="") -> bytes:
@@ -117,61 +125,3 @@ def parse_ede(bytes data not None) -> tuple[int, str]:
 def encode_keepalive(object seconds) -> bytes:
     """Content of a server's edns-tcp-keepalive option: idle seconds, kept in tenths (RFC 7828 section 3.1)."""
     return min(max(round(seconds * 10), 0), 65535).to_bytes(2, "big")
-
-
-def parse_keepalive(bytes data not None) -> float | None:
-    """Idle time in seconds that a server grants, None when the option is empty, as clients send it.
-
-    Raises:
-        WireError: neither empty nor two bytes.
-    """
-    if not data:
-        return None
-    if len(data) != 2:
-        raise WireError(reason_of(E_OPTIONS))
-    return int.from_bytes(data, "big") / 10
-
-
-def parse_cookie(bytes data not None) -> tuple[bytes, bytes]:
-    """Client and server part of a cookie option; the second is empty in a first query (RFC 7873 section 4).
-
-    Raises:
-        WireError: a length that the RFC forbids.
-    """
-    if len(data) != 8 and not 16 <= len(data) <= 40:
-        raise WireError(reason_of(E_COOKIE))
-    return data[:8], data[8:]
-
-
-def encode_subnet(int family, int source, int scope, bytes address not None) -> bytes:
-    """Content of a client subnet option (RFC 7871 section 6): `address` is cut to `source` bits.
-
-    Raises:
-        ValueError: a prefix length that the family (1: IPv4, 2: IPv6) does not have.
-    """
-    cdef int width = {1: 32, 2: 128}.get(family, 0)
-    if not (0 <= source <= width and 0 <= scope <= width and len(address) * 8 >= source):
-        raise ValueError("no such prefix in this address family")
-    cdef int count = (source + 7) // 8
-    # bits behind the prefix must be zero
-    kept = (int.from_bytes(address[:count], "big") >> (8 * count - source)) << (8 * count - source)
-    return family.to_bytes(2, "big") + bytes((source, scope)) + kept.to_bytes(count, "big")
-
-
-def parse_subnet(bytes data not None) -> tuple[int, int, int, bytes]:
-    """Family, source and scope prefix length, and the address bytes as sent (RFC 7871 section 6).
-
-    Raises:
-        WireError: too short, an unknown family's excess, or bits set behind the prefix.
-    """
-    if len(data) < 4:
-        raise WireError(reason_of(E_OPTIONS))
-    cdef int family = int.from_bytes(data[:2], "big")
-    cdef int source = data[2]
-    cdef int width = {0: 0, 1: 32, 2: 128}.get(family, 255)
-    address = data[4:]
-    if source > width or data[3] > width or len(address) != (source + 7) // 8:
-        raise WireError(reason_of(E_OPTIONS))
-    if source % 8 and address[len(address) - 1] & (0xFF >> source % 8):
-        raise WireError(reason_of(E_OPTIONS))
-    return family, source, data[3], address

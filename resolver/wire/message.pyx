@@ -7,7 +7,7 @@ iterator.
 """
 
 cimport cython
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -16,6 +16,7 @@ from resolver.wire.consts cimport *
 from resolver.wire.edns cimport make_edns
 from resolver.wire.hash cimport siphash13
 from resolver.wire.name cimport name_equal_ci, name_expand, name_length, name_lower
+from resolver.wire.octets cimport get16, get32
 from resolver.wire.rdata cimport rdata_check, rdata_expand, rdata_layout
 from resolver.wire.rrset cimport RRset, make_rrset
 
@@ -38,14 +39,6 @@ cdef uint64_t _k0 = hash(b"resolver.wire.message.k0") & 0xFFFFFFFFFFFFFFFF
 cdef uint64_t _k1 = hash(b"resolver.wire.message.k1") & 0xFFFFFFFFFFFFFFFF
 
 
-cdef inline uint16_t u16(const uint8_t *p) noexcept nogil:
-    return <uint16_t> ((p[0] << 8) | p[1])
-
-
-cdef inline uint32_t u32(const uint8_t *p) noexcept nogil:
-    return (<uint32_t> p[0] << 24) | (<uint32_t> p[1] << 16) | (<uint32_t> p[2] << 8) | p[3]
-
-
 # --- queries, without the GIL -------------------------------------------------------------------------------------
 
 cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
@@ -62,11 +55,11 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
     memset(q, 0, sizeof(QueryInfo))
     if size < HEADER_SIZE or size > MESSAGE_MAX:
         return E_HEADER
-    q.id = u16(p)
-    q.flags = flags = u16(p + 2)
+    q.id = get16(p)
+    q.flags = flags = get16(p + 2)
     if flags & F_QR:
         return E_HEADER
-    if flags & F_OPCODE or u16(p + 4) != 1:
+    if flags & F_OPCODE or get16(p + 4) != 1:
         q.unusual = True
         return 1
     length = name_length(p + at, size - at)
@@ -77,43 +70,43 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
     q.qname = p + at
     q.qname_len = <uint16_t> length
     at += length
-    q.qtype = u16(p + at)
-    q.qclass = u16(p + at + 2)
+    q.qtype = get16(p + at)
+    q.qclass = get16(p + at + 2)
     at += 4
     q.question_end = <uint16_t> at
     if flags & (F_AA | F_TC | F_RA | F_Z | F_RCODE) or q.qclass != C_IN:
         q.unusual = True
-    if u16(p + 6) or u16(p + 8) or u16(p + 10) > 1:
+    if get16(p + 6) or get16(p + 8) or get16(p + 10) > 1:
         q.unusual = True
         return 1
-    if u16(p + 10) == 1:
+    if get16(p + 10) == 1:
         if at + 11 > size:
             return E_TRUNCATED
-        if p[at] != 0 or u16(p + at + 1) != T_OPT:
+        if p[at] != 0 or get16(p + at + 1) != T_OPT:
             q.unusual = True
             return 1
         q.has_edns = True
-        q.payload = u16(p + at + 3)
+        q.payload = get16(p + at + 3)
         q.edns_version = p[at + 6]
-        flags = u16(p + at + 7)
+        flags = get16(p + at + 7)
         q.do_bit = (flags & EDNS_DO) != 0
         if q.edns_version or flags & ~<uint16_t> EDNS_DO or p[at + 5]:
             q.unusual = True
-        end = at + 11 + u16(p + at + 9)
+        end = at + 11 + get16(p + at + 9)
         at += 11
         if end > size:
             return E_TRUNCATED
         while at < end:
             if at + 4 > end:
                 return E_OPTIONS
-            code = u16(p + at)
-            length = u16(p + at + 2)
+            code = get16(p + at)
+            length = get16(p + at + 2)
             at += 4
             if at + length > end:
                 return E_OPTIONS
             if code == O_COOKIE:
                 # RFC 7873 section 5.2.2: a wrong length is a format error; a second cookie is left unread
-                if length != 8 and not 16 <= length <= 40:
+                if length != COOKIE_CLIENT_SIZE and not COOKIE_MIN <= length <= COOKIE_MAX:
                     return E_COOKIE
                 if q.cookie == NULL:
                     q.cookie = p + at
@@ -180,9 +173,9 @@ cdef class MessageView:
             raise WireError(reason_of(E_HEADER))
         if size > MESSAGE_MAX:
             raise WireError("message is longer than 65535 bytes")
-        self.id = u16(p)
-        self.flags = u16(p + 2)
-        self.question_count = u16(p + 4)
+        self.id = get16(p)
+        self.flags = get16(p + 2)
+        self.question_count = get16(p + 4)
         for i in range(self.question_count):
             length = name_expand(p, size, at, size, qname if i == 0 else NULL, &after)
             if length < 0:
@@ -191,10 +184,10 @@ cdef class MessageView:
                 raise WireError(reason_of(E_TRUNCATED))
             if i == 0:
                 self.qname = PyBytes_FromStringAndSize(<const char *> qname, length)
-                self.qtype = u16(p + after)
-                self.qclass = u16(p + after + 2)
+                self.qtype = get16(p + after)
+                self.qclass = get16(p + after + 2)
             at = after + 4
-        self._record_count = u16(p + 6) + u16(p + 8) + u16(p + 10)
+        self._record_count = get16(p + 6) + get16(p + 8) + get16(p + 10)
         if self._record_count == 0:
             if at != size:
                 raise WireError(reason_of(E_TRAILING))
@@ -230,8 +223,8 @@ cdef class MessageView:
         """Check every record and note where it stands; `opt` becomes the index of the OPT record."""
         cdef const uint8_t *p = self._data
         cdef Py_ssize_t size = self._size
-        cdef int answers = u16(p + 6)
-        cdef int authorities = answers + u16(p + 8)
+        cdef int answers = get16(p + 6)
+        cdef int authorities = answers + get16(p + 8)
         cdef uint8_t owner[NAME_MAX]
         cdef Py_ssize_t after = 0
         cdef Py_ssize_t length = 0
@@ -247,7 +240,7 @@ cdef class MessageView:
             record.section = ANSWER if i < answers else AUTHORITY if i < authorities else ADDITIONAL
             record.owner = <uint16_t> at
             record.next = -1
-            if repeated and u16(p + at) == repeated:
+            if repeated and get16(p + at) == repeated:
                 # the same pointer as before: same name, and still pointing backwards
                 after = at + 2
                 record.owner_target = (self._records + i - 1).owner_target
@@ -257,17 +250,17 @@ cdef class MessageView:
                     return <int> length
                 name_lower(owner, owner, length)
                 hashed = siphash13(_k0, _k1, owner, length)
-                repeated = u16(p + at) if p[at] >= 192 else 0
+                repeated = get16(p + at) if p[at] >= 192 else 0
                 record.owner_target = repeated & 0x3FFF if repeated else <uint16_t> at
             record.owner_length = <uint16_t> length
             record.name_hash = hashed
             at = after
             if at + 10 > size:
                 return E_TRUNCATED
-            record.rtype = u16(p + at)
-            record.rclass = u16(p + at + 2)
-            record.ttl = u32(p + at + 4)
-            record.length = u16(p + at + 8)
+            record.rtype = get16(p + at)
+            record.rclass = get16(p + at + 2)
+            record.ttl = get32(p + at + 4)
+            record.length = get16(p + at + 8)
             at += 10
             record.rdata = <uint16_t> at
             if at + record.length > size:
@@ -348,7 +341,7 @@ cdef class MessageView:
                 elif turn or record.rtype == T_OPT or record.rtype == T_TSIG:
                     continue
                 if turn and record.length >= 2:
-                    found = self._find_group(record, u16(p + record.rdata), &slot)
+                    found = self._find_group(record, get16(p + record.rdata), &slot)
                     # signatures cannot be signed: an RRSIG said to cover RRSIGs stays with the orphans
                     if found >= 0 and self._groups[found].rtype != T_RRSIG:
                         group = self._groups + found
@@ -475,15 +468,15 @@ cdef class MessageView:
             if slots == NULL:
                 other = 0
                 while other < at:
-                    if u16(out + other) == record.expanded and memcmp(out + other, out + at, 2 + record.expanded) == 0:
+                    if get16(out + other) == record.expanded and memcmp(out + other, out + at, 2 + record.expanded) == 0:
                         repeated = True
                         break
-                    other += 2 + u16(out + other)
+                    other += 2 + get16(out + other)
             else:
                 place = <int> siphash13(_k0, _k1, out + at, 2 + record.expanded) & (slot_count - 1)
                 while slots[place] >= 0:
                     other = slots[place]
-                    if u16(out + other) == record.expanded and memcmp(out + other, out + at, 2 + record.expanded) == 0:
+                    if get16(out + other) == record.expanded and memcmp(out + other, out + at, 2 + record.expanded) == 0:
                         repeated = True
                         break
                     place = (place + 1) & (slot_count - 1)

@@ -20,7 +20,6 @@ from resolver.wire.errors import WireError, reason_of
 ROOT = b"\0"
 
 cdef int _hops = COMPRESSION_HOPS
-cdef object _case_bits = int.from_bytes(bytes([255]) * 32, "little")
 
 
 # --- C door -------------------------------------------------------------------------------------------------------
@@ -132,25 +131,6 @@ def labels(bytes name not None) -> list[bytes]:
     for i in range(count):
         found.append(piece_of(data + starts[i] + 1, data[starts[i]]))
     return found
-
-
-def from_labels(object parts) -> bytes:
-    """The name with these labels, from left to right.
-
-    Raises:
-        WireError: a label is empty or longer than 63 bytes, or the name is longer than 255.
-    """
-    cdef bytearray made = bytearray()
-    cdef bytes part
-    for part in parts:
-        if not 1 <= len(part) <= 63:
-            raise WireError("label is empty or longer than 63 bytes")
-        made.append(len(part))
-        made += part
-    made.append(0)
-    if len(made) > NAME_MAX:
-        raise WireError(reason_of(E_NAME_LONG))
-    return bytes(made)
 
 
 def parent(bytes name not None) -> bytes:
@@ -355,29 +335,6 @@ def replace_suffix(bytes name not None, bytes old not None, bytes new not None) 
     if kept + len(new) > NAME_MAX:
         return None
     return name[:kept] + new
-
-
-def randomise_case(bytes name not None, object bits) -> bytes:
-    """The name with the case of its n-th letter taken from bit n of `bits`: upper when set.
-
-    With random bits this makes a reply harder to forge, since it must repeat the spelling (draft-vixie-dnsext-dns0x20).
-    """
-    cdef Py_ssize_t size = checked(name)
-    cdef const uint8_t *data = raw(name)
-    cdef uint8_t made[NAME_MAX]
-    cdef Py_ssize_t i
-    cdef uint8_t low
-    cdef Py_ssize_t used = 0
-    cdef bytes pool = (bits & _case_bits).to_bytes(32, "little")
-    cdef const uint8_t *random = raw(pool)
-    for i in range(size):
-        low = byte_lower(data[i])
-        if 97 <= low <= 122:
-            made[i] = low ^ (0x20 if (random[used >> 3] >> (used & 7)) & 1 else 0)
-            used += 1
-        else:
-            made[i] = low
-    return piece_of(made, size)
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from resolver.wire.consts cimport EDNS_DO, T_OPT
+
 
 cdef inline uint16_t get16(const uint8_t *p) noexcept nogil:
     return <uint16_t>((p[0] << 8) | p[1])
@@ -22,3 +24,14 @@ cdef inline void put16(uint8_t *p, uint32_t value) noexcept nogil:
 cdef inline void put32(uint8_t *p, uint32_t value) noexcept nogil:
     put16(p, value >> 16)
     put16(p + 2, value)
+
+
+cdef inline void put_opt(uint8_t *p, uint32_t payload, uint32_t ext_rcode, bint do_bit, uint32_t size) noexcept nogil:
+    """Write the OPT_SIZE octets of an OPT record before its `size` octets of options; version 0."""
+    p[0] = 0
+    put16(p + 1, T_OPT)
+    put16(p + 3, payload)
+    p[5] = <uint8_t>ext_rcode
+    p[6] = 0
+    put16(p + 7, EDNS_DO if do_bit else 0)
+    put16(p + 9, size)

@@ -20,6 +20,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from resolver.wire.consts cimport *
 from resolver.wire.name cimport name_expand, name_length, name_lower
+from resolver.wire.octets cimport get16
 
 from resolver.wire.errors import WireError, reason_of
 
@@ -138,8 +139,8 @@ cdef Py_ssize_t _pairs(const uint8_t *data, Py_ssize_t at, Py_ssize_t end, bint 
     while at < end:
         if at + 4 > end:
             return E_SVCPARAMS if ascending else E_OPTIONS
-        code = (data[at] << 8) | data[at + 1]
-        at += 4 + ((data[at + 2] << 8) | data[at + 3])
+        code = get16(data + at)
+        at += 4 + get16(data + at + 2)
         if at > end or (ascending and code <= last):
             return E_SVCPARAMS if ascending else E_OPTIONS
         last = code

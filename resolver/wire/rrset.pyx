@@ -12,6 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from resolver.wire.consts cimport *
 from resolver.wire.name cimport byte_lower, checked, name_lower
+from resolver.wire.octets cimport get16
 from resolver.wire.rdata cimport rdata_check, rdata_layout, rdata_lower
 
 from resolver.limits import RRSET_BYTES, RRSET_OVERHEAD, RRSET_RECORDS
@@ -31,7 +32,7 @@ cdef int packed_count(const uint8_t *data, Py_ssize_t size) noexcept nogil:
     while at < size:
         if at + 2 > size:
             return E_TRUNCATED
-        at += 2 + ((data[at] << 8) | data[at + 1])
+        at += 2 + get16(data + at)
         count += 1
         if count > 65535:
             return E_SET_RECORDS
@@ -59,7 +60,7 @@ def unpack(bytes packed not None) -> list[bytes]:
     cdef list found = []
     _count(packed)
     while at < size:
-        length = (data[at] << 8) | data[at + 1]
+        length = get16(data + at)
         found.append(PyBytes_FromStringAndSize(<const char *> data + at + 2, length))
         at += 2 + length
     return found
@@ -175,9 +176,9 @@ cdef class RRset:
         if not 0 <= index < self.count:
             raise IndexError("no such rdata")
         while index:
-            at += 2 + ((data[at] << 8) | data[at + 1])
+            at += 2 + get16(data + at)
             index -= 1
-        return PyBytes_FromStringAndSize(<const char *> data + at + 2, (data[at] << 8) | data[at + 1])
+        return PyBytes_FromStringAndSize(<const char *> data + at + 2, get16(data + at))
 
     def rdatas(self) -> list[bytes]:
         """All rdata, in the order of arrival, names written out."""
@@ -203,7 +204,7 @@ cdef class RRset:
         else:
             return found
         while at < size:
-            length = (data[at] << 8) | data[at + 1]
+            length = get16(data + at)
             found.append(PyBytes_FromStringAndSize(<const char *> data + at + 2 + skip, length - skip))
             at += 2 + length
         return found
@@ -298,7 +299,7 @@ cdef int _check_all(bytes packed, int rtype, int rclass) except -1:
     cdef Py_ssize_t length, got
     cdef int count = 0
     while at < size:
-        length = (data[at] << 8) | data[at + 1]
+        length = get16(data + at)
         # a message of no bytes: no pointer can lead anywhere
         got = rdata_check(data, 0, at + 2, length, layout)
         if got < 0:

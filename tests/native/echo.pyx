@@ -1,7 +1,7 @@
 """A native datagram handler for tests: it sends back what came.
 
 Empty datagrams are dropped and those whose first byte is 0xFF are handed to Python, so that all three results of a
-handler can be seen. Built with the checkout, loaded by tests/support/native_echo.py.
+handler can be seen. Built with the checkout, loaded by tests/support/native.py.
 """
 
 from corenet.core.sys cimport memcpy

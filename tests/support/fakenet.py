@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
+from support.wire_names import randomise_case
+
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.mesh import Mesh
@@ -123,7 +125,7 @@ class FakeNet:
 
     def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], None]) -> _Pending:
         """Send `ask`; what comes of it happens when `run` gets there."""
-        qname = names.randomise_case(ask.qname, self._random.getrandbits(256)) if ask.randomise_case else ask.qname
+        qname = randomise_case(ask.qname, self._random.getrandbits(256)) if ask.randomise_case else ask.qname
         flags = (c.RD if ask.rd else 0) | (c.CD if ask.checking_disabled else 0)
         cookie = ask.cookie
         if cookie is not None and not cookie:

@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.wire_names import randomise_case
+
 from resolver.cache import Store
 from resolver.effects import Failure, FailureKind, Outcome, Question
 from resolver.mesh import Clock, Mesh
@@ -55,7 +57,7 @@ class ClientQuery:
     @classmethod
     def draw(cls, question: Question, rng: random.Random) -> "ClientQuery":
         """`question` in one of the many ways of asking it."""
-        qname = names.randomise_case(question.qname, rng.getrandbits(256)) if rng.random() < 0.5 else question.qname
+        qname = randomise_case(question.qname, rng.getrandbits(256)) if rng.random() < 0.5 else question.qname
         flags = 0 if rng.random() < 0.05 else c.RD
         flags |= (c.CD if rng.random() < 0.2 else 0) | (c.AD if rng.random() < 0.5 else 0)
         payload = rng.choice((None, 0, SMALLEST, 1232, 4096, LARGEST))

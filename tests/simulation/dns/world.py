@@ -20,6 +20,8 @@ from enum import Enum
 from functools import cache
 from itertools import pairwise
 
+from support.wire_names import from_labels
+
 from resolver import limits
 from resolver.playground.signing import Draft, Key, KeySpec, Nsec3, Plan, ds_rdata, nsec3_digest
 from resolver.playground.zones import Lookup, Zone
@@ -455,7 +457,7 @@ class _Maker:
         found: list[RRset] = []
         closed: set[bytes] = set()
         owners = {
-            names.from_labels([rng.choice(LABELS), *rng.choices(LABELS[:4], k=rng.choice((0, 0, 1)))])[:-1] + origin
+            from_labels([rng.choice(LABELS), *rng.choices(LABELS[:4], k=rng.choice((0, 0, 1)))])[:-1] + origin
             for _ in range(rng.randint(2, 7))
         }
         for owner in sorted(owners, key=lambda name: (len(name), name)):

@@ -237,13 +237,13 @@ def cut_off(m: Minet, kind: FailureKind | None, *hosts: str) -> None:
 def test_an_error_of_this_host_is_not_booked_as_the_servers(kind: FailureKind, hosts: tuple[str, ...]) -> None:
     m = build()
     assert m.ask("www.example.com.").rcode == c.NOERROR
-    before = {address: repr(m.store.servers.get((address, 53))) for address in SERVERS}
+    before = {address: repr(m.store.servers.find((address, 53))) for address in SERVERS}
     cut_off(m, kind, *hosts)
     for number in range(40):
         outcome = m.ask(f"x{number}.example.com.")
         assert outcome.rcode == c.SERVFAIL
         assert outcome.failure.kind is kind
-    assert {address: repr(m.store.servers.get((address, 53))) for address in SERVERS} == before
+    assert {address: repr(m.store.servers.find((address, 53))) for address in SERVERS} == before
     cut_off(m, None)
     m.net.sleep(m.mesh, limits.LOCAL_ERROR_TTL)
     assert m.ask("x0.example.com.").rcode == c.NXDOMAIN

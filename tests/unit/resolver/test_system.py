@@ -12,11 +12,7 @@ def test_resolv_conf():
 # comment
 domain old.example
 search A.example. b.example a.example
-nameserver 192.0.2.1   ; the first
-nameserver 2001:DB8::0:1
-nameserver 192.0.2.1
-nameserver fe80::1%eth0
-nameserver nonsense
+nameserver 192.0.2.1   ; not asked
 options ndots:3 timeout:99 attempts:0 rotate use-vc trust-ad unknown ndots:x
 sortlist 10.0.0.0
 """)

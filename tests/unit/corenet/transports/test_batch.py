@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from support.native_echo import set_echo
+from support.native import set_echo
 
 import corenet
 from corenet import SocketOptions

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.marks import watch_marks
-from support.native_echo import set_echo
+from support.native import set_echo
 from support.twin import loop_factory, twin
 
 import corenet

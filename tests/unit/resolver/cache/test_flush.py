@@ -6,13 +6,11 @@ two of its steps.
 
 import contextlib
 import itertools
-import mmap
 import os
 import random
 import resource
 import signal
 import sys
-import time
 from pathlib import Path
 
 import dns.message
@@ -282,10 +280,18 @@ def test_a_flush_goes_on_where_nobody_can_see_its_process(blind):
     assert store.drop(WWW) == 1
 
 
-def test_a_process_with_the_number_of_a_dead_one_keeps_no_flush(tmp_path):
+def shared_memory_of(store: Store) -> tuple[int, int]:
+    """First and last address of the store's arena, which nothing else of this process is as large as."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(part, 16) for part in line.split()[0].split("-"))
+        if " rw-s " in line and end - begin == store.arena.size:
+            return begin, end
+    raise AssertionError("no shared mapping of that size")
+
+
+def test_a_process_with_the_number_of_a_dead_one_keeps_no_flush():
     """A number lives on when another process has it, which began at another time: here that time is changed instead."""
-    path = tmp_path / "cache"
-    store = Store.create(1 << 20, seed=bytes(16), path=str(path))
+    store = make(3 << 20)
     put(store, "www.example.com.")
     steps = store.flush(WWW)
     next(steps)
@@ -294,94 +300,31 @@ def test_a_process_with_the_number_of_a_dead_one_keeps_no_flush(tmp_path):
     assert not has(store, "www.example.com."), "its process is alive"
     began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     mine, other = ((began + change).to_bytes(8, sys.byteorder) for change in (0, 1))
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-        at = memory.find(mine)
-        assert at >= 0 and memory.find(mine, at + 1) < 0
-        memory[at : at + 8] = other
+    begin, end = shared_memory_of(store)
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        memory.seek(begin)
+        content = memory.read(end - begin)
+        assert content.count(mine) == 1
+        memory.seek(begin + content.index(mine))
+        memory.write(other)
     for number in range(limits.FLUSH_OWNER_CHECK):
         put(store, f"m{number}.example.net.")
     assert has(store, "www.example.com.")
     steps.close()
 
 
-class Elsewhere:
-    """A flush of this process in a kept cache, changed as if its process were in another PID namespace."""
-
-    def __init__(self, path: Path) -> None:
-        self.store = Store.create(1 << 20, seed=bytes(16), path=str(path))
-        put(self.store, "www.example.com.")
-        self.steps = self.store.flush(WWW)
-        next(self.steps)
-        self._path = path
-        began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]).to_bytes(8, sys.byteorder)
-        self._at = path.read_bytes().find(began)
-        space = Path("/proc/self/ns/pid").stat().st_ino
-        assert self._read(8) == space
-        self._write(8, space + 1)
-
-    def _read(self, offset: int) -> int:
-        with self._path.open("rb") as file:
-            file.seek(self._at + offset)
-            return int.from_bytes(file.read(8), sys.byteorder)
-
-    def _write(self, offset: int, value: int) -> None:
-        with self._path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-            memory[self._at + offset : self._at + offset + 8] = value.to_bytes(8, sys.byteorder)
-
-    def began_at(self, ticks: int) -> None:
-        """Its process began then: a number that is another process's here."""
-        self._write(0, ticks)
-
-    def worked(self, seconds: int) -> None:
-        """So long ago there was progress."""
-        self._write(16, int(time.time()) - seconds)
-
-    def is_hidden(self) -> bool:
-        """Whether it still hides what it will drop, after looks at whether its process lives."""
-        for number in range(2 * limits.FLUSH_OWNER_CHECK):
-            put(self.store, f"n{number}.example.net.")
-        return not has(self.store, "www.example.com.")
-
-
-def test_a_flush_in_another_pid_namespace_lives_while_it_makes_progress(tmp_path):
-    flush = Elsewhere(tmp_path / "cache")
-    flush.began_at(1)
-    assert flush.is_hidden(), "what is known of that number here says nothing"
-    flush.worked(limits.FLUSH_HEARTBEAT_TIMEOUT - 5)
-    assert flush.is_hidden()
-    next(flush.steps)
-    flush.began_at(1)
-    assert sum(flush.steps) == 0
-    assert not has(flush.store, "www.example.com."), "it is gone"
-
-
-def test_a_flush_in_another_pid_namespace_that_makes_none_is_dead(tmp_path):
-    for seconds in (limits.FLUSH_HEARTBEAT_TIMEOUT + 5, -limits.FLUSH_HEARTBEAT_TIMEOUT - 5):
-        flush = Elsewhere(tmp_path / f"cache{seconds}")
-        flush.worked(seconds)
-        assert not flush.is_hidden(), "also when the clock was set back meanwhile"
-
-
-def test_a_flush_says_with_each_step_that_it_lives(tmp_path):
-    flush = Elsewhere(tmp_path / "cache")
-    flush.worked(limits.FLUSH_HEARTBEAT_TIMEOUT + 5)
-    next(flush.steps)
-    put(flush.store, "www.example.com.")
-    assert flush.is_hidden()
-
-
-def test_a_flush_taken_for_dead_does_not_end_the_next_one(tmp_path):
-    flush = Elsewhere(tmp_path / "cache")
-    flush.worked(limits.FLUSH_HEARTBEAT_TIMEOUT + 5)
-    assert not flush.is_hidden()
-    others = flush.store.flush(WWW)
-    next(others)
-    assert sum(flush.steps) == 1
-    put(flush.store, "www.example.com.")
-    assert not has(flush.store, "www.example.com."), "the other is under way"
-    assert sum(others) == 1
-    put(flush.store, "www.example.com.")
-    assert has(flush.store, "www.example.com.")
+def test_a_process_forked_during_a_flush_does_not_end_it():
+    store = make()
+    put(store, "www.example.com.")
+    steps = store.flush(WWW)
+    next(steps)
+    child = os.fork()
+    if child == 0:
+        steps.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not has(store, "www.example.com."), "the flush is under way"
+    assert sum(steps) == 1
 
 
 def test_another_process_sees_the_flush_at_once():

@@ -160,6 +160,35 @@ def test_writers_killed_anywhere_leave_a_table_that_works():
 
 
 @pytest.mark.slow
+def test_entries_copied_beside_their_renewal_are_whole():
+    """One process renews an entry in place by values of five sizes; each copy of it is one of them."""
+    table = Table(Arena(128 << 10, shared=True), SEED)
+    key = b"\3www\0\0\1"
+    values = []
+    for size in range(2, 7):  # with head, key and sum 41 to 45 bytes, all of which take 48
+        body = key + b"|" + bytes([size]) * size
+        values.append(hashlib.blake2b(body, digest_size=8).digest() + body)
+
+    def renew() -> None:
+        for turn in range(300_000):
+            table.put(RRSET, key, values[turn % 5], now=100, ttl=50)
+
+    table.put(RRSET, key, values[0], now=100, ttl=50)
+    child = in_child(renew)
+    other = Table(Arena(128 << 10), SEED)
+
+    def copy() -> int:
+        for block in table.copy_out(1 << RRSET, now=100):
+            other.drop(RRSET, key)
+            assert other.copy_in(block, 1 << RRSET, now=100) == 1
+            found = other.find(RRSET, key, 100)
+            assert found is not None and is_whole(key, found.value), "torn"
+        return 1
+
+    assert beside([child], copy) > 0
+
+
+@pytest.mark.slow
 def test_answers_rendered_beside_their_renewal_are_whole():
     """One process renews an answer of changing size; rendered replies parse and are one of the stored versions."""
     cache = AnswerCache(Table(Arena(256 << 10, shared=True), SEED))

@@ -215,7 +215,7 @@ def test_an_answer_ends_a_denial_unless_that_is_better_proved(cache):
         cache.put_negative(name, rtype, soa=None, ttl=60, verdict=Verdict.SECURE, now=NOW)
         cache.put(a(verdict=Verdict.INSECURE), NOW + 2)
         assert cache.find_negative(name, c.A, NOW + 2)
-        cache.drop(name)
+        cache.drop(name, c.A)
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
@@ -259,18 +259,6 @@ def test_drop_one_type(cache):
     assert cache.drop(from_text("www.example.com."), c.SRV) == 1
     assert cache.drop(from_text("www.example.com."), c.A) == 0
     assert cache.find(from_text("www.example.com."), c.SSHFP, NOW)
-
-
-def test_drop_name_subtree_and_all(cache):
-    fill(cache)
-    assert cache.drop(from_text("Example.com.")) == 4
-    assert cache.find(from_text("www.example.com."), c.A, NOW)
-    fill(cache)
-    assert cache.drop_subtree(from_text("Example.com.")) == 8
-    assert cache.find(from_text("example.org."), c.A, NOW)
-    cache.clear()
-    assert cache.find(from_text("example.org."), c.A, NOW) is None
-    assert sum(cache.statistics().entries.values()) == 0
 
 
 # --- what has expired, what failed, and all there is --------------------------------------------------------------

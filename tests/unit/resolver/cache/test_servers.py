@@ -4,6 +4,7 @@ import pytest
 
 from resolver import limits
 from resolver.cache import ServerTable
+from resolver.cache.servers import ServerInfo
 
 ADDRESS = ("192.0.2.1", 53)
 FIRST = limits.SERVER_TIMEOUT_FIRST / 1000
@@ -14,17 +15,16 @@ INTERVAL = limits.SERVER_PROBE_INTERVAL
 def test_a_stranger():
     table = ServerTable()
     assert table.find(ADDRESS) is None
-    assert table.get(ADDRESS).srtt is None
-    assert table.timeout(ADDRESS) == table.get(ADDRESS).expected() == FIRST == 0.376
+    assert table.timeout(ADDRESS) == ServerInfo().expected() == FIRST == 0.376
     assert table.is_usable(ADDRESS, 0.0)
-    assert not table.get(ADDRESS).dead
+    assert not table.find(ADDRESS).dead
     assert len(table) == 0
 
 
 def test_round_trips_are_smoothed_as_in_rfc_6298():
     table = ServerTable()
     table.note_reply(ADDRESS, 0.1, 1.0)
-    info = table.get(ADDRESS)
+    info = table.find(ADDRESS)
     assert (info.srtt, info.rttvar) == (0.1, 0.05)
     assert info.timeout == pytest.approx(0.3)
     table.note_reply(ADDRESS, 0.2, 2.0)
@@ -41,11 +41,11 @@ def test_timeouts_double_and_a_reply_ends_them():
     for expected in (0.752, 1.504, 3.008):
         table.note_timeout(ADDRESS, 1.0)
         assert table.timeout(ADDRESS) == pytest.approx(expected)
-        assert table.get(ADDRESS).expected() == table.timeout(ADDRESS)
-    assert not table.get(ADDRESS).dead
+        assert table.find(ADDRESS).expected() == table.timeout(ADDRESS)
+    assert not table.find(ADDRESS).dead
     table.note_reply(ADDRESS, 0.1, 2.0)
     assert table.timeout(ADDRESS) == pytest.approx(0.3)
-    assert table.get(ADDRESS).timeouts == 0
+    assert table.find(ADDRESS).timeouts == 0
 
 
 def test_queries_that_were_under_way_together_are_one_sign():
@@ -54,13 +54,13 @@ def test_queries_that_were_under_way_together_are_one_sign():
     together = table.timeout(ADDRESS)
     for _ in range(100):
         table.note_timeout(ADDRESS, 1.0, together)
-    assert (table.timeout(ADDRESS), table.get(ADDRESS).timeouts) == (2 * together, 1)
+    assert (table.timeout(ADDRESS), table.find(ADDRESS).timeouts) == (2 * together, 1)
     table.note_timeout(ADDRESS, 1.1, 2 * together)
-    assert (table.timeout(ADDRESS), table.get(ADDRESS).timeouts) == (4 * together, 2)
+    assert (table.timeout(ADDRESS), table.find(ADDRESS).timeouts) == (4 * together, 2)
     table.note_reply(ADDRESS, 0.001, 1.2)
     again = table.timeout(ADDRESS)
     table.note_timeout(ADDRESS, 1.3, 4 * together)  # sent before the reply came
-    assert (table.timeout(ADDRESS), table.get(ADDRESS).timeouts) == (again, 0)
+    assert (table.timeout(ADDRESS), table.find(ADDRESS).timeouts) == (again, 0)
 
 
 def test_a_dead_address_is_probed_once_per_interval_and_comes_back():
@@ -68,21 +68,21 @@ def test_a_dead_address_is_probed_once_per_interval_and_comes_back():
     for _ in range(20):
         table.note_timeout(ADDRESS, 1.0)
     assert table.timeout(ADDRESS) == HIGHEST
-    assert table.get(ADDRESS).dead
+    assert table.find(ADDRESS).dead
     assert not table.is_usable(ADDRESS, 1.0 + INTERVAL - 0.1)
     assert table.is_usable(ADDRESS, 1.0 + INTERVAL)
     assert not table.is_usable(ADDRESS, 1.0 + INTERVAL)
     assert table.is_usable(ADDRESS, 1.0 + 2 * INTERVAL)
     table.note_reply(ADDRESS, 0.02, 200.0)
     assert table.is_usable(ADDRESS, 200.0)
-    assert not table.get(ADDRESS).dead
+    assert not table.find(ADDRESS).dead
 
 
 def test_lame_per_zone_and_for_a_time():
     table = ServerTable()
     table.note_lame(ADDRESS, b"\7Example\0", 10.0)
-    assert table.get(ADDRESS).lame == {b"\7example\0": 10.0 + limits.SERVER_LAME}
-    assert table.get(("192.0.2.2", 53)).lame is None
+    assert table.find(ADDRESS).lame == {b"\7example\0": 10.0 + limits.SERVER_LAME}
+    assert table.find(("192.0.2.2", 53)) is None
 
 
 def test_lame_zones_are_bounded():
@@ -90,26 +90,26 @@ def test_lame_zones_are_bounded():
     count = limits.SERVER_LAME_ZONES
     for number in range(count + 1):
         table.note_lame(ADDRESS, b"\4%04d\0" % number, 10.0)
-    assert list(table.get(ADDRESS).lame) == [b"\4%04d\0" % number for number in range(1, count + 1)]
+    assert list(table.find(ADDRESS).lame) == [b"\4%04d\0" % number for number in range(1, count + 1)]
 
 
 def test_edns_and_tcp_marks_end():
     table = ServerTable()
     table.note_edns_broken(ADDRESS, 10.0)
     table.note_tcp_only(ADDRESS, 10.0)
-    assert table.get(ADDRESS).edns_broken_until > 11.0 and table.get(ADDRESS).tcp_until > 11.0
-    assert table.get(ADDRESS).edns_broken_until <= 10.0 + limits.SERVER_EDNS_BROKEN
-    assert table.get(ADDRESS).tcp_until <= 10.0 + limits.SERVER_TCP_ONLY
+    assert table.find(ADDRESS).edns_broken_until > 11.0 and table.find(ADDRESS).tcp_until > 11.0
+    assert table.find(ADDRESS).edns_broken_until <= 10.0 + limits.SERVER_EDNS_BROKEN
+    assert table.find(ADDRESS).tcp_until <= 10.0 + limits.SERVER_TCP_ONLY
     table.note_reply(ADDRESS, 0.1, 12.0, edns=True)
-    assert table.get(ADDRESS).edns_broken_until <= 12.0
-    assert table.get(ADDRESS).edns_seen
+    assert table.find(ADDRESS).edns_broken_until <= 12.0
+    assert table.find(ADDRESS).edns_seen
 
 
 def test_old_facts_are_forgotten():
     table = ServerTable()
     table.note_reply(ADDRESS, 5.0, 10.0)
     table.note_reply(ADDRESS, 0.1, 10.0 + limits.INFRA_TTL + 1)
-    assert table.get(ADDRESS).srtt == 0.1
+    assert table.find(ADDRESS).srtt == 0.1
 
 
 def test_the_least_recently_noted_leaves():

@@ -44,10 +44,8 @@ def test_clear_and_statistics():
     assert (numbers["entries_answer"], numbers["bytes_used"], numbers["servers_addresses"]) == (0, 0, 0)
 
 
-def test_limits_reach_the_parts(tmp_path):
-    store = Store.create(1 << 20, seed=bytes(16), path=str(tmp_path / "cache"), min_ttl=7, max_ttl=70,
-                         max_negative_ttl=17, servers=100)
-    assert store.arena.shared
+def test_limits_reach_the_parts():
+    store = Store.create(1 << 20, seed=bytes(16), min_ttl=7, max_ttl=70, max_negative_ttl=17, servers=100)
     assert (store.rrsets.min_ttl, store.rrsets.max_ttl, store.rrsets.max_negative_ttl) == (7, 70, 17)
     with pytest.raises(ValueError, match="payload"):
         Store.create(1 << 20, seed=bytes(16), payload=1)

@@ -200,7 +200,7 @@ def test_the_dead_are_asked_once_when_nobody_else_is_left():
     _, store, context = make()
     for _ in range(6):
         store.servers.note_timeout(("192.0.2.1", 53), 0.0)
-    assert store.servers.get(("192.0.2.1", 53)).dead
+    assert store.servers.find(("192.0.2.1", 53)).dead
     assert counts(three(), context)["1"] == 0
     tries = {("192.0.2.2", 53): 4, ("192.0.2.3", 53): 4}
     assert choose(three(), context, tries, frozenset()).address == "192.0.2.1"

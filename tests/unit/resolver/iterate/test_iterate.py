@@ -256,7 +256,7 @@ def test_a_living_server_that_pauses_is_not_buried_beside_a_dead_one():
     assert len(waiting) == 3000
     assert {rcode for rcode, _ in waiting} == {c.NXDOMAIN}
     assert max(seconds for _, seconds in waiting) < 1
-    assert not m.store.servers.get(("192.0.2.2", 53)).dead
+    assert not m.store.servers.find(("192.0.2.2", 53)).dead
 
 
 def test_a_question_that_is_asked_again_backs_off_though_others_are_answered():
@@ -295,7 +295,7 @@ def test_a_server_that_comes_back_is_noticed_beside_one_that_never_failed():
     m = build(links={"192.0.2.1": Link(loss=1.0)})
     for number in range(50):
         m.ask(f"x{number}.example.com.")
-    assert m.store.servers.get(("192.0.2.1", 53)).dead
+    assert m.store.servers.find(("192.0.2.1", 53)).dead
     before = len(m.net.asked("192.0.2.1"))
     m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
     began = m.net.now
@@ -308,7 +308,7 @@ def test_a_server_that_comes_back_is_noticed_beside_one_that_never_failed():
     m.net.links["192.0.2.1"].loss = 0.0
     m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
     m.ask("z.example.com.")
-    assert not m.store.servers.get(("192.0.2.1", 53)).dead
+    assert not m.store.servers.find(("192.0.2.1", 53)).dead
 
 
 def test_dead_servers_fail_quickly_and_the_failure_is_kept():
@@ -367,7 +367,7 @@ def test_a_lame_server_that_refers_upwards_is_left_and_remembered():
             assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
         asked = len(m.net.asked("192.0.2.1"))
         assert asked <= 1
-        lame = m.store.servers.get(("192.0.2.1", 53)).lame or {}
+        lame = m.store.servers.find(("192.0.2.1", 53)).lame or {}
         assert (lame.get(names.from_text("example.com."), 0.0) > m.net.now) is bool(asked)
         times += asked
     assert times, "no seed has asked it"

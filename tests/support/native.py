@@ -1,0 +1,36 @@
+"""The extension modules of tests/native, of the build that is under test.
+
+They are beside the packages: in the checkout, or in the folder of a debug or sanitizer build. An installed wheel has
+none, so tests that use them carry the mark `checkout`.
+"""
+
+from functools import cache
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from pathlib import Path
+from typing import Any
+
+import corenet
+
+__all__ = ["hold_locks", "set_echo"]
+
+FOLDER = Path(corenet.__file__).parents[1] / "tests" / "native"
+
+
+@cache
+def _module(name: str) -> Any:
+    spec = PathFinder.find_spec(name, [str(FOLDER)])
+    assert spec is not None and spec.loader is not None, f"no module {name} in {FOLDER}: build the checkout"
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def set_echo(transport: Any) -> None:
+    """Let `transport` send every datagram back without Python."""
+    _module("echo").set_echo(transport)
+
+
+def hold_locks(table: Any, kind: int, key: bytes) -> None:
+    """Take the locks an insertion of `key` would hold and begin to change its bucket, as if killed right there."""
+    _module("hold_locks").hold_locks(table, kind, key)
