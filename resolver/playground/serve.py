@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RunningWorld", "start"]
 
-LENGTH_SIZE = 2  # RFC 1035 section 4.2.2
 
 
 class RunningWorld:
@@ -207,7 +206,7 @@ class _Stream(asyncio.Protocol):
     def __init__(self, authority: Authority, streams: set[asyncio.Transport]) -> None:
         self._authority = authority
         self._streams = streams
-        self._framer = LengthFramer(LENGTH_SIZE)
+        self._framer = LengthFramer(2)  # RFC 1035 section 4.2.2
         self._answered = 0
         self._loop = asyncio.get_running_loop()
         self._idle: asyncio.TimerHandle | None = None
