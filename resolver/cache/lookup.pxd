@@ -171,10 +171,6 @@ cdef inline Record *record_at(const TableView *t, uint64_t place) noexcept nogil
     return <Record *>(t.ring + place * ARENA_UNIT)
 
 
-cdef inline uint64_t record_place(const TableView *t, const void *record) noexcept nogil:
-    return <uint64_t>(<const uint8_t *>record - t.ring) / ARENA_UNIT
-
-
 cdef inline uint32_t key_size_of(const Record *r) noexcept nogil:
     return r.sizes & 0x0FFF
 

@@ -67,7 +67,6 @@ cdef enum:
     T_LP = 107
     T_EUI48 = 108
     T_EUI64 = 109
-    T_TKEY = 249
     T_TSIG = 250
     T_URI = 256
     T_CAA = 257
