@@ -70,7 +70,7 @@ build: $(VENV)/.built
 # --- verbs -----------------------------------------------------------------------------------------------------------
 
 run: build
-	$(BIN)/python -m resolver.daemon --port $(PORT) --show-first-answer
+	$(BIN)/python -m resolver.daemon --port $(PORT) --show-example
 
 # Two processes side by side: most tests keep one core busy.
 UNIT := tests/unit tests/property tests/conformance/asyncio

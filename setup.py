@@ -36,14 +36,14 @@ FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 # Pure Python that is compiled as it stands (docs/adr/0008): what a cold query runs through. Their ``.pxd`` files turn
 # the classes with slots into extension types. They keep Python's own semantics, so the release directives do not apply.
 COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
-    "resolver/effects.py", "resolver/mesh.py", "resolver/resolve.py", "resolver/cache/denial.py",
-    "resolver/cache/servers.py",
-    "resolver/iterate/choose.py", "resolver/iterate/classify.py", "resolver/iterate/consult.py",
-    "resolver/iterate/cut.py", "resolver/iterate/iterate.py", "resolver/iterate/minimise.py",
+    "resolver/effects.py", "resolver/mesh.py", "resolver/resolve.py", "resolver/cache/aggressive_nsec.py",
+    "resolver/cache/infra.py",
+    "resolver/iterate/server_selection.py", "resolver/iterate/classify.py", "resolver/iterate/query_servers.py",
+    "resolver/iterate/delegation.py", "resolver/iterate/iterate.py", "resolver/iterate/minimise.py",
     "resolver/iterate/scrub.py", "resolver/net/driver.py", "resolver/net/service.py", "resolver/net/reply.py",
-    "resolver/policy/local.py", "resolver/policy/plan.py", "resolver/validate/aggressive.py",
-    "resolver/validate/anchors.py", "resolver/validate/chain.py", "resolver/validate/finding.py",
-    "resolver/validate/gate.py", "resolver/validate/nsec.py", "resolver/validate/nsec3.py",
+    "resolver/policy/local.py", "resolver/policy/pipeline.py", "resolver/validate/aggressive.py",
+    "resolver/validate/anchors.py", "resolver/validate/chain.py", "resolver/validate/security_status.py",
+    "resolver/validate/crypto_budget.py", "resolver/validate/nsec.py", "resolver/validate/nsec3.py",
     "resolver/validate/records.py", "resolver/validate/sentinel.py", "resolver/validate/validate.py",
     "resolver/validate/verify.py",
 ]
@@ -51,8 +51,8 @@ COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
 
 # Those of them whose annotations are read as C types as well: what they name is what comes, always.
 TYPED = [] if not COMPILED else [
-    "resolver/mesh.py", "resolver/resolve.py", "resolver/cache/servers.py", "resolver/iterate/choose.py",
-    "resolver/iterate/classify.py", "resolver/iterate/consult.py", "resolver/iterate/cut.py",
+    "resolver/mesh.py", "resolver/resolve.py", "resolver/cache/infra.py", "resolver/iterate/server_selection.py",
+    "resolver/iterate/classify.py", "resolver/iterate/query_servers.py", "resolver/iterate/delegation.py",
     "resolver/iterate/iterate.py", "resolver/iterate/scrub.py", "resolver/validate/aggressive.py",
     "resolver/validate/chain.py", "resolver/validate/validate.py",
 ]

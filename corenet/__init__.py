@@ -7,9 +7,9 @@ programs without it do not pay for it.
 
 from typing import TYPE_CHECKING, Any
 
-from corenet.core import names_loaded_late  # isort: skip - before asyncio, see corenet.core.interpreter
+from corenet.core import lazy_exports  # isort: skip - before asyncio, see corenet.core.interpreter
 from corenet.loop.loop import Loop, new_event_loop, run
-from corenet.loop.naming import AddressResolver
+from corenet.loop.name_resolution import AddressResolver
 
 if TYPE_CHECKING:
     from asyncio import DefaultEventLoopPolicy as EventLoopPolicy
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from corenet.loop.policy import install
     from corenet.loop.statistics import LoopStatistics
     from corenet.serving import serve
-    from corenet.transports.framing import FramedProtocol
+    from corenet.transports.framed_protocol import FramedProtocol
     from corenet.transports.options import SocketOptions
     from corenet.transports.streams import (
         StreamReader,
@@ -78,7 +78,7 @@ _LAZY = {
     "FrameError": _FRAMER,
     "FrameTooLarge": _FRAMER,
     "FrameView": "corenet.core.views",
-    "FramedProtocol": "corenet.transports.framing",
+    "FramedProtocol": "corenet.transports.framed_protocol",
     "HttpClient": "corenet.http",
     "IncompleteFrame": _FRAMER,
     "LengthFramer": _FRAMER,
@@ -96,7 +96,7 @@ _LAZY = {
     "start_server": _STREAMS,
     "start_unix_server": _STREAMS,
 }
-_load, __dir__ = names_loaded_late(globals(), _LAZY)
+_load, __dir__ = lazy_exports(globals(), _LAZY)
 
 
 def __getattr__(name: str) -> Any:

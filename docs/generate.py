@@ -55,7 +55,7 @@ def limit_rows(package: str) -> Iterator[tuple[str, int, str, str, str]]:
 
 def options_page() -> str:
     """Every setting of the daemon as one table."""
-    from resolver.knobs import describe
+    from resolver.options import describe
     from resolver.settings import Settings
 
     lines = [
@@ -67,12 +67,12 @@ def options_page() -> str:
         "| key | default | meaning |",
         "|---|---|---|",
     ]
-    for knob in describe(Settings()):
-        default = str(knob.default)
+    for option in describe(Settings()):
+        default = str(option.default)
         if len(default) > 60:
             default = "(built in)"
         lines.append(
-            f"| `{knob.path.replace('_', '-')}` | `{default}` | {' '.join(knob.doc.split())} |".replace("\n", " ")
+            f"| `{option.path.replace('_', '-')}` | `{default}` | {' '.join(option.doc.split())} |".replace("\n", " ")
         )
     return "\n".join([*lines, ""])
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from resolver.addrinfo import AddressResolver, install
     from resolver.api import Answer, ExtendedError, Resolver, ResolverStatistics, ResolveTimeout, Trace
     from resolver.effects import Question, TraceStep
-    from resolver.errors import Bogus, NoData, NoName, ResolveError, ServerFailure
+    from resolver.errors import Bogus, NoData, NXDomain, ResolveError, ServerFailure
     from resolver.settings import Settings
     from resolver.verdict import Verdict
 
@@ -20,8 +20,8 @@ __all__ = [
     "Answer",
     "Bogus",
     "ExtendedError",
+    "NXDomain",
     "NoData",
-    "NoName",
     "Question",
     "ResolveError",
     "ResolveTimeout",
@@ -39,7 +39,7 @@ _HOMES = {
     "resolver.addrinfo": ("AddressResolver", "install"),
     "resolver.api": ("Answer", "ExtendedError", "Resolver", "ResolverStatistics", "ResolveTimeout", "Trace"),
     "resolver.effects": ("Question", "TraceStep"),
-    "resolver.errors": ("Bogus", "NoData", "NoName", "ResolveError", "ServerFailure"),
+    "resolver.errors": ("Bogus", "NoData", "NXDomain", "ResolveError", "ServerFailure"),
     "resolver.settings": ("Settings",),
     "resolver.verdict": ("Verdict",),
 }

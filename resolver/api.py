@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from resolver.cache import Store
 from resolver.effects import Failure, FailureKind, Outcome, Question, SignatureJob, TraceStep
-from resolver.errors import Bogus, NoData, NoName, ResolveError, ServerFailure
-from resolver.knobs import parse_endpoint
+from resolver.errors import Bogus, NoData, NXDomain, ResolveError, ServerFailure
 from resolver.mesh import Mesh
-from resolver.net.ambient import Clock, Entropy
-from resolver.net.driver import Crypto, MeshDriver
+from resolver.net.clock_random import Clock, Entropy
+from resolver.net.driver import Crypto, MeshTimer
 from resolver.net.upstream import Upstream
-from resolver.policy import Plan
+from resolver.options import parse_endpoint
+from resolver.policy import PolicyPipeline
 from resolver.resolve import failure_outcome
 from resolver.settings import HostEntry, Settings
 from resolver.system import read_hosts_files
@@ -116,7 +116,7 @@ class Answer:
         """Return the answer itself when it has data.
 
         Raises:
-            NoName: the name does not exist.
+            NXDomain: the name does not exist.
             NoData: it has no data of this type.
             Bogus: DNSSEC validation failed.
             ResolveTimeout: time ran out.
@@ -209,7 +209,7 @@ class Resolver:
             ValueError: naming the setting that is wrong.
         """
         self.settings = settings or Settings()
-        self.policy = Plan(self.settings, (*read_hosts_files(self.settings.policy.hosts_files), *hosts))
+        self.policy = PolicyPipeline(self.settings, (*read_hosts_files(self.settings.policy.hosts_files), *hosts))
         self._given_store = store
         self._running: _Running | None = None
 
@@ -272,9 +272,9 @@ class Resolver:
         """The clocks that the mesh goes by."""
         return self._open.clock
 
-    def poke(self) -> None:
+    def process_timers(self) -> None:
         """Let the mesh look at its timers; to be called after questions were submitted to it directly."""
-        self._open.driver.poke()
+        self._open.driver.process_timers()
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
@@ -295,7 +295,7 @@ class Resolver:
         """Find the addresses of `host`, IPv6 first; a literal is its own address.
 
         Raises:
-            ResolveError: when there is none; `NoName` and `NoData` only when both types say so.
+            ResolveError: when there is none; `NXDomain` and `NoData` only when both types say so.
         """
         with suppress(ValueError):
             return [ipaddress.ip_address(host)]
@@ -343,7 +343,7 @@ class Resolver:
                 done.set_result(outcome)
 
         ticket = running.mesh.submit(question, cd=not validate, on_done=on_done, trace=steps)
-        running.driver.poke()
+        running.driver.process_timers()
         try:
             async with asyncio.timeout(timeout):
                 outcome = await done
@@ -376,12 +376,14 @@ class Resolver:
 class _Running:
     """What exists between open and close: the rooms, joined, on one loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, policy: Plan, store: Store) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, settings: Settings, policy: PolicyPipeline, store: Store
+    ) -> None:
         self.loop = loop
         self.store = store
         self.clock = Clock()
         entropy = Entropy()
-        self.upstream = Upstream(loop, settings.iteration, entropy=entropy, landmarks=_landmarks(settings))
+        self.upstream = Upstream(loop, settings.iteration, entropy=entropy, reference_addresses=_landmarks(settings))
         self.crypto = Crypto(loop, _signature_check(settings), clock=self.clock)
         self.mesh = Mesh(
             exchange=self.upstream,
@@ -393,9 +395,9 @@ class _Running:
             policy=policy,
             own_addresses=_own_addresses(settings),
         )
-        self.driver = MeshDriver(loop, self.mesh, self.clock)
-        self.upstream.set_after_batch(self.driver.poke)
-        self.crypto.after_batch = self.driver.poke
+        self.driver = MeshTimer(loop, self.mesh, self.clock)
+        self.upstream.set_after_batch(self.driver.process_timers)
+        self.crypto.after_batch = self.driver.process_timers
 
     def close(self) -> None:
         self.mesh.close()
@@ -497,7 +499,7 @@ def error_from_outcome(outcome: Outcome) -> ResolveError | None:
             kind = ServerFailure
         text = f"{shown}: {failure.text}"
     elif outcome.rcode == c.NXDOMAIN:
-        kind, text = NoName, f"{shown}: no such name"
+        kind, text = NXDomain, f"{shown}: no such name"
     elif outcome.rcode != c.NOERROR:
         kind, text = ServerFailure, f"{shown}: {c.rcode_to_text(outcome.rcode)}"
     elif not any(rrset.rtype == question.qtype or question.qtype == c.ANY for rrset in outcome.answer):

@@ -116,18 +116,18 @@ cdef class TraceStep:
 
 
 cdef class Budget:
-    cdef public long counted
+    cdef public long accounted_octets
     cdef public object deadline
     cdef public dict failed
     cdef public object failure
     cdef public object hashes
     cdef public dict insecure
-    cdef public long look_ups
+    cdef public long lookups
     cdef public long octets
     cdef public object packets
     cdef public long queries
-    cdef public object shortage
-    cdef public object spent
+    cdef public object local_error
+    cdef public object exhausted
     cdef public object verifications
 
 
@@ -135,11 +135,11 @@ cdef class Task:
     cdef public Budget budget
     cdef public object cd
     cdef public object depth
-    cdef public object missed
+    cdef public object cache_checked
     cdef public long octets
     cdef public object purpose
     cdef public Question question
-    cdef public object told
+    cdef public object child_ns
     cdef public object trace
 
 
@@ -149,7 +149,7 @@ cdef class Context:
     cdef public object now
     cdef public object policy
     cdef public object rng
-    cdef public object room
+    cdef public object delegations
     cdef public object settings
     cdef public object store
     cdef public object validation

@@ -26,6 +26,7 @@ __all__ = [
     "AddressSynthesis",
     "Ask",
     "Budget",
+    "ChildNsSets",
     "Context",
     "Delegations",
     "Effect",
@@ -45,7 +46,6 @@ __all__ = [
     "SignatureJob",
     "Steps",
     "Task",
-    "Told",
     "TraceStep",
     "Validation",
     "Verify",
@@ -65,7 +65,7 @@ class FailureKind(IntEnum):
     """The network or the peer refused: unreachable, connection reset, TLS failure."""
     MALFORMED = 3
     """Only replies that no parser takes."""
-    MISMATCH = 4
+    CASE_MISMATCH = 4
     """A reply that fits but for the letter case of its question (0x20): the server folds case, or it is forged."""
     RCODE = 5
     """The servers answered with a response code that is no answer (SERVFAIL, REFUSED, ...)."""
@@ -81,20 +81,20 @@ class FailureKind(IntEnum):
     """The client query has used up its time."""
     BOGUS = 11
     """DNSSEC validation failed, or could not be done: the failure's verdict tells which."""
-    CACHED = 12
+    CACHED_ERROR = 12
     """It failed a moment ago and is not tried again yet (RFC 9520)."""
     CANCELLED = 13
     """Nobody waits for it any more."""
     INTERNAL = 14
     """A fault of this program."""
-    LOCAL = 15
+    LOCAL_RESOURCE = 15
     """This host could not send: no descriptor, buffer, memory or port was left, or a limit of ours was reached. Nothing
     was sent, so it says nothing about any server."""
     NO_ROUTE = 16
     """No way leads from this host to the address: no route, no address of that family, or its firewall forbids it."""
     OVERLOAD = 17
     """No place was free for the question or one of its sub-queries, or its place was given to a newer one."""
-    UNPROVED = 18
+    SPOOF_SUSPECTED = 18
     """Over UDP came only what others could have sent who have not seen the query: it is to be asked again over TCP."""
     NO_FAMILY = 19
     """As NO_ROUTE, and the kernel has no route either to those addresses of its family that no stranger has chosen."""
@@ -189,11 +189,11 @@ class Purpose(IntEnum):
     """Why one question leads to another."""
 
     CLIENT = 0
-    ADDRESS = 1
+    NS_ADDRESS = 1
     """Address of a name server: unvalidated, used for nothing but sending packets."""
     PRIMING = 2
     """The current root servers (RFC 9609)."""
-    CHAIN = 3
+    DNSSEC = 3
     """DS or DNSKEY for validation."""
     PREFETCH = 4
 
@@ -471,18 +471,30 @@ class Budget:
     """What one client query may still spend, sub-queries included. It only ever shrinks (CVE-2026-50045 is a reset).
 
     `deadline` is in seconds of the monotonic clock; `failure` is set once and for all when something ran out.
-    `shortage` is the first local error met on the way that left servers unasked: whatever fails afterwards may fail
-    because of it, and is remembered for a moment only. `spent`: something was asked for that was not left; what fails
-    from then on is this query's failure, and says nothing about the names that it met.
-    `failed` are the sub-queries that failed: none is tried again for the same client query, also where the failure may
-    not be kept for others. `insecure` are the delegations that were proved insecure, with the finding of each,
-    which is the validation's own.
-    `octets` are what all work under way for the query holds, at most; `counted` is how much of it the mesh has summed
-    up with that of others.
+    `local_error` is the first local error met on the way that left servers unasked: whatever fails afterwards may fail
+    because of it, and is remembered for a moment only. `exhausted`: something was asked for that was not left; what
+    fails from then on is this query's failure, and says nothing about the names that it met. `failed` are the
+    sub-queries that failed: none is tried again for the same client query, also where the failure may not be kept for
+    others. `insecure` are the delegations that were proved insecure, with the finding of each, which is the
+    validation's own. `octets` are what all work under way for the query holds, at most; `accounted_octets` is how much
+    of it the mesh has summed up with that of others.
     """
 
-    __slots__ = ("counted", "deadline", "failed", "failure", "hashes", "insecure", "look_ups", "octets", "packets",
-                 "queries", "shortage", "spent", "verifications")
+    __slots__ = (
+        "accounted_octets",
+        "deadline",
+        "exhausted",
+        "failed",
+        "failure",
+        "hashes",
+        "insecure",
+        "local_error",
+        "lookups",
+        "octets",
+        "packets",
+        "queries",
+        "verifications",
+    )
 
     def __init__(
         self,
@@ -496,21 +508,21 @@ class Budget:
         self.hashes = hashes
         self.deadline = deadline
         self.queries = SUB_QUERIES
-        self.look_ups = LOOK_UPS
+        self.lookups = LOOK_UPS
         self.failure: Failure | None = None
-        self.shortage: Failure | None = None
-        self.spent = False
+        self.local_error: Failure | None = None
+        self.exhausted = False
         self.failed: dict[Key, Failure] = {}
         self.insecure: dict[bytes, object] = {}
         self.octets = 0
-        self.counted = 0
+        self.accounted_octets = 0
 
-    def take_look_up(self) -> bool:
+    def take_lookup(self) -> bool:
         """Count one question that a step of the work asks, whoever knows the answer; False when there are none left."""
-        if self.look_ups <= 0:
+        if self.lookups <= 0:
             self._run_out("too many look-ups for one question")
             return False
-        self.look_ups -= 1
+        self.lookups -= 1
         return True
 
     def take_query(self) -> bool:
@@ -522,7 +534,7 @@ class Budget:
         return True
 
     def _run_out(self, text: str) -> None:
-        self.spent = True
+        self.exhausted = True
         if self.failure is None:
             self.failure = Failure(FailureKind.BUDGET, c.EDE_OTHER, text)
 
@@ -537,7 +549,7 @@ class Budget:
     def take_verifications(self, count: int) -> bool:
         """Count signature checks (KeyTrap, CVE-2023-50387); False when so many are not left."""
         if count > self.verifications:
-            self.spent = True
+            self.exhausted = True
             return False
         self.verifications -= count
         return True
@@ -545,26 +557,26 @@ class Budget:
     def take_hashes(self, blocks: int) -> bool:
         """Count blocks of 64 octets that are hashed (CVE-2023-50868); False when so many are not left."""
         if blocks > self.hashes:
-            self.spent = True
+            self.exhausted = True
             return False
         self.hashes -= blocks
         return True
 
 
-Told: TypeAlias = "dict[bytes, tuple[RRset, dict[bytes, list[RRset]]]]"
+ChildNsSets: TypeAlias = "dict[bytes, tuple[RRset, dict[bytes, list[RRset]]]]"
 """What zones (lower case) said of their servers: NS set, and addresses beside it by name server."""
 
 
 class Task:
     """One question on its way: what `resolve` and the rooms below it know about who asked and why.
 
-    `missed` says that the cache and the policies were asked a moment ago and know nothing of it. `told` is what zones
-    said of their servers in the work on one client query, sub-queries included; `iterate` adds to it. `octets` are what
-    was handed to the work on this question, in replies, answers to others, and sets from the cache. All of it counts
-    as held until the work ends: to be told when it lets go of which would cost more than it is worth.
+    `cache_checked` says that the cache and the policies were asked a moment ago and know nothing of it. `child_ns` is
+    what zones said of their servers in the work on one client query, sub-queries included; `iterate` adds to it.
+    `octets` are what was handed to the work on this question, in replies, answers to others, and sets from the cache.
+    All of it counts as held until the work ends: to be told when it lets go of which would cost more than it is worth.
     """
 
-    __slots__ = ("budget", "cd", "depth", "missed", "octets", "purpose", "question", "told", "trace")
+    __slots__ = ("budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question", "trace")
 
     def __init__(
         self,
@@ -576,19 +588,19 @@ class Task:
         purpose: Purpose = Purpose.CLIENT,
         trace: MutableSequence[TraceStep] | None = None,
         missed: bool = False,
-        told: "Told | None" = None,
+        told: "ChildNsSets | None" = None,
     ) -> None:
         self.question = question
-        self.told: Told = {} if told is None else told
+        self.child_ns: ChildNsSets = {} if told is None else told
         self.budget = budget
-        self.missed = missed
+        self.cache_checked = missed
         self.cd = cd
         self.depth = depth
         self.purpose = purpose
         self.trace = trace
         self.octets = 0
 
-    def hold(self, octets: int) -> None:
+    def account_octets(self, octets: int) -> None:
         """Count what was handed to the work on this question."""
         self.octets += octets
         self.budget.octets += octets
@@ -623,7 +635,7 @@ class Zone(Protocol):
 class Delegations(Protocol):
     """What others ask of that which `iterate` keeps for a worker."""
 
-    def configured_for(self, name: bytes, /) -> Zone | None: ...
+    def forward_or_stub_for(self, name: bytes, /) -> Zone | None: ...
 
     def forget(self, zone: bytes, /) -> None: ...
 
@@ -654,7 +666,7 @@ class Validation(Protocol):
     """What `resolve` asks of the validator besides its verdicts."""
 
     @property
-    def foreknowledge(self) -> AggressiveDenials | None: ...
+    def aggressive_nsec(self) -> AggressiveDenials | None: ...
 
     @property
     def sentinel(self) -> KeySentinel: ...
@@ -666,8 +678,18 @@ class Context:
     `now` is int seconds of the real-time clock (cache), `monotonic` float seconds (timers).
     """
 
-    __slots__ = ("dns64", "monotonic", "now", "policy", "rng", "room", "settings", "store", "validation",
-                 "validator")
+    __slots__ = (
+        "delegations",
+        "dns64",
+        "monotonic",
+        "now",
+        "policy",
+        "rng",
+        "settings",
+        "store",
+        "validation",
+        "validator",
+    )
 
     def __init__(
         self, store: "Store", settings: "Settings", rng: RandomSource, policy: LocalAnswers | None = None
@@ -680,7 +702,7 @@ class Context:
         self.monotonic = 0.0
         self.dns64: AddressSynthesis | None = None
         """None when no addresses are made."""
-        self.room: Delegations
+        self.delegations: Delegations
         """What `iterate` has prepared from the settings; whoever makes the context sets it before anything runs."""
         self.validation: Validation | None = None
         """None as `validator`."""

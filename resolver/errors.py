@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from resolver.effects import Failure, Question
 
-__all__ = ["Bogus", "NoData", "NoName", "ResolveError", "ServerFailure"]
+__all__ = ["Bogus", "NXDomain", "NoData", "ResolveError", "ServerFailure"]
 
 
 class ResolveError(Exception):
@@ -36,7 +36,7 @@ class ResolveError(Exception):
     @property
     def is_missing(self) -> bool:
         """The name or the data does not exist; asking again is no use until the TTL ends."""
-        return isinstance(self, NoName | NoData)
+        return isinstance(self, NXDomain | NoData)
 
     @property
     def is_bogus(self) -> bool:
@@ -54,7 +54,7 @@ class ResolveError(Exception):
         return self.failure is not None and self.failure.is_transient
 
 
-class NoName(ResolveError):
+class NXDomain(ResolveError):
     """The name does not exist (NXDOMAIN)."""
 
 

@@ -7,7 +7,7 @@ from resolver.effects cimport (
 )
 
 
-cdef class Ticket:
+cdef class MeshRequest:
     cdef public _Job _job
     cdef public object _network
     cdef public object _on_done
@@ -16,7 +16,7 @@ cdef class Ticket:
 
 
 cdef class _Job:
-    cdef public object charge
+    cdef public object usage
     cdef public _Job child
     cdef public bint finished
     cdef public object handle
@@ -35,7 +35,7 @@ cdef class _Job:
 
 
 cdef class Mesh:
-    cdef public object _atlas
+    cdef public object _delegations
     cdef public object _clock
     cdef public Context _context
     cdef public dict _counts
@@ -44,7 +44,7 @@ cdef class Mesh:
     cdef public bint _draining
     cdef public object _exchange
     cdef public object _faults_left_out
-    cdef public object _impatient
+    cdef public object _stale_timers
     cdef public object _is_short
     cdef public dict _jobs
     cdef public object _next_fault
@@ -55,9 +55,9 @@ cdef class Mesh:
     cdef public object _patience
     cdef public object _places
     cdef public object _ready
-    cdef public bint _relieving
-    cdef public object _renewed_in
-    cdef public object _renewing
+    cdef public bint _shedding
+    cdef public object _prefetched_in
+    cdef public object _prefetching
     cdef public object _rewriter
     cdef public object _rrsets
     cdef public object _serial
@@ -70,14 +70,14 @@ cdef class Mesh:
     cdef public object _table
     cdef public list _timers
     cdef public object validation
-    cpdef _look_at_clock(self)
-    cpdef _Job _start(self, tuple key, Task task, share, charge, serial)
+    cpdef _update_time(self)
+    cpdef _Job _start(self, tuple key, Task task, share, usage, serial)
     cpdef _drain(self)
     cpdef _run(self, _Job job, value)
     cpdef _resume_job(self, _Job job, value)
     cpdef _need(self, _Job job, Need need)
-    cpdef _retire(self, _Job job)
+    cpdef _unregister(self, _Job job)
     cpdef _count(self, Budget budget)
     cpdef _finish(self, _Job job, Outcome outcome)
     cpdef _deliver_all(self, _Job job, Outcome outcome)
-    cpdef _deliver(self, Ticket ticket, Outcome outcome, serial)
+    cpdef _deliver(self, MeshRequest request, Outcome outcome, serial)

@@ -5,7 +5,7 @@ The rules: equal questions are asked once (RebirthDay 2025 needs many outstandin
 close a circle is refused; a sub-query spends its asker's budget and a place of its asker's network (`places`); who
 waits for somebody else's job that ran out of either begins again at own cost; a fault of the program costs one
 question (SERVFAIL and a full log record), never the worker. What questions under way hold in octets is counted where
-it is handed to them and summed here: beyond `JOBS_OCTETS` those end that hold most (`_relieve`). Callbacks, because a
+it is handed to them and summed here: beyond `JOBS_OCTETS` those end that hold most (`_shed_load`). Callbacks, because a
 task per query costs more than all the mesh's work, and because a test can then turn the whole by hand in virtual time.
 Time is read once for each entry from outside. That is one job however long the file: each method keeps the same few
 tables of jobs, waits and deadlines in step, and a job that stands in one of them too many or too few is never ended.
@@ -43,10 +43,10 @@ from resolver.effects import (
     TraceStep,
     Verify,
 )
-from resolver.iterate import Atlas
+from resolver.iterate import DelegationCache
 from resolver.iterate.forward import configured_cuts
-from resolver.places import Charge, Places, Share, is_slow
 from resolver.policy.rewrite import Dns64, Rewriter
+from resolver.query_quota import NetworkUsage, QueryQuota, QueryUsage, past_jostle_time
 from resolver.resolve import failure_outcome, find_outcome, find_stale, load_validator, resolve
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -55,10 +55,10 @@ from resolver.wire.rrset import RRset, octets_of
 
 if TYPE_CHECKING:
     from resolver.cache import Store
-    from resolver.cache.bounded import BoundedTable
+    from resolver.cache.bounded import MemoryTable
     from resolver.settings import Settings
 
-__all__ = ["Clock", "Crypto", "Exchange", "Handle", "Mesh", "Ticket"]
+__all__ = ["Clock", "Crypto", "Exchange", "Handle", "Mesh", "MeshRequest"]
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +72,14 @@ FAILED_OVERHEAD = limits.FAILED_OVERHEAD
 PREFETCH_JOBS = limits.PREFETCH_JOBS
 PREFETCH_RATE = limits.PREFETCH_RATE
 FAULT_INTERVAL = limits.LOG_INTERVAL.default
-UNVALIDATED = frozenset({Purpose.ADDRESS, Purpose.PRIMING})
+UNVALIDATED = frozenset({Purpose.NS_ADDRESS, Purpose.PRIMING})
 # Failures that stale data must not paper over: our own, and our end.
-UNEXCUSED = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
+NO_STALE_ANSWER = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
 TOO_MANY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many questions are being resolved")
-TOO_HEAVY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "it held more memory than was left for it")
+MEMORY_LIMIT_EXCEEDED = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "it held more memory than was left for it")
 OUT_OF_MEMORY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "this resolver is short of memory")
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
-WORN_OUT = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
+BUDGET_EXHAUSTED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
 
 
 class Handle(Protocol):
@@ -108,7 +108,7 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
 
-class Ticket:
+class MeshRequest:
     """One submitted question. `done` is True once its callback was called or it was cancelled; `deadline` is when that
     is due, in seconds of the monotonic clock."""
 
@@ -126,11 +126,41 @@ class Mesh:
     """Runs questions to their outcome."""
 
     __slots__ = (
-        "_atlas", "_clock", "_context", "_counts", "_crypto", "_deadline", "_draining", "_exchange",
-        "_faults_left_out", "_impatient", "_is_short", "_jobs", "_next_fault", "_octets", "_octets_limit", "_order",
-        "_packets", "_patience", "_places", "_ready", "_relieving", "_renewed_in", "_renewing", "_rewriter", "_rrsets",
-        "_serial", "_serve_stale", "_short_in", "_slot_heap", "_slots", "_stale_ttl", "_steps_left", "_table",
-        "_timers", "validation",
+        "_clock",
+        "_context",
+        "_counts",
+        "_crypto",
+        "_deadline",
+        "_delegations",
+        "_draining",
+        "_exchange",
+        "_faults_left_out",
+        "_is_short",
+        "_jobs",
+        "_next_fault",
+        "_octets",
+        "_octets_limit",
+        "_order",
+        "_packets",
+        "_patience",
+        "_places",
+        "_prefetched_in",
+        "_prefetching",
+        "_ready",
+        "_rewriter",
+        "_rrsets",
+        "_serial",
+        "_serve_stale",
+        "_shedding",
+        "_short_in",
+        "_slot_heap",
+        "_slots",
+        "_stale_timers",
+        "_stale_ttl",
+        "_steps_left",
+        "_table",
+        "_timers",
+        "validation",
     )
 
     def __init__(
@@ -154,13 +184,13 @@ class Mesh:
         self._serial = store.table.serial
         self._deadline = settings.iteration.deadline
         self._packets = settings.iteration.max_packets
-        self._places = Places(capacity)
+        self._places = QueryQuota(capacity)
         self._octets = 0
         self._octets_limit = OCTETS
-        self._relieving = False
+        self._shedding = False
         self._context = Context(store, settings, rng, policy)
-        self._atlas = Atlas(store, settings, own=own_addresses, configured=configured_cuts(settings))
-        self._context.room = self._atlas
+        self._delegations = DelegationCache(store, settings, own=own_addresses, configured=configured_cuts(settings))
+        self._context.delegations = self._delegations
         self.validation = load_validator(settings)
         """For those who keep its anchors up to date; None without validation."""
         if self.validation is not None:
@@ -181,9 +211,9 @@ class Mesh:
         self._serve_stale = cache.serve_stale > 0
         self._patience = cache.serve_stale_timeout
         self._stale_ttl = cache.serve_stale_ttl
-        self._impatient: deque[tuple[float, _Job]] = deque()
-        self._renewing = 0
-        self._renewed_in = (0, 0)
+        self._stale_timers: deque[tuple[float, _Job]] = deque()
+        self._prefetching = 0
+        self._prefetched_in = (0, 0)
         self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream": 0, "failures": 0,
                         "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "relieved": 0,
                         "faults": 0, "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
@@ -203,32 +233,32 @@ class Mesh:
         on_done: Callable[[Outcome], None],
         trace: MutableSequence[TraceStep] | None = None,
         network: Hashable = None,
-    ) -> Ticket:
+    ) -> MeshRequest:
         """Resolve `question`; `on_done` is called with the outcome, at once when the cache has it.
 
         `network` is whose places the work takes: the network of the client, None for the program itself. `cd` asks for
         data without validation (the CD bit). With `trace` every step is appended there and no other query's work is
         joined, so that the whole story is told.
         """
-        self._look_at_clock()
+        self._update_time()
         self._counts["submitted"] += 1
-        ticket = Ticket(on_done, network, self._context.monotonic + self._deadline)
-        self._begin(ticket, question, cd, trace)
-        return ticket
+        request = MeshRequest(on_done, network, self._context.monotonic + self._deadline)
+        self._begin(request, question, cd, trace)
+        return request
 
     def _begin(
-        self, ticket: Ticket, question: Question, cd: bool, trace: MutableSequence[TraceStep] | None
+        self, request: MeshRequest, question: Question, cd: bool, trace: MutableSequence[TraceStep] | None
     ) -> None:
-        """Answer `ticket` at once, let it wait for a job, or refuse it."""
+        """Answer `request` at once, let it wait for a job, or refuse it."""
         counts = self._counts
         key = (question.key, cd)
         job = self._jobs.get(key) if trace is None else None
         if job is not None and job.serial != self._serial:
             job = None  # what it has read may have been flushed since
         if job is not None and job.task.purpose is not Purpose.PREFETCH:
-            self._join(job, ticket)
+            self._join(job, request)
             return
-        budget = Budget(self._packets, ticket.deadline)
+        budget = Budget(self._packets, request.deadline)
         try:
             outcome = find_outcome(question, self._context, budget, cd=cd)
         except Exception as error:  # noqa: BLE001 - whoever asks has counted on an outcome (and holds a place for it)
@@ -237,31 +267,31 @@ class Mesh:
         if not isinstance(outcome, bool):
             counts["from_cache"] += 1
             if outcome.failure is not None:
-                outcome = self._stale_instead(question, outcome.failure, budget, cd=cd) or outcome
+                outcome = self._stale_or_failure(question, outcome.failure, budget, cd=cd) or outcome
             if trace is not None:
                 trace.append(TraceStep("cache", "answered from the cache or by policy", qname=question.qname,
                                        qtype=question.qtype, rcode=outcome.rcode,
                                        facts={"verdict": outcome.verdict, "sets": outcome.answer,
                                               "failure": outcome.failure}))
-            self._deliver(ticket, outcome, self._serial)
+            self._deliver(request, outcome, self._serial)
             return
         short = self._is_short is not None and self._is_short()
-        share = self._places.share_of(ticket._network)
+        share = self._places.share_of(request._network)
         if short or (not self._places.has_room(share) and not self._make_room(share, None)):
             counts["refused"] += 1
             failure = OUT_OF_MEMORY if short else TOO_MANY
-            outcome = self._stale_instead(question, failure, budget, cd=cd) or failure_outcome(question, failure)
-            self._deliver(ticket, outcome, self._serial)
+            outcome = self._stale_or_failure(question, failure, budget, cd=cd) or failure_outcome(question, failure)
+            self._deliver(request, outcome, self._serial)
             return
         if job is not None and not job.finished:  # it may have made room a moment ago
-            self._join(job, ticket)
+            self._join(job, request)
             return
         task = Task(question, budget, cd=cd, trace=trace, missed=not outcome)
         job = self._start(key, task, share, None, self._serial)
-        job.tickets.append(ticket)
-        ticket._job = job
+        job.tickets.append(request)
+        request._job = job
         if self._serve_stale:
-            self._be_patient(job)
+            self._start_stale_timer(job)
         self._drain()
 
     def refresh(self, question: Question, *, cd: bool = False, on_done: Callable[[Outcome], None]) -> bool:
@@ -269,30 +299,30 @@ class Mesh:
 
         Not done when it is being asked for already, or when as many answers are renewed as may be.
         """
-        self._look_at_clock()
+        self._update_time()
         key = (question.key, cd)
         second = int(self._context.monotonic)
-        count = self._renewed_in[1] if self._renewed_in[0] == second else 0
+        count = self._prefetched_in[1] if self._prefetched_in[0] == second else 0
         if key in self._jobs:
             return False
         own = self._places.own
         short = self._is_short is not None and self._is_short()
-        if short or self._renewing >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._places.has_room(own):
+        if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._places.has_room(own):
             self._counts["prefetch_refused"] += 1
             return False
-        self._renewed_in = (second, count + 1)
+        self._prefetched_in = (second, count + 1)
         self._counts["prefetched"] += 1
 
         def done(outcome: Outcome) -> None:
-            self._renewing -= 1
+            self._prefetching -= 1
             on_done(outcome)
 
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
         job = self._start(key, Task(question, budget, cd=cd, purpose=Purpose.PREFETCH), own, None, self._serial)
-        ticket = Ticket(done)
-        job.tickets.append(ticket)
-        ticket._job = job
-        self._renewing += 1  # last: each step may find no memory, and nobody would take it back
+        request = MeshRequest(done)
+        job.tickets.append(request)
+        request._job = job
+        self._prefetching += 1  # last: each step may find no memory, and nobody would take it back
         self._drain()
         return True
 
@@ -301,13 +331,13 @@ class Mesh:
 
         Otherwise a referral to the closest delegation in the cache (RFC 1034 section 4.3.2), None without any.
         """
-        self._look_at_clock()
+        self._update_time()
         budget = Budget(0, 0.0)
         outcome = find_outcome(question, self._context, budget, cd=cd)
         if isinstance(outcome, bool):
             return None if question.qclass != c.IN else self._referral(question)
         if outcome.failure is not None:
-            outcome = self._stale_instead(question, outcome.failure, budget, cd=cd) or outcome
+            outcome = self._stale_or_failure(question, outcome.failure, budget, cd=cd) or outcome
         return self._rewritten(outcome)
 
     def _referral(self, question: Question) -> Outcome | None:
@@ -325,19 +355,19 @@ class Mesh:
                     outcome.additional.append(rrset)
         return self._rewritten(outcome)
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, request: MeshRequest) -> None:
         """Give a question up: its callback is not called any more, and its work ends when nobody else waits for it."""
-        if ticket.done:
+        if request.done:
             return
-        ticket.done = True
-        job = ticket._job
+        request.done = True
+        job = request._job
         if job is not None:
-            job.tickets.remove(ticket)
-            self._abandon(job)
+            job.tickets.remove(request)
+            self._cancel_if_unused(job)
 
     def tick(self, now: float) -> float | None:
         """Let what is due at `now` (monotonic seconds) happen; returns when to call again, None for not at all."""
-        self._look_at_clock()
+        self._update_time()
         self._context.monotonic = max(now, self._context.monotonic)
         timers = self._timers
         while timers and timers[0][0] <= now:
@@ -353,9 +383,9 @@ class Mesh:
                 del members[job]
                 self._expire(job)
             self._slots.pop(heappop(heap), None)
-        impatient = self._impatient
+        impatient = self._stale_timers
         while impatient and impatient[0][0] <= now:
-            self._serve_early(impatient.popleft()[1])
+            self._serve_stale_now(impatient.popleft()[1])
         self._drain()
         while impatient and impatient[0][1].finished:
             impatient.popleft()
@@ -372,11 +402,11 @@ class Mesh:
             return now  # the turn was over before the work was
         return due
 
-    def refuse_when(self, is_short: Callable[[], bool]) -> None:
+    def set_shed_load(self, is_short: Callable[[], bool]) -> None:
         """Begin no question and no sub-query while `is_short()`; what the cache has is answered nevertheless."""
         self._is_short = is_short
 
-    def give_memory_back(self) -> None:
+    def shrink(self) -> None:
         """Empty the tables beside the cache (`bounded`).
 
         That costs time and nothing else: delegations and keys are made again from the cache, servers are tried again.
@@ -399,21 +429,21 @@ class Mesh:
             self._finish(job, failure_outcome(job.task.question, failure))
         self._ready.clear()
         self._timers.clear()
-        self._impatient.clear()
+        self._stale_timers.clear()
 
     def forget(self, name: bytes | None = None, *, subtree: bool = False) -> None:
         """Drop the delegations kept ready: all, those of `name`, or those below it too. A flush does it by itself."""
         if name is None:
-            self._atlas.clear()
+            self._delegations.clear()
         elif subtree:
-            self._atlas.forget_below(name)
+            self._delegations.forget_below(name)
         else:
-            self._atlas.forget(names.lower(name))
+            self._delegations.forget(names.lower(name))
 
-    def bounded(self) -> list[BoundedTable]:
+    def bounded(self) -> list[MemoryTable]:
         """What strangers can fill in this process besides the cache's arena, with its limits in octets."""
         keys = () if self.validation is None else self.validation.tables
-        return [*self._context.store.bounded(), self._atlas.delegations, *keys]
+        return [*self._context.store.bounded(), self._delegations.delegations, *keys]
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start; now: ``running`` jobs, ``networks`` that pay for them, ``largest_network``, the
@@ -426,7 +456,7 @@ class Mesh:
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
-    def _look_at_clock(self) -> None:
+    def _update_time(self) -> None:
         self._context.now = self._clock.time()
         self._context.monotonic = self._clock.monotonic()
         serial = self._table.serial
@@ -436,11 +466,11 @@ class Mesh:
             self._forget_all()
 
     def _forget_all(self) -> None:
-        self._atlas.clear()
+        self._delegations.clear()
         self._context.store.denials.clear()
 
-    def _start(self, key: Key, task: Task, share: Share | None, charge: Charge | None, serial: Any) -> _Job:
-        """Begin a job: of a new client query that `share` pays for, or of the one that `charge` stands for.
+    def _start(self, key: Key, task: Task, share: NetworkUsage | None, usage: QueryUsage | None, serial: Any) -> _Job:
+        """Begin a job: of a new client query that `share` pays for, or of the one that `usage` stands for.
 
         `serial` is the cache's when the query began: after a flush nothing the job learns is kept, and none joins it.
         """
@@ -453,19 +483,19 @@ class Mesh:
             heappush(self._slot_heap, slot)
             members = self._slots[slot] = {}
         job.slot = slot
-        if charge is None:
+        if usage is None:
             assert share is not None
-            charge = Charge(share, self._context.monotonic)
-        job.charge = charge
+            usage = QueryUsage(share, self._context.monotonic)
+        job.usage = usage
         try:
-            self._places.take(charge, job)
+            self._places.take(usage, job)
             members[job] = None
             self._ready.append((job, None))
             known = self._jobs.get(key)
             if known is None or known.serial != serial:
                 self._jobs[key] = job
         except BaseException:
-            self._retire(job)  # each step may find no memory, and a job that does not run holds no place
+            self._unregister(job)  # each step may find no memory, and a job that does not run holds no place
             raise
         return job
 
@@ -505,7 +535,7 @@ class Mesh:
                 self._steps_left -= 1
                 effect: Effect = job.steps.send(value)
                 budget = job.task.budget
-                if budget.octets != budget.counted:
+                if budget.octets != budget.accounted_octets:
                     self._count(budget)
                     if job.finished:  # it held too much
                         return
@@ -546,23 +576,23 @@ class Mesh:
         """The result of a sub-query when it is there at once; None when `job` now waits for it."""
         task = job.task
         budget = task.budget
-        if not budget.take_look_up():
+        if not budget.take_lookup():
             return budget.failure
         cd = task.cd or need.purpose in UNVALIDATED
         # The chain of trust follows no alias, so its jobs are others than those of clients with the same question.
-        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.CHAIN))
+        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC))
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
             child = None
         if child is not None and child.task.purpose is Purpose.PREFETCH:
             known = find_outcome(need.question, self._context, task.budget, cd=cd, client=False)
             if not isinstance(known, bool):
-                task.hold(_octets_in(known))
+                task.account_octets(_octets_in(known))
                 return known.failure or known
         if child is None:
             outcome = find_outcome(need.question, self._context, task.budget, cd=cd, client=False)
             if not isinstance(outcome, bool):
-                task.hold(_octets_in(outcome))
+                task.account_octets(_octets_in(outcome))
                 if task.trace is not None:
                     task.note("cache", f"the cache has the answer for {need.purpose.name.lower()}: "
                               f"{names.to_text(need.question.qname)} {c.type_to_text(need.question.qtype)}",
@@ -573,16 +603,16 @@ class Mesh:
             if failed is not None:
                 return failed
             if task.depth >= DEPTH:
-                budget.spent = True
+                budget.exhausted = True
                 return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many questions within questions")
             depth, purpose = task.depth + 1, need.purpose
             inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=purpose, trace=task.trace,
-                         missed=not outcome, told=task.told)
+                         missed=not outcome, told=task.child_ns)
             if not budget.take_query():
                 return budget.failure
-            if not self._may_go_on(job):
+            if not self._may_start_sub_query(job):
                 return self._run_out(budget)
-            child = self._start(key, inner, None, job.charge, job.serial)
+            child = self._start(key, inner, None, job.usage, job.serial)
         elif child is job or self._waits_for(child, job):
             self._counts["cycles"] += 1
             return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the question waits for its own answer")
@@ -609,25 +639,25 @@ class Mesh:
             step = step.child
         return False
 
-    def _retire(self, job: _Job) -> None:
+    def _unregister(self, job: _Job) -> None:
         """Mark `job` as finished: nobody joins it any more, and no deadline looks at it."""
         if job.finished:
             return
         job.finished = True
-        self._places.give_back(job.charge, job)
+        self._places.give_back(job.usage, job)
         task = job.task
         budget = task.budget
-        if job.charge.jobs:
+        if job.usage.jobs:
             budget.octets -= task.octets
         else:
             # The whole query has ended, and whoever still knows its jobs (timers do) shall hold nothing by that.
             budget.octets = 0
-            task.told.clear()
+            task.child_ns.clear()
             budget.failed.clear()
             budget.insecure.clear()
         task.octets = 0
-        self._octets += budget.octets - budget.counted
-        budget.counted = budget.octets
+        self._octets += budget.octets - budget.accounted_octets
+        budget.accounted_octets = budget.octets
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
         members = self._slots.get(job.slot)
@@ -635,7 +665,7 @@ class Mesh:
             members.pop(job, None)
 
     def _finish(self, job: _Job, outcome: Outcome) -> None:
-        self._retire(job)
+        self._unregister(job)
         failure = outcome.failure
         if failure is not None:
             self._counts["failures"] += 1
@@ -647,62 +677,62 @@ class Mesh:
             if parent.finished:  # it gave its place to one before it in this list
                 continue
             if failure is None:
-                parent.task.hold(_octets_in(outcome))
+                parent.task.account_octets(_octets_in(outcome))
                 self._ready.append((parent, outcome))
                 continue
             theirs = parent.task.budget
             if budget is not theirs:
-                if self._is_its_own(failure, budget) and parent.need is not None:
+                if self._is_budget_failure(failure, budget) and parent.need is not None:
                     # Somebody else's budget ran out, not ours: begin again with our own.
                     again = self._need(parent, parent.need)
                     if again is not None:
                         self._ready.append((parent, again))
                     continue
-                if budget.shortage is not None and theirs.shortage is None:
-                    theirs.shortage = budget.shortage
+                if budget.local_error is not None and theirs.local_error is None:
+                    theirs.local_error = budget.local_error
             if failure.kind is not FailureKind.CYCLE:  # that one depends on who waits for whom
                 theirs.failed[job.key] = failure
                 theirs.octets += FAILED_OVERHEAD
             self._ready.append((parent, failure))
-        if failure is not None and job.tickets and job.task.depth and self._is_its_own(failure, budget):
-            self._begin_again(job)
+        if failure is not None and job.tickets and job.task.depth and self._is_budget_failure(failure, budget):
+            self._restart_for_clients(job)
         if failure is not None and job.tickets:
-            outcome = self._stale_instead(job.task.question, failure, budget, cd=job.task.cd) or outcome
+            outcome = self._stale_or_failure(job.task.question, failure, budget, cd=job.task.cd) or outcome
         self._deliver_all(job, outcome)
 
     @staticmethod
-    def _is_its_own(failure: Failure, budget: Budget) -> bool:
+    def _is_budget_failure(failure: Failure, budget: Budget) -> bool:
         """Whether a query failed because its budget ran out, which says nothing about others with the same question."""
-        return failure.kind in WORN_OUT or budget.spent or budget.failure is not None
+        return failure.kind in BUDGET_EXHAUSTED or budget.exhausted or budget.failure is not None
 
-    def _begin_again(self, job: _Job) -> None:
+    def _restart_for_clients(self, job: _Job) -> None:
         """Clients waited for a sub-query of a client query that ran out of its budget: they have budgets of their own.
 
         Those whose time is over wait no longer.
         """
         task, now = job.task, self._context.monotonic
-        anew = [ticket for ticket in job.tickets if ticket.deadline > now]
-        job.tickets = [ticket for ticket in job.tickets if ticket.deadline <= now]
-        for ticket in anew:
-            ticket._job = None
-        for ticket in anew:
-            if not ticket.done:  # whoever was called back meanwhile may have cancelled it
-                self._begin(ticket, task.question, task.cd, None)
+        anew = [request for request in job.tickets if request.deadline > now]
+        job.tickets = [request for request in job.tickets if request.deadline <= now]
+        for request in anew:
+            request._job = None
+        for request in anew:
+            if not request.done:  # whoever was called back meanwhile may have cancelled it
+                self._begin(request, task.question, task.cd, None)
 
     def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
         tickets, job.tickets = job.tickets, []
-        for ticket in tickets:
-            ticket._job = None
-        for ticket in tickets:
-            if not ticket.done:  # whoever was called back meanwhile may have cancelled it
-                self._deliver(ticket, outcome, job.serial)
+        for request in tickets:
+            request._job = None
+        for request in tickets:
+            if not request.done:  # whoever was called back meanwhile may have cancelled it
+                self._deliver(request, outcome, job.serial)
 
-    def _deliver(self, ticket: Ticket, outcome: Outcome, serial: Any) -> None:
-        ticket.done = True
+    def _deliver(self, request: MeshRequest, outcome: Outcome, serial: Any) -> None:
+        request.done = True
         outcome = self._rewritten(outcome)
         outcome.serial = serial
         try:
-            ticket._on_done(outcome)
+            request._on_done(outcome)
         except Exception as error:  # noqa: BLE001 - one listener's fault must not cost the others their answer
             self._fault(error, "handing over", outcome)
 
@@ -741,90 +771,90 @@ class Mesh:
 
     # --- places --------------------------------------------------------------------------------------------------
 
-    def _make_room(self, share: Share, asker: _Job | None) -> bool:
+    def _make_room(self, share: NetworkUsage, asker: _Job | None) -> bool:
         """End slow queries for their places, none of them one that waits for `asker`.
 
         True when a sub-query of `asker`, or without it a new query of `share`, has a place now.
         """
         places, now = self._places, self._context.monotonic
-        for charge in places.slow(share, now):
-            root = charge.root
+        for usage in places.jostle_candidates(share, now):
+            root = usage.root
             if root is None or root is asker or (asker is not None and self._waits_for(root, asker)):
                 continue
-            heir = places.heir_of(charge, self._waiting_networks(root)) if charge.share is share else None
-            if heir is not None:
-                places.move(charge, heir)
+            new_payer = places.find_new_payer(usage, self._waiting_networks(root)) if usage.share is share else None
+            if new_payer is not None:
+                places.move(usage, new_payer)
             else:
                 self._counts["replaced"] += 1
                 self._stop(root)
                 root.steps.close()
                 failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "its place was given to a newer question")
                 self._finish(root, failure_outcome(root.task.question, failure))
-            if places.has_room(share) if asker is None else places.has_room_below(asker.charge, now):
+            if places.has_room(share) if asker is None else places.has_room_below(asker.usage, now):
                 return True
         return False
 
-    def _may_go_on(self, job: _Job) -> bool:
+    def _may_start_sub_query(self, job: _Job) -> bool:
         """Whether `job` may have one more sub-query."""
         if self._is_short is not None and self._is_short():
             return False
-        places, charge, now = self._places, job.charge, self._context.monotonic
-        if places.has_room_below(charge, now):
+        places, usage, now = self._places, job.usage, self._context.monotonic
+        if places.has_room_below(usage, now):
             return True
-        if charge.root is not None:
-            heir = places.heir_of(charge, self._waiting_networks(charge.root))
-            if heir is not None:
-                places.move(charge, heir)
+        if usage.root is not None:
+            new_payer = places.find_new_payer(usage, self._waiting_networks(usage.root))
+            if new_payer is not None:
+                places.move(usage, new_payer)
                 return True
-        return not is_slow(charge, now) and self._make_room(charge.share, job)
+        return not past_jostle_time(usage, now) and self._make_room(usage.share, job)
 
     @staticmethod
     def _waiting_networks(job: _Job) -> list[Hashable]:
-        return [ticket._network for ticket in job.tickets]
+        return [request._network for request in job.tickets]
 
     def _run_out(self, budget: Budget) -> Failure:
         """A sub-query finds no place: the query that needs it ends, so that its places are free for others."""
         self._counts["refused_sub_queries"] += 1
         failure = OUT_OF_MEMORY if self._is_short is not None and self._is_short() else TOO_MANY
         budget.failure = budget.failure or failure
-        budget.shortage = failure
+        budget.local_error = failure
         return failure
 
     # --- octets held ---------------------------------------------------------------------------------------------
 
     def _count(self, budget: Budget) -> None:
         """Add to the sum what a client query holds more than when it was counted last."""
-        self._octets += budget.octets - budget.counted
-        budget.counted = budget.octets
-        if self._octets > self._octets_limit and not self._relieving:
-            self._relieve()
+        self._octets += budget.octets - budget.accounted_octets
+        budget.accounted_octets = budget.octets
+        if self._octets > self._octets_limit and not self._shedding:
+            self._shed_load()
 
-    def _relieve(self) -> None:
+    def _shed_load(self) -> None:
         """End queries until those that are left hold `JOBS_OCTETS_KEPT` of the limit.
 
         First those that hold most, and of networks that hold most: each counts by its own octets times those of its
         network. By its own alone, whoever has many queries of middling size would end every larger one of others; by
         the network's alone, whoever has many networks would end those of the busiest honest one.
         """
-        self._look_at_clock()
+        self._update_time()
         enough = self._octets_limit * OCTETS_KEPT // 100
-        queries: dict[Charge, list[_Job]] = {}
-        networks: dict[Share, int] = {}
+        queries: dict[QueryUsage, list[_Job]] = {}
+        networks: dict[NetworkUsage, int] = {}
         job: _Job
         for members in self._slots.values():
             for job in members:
-                held = job.task.budget.counted
+                held = job.task.budget.accounted_octets
                 if not held:
                     continue
-                charge = job.charge
-                jobs = queries.get(charge)
+                usage = job.usage
+                jobs = queries.get(usage)
                 if jobs is None:
-                    jobs = queries[charge] = []
-                    networks[charge.share] = networks.get(charge.share, 0) + held
+                    jobs = queries[usage] = []
+                    networks[usage.share] = networks.get(usage.share, 0) + held
                 jobs.append(job)
         heaviest = sorted(queries.items(), reverse=True,
-                          key=lambda item: item[1][0].task.budget.counted * networks[item[0].share])
-        self._relieving = True
+                          key=lambda item: item[1][0].task.budget.accounted_octets * networks[item[0].share])
+        self._shedding = True
         try:
             for _, jobs in heaviest:
                 if self._octets <= enough:
@@ -834,33 +864,33 @@ class Mesh:
                     if not job.finished:
                         self._stop(job)
                         job.steps.close()
-                        self._finish(job, failure_outcome(job.task.question, TOO_HEAVY))
+                        self._finish(job, failure_outcome(job.task.question, MEMORY_LIMIT_EXCEEDED))
         finally:
-            self._relieving = False
+            self._shedding = False
 
     # --- stale data (RFC 8767) ------------------------------------------------------------------------------------
 
-    def _join(self, job: _Job, ticket: Ticket) -> None:
-        """Let `ticket` wait for `job` as well, or take what those got who waited too long."""
+    def _join(self, job: _Job, request: MeshRequest) -> None:
+        """Let `request` wait for `job` as well, or take what those got who waited too long."""
         self._counts["joined"] += 1
         if job.stale is not None:
             self._counts["stale"] += 1
-            self._deliver(ticket, job.stale, job.serial)
+            self._deliver(request, job.stale, job.serial)
             return
         first = not job.tickets
-        job.tickets.append(ticket)
-        ticket._job = job
+        job.tickets.append(request)
+        request._job = job
         if first and self._serve_stale:
-            self._be_patient(job)
+            self._start_stale_timer(job)
 
-    def _be_patient(self, job: _Job) -> None:
+    def _start_stale_timer(self, job: _Job) -> None:
         """Begin to count how long the clients of `job` wait."""
         if self._patience:
-            self._impatient.append((self._context.monotonic + self._patience, job))
+            self._stale_timers.append((self._context.monotonic + self._patience, job))
         else:
-            self._serve_early(job)
+            self._serve_stale_now(job)
 
-    def _serve_early(self, job: _Job) -> None:
+    def _serve_stale_now(self, job: _Job) -> None:
         """Give those who wait for `job` what was true a while ago, if anything was; the job goes on."""
         if job.finished or not job.tickets:
             return
@@ -874,12 +904,12 @@ class Mesh:
         if outcome.stale:
             self._counts["stale"] += len(job.tickets)
             job.stale = outcome
-            task.hold(_octets_in(outcome))
+            task.account_octets(_octets_in(outcome))
         self._deliver_all(job, outcome)
 
-    def _stale_instead(self, question: Question, failure: Failure, budget: Budget, *, cd: bool) -> Outcome | None:
+    def _stale_or_failure(self, question: Question, failure: Failure, budget: Budget, *, cd: bool) -> Outcome | None:
         """What may be shown instead of `failure`: nothing where validation failed, since that is no outage."""
-        if not self._serve_stale or failure.kind in UNEXCUSED or question.qclass != c.IN:
+        if not self._serve_stale or failure.kind in NO_STALE_ANSWER or question.qclass != c.IN:
             return None
         outcome = self._find_stale(question, budget, cd=cd, failure=failure)
         if outcome is not None and outcome.stale:
@@ -914,12 +944,12 @@ class Mesh:
         if child is not None:
             job.child = None
             child.parents.remove(job)
-            self._abandon(child)
+            self._cancel_if_unused(child)
 
-    def _abandon(self, job: _Job) -> None:
+    def _cancel_if_unused(self, job: _Job) -> None:
         """End `job` when nobody waits for it any more."""
         while not job.finished and not job.tickets and not job.parents:
-            self._retire(job)
+            self._unregister(job)
             if job.handle is not None:
                 job.handle.cancel()
                 job.handle = None
@@ -958,16 +988,32 @@ def _octets_in(outcome: Outcome) -> int:
 class _Job:
     """One running question: its generator, who waits for it and what it waits for (one thing at a time)."""
 
-    __slots__ = ("charge", "child", "finished", "handle", "key", "mesh", "need", "parents", "pausing", "serial", "slot",
-                 "stale", "steps", "task", "tickets", "verifying")
+    __slots__ = (
+        "child",
+        "finished",
+        "handle",
+        "key",
+        "mesh",
+        "need",
+        "parents",
+        "pausing",
+        "serial",
+        "slot",
+        "stale",
+        "steps",
+        "task",
+        "tickets",
+        "usage",
+        "verifying",
+    )
 
     def __init__(self, mesh: Mesh, key: Key, task: Task, steps: Steps[Outcome]) -> None:
         self.mesh = mesh
         self.key = key
         self.task = task
         self.steps = steps
-        self.charge: Charge
-        self.tickets: list[Ticket] = []
+        self.usage: QueryUsage
+        self.tickets: list[MeshRequest] = []
         self.parents: list[_Job] = []
         self.child: _Job | None = None
         self.need: Need | None = None
@@ -985,11 +1031,11 @@ class _Job:
             return
         self.handle = None
         mesh = self.mesh
-        mesh._look_at_clock()
+        mesh._update_time()
         mesh._ready.append((self, result))
         if isinstance(result, Reply):
             task = self.task
-            task.hold(result.view.octets)
+            task.account_octets(result.view.octets)
             mesh._count(task.budget)  # now, since its turn may come after many more replies
         mesh._drain()
 
@@ -1002,6 +1048,6 @@ class _Job:
 
     def _resume(self, value: Any) -> None:
         mesh = self.mesh
-        mesh._look_at_clock()
+        mesh._update_time()
         mesh._ready.append((self, value))
         mesh._drain()

@@ -6,7 +6,7 @@ from resolver.effects cimport Context, Failure, Need, Outcome, Question, RawRepl
 from resolver.wire.rrset cimport RRset
 
 
-cdef class _Story:
+cdef class _PartialResponse:
     cdef public list answer
     cdef public list authority
     cdef public list ede

@@ -2,10 +2,10 @@
 
 Each line of the story is a call into one room; what a zone said arrives as a `RawReply`, from the cache or from
 `iterate`, so that both go the same way from there. Two gates stand here and nowhere else: what may be kept (`_store`)
-and what may be shown to somebody who wants validation (`_leg`): data whose verdict is not known is validated first,
-also when it lay in the cache (CVE-2019-10190, CVE-2018-1000002 were paths around such a gate). Aliases are followed
-here, name by name, counted, and never twice through the same name. Stale answers are told here too, because they go
-through the second gate like any others.
+and what may be shown to somebody who wants validation (`_resolve_step`): data whose verdict is not known is validated
+first, also when it lay in the cache (CVE-2019-10190, CVE-2018-1000002 were paths around such a gate). Aliases are
+followed here, name by name, counted, and never twice through the same name. Stale answers are told here too, because
+they go through the second gate like any others.
 """
 
 from __future__ import annotations
@@ -46,42 +46,42 @@ ALIASES = limits.MAX_ALIASES
 ALIAS_PROBES = limits.ALIAS_PROBES
 LOCAL_ERROR_TTL = limits.LOCAL_ERROR_TTL
 # The cache keeps the proof of an expanded wildcard beside the set under this type, and a denial of the whole name under
-# type 0. No data has such a type (RFC 6895 section 3.1), and `_unaskable` sees to it that nobody asks for one.
+# type 0. No data has such a type (RFC 6895 section 3.1), and `_refuse_meta_query` sees to it that nobody asks for one.
 WILDCARD_PROOF = 248
 # Where the label count of the first packed RRSIG stands: length, type covered, algorithm (RFC 4034 section 3.1).
 RRSIG_LABELS = 5
 # Failures that say something about this query's circumstances and nothing about the name: never remembered.
-PASSING = frozenset({
-    FailureKind.CYCLE, FailureKind.CANCELLED, FailureKind.CACHED, FailureKind.INTERNAL, FailureKind.OVERLOAD,
+NEVER_CACHED = frozenset({
+    FailureKind.CYCLE, FailureKind.CANCELLED, FailureKind.CACHED_ERROR, FailureKind.INTERNAL, FailureKind.OVERLOAD,
 })
 # Those that a sub-query owes to whoever started it: remembered only for what a client asked itself.
-INHERITED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
+CACHED_FOR_CLIENT_ONLY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 # Purposes behind which a client stands.
 ASKED = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
 # What the chain of trust is made of. For its sake no alias is followed: one shows that no zone begins at the name.
 CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
 # An alias is the answer to these questions, not the way to it (RFC 1034 section 4.3.2).
-ALIAS_ANSWERS = frozenset({c.CNAME, c.ANY})
+CNAME_IS_ANSWER = frozenset({c.CNAME, c.ANY})
 # These stand beside an alias (RFC 4035 section 2.5), or are the parent's, who need not know the alias that the child's
 # server gave (section 2.4).
-BESIDE_ALIASES = frozenset({c.RRSIG, c.NSEC, c.DS})
+ALLOWED_BESIDE_CNAME = frozenset({c.RRSIG, c.NSEC, c.DS})
 # What an unsigned reply says of later names of its alias chain serves the answer to that question only (RFC 2181
 # section 5.4.1): it is kept below what answers questions, for the same answer when that has become stale.
-FOR_ITS_ANSWER = Trust.ADDITIONAL
+CHAIN_ONLY_TRUST = Trust.ADDITIONAL
 # More would change nothing: the longest time is reached long before.
-DOUBLINGS = 15
+MAX_BACKOFF_SHIFT = 15
 # RFC 1034 section 3.6.2: a loop of aliases is signalled as an error.
 ALIAS_LOOP = Failure(FailureKind.LAME, c.EDE_INVALID_DATA, "the aliases form a loop")
 TOO_MANY_ALIASES = Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many aliases")
 
-Leg = tuple[RawReply, int, tuple[int, str] | None]
+ChainStep = tuple[RawReply, int, tuple[int, str] | None]
 """What was said about one name, its verdict, and an extended error to show with it."""
 
-Known = Outcome | Leg | RawReply | Failure | None
+Known = Outcome | ChainStep | RawReply | Failure | None
 """What is known about one name: policy data, a leg, a reply nobody has validated yet, a remembered failure, nothing."""
 
 
-def _unaskable(question: Question) -> Outcome | None:
+def _refuse_meta_query(question: Question) -> Outcome | None:
     """The refusal of what no zone has: another class than IN, types that are not data. None for all else.
 
     Only one class has a tree (CVE-2026-5946), so nothing below looks at the class any more.
@@ -98,7 +98,7 @@ def _unaskable(question: Question) -> Outcome | None:
 
 def resolve(task: Task, context: Context) -> Steps[Outcome]:
     """Answer ``task.question``; failures are outcomes with rcode SERVFAIL and `Outcome.failure` set."""
-    steps = _tell(task, context)
+    steps = _resolve_chain(task, context)
     dns64 = context.dns64
     if dns64 is not None and task.purpose in ASKED and _may_be_made(task.question, cd=task.cd):
         return _make_addresses(dns64, steps, task)
@@ -124,36 +124,42 @@ def _make_addresses(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) 
     return dns64.synthesise(question, outcome, found)
 
 
-def _tell(task: Task, context: Context) -> Steps[Outcome]:
+def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
     question = task.question
     client = task.purpose is Purpose.CLIENT
 
     def find(name: bytes) -> Known:
-        if task.missed:
-            task.missed = False
+        if task.cache_checked:
+            task.cache_checked = False
             return None
         if task.purpose is Purpose.PREFETCH:  # that one wants to know what comes after what the cache holds
             return _local(name, question, context)
         return _find_known(name, question, context, task.budget, cd=task.cd, client=client)
 
-    story = _Story()
+    response = _PartialResponse()
     end = yield from _follow_aliases(
-        story, question, context, find, task, cd=task.cd, first_only=task.purpose is Purpose.CHAIN)
+        response, question, context, find, task, cd=task.cd, first_only=task.purpose is Purpose.DNSSEC)
     if isinstance(end, Outcome):
         return end
     assert isinstance(end, Failure)  # what is not known was got
     outcome = _failed(task, context, end)
     # A loop that a DNAME makes is shown as far as it was followed: not the name is at fault then, but its subtree.
-    if end is ALIAS_LOOP and any(rrset.rtype == c.DNAME for rrset in story.answer):
-        outcome.answer = story.answer
+    if end is ALIAS_LOOP and any(rrset.rtype == c.DNAME for rrset in response.answer):
+        outcome.answer = response.answer
     return outcome
 
 
 def _follow_aliases(
-    story: _Story, question: Question, context: Context, find: Callable[[bytes], Known], task: Task | None = None, *,
-    cd: bool, first_only: bool = False,
+    response: _PartialResponse,
+    question: Question,
+    context: Context,
+    find: Callable[[bytes], Known],
+    task: Task | None = None,
+    *,
+    cd: bool,
+    first_only: bool = False,
 ) -> Steps[Outcome | Failure | RawReply | None]:
-    """Follow the aliases from the name of `question` to data, a denial or a failure, and collect them in `story`.
+    """Follow the aliases from the name of `question` to data, a denial or a failure, and collect them in `response`.
 
     `find` says what is known about a name. `task` gets and validates the rest; without one, the chain ends with what
     `find` returned that is not ready to be shown. With `first_only` the first alias is the answer.
@@ -163,27 +169,27 @@ def _follow_aliases(
     while True:
         known = find(name)
         if isinstance(known, Outcome):
-            target = _leads_to(known, qtype)
+            target = _local_cname_target(known, qtype)
             if target is None:
-                return story.close_with(question, known)
-            if not story.add_local(known):
+                return response.close_with(question, known)
+            if not response.add_local(known):
                 return ALIAS_LOOP
             name = target
             continue
         if task is not None and known is not None:
             _note_cached(task, name, known)
         if task is not None and (known is None or isinstance(known, RawReply)):
-            known = yield from _leg(name, qtype, known, context, task)
+            known = yield from _resolve_step(name, qtype, known, context, task)
         if isinstance(known, Failure):
             return known if name is question.qname else known.at(name)
         if known is None or isinstance(known, RawReply):
             return known
         raw, verdict, reason = known
-        if not story.add(raw, verdict, reason):
+        if not response.add(raw, verdict, reason):
             return ALIAS_LOOP
-        if raw.alias is None or qtype in ALIAS_ANSWERS or first_only:
-            return story.outcome(question, raw, None if cd else context.validation)
-        if len(story.seen) > ALIASES:
+        if raw.alias is None or qtype in CNAME_IS_ANSWER or first_only:
+            return response.outcome(question, raw, None if cd else context.validation)
+        if len(response.seen) > ALIASES:
             return TOO_MANY_ALIASES
         name = raw.alias
         if task is not None and task.trace is not None:
@@ -198,7 +204,7 @@ def _run(steps: Steps[Any]) -> Any:
         return end.value
 
 
-def _note_cached(task: Task, name: bytes, known: Leg | RawReply | Failure) -> None:
+def _note_cached(task: Task, name: bytes, known: ChainStep | RawReply | Failure) -> None:
     qtype = task.question.qtype
     if isinstance(known, Failure):
         if task.trace is not None:
@@ -206,7 +212,7 @@ def _note_cached(task: Task, name: bytes, known: Leg | RawReply | Failure) -> No
                       facts={"failure": known})
         return
     raw, verdict = (known, int(Verdict.INDETERMINATE)) if isinstance(known, RawReply) else known[:2]
-    task.hold(octets_of(raw.answer) + octets_of(raw.authority))
+    task.account_octets(octets_of(raw.answer) + octets_of(raw.authority))
     if task.trace is not None:
         what = "a denial" if raw.denied else "an alias" if raw.alias is not None else "data"
         task.note("cache", f"the cache has {what}", qname=name, qtype=qtype,
@@ -223,22 +229,22 @@ def find_outcome(
     if context.dns64 is not None and client and _may_be_made(question, cd=cd):
         return True
 
-    story = _Story()
+    response = _PartialResponse()
     end = _run(_follow_aliases(
-        story, question, context, lambda name: _find_known(name, question, context, budget, cd=cd, client=client),
+        response, question, context, lambda name: _find_known(name, question, context, budget, cd=cd, client=client),
         cd=cd, first_only=not client and question.qtype in CHAIN_TYPES))
     if isinstance(end, Outcome):
         return end
     if isinstance(end, Failure) and end is not ALIAS_LOOP:
         return failure_outcome(question, end)
-    return end is not None or story.legs > 0
+    return end is not None or response.legs > 0
 
 
 def _find_known(
     name: bytes, question: Question, context: Context, budget: Budget, *, cd: bool, client: bool
 ) -> Known:
     """What policies or the cache say about one name of the chain."""
-    known = _local(name, question, context) or _unaskable(question)
+    known = _local(name, question, context) or _refuse_meta_query(question)
     return known or find_reply(name, question.qtype, context, budget, cd=cd, client=client)
 
 
@@ -249,10 +255,10 @@ def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
     return context.policy.answer(question if name is question.qname else Question(name, question.qtype))
 
 
-def _leads_to(local: Outcome, qtype: int) -> bytes | None:
+def _local_cname_target(local: Outcome, qtype: int) -> bytes | None:
     """The name at which an answer of the operator's own goes on, when that is an alias; None when it is complete."""
     answer = local.answer
-    if not answer or answer[-1].rtype != c.CNAME or qtype in ALIAS_ANSWERS or local.rcode != c.NOERROR:
+    if not answer or answer[-1].rtype != c.CNAME or qtype in CNAME_IS_ANSWER or local.rcode != c.NOERROR:
         return None
     return answer[-1].targets()[0]
 
@@ -269,7 +275,9 @@ def load_validator(settings: Settings) -> Validator | None:
 # --- one name of the chain ----------------------------------------------------------------------------------------
 
 
-def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task) -> Steps[Leg | Failure]:
+def _resolve_step(
+    name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task
+) -> Steps[ChainStep | Failure]:
     """Get and validate what the zone in charge says about `name`. `known` is cached data nobody has validated yet."""
     avoid: frozenset[str] = frozenset()
     bogus: Failure | None = None
@@ -281,8 +289,8 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
             raw, known = known, None
         else:
             raw = yield from iterate(name, qtype, context, task, avoid=avoid)
-            if task.purpose is Purpose.CHAIN and isinstance(raw, RawReply):
-                raw = _first_alias(raw) or raw  # what an alias leads to is no part of the chain
+            if task.purpose is Purpose.DNSSEC and isinstance(raw, RawReply):
+                raw = _first_cname_only(raw) or raw  # what an alias leads to is no part of the chain
         if isinstance(raw, Failure):
             # Nobody else to ask: then what is wrong is that the data was bogus.
             if bogus is not None and raw.kind is FailureKind.DEADLINE:
@@ -304,7 +312,7 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
             verdict = Verdict.INDETERMINATE  # there was no time left to look at signatures
         if bogus is None or verdict == Verdict.BOGUS:  # what one server forged is not excused by the next one's trouble
             bogus = Failure(FailureKind.BOGUS, ede or c.EDE_DNSSEC_BOGUS, reason, verdict=Verdict(verdict))
-        first = _first_alias(raw)
+        first = _first_cname_only(raw)
         if first is not None:
             # One bad member spoils a chain; its first alias may be good, and the rest is then asked for by itself.
             verdict, ede, reason = yield from context.validator(Question(name, qtype), first, context, task)
@@ -319,11 +327,11 @@ def _leg(name: bytes, qtype: int, known: RawReply | None, context: Context, task
     return bogus
 
 
-def _first_alias(raw: RawReply) -> RawReply | None:
+def _first_cname_only(raw: RawReply) -> RawReply | None:
     """The chain of `raw` cut after its first alias; None when there is no more than that, or no alias."""
     answer = raw.answer
     length = 2 if answer and answer[0].rtype == c.DNAME else 1
-    if len(answer) < length or answer[length - 1].rtype != c.CNAME or raw.qtype in ALIAS_ANSWERS:
+    if len(answer) < length or answer[length - 1].rtype != c.CNAME or raw.qtype in CNAME_IS_ANSWER:
         return None
     if len(answer) == length and not raw.denied:
         return None
@@ -336,7 +344,7 @@ def _first_alias(raw: RawReply) -> RawReply | None:
 
 def find_reply(
     name: bytes, qtype: int, context: Context, budget: Budget, *, cd: bool, client: bool
-) -> Leg | RawReply | Failure | None:
+) -> ChainStep | RawReply | Failure | None:
     """What the cache holds for one name: usable, still to be validated (a bare `RawReply`), failed, or nothing."""
     rrsets, now = context.store.rrsets, context.now
     raw: RawReply | None = None
@@ -366,11 +374,11 @@ def find_reply(
             if failure is not None:
                 return failure
             if qtype != c.CNAME:
-                raw = _find_alias(name, qtype, context)
+                raw = _find_cached_alias(name, qtype, context)
                 if raw is not None:
                     verdict = raw.answer[0].verdict
     if raw is None:
-        return None if cd else _foreknown(name, qtype, context, budget, client=client)
+        return None if cd else _synthesise_from_nsec(name, qtype, context, budget, client=client)
     if context.validator is None or cd:
         return raw, verdict, None
     if verdict == Verdict.SECURE or verdict == Verdict.INSECURE:
@@ -383,29 +391,31 @@ def _failed_before(name: bytes, qtype: int, context: Context, *, cd: bool) -> Fa
     known = context.store.rrsets.find_failure(name, qtype, context.now)
     if known is None or (cd and known.verdict is not None):
         return None
-    kind = FailureKind.BOGUS if known.kind == FailureKind.BOGUS else FailureKind.CACHED
+    kind = FailureKind.BOGUS if known.kind == FailureKind.BOGUS else FailureKind.CACHED_ERROR
     verdict = None if known.verdict is None else Verdict(known.verdict)
     return Failure(kind, known.ede, known.text, verdict=verdict, name=name)
 
 
-def _foreknown(name: bytes, qtype: int, context: Context, budget: Budget, *, client: bool) -> Leg | None:
+def _synthesise_from_nsec(
+    name: bytes, qtype: int, context: Context, budget: Budget, *, client: bool
+) -> ChainStep | None:
     """What verified denials of other names prove about this one (RFC 8198)."""
     validation = context.validation
-    if validation is None or validation.foreknowledge is None:
+    if validation is None or validation.aggressive_nsec is None:
         return None
-    found = validation.foreknowledge.answer(name, qtype, context, budget, with_soa=client)
+    found = validation.aggressive_nsec.answer(name, qtype, context, budget, with_soa=client)
     return None if found is None else (*found, None)
 
 
-def _find_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
+def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
     """A cached CNAME of the name, or a cached DNAME of an ancestor (RFC 6672).
 
     A DNAME speaks for a whole subtree, so one that nobody could forge is needed: without validation the servers
     are asked for each name.
     """
     rrsets, now = context.store.rrsets, context.now
-    led = qtype not in BESIDE_ALIASES
-    rrset = rrsets.find(name, c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER) if led else None
+    via_alias = qtype not in ALLOWED_BESIDE_CNAME
+    rrset = rrsets.find(name, c.CNAME, now, min_trust=Trust.NONAUTH_ANSWER) if via_alias else None
     if rrset is not None:
         raw = RawReply(name, qtype)
         raw.answer.append(rrset)
@@ -414,10 +424,10 @@ def _find_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
     if context.validator is None:
         return None
     owner = names.lower(name)
-    side = context.room.configured_for(owner)
+    side = context.delegations.forward_or_stub_for(owner)
     for _ in range(ALIAS_PROBES):
         owner = owner[owner[0] + 1 :]
-        if len(owner) <= 1 or context.room.configured_for(owner) is not side:
+        if len(owner) <= 1 or context.delegations.forward_or_stub_for(owner) is not side:
             break
         rrset = rrsets.find(owner, c.DNAME, now, min_trust=Trust.VALIDATED)
         if rrset is not None:
@@ -445,7 +455,7 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
     cache = context.settings.cache
     lowest, highest = cache.min_ttl, cache.max_ttl
     raw.ttl = min(raw.ttl, cache.max_negative_ttl)
-    aliased = False
+    after_cname = False
     proved = min((proof.ttl for proof in raw.proofs), default=highest)
     for position, rrset in enumerate(raw.answer):
         if rrset.ttl > proved and _comes_from_wildcard(rrset):
@@ -457,10 +467,10 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             raw.answer[position] = rrset = rrset.with_ttl(min(max(rrset.ttl, least), highest))
         if rrset.verdict == Verdict.SECURE:
             rrset.trust = Trust.VALIDATED
-        elif aliased:
-            rrset.trust = FOR_ITS_ANSWER
+        elif after_cname:
+            rrset.trust = CHAIN_ONLY_TRUST
         rtype = rrset.rtype
-        aliased = aliased or rtype == c.CNAME
+        after_cname = after_cname or rtype == c.CNAME
         if raw.dname_of(rrset) is not None:
             continue  # it is made from its DNAME anew, and shown with that and its signature
         if raw.qtype == c.ANY or rtype == c.RRSIG:
@@ -469,10 +479,12 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
         if raw.proofs and _comes_from_wildcard(rrset):
             _store_wildcard(rrset, raw.proofs, context)
         if rtype == c.NS:
-            context.room.forget(names.lower(rrset.name))
+            context.delegations.forget(names.lower(rrset.name))
     # Of a proved denial behind an alias that is not proved nothing is kept: `verdict` is the worse of both.
-    mixed = aliased and verdict != Verdict.SECURE and any(proof.verdict == Verdict.SECURE for proof in raw.proofs)
-    if raw.denied and not mixed and not _denies_configured_zone(raw, context):
+    insecure_chain = (
+        after_cname and verdict != Verdict.SECURE and any(proof.verdict == Verdict.SECURE for proof in raw.proofs)
+    )
+    if raw.denied and not insecure_chain and not _denies_configured_zone(raw, context):
         rrsets.put_negative(
             raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype, soa=raw.soa, proofs=raw.proofs, ttl=raw.ttl,
             verdict=verdict, now=now,
@@ -487,7 +499,9 @@ def _denies_configured_zone(raw: RawReply, context: Context) -> bool:
     if raw.qtype != c.DS or raw.rcode != c.NXDOMAIN:
         return False
     name = names.lower(raw.name)
-    return context.room.configured_for(name) is not context.room.configured_for(names.parent(name))
+    return context.delegations.forward_or_stub_for(name) is not context.delegations.forward_or_stub_for(
+        names.parent(name)
+    )
 
 
 def _comes_from_wildcard(rrset: RRset) -> bool:
@@ -524,7 +538,7 @@ def _drop(raw: RawReply, context: Context) -> None:
 # --- outcomes -----------------------------------------------------------------------------------------------------
 
 
-class _Story:
+class _PartialResponse:
     """The outcome as it grows from leg to leg."""
 
     __slots__ = ("answer", "authority", "ede", "from_cache", "legs", "seen", "ttl", "verdict")
@@ -549,10 +563,10 @@ class _Story:
         for rrset in raw.answer:
             if rrset.rtype == c.CNAME:
                 owner = names.lower(rrset.name)
-                if owner in self.seen and raw.qtype not in ALIAS_ANSWERS:
+                if owner in self.seen and raw.qtype not in CNAME_IS_ANSWER:
                     return False
                 self.seen.add(owner)
-                if names.lower(rrset.targets()[0]) == owner and raw.qtype not in ALIAS_ANSWERS:
+                if names.lower(rrset.targets()[0]) == owner and raw.qtype not in CNAME_IS_ANSWER:
                     self.answer.append(rrset)
                     return False
             elif rrset.rtype == c.DNAME and rrset in self.answer:
@@ -617,22 +631,27 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
     if task.trace is not None:
         task.note("failure", failure.text, qname=question.qname, qtype=question.qtype, facts={"failure": failure})
     # Who renews an answer early has time to spare: while it lasts, nobody shall suffer from the attempt.
-    shortage = task.budget.shortage
+    shortage = task.budget.local_error
     if shortage is not None:
         # It may be over at the next query, so it is remembered just so long that a busy question is not a storm.
         # Who asks for too much makes nothing be remembered at all: others ask for the same.
-        if shortage.kind is not FailureKind.OVERLOAD and kind not in PASSING and task.purpose is Purpose.CLIENT:
+        if shortage.kind is not FailureKind.OVERLOAD and kind not in NEVER_CACHED and task.purpose is Purpose.CLIENT:
             rrsets = context.store.rrsets
             rrsets.put_failure(question.qname, question.qtype, kind=kind, verdict=failure.verdict, ede=failure.ede,
                                text=failure.text, ttl=LOCAL_ERROR_TTL, now=context.now,
                                count=rrsets.failures(question.qname, question.qtype, context.now))
-    elif kind not in PASSING and task.purpose is not Purpose.PREFETCH and (
-        not (kind in INHERITED or task.budget.spent) or (task.purpose is Purpose.CLIENT and not task.depth)
+    elif (
+        kind not in NEVER_CACHED
+        and task.purpose is not Purpose.PREFETCH
+        and (
+            not (kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted)
+            or (task.purpose is Purpose.CLIENT and not task.depth)
+        )
     ):
         # Not of the name that was asked for, unless the whole query ran out of something: its alias is no failure. It
         # is found again, leads to the one that is, and may lead elsewhere by then.
         culprit = failure.name
-        if culprit is None or kind in INHERITED or task.budget.spent:
+        if culprit is None or kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted:
             culprit = question.qname
         _remember_failure(culprit, question.qtype, failure, context)
     return failure_outcome(question, failure)
@@ -650,12 +669,12 @@ def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Contex
         return
     count = rrsets.failures(name, qtype, context.now)
     first = cache.bogus_ttl if failure.kind is FailureKind.BOGUS else cache.failure_ttl
-    ttl = min(first << min(count, DOUBLINGS), max(first, cache.failure_max_ttl))
+    ttl = min(first << min(count, MAX_BACKOFF_SHIFT), max(first, cache.failure_max_ttl))
     if count:
         ttl -= context.rng.below(ttl // 4 + 1)
     rrsets.put_failure(
         name, qtype, kind=failure.kind, verdict=failure.verdict, ede=failure.ede, text=failure.text, ttl=ttl,
-        now=context.now, count=min(count + 1, DOUBLINGS),
+        now=context.now, count=min(count + 1, MAX_BACKOFF_SHIFT),
     )
 
 
@@ -687,9 +706,9 @@ def find_stale(
         if _is_bogus_now(name, question, failure, context, cd=cd):
             return None
         stale = True
-        return _find_stale_reply(name, qtype, context, cd=cd, led=name is not question.qname)
+        return _find_stale_reply(name, qtype, context, cd=cd, via_alias=name is not question.qname)
 
-    outcome = _run(_follow_aliases(_Story(), question, context, find, cd=cd))
+    outcome = _run(_follow_aliases(_PartialResponse(), question, context, find, cd=cd))
     if not isinstance(outcome, Outcome) or outcome.failure is not None:
         return None
     if stale:
@@ -722,21 +741,21 @@ def _is_bogus_now(
     return known is not None and known.verdict == Verdict.BOGUS
 
 
-def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, led: bool) -> Leg | None:
+def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, via_alias: bool) -> ChainStep | None:
     """The last thing that was said about one name, if it may still be shown.
 
-    `led`: an alias leads here, so what was kept for its answer alone may be shown again.
+    `via_alias`: an alias leads here, so what was kept for its answer alone may be shown again.
     """
     rrsets, now = context.store.rrsets, context.now
     longest, ttl = context.settings.cache.serve_stale, context.settings.cache.serve_stale_ttl
-    data, alias = rrsets.created(name, qtype), 0 if qtype in BESIDE_ALIASES else rrsets.created(name, c.CNAME)
+    data, alias = rrsets.created(name, qtype), 0 if qtype in ALLOWED_BESIDE_CNAME else rrsets.created(name, c.CNAME)
     denial = rrsets.created(name, qtype, denied=True)
     latest = max(data, alias, denial)
     if not latest:
         return None
     raw = RawReply(name, qtype)
     if latest == data or latest == alias:
-        trust = FOR_ITS_ANSWER if led else Trust.NONAUTH_ANSWER
+        trust = CHAIN_ONLY_TRUST if via_alias else Trust.NONAUTH_ANSWER
         rrset = rrsets.find(name, qtype if latest == data else c.CNAME, now, min_trust=trust, stale=longest)
         if rrset is None:
             return None

@@ -2,8 +2,8 @@
 
 Nothing here reads a file, a clock or the environment: `resolver.daemon.config` turns a TOML file into these classes
 and `resolver.api.Resolver` takes them as they are. Names and addresses stay text, because the classes stand below the
-wire room; who needs wire form converts once, at start. A field is made by `resolver.knobs.knob`, whose sentence is the
-source of ``resolverd --print-config`` and of docs/resolverd-options.md, so no second place could disagree.
+wire room; who needs wire form converts once, at start. A field is made by `resolver.options.option`, whose sentence is
+the source of ``resolverd --print-config`` and of docs/resolverd-options.md, so no second place could disagree.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,13 +11,13 @@ from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 from resolver import hints, limits
-from resolver.knobs import (
+from resolver.options import (
     check_addresses,
     check_limits,
     check_names,
     check_path,
     check_prefixes,
-    knob,
+    option,
     parse_endpoint,
 )
 
@@ -78,13 +78,13 @@ class HostEntry(NamedTuple):
 class ForwardZone:
     """Names below `zone` are asked of other recursive resolvers instead of being resolved from the root."""
 
-    zone: str = knob(".", 'The zone whose names are forwarded; "." forwards everything.')
-    addresses: tuple[str, ...] = knob(
+    zone: str = option(".", 'The zone whose names are forwarded; "." forwards everything.')
+    addresses: tuple[str, ...] = option(
         (),
         "Recursive resolvers to ask, tried by speed; a port other than 53 follows a colon. None: below a wider"
         " forward zone, these names are resolved from the root after all.",
     )
-    first: bool = knob(False, "Resolve from the root when all of them fail, instead of answering SERVFAIL.")
+    first: bool = option(False, "Resolve from the root when all of them fail, instead of answering SERVFAIL.")
 
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
@@ -96,10 +96,12 @@ class ForwardZone:
 class StubZone:
     """Names below `zone` are asked of these authoritative servers; the delegation in the public tree is not used."""
 
-    zone: str = knob(".", "The zone whose authoritative servers are given here.")
-    addresses: tuple[str, ...] = knob((), "Authoritative servers by address; a port other than 53 follows a colon.")
-    names: tuple[str, ...] = knob((), "Authoritative servers by name; their addresses are looked up when first needed.")
-    first: bool = knob(False, "Follow the public delegation when all of them fail, instead of answering SERVFAIL.")
+    zone: str = option(".", "The zone whose authoritative servers are given here.")
+    addresses: tuple[str, ...] = option((), "Authoritative servers by address; a port other than 53 follows a colon.")
+    names: tuple[str, ...] = option(
+        (), "Authoritative servers by name; their addresses are looked up when first needed."
+    )
+    first: bool = option(False, "Follow the public delegation when all of them fail, instead of answering SERVFAIL.")
 
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
@@ -112,109 +114,109 @@ class StubZone:
 class ServerSettings:
     """Where and how clients are served."""
 
-    listen: tuple[str, ...] = knob(
+    listen: tuple[str, ...] = option(
         ("127.0.0.1:5335", "[::1]:5335"),
         "Addresses and ports served, UDP and TCP both; 5335 needs no privilege and no other service uses it.",
     )
-    workers: int = knob(
+    workers: int = option(
         limits.WORKERS.default, "Processes that share the port (SO_REUSEPORT) and the cache.", limit=limits.WORKERS
     )
-    udp_payload: int = knob(
+    udp_payload: int = option(
         limits.EDNS_PAYLOAD.default,
         "Largest UDP reply sent and the size announced to clients (RFC 6891 6.2.5; 1232 never fragments, RFC 9715).",
         kind="bytes",
         limit=limits.EDNS_PAYLOAD,
     )
-    minimal_responses: bool = knob(
+    minimal_responses: bool = option(
         True,
         "Leave out authority and additional records that the client does not need: smaller replies, less to forge.",
     )
-    tcp_idle_timeout: float = knob(
+    tcp_idle_timeout: float = option(
         limits.TCP_IDLE_TIMEOUT.default / 1000,
         "A silent TCP connection is closed after this time (RFC 7766 6.2.3).",
         kind="seconds",
         limit=limits.TCP_IDLE_TIMEOUT,
         scale=1000,
     )
-    tcp_connections: int = knob(
+    tcp_connections: int = option(
         limits.TCP_CONNECTIONS.default,
         "Open TCP connections of all clients together, in each worker and for each address of listen.",
         limit=limits.TCP_CONNECTIONS,
     )
-    tcp_connections_per_client: int = knob(
+    tcp_connections_per_client: int = option(
         limits.TCP_CONNECTIONS_PER_CLIENT.default,
         "Open TCP connections of one client address (RFC 7766 6.2.2).",
         limit=limits.TCP_CONNECTIONS_PER_CLIENT,
     )
-    tcp_network_share: int = knob(
+    tcp_network_share: int = option(
         limits.TCP_NETWORK_SHARE.default,
         "Of all these connections, the percentage that the addresses of one network may have together: a /24 of IPv4, a"
         " /56 of IPv6; beyond it, the longest idle one of that network makes room. 100 lets one network have all.",
         limit=limits.TCP_NETWORK_SHARE,
     )
-    tcp_pipeline: int = knob(
+    tcp_pipeline: int = option(
         limits.TCP_PIPELINE.default,
         "Unanswered queries on one connection before reading from it pauses (RFC 7766 6.2.1.1).",
         limit=limits.TCP_PIPELINE,
     )
-    pending_queries: int = knob(
+    pending_queries: int = option(
         limits.PENDING_QUERIES.default,
         "Client queries that may wait for an answer at once, in each worker.",
         limit=limits.PENDING_QUERIES,
     )
-    pending_per_client: int = knob(
+    pending_per_client: int = option(
         limits.PENDING_PER_CLIENT.default,
         "Of these, how many may be of one client address (DNSBomb, CVE-2024-33655).",
         limit=limits.PENDING_PER_CLIENT,
     )
-    pending_per_proven_client: int = knob(
+    pending_per_proven_client: int = option(
         limits.PENDING_PER_CLIENT.default,
         "The same for an address that its client has shown to be its own, by a good cookie or by TCP. Such queries are"
         " counted apart, in all as well, so that packets that forge an address take nobody's places (RFC 7873).",
         limit=limits.PENDING_PER_CLIENT,
     )
-    pending_network_share: int = knob(
+    pending_network_share: int = option(
         limits.PENDING_NETWORK_SHARE.default,
         "Of the places of either count, the percentage that the addresses of one network may have together: a /24 of"
         " IPv4, a /56 of IPv6. 100 lets one network have all.",
         limit=limits.PENDING_NETWORK_SHARE,
     )
-    overflow: str = knob(
+    overflow: str = option(
         "servfail", 'What a query beyond these numbers gets: "servfail", so that the client asks elsewhere, or "drop".'
     )
-    discard_timeout: float = knob(
+    discard_timeout: float = option(
         0.0,
         "An answer that comes later than this over UDP is not sent (DNSBomb, CVE-2024-33655); 0 sends every answer.",
         kind="seconds",
         limit=limits.DISCARD_TIMEOUT,
         scale=1000,
     )
-    without_recursion: str = knob(
+    without_recursion: str = option(
         "refuse", 'A query that does not desire recursion (RD=0): "refuse" it, or answer from the "cache" only.'
     )
-    minimal_any: bool = knob(
+    minimal_any: bool = option(
         True, "Answer type ANY with one small synthetic record (RFC 8482) instead of resolving it."
     )
-    identity: str = knob(
+    identity: str = option(
         "", "Answer to id.server and hostname.bind in class CH (RFC 4892) and NSID (RFC 5001); empty: refused."
     )
-    version: str = knob("", "Answer to version.server and version.bind in class CH; empty: refused.")
-    cookies: bool = knob(
+    version: str = option("", "Answer to version.server and version.bind in class CH; empty: refused.")
+    cookies: bool = option(
         True,
         "Answer clients' cookies, by which later spoofed queries in their names can be told from theirs (RFC 7873).",
     )
-    cookie_secrets: tuple[str, ...] = knob(
+    cookie_secrets: tuple[str, ...] = option(
         (),
         "One or two secrets of 32 hexadecimal digits, when several servers share an address: the first makes cookies,"
         " both are believed, so put a new one second, then first, then alone (RFC 9018 5). Empty: one of its own, new"
         " each day.",
     )
-    require_cookies: bool = knob(
+    require_cookies: bool = option(
         False,
         "Answer over UDP only those who have shown by a cookie that their address is theirs; others get BADCOOKIE, or a"
         " truncated answer that sends them to TCP. For servers under attack (RFC 7873 5.2.3).",
     )
-    nsid: str = knob(
+    nsid: str = option(
         "", 'Name-server identifier (RFC 5001) if not `identity`: text, or octets in hexadecimal after "0x".'
     )
 
@@ -266,83 +268,83 @@ class ServerSettings:
 class CacheSettings:
     """What is remembered, how much of it and for how long."""
 
-    size: int = knob(
+    size: int = option(
         limits.CACHE_SIZE.default,
         "Memory of the cache; answers, record sets and proofs share it.",
         kind="bytes",
         limit=limits.CACHE_SIZE,
     )
-    min_ttl: int = knob(
+    min_ttl: int = option(
         limits.CACHE_MIN_TTL.default,
         "Shorter TTLs are raised to this; 0 keeps what the zone's owner said (RFC 1035 3.2.1).",
         kind="seconds",
         limit=limits.CACHE_MIN_TTL,
     )
-    max_ttl: int = knob(
+    max_ttl: int = option(
         limits.CACHE_MAX_TTL.default,
         "Longer TTLs are lowered to this (RFC 8767 4).",
         kind="seconds",
         limit=limits.CACHE_MAX_TTL,
     )
-    max_negative_ttl: int = knob(
+    max_negative_ttl: int = option(
         limits.CACHE_MAX_NEGATIVE_TTL.default,
         '"No such name" and "no such data" are kept at most this long (RFC 2308 5).',
         kind="seconds",
         limit=limits.CACHE_MAX_NEGATIVE_TTL,
     )
-    bogus_ttl: int = knob(
+    bogus_ttl: int = option(
         limits.CACHE_BOGUS_TTL.default,
         "Data that failed validation is not tried again for this time (RFC 4035 4.7).",
         kind="seconds",
         limit=limits.CACHE_BOGUS_TTL,
     )
-    failure_ttl: int = knob(
+    failure_ttl: int = option(
         limits.CACHE_FAILURE_TTL.default,
         "A resolution that failed is not tried again for this time (RFC 9520 3.2).",
         kind="seconds",
         limit=limits.CACHE_FAILURE_TTL,
     )
-    failure_max_ttl: int = knob(
+    failure_max_ttl: int = option(
         limits.CACHE_FAILURE_MAX_TTL.default,
         "Each time a resolution fails again that time doubles, up to this (RFC 9520 3.2).",
         kind="seconds",
         limit=limits.CACHE_FAILURE_MAX_TTL,
     )
-    serve_stale: int = knob(
+    serve_stale: int = option(
         limits.SERVE_STALE.default,
         "When nobody can be asked, answer with data that expired not longer ago than this (RFC 8767); 0 never does."
         ' "1 d" is a good choice for a resolver in service. Never data that failed validation.',
         kind="seconds",
         limit=limits.SERVE_STALE,
     )
-    serve_stale_timeout: float = knob(
+    serve_stale_timeout: float = option(
         limits.STALE_TIMEOUT.default / 1000,
         "A client that has waited this long gets such data while the search goes on (RFC 8767 5); 0 gives it at once.",
         kind="seconds",
         limit=limits.STALE_TIMEOUT,
         scale=1000,
     )
-    serve_stale_ttl: int = knob(
+    serve_stale_ttl: int = option(
         limits.CACHE_STALE_TTL.default,
         "TTL of such data in replies (RFC 8767 5.2).",
         kind="seconds",
         limit=limits.CACHE_STALE_TTL,
     )
-    snapshot_file: str = knob(
+    snapshot_file: str = option(
         "",
         "File in which the cache survives a restart: written when the daemon stops, read when it starts. Empty: none.",
     )
-    prefetch: bool = knob(
+    prefetch: bool = option(
         True,
         "Renew an answer that is asked for in the last tenth of its TTL before it ends, so that popular names never"
         " have to be waited for.",
     )
-    aggressive_nsec: bool = knob(
+    aggressive_nsec: bool = option(
         True,
         "Answer from verified denials for names not asked before (RFC 8198): random names below a signed zone cost"
         " nothing.",
     )
-    servers: int = knob(
+    servers: int = option(
         limits.CACHE_SERVERS.default,
         "Upstream addresses whose speed and peculiarities are remembered, in each worker.",
         limit=limits.CACHE_SERVERS,
@@ -359,60 +361,60 @@ class CacheSettings:
 class IterationSettings:
     """How the tree is walked and how upstream servers are asked."""
 
-    qname_minimisation: bool = knob(True, "Show each server only the labels it needs (RFC 9156).")
-    harden_glue: bool = knob(
+    qname_minimisation: bool = option(True, "Show each server only the labels it needs (RFC 9156).")
+    harden_glue: bool = option(
         True,
         "Believe addresses in a referral only for names below the zone that gave it (RFC 5452 6, cache poisoning).",
     )
-    cookies: bool = knob(
+    cookies: bool = option(
         True,
         "Send cookies to name servers, and believe those that know them only when they send them back (RFC 7873).",
     )
-    case_randomisation: bool = knob(
+    case_randomisation: bool = option(
         True, "Mix upper and lower case in questions and demand the same back: more bits against spoofing (0x20)."
     )
-    case_exempt: tuple[str, ...] = knob(
+    case_exempt: tuple[str, ...] = option(
         (), "Zones at and below which names are asked in lower case after all, because their servers mind the letters."
     )
-    do_ip4: bool = knob(True, "Ask name servers over IPv4.")
-    do_ip6: bool = knob(True, "Ask name servers over IPv6; costs little where there is none, since that is noticed.")
-    tcp_only: bool = knob(False, "Ask over TCP only: slower, but nothing off the path can forge a reply.")
-    do_not_query_localhost: bool = knob(
+    do_ip4: bool = option(True, "Ask name servers over IPv4.")
+    do_ip6: bool = option(True, "Ask name servers over IPv6; costs little where there is none, since that is noticed.")
+    tcp_only: bool = option(False, "Ask over TCP only: slower, but nothing off the path can forge a reply.")
+    do_not_query_localhost: bool = option(
         True, "Never ask name servers on loopback addresses: delegations pointing there are traps or mistakes."
     )
-    do_not_query: tuple[str, ...] = knob((), "Further address prefixes that are never asked.")
-    priming: bool = knob(True, "Ask a root server for the current root servers when first needed (RFC 9609).")
-    edns_payload: int = knob(
+    do_not_query: tuple[str, ...] = option((), "Further address prefixes that are never asked.")
+    priming: bool = option(True, "Ask a root server for the current root servers when first needed (RFC 9609).")
+    edns_payload: int = option(
         limits.EDNS_PAYLOAD.default,
         "UDP reply size announced to name servers (RFC 6891 6.2.5, RFC 9715).",
         kind="bytes",
         limit=limits.EDNS_PAYLOAD,
     )
-    max_packets: int = knob(
+    max_packets: int = option(
         limits.MAX_PACKETS.default,
         "Upstream queries that one client query may cause, with all it needs (NXNSAttack, CAMP).",
         limit=limits.MAX_PACKETS,
     )
-    deadline: float = knob(
+    deadline: float = option(
         limits.DEADLINE.default / 1000,
         "A client query is answered SERVFAIL after this time, come what may.",
         kind="seconds",
         limit=limits.DEADLINE,
         scale=1000,
     )
-    upstream_port: int = knob(
+    upstream_port: int = option(
         limits.UPSTREAM_PORT.default,
         "Port of name servers; anything but 53 is for rooms where they are imitated.",
         limit=limits.UPSTREAM_PORT,
     )
-    fresh_ports: bool = knob(
+    port_per_query: bool = option(
         True,
         "A new random port for every upstream query, on a socket connected to its server. Off: a pool of 32 ports that"
         " live up to 30 seconds, some microseconds cheaper; an attacker may find them by probing, and then push queries"
         " to TCP or guess only the id and the letter case.",
     )
-    source_v4: str = knob("", "Source address of IPv4 queries; empty: the kernel's choice.")
-    source_v6: str = knob("", "Source address of IPv6 queries; empty: the kernel's choice.")
+    source_v4: str = option("", "Source address of IPv4 queries; empty: the kernel's choice.")
+    source_v6: str = option("", "Source address of IPv6 queries; empty: the kernel's choice.")
 
     def __post_init__(self) -> None:
         check_limits(self, "iteration")
@@ -432,63 +434,63 @@ class IterationSettings:
 class DnssecSettings:
     """What is validated, and from which keys."""
 
-    enabled: bool = knob(
+    enabled: bool = option(
         True, "Validate answers (RFC 4035); off: nothing is marked secure, nothing is refused as bogus."
     )
-    trust_anchors: tuple[str, ...] = knob(
+    trust_anchors: tuple[str, ...] = option(
         hints.ROOT_ANCHORS,
         "DS or DNSKEY records in text form, several for one name permitted, any name (RFC 4035 5); an empty list means"
         " no validation. The default is the two root keys, tags 20326 and 38696.",
     )
-    auto_trust_anchor_file: str = knob(
+    auto_trust_anchor_file: str = option(
         "",
         "File in which trust anchors are kept up to date as their zones change keys (RFC 5011); its directory must be"
         " writable for the daemon. Empty: the anchors stay as they are configured.",
     )
-    add_hold_down: float = knob(
+    add_hold_down: float = option(
         float(limits.ADD_HOLD_DOWN.default),
         "A new key of a zone with an anchor is trusted when it was published, and signed for, this long.",
         kind="seconds",
         limit=limits.ADD_HOLD_DOWN,
     )
-    remove_hold_down: float = knob(
+    remove_hold_down: float = option(
         float(limits.REMOVE_HOLD_DOWN.default),
         "A revoked key is shown as revoked for this long, then as removed; it is trusted in neither state.",
         kind="seconds",
         limit=limits.REMOVE_HOLD_DOWN,
     )
-    keep_missing: float = knob(
+    keep_missing: float = option(
         float(limits.KEEP_MISSING.default),
         "A trusted key that is published no longer is removed after this time if there is another; 0 keeps it.",
         kind="seconds",
         limit=limits.KEEP_MISSING,
     )
-    negative_anchors: tuple[str, ...] = knob(
+    negative_anchors: tuple[str, ...] = option(
         (), "Zones at and below which nothing is validated, for operators with a broken zone to reach (RFC 7646)."
     )
-    sha1: bool = knob(
+    sha1: bool = option(
         True, "Accept signatures of algorithms 5 and 7 (RSA with SHA-1, RFC 9905); off: such zones count as insecure."
     )
-    harden_algorithm_downgrade: bool = knob(
+    harden_algorithm_downgrade: bool = option(
         False,
         "Demand a right signature of each algorithm that a zone's DS records and keys name, so that breaking the"
         " weakest is not enough; some zones fail it during a rollover, and RFC 6840 5.11 wants one to suffice.",
     )
-    signature_skew_min: float = knob(
+    signature_skew_min: float = option(
         float(limits.SIGNATURE_SKEW_MIN.default),
         "Believe a signature this long before and after its time, whatever its validity. RFC 4035 5.3.1 forbids it, so"
         " the default is 0; where clocks differ, one hour and one day for the next one are what others allow.",
         kind="seconds",
         limit=limits.SIGNATURE_SKEW_MIN,
     )
-    signature_skew_max: float = knob(
+    signature_skew_max: float = option(
         float(limits.SIGNATURE_SKEW_MAX.default),
         "Between that and this, believe a signature for a tenth of its validity before and after its time; 0 together"
         " with the last one 0 allows nothing.",
         kind="seconds",
         limit=limits.SIGNATURE_SKEW_MAX,
     )
-    nsec3_iterations: int = knob(
+    nsec3_iterations: int = option(
         limits.NSEC3_ITERATIONS.default,
         "NSEC3 hash iterations that are still followed; a zone that asks for more counts as insecure (RFC 9276 3.2).",
         limit=limits.NSEC3_ITERATIONS,
@@ -514,44 +516,44 @@ class DnssecSettings:
 class PolicySettings:
     """Who may ask, and what is answered without asking anybody."""
 
-    allow: tuple[str, ...] = knob(
+    allow: tuple[str, ...] = option(
         ("127.0.0.0/8", "::1/128"),
         "Client prefixes that are served; the longest matching prefix of the three lists decides.",
     )
-    refuse: tuple[str, ...] = knob(
+    refuse: tuple[str, ...] = option(
         (),
         "Client prefixes answered REFUSED (RFC 1035 4.1.1), as are those that no list holds: an open resolver is a"
         " weapon in others' hands (RFC 5358).",
     )
-    drop: tuple[str, ...] = knob((), "Client prefixes that get no answer at all.")
-    special_names: bool = knob(
+    drop: tuple[str, ...] = option((), "Client prefixes that get no answer at all.")
+    special_names: bool = option(
         True,
         "Answer localhost, invalid, onion and the reverse zones of private addresses here (RFC 6761, RFC 6303,"
         " RFC 7686).",
     )
-    hosts: tuple[HostEntry, ...] = knob((), "Names and addresses answered from here, forward and reverse.")
-    hosts_files: tuple[str, ...] = knob((), "Files in the form of /etc/hosts, answered likewise.")
-    local_zones: tuple[str, ...] = knob(
+    hosts: tuple[HostEntry, ...] = option((), "Names and addresses answered from here, forward and reverse.")
+    hosts_files: tuple[str, ...] = option((), "Files in the form of /etc/hosts, answered likewise.")
+    local_zones: tuple[str, ...] = option(
         (),
         'Zones answered here: "zone kind", the kind being static, nodata, nxdomain, refuse, redirect, transparent,'
         " typetransparent, truncate (clients are told to ask over TCP) or resolve.",
     )
-    local_data: tuple[str, ...] = knob((), "Records of local zones, in the text form of zone files.")
-    dns64_prefix: str = knob(
+    local_data: tuple[str, ...] = option((), "Records of local zones, in the text form of zone files.")
+    dns64_prefix: str = option(
         "",
         "Make AAAA records below this prefix for names that have A records only, for clients behind NAT64 (RFC 6147);"
         ' usually "64:ff9b::/96". Empty: never.',
     )
-    dns64_exclude: tuple[str, ...] = knob(
+    dns64_exclude: tuple[str, ...] = option(
         ("::ffff:0:0/96",), "AAAA records inside these prefixes count as none for that (RFC 6147 5.1.4)."
     )
-    private_addresses: tuple[str, ...] = knob(
+    private_addresses: tuple[str, ...] = option(
         (),
         "Addresses of one's own network, which names of strangers must not point to (DNS rebinding): they are left out"
         " of answers.",
     )
-    private_domains: tuple[str, ...] = knob((), "Zones at and below which such addresses are in order.")
-    renumber: tuple[str, ...] = knob(
+    private_domains: tuple[str, ...] = option((), "Zones at and below which such addresses are in order.")
+    renumber: tuple[str, ...] = option(
         (), 'Addresses in answers that are moved: "192.0.2.0/24 198.51.100.0/24" turns the first prefix into the other.'
     )
 
@@ -574,7 +576,7 @@ class PolicySettings:
 class ControlSettings:
     """How the running daemon is told what to do (resolverctl)."""
 
-    socket: str = knob(
+    socket: str = option(
         "", "Path of the Unix socket for resolverctl; only the daemon's own user and root may open it. Empty: none."
     )
 
@@ -586,7 +588,7 @@ class ControlSettings:
 class MetricsSettings:
     """Counters for Prometheus."""
 
-    listen: str = knob(
+    listen: str = option(
         "",
         "Address and port of GET /metrics over HTTP, for instance 127.0.0.1:9335; whoever reaches it can read all"
         " counters. It needs prometheus-client (pip install 'corenet-resolver[metrics]'). Empty: none.",
@@ -604,8 +606,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 class LogSettings:
     """What the daemon says on standard error."""
 
-    level: str = knob("info", "Least important message shown: debug, info, warning or error.")
-    interval: float = knob(
+    level: str = option("info", "Least important message shown: debug, info, warning or error.")
+    interval: float = option(
         float(limits.LOG_INTERVAL.default),
         "The same complaint is repeated at most once in this time, with a count; of different questions that fail,"
         f" {limits.LOG_FAILURES} are told.",
@@ -643,12 +645,12 @@ class Settings:
     )
     metrics: MetricsSettings = field(default_factory=MetricsSettings, metadata={"doc": "Counters for Prometheus."})
     log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What the daemon says on standard error."})
-    root_hints: tuple[RootServer, ...] = knob(
+    root_hints: tuple[RootServer, ...] = option(
         tuple(RootServer(name, addresses) for name, addresses in hints.ROOT_SERVERS),
         "Root servers to begin with (RFC 9609); a list given here replaces the built-in one.",
     )
-    forward: tuple[ForwardZone, ...] = knob((), "Zones asked of other recursive resolvers.")
-    stub: tuple[StubZone, ...] = knob((), "Zones asked of given authoritative servers.")
+    forward: tuple[ForwardZone, ...] = option((), "Zones asked of other recursive resolvers.")
+    stub: tuple[StubZone, ...] = option((), "Zones asked of given authoritative servers.")
 
     def __post_init__(self) -> None:
         if not self.root_hints and "." not in self.configured_zones:

@@ -70,20 +70,20 @@ _LAZY = {
 }
 
 
-def names_loaded_late(
-    door: dict[str, Any], homes: dict[str, str]
+def lazy_exports(
+    door: dict[str, Any], modules: dict[str, str]
 ) -> "tuple[Callable[[str], Any], Callable[[], list[str]]]":
     """The ``__getattr__`` and ``__dir__`` (PEP 562) of the package whose globals are `door`, this one or one above.
 
-    `homes` has the module of each name of ``__all__`` that is loaded when it is first used. Type checkers find the same
-    names imported under ``TYPE_CHECKING``.
+    `modules` has the module of each name of ``__all__`` that is loaded when it is first used. Type checkers find the
+    same names imported under ``TYPE_CHECKING``.
     """
     # Here and not in a module of its own, for which every program would pay.
 
     def load(name: str) -> Any:
-        if name not in homes:
+        if name not in modules:
             raise AttributeError(f"module {door['__name__']!r} has no attribute {name!r}")
-        found = door[name] = getattr(import_module(homes[name]), name)
+        found = door[name] = getattr(import_module(modules[name]), name)
         return found
 
     def names() -> list[str]:
@@ -92,4 +92,4 @@ def names_loaded_late(
     return load, names
 
 
-__getattr__, __dir__ = names_loaded_late(globals(), _LAZY)
+__getattr__, __dir__ = lazy_exports(globals(), _LAZY)

@@ -1,9 +1,9 @@
 """Counts of live objects, kept only by the debug build (``CORENET_DEBUG=1``).
 
-`born` and `died` are inline and vanish from the release build, so that constructors on hot paths may call them freely.
+`count_created` and `count_destroyed` are inline and vanish from the release build, so that constructors on hot paths may call them freely.
 """
 
-from corenet.core.sys cimport DEBUG_BUILD
+from corenet.core.libc cimport DEBUG_BUILD
 
 cdef enum Kind:
     KIND_HANDLE = 0
@@ -18,10 +18,10 @@ cdef enum Kind:
 
 cdef void count(int kind, int delta) noexcept
 
-cdef inline void born(int kind) noexcept:
+cdef inline void count_created(int kind) noexcept:
     if DEBUG_BUILD:
         count(kind, 1)
 
-cdef inline void died(int kind) noexcept:
+cdef inline void count_destroyed(int kind) noexcept:
     if DEBUG_BUILD:
         count(kind, -1)

@@ -4,7 +4,7 @@ Cython classes without cyclic collection are invisible to ``gc.get_objects``; th
 build every count stays zero and the calls are compiled away.
 """
 
-from corenet.core.sys cimport DEBUG_BUILD
+from corenet.core.libc cimport DEBUG_BUILD
 
 cdef long live_objects[KIND_COUNT]
 

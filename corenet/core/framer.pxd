@@ -36,9 +36,9 @@ cdef class Framer:
     cdef Py_ssize_t filled
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner)
     cdef int grow(self, Py_ssize_t wanted) except -1
-    cdef int absorb(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t final_size) except -1
+    cdef int append_partial(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t final_size) except -1
     cdef object finish(self, object owner)
-    cdef object cut(self, const uint8_t *base, Py_ssize_t start, Py_ssize_t stop, object owner)
+    cdef object make_frame(self, const uint8_t *base, Py_ssize_t start, Py_ssize_t stop, object owner)
     cdef int refuse(self, uint64_t size, list frames, bytes raw) except -1
     cdef void forget(self) noexcept
     cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1
@@ -58,8 +58,8 @@ cdef class LengthFramer(Framer):
 
 cdef class DelimiterFramer(Framer):
     cdef readonly bytes delimiter
-    cdef uint8_t mark[16]
-    cdef Py_ssize_t mark_size
+    cdef uint8_t delimiter_bytes[16]
+    cdef Py_ssize_t delimiter_size
     cdef Py_ssize_t find(self, const uint8_t *p, Py_ssize_t n) noexcept nogil
     cdef bytes held(self, const uint8_t *p, Py_ssize_t n)
 

@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 
 cimport cython
 
-from corenet.core.sys cimport _PyBytes_Resize, bytes_data, bytes_size, find_bytes, new_bytes
+from corenet.core.libc cimport _PyBytes_Resize, bytes_data, bytes_size, find_bytes, new_bytes
 from corenet.core.views cimport FrameView, fixed_bytes, make_view
 from corenet.limits import FRAME_DELIMITER_SIZE, FRAME_INITIAL_RESERVE, FRAME_MAX_SIZE
 
@@ -133,7 +133,7 @@ cdef class Framer:
                 raise
         return 0
 
-    cdef int absorb(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t final_size) except -1:
+    cdef int append_partial(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t final_size) except -1:
         """Append n bytes to the partial frame, whose size will be final_size (-1: not known)."""
         cdef Py_ssize_t wanted = self.filled + n
         cdef Py_ssize_t have = 0 if self.partial == NULL else bytes_size(self.partial)
@@ -157,7 +157,7 @@ cdef class Framer:
             return frame
         return make_view(frame, <const uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
 
-    cdef object cut(self, const uint8_t *base, Py_ssize_t start, Py_ssize_t stop, object owner):
+    cdef object make_frame(self, const uint8_t *base, Py_ssize_t start, Py_ssize_t stop, object owner):
         if owner is not None:
             return make_view(owner, base + start, stop - start)
         return PyBytes_FromStringAndSize(<const char *>base + start, stop - start)
@@ -309,7 +309,7 @@ cdef class LengthFramer(Framer):
                 if n - at >= <Py_ssize_t>size:
                     # Only its prefix came in two parts.
                     self.head_filled = 0
-                    frames.append(self.cut(p, at, at + <Py_ssize_t>size, owner))
+                    frames.append(self.make_frame(p, at, at + <Py_ssize_t>size, owner))
                     at += size
                     continue
                 if self.head_filled == 0:
@@ -318,7 +318,7 @@ cdef class LengthFramer(Framer):
                 self.need = size
             else:
                 take = min(self.need - self.filled, n - at)
-                self.absorb(p + at, take, self.need)
+                self.append_partial(p + at, take, self.need)
                 at += take
                 if self.filled == self.need:
                     self.need = -1
@@ -378,12 +378,12 @@ cdef class DelimiterFramer(Framer):
     def __cinit__(self, delimiter, *, max_frame=None, views=False):
         cdef const uint8_t *p
         self.delimiter = bytes(delimiter)
-        self.mark_size = FRAME_DELIMITER_SIZE.check(len(self.delimiter), "DelimiterFramer delimiter length")
-        if self.mark_size > <Py_ssize_t>sizeof(self.mark):
-            raise ValueError(f"DelimiterFramer delimiter length: at most {sizeof(self.mark)} bytes")
+        self.delimiter_size = FRAME_DELIMITER_SIZE.check(len(self.delimiter), "DelimiterFramer delimiter length")
+        if self.delimiter_size > <Py_ssize_t>sizeof(self.delimiter_bytes):
+            raise ValueError(f"DelimiterFramer delimiter length: at most {sizeof(self.delimiter_bytes)} bytes")
         p = <const uint8_t *>PyBytes_AS_STRING(self.delimiter)
-        memcpy(self.mark, p, self.mark_size)
-        self.tail_size = self.mark_size
+        memcpy(self.delimiter_bytes, p, self.delimiter_size)
+        self.tail_size = self.delimiter_size
         self.max_frame = FRAME_MAX_SIZE.default if max_frame is None else FRAME_MAX_SIZE.check(
             max_frame, "DelimiterFramer max_frame")
         self.views = views
@@ -404,64 +404,64 @@ cdef class DelimiterFramer(Framer):
         return payload, self.delimiter
 
     cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1:
-        cdef uint8_t joint[30]
-        cdef Py_ssize_t tail = min(size, self.mark_size - 1)
+        cdef uint8_t boundary[30]
+        cdef Py_ssize_t tail = min(size, self.delimiter_size - 1)
         Framer.check_payload(self, data, size)
         # Inside the payload, or made of its tail and the beginning of the delimiter itself.
-        memcpy(joint, data + size - tail, tail)
-        memcpy(joint + tail, self.mark, self.mark_size - 1)
-        if self.find(data, size) >= 0 or self.find(joint, tail + self.mark_size - 1) >= 0:
+        memcpy(boundary, data + size - tail, tail)
+        memcpy(boundary + tail, self.delimiter_bytes, self.delimiter_size - 1)
+        if self.find(data, size) >= 0 or self.find(boundary, tail + self.delimiter_size - 1) >= 0:
             raise FrameError(f"the payload contains the delimiter {self.delimiter!r}")
         return 0
 
     cdef void put_tail(self, uint8_t *out) noexcept:
-        memcpy(out, self.mark, self.mark_size)
+        memcpy(out, self.delimiter_bytes, self.delimiter_size)
 
     cdef Py_ssize_t find(self, const uint8_t *p, Py_ssize_t n) noexcept nogil:
-        return find_bytes(p, n, self.mark, self.mark_size)
+        return find_bytes(p, n, self.delimiter_bytes, self.delimiter_size)
 
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
         cdef list frames = []
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t hit, tail, ahead, size
-        cdef uint8_t joint[30]
+        cdef uint8_t boundary[30]
         if self.poisoned:
             raise FrameError("this framer refused a frame before; the stream is lost")
         if self.filled > 0 and n > 0:
             # A delimiter may straddle the last read and this one: look at the joint only, never twice at old bytes.
-            tail = min(self.filled, self.mark_size - 1)
-            ahead = min(n, self.mark_size - 1)
-            memcpy(joint, bytes_data(self.partial) + self.filled - tail, tail)
-            memcpy(joint + tail, p, ahead)
-            hit = self.find(joint, tail + ahead)
+            tail = min(self.filled, self.delimiter_size - 1)
+            ahead = min(n, self.delimiter_size - 1)
+            memcpy(boundary, bytes_data(self.partial) + self.filled - tail, tail)
+            memcpy(boundary + tail, p, ahead)
+            hit = self.find(boundary, tail + ahead)
             if hit >= 0:
                 size = self.filled - tail + hit
                 if size > self.max_frame:
                     self.refuse(size, frames, self.held(p, n))
                 self.filled = size
                 frames.append(self.finish(owner))
-                at = hit + self.mark_size - tail
+                at = hit + self.delimiter_size - tail
             else:
                 hit = self.find(p, n)
-                size = self.filled + (n - self.mark_size + 1 if hit < 0 else hit)
+                size = self.filled + (n - self.delimiter_size + 1 if hit < 0 else hit)
                 if size > self.max_frame:
                     self.refuse(size, frames, self.held(p, n))
                 if hit < 0:
-                    self.absorb(p, n, -1)
+                    self.append_partial(p, n, -1)
                     return frames
-                self.absorb(p, hit, self.filled + hit)
+                self.append_partial(p, hit, self.filled + hit)
                 frames.append(self.finish(owner))
-                at = hit + self.mark_size
+                at = hit + self.delimiter_size
         while at < n:
             hit = self.find(p + at, n - at)
-            size = n - at - self.mark_size + 1 if hit < 0 else hit
+            size = n - at - self.delimiter_size + 1 if hit < 0 else hit
             if size > self.max_frame:
                 self.refuse(size, frames, PyBytes_FromStringAndSize(<const char *>p + at, n - at))
             if hit < 0:
-                self.absorb(p + at, n - at, -1)
+                self.append_partial(p + at, n - at, -1)
                 break
-            frames.append(self.cut(p, at, at + hit, owner))
-            at += hit + self.mark_size
+            frames.append(self.make_frame(p, at, at + hit, owner))
+            at += hit + self.delimiter_size
         return frames
 
     cdef bytes held(self, const uint8_t *p, Py_ssize_t n):
@@ -501,14 +501,14 @@ cdef class FixedFramer(Framer):
         cdef Py_ssize_t take
         if self.filled:
             take = min(self.size - self.filled, n)
-            self.absorb(p, take, self.size)
+            self.append_partial(p, take, self.size)
             at = take
             if self.filled < self.size:
                 return frames
             frames.append(self.finish(owner))
         while n - at >= self.size:
-            frames.append(self.cut(p, at, at + self.size, owner))
+            frames.append(self.make_frame(p, at, at + self.size, owner))
             at += self.size
         if at < n:
-            self.absorb(p + at, n - at, self.size)
+            self.append_partial(p + at, n - at, self.size)
         return frames

@@ -7,17 +7,17 @@ descriptors and signals, which are called again.
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
-from corenet.core.collect cimport PyObject_GC_IsTracked, PyObject_GC_Track, PyObject_GC_UnTrack
+from corenet.core.gc_hooks cimport PyObject_GC_IsTracked, PyObject_GC_Track, PyObject_GC_UnTrack
 from corenet.core.timers cimport TimerHeap
 
 cdef object enter_copy(object context)
 
-cdef inline void hide(Handle handle) noexcept:
-    """Spare the collector a handle that is new and stands in a loop which runs: the loop's `show` follows."""
+cdef inline void gc_untrack(Handle handle) noexcept:
+    """Spare the collector a handle that is new and stands in a loop which runs: the loop's `gc_track` follows."""
     PyObject_GC_UnTrack(<PyObject *>handle)
 
-cdef inline void show(PyObject *handle) noexcept:
-    """Undo `hide`, if it was done."""
+cdef inline void gc_track(PyObject *handle) noexcept:
+    """Undo `gc_untrack`, if it was done."""
     if not PyObject_GC_IsTracked(handle):
         PyObject_GC_Track(handle)
 
@@ -34,12 +34,12 @@ cdef class Handle:
     cdef int run(self) except -1
     cdef int run_once(self) except -1
     cdef int report(self, object callback, tuple args) except -1
-    cdef list own_words(self)
+    cdef list repr_details(self)
     cdef void release(self) noexcept
 
 cdef class ThreadSafeHandle(Handle):
-    cdef unsigned long runner       # the thread that runs the callback, 0 when none does
-    cdef object busy                # a lock that is held until the callback has returned; None when nobody waits
+    cdef unsigned long running_thread       # the thread that runs the callback, 0 when none does
+    cdef object done_lock                # a lock that is held until the callback has returned; None when nobody waits
 
     cdef int wait(self) except -1
 

@@ -17,8 +17,8 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
 
-from corenet.core.counters cimport KIND_HANDLE, KIND_TIMER, born, died
-from corenet.core.sys cimport (
+from corenet.core.counters cimport KIND_HANDLE, KIND_TIMER, count_created, count_destroyed
+from corenet.core.libc cimport (
     DEBUG_BUILD,
     PyContext_CopyCurrent,
     PyContext_Enter,
@@ -67,11 +67,11 @@ cdef class Handle:
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         if DEBUG_BUILD:
-            born(KIND_HANDLE)
+            count_created(KIND_HANDLE)
 
     def __dealloc__(self) -> None:
         if DEBUG_BUILD:
-            died(KIND_HANDLE)
+            count_destroyed(KIND_HANDLE)
 
     cdef int run(self) except -1:
         """Call the callback unless cancelled, and keep it for the next time."""
@@ -105,7 +105,7 @@ cdef class Handle:
 
     cdef int report(self, object callback, tuple args) except -1:
         """Hand the exception that is set to the loop; let SystemExit and KeyboardInterrupt through."""
-        show(<PyObject *>self)
+        gc_track(<PyObject *>self)
         try:
             propagate()
         except (SystemExit, KeyboardInterrupt):
@@ -139,7 +139,7 @@ cdef class Handle:
     def _run(self) -> None:
         self.run()
 
-    cdef list own_words(self):
+    cdef list repr_details(self):
         """What `repr` says of this kind of handle alone."""
         return []
 
@@ -148,7 +148,7 @@ cdef class Handle:
         words = [self.__class__.__name__]
         if self.is_cancelled:
             words.append("cancelled")
-        words += self.own_words()
+        words += self.repr_details()
         if self.callback is not None:
             describe = getattr(self.loop, "_describe_callback", None)
             words.append(repr(self.callback) if describe is None else describe(self.callback, self.args))
@@ -195,29 +195,29 @@ cdef class ThreadSafeHandle(Handle):
     """
 
     cdef int run(self) except -1:
-        cdef unsigned long before = self.runner
+        cdef unsigned long before = self.running_thread
         cdef object lock
-        self.runner = PyThread_get_thread_ident()
+        self.running_thread = PyThread_get_thread_ident()
         try:
             return Handle.run(self)
         finally:
-            self.runner = before
-            if before == 0 and self.busy is not None:
-                lock, self.busy = self.busy, None
+            self.running_thread = before
+            if before == 0 and self.done_lock is not None:
+                lock, self.done_lock = self.done_lock, None
                 lock.release()
 
     cdef int wait(self) except -1:
         """Return when no other thread runs the callback."""
         cdef object lock
-        while self.runner != 0 and self.runner != PyThread_get_thread_ident():
-            lock = self.busy
+        while self.running_thread != 0 and self.running_thread != PyThread_get_thread_ident():
+            lock = self.done_lock
             if lock is None:
                 lock = allocate_lock()
                 lock.acquire()
                 # Making it may have let other threads run.
-                if self.runner == 0 or self.busy is not None:
+                if self.running_thread == 0 or self.done_lock is not None:
                     continue
-                self.busy = lock
+                self.done_lock = lock
             lock.acquire()
             lock.release()
         return 0
@@ -253,11 +253,11 @@ cdef class TimerHandle(Handle):
     def __cinit__(self, *_args, **_kwargs) -> None:
         self.position = -1
         if DEBUG_BUILD:
-            born(KIND_TIMER)
+            count_created(KIND_TIMER)
 
     def __dealloc__(self) -> None:
         if DEBUG_BUILD:
-            died(KIND_TIMER)
+            count_destroyed(KIND_TIMER)
 
     @property
     def __class__(self) -> type:
@@ -269,10 +269,10 @@ cdef class TimerHandle(Handle):
         self.release()
         # A handle that the collector took apart has lost its heap, and may still stand in it.
         if self.position >= 0 and self.heap is not None:
-            show(<PyObject *>self)
+            gc_track(<PyObject *>self)
             self.heap.remove(self.position)
 
-    cdef list own_words(self):
+    cdef list repr_details(self):
         return [f"when={self.when_seconds}"]
 
     def when(self) -> float:

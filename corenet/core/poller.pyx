@@ -13,7 +13,7 @@ delivered. So the child of a fork, which fills a table of its own, does not arm 
 a generation of the past. What the parent's batch still holds is dropped there: it is ready still, and reported anew.
 
 Loops that are awake are counted for the whole process, so that one that has the GIL knows whether others want it. The
-poller of a loop counts it from `run_begins` to `run_ends`, except while it waits in `poll`; a poller that no loop runs
+poller of a loop counts it from `loop_started` to `loop_stopped`, except while it waits in `poll`; a poller that no loop runs
 counts nothing.
 
 Ownership: `slots[fd].watcher` is a reference of ours, from `add` to `remove` or `dispose`. `slots[fd].owner` is
@@ -30,11 +30,11 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from corenet.core cimport sys as c
-from corenet.core.collect cimport Seen, show_owned
-from corenet.core.counters cimport KIND_WATCH, born, died
+from corenet.core cimport libc as c
+from corenet.core.gc_hooks cimport VisitProc, install_gc_hooks
+from corenet.core.counters cimport KIND_WATCH, count_created, count_destroyed
 from corenet.core.handles cimport enter_copy
-from corenet.core.sys cimport (
+from corenet.core.libc cimport (
     PyContext_Enter,
     PyContext_Exit,
     PyErr_CheckSignals,
@@ -52,7 +52,7 @@ cdef extern from *:
     #include <sched.h>
 
     /* Loops that run and do not sleep: all but one of them wait for the GIL, or are in a call without it. Changed by
-       pollers that are `counted`, and by nobody else. */
+       pollers that are `counted_awake`, and by nobody else. */
     static int corenet_awake;
     #define corenet_stir(more) ((void)__atomic_add_fetch(&corenet_awake, (more), __ATOMIC_RELAXED))
     #define corenet_stirring() __atomic_load_n(&corenet_awake, __ATOMIC_RELAXED)
@@ -64,9 +64,9 @@ cdef extern from *:
     #define corenet_turn() __atomic_load_n(&corenet_turns, __ATOMIC_RELAXED)
     """
     int sched_yield() nogil
-    void stir "corenet_stir"(int more) nogil
-    int stirring "corenet_stirring"() nogil
-    void calm "corenet_calm"() nogil
+    void awake_loops_add "corenet_stir"(int more) nogil
+    int awake_loops "corenet_stirring"() nogil
+    void awake_loops_reset "corenet_calm"() nogil
     void next_turn "corenet_next_turn"() nogil
     unsigned int turn "corenet_turn"() nogil
 
@@ -96,23 +96,23 @@ cdef enum:
 cdef uint32_t MODES = c.EPOLLONESHOT | <uint32_t>c.EPOLLET | c.EPOLLEXCLUSIVE
 
 # Set when the kernel does not know epoll_pwait2; waits are then rounded up to whole milliseconds.
-cdef bint coarse_waits = False
+cdef bint no_epoll_pwait2 = False
 
 
 def loops_awake() -> int:
     """Return how many loops of this process run and do not wait for anything."""
-    return stirring()
+    return awake_loops()
 
 
-cdef bint others_awake() noexcept:
+cdef bint other_loops_awake() noexcept:
     """Tell, at the start of a turn, whether another loop is awake; if so, count this turn."""
-    if stirring() <= 1:
+    if awake_loops() <= 1:
         return False
     next_turn()
     return True
 
 
-cdef bint hand_over() noexcept:
+cdef bint yield_gil() noexcept:
     """Let another loop's thread have the GIL; False when none took it.
 
     Released for the length of a system call only, it is taken again before anybody has woken up. The interpreter
@@ -136,19 +136,19 @@ cdef class Watcher:
     cdef int on_events(self, uint32_t events) except -1:
         raise NotImplementedError
 
-    cdef int on_turn_end(self) except -1:
+    cdef int on_flush(self) except -1:
         return 0
 
-    cdef int on_forked(self) except -1:
+    cdef int on_fork_in_child(self) except -1:
         return 0
 
-    cdef int on_unwatched(self, object error) except -1:
+    cdef int on_registration_lost(self, object error) except -1:
         raise error
 
     cdef int on_closing(self) except -1:
         return 0
 
-    cdef bint give_way(self) except -1:
+    cdef bint yield_to_reader(self) except -1:
         # A descriptor is its transport's alone.
         return False
 
@@ -158,10 +158,10 @@ cdef class Watch(Watcher):
     """One registration made by `Poller.watch`; it lives until it is unwatched or its poller is closed."""
 
     def __cinit__(self) -> None:
-        born(KIND_WATCH)
+        count_created(KIND_WATCH)
 
     def __dealloc__(self) -> None:
-        died(KIND_WATCH)
+        count_destroyed(KIND_WATCH)
 
     cdef int on_events(self, uint32_t events) except -1:
         cdef object context = self.context
@@ -254,8 +254,8 @@ cdef class Poller:
             raise ValueError("the poller is closed")
         if fd < self.slot_count:
             return 0
-        if self.control(c.EPOLL_CTL_ADD, fd, 0, 0) == 0:
-            self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
+        if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, 0, 0) == 0:
+            self.epoll_ctl_raw(c.EPOLL_CTL_DEL, fd, 0, 0)
         elif errno == c.EBADF:
             # Asked first: a number that is only large would cost memory, the largest ones more than there is.
             PyErr_SetFromErrno(PyExc_OSError)
@@ -268,37 +268,37 @@ cdef class Poller:
         self.slot_count = <int>wanted
         return 0
 
-    cdef int control(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept:
+    cdef int epoll_ctl_raw(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept:
         cdef epoll_event event
         event.events = events
         event.data.u64 = (<uint64_t>generation << 32) | <uint32_t>fd
         return c.epoll_ctl(self.epfd, operation, fd, &event)
 
-    cdef int enter_interest(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept:
+    cdef int epoll_ctl_with_fallback(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept:
         """Put an interest into the kernel's table, in place of whatever it has there: 0, or an errno.
 
         After a refusal the former entry stands as it was. One that had to be taken out, since it or the new one is
         exclusive, is put back; when the kernel has no room for it either, its watcher leaves the slot as well.
         """
         cdef int number
-        if self.control(operation, fd, events, generation) == 0:
+        if self.epoll_ctl_raw(operation, fd, events, generation) == 0:
             return 0
         number = errno
         if operation == c.EPOLL_CTL_MOD and number == c.ENOENT:
-            return 0 if self.control(c.EPOLL_CTL_ADD, fd, events, generation) == 0 else errno
+            return 0 if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, events, generation) == 0 else errno
         if operation == c.EPOLL_CTL_ADD and number == c.EEXIST:
-            if self.control(c.EPOLL_CTL_MOD, fd, events, generation) == 0:
+            if self.epoll_ctl_raw(c.EPOLL_CTL_MOD, fd, events, generation) == 0:
                 return 0
             number = errno
-        if number != c.EINVAL or self.control(c.EPOLL_CTL_DEL, fd, 0, 0) < 0:
+        if number != c.EINVAL or self.epoll_ctl_raw(c.EPOLL_CTL_DEL, fd, 0, 0) < 0:
             return number
-        if self.control(c.EPOLL_CTL_ADD, fd, events, generation) == 0:
+        if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, events, generation) == 0:
             return 0
         number = errno
         if self.slots[fd].watcher == NULL:
             # What was taken out is nobody's: a duplicate kept it after its number had been closed.
             return number
-        if self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation) < 0:
+        if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation) < 0:
             self.remove(fd)
         return number
 
@@ -311,11 +311,11 @@ cdef class Poller:
         self.reserve(fd)
         slot = &self.slots[fd]
         generation = slot.generation + 1
-        number = self.enter_interest(c.EPOLL_CTL_ADD, fd, events, generation)
+        number = self.epoll_ctl_with_fallback(c.EPOLL_CTL_ADD, fd, events, generation)
         if number:
             c.errno = number
             PyErr_SetFromErrno(PyExc_OSError)
-        self.changed = True
+        self.interest_changed = True
         previous = slot.watcher
         slot.generation = generation
         slot.events = events
@@ -338,16 +338,16 @@ cdef class Poller:
         self.reserve(fd)
         slot = &self.slots[fd]
         generation = slot.generation + 1
-        number = self.enter_interest(c.EPOLL_CTL_MOD, fd, events, generation)
+        number = self.epoll_ctl_with_fallback(c.EPOLL_CTL_MOD, fd, events, generation)
         if number:
             c.errno = number
             PyErr_SetFromErrno(PyExc_OSError)
-        self.changed = True
+        self.interest_changed = True
         slot.generation = generation
         slot.events = events
         return 0
 
-    cdef void outdate(self, int fd) noexcept:
+    cdef void invalidate_pending_events(self, int fd) noexcept:
         """Make stale what is still in the batch for `fd`; for a registered one `modify` must follow."""
         if 0 <= fd < self.slot_count:
             self.slots[fd].generation += 1
@@ -363,29 +363,29 @@ cdef class Poller:
         if previous == NULL:
             return
         # The descriptor may be closed already; then the kernel has removed it and there is nothing to report.
-        self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
+        self.epoll_ctl_raw(c.EPOLL_CTL_DEL, fd, 0, 0)
         slot.generation += 1
         slot.events = 0
         slot.watcher = NULL
         self.registered -= 1
         Py_DECREF(<object>previous)
 
-    cdef bint forgotten(self, int fd) noexcept:
+    cdef bint kernel_lost_registration(self, int fd) noexcept:
         """Tell whether the kernel no longer knows a registered `fd`: it was closed behind our back.
 
         Asked by an ADD for nothing, since a MOD would arm a one-shot registration again.
         """
-        if self.control(c.EPOLL_CTL_ADD, fd, 0, 0) < 0:
+        if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, 0, 0) < 0:
             return errno != c.EEXIST
-        self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
+        self.epoll_ctl_raw(c.EPOLL_CTL_DEL, fd, 0, 0)
         return True
 
-    cdef bint still_known(self, int fd) noexcept:
+    cdef bint kernel_has_registration(self, int fd) noexcept:
         """Have a registered `fd` looked at in the next turn, if the kernel still has the entry of the file behind it."""
-        if self.control(c.EPOLL_CTL_ADD, fd, 0, 0) < 0:
-            self.changed = True
+        if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, 0, 0) < 0:
+            self.interest_changed = True
             return errno == c.EEXIST
-        self.control(c.EPOLL_CTL_DEL, fd, 0, 0)
+        self.epoll_ctl_raw(c.EPOLL_CTL_DEL, fd, 0, 0)
         return False
 
     cdef int last_fd(self) noexcept:
@@ -415,16 +415,16 @@ cdef class Poller:
             return None
         return <Watcher>self.slots[fd].owner
 
-    cdef void run_begins(self) noexcept:
+    cdef void loop_started(self) noexcept:
         """Count the loop of this poller as awake from now on, except while it waits."""
-        self.counted = True
-        stir(1)
+        self.counted_awake = True
+        awake_loops_add(1)
 
-    cdef void run_ends(self) noexcept:
-        """Undo `run_begins`; nothing in the child of a fork, where nobody is counted."""
-        if self.counted:
-            self.counted = False
-            stir(-1)
+    cdef void loop_stopped(self) noexcept:
+        """Undo `loop_started`; nothing in the child of a fork, where nobody is counted."""
+        if self.counted_awake:
+            self.counted_awake = False
+            awake_loops_add(-1)
 
     cdef int poll(self, int64_t timeout_ns) except -1:
         """Fill the batch; `timeout_ns` 0 does not block and keeps the GIL, negative waits without end.
@@ -435,39 +435,39 @@ cdef class Poller:
         cdef timespec limit
         cdef int milliseconds
         # Awake again before the GIL is asked for: whoever has it is to know.
-        cdef int one = 1 if self.counted else 0
-        global coarse_waits
+        cdef int one = 1 if self.counted_awake else 0
+        global no_epoll_pwait2
         if self.batch_next < self.batch_length:
             return self.batch_length - self.batch_next
-        self.changed = False
+        self.interest_changed = False
         self.batch_next = 0
         self.batch_length = 0
         self.waits += 1
         if timeout_ns == 0:
             got = c.epoll_wait(self.epfd, self.batch, BATCH, 0)
         elif timeout_ns < 0:
-            stir(-one)
+            awake_loops_add(-one)
             with nogil:
                 got = c.epoll_wait(self.epfd, self.batch, BATCH, -1)
-                stir(one)
+                awake_loops_add(one)
         else:
             got = -1
-            if not coarse_waits:
+            if not no_epoll_pwait2:
                 limit.tv_sec = timeout_ns // 1000000000
                 limit.tv_nsec = timeout_ns % 1000000000
-                stir(-one)
+                awake_loops_add(-one)
                 with nogil:
                     got = c.epoll_pwait2(self.epfd, self.batch, BATCH, &limit)
-                    stir(one)
+                    awake_loops_add(one)
                 if got < 0 and errno in (c.ENOSYS, c.EPERM):
                     # EPERM: a system-call filter older than the call.
-                    coarse_waits = True
-            if coarse_waits:
+                    no_epoll_pwait2 = True
+            if no_epoll_pwait2:
                 milliseconds = <int>min((timeout_ns + 999999) // 1000000, 86400000)
-                stir(-one)
+                awake_loops_add(-one)
                 with nogil:
                     got = c.epoll_wait(self.epfd, self.batch, BATCH, milliseconds)
-                    stir(one)
+                    awake_loops_add(one)
         if got < 0:
             if errno != c.EINTR:
                 PyErr_SetFromErrno(PyExc_OSError)
@@ -479,14 +479,14 @@ cdef class Poller:
     cdef int dispatch(self, int most) except -1:
         """Deliver up to `most` events; stops at the first exception and goes on behind it when called again.
 
-        A watcher that sets `halted` is the last one of this call.
+        A watcher that sets `dispatch_paused` is the last one of this call.
         """
         cdef epoll_event *event
         cdef int fd
         cdef Slot *slot
         cdef Watcher watcher
         cdef int delivered = 0
-        while self.batch_next < self.batch_length and delivered < most and not self.halted:
+        while self.batch_next < self.batch_length and delivered < most and not self.dispatch_paused:
             event = &self.batch[self.batch_next]
             self.batch_next += 1
             # A cast, not a mask: Cython makes a Python integer of a literal that does not fit into an int.
@@ -518,20 +518,20 @@ cdef class Poller:
         self.slot_count = 0
         self.registered = 0
         self.batch_next = self.batch_length = 0
-        self.cut_off()
+        self.close_epoll_fd()
         for fd in range(count):
             watcher = slots[fd].watcher
             if watcher != NULL:
                 Py_DECREF(<object>watcher)
         PyMem_RawFree(slots)
 
-    cdef void cut_off(self) noexcept:
+    cdef void close_epoll_fd(self) noexcept:
         """Close the epoll descriptor: every wait fails from now on."""
         if self.epfd >= 0:
             c.c_close(self.epfd)
             self.epfd = -1
 
-    cdef list renew(self):
+    cdef list reinit_after_fork(self):
         """After a fork, in the child: wait on a table of our own, under the old number, with the same interests.
 
         The inherited one is the parent's: what is removed there is removed for the parent. So it is closed first, and
@@ -545,12 +545,12 @@ cdef class Poller:
         cdef uint32_t generation
         cdef list unwatched = []
         # The threads of other loops have stayed in the parent, and so have all runs.
-        calm()
-        self.counted = False
+        awake_loops_reset()
+        self.counted_awake = False
         if self.closed or number < 0:
             return unwatched
         self.batch_next = self.batch_length = 0
-        self.cut_off()
+        self.close_epoll_fd()
         fresh = c.epoll_create1(c.EPOLL_CLOEXEC)
         if fresh < 0:
             PyErr_SetFromErrno(PyExc_OSError)
@@ -568,30 +568,30 @@ cdef class Poller:
                 # One-shot and fired. Its entry must be there, or the descriptor would count as closed; no entry can be
                 # made that does not wait for errors and hang-ups, so its only event is made a stale one.
                 generation -= 1
-            if self.control(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, generation) < 0:
+            if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, generation) < 0:
                 number = errno
                 if number != c.EBADF and number != c.EPERM:
                     unwatched.append((<object>self.slots[fd].watcher, OSError(number, os.strerror(number))))
                     self.remove(fd)
         return unwatched
 
-    cdef int forked(self) except -1:
-        """In the child of a fork, after `renew`: tell the watchers, and those who own a number and are paused."""
+    cdef int notify_forked(self) except -1:
+        """In the child of a fork, after `reinit_after_fork`: tell the watchers, and those who own a number and are paused."""
         cdef int fd = 0
         cdef Watcher watcher, owner
         while fd < self.slot_count:
             watcher = self.find(fd)
             owner = self.owner_of(fd)
             if watcher is not None:
-                watcher.on_forked()
+                watcher.on_fork_in_child()
             if owner is not None and owner is not watcher:
-                owner.on_forked()
+                owner.on_fork_in_child()
             fd += 1
         return 0
 
     # --- Python door ----------------------------------------------------------------------------------------------
 
-    cdef Watch enter(self, int fd, object events, object callback, object mode, object context):
+    cdef Watch register_watch(self, int fd, object events, object callback, object mode, object context):
         """`watch` with the context in which the callback is to run; None: whatever it is called in."""
         cdef Watch watch
         cdef int number = mode
@@ -626,7 +626,7 @@ cdef class Poller:
             TypeError: `callback` cannot be called.
             OSError: the kernel refuses the descriptor, EPERM for a regular file, EBADF for a closed one.
         """
-        return self.enter(fd, events, callback, mode, None)
+        return self.register_watch(fd, events, callback, mode, None)
 
     def unwatch(self, target: object) -> bool:
         """Stop watching a descriptor, or what a `Watch` watches; False when it was not watched."""
@@ -684,11 +684,11 @@ cdef class Poller:
         self.dispose()
 
 
-cdef int visit_watchers(PyObject *self, Seen seen, void *context) noexcept:
+cdef int visit_watchers(PyObject *self, VisitProc visit, void *context) noexcept:
     cdef int fd, stop
     for fd in range((<Poller>self).slot_count):
         if (<Poller>self).slots[fd].watcher != NULL:
-            stop = seen((<Poller>self).slots[fd].watcher, context)
+            stop = visit((<Poller>self).slots[fd].watcher, context)
             if stop:
                 return stop
     return 0
@@ -698,4 +698,4 @@ cdef void drop_watchers(PyObject *self) noexcept:
     (<Poller>self).dispose()
 
 
-show_owned(Poller, visit_watchers, drop_watchers)
+install_gc_hooks(Poller, visit_watchers, drop_watchers)

@@ -1,7 +1,7 @@
 """Views of received bytes, and the blocks of memory that they keep alive: what zero-copy frames are made of.
 
 A view holds a reference to the block it looks into, and a block is used again only when no view is left, so a view is
-valid for as long as somebody holds it and never shows another peer's bytes. The price is stated by `FrameView.pins`: a
+valid for as long as somebody holds it and never shows another peer's bytes. The price is stated by `FrameView.pinned_bytes`: a
 small view keeps a whole block. Own objects instead of memoryview, because a slice of a memoryview costs more than a
 copy of a kibibyte. The block in use belongs to the process: it is handed out and filled without giving up the GIL.
 """
@@ -15,7 +15,7 @@ from libc.string cimport memcmp
 
 cimport cython
 
-from corenet.core.sys cimport sole_owner
+from corenet.core.libc cimport sole_owner
 
 from corenet.limits import FRAME_BLOCK_SIZE, FRAME_BLOCK_MIN_FREE
 
@@ -73,7 +73,7 @@ cdef class FrameView:
 
     It supports the buffer protocol (so memoryview, struct, hashlib and sockets take it without a copy), len, indexing,
     slicing, equality and hash as bytes do. ``bytes(view)`` is an independent copy: keep that, and not the view, of what
-    is to be kept for long, since a view keeps the whole block alive that it was received in (see `pins`).
+    is to be kept for long, since a view keeps the whole block alive that it was received in (see `pinned_bytes`).
     """
 
     def __init__(self):
@@ -147,7 +147,7 @@ cdef class FrameView:
         return bytes(self).decode(encoding, errors)
 
     @property
-    def pins(self):
+    def pinned_bytes(self):
         """How many bytes of memory cannot be used again while this view is held."""
         cdef object owner = self.owner
         return (<Block>owner).size if type(owner) is Block else len(owner)

@@ -2,7 +2,7 @@
 
 The body goes to standard output and nothing else does; every failure is one sentence on standard error and an exit code
 as curl has them, so that scripts written for one work with the other. Names are resolved by the system or, with
-``--resolver`` and ``--playground``, by whatever is registered at `corenet.http.resolvers`.
+``--resolver`` and ``--playground``, by whatever is registered at `corenet.http.resolver_plugins`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from corenet.http.errors import (
     TimeoutExceeded,
     TlsError,
 )
-from corenet.http.resolvers import find_resolver
+from corenet.http.resolver_plugins import find_resolver
 from corenet.http.response import StreamedResponse
 from corenet.http.trace import Trace, TracePoint
 from corenet.limits import HTTP_MAX_REDIRECTS, HTTP_TOTAL_TIMEOUT

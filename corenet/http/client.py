@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from corenet import tls
 from corenet._version import __version__
-from corenet.http.call import Body, Call, FieldTypes, Timeout, timeout_of
 from corenet.http.connect import open_connection
 from corenet.http.connection import Connection
-from corenet.http.decode import ACCEPT_ENCODING, Decoder, pause_decoding
+from corenet.http.decode import ACCEPT_ENCODING, Decoder, yield_between_slices
 from corenet.http.errors import LocalProtocolError, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
-from corenet.http.pool import Limits, Pool, Slot
+from corenet.http.pool import Limits, Pool, PoolSlot
+from corenet.http.request_state import Body, FieldTypes, RequestState, Timeout, timeout_of
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
@@ -98,7 +98,7 @@ class HttpClient:
                 self._defaults.add(name, value)
         if decode and "Accept-Encoding" not in self._defaults:
             self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
-        self._heads: dict[tuple[str, str], bytes] = {}
+        self._head_cache: dict[tuple[str, str], bytes] = {}
         self._keep_heads = "Connection" not in self._defaults
 
     # --- what callers use -----------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class HttpClient:
             if type(sent) is Upload:
                 await sent.close()
 
-    async def _begin_stream(self, call: Call) -> StreamedResponse:
+    async def _begin_stream(self, call: RequestState) -> StreamedResponse:
         """Send the request, follow redirects; on return the response owns the slot."""
         while True:
             slot, connection = await self._send(call, collecting=False)
@@ -255,20 +255,20 @@ class HttpClient:
         headers: FieldTypes,
         body: bytes | Upload | None,
         timeout: Timeout | float | None,
-    ) -> Call:
-        return Call(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
+    ) -> RequestState:
+        return RequestState(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
 
-    def _follow(self, call: Call, status: int, headers: Headers) -> bool:
+    def _follow(self, call: RequestState, status: int, headers: Headers) -> bool:
         return call.follow(status, headers, self._redirects, self._allow_downgrade)
 
     # --- one exchange ---------------------------------------------------------------------------------------------
 
-    async def _send(self, call: Call, *, collecting: bool) -> tuple[Slot, Connection]:
+    async def _send(self, call: RequestState, *, collecting: bool) -> tuple[PoolSlot, Connection]:
         """Get a connection and send the request; on return the caller owns the slot."""
         call.connect_deadline = 0.0
         while True:
             got = self._assign(call)
-            if isinstance(got, Slot):
+            if isinstance(got, PoolSlot):
                 # The pool has looked at the connection in this very step.
                 slot = got
                 break
@@ -325,11 +325,11 @@ class HttpClient:
                 return await self._send(call, collecting=collecting)
             raise
 
-    def _plain_head(self, call: Call, connection: Connection) -> bytes:
+    def _plain_head(self, call: RequestState, connection: Connection) -> bytes:
         """A request without a body. Without fields of its own it is the same bytes every time, so they are kept."""
         codec = connection.codec
-        key = (call.method, call.url.text) if call.is_plain and self._keep_heads else None
-        head = None if key is None else self._heads.get(key)
+        key = (call.method, call.url.text) if call.head_cacheable and self._keep_heads else None
+        head = None if key is None else self._head_cache.get(key)
         if head is not None:
             codec.repeat_request(call.method_bytes)
             return head
@@ -337,19 +337,19 @@ class HttpClient:
         # With `Transfer-Encoding: chunked` among the fields, even no body has a last chunk (RFC 9112 section 7.1).
         head += codec.send(_END)
         if key is not None:
-            if len(self._heads) >= HTTP_URL_CACHE:
-                self._heads.clear()
-            self._heads[key] = head
+            if len(self._head_cache) >= HTTP_URL_CACHE:
+                self._head_cache.clear()
+            self._head_cache[key] = head
         return head
 
-    def _sent(self, call: Call, connection: Connection) -> None:
+    def _sent(self, call: RequestState, connection: Connection) -> None:
         """For the trace: the whole request was sent, or is not needed any more."""
         now = connection.loop.time()
         call.traced = True
         report(self._trace, "request", DONE, now)
         report(self._trace, "response", STARTED, now)
 
-    def _whole(self, call: Call, connection: Connection, body: bytes) -> Response:
+    def _whole(self, call: RequestState, connection: Connection, body: bytes) -> Response:
         head = connection.response
         if head is None:
             raise ServerDisconnected("the response has no head", received=False)
@@ -365,7 +365,7 @@ class HttpClient:
             history=call.history,
         )
 
-    async def _decode_body(self, call: Call, connection: Connection, body: bytes) -> bytes:
+    async def _decode_body(self, call: RequestState, connection: Connection, body: bytes) -> bytes:
         head = connection.response
         assert head is not None  # there is a body
         decoder = Decoder(head.headers.get_members("content-encoding"), limit=self._max_decoded)
@@ -376,11 +376,11 @@ class HttpClient:
                 decoded.add(piece)
             if decoder.work >= pause_at:
                 pause_at = decoder.work + HTTP_DECODE_SLICE_BYTES
-                await pause_decoding(call.deadline, call.url.text)
+                await yield_between_slices(call.deadline, call.url.text)
         decoder.finish()
         return decoded.take()
 
-    def _streamed(self, call: Call, slot: Slot, connection: Connection) -> StreamedResponse:
+    def _streamed(self, call: RequestState, slot: PoolSlot, connection: Connection) -> StreamedResponse:
         head = connection.response
         assert head is not None  # wait_head has returned it
         decoder = None
@@ -403,7 +403,7 @@ class HttpClient:
 
     # --- connections ----------------------------------------------------------------------------------------------
 
-    def _assign(self, call: Call) -> "Slot | asyncio.Future[Slot]":
+    def _assign(self, call: RequestState) -> "PoolSlot | asyncio.Future[PoolSlot]":
         if self._closed:
             raise LocalProtocolError("this client was closed")
         pool = self._pool
@@ -411,22 +411,22 @@ class HttpClient:
             pool = self._pool = Pool(asyncio.get_running_loop(), self._limits)
         if call.deadline == 0.0:
             call.deadline = pool.loop.time() + call.timeout.total
-        return pool.assign(call.url.origin)
+        return pool.acquire(call.url.origin)
 
-    async def _wait_for_slot(self, call: Call, waiting: "asyncio.Future[Slot]") -> Slot:
+    async def _wait_for_slot(self, call: RequestState, waiting: "asyncio.Future[PoolSlot]") -> PoolSlot:
         pool = self._pool
         assert pool is not None  # the future came from it
         try:
             async with asyncio.timeout_at(call.connect_by(pool.loop.time())):
                 return await waiting
         except TimeoutError:
-            pool.give_up(call.url.origin, waiting)
+            pool.cancel_acquire(call.url.origin, waiting)
             raise TimeoutExceeded(f"{call.url.origin}: no connection became free in time", "pool") from None
         except BaseException:
-            pool.give_up(call.url.origin, waiting)
+            pool.cancel_acquire(call.url.origin, waiting)
             raise
 
-    async def _connect(self, call: Call, slot: Slot) -> Connection:
+    async def _connect(self, call: RequestState, slot: PoolSlot) -> Connection:
         """Open a connection, unless the client is closed meanwhile."""
         limit = asyncio.timeout(None)
         try:
@@ -440,7 +440,7 @@ class HttpClient:
         finally:
             self._connecting.pop(limit, None)
 
-    async def _open_connection(self, call: Call, slot: Slot) -> Connection:
+    async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection:
         connection = await open_connection(
             call.url.origin,
             context=self._make_context if call.url.scheme == "https" else None,
@@ -466,7 +466,7 @@ class HttpClient:
         """The context of this client, or else the process's default as the trust store is now."""
         return await prepared_context(tls.client_context) if self._context is None else self._context
 
-    def _release(self, slot: Slot, call: Call, error: BaseException | None) -> None:
+    def _release(self, slot: PoolSlot, call: RequestState, error: BaseException | None) -> None:
         """Give the slot back, once; the connection is kept only after a clean end."""
         connection = slot.connection
         reusable = False
@@ -488,7 +488,7 @@ class HttpClient:
                 text = str(error) or type(error).__name__
                 report(self._trace, step, FAILED, connection.loop.time(), error=text)
 
-    def _may_repeat(self, slot: Slot, call: Call, error: BaseException) -> bool:
+    def _may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
         """The keep-alive race: the server closed while our request was on its way (RFC 9112 section 9.3.1)."""
         if not (
             slot.reused

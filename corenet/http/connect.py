@@ -181,7 +181,7 @@ async def _secure(
     except TimeoutError:
         raise
     except OSError as error:
-        failure = tls.explain(error)
+        failure = tls.describe_handshake_error(error)
         if failure is None:
             failure = tls.HandshakeFailure(f"the connection was lost during the handshake: {_why(error)}", False)
         raise TlsError(f"TLS with {host}: {failure.reason}", certificate=failure.certificate) from error

@@ -5,18 +5,18 @@ complete, nothing of ours left unsent (nor perhaps: `_may_hide`), nothing of the
 not reach a later request, so nobody but the kernel and TLS is believed that nothing came since: `is_usable` asks both
 right before every `begin`.
 
-States, and what moves them (the `Step`s below, which alone change `state`; what stands nowhere raises)::
+States, and what moves them (the `Transition`s below, which alone change `state`; what stands nowhere raises)::
 
-    state     | made | begin   | sent     | head    | end   | reuse | leave   | lost
-    ----------+------+---------+----------+---------+-------+-------+---------+-------
-    OPENING   | IDLE |         |          |         |       |       |         |
-    IDLE      |      | SENDING |          |         |       |       | CLOSING | CLOSED
-    SENDING   |      |         | AWAITING | READING |       |       | CLOSING | CLOSED
-    AWAITING  |      |         |          | READING |       |       | CLOSING | CLOSED
-    READING   |      |         | READING  |         | ENDED |       | CLOSING | CLOSED
-    ENDED     |      |         |          |         |       | IDLE  | CLOSING | CLOSED
-    CLOSING   |      |         |          |         |       |       | CLOSING | CLOSED
-    CLOSED    |      |         |          |         |       |       | CLOSED  |
+    state         | made | begin   | sent          | head    | end   | reuse | leave   | lost
+    --------------+------+---------+---------------+---------+-------+-------+---------+-------
+    OPENING       | IDLE |         |               |         |       |       |         |
+    IDLE          |      | SENDING |               |         |       |       | CLOSING | CLOSED
+    SENDING       |      |         | AWAITING_HEAD | READING |       |       | CLOSING | CLOSED
+    AWAITING_HEAD |      |         |               | READING |       |       | CLOSING | CLOSED
+    READING       |      |         | READING       |         | ENDED |       | CLOSING | CLOSED
+    ENDED         |      |         |               |         |       | IDLE  | CLOSING | CLOSED
+    CLOSING       |      |         |               |         |       |       | CLOSING | CLOSED
+    CLOSED        |      |         |               |         |       |       | CLOSED  |
 
 made: the transport is there. begin: a request takes the connection. sent: the last byte of the request was handed to
 the transport, which may still queue it. head, end: of the final response; while it is read the request may still be on
@@ -45,12 +45,12 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from corenet import tls
-from corenet.http.body import BodyBuffer
+from corenet.http.body_buffer import BodyBuffer
 from corenet.http.errors import RemoteProtocolError, ResponseTooLarge, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End, Response
 from corenet.http.h1 import CLIENT, H1Codec
-from corenet.http.machine import Step
 from corenet.http.pieces import Pieces
+from corenet.http.transitions import Transition
 from corenet.http.url import Origin
 from corenet.limits import (
     HTTP_CLOSE_TIMEOUT,
@@ -59,22 +59,22 @@ from corenet.limits import (
     HTTP_SENT_AT_ONCE,
     HTTP_STREAM_HIGH_WATERMARK,
 )
-from corenet.loop.sockops import is_silent
+from corenet.loop.sockops import has_no_pending_input
 from corenet.tls.faces import SSLTransport
 
 __all__ = ["Connection"]
 
-_STATES = ("OPENING", "IDLE", "SENDING", "AWAITING", "READING", "ENDED", "CLOSING", "CLOSED")
-OPENING, IDLE, SENDING, AWAITING, READING, ENDED, CLOSING, CLOSED = range(len(_STATES))
+_STATES = ("OPENING", "IDLE", "SENDING", "AWAITING_HEAD", "READING", "ENDED", "CLOSING", "CLOSED")
+OPENING, IDLE, SENDING, AWAITING_HEAD, READING, ENDED, CLOSING, CLOSED = range(len(_STATES))
 
-_MADE = Step("made", _STATES, {OPENING: IDLE})
-_BEGIN = Step("begin", _STATES, {IDLE: SENDING})
-_SENT = Step("sent", _STATES, {SENDING: AWAITING, READING: READING})
-_HEAD = Step("head", _STATES, {SENDING: READING, AWAITING: READING})
-_FINAL = Step("end", _STATES, {READING: ENDED})
-_REUSE = Step("reuse", _STATES, {ENDED: IDLE})
-_LEAVE = Step("leave", _STATES, {CLOSED: CLOSED} | dict.fromkeys(range(IDLE, CLOSED), CLOSING))
-_LOST = Step("lost", _STATES, dict.fromkeys(range(IDLE, CLOSED), CLOSED))
+_MADE = Transition("made", _STATES, {OPENING: IDLE})
+_BEGIN = Transition("begin", _STATES, {IDLE: SENDING})
+_SENT = Transition("sent", _STATES, {SENDING: AWAITING_HEAD, READING: READING})
+_HEAD = Transition("head", _STATES, {SENDING: READING, AWAITING_HEAD: READING})
+_FINAL = Transition("end", _STATES, {READING: ENDED})
+_REUSE = Transition("reuse", _STATES, {ENDED: IDLE})
+_LEAVE = Transition("leave", _STATES, {CLOSED: CLOSED} | dict.fromkeys(range(IDLE, CLOSED), CLOSING))
+_LOST = Transition("lost", _STATES, dict.fromkeys(range(IDLE, CLOSED), CLOSED))
 
 _END = End()
 _RESET = struct.pack("ii", 1, 0)
@@ -100,38 +100,38 @@ class Connection(asyncio.BufferedProtocol):
         "complete",
         "deadline",
         "descriptor",
+        "drain_waiter",
         "error",
         "idle_since",
+        "last_activity",
         "loop",
         "lost",
         "max_body",
-        "on_lost",
+        "on_closed",
         "origin",
         "parts",
         "paused",
-        "progress",
         "read_timeout",
         "response",
         "scratch",
         "secure",
         "size",
+        "ssl_pending",
         "state",
         "timer",
         "timer_due",
+        "tls_read_buffer_size",
         "trailers",
         "transport",
-        "undecrypted",
-        "undelivered",
         "unsent",
         "upload",
         "waiter",
-        "write_gate",
         "written",
     )
 
     transport: asyncio.Transport
-    undecrypted: Callable[[], int]
-    undelivered: Callable[[], int]
+    tls_read_buffer_size: Callable[[], int]
+    ssl_pending: Callable[[], int]
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Connection(asyncio.BufferedProtocol):
         self.secure = origin.scheme == "https"
         self.idle_since = 0.0
         self.lost: asyncio.Future[None] | None = None
-        self.on_lost: Callable[[], None] | None = None
+        self.on_closed: Callable[[], None] | None = None
         self.collecting = True
         self.complete = False
         self.error: BaseException | None = None
@@ -165,13 +165,13 @@ class Connection(asyncio.BufferedProtocol):
         self.descriptor = -1
         self.deadline = math.inf
         self.read_timeout = math.inf
-        self.progress = 0.0
+        self.last_activity = 0.0
         self.unsent = 0
         self.timer: asyncio.TimerHandle | None = None
         self.timer_due = math.inf
         self.upload: BodySender | None = None
         self.waiter: asyncio.Future[None] | None = None
-        self.write_gate: asyncio.Future[None] | None = None
+        self.drain_waiter: asyncio.Future[None] | None = None
         # Bytes of the present request.
         self.written = 0
 
@@ -199,7 +199,7 @@ class Connection(asyncio.BufferedProtocol):
         self.trailers = _END.trailers
         self.size = 0
         self.written = 0
-        now = self.progress = self.loop.time()
+        now = self.last_activity = self.loop.time()
         due = min(deadline, now + read_timeout)
         if self.timer is None or due < self.timer_due:
             self._arm(due)
@@ -220,7 +220,7 @@ class Connection(asyncio.BufferedProtocol):
         Raises:
             LocalProtocolError: when the body is longer than its Content-Length.
         """
-        self.progress = self.loop.time()
+        self.last_activity = self.loop.time()
         self._write(self.codec.send(Data(piece)))
 
     def write_end(self) -> None:
@@ -232,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
         end = self.codec.send(_END)
         self.upload = None
         self.state = _SENT[self.state]
-        self.progress = self.loop.time()
+        self.last_activity = self.loop.time()
         self._write(end)
 
     def _write(self, data: bytes) -> None:
@@ -241,8 +241,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def drain(self) -> None:
         """Wait while the transport's queue is above its high mark, and the exchange goes on."""
-        if self.write_gate is not None:
-            await self.write_gate
+        if self.drain_waiter is not None:
+            await self.drain_waiter
 
     async def wait(self) -> None:
         """Wait for what this exchange waits for: its end when collecting, else the next change.
@@ -284,7 +284,7 @@ class Connection(asyncio.BufferedProtocol):
         piece = self.parts.pop()
         if self.paused and self.parts.size <= HTTP_STREAM_HIGH_WATERMARK // 2:
             self.paused = False
-            self.progress = self.loop.time()
+            self.last_activity = self.loop.time()
             if not self.transport.is_closing():
                 self.transport.resume_reading()
         return piece
@@ -333,22 +333,22 @@ class Connection(asyncio.BufferedProtocol):
         """
         if self.state != IDLE or self.transport.is_closing():
             return False
-        if self.descriptor < 0 and not self._look_up():
+        if self.descriptor < 0 and not self._cache_socket_info():
             return False
         # The transport has not closed its descriptor; were it closed all the same, the kernel would say so.
-        if not is_silent(self.descriptor):
+        if not has_no_pending_input(self.descriptor):
             return False
         # Records that were not decrypted, and plaintext that was not handed on.
-        return not self.secure or not (self.undecrypted() or self.undelivered())
+        return not self.secure or not (self.tls_read_buffer_size() or self.ssl_pending())
 
-    def _look_up(self) -> bool:
+    def _cache_socket_info(self) -> bool:
         """Note, once, what `is_usable` asks; False when there is no descriptor."""
         sock = self.transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return False
         if self.secure:
-            self.undecrypted = cast(Any, self.transport).get_read_buffer_size
-            self.undelivered = self.transport.get_extra_info("ssl_object").pending
+            self.tls_read_buffer_size = cast(Any, self.transport).get_read_buffer_size
+            self.ssl_pending = self.transport.get_extra_info("ssl_object").pending
         self.descriptor = sock.fileno()
         return True
 
@@ -405,7 +405,7 @@ class Connection(asyncio.BufferedProtocol):
         if body is None or self.state != READING:
             self._received(bytes(self.scratch[:nbytes]))
             return
-        self.progress = self.loop.time()
+        self.last_activity = self.loop.time()
         body.advance(nbytes)
         self.size += nbytes
         if self.codec.count(nbytes):
@@ -419,7 +419,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if state > ENDED:
             return
-        self.progress = self.loop.time()
+        self.last_activity = self.loop.time()
         ended = False
         try:
             for event in self.codec.feed(data):
@@ -475,9 +475,9 @@ class Connection(asyncio.BufferedProtocol):
             return None
         received = self.codec.started
         if (
-            self.codec.to_eof
+            self.codec.until_close
             and self.secure
-            and not tls.peer_closed_cleanly(self.transport.get_extra_info("ssl_object"))
+            and not tls.received_close_notify(self.transport.get_extra_info("ssl_object"))
         ):
             self.fail(
                 ServerDisconnected("the body was cut off: the TLS connection ended without close_notify", received=True)
@@ -501,22 +501,22 @@ class Connection(asyncio.BufferedProtocol):
         self._stop_upload()
         if interrupted:
             received = self.codec.started
-            failure = tls.explain(exc) if exc is not None else None
+            failure = tls.describe_handshake_error(exc) if exc is not None else None
             reason = f": {failure.reason if failure else exc}" if exc is not None else ""
             self.error = ServerDisconnected(f"the connection was lost{reason}", received=received)
             self._wake(self.error)
         self.resume_writing()
         if self.lost is not None and not self.lost.done():
             self.lost.set_result(None)
-        if self.on_lost is not None:
-            self.on_lost()
+        if self.on_closed is not None:
+            self.on_closed()
 
     def pause_writing(self) -> None:
-        if self.write_gate is None:
-            self.write_gate = self.loop.create_future()
+        if self.drain_waiter is None:
+            self.drain_waiter = self.loop.create_future()
 
     def resume_writing(self) -> None:
-        gate, self.write_gate = self.write_gate, None
+        gate, self.drain_waiter = self.drain_waiter, None
         if gate is not None and not gate.done():
             gate.set_result(None)
 
@@ -554,9 +554,9 @@ class Connection(asyncio.BufferedProtocol):
         unsent = self.transport.get_write_buffer_size()
         if self.paused or (unsent and unsent != self.unsent):
             # Our reader is slow, or the server is and still takes what we send.
-            self.progress = now
+            self.last_activity = now
         self.unsent = unsent
-        due = min(self.deadline, self.progress + self.read_timeout)
+        due = min(self.deadline, self.last_activity + self.read_timeout)
         if due > now:
             self._arm(due)
             return

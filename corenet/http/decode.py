@@ -25,7 +25,7 @@ from corenet.limits import (
     HTTP_GZIP_MEMBERS,
 )
 
-__all__ = ["ACCEPT_ENCODING", "Decoder", "pause_decoding"]
+__all__ = ["ACCEPT_ENCODING", "Decoder", "yield_between_slices"]
 
 ACCEPT_ENCODING = "gzip, deflate"
 
@@ -33,7 +33,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 _NAMES = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 
 
-class _Layer:
+class _CodingStage:
     """One zlib stream, or several gzip members after each other."""
 
     __slots__ = ("at", "began", "busy", "coding", "data", "made", "members", "most", "stream", "wbits")
@@ -118,7 +118,7 @@ class Decoder:
                 raise DecodeError(f"the content coding {name!r} is not known")
         # What an inner layer gives is a compressed body: far less than what may come out in the end.
         inner = max(HTTP_DECODE_INNER_SIZE, limit // 16)
-        self._layers = [_Layer(name, inner) for name in reversed(names)]
+        self._layers = [_CodingStage(name, inner) for name in reversed(names)]
         if self._layers:
             self._layers[-1].most = 1 << 62
         self._left = limit
@@ -174,7 +174,7 @@ class Decoder:
             layer.finish()
 
 
-async def pause_decoding(deadline: float, url: str) -> None:
+async def yield_between_slices(deadline: float, url: str) -> None:
     """Let the loop run between two slices of work.
 
     Raises:

@@ -17,7 +17,7 @@ cdef class H1Codec:
     cdef int chunk_digits
     cdef Py_ssize_t chunk_line
     cdef int informational
-    cdef readonly bint excess
+    cdef readonly bint unexpected_data
     cdef readonly bint content_coded
     cdef readonly bint expects_continue
     cdef bint peer_close

@@ -10,7 +10,7 @@ SERVER: bool
 @final
 class H1Codec:
     server: bool
-    excess: bool
+    unexpected_data: bool
     content_coded: bool
     expects_continue: bool
     peer_version: int
@@ -22,7 +22,7 @@ class H1Codec:
     @property
     def started(self) -> bool: ...
     @property
-    def to_eof(self) -> bool: ...
+    def until_close(self) -> bool: ...
     @property
     def reusable(self) -> bool: ...
     def next_cycle(self) -> int: ...

@@ -14,7 +14,7 @@ from libc.string cimport memchr
 
 cimport cython
 
-from corenet.http.fields cimport (
+from corenet.http.field_grammar cimport (
     TARGET,
     TOKEN,
     VALUE,
@@ -55,7 +55,7 @@ cdef enum Receiving:
     R_CHUNK_CR          # the CR LF after a chunk's data
     R_CHUNK_CRLF
     R_TRAILER
-    R_TO_EOF
+    R_UNTIL_CLOSE
     R_DONE
     R_CLOSED
     R_ERROR
@@ -64,7 +64,7 @@ cdef enum Sending:
     S_IDLE
     S_LENGTH
     S_CHUNKED
-    S_TO_EOF
+    S_UNTIL_CLOSE
     S_DONE
     S_ERROR
 
@@ -118,7 +118,7 @@ cdef class H1Codec:
         self.scan = self.line_start = self.lines = 0
         self.left = self.extensions = 0
         self.informational = 0
-        self.excess = self.content_coded = self.expects_continue = False
+        self.unexpected_data = self.content_coded = self.expects_continue = False
         self.peer_close = self.own_close = False
         self.request_method = b""
 
@@ -141,14 +141,14 @@ cdef class H1Codec:
                 or PyBytes_GET_SIZE(self.held) > 0)
 
     @property
-    def to_eof(self):
+    def until_close(self):
         """True while a body is received whose end is the end of the connection."""
-        return self.receive == R_TO_EOF
+        return self.receive == R_UNTIL_CLOSE
 
     @property
     def reusable(self):
         """True when both messages ended cleanly, neither side wants to close and nothing was sent unasked."""
-        return (self.receive == R_DONE and self.sending == S_DONE and not self.excess
+        return (self.receive == R_DONE and self.sending == S_DONE and not self.unexpected_data
                 and not self.peer_close and not self.own_close)
 
     cpdef int next_cycle(self) except -1:
@@ -206,7 +206,7 @@ cdef class H1Codec:
             RemoteProtocolError: when the message was not complete.
         """
         cdef list events = []
-        if self.receive == R_TO_EOF:
+        if self.receive == R_UNTIL_CLOSE:
             self.finish(events, NO_FIELDS)
         elif self.receive == R_DONE or (self.receive == R_HEAD and not self.started):
             if self.receive == R_HEAD:
@@ -271,7 +271,7 @@ cdef class H1Codec:
                         self.finish(events, NO_FIELDS)
                     else:
                         self.receive = R_CHUNK_CR
-            elif self.receive == R_TO_EOF:
+            elif self.receive == R_UNTIL_CLOSE:
                 if at < n:
                     events.append(Data(data if at == 0 else data[at:]))
                 break
@@ -283,7 +283,7 @@ cdef class H1Codec:
                             self.fail("too many bytes sent ahead of the response", 413)
                         self.held = data if at == 0 else data[at:]
                     else:
-                        self.excess = True
+                        self.unexpected_data = True
                 break
             elif self.receive == R_CLOSED:
                 if at < n:
@@ -496,7 +496,7 @@ cdef class H1Codec:
                 # What follows is no HTTP (RFC 9110 section 9.3.6).
                 self.peer_close = True
         elif not framed:
-            self.receive = R_TO_EOF
+            self.receive = R_UNTIL_CLOSE
             self.peer_close = True
         return 0
 
@@ -678,7 +678,7 @@ cdef class H1Codec:
             self.sending = S_CHUNKED
             parts.append(b"Transfer-Encoding: chunked\r\n")
         else:
-            self.sending = S_TO_EOF
+            self.sending = S_UNTIL_CLOSE
             self.own_close = True
         if not may_have_body:
             self.sending = S_LENGTH
@@ -699,7 +699,7 @@ cdef class H1Codec:
         if self.sending == S_CHUNKED:
             # An empty chunk would be the last one.
             return b"%x\r\n%b\r\n" % (n, data) if n else b""
-        if self.sending == S_TO_EOF:
+        if self.sending == S_UNTIL_CLOSE:
             return data
         raise LocalProtocolError("a body now is out of order")
 
@@ -712,7 +712,7 @@ cdef class H1Codec:
         elif self.sending == S_LENGTH:
             if self.send_left:
                 raise LocalProtocolError(f"{self.send_left} bytes of body less than Content-Length says")
-        elif self.sending != S_TO_EOF:
+        elif self.sending != S_UNTIL_CLOSE:
             raise LocalProtocolError("an end now is out of order")
         self.sending = S_DONE
         return out

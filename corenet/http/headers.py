@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import overload
 
 from corenet.http.errors import LocalProtocolError
-from corenet.http.fields import find_fields, is_token, is_value
+from corenet.http.field_grammar import find_fields, is_token, is_value
 
 __all__ = ["Headers"]
 

@@ -2,8 +2,8 @@
 
 A slot is a place for one connection. It counts against the limits from the moment it is given out until the descriptor
 of its connection is gone, so that the limits hold as a server counts them, at every instant (but for the attempts that
-race each other while one connection is made). Its states, and what moves them (the `Step`s below, which alone change
-`state`; what stands nowhere raises)::
+race each other while one connection is made). Its states, and what moves them (the `Transition`s below, which alone
+change `state`; what stands nowhere raises)::
 
     state      | opened | take   | keep | drop    | gone
     -----------+--------+--------+------+---------+--------
@@ -33,20 +33,20 @@ from functools import partial
 
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
-from corenet.http.machine import Step
+from corenet.http.transitions import Transition
 from corenet.http.url import Origin
 from corenet.limits import HTTP_KEEPALIVE_TIMEOUT, HTTP_MAX_CONNECTIONS, HTTP_MAX_PER_ORIGIN
 
-__all__ = ["Limits", "Pool", "Slot"]
+__all__ = ["Limits", "Pool", "PoolSlot"]
 
 _STATES = ("CONNECTING", "IN_USE", "IDLE", "CLOSING", "FREE")
 CONNECTING, IN_USE, IDLE, CLOSING, FREE = range(len(_STATES))
 
-_OPENED = Step("opened", _STATES, {CONNECTING: IN_USE})
-_TAKE = Step("take", _STATES, {IDLE: IN_USE})
-_KEEP = Step("keep", _STATES, {IN_USE: IDLE})
-_DROP = Step("drop", _STATES, {CONNECTING: CLOSING, IN_USE: CLOSING, IDLE: CLOSING})
-_GONE = Step("gone", _STATES, {IN_USE: IN_USE, IDLE: FREE, CLOSING: FREE})
+_OPENED = Transition("opened", _STATES, {CONNECTING: IN_USE})
+_TAKE = Transition("take", _STATES, {IDLE: IN_USE})
+_KEEP = Transition("keep", _STATES, {IN_USE: IDLE})
+_DROP = Transition("drop", _STATES, {CONNECTING: CLOSING, IN_USE: CLOSING, IDLE: CLOSING})
+_CLOSED = Transition("gone", _STATES, {IN_USE: IN_USE, IDLE: FREE, CLOSING: FREE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +55,37 @@ class Limits:
 
     connections: int = HTTP_MAX_CONNECTIONS.default
     per_origin: int = HTTP_MAX_PER_ORIGIN.default
-    idle_seconds: float = HTTP_KEEPALIVE_TIMEOUT.default
+    keepalive_timeout: float = HTTP_KEEPALIVE_TIMEOUT.default
 
     def __post_init__(self) -> None:
         HTTP_MAX_CONNECTIONS.check(self.connections, "Limits connections")
         HTTP_MAX_PER_ORIGIN.check(self.per_origin, "Limits per_origin")
-        HTTP_KEEPALIVE_TIMEOUT.check(self.idle_seconds, "Limits idle_seconds")
+        HTTP_KEEPALIVE_TIMEOUT.check(self.keepalive_timeout, "Limits keepalive_timeout")
 
 
-class Slot:
+class PoolSlot:
     """The place of one connection; `connection` is None until the first holder has opened one."""
 
     __slots__ = ("connection", "group", "reused", "state")
 
-    def __init__(self, group: "_Group") -> None:
+    def __init__(self, group: "_OriginPool") -> None:
         self.group = group
         self.connection: Connection | None = None
         self.reused = False
         self.state = CONNECTING
 
 
-class _Group:
+class _OriginPool:
     """What the pool knows of one origin."""
 
-    __slots__ = ("count", "hungry", "idle", "origin", "waiters")
+    __slots__ = ("count", "has_waiters", "idle", "origin", "waiters")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.count = 0
-        self.idle: dict[Slot, None] = {}
-        self.waiters: dict[asyncio.Future[Slot], None] = {}
-        self.hungry = False
+        self.idle: dict[PoolSlot, None] = {}
+        self.waiters: dict[asyncio.Future[PoolSlot], None] = {}
+        self.has_waiters = False
 
 
 class Pool:
@@ -95,39 +95,39 @@ class Pool:
         self.loop = loop
         self.limits = limits
         self.total = 0
-        self.groups: dict[Origin, _Group] = {}
-        self.idle: dict[Slot, None] = {}
+        self.groups: dict[Origin, _OriginPool] = {}
+        self.idle: dict[PoolSlot, None] = {}
         # Those that say goodbye, and how many slots wait for their descriptor to go.
-        self.polite: dict[Slot, None] = {}
-        self.leaving = 0
-        self.hungry: deque[_Group] = deque()
+        self.closing_gracefully: dict[PoolSlot, None] = {}
+        self.closing_count = 0
+        self.waiting_origins: deque[_OriginPool] = deque()
         self.timer: asyncio.TimerHandle | None = None
         self.closing = False
 
-    def assign(self, origin: Origin) -> "Slot | asyncio.Future[Slot]":
+    def acquire(self, origin: Origin) -> "PoolSlot | asyncio.Future[PoolSlot]":
         """Give a slot at once, with an idle connection or the right to open one, or a future to wait for."""
         group = self.groups.get(origin)
         if group is None:
-            group = self.groups[origin] = _Group(origin)
+            group = self.groups[origin] = _OriginPool(origin)
         if not group.waiters:
-            slot = self._try(group)
+            slot = self._acquire_now(group)
             if slot is not None:
                 return slot
-        future: asyncio.Future[Slot] = self.loop.create_future()
+        future: asyncio.Future[PoolSlot] = self.loop.create_future()
         try:
             group.waiters[future] = None
-            if not group.hungry:
-                self.hungry.append(group)
-                group.hungry = True
+            if not group.has_waiters:
+                self.waiting_origins.append(group)
+                group.has_waiters = True
         except MemoryError:
             # Nobody will wait for it, so nobody may give it a slot.
             group.waiters.pop(future, None)
             self._forget(group)
             raise
-        self._make_room()
+        self._evict_for_waiters()
         return future
 
-    def give_up(self, origin: Origin, future: "asyncio.Future[Slot]") -> None:
+    def cancel_acquire(self, origin: Origin, future: "asyncio.Future[PoolSlot]") -> None:
         """Stop waiting; a slot that came in the same moment goes to the next one."""
         if future.done() and not future.cancelled() and future.exception() is None:
             self.release(future.result(), reusable=True)
@@ -137,14 +137,14 @@ class Pool:
             group.waiters.pop(future, None)
             self._forget(group)
 
-    def opened(self, slot: Slot, connection: Connection) -> None:
+    def opened(self, slot: PoolSlot, connection: Connection) -> None:
         """Note the connection that the holder of `slot` has made."""
         # First what may find no memory: without it nobody would hear of the connection's end.
-        connection.on_lost = partial(self._gone, slot)
+        connection.on_closed = partial(self._on_connection_closed, slot)
         slot.state = _OPENED[slot.state]
         slot.connection = connection
 
-    def release(self, slot: Slot, *, reusable: bool) -> None:
+    def release(self, slot: PoolSlot, *, reusable: bool) -> None:
         """Take a slot back; with `reusable` its connection waits for the next request.
 
         Raises:
@@ -154,19 +154,19 @@ class Pool:
         if slot.state > IN_USE:
             raise RuntimeError(f"a slot in state {_STATES[slot.state]} was given back")
         if reusable and connection is not None and not connection.is_gone:
-            if self.closing or self.limits.idle_seconds == 0 or not self._keep(slot, connection):
+            if self.closing or self.limits.keepalive_timeout == 0 or not self._keep(slot, connection):
                 self._drop(slot)
         else:
             self._drop(slot)
-        if self.hungry:
-            self._serve()
+        if self.waiting_origins:
+            self._dispatch_waiters()
         self._forget(slot.group)
 
     def drop_idle(self, origin: Origin) -> None:
         """Close every idle connection to `origin`, after one of them turned out to be dead."""
         group = self.groups.get(origin)
         while group is not None and group.idle:
-            self._drop(next(reversed(group.idle)), politely=False)
+            self._drop(next(reversed(group.idle)), graceful=False)
 
     def close(self) -> list[Connection]:
         """Close all idle connections and return them; those in use close when they are released."""
@@ -179,8 +179,8 @@ class Pool:
                 if not waiter.done():
                     waiter.set_exception(LocalProtocolError("the client was closed while a request waited"))
             group.waiters.clear()
-            group.hungry = False
-        self.hungry.clear()
+            group.has_waiters = False
+        self.waiting_origins.clear()
         closed = [slot.connection for slot in self.idle if slot.connection is not None]
         for slot in list(self.idle):
             self._drop(slot)
@@ -188,7 +188,7 @@ class Pool:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _try(self, group: _Group) -> Slot | None:
+    def _acquire_now(self, group: _OriginPool) -> PoolSlot | None:
         idle = group.idle
         if idle:
             now = self.loop.time()
@@ -197,7 +197,7 @@ class Pool:
                 connection = slot.connection
                 if (
                     connection is not None
-                    and now - connection.idle_since < self.limits.idle_seconds
+                    and now - connection.idle_since < self.limits.keepalive_timeout
                     and connection.is_usable()
                 ):
                     del idle[slot]
@@ -205,21 +205,21 @@ class Pool:
                     slot.state = _TAKE[slot.state]
                     slot.reused = True
                     return slot
-                self._drop(slot, politely=False)
+                self._drop(slot, graceful=False)
         if group.count >= self.limits.per_origin or self.total >= self.limits.connections:
             return None
         group.count += 1
         self.total += 1
-        return Slot(group)
+        return PoolSlot(group)
 
-    def _keep(self, slot: Slot, connection: Connection) -> bool:
+    def _keep(self, slot: PoolSlot, connection: Connection) -> bool:
         """Let the connection wait for the next request, unless memory is short."""
         group = slot.group
         try:
             group.idle[slot] = None
             self.idle[slot] = None
             if self.timer is None:
-                self.timer = self.loop.call_later(self.limits.idle_seconds, self._expire)
+                self.timer = self.loop.call_later(self.limits.keepalive_timeout, self._expire)
         except MemoryError:
             # The request has its answer all the same; the next one opens a connection of its own.
             group.idle.pop(slot, None)
@@ -228,90 +228,90 @@ class Pool:
         slot.state = _KEEP[slot.state]
         return True
 
-    def _drop(self, slot: Slot, *, politely: bool = True) -> None:
+    def _drop(self, slot: PoolSlot, *, graceful: bool = True) -> None:
         """Close the connection, if there is one; the slot counts until its descriptor is gone."""
         if slot.state == IDLE:
             del slot.group.idle[slot]
             del self.idle[slot]
         slot.state = _DROP[slot.state]
-        self.leaving += 1
+        self.closing_count += 1
         connection = slot.connection
         if connection is None or connection.is_gone:
-            self._freed(slot)
-        elif politely:
-            self.polite[slot] = None
+            self._free_slot(slot)
+        elif graceful:
+            self.closing_gracefully[slot] = None
             connection.close()
         else:
             connection.abort()
 
-    def _gone(self, slot: Slot) -> None:
+    def _on_connection_closed(self, slot: PoolSlot) -> None:
         """The descriptor of the slot's connection was closed."""
         if slot.state == IN_USE:
-            slot.state = _GONE[slot.state]
+            slot.state = _CLOSED[slot.state]
             return
         if slot.state == IDLE:
             del slot.group.idle[slot]
             del self.idle[slot]
-            self.leaving += 1
-        self._freed(slot)
-        if self.hungry:
-            self._serve()
+            self.closing_count += 1
+        self._free_slot(slot)
+        if self.waiting_origins:
+            self._dispatch_waiters()
         self._forget(slot.group)
 
-    def _freed(self, slot: Slot) -> None:
-        slot.state = _GONE[slot.state]
-        self.polite.pop(slot, None)
-        self.leaving -= 1
+    def _free_slot(self, slot: PoolSlot) -> None:
+        slot.state = _CLOSED[slot.state]
+        self.closing_gracefully.pop(slot, None)
+        self.closing_count -= 1
         slot.group.count -= 1
         self.total -= 1
 
-    def _serve(self) -> None:
+    def _dispatch_waiters(self) -> None:
         """Give the one slot that became free to the origin whose turn it is, there to who waits longest."""
-        passed: list[_Group] = []
-        covered = self.leaving
-        while self.hungry:
-            group = self.hungry.popleft()
+        skipped: list[_OriginPool] = []
+        pending_slots = self.closing_count
+        while self.waiting_origins:
+            group = self.waiting_origins.popleft()
             waiters = group.waiters
             while waiters and next(iter(waiters)).done():
                 del waiters[next(iter(waiters))]
-            slot = self._try(group) if waiters else None
+            slot = self._acquire_now(group) if waiters else None
             if slot is not None:
                 waiter = next(iter(waiters))
                 del waiters[waiter]
                 waiter.set_result(slot)
             elif waiters:
                 # It keeps its turn: a place that becomes free is first its, then that of those who come after it.
-                passed.append(group)
-                if covered:
-                    covered -= 1
+                skipped.append(group)
+                if pending_slots:
+                    pending_slots -= 1
                 elif group.count < self.limits.per_origin and self.idle:
-                    self._drop(next(iter(self.idle)), politely=False)
+                    self._drop(next(iter(self.idle)), graceful=False)
                 continue
-            group.hungry = bool(waiters)
-            if group.hungry:
-                self.hungry.append(group)
+            group.has_waiters = bool(waiters)
+            if group.has_waiters:
+                self.waiting_origins.append(group)
             if slot is not None:
                 break
-        self.hungry.extendleft(reversed(passed))
-        if self.hungry:
-            self._make_room()
+        self.waiting_origins.extendleft(reversed(skipped))
+        if self.waiting_origins:
+            self._evict_for_waiters()
 
-    def _make_room(self) -> None:
+    def _evict_for_waiters(self) -> None:
         """Somebody waits: end every goodbye, and close as many idle connections of others as there is need for."""
-        while self.polite:
-            slot = next(iter(self.polite))
-            del self.polite[slot]
+        while self.closing_gracefully:
+            slot = next(iter(self.closing_gracefully))
+            del self.closing_gracefully[slot]
             if slot.connection is not None:
                 slot.connection.abort()
         if self.total < self.limits.connections:
             return
-        coming = self.leaving
-        for group in self.hungry:
+        coming = self.closing_count
+        for group in self.waiting_origins:
             if not self.idle:
                 return
             coming -= min(len(group.waiters), self.limits.per_origin - group.count)
             while coming < 0 and self.idle:
-                self._drop(next(iter(self.idle)), politely=False)
+                self._drop(next(iter(self.idle)), graceful=False)
                 coming += 1
 
     def _expire(self) -> None:
@@ -321,13 +321,13 @@ class Pool:
         while self.idle:
             slot = next(iter(self.idle))
             connection = slot.connection
-            due = now if connection is None else connection.idle_since + self.limits.idle_seconds
+            due = now if connection is None else connection.idle_since + self.limits.keepalive_timeout
             if due > now:
                 self.timer = self.loop.call_at(due, self._expire)
                 return
             self._drop(slot)
 
-    def _forget(self, group: _Group) -> None:
+    def _forget(self, group: _OriginPool) -> None:
         """Drop the record of an origin nobody talks to or waits for."""
         if group.count == 0 and not group.waiters:
             self.groups.pop(group.origin, None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from corenet.http.charset import charset_of, decode_text
 from corenet.http.connection import Connection
-from corenet.http.decode import Decoder, pause_decoding
+from corenet.http.decode import Decoder, yield_between_slices
 from corenet.http.errors import HttpStatusError, LocalProtocolError, ResponseTooLarge
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
@@ -235,7 +235,7 @@ class StreamedResponse(_Head):
         for piece in decoding:
             if self._decoder.work >= self._pause_at:
                 self._pause_at = self._decoder.work + HTTP_DECODE_SLICE_BYTES
-                await pause_decoding(self._deadline, self.url)
+                await yield_between_slices(self._deadline, self.url)
             if piece:
                 return piece
         self._decoding = None

@@ -94,7 +94,7 @@ class Upload:
             connection.write_piece(bytes(piece))
             size += len(piece)
             pieces += 1
-            if connection.write_gate is not None:
+            if connection.drain_waiter is not None:
                 await connection.drain()
             elif size >= HTTP_UPLOAD_SLICE_BYTES or pieces >= HTTP_UPLOAD_SLICE_CHUNKS:
                 size = pieces = 0

@@ -6,9 +6,9 @@ Everything that asyncio promises of a loop is reached from here; the speed comes
 
 from typing import TYPE_CHECKING
 
-from corenet.core import names_loaded_late
+from corenet.core import lazy_exports
 from corenet.loop.loop import Loop, new_event_loop, run
-from corenet.loop.naming import AddressResolver
+from corenet.loop.name_resolution import AddressResolver
 
 if TYPE_CHECKING:
     from corenet.loop.policy import install
@@ -33,4 +33,4 @@ _LAZY = {
     "install": "corenet.loop.policy",
 }
 
-__getattr__, __dir__ = names_loaded_late(globals(), _LAZY)
+__getattr__, __dir__ = lazy_exports(globals(), _LAZY)

@@ -86,9 +86,9 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
         """Put TLS on a connection; returns the transport that `protocol` uses from now on."""
-        from corenet.tls import upgrade
+        from corenet.tls import start_tls
 
-        return await upgrade.start_tls(
+        return await start_tls.start_tls(
             self,
             transport,
             protocol,
@@ -161,7 +161,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
         sock: socket.socket,
         protocol_factory: Callable[[], Any],
         context: Any,
-        roster: Any,
+        connections: Any,
         handshake_timeout: float | None,
         shutdown_timeout: float | None,
     ) -> None:
@@ -176,7 +176,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
                 context,
                 waiter,
                 server_side=True,
-                server=roster,
+                server=connections,
                 ssl_handshake_timeout=handshake_timeout,
                 ssl_shutdown_timeout=shutdown_timeout,
             )

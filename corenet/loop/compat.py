@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLOSES_CLIENTS_WHEN_CANCELLED",
-    "GUARDS_HANDLES",
+    "HAS_THREADSAFE_HANDLE",
     "MAKES_TRANSPORTS_IN_CONTEXT",
     "NAMES_ARGUMENTS_IN_DEBUG",
     "PASSES_TASK_KEYWORDS",
@@ -29,7 +29,7 @@ __all__ = [
     "WAIT_CLOSED_WAITS",
     "Backports",
     "is_coroutine_function",
-    "policies_in",
+    "policy_support",
 ]
 
 #: `create_task` passes keywords that it does not know to the task or its factory.
@@ -48,7 +48,7 @@ WAIT_CLOSED_WAITS = sys.version_info >= (3, 12, 1)
 CLOSES_CLIENTS_WHEN_CANCELLED = "close_clients" in base_events.Server.serve_forever.__code__.co_names
 
 #: Cancelling a handle of `call_soon_threadsafe` in another thread waits for the callback that runs.
-GUARDS_HANDLES = hasattr(events, "_ThreadSafeHandle")
+HAS_THREADSAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")
 
 #: What makes transports, `_make_socket_transport` and its like, is given the context that they live in (3.15).
 _make_pair = base_events.BaseEventLoop._create_connection_transport  # type: ignore[attr-defined]
@@ -61,14 +61,14 @@ is_coroutine_function = getattr(coroutines, "_iscoroutinefunction", None) or asy
 REMOVES_UNIX_SOCKETS = sys.version_info >= (3, 13)
 
 
-def policies_in(version: tuple[int, ...]) -> str:
+def policy_support(version: tuple[int, ...]) -> str:
     """What asyncio of this version thinks of event loop policies: "fine", "deprecated" (3.14) or "gone" (3.16)."""
     if version >= (3, 16):
         return "gone"
     return "deprecated" if version >= (3, 14) else "fine"
 
 
-POLICIES = policies_in(sys.version_info[:2])
+POLICIES = policy_support(sys.version_info[:2])
 
 
 class Backports(asyncio.BaseEventLoop):

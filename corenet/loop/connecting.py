@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from corenet.loop.base import BaseLoop
-from corenet.loop.listening import agreed, check_tls
+from corenet.loop.listening import check_tls, merge_option
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -100,7 +100,7 @@ class Connecting(BaseLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        keep_nagle(transport, options)
+        restore_nagle(transport, options)
         if self.get_debug():
             sock = transport.get_extra_info("socket")
             logger.debug("%r connected to %s:%r: (%r, %r)", sock, host, port, transport, protocol)
@@ -175,7 +175,7 @@ class Connecting(BaseLoop):
             if options is not None:
                 options.apply(sock, "connect")
             if local_addr_infos is not None:
-                bind_first(sock, local_addr_infos, mine)
+                bind_local(sock, local_addr_infos, mine)
             await self.sock_connect(sock, address)
         except BaseException as error:
             if isinstance(error, OSError):
@@ -208,7 +208,7 @@ class Connecting(BaseLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        keep_nagle(transport, options)
+        restore_nagle(transport, options)
         return transport, protocol
 
     async def create_datagram_endpoint(  # type: ignore[override]
@@ -232,8 +232,8 @@ class Connecting(BaseLoop):
             ValueError: arguments that contradict each other.
         """
         if options is not None and sock is None:
-            reuse_port = agreed("reuse_port", reuse_port, options.reuse_port)
-        later = ProtocolLater(protocol_factory, sock)
+            reuse_port = merge_option("reuse_port", reuse_port, options.reuse_port)
+        later = DeferredProtocol(protocol_factory, sock)
         transport, _ = await super().create_datagram_endpoint(
             lambda: cast(Any, later),
             local_addr,
@@ -251,8 +251,8 @@ class Connecting(BaseLoop):
             except BaseException:
                 transport.abort()
                 raise
-            if options.cut_datagrams is not None:
-                transport.cut_datagrams = options.cut_datagrams  # type: ignore[attr-defined]
+            if options.udp_gso is not None:
+                transport.udp_gso = options.udp_gso  # type: ignore[attr-defined]
         return transport, later.protocol
 
     def _make_datagram_transport(
@@ -260,7 +260,7 @@ class Connecting(BaseLoop):
     ) -> Any:
         from corenet.transports.datagram import make_datagram
 
-        later = protocol if isinstance(protocol, ProtocolLater) else None
+        later = protocol if isinstance(protocol, DeferredProtocol) else None
         try:
             if later is not None:
                 protocol = later.make()
@@ -272,7 +272,7 @@ class Connecting(BaseLoop):
             raise
 
 
-class ProtocolLater:
+class DeferredProtocol:
     """Stands for a protocol until its socket is known, which is closed when protocol or transport cannot be made.
 
     asyncio's method makes both at a place where nobody can close the socket that it has just bound.
@@ -338,7 +338,7 @@ def close_unwanted(task: asyncio.Task[socket.socket]) -> None:
         task.result().close()
 
 
-def bind_first(sock: socket.socket, infos: list[Info], failures: list[OSError]) -> None:
+def bind_local(sock: socket.socket, infos: list[Info], failures: list[OSError]) -> None:
     """Bind to the first local address of the socket's family that can be had.
 
     Raises:
@@ -358,7 +358,7 @@ def bind_first(sock: socket.socket, infos: list[Info], failures: list[OSError]) 
     raise OSError(f"no matching local address with family={sock.family!r} found")
 
 
-def keep_nagle(transport: Any, options: "SocketOptions | None") -> None:
+def restore_nagle(transport: Any, options: "SocketOptions | None") -> None:
     """The transport has switched TCP_NODELAY on, as asyncio's does; whoever wants it off has said so."""
     if options is not None and options.nodelay is False:
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)

@@ -58,9 +58,9 @@ class Listening(BaseLoop):
         """
         check_tls(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         if options is not None:
-            reuse_address = agreed("reuse_address", reuse_address, options.reuse_address)
-            reuse_port = agreed("reuse_port", reuse_port, options.reuse_port)
-            keep_alive = agreed("keep_alive", keep_alive, options.keepalive, "keepalive")
+            reuse_address = merge_option("reuse_address", reuse_address, options.reuse_address)
+            reuse_port = merge_option("reuse_port", reuse_port, options.reuse_port)
+            keep_alive = merge_option("keep_alive", keep_alive, options.keepalive, "keepalive")
         if sock is not None:
             base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
         if host is None and port is None:
@@ -302,7 +302,7 @@ class Listening(BaseLoop):
         )
 
 
-def agreed(name: str, keyword: bool | None, option: bool | None, field: str = "") -> bool | None:
+def merge_option(name: str, keyword: bool | None, option: bool | None, field: str = "") -> bool | None:
     """What the keyword or the option says.
 
     Raises:

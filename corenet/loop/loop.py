@@ -18,37 +18,37 @@ from corenet.core.handles import Handle
 from corenet.core.poller import LEVEL, Watch
 from corenet.loop import compat, sockops
 from corenet.loop.connecting import Connecting
-from corenet.loop.forking import remember
+from corenet.loop.fork import register
 from corenet.loop.listening import Listening
-from corenet.loop.naming import Naming
+from corenet.loop.name_resolution import NameResolution
 from corenet.loop.signals import Signals
 
 if TYPE_CHECKING:
     from corenet.loop.statistics import LoopStatistics
     from corenet.loop.subprocess import SubprocessTransport
-    from corenet.loop.threads import LoopThreads
+    from corenet.loop.thread_pool import LoopThreadPool
 
 __all__ = ["Loop", "new_event_loop", "run"]
 
 T = TypeVar("T")
 
 
-class Loop(Connecting, Listening, Naming, compat.Backports):  # type: ignore[misc]
+class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ignore[misc]
     """An asyncio event loop on epoll, for Linux."""
 
     #: The default executor as long as nobody has put another in its place.
-    _threads: "LoopThreads | None" = None
+    _threads: "LoopThreadPool | None" = None
 
     def __init__(self) -> None:
         asyncio.BaseEventLoop.__init__(self)
-        if compat.GUARDS_HANDLES:
-            self._guard_handles()
+        if compat.HAS_THREADSAFE_HANDLE:
+            self._use_threadsafe_handles()
         self._signals = Signals(self)
         # What `add_reader` and `add_writer` were given, by descriptor: a closed socket no longer knows its own.
         self._read_files: dict[int, object] = {}
         self._write_files: dict[int, object] = {}
         self._pidfds = set()
-        remember(self)
+        register(self)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -58,11 +58,11 @@ class Loop(Connecting, Listening, Naming, compat.Backports):  # type: ignore[mis
     def run_forever(self) -> None:
         """Run until `stop` is called."""
         self._check_open()
-        self._signals.enter()
+        self._signals.attach()
         try:
             asyncio.BaseEventLoop.run_forever(self)
         finally:
-            self._signals.leave()
+            self._signals.detach()
 
     def stop(self) -> None:
         """Stop the loop at the end of this turn."""
@@ -103,7 +103,7 @@ class Loop(Connecting, Listening, Naming, compat.Backports):  # type: ignore[mis
         """Return what the loop has done so far and has to do now."""
         from corenet.loop.statistics import statistics_of
 
-        return statistics_of(self.figures())
+        return statistics_of(self.raw_statistics())
 
     # --- hooks of the engine --------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class Loop(Connecting, Listening, Naming, compat.Backports):  # type: ignore[mis
         debug = {"debug": self.get_debug()} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
         return str(format_helpers._format_callback_source(callback, args, **debug))
 
-    def _side_dropped(self, fd: int, writing: bool) -> None:
+    def _handler_dropped(self, fd: int, writing: bool) -> None:
         files = self._write_files if writing else self._read_files
         files.pop(fd, None)
 
@@ -177,32 +177,32 @@ class Loop(Connecting, Listening, Naming, compat.Backports):  # type: ignore[mis
         self, fd: Any, callback: Callable[..., object], *args: Any
     ) -> None:
         """Call ``callback(*args)`` whenever `fd` (a number or an object with fileno) can be read."""
-        self._add_side(fd, False, callback, args)
+        self._add_handler(fd, False, callback, args)
 
     def add_writer(  # type: ignore[override]
         self, fd: Any, callback: Callable[..., object], *args: Any
     ) -> None:
         """Call ``callback(*args)`` whenever `fd` can be written."""
-        self._add_side(fd, True, callback, args)
+        self._add_handler(fd, True, callback, args)
 
     def remove_reader(self, fd: Any) -> bool:
         """Undo `add_reader`, also for an object that was closed meanwhile; False when there was none."""
-        return self._remove_side(fd, False)
+        return self._remove_handler(fd, False)
 
     def remove_writer(self, fd: Any) -> bool:
         """Undo `add_writer`, also for an object that was closed meanwhile; False when there was none."""
-        return self._remove_side(fd, True)
+        return self._remove_handler(fd, True)
 
-    def _add_side(self, target: Any, writing: bool, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def _add_handler(self, target: Any, writing: bool, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         number = descriptor_of(target)
-        self._set_side(number, writing, callback, args)
+        self._set_handler(number, writing, callback, args)
         files = self._write_files if writing else self._read_files
         if number is not target:
             files[number] = target
         elif number in files:
             del files[number]
 
-    def _remove_side(self, target: Any, writing: bool) -> bool:
+    def _remove_handler(self, target: Any, writing: bool) -> bool:
         files = self._write_files if writing else self._read_files
         try:
             number = descriptor_of(target)
@@ -212,11 +212,11 @@ class Loop(Connecting, Listening, Naming, compat.Backports):  # type: ignore[mis
                 raise
             del files[owned[0]]
             try:
-                return self._clear_side(owned[0], writing)
+                return self._clear_handler(owned[0], writing)
             except RuntimeError:
                 return False  # a transport has the number now
         files.pop(number, None)
-        return self._clear_side(number, writing)
+        return self._clear_handler(number, writing)
 
     def watch(self, fd: Any, events: int, callback: Callable[[int], object], mode: int = LEVEL) -> Watch:
         """Call ``callback(events)`` when `fd`, a number or an object with fileno, is ready; docs/edge-and-level.md.
@@ -273,15 +273,15 @@ class Loop(Connecting, Listening, Naming, compat.Backports):  # type: ignore[mis
                 if self.get_debug():
                     self._check_callback(func, "run_in_executor")  # type: ignore[attr-defined]
                 future: asyncio.Future[T] = self.create_future()
-                own.ask((self, future, func, args))
+                own.submit_call((self, future, func, args))
                 return future
         return asyncio.BaseEventLoop.run_in_executor(self, executor, func, *args)
 
-    def _make_threads(self) -> "LoopThreads":
-        from corenet.loop.threads import LoopThreads
+    def _make_threads(self) -> "LoopThreadPool":
+        from corenet.loop.thread_pool import LoopThreadPool
 
         self._check_open()
-        self._threads = self._default_executor = LoopThreads()
+        self._threads = self._default_executor = LoopThreadPool()
         return self._threads
 
     # --- child processes ------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The Server object: listening sockets, the connections they brought, and the order in which both end.
 
-Connections are kept in a `Roster`, a list threaded through the transports, because a weak set would cost more memory
-than an idle connection. What waits for what follows asyncio's own Server of the same Python version (`compat`).
+Connections are kept in a `ConnectionList`, a list threaded through the transports, because a weak set would cost more
+memory than an idle connection. What waits for what follows asyncio's own Server of the same Python version (`compat`).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from corenet.loop import compat
 from corenet.loop.base import BaseLoop
 from corenet.transports.listener import Listener
-from corenet.transports.stream import Roster
+from corenet.transports.stream import ConnectionList
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -55,7 +55,7 @@ class Server(asyncio.AbstractServer):
         self._serving = False
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving_forever: asyncio.Future[None] | None = None
-        self._roster = Roster(self._on_last_connection)
+        self._roster = ConnectionList(self._on_last_connection)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} sockets={self.sockets!r}>"
@@ -75,7 +75,7 @@ class Server(asyncio.AbstractServer):
         for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
-        self._roster.forget_callback()
+        self._roster.clear_on_empty()
 
     def close_clients(self) -> None:
         """Close every connection of this server; what is queued is still sent."""
@@ -206,9 +206,9 @@ class Server(asyncio.AbstractServer):
             return
         if not compat.WAIT_CLOSED_WAITS and self._sockets is None:
             return
-        await self.drained()
+        await self.wait_connections_closed()
 
-    async def drained(self) -> None:
+    async def wait_connections_closed(self) -> None:
         """Wait until the server is closed and its connections have ended; on every Python version."""
         if self._waiters is None:
             return

@@ -32,18 +32,18 @@ class Signals:
 
     # --- the wake-up descriptor -----------------------------------------------------------------------------------
 
-    def enter(self) -> None:
+    def attach(self) -> None:
         """Let signals wake the loop while it runs; does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
-            self.install(polite=True)
+            self.install(keep_existing=True)
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Take the wake-up back unless a handler still needs it."""
         if self.installed and not self.handlers:
             self.uninstall()
 
-    def install(self, *, polite: bool) -> None:
-        """Point the interpreter's wake-up at this loop; `polite` leaves somebody else's in place."""
+    def install(self, *, keep_existing: bool) -> None:
+        """Point the interpreter's wake-up at this loop; `keep_existing` leaves somebody else's in place."""
         if self.installed:
             return
         if self.receiver is None:
@@ -52,11 +52,11 @@ class Signals:
             self.sender.setblocking(False)
         assert self.sender is not None
         previous = signal.set_wakeup_fd(self.sender.fileno(), warn_on_full_buffer=False)
-        if polite and previous not in (-1, self.sender.fileno()):
+        if keep_existing and previous not in (-1, self.sender.fileno()):
             signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
             return
         self.installed = True
-        self.loop._set_side(self.receiver.fileno(), False, self.on_wakeup, ())
+        self.loop._set_handler(self.receiver.fileno(), False, self.on_wakeup, ())
 
     def uninstall(self) -> None:
         """Stop listening for signals."""
@@ -66,21 +66,21 @@ class Signals:
             current = signal.set_wakeup_fd(-1)
             if current not in (-1, self.sender.fileno()):
                 signal.set_wakeup_fd(current, warn_on_full_buffer=False)
-        self.loop._clear_side(self.receiver.fileno(), False)
+        self.loop._clear_handler(self.receiver.fileno(), False)
 
-    def renew(self) -> None:
+    def reinit_after_fork(self) -> None:
         """In the child of a fork: leave the parent's socket pair; handlers that were set stay set."""
         if self.receiver is None or self.sender is None:
             return
         current = signal.set_wakeup_fd(-1)
-        self.loop._clear_side(self.receiver.fileno(), False)
+        self.loop._clear_handler(self.receiver.fileno(), False)
         mine = current == self.sender.fileno()
         self.receiver.close()
         self.sender.close()
         self.receiver = self.sender = None
         self.installed = False
         if self.handlers:
-            self.install(polite=False)
+            self.install(keep_existing=False)
         elif current != -1 and not mine:
             signal.set_wakeup_fd(current, warn_on_full_buffer=False)
 
@@ -111,7 +111,7 @@ class Signals:
         """
         check(number)
         try:
-            self.install(polite=False)
+            self.install(keep_existing=False)
         except (ValueError, OSError) as error:
             raise RuntimeError(str(error)) from error
         self.handlers[number] = (contextvars.copy_context(), callback, args)

@@ -10,7 +10,7 @@ cdef class SocketEngine(Engine):
     cdef object bound_soon      # the bound method `call_soon`
 
     cdef object new_future(self)
-    cdef dict of_loop(self)
+    cdef dict loop_kwargs(self)
     cdef object waiter(self, object sock, bint writing)
     cdef int check_socket(self, object sock) except -1
     cdef Py_ssize_t send_now(self, object sock, object data, Py_ssize_t offset) except -2

@@ -27,12 +27,12 @@ from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTu
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uint8_t
 
-from corenet.core cimport sys as c
+from corenet.core cimport libc as c
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
-from corenet.core.handles cimport Handle, hide, new_handle
-from corenet.core.ready cimport ring_push
-from corenet.core.sys cimport MSG_PEEK, PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
-from corenet.transports.base cimport call_method1, keep_open, keeps_count, let_go
+from corenet.core.handles cimport Handle, gc_untrack, new_handle
+from corenet.core.ready_queue cimport ring_push
+from corenet.core.libc cimport MSG_PEEK, PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
+from corenet.transports.base cimport call_method1, socket_incref, is_socket_object, socket_decref
 
 # Asked for each time, as asyncio does: programs put classes of their own there.
 cdef dict FUTURES = asyncio.futures.__dict__
@@ -41,7 +41,7 @@ cdef object InvalidStateError = asyncio.InvalidStateError
 cdef object Socket = socket.socket
 
 
-cdef bint settled(object sock) except -1:
+cdef bint is_connected(object sock) except -1:
     """Whether `sock`, which has no error, is connected; False while it is still connecting.
 
     Raises:
@@ -86,7 +86,7 @@ cdef class SocketEngine(Engine):
         if self.closed:
             self.check_open()
         if name is None and context is None:
-            return PyObject_Call(TASKS["Task"], (coro,), self.of_loop())
+            return PyObject_Call(TASKS["Task"], (coro,), self.loop_kwargs())
         return TASKS["Task"](coro, loop=self, name=name, context=context)
 
     def get_debug(self) -> bool:
@@ -94,9 +94,9 @@ cdef class SocketEngine(Engine):
         return self.debug
 
     cdef object new_future(self):
-        return PyObject_Call(FUTURES["Future"], (), self.of_loop())
+        return PyObject_Call(FUTURES["Future"], (), self.loop_kwargs())
 
-    cdef dict of_loop(self):
+    cdef dict loop_kwargs(self):
         """The keyword of constructors, in a dictionary made once: those in C take it without a copy."""
         if self.of_this_loop is None:
             self.of_this_loop = {"loop": self}
@@ -115,10 +115,10 @@ cdef class SocketEngine(Engine):
         if not writing and type(sock) is Socket:
             # The same object as long as it lives, by which the socket is recognised; its number may come back.
             owner = PyWeakref_NewRef(sock, None)
-        self.wait_once(sock.fileno(), writing, future, owner)
+        self.wait_ready(sock.fileno(), writing, future, owner)
         return future
 
-    cdef int wake(self, object waiter) except -1:
+    cdef int set_waiter_result(self, object waiter) except -1:
         try:
             call_method1(waiter, "set_result", None)
         except InvalidStateError:
@@ -185,7 +185,7 @@ async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: obj
                 got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
                 if got >= 0:
                     self.bytes_received += got
-                    return self.spares.bytes_of(buffer, got)
+                    return self.receive_pool.make_bytes(buffer, got)
                 if errno != c.EAGAIN and errno != c.EINTR:
                     PyErr_SetFromErrno(PyExc_OSError)
             else:
@@ -196,11 +196,11 @@ async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: obj
                 else:
                     self.bytes_received += <size_t>len(data)
                     return data
-            held = held or keep_open(sock)
+            held = held or socket_incref(sock)
             await self.waiter(sock, False)
     finally:
         if held:
-            let_go(sock)
+            socket_decref(sock)
 
 
 @cython.binding(True)
@@ -218,11 +218,11 @@ async def sock_recv_into(SocketEngine self not None, sock: socket.socket, buf: o
             else:
                 self.bytes_received += got
                 return got
-            held = held or keep_open(sock)
+            held = held or socket_incref(sock)
             await self.waiter(sock, False)
     finally:
         if held:
-            let_go(sock)
+            socket_decref(sock)
 
 
 @cython.binding(True)
@@ -239,11 +239,11 @@ async def sock_recvfrom(SocketEngine self not None, sock: socket.socket, bufsize
             else:
                 self.bytes_received += <size_t>len(data)
                 return data, address
-            held = held or keep_open(sock)
+            held = held or socket_incref(sock)
             await self.waiter(sock, False)
     finally:
         if held:
-            let_go(sock)
+            socket_decref(sock)
 
 
 @cython.binding(True)
@@ -263,11 +263,11 @@ async def sock_recvfrom_into(SocketEngine self not None, sock: socket.socket, bu
             else:
                 self.bytes_received += got
                 return got, address
-            held = held or keep_open(sock)
+            held = held or socket_incref(sock)
             await self.waiter(sock, False)
     finally:
         if held:
-            let_go(sock)
+            socket_decref(sock)
 
 
 @cython.binding(True)
@@ -277,13 +277,13 @@ async def sock_sendall(SocketEngine self not None, sock: socket.socket, data: ob
     sent = self.send_now(sock, data, 0)
     if sent < 0:
         return
-    keep_open(sock)
+    socket_incref(sock)
     try:
         while sent >= 0:
             await self.waiter(sock, True)
             sent = self.send_now(sock, data, sent)
     finally:
-        let_go(sock)
+        socket_decref(sock)
 
 
 @cython.binding(True)
@@ -301,11 +301,11 @@ async def sock_sendto(SocketEngine self not None, sock: socket.socket, data: obj
             else:
                 self.bytes_sent += sent
                 return sent
-            held = held or keep_open(sock)
+            held = held or socket_incref(sock)
             await self.waiter(sock, True)
     finally:
         if held:
-            let_go(sock)
+            socket_decref(sock)
 
 
 @cython.binding(True)
@@ -322,11 +322,11 @@ async def sock_accept(SocketEngine self not None, sock: socket.socket) -> tuple[
             else:
                 connection.setblocking(False)
                 return connection, address
-            held = held or keep_open(sock)
+            held = held or socket_incref(sock)
             await self.waiter(sock, False)
     finally:
         if held:
-            let_go(sock)
+            socket_decref(sock)
 
 
 @cython.binding(True)
@@ -346,15 +346,15 @@ async def sock_connect(SocketEngine self not None, sock: socket.socket, address:
         return
     except (BlockingIOError, InterruptedError):
         pass
-    keep_open(sock)
+    socket_incref(sock)
     try:
         while True:
             await self.waiter(sock, True)
             number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if number or settled(sock):
+            if number or is_connected(sock):
                 break
     finally:
-        let_go(sock)
+        socket_decref(sock)
     if number:
         raise OSError(number, f"Connect call failed {address}")
 
@@ -368,9 +368,9 @@ async def sock_sendfile_native(
 
     async def room() -> None:
         nonlocal held
-        held = held or keep_open(sock)
+        held = held or socket_incref(sock)
         await self.waiter(sock, True)
-        if keeps_count(sock) and sock._closed:
+        if is_socket_object(sock) and sock._closed:
             # Somebody has no more use for it: this may go on for long.
             raise OSError(c.EBADF, os.strerror(c.EBADF))
 
@@ -378,7 +378,7 @@ async def sock_sendfile_native(
         return await send_file(self, sock, room, file, offset, count)
     finally:
         if held:
-            let_go(sock)
+            socket_decref(sock)
 
 
 async def send_file(
@@ -426,7 +426,7 @@ async def send_file(
                 raise
 
 
-def is_silent(int fd) -> bool:
+def has_no_pending_input(int fd) -> bool:
     """Tell whether the connected socket `fd` has nothing to give: no byte, no end, no error; takes none of them."""
     cdef uint8_t byte
     return c.c_recv(fd, &byte, 1, MSG_PEEK | c.MSG_DONTWAIT) < 0 and errno == c.EAGAIN
@@ -455,7 +455,7 @@ cdef extern from "Python.h":
 
 
 @cython.final
-cdef class SoonMethod:
+cdef class CallSoonMethod:
     """``call_soon`` as asyncio's futures and tasks use it: by name, with the context as a keyword that is not interned.
 
     Each time that costs a bound method and a comparison of keywords. Here the bound method is made once a loop, and
@@ -498,8 +498,8 @@ cdef class SoonMethod:
 
 
 cdef PyObject *soon_in_place(PyObject *method, PyObject *const *items, size_t count, PyObject *names) except NULL:
-    """Call `method`, a SoonMethod, by CPython's vectorcall protocol."""
-    cdef SoonMethod soon = <SoonMethod>method
+    """Call `method`, a CallSoonMethod, by CPython's vectorcall protocol."""
+    cdef CallSoonMethod soon = <CallSoonMethod>method
     cdef Py_ssize_t given = PyVectorcall_NARGS(count)
     cdef Py_ssize_t i
     cdef object context = None
@@ -531,7 +531,7 @@ cdef PyObject *soon_in_place(PyObject *method, PyObject *const *items, size_t co
     if loop.inbox.items.count:
         loop.inbox.drain(&loop.ready)
     if loop.running:
-        hide(handle)
+        gc_untrack(handle)
     ring_push(&loop.ready, <PyObject *>handle)
     Py_INCREF(handle)
     Py_INCREF(handle)
@@ -545,10 +545,10 @@ cdef PyObject *call_through(object function, PyObject *const *items, size_t coun
     return result
 
 
-cdef SoonMethod make_soon():
+cdef CallSoonMethod make_soon():
     """The `call_soon` that `Loop` takes as its method."""
-    cdef SoonMethod soon = SoonMethod.__new__(SoonMethod)
-    call_by(<PyObject *>SoonMethod, <char *>&soon.call - <char *><PyObject *>soon)
+    cdef CallSoonMethod soon = CallSoonMethod.__new__(CallSoonMethod)
+    call_by(<PyObject *>CallSoonMethod, <char *>&soon.call - <char *><PyObject *>soon)
     soon.call = <vectorcallfunc>soon_in_place
     soon.function = Engine.call_soon
     return soon

@@ -62,12 +62,11 @@ class LoopStatistics:
     slow_callbacks: tuple[SlowCallback, ...]
 
 
-def statistics_of(figures: dict[str, Any]) -> LoopStatistics:
+def statistics_of(raw_statistics: dict[str, Any]) -> LoopStatistics:
     """The engine's figures as the public value."""
-    found = dict(figures)
+    found = dict(raw_statistics)
     slow = found.pop("slow")
     return LoopStatistics(
-        **{name: value for name, value in found.items() if name != "slow_seen"},
-        slow_count=found["slow_seen"],
+        **found,
         slow_callbacks=tuple(SlowCallback(source, took / 1e9, bool(exact)) for source, took, exact in slow),
     )

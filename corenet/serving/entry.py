@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from corenet.limits import SERVE_BACKLOG, SERVE_GRACEFUL_TIMEOUT, SERVE_WORKERS
 from corenet.serving.sockets import Address, open_sockets
 from corenet.serving.supervisor import Supervisor
-from corenet.serving.worker import App, Plan, kind_of, run_worker
+from corenet.serving.worker import App, ServiceConfig, kind_of, run_worker
 from corenet.transports.options import SocketOptions
 
 if TYPE_CHECKING:
@@ -83,17 +83,17 @@ def serve(
         if options.reuse_port is False and mode == "reuseport" and workers > 1:
             raise ValueError("options.reuse_port=False contradicts mode='reuseport'; mode='exclusive' does without")
         backlog = backlog if options.backlog is None else options.backlog
-    sockets = open_sockets(listen, workers, own=mode == "reuseport", backlog=backlog, options=options)
-    plan = Plan(app, sockets.shared(), grace, backlog, ssl, debug, options)
+    sockets = open_sockets(listen, workers, reuseport=mode == "reuseport", backlog=backlog, options=options)
+    plan = ServiceConfig(app, sockets.shared(), grace, backlog, ssl, debug, options)
     try:
-        status = Supervisor(plan, sockets).run() if workers else serve_here(plan, sockets.shares[0])
+        status = Supervisor(plan, sockets).run() if workers else serve_here(plan, sockets.per_worker[0])
     finally:
         sockets.close()
     if status:
         raise SystemExit(status)
 
 
-def serve_here(plan: Plan, sockets: list[socket.socket]) -> int:
+def serve_here(plan: ServiceConfig, sockets: list[socket.socket]) -> int:
     """Serve in this process; SIGTERM and SIGINT are handed back to whoever had them."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

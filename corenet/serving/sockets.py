@@ -26,21 +26,21 @@ Address: TypeAlias = int | str | tuple[str, int] | socket.socket
 class Sockets:
     """What the workers accept from: one list for each worker, and which files to remove in the end."""
 
-    def __init__(self, shares: list[list[socket.socket]], files: list[tuple[str, int]]) -> None:
-        self.shares = shares
+    def __init__(self, per_worker: list[list[socket.socket]], files: list[tuple[str, int]]) -> None:
+        self.per_worker = per_worker
         self.files = files
 
     def shared(self) -> bool:
         """Whether a socket belongs to several workers."""
-        return sum(map(len, self.shares)) > len({sock for part in self.shares for sock in part})
+        return sum(map(len, self.per_worker)) > len({sock for part in self.per_worker for sock in part})
 
     def names(self) -> list[str]:
         """Each address once, for people."""
-        return list(dict.fromkeys(name_of(sock) for share in self.shares for sock in share))
+        return list(dict.fromkeys(name_of(sock) for share in self.per_worker for sock in share))
 
     def close(self) -> None:
         """Close every socket and remove the files of Unix sockets that are still ours."""
-        for share in self.shares:
+        for share in self.per_worker:
             for sock in share:
                 sock.close()
         for path, inode in self.files:
@@ -78,31 +78,31 @@ def parse(address: Address) -> tuple[str, int] | str | socket.socket:
 
 
 def open_sockets(
-    addresses: Iterable[Address], workers: int, *, own: bool, backlog: int, options: SocketOptions | None = None
+    addresses: Iterable[Address], workers: int, *, reuseport: bool, backlog: int, options: SocketOptions | None = None
 ) -> Sockets:
-    """Bind and listen at every address; `own` gives each worker a socket of its own where the kernel can.
+    """Bind and listen at every address; `reuseport` gives each worker a socket of its own where the kernel can.
 
     Raises:
         OSError: an address cannot be bound or a name is not known.
         ValueError: an address cannot be read, a given socket is not a bound stream socket, or an option does not apply.
     """
-    shares: list[list[socket.socket]] = [[] for _ in range(max(workers, 1))]
-    opened = Sockets(shares, [])
+    per_worker: list[list[socket.socket]] = [[] for _ in range(max(workers, 1))]
+    opened = Sockets(per_worker, [])
     try:
         for address in [parse(one) for one in addresses]:
             if isinstance(address, socket.socket):
                 check_given(address)
                 if options is not None:
                     options.apply(address, "listen")
-                share(shares, address)
+                share(per_worker, address)
             elif isinstance(address, str):
                 sock = bind_unix(address, options)
-                share(shares, sock)
+                share(per_worker, sock)
                 opened.files.append((address, os.stat(address).st_ino))
             else:
                 for family, bound in resolve(*address):
-                    open_tcp(shares, family, bound, own, options)
-        for sock in {sock.fileno(): sock for part in shares for sock in part}.values():
+                    open_tcp(per_worker, family, bound, reuseport, options)
+        for sock in {sock.fileno(): sock for part in per_worker for sock in part}.values():
             sock.setblocking(False)
             sock.listen(backlog)
     except BaseException:
@@ -112,14 +112,18 @@ def open_sockets(
 
 
 def open_tcp(
-    shares: list[list[socket.socket]], family: int, address: tuple[str, int], own: bool, options: SocketOptions | None
+    per_worker: list[list[socket.socket]],
+    family: int,
+    address: tuple[str, int],
+    reuseport: bool,
+    options: SocketOptions | None,
 ) -> None:
     """One socket for each share, or one for all; a port left to the kernel is the same for all."""
-    if not own:
-        share(shares, bound_tcp(family, address, False, options))
+    if not reuseport:
+        share(per_worker, bound_tcp(family, address, False, options))
         return
-    for part in shares:
-        sock = bound_tcp(family, address, len(shares) > 1, options)
+    for part in per_worker:
+        sock = bound_tcp(family, address, len(per_worker) > 1, options)
         part.append(sock)
         address = (address[0], sock.getsockname()[1])
 
@@ -168,9 +172,9 @@ def check_given(sock: socket.socket) -> None:
         raise ValueError(f"a bound socket was expected, got {sock!r}")
 
 
-def share(shares: list[list[socket.socket]], sock: socket.socket) -> None:
+def share(per_worker: list[list[socket.socket]], sock: socket.socket) -> None:
     """Give one socket to every worker."""
-    for part in shares:
+    for part in per_worker:
         part.append(sock)
 
 

@@ -31,7 +31,7 @@ from corenet.limits import (
     SERVE_START_TIMEOUT,
 )
 from corenet.serving.sockets import Sockets
-from corenet.serving.worker import STATUS_FAILED, STATUS_NO_START, Plan, run_worker
+from corenet.serving.worker import STATUS_FAILED, STATUS_NO_START, ServiceConfig, run_worker
 
 __all__ = ["Supervisor"]
 
@@ -45,11 +45,11 @@ class Child:
     """One process."""
 
     pid: int
-    slot: "Slot"
+    slot: "WorkerSlot"
     channel: socket.socket
     started: float
     #: nothing has been heard from it yet; the poll has its channel.
-    silent: bool = True
+    not_heard_from: bool = True
     ready: bool = False
     stopping: bool = False
     #: when it is killed: too long in starting, or in stopping.
@@ -57,7 +57,7 @@ class Child:
 
 
 @dataclass(eq=False)
-class Slot:
+class WorkerSlot:
     """The place of one worker: its sockets, and the one or, while it is replaced, two processes in it."""
 
     number: int
@@ -65,7 +65,7 @@ class Slot:
     pause: float = SERVE_RESTART_DELAY / 1000
     start_at: float | None = None
 
-    def living(self) -> list[Child]:
+    def active(self) -> list[Child]:
         """The processes that are not about to end."""
         return [child for child in self.children if not child.stopping]
 
@@ -73,12 +73,12 @@ class Slot:
 class Supervisor:
     """Keeps one worker for each share of the sockets."""
 
-    def __init__(self, plan: Plan, sockets: Sockets) -> None:
+    def __init__(self, plan: ServiceConfig, sockets: Sockets) -> None:
         self.plan = plan
         self.sockets = sockets
-        self.slots = [Slot(number) for number in range(len(sockets.shares))]
+        self.slots = [WorkerSlot(number) for number in range(len(sockets.per_worker))]
         self.deaths: deque[float] = deque(maxlen=SERVE_MAX_DEATHS + 1)
-        self.to_renew: deque[Slot] = deque()
+        self.to_reload: deque[WorkerSlot] = deque()
         self.status: int | None = None
         self.all_up = False
         self.poll = select.poll()
@@ -100,7 +100,7 @@ class Supervisor:
                 if self.status is None:
                     self.start(slot)
             while self.status is None or any(slot.children for slot in self.slots):
-                self.turn()
+                self.poll_once()
             return self.status
         finally:
             gc.unfreeze()
@@ -111,11 +111,11 @@ class Supervisor:
             self.wake.close()
             self.waker.close()
 
-    def turn(self) -> None:
+    def poll_once(self) -> None:
         """Wait for something to happen and deal with it."""
-        ready = [fd for fd, _events in self.poll.poll(self.patience())]
+        ready = [fd for fd, _events in self.poll.poll(self.poll_timeout())]
         for child in self.children():
-            if child.silent and child.channel.fileno() in ready:
+            if child.not_heard_from and child.channel.fileno() in ready:
                 self.on_channel(child)
         caught = b""
         if self.wake.fileno() in ready:
@@ -124,12 +124,12 @@ class Supervisor:
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.on_stop(signal.Signals(number))
             elif number == signal.SIGHUP:
-                self.on_renew()
+                self.on_reload()
         # A signal may be merged with another of its kind, so the children are asked whenever anything happened.
         self.reap()
         self.on_time(time.monotonic())
 
-    def patience(self) -> float | None:
+    def poll_timeout(self) -> float | None:
         """Milliseconds to the next thing that is due."""
         due = [child.kill_at for child in self.children() if child.kill_at]
         due += [slot.start_at for slot in self.slots if slot.start_at is not None]
@@ -143,7 +143,7 @@ class Supervisor:
 
     # --- starting -------------------------------------------------------------------------------------------------
 
-    def start(self, slot: Slot) -> None:
+    def start(self, slot: WorkerSlot) -> None:
         """Fork a worker for `slot`; when that cannot be, try again later. The other workers are left alone."""
         slot.start_at = None
         try:
@@ -163,7 +163,7 @@ class Supervisor:
         self.poll.register(ours, select.POLLIN)
         logger.info("worker %d: started (process %d)", slot.number, pid)
 
-    def fork(self, slot: Slot) -> tuple[int, socket.socket]:
+    def fork(self, slot: WorkerSlot) -> tuple[int, socket.socket]:
         """A new process and our end of the channel to it.
 
         Raises:
@@ -178,7 +178,7 @@ class Supervisor:
             try:
                 pid = os.fork()
                 if not pid:
-                    self.be_worker(slot, ours, theirs, mask)
+                    self.run_child(slot, ours, theirs, mask)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         except BaseException:
@@ -188,7 +188,7 @@ class Supervisor:
             theirs.close()
         return pid, ours
 
-    def be_worker(self, slot: Slot, ours: socket.socket, theirs: socket.socket, mask: set[int]) -> None:
+    def run_child(self, slot: WorkerSlot, ours: socket.socket, theirs: socket.socket, mask: set[int]) -> None:
         """Run in the child; does not return."""
         status = STATUS_FAILED
         try:
@@ -203,8 +203,8 @@ class Supervisor:
             self.waker.close()
             for child in self.children():
                 child.channel.close()
-            mine = self.sockets.shares[slot.number]
-            for share in self.sockets.shares:
+            mine = self.sockets.per_worker[slot.number]
+            for share in self.sockets.per_worker:
                 for sock in share:
                     if sock not in mine:
                         sock.close()
@@ -221,7 +221,7 @@ class Supervisor:
 
     def on_channel(self, child: Child) -> None:
         """A worker says that it is ready, or is gone, of which `reap` will learn."""
-        child.silent = False
+        child.not_heard_from = False
         self.poll.unregister(child.channel)
         try:
             said = child.channel.recv(1)
@@ -232,13 +232,13 @@ class Supervisor:
         child.ready = True
         child.kill_at = 0.0
         logger.info("worker %d: ready (process %d)", child.slot.number, child.pid)
-        for other in child.slot.living():
+        for other in child.slot.active():
             if other is not child:
                 self.stop(other)
         if not self.all_up and all(any(c.ready for c in slot.children) for slot in self.slots):
             self.all_up = True
             logger.info("listening on %s with %d workers", ", ".join(self.sockets.names()), len(self.slots))
-        self.renew_next()
+        self.reload_next()
 
     # --- deaths ---------------------------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class Supervisor:
             pid, raw = os.waitpid(child.pid, os.WNOHANG)
             if not pid:
                 continue
-            if child.silent:
+            if child.not_heard_from:
                 self.on_channel(child)  # it may have become ready before it died
             child.slot.children.remove(child)
             child.channel.close()
@@ -263,12 +263,12 @@ class Supervisor:
             return
         if self.status is not None:
             return
-        if child.slot.living() and child.ready:
+        if child.slot.active() and child.ready:
             logger.error("worker %d: the old one ended (%s) before the new one was ready", number, why)
             return
-        if child.slot.living():
+        if child.slot.active():
             logger.error("worker %d: the new one did not start (%s); the old one stays", number, why)
-            self.to_renew.clear()
+            self.to_reload.clear()
             return
         if not child.ready and not self.all_up:
             logger.error("worker %d: did not start (%s)", number, why)
@@ -300,20 +300,20 @@ class Supervisor:
 
     # --- renewing and stopping ------------------------------------------------------------------------------------
 
-    def on_renew(self) -> None:
+    def on_reload(self) -> None:
         """Replace every worker, one after the other."""
         if self.status is not None:
             return
         logger.info("renewing the workers")
-        self.to_renew = deque(self.slots)
-        self.renew_next()
+        self.to_reload = deque(self.slots)
+        self.reload_next()
 
-    def renew_next(self) -> None:
+    def reload_next(self) -> None:
         """Start the next replacement unless one is under way; its being ready ends the old one."""
-        if self.status is not None or any(not child.ready for slot in self.slots for child in slot.living()):
+        if self.status is not None or any(not child.ready for slot in self.slots for child in slot.active()):
             return
-        if self.to_renew:
-            self.start(self.to_renew.popleft())
+        if self.to_reload:
+            self.start(self.to_reload.popleft())
 
     def stop(self, child: Child) -> None:
         """Ask a worker to end within its grace."""
@@ -324,10 +324,10 @@ class Supervisor:
     def finish(self, status: int) -> None:
         """Begin the end of the service."""
         self.status = status
-        self.to_renew.clear()
+        self.to_reload.clear()
         for slot in self.slots:
             slot.start_at = None
-            for child in slot.living():
+            for child in slot.active():
                 self.stop(child)
 
     def on_stop(self, number: signal.Signals) -> None:

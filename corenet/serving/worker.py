@@ -22,7 +22,17 @@ from corenet.transports.options import SocketOptions
 if TYPE_CHECKING:
     import ssl as ssl_module
 
-__all__ = ["STATUS_FAILED", "STATUS_NO_START", "App", "Plan", "Service", "Worker", "kind_of", "load", "run_worker"]
+__all__ = [
+    "STATUS_FAILED",
+    "STATUS_NO_START",
+    "App",
+    "Service",
+    "ServiceConfig",
+    "Worker",
+    "kind_of",
+    "load",
+    "run_worker",
+]
 
 logger = logging.getLogger("corenet.serve")
 
@@ -46,7 +56,7 @@ App: TypeAlias = str | Service | Callable[[], asyncio.BaseProtocol] | Callable[[
 
 
 @dataclass(frozen=True)
-class Plan:
+class ServiceConfig:
     """What every worker of a service has in common."""
 
     app: App
@@ -61,7 +71,9 @@ class Plan:
 class Worker:
     """One worker as its application sees it: its number, its sockets, and the wish to stop."""
 
-    def __init__(self, plan: Plan, number: int, sockets: list[socket.socket], announce: Callable[[], None]) -> None:
+    def __init__(
+        self, plan: ServiceConfig, number: int, sockets: list[socket.socket], notify_ready: Callable[[], None]
+    ) -> None:
         #: counts from 0; a worker that takes the place of another has its number.
         self.number = number
         #: bound, listening, not blocking; each may be given to ``create_server(sock=...)`` and its relatives.
@@ -69,9 +81,9 @@ class Worker:
         #: seconds between the wish to stop and the end.
         self.grace = plan.grace
         self._plan = plan
-        self._announce: Callable[[], None] | None = announce
+        self._announce: Callable[[], None] | None = notify_ready
         self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._force_stop = asyncio.Event()
         self._watched = False
 
     @property
@@ -81,9 +93,9 @@ class Worker:
 
     def ready(self) -> None:
         """Say that start-up is over, so that a worker this one replaces may go; later calls do nothing."""
-        announce, self._announce = self._announce, None
-        if announce is not None:
-            announce()
+        notify_ready, self._announce = self._announce, None
+        if notify_ready is not None:
+            notify_ready()
 
     async def until_stopped(self) -> None:
         """Wait until this worker is told to stop; says that it is ready. Then `grace` seconds are left."""
@@ -136,14 +148,14 @@ class Worker:
         await self.until_stopped()
         for server in servers:
             server.close()
-        await self._within_grace(asyncio.gather(*(server.drained() for server in servers)))
+        await self._within_grace(asyncio.gather(*(server.wait_connections_closed() for server in servers)))
         for server in servers:
             server.abort_clients()
 
     async def _within_grace(self, work: Awaitable[object]) -> None:
         """Give `work` the grace; a second signal ends it. Work that is not done by then is cancelled."""
         task = asyncio.ensure_future(work)
-        hurry = asyncio.ensure_future(self._hurry.wait())
+        hurry = asyncio.ensure_future(self._force_stop.wait())
         try:
             await asyncio.wait({task, hurry}, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
@@ -160,7 +172,7 @@ class Worker:
     def stop(self) -> None:
         """Begin the end; a second call ends the grace."""
         if self._stopping.is_set():
-            self._hurry.set()
+            self._force_stop.set()
         self._stopping.set()
 
 
@@ -206,7 +218,7 @@ def kind_of(app: Any) -> Literal["service", "main", "protocols"]:
 # --- the process --------------------------------------------------------------------------------------------------
 
 
-def run_worker(plan: Plan, number: int, sockets: list[socket.socket], channel: socket.socket | None) -> int:
+def run_worker(plan: ServiceConfig, number: int, sockets: list[socket.socket], channel: socket.socket | None) -> int:
     """Serve until the end; returns the exit status. `channel` leads to the supervisor: None where there is none."""
     try:
         app = load(plan.app)
@@ -216,7 +228,7 @@ def run_worker(plan: Plan, number: int, sockets: list[socket.socket], channel: s
         return STATUS_NO_START
     started = False
 
-    def announce() -> None:
+    def notify_ready() -> None:
         nonlocal started
         started = True
         if channel is not None:
@@ -225,7 +237,7 @@ def run_worker(plan: Plan, number: int, sockets: list[socket.socket], channel: s
     async def main() -> None:
         loop = cast(Loop, asyncio.get_running_loop())
         loop.exclusive_listeners = plan.shared
-        worker = Worker(plan, number, sockets, announce)
+        worker = Worker(plan, number, sockets, notify_ready)
         loop.add_signal_handler(signal.SIGTERM, worker.stop)
         if channel is None:
             loop.add_signal_handler(signal.SIGINT, worker.stop)

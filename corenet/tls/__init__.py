@@ -7,8 +7,8 @@ from corenet.tls.context import (
     ALPN_HTTP1,
     HandshakeFailure,
     client_context,
-    explain,
-    peer_closed_cleanly,
+    describe_handshake_error,
+    received_close_notify,
     server_context,
 )
 from corenet.tls.default import default_client_context
@@ -18,7 +18,7 @@ __all__ = [
     "HandshakeFailure",
     "client_context",
     "default_client_context",
-    "explain",
-    "peer_closed_cleanly",
+    "describe_handshake_error",
+    "received_close_notify",
     "server_context",
 ]

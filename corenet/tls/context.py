@@ -14,8 +14,8 @@ __all__ = [
     "ALPN_HTTP1",
     "HandshakeFailure",
     "client_context",
-    "explain",
-    "peer_closed_cleanly",
+    "describe_handshake_error",
+    "received_close_notify",
     "server_context",
 ]
 
@@ -108,7 +108,7 @@ _CERTIFICATE_WORDS = {
 }
 
 
-def explain(error: BaseException) -> HandshakeFailure | None:
+def describe_handshake_error(error: BaseException) -> HandshakeFailure | None:
     """Say in words why the handshake failed, or return None when `error` has nothing to do with TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         words = _CERTIFICATE_WORDS.get(error.verify_code)
@@ -126,7 +126,7 @@ def explain(error: BaseException) -> HandshakeFailure | None:
     return None
 
 
-def peer_closed_cleanly(ssl_object: object) -> bool:
+def received_close_notify(ssl_object: object) -> bool:
     """Tell whether the peer said goodbye (close_notify) before its bytes ended.
 
     RFC 9112 section 9.8: a body that ends with the connection is complete only then; otherwise somebody on the way may

@@ -8,23 +8,23 @@ from libc.stdint cimport uint8_t
 
 cdef class TlsEngine:
     cdef readonly object ssl_object
-    cdef object core            # what is called for each record: below the wrapper when nobody replaced it
+    cdef object ssl_core            # what is called for each record: below the wrapper when nobody replaced it
     cdef object incoming
     cdef object outgoing
-    cdef Py_ssize_t missing     # bytes of the present record that were not fed yet
+    cdef Py_ssize_t record_bytes_left     # bytes of the present record that were not fed yet
     cdef Py_ssize_t records
     cdef Py_ssize_t last_size   # of the newest record's body: its plaintext is no longer
     cdef int header_have
     cdef uint8_t header[5]
-    cdef bint leftover          # OpenSSL holds decrypted bytes of a record that was read in part
+    cdef bint has_partial_record          # OpenSSL holds decrypted bytes of a record that was read in part
     cdef readonly bint established
-    cdef bint dirty             # there may be ciphertext to drain
+    cdef bint has_ciphertext             # there may be ciphertext to drain
 
     cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1
-    cdef void walk(self, const uint8_t *data, size_t length) noexcept
+    cdef void count_records(self, const uint8_t *data, size_t length) noexcept
     cdef bint step_handshake(self) except -1
     cdef bint readable(self) noexcept
-    cdef void exhausted(self) noexcept
+    cdef void on_want_read(self) noexcept
     cdef object read_record(self)
     cdef Py_ssize_t read_record_into(self, object target, Py_ssize_t length) except -2
     cdef Py_ssize_t write_record(self, object data) except -2

@@ -55,10 +55,10 @@ cdef class TlsEngine:
         self.ssl_object = context.wrap_bio(
             self.incoming, self.outgoing, server_side=server_side, server_hostname=server_hostname
         )
-        self.core = self.ssl_object
+        self.ssl_core = self.ssl_object
         if type(self.ssl_object) is SSLObject:
-            self.core = self.ssl_object._sslobj
-        self.dirty = True
+            self.ssl_core = self.ssl_object._sslobj
+        self.has_ciphertext = True
 
     # --- ciphertext -----------------------------------------------------------------------------------------------
 
@@ -68,14 +68,14 @@ cdef class TlsEngine:
             self.incoming.write(PyBytes_FromStringAndSize(<const char *>data, length))
         else:
             self.incoming.write(PyMemoryView_FromMemory(<char *>data, length, PyBUF_READ))
-        self.walk(data, length)
+        self.count_records(data, length)
         return 0
 
-    cdef void walk(self, const uint8_t *data, size_t length) noexcept:
+    cdef void count_records(self, const uint8_t *data, size_t length) noexcept:
         """Count the records that end in these bytes."""
         cdef size_t step
         while length:
-            if self.missing == 0:
+            if self.record_bytes_left == 0:
                 self.header[self.header_have] = data[0]
                 self.header_have += 1
                 data += 1
@@ -83,22 +83,22 @@ cdef class TlsEngine:
                 if self.header_have < HEADER:
                     continue
                 self.header_have = 0
-                self.missing = (<Py_ssize_t>self.header[3] << 8) | self.header[4]
-                self.last_size = self.missing
+                self.record_bytes_left = (<Py_ssize_t>self.header[3] << 8) | self.header[4]
+                self.last_size = self.record_bytes_left
                 if (
-                    self.missing == 0
-                    or self.missing > LONGEST_BODY
+                    self.record_bytes_left == 0
+                    or self.record_bytes_left > LONGEST_BODY
                     or self.header[0] < FIRST_TYPE
                     or self.header[0] > LAST_TYPE
                 ):
                     # Empty, or nothing that TLS knows: let OpenSSL look at it now.
                     self.records += 1
                 continue
-            step = min(<size_t>self.missing, length)
+            step = min(<size_t>self.record_bytes_left, length)
             data += step
             length -= step
-            self.missing -= step
-            if self.missing == 0:
+            self.record_bytes_left -= step
+            if self.record_bytes_left == 0:
                 self.records += 1
 
     def feed(self, data: bytes) -> None:
@@ -107,7 +107,7 @@ cdef class TlsEngine:
 
     cdef bytes take(self):
         """All ciphertext that waits to be sent."""
-        self.dirty = False
+        self.has_ciphertext = False
         return <bytes>self.outgoing.read()
 
     def drain(self) -> bytes:
@@ -124,7 +124,7 @@ cdef class TlsEngine:
 
     cdef bint step_handshake(self) except -1:
         """Go on as far as the bytes allow; True when it is done."""
-        self.dirty = True
+        self.has_ciphertext = True
         try:
             self.ssl_object.do_handshake()
         except (WantRead, SyscallError):
@@ -147,30 +147,30 @@ cdef class TlsEngine:
     # --- plaintext ------------------------------------------------------------------------------------------------
 
     cdef bint readable(self) noexcept:
-        return self.records > 0 or self.leftover
+        return self.records > 0 or self.has_partial_record
 
-    cdef void exhausted(self) noexcept:
+    cdef void on_want_read(self) noexcept:
         """OpenSSL found less than the headers promised: messages of the protocol itself, which may want an answer."""
         self.records = 0
-        self.leftover = False
-        self.dirty = True
+        self.has_partial_record = False
+        self.has_ciphertext = True
 
     cdef object read_record(self):
         """The plaintext of one record; None when there is none, empty when the peer has said goodbye."""
         cdef bytes data
         cdef Py_ssize_t size
-        if self.records <= 0 and not self.leftover:
+        if self.records <= 0 and not self.has_partial_record:
             return None
         size = self.last_size if self.records == 1 and 0 < self.last_size <= LONGEST_BODY else LONGEST_BODY
         try:
-            data = self.core.read(size)
+            data = self.ssl_core.read(size)
         except (WantRead, SyscallError):
-            self.exhausted()
+            self.on_want_read()
             return None
         except ZeroReturn:
             return b""
-        self.leftover = PyBytes_GET_SIZE(data) == size and self.core.pending() > 0
-        if not self.leftover and self.records > 0:
+        self.has_partial_record = PyBytes_GET_SIZE(data) == size and self.ssl_core.pending() > 0
+        if not self.has_partial_record and self.records > 0:
             self.records -= 1
         return data
 
@@ -185,17 +185,17 @@ cdef class TlsEngine:
     cdef Py_ssize_t read_record_into(self, object target, Py_ssize_t length) except -2:
         """Decrypt into `target`; the number of bytes, 0 after the peer's goodbye, -1 when there is nothing."""
         cdef Py_ssize_t count
-        if self.records <= 0 and not self.leftover:
+        if self.records <= 0 and not self.has_partial_record:
             return -1
         try:
-            count = self.core.read(length, target)
+            count = self.ssl_core.read(length, target)
         except (WantRead, SyscallError):
-            self.exhausted()
+            self.on_want_read()
             return -1
         except ZeroReturn:
             return 0
-        self.leftover = count == length and self.core.pending() > 0
-        if not self.leftover and self.records > 0:
+        self.has_partial_record = count == length and self.ssl_core.pending() > 0
+        if not self.has_partial_record and self.records > 0:
             self.records -= 1
         return count
 
@@ -206,9 +206,9 @@ cdef class TlsEngine:
 
     cdef Py_ssize_t write_record(self, object data) except -2:
         """Encrypt `data`; the number of bytes taken, as a rule all, -1 when the peer must speak first."""
-        self.dirty = True
+        self.has_ciphertext = True
         try:
-            return self.core.write(data)
+            return self.ssl_core.write(data)
         except (WantRead, SyscallError):
             return -1
 
@@ -224,9 +224,9 @@ cdef class TlsEngine:
     # --- the end --------------------------------------------------------------------------------------------------
 
     cdef bint step_shutdown(self) except -1:
-        self.dirty = True
+        self.has_ciphertext = True
         try:
-            self.core.shutdown()
+            self.ssl_core.shutdown()
         except (WantRead, SyscallError):
             return False
         return True

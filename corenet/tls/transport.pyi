@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing_extensions import Buffer
 
 from corenet.core.engine import Engine
-from corenet.tls.session import TlsSession
+from corenet.tls.receive import TlsReceiver
 
-class TlsTransport(TlsSession):
+class TlsTransport(TlsReceiver):
     def write(self, data: bytes | bytearray | memoryview) -> None: ...
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None: ...
     def write_frame(self, payload: Buffer) -> None: ...

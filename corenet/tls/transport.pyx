@@ -1,7 +1,7 @@
 """TLS transports, shaped for libraries as those of asyncio.sslproto are: writing, and the end of a connection.
 
 What the protocol writes is encrypted at once, so that nothing must be kept or copied, and leaves as one write when the
-batch is done that was being received (`corenet.tls.session`). Close means: no more data to the protocol from that moment,
+batch is done that was being received (`corenet.tls.receive`). Close means: no more data to the protocol from that moment,
 our goodbye (close_notify) is sent, the peer's is waited for until the shutdown timeout; a peer that goes on sending
 instead is not read any further, the connection ends as soon as what we had to say was sent.
 
@@ -22,7 +22,7 @@ LOST        -                       -                     -                     
 ==========  ======================  ====================  ========================  =======================  ============
 
 The peer's end (close_notify, a record that cannot be decrypted, the end of the stream below) is told behind the data
-before it, and never while reading is paused: `peer_ended`. DRAINING ends when that was told; a write or a close give up
+before it, and never while reading is paused: `deliver_end_of_stream`. DRAINING ends when that was told; a write or a close give up
 what was not read. The timer runs in HANDSHAKE and CLOSING, and in ENDING after CLOSING; when it ends, below is closed
 with an error. It runs in DRAINING too: a protocol that takes nothing for `TLS_DRAIN_TIMEOUT` is told of the end, and of what
 it has not read, by that error. No data and the end of the connection are told in one turn of the loop. A server counts
@@ -32,7 +32,7 @@ What may lie where: ciphertext in the incoming BIO only for an incomplete record
 decrypted data nowhere between two events, since records are handed on whole (in part only to a BufferedProtocol that
 pauses: OpenSSL keeps the rest of that record); ciphertext in the outgoing BIO until the batch, the callback or the turn
 ends, longer only while a foreign transport below has told us to wait (OpenSSL encrypts a write as a whole, and its buffer
-stays as large as the largest one); plaintext in `backlog` before the handshake or
+stays as large as the largest one); plaintext in `pending_plaintext` before the handshake or
 while the peer must speak first. Whether below receives is `read_wanted` alone.
 """
 
@@ -46,22 +46,22 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from libc.stdint cimport uint64_t
 
 from corenet.core.engine cimport Engine, callback_of
-from corenet.tls.session cimport APP_NEW, CLOSING, DRAINING, ENDING, HANDSHAKE, LOST, NEW, OPEN, TlsSession, nanoseconds
-from corenet.transports.base cimport call_method0, marks
+from corenet.tls.receive cimport APP_NEW, CLOSING, DRAINING, CLOSING_UNDERLYING, HANDSHAKE, CLOSED, NEW, OPEN, TlsReceiver, nanoseconds
+from corenet.transports.base cimport call_method0, buffer_limits
 from corenet.transports.stream cimport StreamTransport
-from corenet.transports.streambase cimport Consumer, pieces_of
+from corenet.transports.streambase cimport NativeProtocol, pieces_of
 
 from corenet.limits import LOST_WRITES_BEFORE_WARNING, TLS_FLUSH_SIZE, TLS_WRITE_HIGH_WATERMARK
 
 __all__ = ["TlsTransport", "make_tls"]
 
-cdef Py_ssize_t GATHER = TLS_FLUSH_SIZE
+cdef Py_ssize_t FLUSH_BYTES = TLS_FLUSH_SIZE
 cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH_WATERMARK
 cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING
 
 
 @cython.final
-cdef class TlsTransport(TlsSession):
+cdef class TlsTransport(TlsReceiver):
     """One encrypted connection; made by the loop, never by users."""
 
     # --- writing --------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ cdef class TlsTransport(TlsSession):
         if self.state > OPEN or self.closing:
             if self.state == DRAINING:
                 # On TCP, too, whoever writes learns that the connection is gone.
-                self.leave_draining(self.lost_error)
+                self.finish_draining(self.underlying_error)
             if self.lost_writes >= WARN_AFTER:
                 logger.warning("SSL connection is closed")
             self.lost_writes += 1
@@ -86,19 +86,19 @@ cdef class TlsTransport(TlsSession):
             # Its class may have code of the program that runs when it is asked for its bytes: now, and no more when the
             # state was looked at.
             data = bytes(memoryview(data))
-        self.put(data)
+        self.write_plaintext(data)
 
     def writelines(self, list_of_data: object) -> None:
         """Send several pieces; they are joined, since one record for all costs less than one for each."""
-        self.put(b"".join(pieces_of(list_of_data)))
+        self.write_plaintext(b"".join(pieces_of(list_of_data)))
 
-    cdef int put(self, object data) except -1:
+    cdef int write_plaintext(self, object data) except -1:
         """Encrypt `data` and decide when it leaves; what goes wrong ends the connection."""
         if not data or not self.begin_write():
             return 0
         try:
             self.encrypt(data)
-            self.written()
+            self.after_write()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -123,20 +123,20 @@ cdef class TlsTransport(TlsSession):
         """
         # Held while it is called: it may put another in its place.
         protocol = self.protocol
-        if not isinstance(protocol, Consumer):
+        if not isinstance(protocol, NativeProtocol):
             raise TypeError(f"{type(protocol).__name__} has no framing; use a FramedProtocol")
-        (<Consumer>protocol).send_frames(self, payloads)
+        (<NativeProtocol>protocol).send_frames(self, payloads)
 
     cdef int encrypt(self, object data) except -1:
         """Encrypt `data`, handing ciphertext down on the way when it is much; keep what cannot be encrypted yet."""
         cdef Py_ssize_t size, taken, count
         cdef object view
-        if self.state != OPEN or self.backlog is not None:
-            if self.backlog is None:
-                self.backlog = []
+        if self.state != OPEN or self.pending_plaintext is not None:
+            if self.pending_plaintext is None:
+                self.pending_plaintext = []
             data = bytes(data)
-            self.backlog.append(data)
-            self.backlog_size += PyBytes_GET_SIZE(data)
+            self.pending_plaintext.append(data)
+            self.pending_plaintext_size += PyBytes_GET_SIZE(data)
             return 0
         if not PyBytes_CheckExact(data):
             if isinstance(data, memoryview) and (data.ndim != 1 or data.itemsize != 1 or not data.contiguous):
@@ -144,95 +144,95 @@ cdef class TlsTransport(TlsSession):
         size = len(data)
         taken = self.engine.write_record(data)
         if taken == size:
-            self.fresh += size
+            self.unflushed_plaintext += size
             return 0
         view = memoryview(data)
         if taken < 0:
             taken = 0
         else:
-            self.fresh += taken
+            self.unflushed_plaintext += taken
             while taken < size:
-                if self.fresh >= GATHER:
-                    self.hand_down(False)
+                if self.unflushed_plaintext >= FLUSH_BYTES:
+                    self.flush_ciphertext(False)
                     if self.state != OPEN:
                         return 0
                 count = self.engine.write_record(view[taken:])
                 if count < 0:
                     break
                 taken += count
-                self.fresh += count
+                self.unflushed_plaintext += count
         if taken < size:
-            self.backlog = [bytes(view[taken:])]
-            self.backlog_size = size - taken
+            self.pending_plaintext = [bytes(view[taken:])]
+            self.pending_plaintext_size = size - taken
         return 0
 
     cdef int flush_backlog(self) except -1:
         """Encrypt what had to wait."""
-        cdef list pieces = self.backlog
-        self.backlog = None
-        self.backlog_size = 0
+        cdef list pieces = self.pending_plaintext
+        self.pending_plaintext = None
+        self.pending_plaintext_size = 0
         if pieces:
             self.encrypt(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         return 0
 
-    cdef int written(self) except -1:
+    cdef int after_write(self) except -1:
         """Decide when what was encrypted leaves: at once, when it is the callback's first or much, else at its end."""
         cdef uint64_t callback
         if self.state != OPEN:
             return self.control_writing()
         callback = callback_of(self.loop)
-        if self.last_callback != callback or self.fresh >= GATHER or not self.loop.running:
-            self.last_callback = callback
-            return self.hand_down(False)
-        return self.hold()
+        if self.last_write_callback != callback or self.unflushed_plaintext >= FLUSH_BYTES or not self.loop.running:
+            self.last_write_callback = callback
+            return self.flush_ciphertext(False)
+        return self.defer_flush()
 
-    cdef int hold(self) except -1:
-        if not self.flush_due:
-            self.loop.at_end(self)
+    cdef int defer_flush(self) except -1:
+        if not self.flush_deferred:
+            self.loop.request_flush(self)
             # Not before: without memory for its place nothing would be flushed any more.
-            self.flush_due = True
+            self.flush_deferred = True
         return 0
 
-    cdef int send_collected(self) except -1:
+    cdef int flush_deferred_writes(self) except -1:
         """Offer the kernel what waits for no other reason than that its callback has not returned."""
-        if self.engine.dirty and self.state == OPEN:
-            self.hand_down(False)
-        if self.stream is not None:
-            self.stream.send_collected()
+        if self.engine.has_ciphertext and self.state == OPEN:
+            self.flush_ciphertext(False)
+        if self.underlying_stream is not None:
+            self.underlying_stream.flush_deferred_writes()
         return 0
 
-    cdef int on_turn_end(self) except -1:
-        self.flush_due = False
-        if self.engine.dirty and (self.state == OPEN or self.state == CLOSING):
-            self.hand_down(False)
+    cdef int on_flush(self) except -1:
+        self.flush_deferred = False
+        if self.engine.has_ciphertext and (self.state == OPEN or self.state == CLOSING):
+            self.flush_ciphertext(False)
         return 0
 
-    cdef int on_forked(self) except -1:
+    cdef int on_fork_in_child(self) except -1:
         """In the child of a fork: the session is the parent's alone, and ends here without a word to the peer.
 
         Two who go on would use the same keys and record numbers for different data (RFC 8446 section 5.3), and even the
         goodbye of a child that only tidies up would end the parent's connection.
         """
-        self.flush_due = False
-        self.backlog = None
-        self.backlog_size = 0
+        self.flush_deferred = False
+        self.pending_plaintext = None
+        self.pending_plaintext_size = 0
         protocol = self.protocol
-        if self.consumer:
-            (<Consumer>protocol).on_forked()
-        if self.state < LOST:
+        if self.native_protocol:
+            (<NativeProtocol>protocol).on_fork_in_child()
+        if self.state < CLOSED:
             self._force_close(ConnectionAbortedError("this TLS connection belongs to the parent of this process"))
         return 0
 
-    cdef int hand_down(self, bint force) except -1:
+    cdef int flush_ciphertext(self, bint force) except -1:
         """Give the ciphertext to the transport below, unless that is a foreign one and asked us to wait.
 
         Our own stream gets it in any case: what waits there is freed as it leaves, while OpenSSL's buffer would stay
         at the largest size that it ever had.
         """
         cdef bytes data
-        cdef StreamTransport stream = self.stream
-        if force or stream is not None or not self.stream_paused:
-            self.fresh = 0
+        cdef StreamTransport stream = self.underlying_stream
+        if force or stream is not None or not self.underlying_write_paused:
+            self.unflushed_plaintext = 0
             data = self.engine.take()
             if PyBytes_GET_SIZE(data):
                 if stream is not None:
@@ -241,18 +241,18 @@ cdef class TlsTransport(TlsSession):
                         # It was decided above that this leaves now.
                         stream.flush()
                 else:
-                    self.raw.write(data)
-        if self.app_paused or self.stream_paused or self.backlog is not None or self.write_high == 0:
+                    self.underlying.write(data)
+        if self.app_paused or self.underlying_write_paused or self.pending_plaintext is not None or self.write_high == 0:
             return self.control_writing()
         return 0
 
     cdef Py_ssize_t unsent(self) except -1:
         """How many bytes the kernel has not taken: here, and in the transport below, whatever its marks are."""
-        cdef Py_ssize_t size = self.engine.unsent() + self.backlog_size
-        if self.stream is not None:
-            size += self.stream.buffered_size()
-        elif self.raw is not None:
-            size += self.raw.get_write_buffer_size()
+        cdef Py_ssize_t size = self.engine.unsent() + self.pending_plaintext_size
+        if self.underlying_stream is not None:
+            size += self.underlying_stream.buffered_size()
+        elif self.underlying is not None:
+            size += self.underlying.get_write_buffer_size()
         return size
 
     cdef int control_writing(self) except -1:
@@ -261,9 +261,9 @@ cdef class TlsTransport(TlsSession):
         if self.protocol is None or self.app_state == APP_NEW:
             return 0
         # Of the stream only while it has told us to pause: it tells when that ends, of other bytes nobody would.
-        size = self.engine.unsent() + self.backlog_size
-        if self.stream_paused and self.stream is not None:
-            size += self.stream.buffered_size()
+        size = self.engine.unsent() + self.pending_plaintext_size
+        if self.underlying_write_paused and self.underlying_stream is not None:
+            size += self.underlying_stream.buffered_size()
         if not self.app_paused:
             if size == 0 or size < self.write_high:
                 return 0
@@ -291,7 +291,7 @@ cdef class TlsTransport(TlsSession):
 
     def set_write_buffer_limits(self, high: object = None, low: object = None) -> None:
         """Set the marks, in bytes, at which the protocol is paused and resumed."""
-        self.write_high, self.write_low = marks(high, low, WRITE_HIGH)
+        self.write_high, self.write_low = buffer_limits(high, low, WRITE_HIGH)
         self.control_writing()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -300,7 +300,7 @@ cdef class TlsTransport(TlsSession):
 
     def get_write_buffer_size(self) -> int:
         """Return the number of bytes that the kernel has not taken yet."""
-        self.send_collected()
+        self.flush_deferred_writes()
         return self.unsent()
 
     def can_write_eof(self) -> bool:
@@ -321,7 +321,7 @@ cdef class TlsTransport(TlsSession):
 
     cdef int begin_shutdown(self) except -1:
         if self.state == DRAINING:
-            return self.leave_draining(None)
+            return self.finish_draining(None)
         if self.state >= CLOSING:
             return 0
         self.closing = True
@@ -329,16 +329,16 @@ cdef class TlsTransport(TlsSession):
             # connection_made of the transport below finds it.
             return 0
         if self.state == HANDSHAKE:
-            self.state = ENDING
+            self.state = CLOSING_UNDERLYING
             self.stop_timer()
-            self.raw.abort()
+            self.underlying.abort()
             return 0
-        if self.backlog is not None:
+        if self.pending_plaintext is not None:
             self.flush_backlog()
             if self.state != OPEN:
                 # It failed, or the protocol was told to pause and left in the child of a fork.
                 return 0
-            if self.backlog is not None:
+            if self.pending_plaintext is not None:
                 # Only when the peer has spoken, which nobody would hear. No goodbye says that this was all.
                 return self.fatal(
                     ConnectionAbortedError("closed before the peer let everything that was written be encrypted"),
@@ -346,10 +346,10 @@ cdef class TlsTransport(TlsSession):
                 )
         self.state = CLOSING
         self.stop_timer()
-        self.timer = self.loop.later_ns(nanoseconds(self.shutdown_timeout), self._shutdown_expired, ())
+        self.timer = self.loop.call_later_ns(nanoseconds(self.shutdown_timeout), self._shutdown_expired, ())
         # The peer's goodbye, or that it goes on sending, must be seen.
         self.control_reading()
-        if self.inside:
+        if self.in_callback:
             # Whoever works on the batch goes on with it.
             return 0
         return self.step_shutdown()
@@ -365,56 +365,56 @@ cdef class TlsTransport(TlsSession):
             except ssl.SSLError as error:
                 if error.reason != "APPLICATION_DATA_AFTER_CLOSE_NOTIFY":
                     return self.fatal(error, "Fatal error on transport")
-                self.hand_down(True)
-                return self.finish()
-        self.hand_down(True)
+                self.flush_ciphertext(True)
+                return self.close_underlying()
+        self.flush_ciphertext(True)
         if done and self.state == CLOSING:
-            self.tell_eof()
-            return self.finish()
+            self.call_eof_received()
+            return self.close_underlying()
         return 0
 
-    cdef int finish(self) except -1:
+    cdef int close_underlying(self) except -1:
         """Close the transport below; it sends what it has first, for at most the rest of the shutdown timeout."""
         if self.state == CLOSING:
-            self.state = ENDING
-            self.raw.close()
+            self.state = CLOSING_UNDERLYING
+            self.underlying.close()
         return 0
 
     def _shutdown_expired(self) -> None:
-        if self.state == CLOSING or self.state == ENDING:
-            self.raw._force_close(TimeoutError("SSL shutdown timed out"))
+        if self.state == CLOSING or self.state == CLOSING_UNDERLYING:
+            self.underlying._force_close(TimeoutError("SSL shutdown timed out"))
 
     def abort(self) -> None:
         """Close at once; what waits to be sent is lost, connection_lost(None) follows."""
-        self.send_collected()
+        self.flush_deferred_writes()
         self._force_close(None)
 
     def _force_close(self, error: BaseException | None) -> None:
         self.closing = True
-        if self.state == NEW or self.state == LOST:
+        if self.state == NEW or self.state == CLOSED:
             return
         if self.state == DRAINING:
-            self.leave_draining(error)
+            self.finish_draining(error)
             return
-        self.state = ENDING
+        self.state = CLOSING_UNDERLYING
         self.stop_timer()
-        self.raw._force_close(error)
+        self.underlying._force_close(error)
 
     cdef int fatal(self, object error, str message) except -1:
         """End the connection because of `error`; what the network did is logged only in debug mode."""
         self.closing = True
         if self.state == DRAINING:
-            self.leave_draining(error)
-        elif self.raw is not None and self.state < LOST:
-            if self.state < ENDING:
+            self.finish_draining(error)
+        elif self.underlying is not None and self.state < CLOSED:
+            if self.state < CLOSING_UNDERLYING:
                 # The alert that tells the peer why.
-                if self.engine.dirty:
-                    self.hand_down(True)
-                if self.stream is not None:
-                    self.stream.flush()
-                self.state = ENDING
+                if self.engine.has_ciphertext:
+                    self.flush_ciphertext(True)
+                if self.underlying_stream is not None:
+                    self.underlying_stream.flush()
+                self.state = CLOSING_UNDERLYING
             self.stop_timer()
-            self.raw._force_close(error)
+            self.underlying._force_close(error)
         if isinstance(error, OSError):
             if self.loop.debug:
                 logger.debug("%r: %s", self, message, exc_info=error)
@@ -425,7 +425,7 @@ cdef class TlsTransport(TlsSession):
         return 0
 
     def __del__(self) -> None:
-        if not self.closing and self.loop is not None and self.raw is not None:
+        if not self.closing and self.loop is not None and self.underlying is not None:
             self.closing = True
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
 

@@ -7,8 +7,8 @@ first used.
 
 from typing import TYPE_CHECKING
 
-from corenet.core import names_loaded_late
-from corenet.transports.stream import Roster, StreamTransport, make_stream
+from corenet.core import lazy_exports
+from corenet.transports.stream import ConnectionList, StreamTransport, make_stream
 
 if TYPE_CHECKING:
     from corenet.transports.datagram import DatagramTransport, make_datagram
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from corenet.transports.pipe import ReadPipeTransport, WritePipeTransport, make_read_pipe, make_write_pipe
 
 __all__ = [
+    "ConnectionList",
     "DatagramTransport",
     "Listener",
     "PeerAddress",
     "ReadPipeTransport",
-    "Roster",
     "SocketOptions",
     "StreamTransport",
     "WritePipeTransport",
@@ -46,4 +46,4 @@ _LAZY = {
     "make_write_pipe": _PIPE,
 }
 
-__getattr__, __dir__ = names_loaded_late(globals(), _LAZY)
+__getattr__, __dir__ = lazy_exports(globals(), _LAZY)

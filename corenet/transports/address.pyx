@@ -9,10 +9,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint32_t
 
-from corenet.core cimport sys as c
-from corenet.core.sys cimport sockaddr, sockaddr_in, sockaddr_in6, sockaddr_nl, sockaddr_storage, sockaddr_un
-from corenet.core.sys cimport sockaddr_vm, socklen_t
-from corenet.transports.batch cimport Origin
+from corenet.core cimport libc as c
+from corenet.core.libc cimport sockaddr, sockaddr_in, sockaddr_in6, sockaddr_nl, sockaddr_storage, sockaddr_un
+from corenet.core.libc cimport sockaddr_vm, socklen_t
+from corenet.transports.datagram_batch cimport PacketInfo
 
 from corenet.limits import ADDRESS_CACHE
 from corenet.transports.peer import PeerAddress
@@ -83,38 +83,38 @@ cdef object to_object(const sockaddr *address, socklen_t length):
     return found
 
 
-cdef object to_peer(const sockaddr *address, socklen_t length, const Origin *origin):
+cdef object to_peer(const sockaddr *address, socklen_t length, const PacketInfo *pktinfo):
     """Return the same as a `PeerAddress` that knows to which local address the datagram came."""
     cdef char text[64]
     cdef bytes key
     cdef object found
-    if origin.family == 0 or length > <socklen_t>sizeof(sockaddr_in6):
+    if pktinfo.family == 0 or length > <socklen_t>sizeof(sockaddr_in6):
         return to_object(address, length)
     # Longer than any key of `to_object`.
-    key = PyBytes_FromStringAndSize(NULL, length + sizeof(Origin))
+    key = PyBytes_FromStringAndSize(NULL, length + sizeof(PacketInfo))
     c.memcpy(PyBytes_AS_STRING(key), address, length)
-    c.memcpy(PyBytes_AS_STRING(key) + length, origin, sizeof(Origin))
+    c.memcpy(PyBytes_AS_STRING(key) + length, pktinfo, sizeof(PacketInfo))
     found = remembered.get(key)
     if found is None:
-        c.inet_ntop(origin.family, origin.address, text, sizeof(text))
+        c.inet_ntop(pktinfo.family, pktinfo.address, text, sizeof(text))
         found = PeerAddress(decode(address, length))
         found.local = text.decode("ascii")
-        found.origin = PyBytes_FromStringAndSize(<const char *>origin, sizeof(Origin))
+        found.pktinfo = PyBytes_FromStringAndSize(<const char *>pktinfo, sizeof(PacketInfo))
         if len(remembered) >= REMEMBER:
             remembered.clear()
         remembered[key] = found
     return found
 
 
-cdef bint origin_of(object address, Origin *out) except -1:
+cdef bint pktinfo_of(object address, PacketInfo *out) except -1:
     """Fill `out` when `address` is a `PeerAddress` made here."""
     cdef bytes packed
     if type(address) is not PeerAddress:
         return False
-    packed = address.origin
-    if PyBytes_GET_SIZE(packed) != sizeof(Origin):
+    packed = address.pktinfo
+    if PyBytes_GET_SIZE(packed) != sizeof(PacketInfo):
         return False
-    c.memcpy(out, PyBytes_AS_STRING(packed), sizeof(Origin))
+    c.memcpy(out, PyBytes_AS_STRING(packed), sizeof(PacketInfo))
     return True
 
 

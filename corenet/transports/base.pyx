@@ -7,7 +7,7 @@ who need it open, from `attach` to `close_descriptor`: the program may close it,
 else's before the transport has ended. Only ``detach`` and ``os.close`` take it from us; then nothing of ours is called
 on the number at the end.
 
-States. Each is a field of its own; the interest is computed from them by `wanted` and nowhere else. `watch` alone
+States. Each is a field of its own; the interest is computed from them by `interest_of` and nowhere else. `apply_interest` alone
 registers it with the poller, `detach` takes the descriptor out. Streams, pipes and datagrams share this; TLS stands above a stream and has no
 descriptor.
 
@@ -61,7 +61,7 @@ is lost there. A protocol that was paused is resumed in the first turn that the 
 
 Ownership. A transport holds its loop, its protocol and its socket object. It is held by its protocol as a rule, by the
 poller as long as it is registered, by the engine's rings while it waits for the end of a callback or of the turn, and by
-its `Farewell`. The poller's `owner` and a server's roster have borrowed pointers, which `detach` takes back.
+its `ConnectionLostHandle`. The poller's `owner` and a server's roster have borrowed pointers, which `detach` takes back.
 """
 
 import os
@@ -75,11 +75,11 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uint32_t
 
-from corenet.core cimport sys as c
+from corenet.core cimport libc as c
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport Handle, enter_copy, new_handle
 from corenet.core.poller cimport Poller, Watcher
-from corenet.core.sys cimport (
+from corenet.core.libc cimport (
     PyContext_CopyCurrent,
     PyContext_Enter,
     PyContext_Exit,
@@ -90,23 +90,23 @@ from corenet.core.sys cimport (
 from corenet.limits import SPURIOUS_EVENTS, WRITE_HIGH_WATERMARK
 
 cdef Py_ssize_t HIGH_WATER = WRITE_HIGH_WATERMARK
-cdef int VAIN = SPURIOUS_EVENTS
+cdef int SPURIOUS_EVENT_LIMIT = SPURIOUS_EVENTS
 cdef object Socket = socket.socket
 
 
-cdef inline uint32_t wanted(Transport self) noexcept:
+cdef inline uint32_t interest_of(Transport self) noexcept:
     """The interest that follows from the states; 0: out of the poller, since hang-ups and errors cannot be masked."""
     cdef uint32_t events = 0
-    if receives(self):
+    if can_receive(self):
         events |= c.EPOLLIN
     if self.writing and not self.loop.closed:
         events |= c.EPOLLOUT
-    if self.vain >= VAIN and events:
+    if self.spurious_events >= SPURIOUS_EVENT_LIMIT and events:
         events |= c.EPOLLET
     return events
 
 
-cdef inline bint listed(Transport self) noexcept:
+cdef inline bint is_registered(Transport self) noexcept:
     """Whether the poller's place of our number is ours: closed behind our back, the number may be somebody else's."""
     cdef Poller poller = self.loop.poller
     return self.fd < poller.slot_count and poller.slots[self.fd].watcher == <PyObject *>self
@@ -117,21 +117,21 @@ cdef object os_error(int number):
     return OSError(number, os.strerror(number))
 
 
-cdef bint keeps_count(object sock) except -1:
+cdef bint is_socket_object(object sock) except -1:
     """Whether this is a socket object itself, which counts who needs it open, and nothing that passes for one."""
     return type(sock) is Socket or issubclass(type(sock), Socket)
 
 
-cdef bint keep_open(object sock) except -1:
-    """Keep `sock` open until `let_go`; answers True, for whoever must remember that he did it."""
-    if keeps_count(sock):
+cdef bint socket_incref(object sock) except -1:
+    """Keep `sock` open until `socket_decref`; answers True, for whoever must remember that he did it."""
+    if is_socket_object(sock):
         sock._io_refs += 1
     return True
 
 
-cdef int let_go(object sock) except -1:
-    """Undo `keep_open`; a socket that was closed meanwhile is closed now."""
-    if keeps_count(sock):
+cdef int socket_decref(object sock) except -1:
+    """Undo `socket_incref`; a socket that was closed meanwhile is closed now."""
+    if is_socket_object(sock):
         if sock._closed:
             sock._decref_socketios()
         else:
@@ -139,7 +139,7 @@ cdef int let_go(object sock) except -1:
     return 0
 
 
-cdef tuple marks(object high, object low, Py_ssize_t default):
+cdef tuple buffer_limits(object high, object low, Py_ssize_t default):
     """The marks of a buffer by asyncio's rules for the one that is missing."""
     if high is None:
         high = default if low is None else 4 * low
@@ -201,7 +201,7 @@ cdef object call_method2(object receiver, object name, object first, object seco
 
 
 @cython.final
-cdef class Welcome(Handle):
+cdef class ConnectionMadeHandle(Handle):
     """The first call of an accepted transport, in the place of a callback with its bound method, arguments and context."""
 
     cdef int run_once(self) except -1:
@@ -214,7 +214,7 @@ cdef class Welcome(Handle):
 
 
 @cython.final
-cdef class Farewell(Handle):
+cdef class ConnectionLostHandle(Handle):
     """The last call of a transport, likewise."""
 
     cdef int run_once(self) except -1:
@@ -224,7 +224,7 @@ cdef class Farewell(Handle):
         if transport is None:
             return 0
         try:
-            transport.lose(error)
+            transport.call_connection_lost(error)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as failure:
@@ -251,18 +251,18 @@ cdef class Transport(Watcher):
         self.loop = loop
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
-        # First: `adopt` looks at attributes of the protocol, whose code may close the socket.
-        self.counted = self.sock is not None and keep_open(self.sock)
+        # First: `attach_protocol` looks at attributes of the protocol, whose code may close the socket.
+        self.holds_socket_ref = self.sock is not None and socket_incref(self.sock)
         try:
-            self.adopt(protocol)
+            self.attach_protocol(protocol)
             if self.sock is not None and <int>self.sock.fileno() != fd:
                 # It was detached there, or is no socket that counts.
                 raise os_error(c.EBADF)
             loop.poller.reserve(fd)
         except BaseException:
-            if self.counted:
-                self.counted = False
-                let_go(self.sock)
+            if self.holds_socket_ref:
+                self.holds_socket_ref = False
+                socket_decref(self.sock)
             raise
         # From here on nothing fails: the number would stay noted, and the socket open.
         loop.poller.own(fd, self)
@@ -271,12 +271,12 @@ cdef class Transport(Watcher):
         self.fd = fd
         return 0
 
-    cdef int adopt(self, object protocol) except -1:
+    cdef int attach_protocol(self, object protocol) except -1:
         self.protocol = protocol
         self.protocol_connected = True
         return 0
 
-    cdef int begin(self) except -1:
+    cdef int call_connection_made(self) except -1:
         """Call `connection_made` in the transport's context, then start to read."""
         if self.context is None:
             # Lost before it began.
@@ -295,56 +295,56 @@ cdef class Transport(Watcher):
                 # No protocol: nobody hears of the end either.
                 self.protocol_connected = False
                 raise
-            self.blame(made, (self,), error)
+            self.report_callback_error(made, (self,), error)
         finally:
             # Also when SystemExit or its like passes through: whoever runs the loop again finds a whole connection.
             PyContext_Exit(self.context)
-            self.begun = True
-            self.watch()
-            self.send_collected()
+            self.connection_made_called = True
+            self.apply_interest()
+            self.flush_deferred_writes()
         return 0
 
     cdef int start(self, object waiter) except -1:
         """Do that, and tell `waiter`, a future or None, how it went."""
         try:
-            self.begin()
+            self.call_connection_made()
         except (SystemExit, KeyboardInterrupt):
             if waiter is not None and not waiter.cancelled():
                 waiter.set_result(None)
             raise
         except BaseException as error:
             # The kernel refuses the descriptor: whoever waits must hear of it instead of waiting for ever.
-            return self.refused(error, waiter)
+            return self.registration_failed(error, waiter)
         if waiter is not None and not waiter.cancelled():
             waiter.set_result(None)
         return 0
 
-    def _begin(self, waiter: object) -> None:
+    def _call_connection_made(self, waiter: object) -> None:
         self.start(waiter)
 
-    cdef int welcome(self) except -1:
+    cdef int schedule_connection_made(self) except -1:
         """Begin in the next turn, with nobody who waits for it."""
-        cdef Welcome welcome
+        cdef ConnectionMadeHandle schedule_connection_made
         if self.loop.debug:
             # What is logged and looked at there wants a callback with a name.
-            self.loop.soon(self._begin, (None,), None)
+            self.loop.call_soon_c(self._call_connection_made, (None,), None)
             return 0
         self.loop.check_open()
-        welcome = Welcome.__new__(Welcome)
-        welcome.loop = self.loop
-        welcome.transport = self
-        self.loop.push_handle(welcome)
+        schedule_connection_made = ConnectionMadeHandle.__new__(ConnectionMadeHandle)
+        schedule_connection_made.loop = self.loop
+        schedule_connection_made.transport = self
+        self.loop.push_handle(schedule_connection_made)
         return 0
 
-    cdef int watch(self) except -1:
+    cdef int apply_interest(self) except -1:
         """Make the poller's interest what the states ask for; an OSError when the kernel refuses the descriptor."""
-        cdef uint32_t asked = wanted(self)
+        cdef uint32_t asked = interest_of(self)
         if asked == self.interest:
             return 0
         if asked == 0:
-            self.leave_poller()
+            self.unregister()
             return 0
-        if self.interest and listed(self):
+        if self.interest and is_registered(self):
             self.loop.poller.modify(self.fd, asked)
         elif self.interest or self.loop.poller.owner_of(self.fd) is not self:
             # Closed behind our back: whoever has the number now keeps his place, and gets no bytes of ours.
@@ -356,66 +356,66 @@ cdef class Transport(Watcher):
         self.interest = asked
         return 0
 
-    cdef void leave_poller(self) noexcept:
+    cdef void unregister(self) noexcept:
         """Take the descriptor out of the poller; nothing when its place there is somebody else's by now."""
         if self.interest:
             self.interest = 0
-            if listed(self):
+            if is_registered(self):
                 self.loop.poller.remove(self.fd)
 
-    cdef int update(self) except -1:
+    cdef int update_interest(self) except -1:
         """Do the same after every change of a state; a descriptor that nobody can wait for ends the connection."""
-        if wanted(self) == self.interest:
+        if interest_of(self) == self.interest:
             return 0
         try:
-            self.watch()
+            self.apply_interest()
         except Exception as error:
             self.fatal(error, "The descriptor cannot be watched")
         return 0
 
-    cdef int hold(self) except -1:
+    cdef int defer_flush(self) except -1:
         """Have what is queued flushed when the callback that runs has returned, at the latest with the turn."""
-        if not self.flush_due:
-            self.loop.at_end(self)
+        if not self.flush_deferred:
+            self.loop.request_flush(self)
             # Not before: without memory for its place nothing would be flushed any more.
-            self.flush_due = True
+            self.flush_deferred = True
         return 0
 
-    cdef int on_forked(self) except -1:
+    cdef int on_fork_in_child(self) except -1:
         """In the child of a fork: nothing that waits is sent here as well."""
-        self.flush_due = False
+        self.flush_deferred = False
         if self.fd < 0 or self.conn_lost:
             return 0
         self.drop_buffer()
         self.writing = False
         if self.closing:
-            return self.schedule_lost(None)
+            return self.schedule_connection_lost(None)
         if self.protocol_paused:
             # Its buffer is empty; told in a turn of the child's, if it runs this loop again.
-            self.loop.soon(self._resume_protocol, (), None if self.context is None else self.context.copy())
-        return self.update()
+            self.loop.call_soon_c(self._resume_protocol, (), None if self.context is None else self.context.copy())
+        return self.update_interest()
 
     def _resume_protocol(self) -> None:
         self.maybe_resume()
 
-    cdef int on_unwatched(self, object error) except -1:
+    cdef int on_registration_lost(self, object error) except -1:
         """In the child of a fork: no event will come any more."""
         self.interest = 0
         return self.fatal(error, "The descriptor cannot be watched")
 
-    cdef int stands(self, bint moved) except -1:
+    cdef int note_spurious_event(self, bint moved) except -1:
         """Note whether anything moved in an event with EPOLLERR or EPOLLHUP, or in one that follows such events.
 
-        After `VAIN` of them the registration is edge-triggered. The change itself causes one event; a later one is a real
+        After `SPURIOUS_EVENT_LIMIT` of them the registration is edge-triggered. The change itself causes one event; a later one is a real
         edge, after which level triggering is tried again, since one EAGAIN may be spurious.
         """
         if moved:
-            self.vain = 0
-        elif self.vain > VAIN:
-            self.vain = 1
+            self.spurious_events = 0
+        elif self.spurious_events > SPURIOUS_EVENT_LIMIT:
+            self.spurious_events = 1
         else:
-            self.vain += 1
-        return self.update()
+            self.spurious_events += 1
+        return self.update_interest()
 
     cdef Py_ssize_t buffered_size(self) noexcept:
         return 0
@@ -423,7 +423,7 @@ cdef class Transport(Watcher):
     cdef void drop_buffer(self) noexcept:
         pass
 
-    cdef int send_collected(self) except -1:
+    cdef int flush_deferred_writes(self) except -1:
         """Offer the kernel what waits for no other reason than that its callback has not returned."""
         return 0
 
@@ -455,7 +455,7 @@ cdef class Transport(Watcher):
 
     def set_write_buffer_limits(self, high: object = None, low: object = None) -> None:
         """Set the marks, in bytes, at which the protocol is paused and resumed."""
-        self.high, self.low = marks(high, low, HIGH_WATER)
+        self.high, self.low = buffer_limits(high, low, HIGH_WATER)
         self.maybe_pause()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -493,7 +493,7 @@ cdef class Transport(Watcher):
 
     def set_protocol(self, protocol: object) -> None:
         """Put another protocol in the place of the present one."""
-        self.adopt(protocol)
+        self.attach_protocol(protocol)
 
     def get_protocol(self) -> object:
         """Return the protocol, None once the connection was lost."""
@@ -545,7 +545,7 @@ cdef class Transport(Watcher):
         if self.closing or self.paused:
             return
         self.paused = True
-        self.update()
+        self.update_interest()
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -555,7 +555,7 @@ cdef class Transport(Watcher):
             {"message": message, "exception": error, "transport": self, "protocol": self.protocol}
         )
 
-    cdef int blame(self, object callback, tuple args, object error) except -1:
+    cdef int report_callback_error(self, object callback, tuple args, object error) except -1:
         """Report what ``callback(*args)`` raised as asyncio would, which calls it through a handle."""
         # A copy: from Python 3.12 on the handler runs in the handle's context, and ours is entered at this moment.
         cdef object context = None if self.context is None else self.context.copy()
@@ -574,7 +574,7 @@ cdef class Transport(Watcher):
             self.report(message, error)
         return self.force_close(error)
 
-    cdef int shut_out(self) except -1:
+    cdef int fail_context_entered(self) except -1:
         """End the connection because its context is entered already, with the error of that set.
 
         Its program runs the loop within the context that it has given to the connection. Nothing can be called, and an
@@ -586,7 +586,7 @@ cdef class Transport(Watcher):
             self.fatal(error, "The context of the transport cannot be entered")
         return 0
 
-    cdef int refused(self, object error, object waiter) except -1:
+    cdef int registration_failed(self, object error, object waiter) except -1:
         """End a transport whose descriptor the poller did not take, and tell whoever waits for its beginning."""
         if waiter is None:
             self.report(
@@ -604,24 +604,24 @@ cdef class Transport(Watcher):
             return 0
         self.drop_buffer()
         self.closing = True
-        return self.schedule_lost(error)
+        return self.schedule_connection_lost(error)
 
-    cdef int schedule_lost(self, object error) except -1:
+    cdef int schedule_connection_lost(self, object error) except -1:
         """Leave the poller now and call `connection_lost` in the next turn."""
-        cdef Farewell farewell
+        cdef ConnectionLostHandle farewell
         if self.loop is None:
             # Made by hand: nothing is open and nobody waits.
             return 0
         self.closing = True
         self.writing = False
         self.conn_lost += 1
-        self.update()
+        self.update_interest()
         if self.loop.debug:
             # What is logged and looked at there wants a callback with a name.
-            self.loop.soon(self._call_connection_lost, (error,), None)
+            self.loop.call_soon_c(self._call_connection_lost, (error,), None)
             return 0
         self.loop.check_open()
-        farewell = Farewell.__new__(Farewell)
+        farewell = ConnectionLostHandle.__new__(ConnectionLostHandle)
         farewell.loop = self.loop
         farewell.transport = self
         farewell.error = error
@@ -629,9 +629,9 @@ cdef class Transport(Watcher):
         return 0
 
     def _call_connection_lost(self, error: BaseException | None) -> None:
-        self.lose(error)
+        self.call_connection_lost(error)
 
-    cdef int lose(self, object error) except -1:
+    cdef int call_connection_lost(self, object error) except -1:
         """Tell the protocol, then close the descriptor and let go of everything."""
         cdef object context = self.context
         try:
@@ -643,10 +643,10 @@ cdef class Transport(Watcher):
                 finally:
                     PyContext_Exit(context)
         finally:
-            self.end()
+            self.teardown()
         return 0
 
-    cdef int end(self) except -1:
+    cdef int teardown(self) except -1:
         """Let go of everything; what goes wrong with one step costs none of the others."""
         self.detach()
         self.protocol = None
@@ -654,16 +654,16 @@ cdef class Transport(Watcher):
         try:
             self.close_descriptor()
         finally:
-            self.released()
+            self.on_descriptor_closed()
         return 0
 
     cdef void detach(self) noexcept:
         """Leave every list that has a borrowed pointer to this object, and the poller."""
         if self.loop is not None and self.fd >= 0:
             self.loop.poller.disown(self.fd, self)
-            self.leave_poller()
+            self.unregister()
 
-    cdef int released(self) except -1:
+    cdef int on_descriptor_closed(self) except -1:
         """Called once when the descriptor is closed."""
         return 0
 
@@ -685,10 +685,10 @@ cdef class Transport(Watcher):
             return 0
         try:
             if self.loop is not None:
-                self.loop.stirred = True
+                self.loop.closed_since_poll = True
                 if self.is_ours():
                     # A transport that is closing refuses nobody who waits for its descriptor himself.
-                    self.loop.abandon(fd)
+                    self.loop.wake_waiters(fd)
         finally:
             self.fd = -1
             self.sock = None
@@ -696,10 +696,10 @@ cdef class Transport(Watcher):
                 c.c_close(fd)
             else:
                 try:
-                    if self.counted:
-                        self.counted = False
+                    if self.holds_socket_ref:
+                        self.holds_socket_ref = False
                         # Closes also what the program has closed before: it was open for us.
-                        let_go(sock)
+                        socket_decref(sock)
                 finally:
                     sock.close()
         return 0
@@ -721,4 +721,4 @@ cdef class Transport(Watcher):
             try:
                 warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             finally:
-                self.end()
+                self.teardown()

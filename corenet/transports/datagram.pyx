@@ -1,7 +1,7 @@
 """Datagram transports that move whole batches: one recvmmsg, one pass, one sendmmsg.
 
 With a native handler a batch is received, answered and sent without the GIL; only what the handler declines reaches
-Python, as one list. The kernel cuts runs of datagrams on sending where it can (`corenet.transports.batch`); neither
+Python, as one list. The kernel cuts runs of datagrams on sending where it can (`corenet.transports.datagram_batch`); neither
 protocol nor handler sees anything but single datagrams. Network errors (a refused port, a firewall) belong to single
 datagrams and go to ``error_received``; they never close the endpoint. Unix sockets take one datagram at a time, because
 theirs may be longer than a slot of the batch.
@@ -9,7 +9,7 @@ theirs may be longer than a slot of the batch.
 Options of a socket belong to the open file, which others may hold too: by dup, by fork, by the socket that was given to
 us. So no option is set here that changes what they receive. UDP_GRO is such a one, and it cannot be taken back either:
 what the kernel has joined already stays joined in the queue and then comes without its size. It is set by users only
-(`SocketOptions.join_datagrams`), and obeyed where it is set. IP_PKTINFO adds control data alone; it is set on sockets
+(`SocketOptions.udp_gro`), and obeyed where it is set. IP_PKTINFO adds control data alone; it is set on sockets
 that this loop has made, and obeyed on others.
 """
 
@@ -27,10 +27,10 @@ from cpython.list cimport PyList_GET_SIZE
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from corenet.core cimport sys as c
-from corenet.core.counters cimport KIND_DATAGRAM, born, died
+from corenet.core cimport libc as c
+from corenet.core.counters cimport KIND_DATAGRAM, count_created, count_destroyed
 from corenet.core.engine cimport SCRATCH_SIZE, Engine
-from corenet.core.sys cimport (
+from corenet.core.libc cimport (
     PyContext_Enter,
     PyContext_Exit,
     errno,
@@ -38,15 +38,15 @@ from corenet.core.sys cimport (
     sockaddr_storage,
     socklen_t,
 )
-from corenet.transports.address cimport from_object, origin_of, to_object, to_peer
-from corenet.transports.base cimport Transport, call_method1, call_method2, os_error, receives
-from corenet.transports.batch cimport (
+from corenet.transports.address cimport from_object, pktinfo_of, to_object, to_peer
+from corenet.transports.base cimport Transport, call_method1, call_method2, os_error, can_receive
+from corenet.transports.datagram_batch cimport (
     BATCH,
     Batch,
     BatchArena,
-    Origin,
+    PacketInfo,
     Segment,
-    is_anywhere,
+    is_wildcard_bound,
     is_on,
     read_control,
     receive_into,
@@ -55,23 +55,23 @@ from corenet.transports.batch cimport (
     transmit,
 )
 from corenet.transports.datagramqueue cimport datagrams_forget, datagrams_free, datagrams_load, datagrams_push
-from corenet.transports.native cimport native_handler, native_turn
+from corenet.transports.native_handler cimport native_handler, run_native_batch
 
 from corenet.limits import DATAGRAM_BATCHES_PER_EVENT, DATAGRAM_ENOBUFS_DELAY, GSO_MAX_BYTES, LOST_WRITES_BEFORE_WARNING
 from corenet.transports import faces
 
 cdef int BUDGET = DATAGRAM_BATCHES_PER_EVENT
-cdef size_t LARGEST_RUN = GSO_MAX_BYTES
+cdef size_t GSO_BYTES = GSO_MAX_BYTES
 cdef int64_t PAUSE_NS = DATAGRAM_ENOBUFS_DELAY
 cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING
 
 
-cdef inline bint waits(DatagramTransport self) noexcept:
+cdef inline bint send_blocked(DatagramTransport self) noexcept:
     """Whether what is queued waits for the kernel: for room in the socket, or for the pause of a shortage to end."""
     return self.writing or self.retry is not None
 
 
-cdef inline bint loses(DatagramTransport self) except -1:
+cdef inline bint drop_lost_write(DatagramTransport self) except -1:
     """Whether what is sent now is lost, which is counted."""
     if self.fd >= 0 and not (self.conn_lost and self.address is not None):
         return False
@@ -86,22 +86,22 @@ cdef class DatagramTransport(Transport):
     """One datagram socket, connected or not."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        born(KIND_DATAGRAM)
+        count_created(KIND_DATAGRAM)
 
     def __dealloc__(self) -> None:
         datagrams_free(&self.queue)
-        died(KIND_DATAGRAM)
+        count_destroyed(KIND_DATAGRAM)
 
     @property
     def __class__(self) -> type:
         return faces.DatagramTransport
 
-    cdef int adopt(self, object protocol) except -1:
+    cdef int attach_protocol(self, object protocol) except -1:
         # The attribute first: its code may put yet another protocol here.
         cdef object many = getattr(protocol, "datagrams_received", None)
         self.protocol = protocol
         self.protocol_connected = True
-        self.many = many
+        self.batch_callback = many
         return 0
 
     # --- the native door ------------------------------------------------------------------------------------------
@@ -112,8 +112,8 @@ cdef class DatagramTransport(Transport):
         `keep_alive` is held as long as the handler is set: it owns what `ctx` points to. The handler runs on the
         loop's thread without the GIL and must not block.
         """
-        self.door.handler = fn
-        self.door.context = ctx
+        self.native_state.handler = fn
+        self.native_state.context = ctx
         self.keep_alive = keep_alive
 
     def native_counters(self) -> tuple[int, int, int]:
@@ -121,7 +121,7 @@ cdef class DatagramTransport(Transport):
 
         An answer that the kernel did not take counts as dropped.
         """
-        return (self.handled, self.dropped, self.passed_on)
+        return (self.native_answered, self.dropped, self.native_declined)
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
@@ -141,14 +141,14 @@ cdef class DatagramTransport(Transport):
         if context is None or self.fd < 0:
             return 0
         if PyContext_Enter(context) < 0:
-            return self.shut_out()
+            return self.fail_context_entered()
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
                 self.flush()
             if events & ~<uint32_t>c.EPOLLOUT:
-                while left > 0 and receives(self):
+                while left > 0 and can_receive(self):
                     left -= 1
-                    if self.door.handler != NULL:
+                    if self.native_state.handler != NULL:
                         got = self.receive_native()
                     elif self.family == c.AF_INET or self.family == c.AF_INET6:
                         got = self.receive_batch()
@@ -158,10 +158,10 @@ cdef class DatagramTransport(Transport):
                     if got < BATCH:
                         break
             self.corked = False
-            if self.queue.count and not waits(self):
+            if self.queue.count and not send_blocked(self):
                 self.flush()
-            if events & (c.EPOLLERR | c.EPOLLHUP) or self.vain:
-                self.stands(moved or self.errors != errors or self.loop.bytes_sent != sent)
+            if events & (c.EPOLLERR | c.EPOLLHUP) or self.spurious_events:
+                self.note_spurious_event(moved or self.errors != errors or self.loop.bytes_sent != sent)
         finally:
             self.corked = False
             PyContext_Exit(context)
@@ -174,12 +174,12 @@ cdef class DatagramTransport(Transport):
         cdef list datagrams
         batch.bytes_sent = 0
         with nogil:
-            count = native_turn(&self.door, self.fd, batch)
+            count = run_native_batch(&self.native_state, self.fd, batch)
         self.loop.bytes_received += batch.bytes_received
         self.loop.bytes_sent += batch.bytes_sent
-        self.handled += batch.answered
+        self.native_answered += batch.answered
         self.dropped += batch.dropped
-        self.passed_on += batch.declined_count
+        self.native_declined += batch.declined_count
         if count < 0:
             self.receive_failed(-count)
             return 0
@@ -197,7 +197,7 @@ cdef class DatagramTransport(Transport):
         cdef socklen_t peer_length = batch.inputs[slot].msg_hdr.msg_namelen
         return (
             PyBytes_FromStringAndSize(<const char *>batch.input_vectors[slot].iov_base + offset, length),
-            to_peer(peer, peer_length, &batch.origins[slot]) if self.door.anywhere else to_object(peer, peer_length),
+            to_peer(peer, peer_length, &batch.pktinfos[slot]) if self.native_state.wildcard_bound else to_object(peer, peer_length),
         )
 
     cdef int receive_batch(self) except -2:
@@ -258,14 +258,14 @@ cdef class DatagramTransport(Transport):
         # What answers one datagram leaves at once, what answers several leaves together.
         self.corked = PyList_GET_SIZE(datagrams) > 1
         # Held while it is called: it may put another protocol in its place.
-        many = self.many
+        many = self.batch_callback
         if many is not None:
             try:
                 many(datagrams)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self.blame(many, (), error)
+                self.report_callback_error(many, (), error)
             return 0
         for item in datagrams:
             protocol = self.protocol
@@ -276,15 +276,15 @@ cdef class DatagramTransport(Transport):
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self.blame(protocol.datagram_received, (), error)
+                self.report_callback_error(protocol.datagram_received, (), error)
         return 0
 
     cdef int receive_failed(self, int number) except -1:
         if number == c.EAGAIN or number == c.EINTR:
             return 0
-        return self.note_error(os_error(number))
+        return self.call_error_received(os_error(number))
 
-    cdef int note_error(self, object error) except -1:
+    cdef int call_error_received(self, object error) except -1:
         """An error of the network concerns one datagram: tell the protocol and go on."""
         cdef object protocol = self.protocol
         self.errors += 1
@@ -295,7 +295,7 @@ cdef class DatagramTransport(Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as failure:
-            self.blame(protocol.error_received, (error,), failure)
+            self.report_callback_error(protocol.error_received, (error,), failure)
         return 0
 
     def resume_reading(self) -> None:
@@ -303,7 +303,7 @@ cdef class DatagramTransport(Transport):
         if self.closing or not self.paused:
             return
         self.paused = False
-        self.update()
+        self.update_interest()
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -330,13 +330,13 @@ cdef class DatagramTransport(Transport):
                 self.sendto(data, addr)
         finally:
             self.corked = corked
-        if not corked and self.queue.count and not waits(self):
+        if not corked and self.queue.count and not send_blocked(self):
             self.flush()
 
     cdef int send(self, object data, object address) except -1:
         cdef sockaddr_storage target
         cdef socklen_t length = 0
-        cdef Origin origin
+        cdef PacketInfo pktinfo
         cdef Py_buffer view
         cdef ssize_t sent
         cdef int number
@@ -344,29 +344,29 @@ cdef class DatagramTransport(Transport):
             # Its class may have code of the program that runs when it is asked for its bytes: now, and no more when the
             # states were looked at.
             data = bytes(memoryview(data))
-        if loses(self):
+        if drop_lost_write(self):
             return 0
-        if not self.door.connected:
+        if not self.native_state.connected:
             try:
                 self.resolve(self.address if address is None else address, &target, &length)
             except OSError as error:
-                return self.note_error(error)
+                return self.call_error_received(error)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 return self.fatal(error, "Fatal write error on datagram transport")
             # The address may have code of its own as well, and so has a resolver.
-            if loses(self):
+            if drop_lost_write(self):
                 return 0
-        origin.family = 0
-        if self.door.anywhere and origin_of(address, &origin) and origin.family != self.family:
+        pktinfo.family = 0
+        if self.native_state.wildcard_bound and pktinfo_of(address, &pktinfo) and pktinfo.family != self.family:
             # It came through another socket.
-            origin.family = 0
+            pktinfo.family = 0
         if not self.conn_lost and (self.corked or self.queue.count or self.flushing):
-            return self.wait(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
+            return self.enqueue(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &pktinfo)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        if origin.family:
-            sent = send_from(self.fd, view.buf, view.len, &target, length, &origin)
+        if pktinfo.family:
+            sent = send_from(self.fd, view.buf, view.len, &target, length, &pktinfo)
         elif length:
             sent = c.c_sendto(
                 self.fd, view.buf, view.len, c.MSG_DONTWAIT | c.MSG_NOSIGNAL, <const sockaddr *>&target, length
@@ -383,11 +383,11 @@ cdef class DatagramTransport(Transport):
                 # Between `close` and connection_lost: sent if the kernel takes it, and nobody waits any more.
                 return 0
             self.loop.check_open()
-            datagrams_push(&self.queue, data if PyBytes_CheckExact(data) else bytes(data), &target, length, &origin)
+            datagrams_push(&self.queue, data if PyBytes_CheckExact(data) else bytes(data), &target, length, &pktinfo)
             self.writing = True
-            self.update()
+            self.update_interest()
             return self.maybe_pause()
-        return self.note_error(os_error(number))
+        return self.call_error_received(os_error(number))
 
     cdef int resolve(self, object address, sockaddr_storage *out, socklen_t *length) except -1:
         """The socket address of `address`; names are looked up as ``socket.sendto`` would, which may block."""
@@ -412,30 +412,30 @@ cdef class DatagramTransport(Transport):
             raise TypeError(f"not an address of this socket's family: {address!r}")
         return 0
 
-    cdef int wait(
-        self, bytes data, const sockaddr_storage *address, socklen_t length, const Origin *origin
+    cdef int enqueue(
+        self, bytes data, const sockaddr_storage *address, socklen_t length, const PacketInfo *pktinfo
     ) except -1:
         """Queue a datagram; corked ones leave when the callback returns."""
-        datagrams_push(&self.queue, data, address, length, origin)
-        if self.corked and not self.flushing and not waits(self):
-            self.hold()
+        datagrams_push(&self.queue, data, address, length, pktinfo)
+        if self.corked and not self.flushing and not send_blocked(self):
+            self.defer_flush()
             if self.queue.count >= BATCH or self.queue.size > self.high:
                 self.flush()
         return self.maybe_pause()
 
-    cdef int on_turn_end(self) except -1:
-        self.flush_due = False
-        return self.send_collected()
+    cdef int on_flush(self) except -1:
+        self.flush_deferred = False
+        return self.flush_deferred_writes()
 
-    cdef int send_collected(self) except -1:
-        if self.queue.count and not waits(self):
+    cdef int flush_deferred_writes(self) except -1:
+        if self.queue.count and not send_blocked(self):
             self.flush()
         return 0
 
     def _try_again(self) -> None:
         """The pause of a shortage is over."""
         self.retry = None
-        self.send_collected()
+        self.flush_deferred_writes()
 
     cdef int flush(self) except -1:
         """Send what waits now, a batch at a time, until it is gone or the kernel takes no more.
@@ -450,9 +450,9 @@ cdef class DatagramTransport(Transport):
             emptied = self.empty_queue()
         finally:
             self.flushing = False
-            if self.queue.count and self.fd >= 0 and not self.conn_lost and not waits(self) and not self.loop.closed:
-                self.retry = self.loop.later_ns(0, self._try_again, ())
-        return self.drained() if emptied else 0
+            if self.queue.count and self.fd >= 0 and not self.conn_lost and not send_blocked(self) and not self.loop.closed:
+                self.retry = self.loop.call_later_ns(0, self._try_again, ())
+        return self.on_write_queue_empty() if emptied else 0
 
     cdef bint empty_queue(self) except -1:
         """Send what is queued when this begins; True when nothing is left of it and nothing came."""
@@ -462,11 +462,11 @@ cdef class DatagramTransport(Transport):
         while self.queue.count and self.fd >= 0 and not self.conn_lost:
             if left == 0:
                 self.writing = False
-                self.update()
+                self.update_interest()
                 return False
             batch.bytes_sent = 0
             sent = transmit(
-                batch, self.fd, 0, <int>min(<size_t>datagrams_load(&self.queue, batch), left), &self.door.longest
+                batch, self.fd, 0, <int>min(<size_t>datagrams_load(&self.queue, batch), left), &self.native_state.gso_max_size
             )
             self.loop.bytes_sent += batch.bytes_sent
             if sent >= 0:
@@ -479,26 +479,26 @@ cdef class DatagramTransport(Transport):
                 # A device whose queue is full, and a shortage of memory, end without an event: the socket has room, so
                 # that EPOLLOUT would come at once, for ever.
                 self.writing = sent == -c.EAGAIN
-                self.update()
+                self.update_interest()
                 if not self.writing and self.retry is None and not self.loop.closed:
-                    self.retry = self.loop.later_ns(PAUSE_NS, self._try_again, ())
+                    self.retry = self.loop.call_later_ns(PAUSE_NS, self._try_again, ())
                 self.maybe_resume()
                 return False
             # The error belongs to the first datagram only.
             datagrams_forget(&self.queue, 1)
             left -= 1
-            self.note_error(os_error(-sent))
+            self.call_error_received(os_error(-sent))
         return True
 
-    cdef int drained(self) except -1:
+    cdef int on_write_queue_empty(self) except -1:
         if self.queue.count:
             return 0
         if self.writing:
             self.writing = False
-            self.update()
+            self.update_interest()
         self.maybe_resume()
         if self.closing and not self.conn_lost and not self.queue.count:
-            return self.schedule_lost(None)
+            return self.schedule_connection_lost(None)
         return 0
 
     def close(self) -> None:
@@ -507,35 +507,35 @@ cdef class DatagramTransport(Transport):
             return
         self.closing = True
         if self.queue.count:
-            self.update()
+            self.update_interest()
             if not self.corked:
-                self.send_collected()
+                self.flush_deferred_writes()
         else:
-            self.schedule_lost(None)
+            self.schedule_connection_lost(None)
 
     cdef int force_close(self, object error) except -1:
         # What is lost is what the kernel did not take; what waits for the end of a callback was sent, for asyncio.
-        self.send_collected()
+        self.flush_deferred_writes()
         return Transport.force_close(self, error)
 
-    cdef int released(self) except -1:
+    cdef int on_descriptor_closed(self) except -1:
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
-        self.door.handler = NULL
-        self.door.context = NULL
+        self.native_state.handler = NULL
+        self.native_state.context = NULL
         self.keep_alive = None
-        self.many = None
+        self.batch_callback = None
         return 0
 
     @property
-    def cut_datagrams(self) -> bool:
+    def udp_gso(self) -> bool:
         """Whether runs of equal datagrams leave as one; False on a socket that is not UDP, or cannot cut them."""
-        return self.door.longest > 0
+        return self.native_state.gso_max_size > 0
 
-    @cut_datagrams.setter
-    def cut_datagrams(self, wanted: bool) -> None:
-        self.door.longest = LARGEST_RUN if wanted and self.udp else 0
+    @udp_gso.setter
+    def udp_gso(self, wanted: bool) -> None:
+        self.native_state.gso_max_size = GSO_BYTES if wanted and self.udp else 0
 
     # --- information ----------------------------------------------------------------------------------------------
 
@@ -552,7 +552,7 @@ cdef class DatagramTransport(Transport):
         if name == "socket_options":
             from corenet.transports.options import read_options
 
-            return read_options(self.sock, cut_datagrams=self.door.longest > 0 if self.udp else None)
+            return read_options(self.sock, udp_gso=self.native_state.gso_max_size > 0 if self.udp else None)
         if name == "socket":
             found = TransportSocket(self.sock)
         elif name == "sockname":
@@ -579,9 +579,9 @@ cdef int prepare(DatagramTransport transport, bint made) except -1:
     if transport.sock.type != socket.SOCK_DGRAM or transport.sock.proto not in (0, socket.IPPROTO_UDP):
         return 0
     transport.udp = True
-    transport.door.longest = LARGEST_RUN
-    if not transport.door.connected and is_anywhere(fd):
-        transport.door.anywhere = switch_on(fd, level, option) if made else is_on(fd, level, option)
+    transport.native_state.gso_max_size = GSO_BYTES
+    if not transport.native_state.connected and is_wildcard_bound(fd):
+        transport.native_state.wildcard_bound = switch_on(fd, level, option) if made else is_on(fd, level, option)
     return 0
 
 
@@ -610,11 +610,11 @@ def make_datagram(
     transport.family = family
     transport.sock = sock
     transport.address = address
-    transport.door.connected = c.getpeername(fd, <sockaddr *>&peer, &length) == 0 and length > 0
+    transport.native_state.connected = c.getpeername(fd, <sockaddr *>&peer, &length) == 0 and length > 0
     transport.attach(loop, fd, protocol, extra)
     if transport.family == c.AF_INET or transport.family == c.AF_INET6:
         prepare(transport, made)
     transport.lookup_extra("sockname")
     transport.lookup_extra("peername")
-    loop.soon(transport._begin, (waiter,), None)
+    loop.call_soon_c(transport._call_connection_made, (waiter,), None)
     return transport

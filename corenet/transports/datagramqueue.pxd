@@ -6,24 +6,24 @@
 from cpython.object cimport PyObject
 from libc.stddef cimport size_t
 
-from corenet.core.sys cimport sockaddr_storage, socklen_t
-from corenet.transports.batch cimport Batch, Origin
+from corenet.core.libc cimport sockaddr_storage, socklen_t
+from corenet.transports.datagram_batch cimport Batch, PacketInfo
 
-cdef struct Waiting:
+cdef struct QueuedDatagram:
     PyObject *data
     socklen_t address_length
     sockaddr_storage address
-    Origin origin
+    PacketInfo pktinfo
 
 cdef struct DatagramQueue:
-    Waiting *entries
+    QueuedDatagram *entries
     size_t head
     size_t count
     size_t capacity
     Py_ssize_t size
 
 cdef int datagrams_push(
-    DatagramQueue *queue, bytes data, const sockaddr_storage *address, socklen_t length, const Origin *origin
+    DatagramQueue *queue, bytes data, const sockaddr_storage *address, socklen_t length, const PacketInfo *pktinfo
 ) except -1
 cdef int datagrams_load(DatagramQueue *queue, Batch *batch) noexcept
 cdef void datagrams_forget(DatagramQueue *queue, size_t count) noexcept

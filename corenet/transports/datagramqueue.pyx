@@ -11,21 +11,21 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
 
-from corenet.core cimport sys as c
-from corenet.core.sys cimport sockaddr_storage, socklen_t
-from corenet.transports.batch cimport BATCH, Batch, Origin
+from corenet.core cimport libc as c
+from corenet.core.libc cimport sockaddr_storage, socklen_t
+from corenet.transports.datagram_batch cimport BATCH, Batch, PacketInfo
 
 
 cdef int datagrams_push(
-    DatagramQueue *queue, bytes data, const sockaddr_storage *address, socklen_t length, const Origin *origin
+    DatagramQueue *queue, bytes data, const sockaddr_storage *address, socklen_t length, const PacketInfo *pktinfo
 ) except -1:
-    """Queue a datagram; `length` 0 means the socket's own peer, `origin` NULL whatever address the kernel likes."""
-    cdef Waiting *grown
-    cdef Waiting *entry
+    """Queue a datagram; `length` 0 means the socket's own peer, `pktinfo` NULL whatever address the kernel likes."""
+    cdef QueuedDatagram *grown
+    cdef QueuedDatagram *entry
     cdef size_t capacity, i
     if queue.count == queue.capacity:
         capacity = queue.capacity * 2 if queue.capacity else <size_t>BATCH
-        grown = <Waiting *>PyMem_RawMalloc(capacity * sizeof(Waiting))
+        grown = <QueuedDatagram *>PyMem_RawMalloc(capacity * sizeof(QueuedDatagram))
         if grown == NULL:
             PyErr_NoMemory()
         for i in range(queue.count):
@@ -40,10 +40,10 @@ cdef int datagrams_push(
     entry.address_length = length
     if length:
         c.memcpy(&entry.address, address, length)
-    if origin != NULL:
-        entry.origin = origin[0]
+    if pktinfo != NULL:
+        entry.pktinfo = pktinfo[0]
     else:
-        entry.origin.family = 0
+        entry.pktinfo.family = 0
     queue.count += 1
     queue.size += PyBytes_GET_SIZE(data)
     return 0
@@ -53,14 +53,14 @@ cdef int datagrams_load(DatagramQueue *queue, Batch *batch) noexcept:
     """Make the first datagrams the pieces of `batch`; returns how many."""
     cdef int count = <int>min(queue.count, <size_t>BATCH)
     cdef int i
-    cdef Waiting *entry
+    cdef QueuedDatagram *entry
     for i in range(count):
         entry = &queue.entries[(queue.head + i) % queue.capacity]
         batch.output_vectors[i].iov_base = PyBytes_AS_STRING(<object>entry.data)
         batch.output_vectors[i].iov_len = PyBytes_GET_SIZE(<object>entry.data)
         batch.pieces[i].peer = &entry.address if entry.address_length else NULL
         batch.pieces[i].peer_length = entry.address_length
-        batch.pieces[i].origin = &entry.origin if entry.origin.family else NULL
+        batch.pieces[i].pktinfo = &entry.pktinfo if entry.pktinfo.family else NULL
     return count
 
 

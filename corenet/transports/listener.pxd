@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t
 from corenet.core.engine cimport Engine
 from corenet.core.handles cimport TimerHandle
 from corenet.core.poller cimport Watcher
-from corenet.transports.stream cimport Roster
+from corenet.transports.stream cimport ConnectionList
 
 cdef class Listener(Watcher):
     cdef Engine loop
@@ -17,20 +17,20 @@ cdef class Listener(Watcher):
     cdef object accept_tls
     cdef object context
     cdef object room        # who says how many may be accepted, None: nobody
-    cdef Roster roster
+    cdef ConnectionList connections
     cdef bytes local
     cdef TimerHandle retry
     cdef int fd
     cdef int family
-    cdef int burst
+    cdef int accept_budget
     cdef uint32_t events
     cdef bint listening
-    cdef bint counted       # `sock` counts us among those who need it open
+    cdef bint holds_socket_ref       # `sock` counts us among those who need it open
     cdef bint nodelay       # to be set on each connection, since the listening socket does not hand it down
 
     cdef int pause(self) except -1
-    cdef void leave_poller(self) noexcept
+    cdef void unregister(self) noexcept
     cdef int accept_burst(self) except -1
     cdef int on_connection(self, int fd, void *address, unsigned int length) except -1
-    cdef int exhausted(self, int number) except -1
-    cdef int stand_back(self, str message, object error) except -1
+    cdef int accept_failed(self, int number) except -1
+    cdef int pause_and_retry(self, str message, object error) except -1

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from typing import Any
 
 from corenet.core.engine import Engine
-from corenet.transports.stream import Roster
+from corenet.transports.stream import ConnectionList
 
 class Listener:
     def __init__(
@@ -11,7 +11,7 @@ class Listener:
         loop: Engine,
         sock: socket.socket,
         protocol_factory: Callable[[], Any],
-        roster: Roster | None = None,
+        connections: ConnectionList | None = None,
         accept_tls: Callable[[socket.socket], object] | None = None,
         backlog: int = 100,
         exclusive: bool = False,

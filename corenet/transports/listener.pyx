@@ -18,11 +18,11 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t
 
-from corenet.core cimport sys as c
-from corenet.core.counters cimport KIND_LISTENER, born, died
-from corenet.core.engine cimport Descriptor, Engine
+from corenet.core cimport libc as c
+from corenet.core.counters cimport KIND_LISTENER, count_created, count_destroyed
+from corenet.core.engine cimport FdHandlers, Engine
 from corenet.core.poller cimport Watcher
-from corenet.core.sys cimport (
+from corenet.core.libc cimport (
     PyContext_Copy,
     PyContext_CopyCurrent,
     PyContext_Enter,
@@ -35,8 +35,8 @@ from corenet.core.sys cimport (
     sockaddr_storage,
     socklen_t,
 )
-from corenet.transports.base cimport keep_open, let_go, os_error
-from corenet.transports.stream cimport Roster, StreamTransport, new_stream
+from corenet.transports.base cimport socket_incref, socket_decref, os_error
+from corenet.transports.stream cimport ConnectionList, StreamTransport, new_stream
 
 from corenet.limits import ACCEPTS_PER_EVENT, ACCEPT_RETRY_SECONDS
 
@@ -45,7 +45,7 @@ cdef int BURST = ACCEPTS_PER_EVENT
 cdef int64_t RETRY_NS = <int64_t>ACCEPT_RETRY_SECONDS * 1000000000
 
 
-cdef bytes address_of_all(int fd):
+cdef bytes shared_local_address(int fd):
     """The local address of every connection that is accepted on `fd`, None when that differs: a wildcard, a proxy."""
     cdef sockaddr_storage address
     cdef socklen_t length = sizeof(address)
@@ -71,17 +71,17 @@ cdef class Listener(Watcher):
     """Accepts for one listening socket; `accept_tls(sock)` takes connections that begin with a handshake."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        born(KIND_LISTENER)
+        count_created(KIND_LISTENER)
 
     def __dealloc__(self) -> None:
-        died(KIND_LISTENER)
+        count_destroyed(KIND_LISTENER)
 
     def __init__(
         self,
         loop: Engine,
         sock: object,
         protocol_factory: object,
-        roster: Roster | None = None,
+        connections: ConnectionList | None = None,
         accept_tls: object = None,
         backlog: int = 100,
         exclusive: bool = False,
@@ -94,15 +94,15 @@ cdef class Listener(Watcher):
         self.fd = sock.fileno()
         self.family = sock.family
         self.protocol_factory = protocol_factory
-        self.roster = roster
+        self.connections = connections
         self.accept_tls = accept_tls
-        self.burst = max(1, min(BURST, backlog))
+        self.accept_budget = max(1, min(BURST, backlog))
         self.events = c.EPOLLIN | c.EPOLLEXCLUSIVE if exclusive else c.EPOLLIN
         self.context = PyContext_CopyCurrent()
         if self.family == c.AF_INET or self.family == c.AF_INET6:
             c.getsockopt(self.fd, c.IPPROTO_TCP, c.TCP_NODELAY, &inherited, &size)
             self.nodelay = nodelay and not inherited
-        self.local = address_of_all(self.fd)
+        self.local = shared_local_address(self.fd)
 
     def limit(self, room: object) -> None:
         """Accept no more in one event than ``room(active)``, where `active` is the roster's number of open connections.
@@ -123,20 +123,20 @@ cdef class Listener(Watcher):
         if self.loop is not None and not self.listening and self.fd >= 0:
             other = self.loop.poller.find(self.fd)
             if other is None:
-                self.loop.refuse_owned(self.fd)
+                self.loop.check_not_owned(self.fd)
             elif isinstance(other, Listener):
                 # As on asyncio, the server that begins later accepts. Counted first, or `pause` may close the socket.
-                self.counted = self.counted or keep_open(self.sock)
+                self.holds_socket_ref = self.holds_socket_ref or socket_incref(self.sock)
                 (<Listener>other).pause()
-            elif not isinstance(other, Descriptor):
-                if not self.loop.poller.forgotten(self.fd):
+            elif not isinstance(other, FdHandlers):
+                if not self.loop.poller.kernel_lost_registration(self.fd):
                     raise RuntimeError(f"File descriptor {self.fd!r} is used by {other!r}")
                 # Closed by its owner's program; the number is our socket's now.
                 self.loop.poller.remove(self.fd)
                 self.loop.poller.disown(self.fd, other)
             self.loop.poller.add(self.fd, self.events, self)
             self.listening = True
-            self.counted = self.counted or keep_open(self.sock)
+            self.holds_socket_ref = self.holds_socket_ref or socket_incref(self.sock)
 
     def stop(self) -> None:
         """Accept no more; the socket stays open."""
@@ -148,13 +148,13 @@ cdef class Listener(Watcher):
         elif (
             self.loop is not None
             and self.sock.fileno() == self.fd
-            and isinstance(self.loop.poller.find(self.fd), Descriptor)
+            and isinstance(self.loop.poller.find(self.fd), FdHandlers)
         ):
             # A reader that took our place ends with the server, as in asyncio.
-            self.loop._clear_side(self.fd, False)
+            self.loop._clear_handler(self.fd, False)
         self.fd = -1
 
-    cdef bint give_way(self) except -1:
+    cdef bint yield_to_reader(self) except -1:
         """As asyncio has it: who removes the reader of a listening socket pauses the server, who sets one takes over."""
         self.pause()
         return True
@@ -164,13 +164,13 @@ cdef class Listener(Watcher):
 
     cdef int pause(self) except -1:
         """Be called no more; the socket is closed if the program has closed it meanwhile."""
-        self.leave_poller()
-        if self.counted:
-            self.counted = False
-            let_go(self.sock)
+        self.unregister()
+        if self.holds_socket_ref:
+            self.holds_socket_ref = False
+            socket_decref(self.sock)
         return 0
 
-    cdef void leave_poller(self) noexcept:
+    cdef void unregister(self) noexcept:
         """Be called no more; the place of a socket that was closed behind our back may be somebody else's by now."""
         self.listening = False
         if self.loop.poller.find(self.fd) is self:
@@ -179,17 +179,17 @@ cdef class Listener(Watcher):
     def __repr__(self) -> str:
         return f"<Listener fd={self.fd}>"
 
-    cdef int on_unwatched(self, object error) except -1:
-        return self.stand_back("the listening socket cannot be watched", error)
+    cdef int on_registration_lost(self, object error) except -1:
+        return self.pause_and_retry("the listening socket cannot be watched", error)
 
     cdef int on_events(self, uint32_t events) except -1:
         self.accept_burst()
         if self.events != c.EPOLLIN and self.listening and not self.loop.closed:
-            self.leave_poller()
-            self._go_on()
+            self.unregister()
+            self._resume_accepting()
         return 0
 
-    def _go_on(self) -> None:
+    def _resume_accepting(self) -> None:
         """Accept again; when the kernel has no room for that, later; when the socket was closed, never."""
         self.retry = None
         if self.sock.fileno() != self.fd:
@@ -199,15 +199,15 @@ cdef class Listener(Watcher):
         except OSError as error:
             if error.errno not in (c.ENOMEM, c.ENOSPC):
                 raise
-            self.stand_back("the listening socket cannot be watched", error)
+            self.pause_and_retry("the listening socket cannot be watched", error)
 
     cdef int accept_burst(self) except -1:
         cdef sockaddr_storage address
         cdef socklen_t length
-        cdef int left = self.burst
+        cdef int left = self.accept_budget
         cdef int fd
         if self.room is not None:
-            left = min(left, <int>self.room(0 if self.roster is None else self.roster.active))
+            left = min(left, <int>self.room(0 if self.connections is None else self.connections.active))
         # A callback may close the loop, above all that of a forked child: who waits is its parent's to accept.
         while left > 0 and self.listening and not self.loop.closed:
             left -= 1
@@ -218,7 +218,7 @@ cdef class Listener(Watcher):
                     return 0
                 if errno == c.EINTR or errno == c.ECONNABORTED:
                     continue
-                return self.exhausted(errno)
+                return self.accept_failed(errno)
             self.on_connection(fd, &address, length)
         return 0
 
@@ -240,7 +240,7 @@ cdef class Listener(Watcher):
             protocol = self.protocol_factory()
             if self.nodelay:
                 c.setsockopt(fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))
-            transport = new_stream(self.loop, fd, self.family, None, protocol, None, self.roster, context)
+            transport = new_stream(self.loop, fd, self.family, None, protocol, None, self.connections, context)
             fd = -1
             transport.local = self.local
             if self.family != c.AF_UNIX and length <= sizeof(sockaddr_in6):
@@ -258,9 +258,9 @@ cdef class Listener(Watcher):
             return 0
         finally:
             PyContext_Exit(context)
-        return transport.welcome()
+        return transport.schedule_connection_made()
 
-    cdef int exhausted(self, int number) except -1:
+    cdef int accept_failed(self, int number) except -1:
         """Say it and stand back for a second when a resource has run out; every other error is only said."""
         cdef object error = os_error(number)
         if number == c.EINVAL:
@@ -271,12 +271,12 @@ cdef class Listener(Watcher):
                 {"message": "socket.accept() failed", "exception": error, "socket": TransportSocket(self.sock)}
             )
             return 0
-        return self.stand_back("socket.accept() out of system resource", error)
+        return self.pause_and_retry("socket.accept() out of system resource", error)
 
-    cdef int stand_back(self, str message, object error) except -1:
+    cdef int pause_and_retry(self, str message, object error) except -1:
         """Leave the poller, come back in a second, and say why."""
         self.pause()
-        self.retry = self.loop.later_ns(RETRY_NS, self._go_on, ())
+        self.retry = self.loop.call_later_ns(RETRY_NS, self._resume_accepting, ())
         self.loop.call_exception_handler(
             {"message": message, "exception": error, "socket": TransportSocket(self.sock)}
         )

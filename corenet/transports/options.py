@@ -77,9 +77,9 @@ class SocketOptions:
     traffic_class: int | None = None
     #: Let the kernel join datagrams on receipt (UDP_GRO), for a peer that sends many. Off by itself: whoever else holds
     #: the socket, by dup or fork, then receives several as one.
-    join_datagrams: bool | None = None
+    udp_gro: bool | None = None
     #: Send runs of equal datagrams as one for the kernel to cut (UDP_SEGMENT); on by itself.
-    cut_datagrams: bool | None = None
+    udp_gso: bool | None = None
 
     def __post_init__(self) -> None:
         for name in FLAGS:
@@ -111,7 +111,7 @@ class SocketOptions:
     def apply(self, sock: socket.socket, role: str) -> None:
         """Set on `sock` whatever is not None. `role` is "listen", "connect", "stream" or "datagram".
 
-        To be called before bind and connect. `backlog` and `cut_datagrams` are no options of a socket: whoever listens
+        To be called before bind and connect. `backlog` and `udp_gso` are no options of a socket: whoever listens
         and the transport look at them.
 
         Raises:
@@ -166,7 +166,7 @@ def read_options(sock: Any, **known: Any) -> SocketOptions:
 
 # --- which field is what ----------------------------------------------------------------------------------------------
 
-FLAGS = ("keepalive", "nodelay", "reuse_address", "reuse_port", "join_datagrams", "cut_datagrams")
+FLAGS = ("keepalive", "nodelay", "reuse_address", "reuse_port", "udp_gro", "udp_gso")
 
 NUMBERS: dict[str, Limit] = {
     "keepalive_idle": limits.OPTION_KEEPALIVE_SECONDS,
@@ -188,7 +188,7 @@ OF_TCP = frozenset(
         "defer_accept", "unsent_low_water", "congestion",
     }
 )  # fmt: skip
-OF_UDP = frozenset({"join_datagrams", "cut_datagrams"})
+OF_UDP = frozenset({"udp_gro", "udp_gso"})
 OF_IP = OF_TCP | OF_UDP | {"traffic_class", "reuse_port"}
 OF_SERVERS = frozenset({"backlog", "defer_accept"})
 OF_STREAMS = OF_TCP | {"linger"}
@@ -271,8 +271,8 @@ SETTERS: dict[str, Setter] = {
     "reuse_port": setter(socket.SOL_SOCKET, socket.SO_REUSEPORT),
     "congestion": set_congestion,
     "traffic_class": set_traffic_class,
-    "join_datagrams": setter(SOL_UDP, UDP_GRO),
-    "cut_datagrams": leave,
+    "udp_gro": setter(SOL_UDP, UDP_GRO),
+    "udp_gso": leave,
 }
 
 
@@ -328,5 +328,5 @@ GETTERS: dict[str, Getter] = {
     "reuse_port": switch(socket.SOL_SOCKET, socket.SO_REUSEPORT),
     "congestion": get_congestion,
     "traffic_class": get_traffic_class,
-    "join_datagrams": switch(SOL_UDP, UDP_GRO),
+    "udp_gro": switch(SOL_UDP, UDP_GRO),
 }

@@ -19,4 +19,4 @@ class PeerAddress(tuple[Any, ...]):
 
     local: str
     #: The same packed for the transport; not for users.
-    origin: bytes
+    pktinfo: bytes

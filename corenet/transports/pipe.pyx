@@ -11,13 +11,13 @@ import stat
 cimport cython
 from libc.stddef cimport size_t
 
-from corenet.core cimport sys as c
-from corenet.core.counters cimport KIND_PIPE, born, died
+from corenet.core cimport libc as c
+from corenet.core.counters cimport KIND_PIPE, count_created, count_destroyed
 from corenet.core.engine cimport Engine
 from corenet.core.poller cimport Watcher
-from corenet.core.sys cimport propagate
+from corenet.core.libc cimport propagate
 from corenet.transports.base cimport Transport, call_method0
-from corenet.transports.streambase cimport UNREAD, StreamBase
+from corenet.transports.streambase cimport PROTOCOL_WRITE_ONLY, StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
 from corenet.transports import faces
@@ -28,16 +28,16 @@ cdef class ReadPipeTransport(StreamBase):
     """The reading end of a pipe."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        born(KIND_PIPE)
+        count_created(KIND_PIPE)
 
     def __dealloc__(self) -> None:
-        died(KIND_PIPE)
+        count_destroyed(KIND_PIPE)
 
     @property
     def __class__(self) -> type:
         return faces.ReadPipeTransport
 
-    cdef ssize_t take(self, void *data, size_t length) noexcept:
+    cdef ssize_t recv_some(self, void *data, size_t length) noexcept:
         cdef ssize_t got = c.c_read(self.fd, data, length)
         if got > 0:
             self.loop.bytes_received += got
@@ -50,7 +50,7 @@ cdef class ReadPipeTransport(StreamBase):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self.blame(self.protocol.data_received, (), error)
+            self.report_callback_error(self.protocol.data_received, (), error)
         return 0
 
     cdef int on_eof(self) except -1:
@@ -60,7 +60,7 @@ cdef class ReadPipeTransport(StreamBase):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self.blame(self.protocol.eof_received, (), error)
+            self.report_callback_error(self.protocol.eof_received, (), error)
         self.close()
         return 0
 
@@ -70,30 +70,30 @@ cdef class WritePipeTransport(StreamBase):
     """The writing end of a pipe."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        born(KIND_PIPE)
+        count_created(KIND_PIPE)
 
     def __dealloc__(self) -> None:
-        died(KIND_PIPE)
+        count_destroyed(KIND_PIPE)
 
     @property
     def __class__(self) -> type:
         return faces.WritePipeTransport
 
-    cdef ssize_t give(self, const void *data, size_t length) noexcept nogil:
+    cdef ssize_t send_some(self, const void *data, size_t length) noexcept nogil:
         return c.c_write(self.fd, data, length)
 
-    cdef ssize_t give_queue(self) noexcept nogil:
+    cdef ssize_t send_queue(self) noexcept nogil:
         return c.writev(
             self.fd, self.queue.vectors + self.queue.head, <int>min(self.queue.count, <size_t>VECTOR_LIMIT)
         )
 
-    cdef int adopt(self, object protocol) except -1:
-        StreamBase.adopt(self, protocol)
+    cdef int attach_protocol(self, object protocol) except -1:
+        StreamBase.attach_protocol(self, protocol)
         # Whatever the protocol, it gets no bytes.
-        self.kind = UNREAD
+        self.protocol_kind = PROTOCOL_WRITE_ONLY
         return 0
 
-    cdef int reader_gone(self) except -1:
+    cdef int on_pipe_reader_closed(self) except -1:
         cdef object error = BrokenPipeError() if self.buffered_size() else None
         return self.force_close(error)
 
@@ -102,7 +102,7 @@ cdef class WritePipeTransport(StreamBase):
         self.close()
 
 
-class Second:
+class DupedPipe:
     """Owns the duplicate that a second transport on the same pipe uses."""
 
     def __init__(self, pipe: object, fd: int, shared: bool) -> None:
@@ -134,7 +134,7 @@ cdef StreamBase attach_pipe(StreamBase transport, Engine loop, object pipe, obje
         # Several transports on one descriptor, standard output for one: the kernel's table has one place for each
         # number, so the later ones get numbers of their own.
         fd = os.dup(fd)
-        owner = Second(pipe, fd, (<Transport>present).sock is pipe)
+        owner = DupedPipe(pipe, fd, (<Transport>present).sock is pipe)
     elif present is not None:
         loop.descriptor(fd, True)
         loop.poller.remove(fd)
@@ -146,7 +146,7 @@ cdef StreamBase attach_pipe(StreamBase transport, Engine loop, object pipe, obje
         if owner is not pipe:
             os.close(fd)
         raise
-    loop.soon(transport._begin, (waiter,), None)
+    loop.call_soon_c(transport._call_connection_made, (waiter,), None)
     return transport
 
 

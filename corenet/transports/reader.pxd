@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t
 
-from corenet.transports.received cimport ReceiveBuffer
+from corenet.transports.stream_reader_buffer cimport ReceiveBuffer
 
 cdef class ReaderCore(ReceiveBuffer):
     cdef public object _loop

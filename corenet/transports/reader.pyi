@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import Generator
 from typing import Any, final
 
-from corenet.transports.received import ReceiveBuffer
+from corenet.transports.stream_reader_buffer import ReceiveBuffer
 
 class ReaderCore(ReceiveBuffer):
     _loop: asyncio.AbstractEventLoop
@@ -23,7 +23,7 @@ class ReaderCore(ReceiveBuffer):
     async def readline(self) -> bytes: ...
 
 @final
-class Reading:
+class ReadAwaitable:
     def __await__(self) -> Generator[Any, None, bytes]: ...
     def __iter__(self) -> Generator[Any, None, bytes]: ...
     def __next__(self) -> asyncio.Future[None]: ...

@@ -34,7 +34,7 @@ cdef extern from "Python.h":
     PyObject *PyExc_StopIteration
     void PyErr_SetObject(PyObject *kind, object value)
 
-__all__ = ["ReaderCore", "Reading"]
+__all__ = ["ReaderCore", "ReadAwaitable"]
 
 cdef Py_ssize_t DEFAULT_LIMIT = STREAM_LIMIT
 cdef bytes EMPTY = b""
@@ -53,7 +53,7 @@ cdef enum:
     FINISHED = 2
 
 
-class Unread(bytearray):
+class UnreadView(bytearray):
     """What `ReaderCore._buffer` shows."""
 
     reader: object
@@ -82,7 +82,7 @@ cdef class ReaderCore(ReceiveBuffer):
 
         Clearing it clears the original: so `start_tls` of asyncio's loop takes what it holds for the handshake.
         """
-        unread = Unread((<const char *>self.first())[:self.size()])
+        unread = UnreadView((<const char *>self.first())[:self.size()])
         unread.reader = self
         return unread
 
@@ -200,14 +200,14 @@ cdef class ReaderCore(ReceiveBuffer):
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def read(self, n: int = -1) -> Reading:
+    def read(self, n: int = -1) -> ReadAwaitable:
         """Read up to `n` bytes, waiting for at least one; everything until the end when `n` is negative.
 
         At the end of the stream the result is empty.
         """
         return begin(self, READ if n >= 0 else ALL, n, None)
 
-    def readexactly(self, n: int) -> Reading:
+    def readexactly(self, n: int) -> ReadAwaitable:
         """Read `n` bytes.
 
         Raises:
@@ -216,7 +216,7 @@ cdef class ReaderCore(ReceiveBuffer):
         """
         return begin(self, EXACTLY, n, None)
 
-    def readuntil(self, separator: object = b"\n") -> Reading:
+    def readuntil(self, separator: object = b"\n") -> ReadAwaitable:
         """Read through the first `separator`, or through the first of a tuple of separators to end.
 
         Raises:
@@ -225,7 +225,7 @@ cdef class ReaderCore(ReceiveBuffer):
         """
         return begin(self, UNTIL, 0, separator)
 
-    def readline(self) -> Reading:
+    def readline(self) -> ReadAwaitable:
         """Read through the next newline, or to the end of the stream.
 
         Raises:
@@ -234,8 +234,8 @@ cdef class ReaderCore(ReceiveBuffer):
         return begin(self, LINE, 0, NEWLINE)
 
 
-cdef Reading begin(ReaderCore reader, int kind, Py_ssize_t wanted, object separator):
-    cdef Reading reading = Reading.__new__(Reading)
+cdef ReadAwaitable begin(ReaderCore reader, int kind, Py_ssize_t wanted, object separator):
+    cdef ReadAwaitable reading = ReadAwaitable.__new__(ReadAwaitable)
     reading.reader = reader
     reading.kind = kind
     reading.wanted = wanted
@@ -245,7 +245,7 @@ cdef Reading begin(ReaderCore reader, int kind, Py_ssize_t wanted, object separa
 
 @cython.final
 @cython.freelist(64)
-cdef class Reading:
+cdef class ReadAwaitable:
     """One read under way, to be awaited once; it has the methods of a coroutine, so tasks can be made of it."""
 
     cdef ReaderCore reader
@@ -271,10 +271,10 @@ cdef class Reading:
     def __repr__(self) -> str:
         return f"<{self.__qualname__}() {('new', 'waiting', 'finished')[self.state]}>"
 
-    def __await__(self) -> Reading:
+    def __await__(self) -> ReadAwaitable:
         return self
 
-    def __iter__(self) -> Reading:
+    def __iter__(self) -> ReadAwaitable:
         return self
 
     def __next__(self) -> object:
@@ -451,19 +451,19 @@ cdef class Reading:
 
 
 cdef int reading_send(object reading, object value, PyObject **result) except -1:
-    cdef object got = (<Reading>reading).step()
+    cdef object got = (<ReadAwaitable>reading).step()
     Py_INCREF(got)
     result[0] = <PyObject *>got
-    return PYGEN_RETURN if (<Reading>reading).state == FINISHED else PYGEN_NEXT
+    return PYGEN_RETURN if (<ReadAwaitable>reading).state == FINISHED else PYGEN_NEXT
 
 
 cdef PyObject *reading_next(object reading) except? NULL:
-    cdef object got = (<Reading>reading).step()
-    if (<Reading>reading).state == FINISHED:
+    cdef object got = (<ReadAwaitable>reading).step()
+    if (<ReadAwaitable>reading).state == FINISHED:
         PyErr_SetObject(PyExc_StopIteration, got)
         return NULL
     Py_INCREF(got)
     return <PyObject *>got
 
 
-set_steps(Reading, reading_send, reading_next)
+set_steps(ReadAwaitable, reading_send, reading_next)

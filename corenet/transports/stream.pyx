@@ -12,12 +12,12 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 
-from corenet.core cimport sys as c
-from corenet.core.counters cimport KIND_STREAM, born, died
+from corenet.core cimport libc as c
+from corenet.core.counters cimport KIND_STREAM, count_created, count_destroyed
 from corenet.core.engine cimport Engine
-from corenet.core.sys cimport msghdr, sockaddr, sockaddr_storage, socklen_t
+from corenet.core.libc cimport msghdr, sockaddr, sockaddr_storage, socklen_t
 from corenet.transports.address cimport to_object
-from corenet.transports.streambase cimport NO_CORK, UNKNOWN, Consumer, StreamBase
+from corenet.transports.streambase cimport CORK_UNSUPPORTED, CORK_UNPROBED, NativeProtocol, StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
 from corenet.transports import faces
@@ -30,11 +30,11 @@ cdef class StreamTransport(StreamBase):
     """One connected stream socket."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        born(KIND_STREAM)
+        count_created(KIND_STREAM)
 
     def __dealloc__(self) -> None:
         unlink(&self.link)
-        died(KIND_STREAM)
+        count_destroyed(KIND_STREAM)
 
     @property
     def __class__(self) -> type:
@@ -68,21 +68,21 @@ cdef class StreamTransport(StreamBase):
             TypeError: when the protocol is no FramedProtocol.
             FrameError: when a payload cannot be a frame; nothing is sent then.
         """
-        cdef Consumer consumer = self.consumer
-        if consumer is None:
+        cdef NativeProtocol native_protocol = self.native_protocol
+        if native_protocol is None:
             raise TypeError(f"{type(self.protocol).__name__} has no framing; use a FramedProtocol")
-        consumer.send_frames(self, payloads)
+        native_protocol.send_frames(self, payloads)
 
-    cdef ssize_t take(self, void *data, size_t length) noexcept:
+    cdef ssize_t recv_some(self, void *data, size_t length) noexcept:
         cdef ssize_t got = c.c_recv(self.fd, data, length, c.MSG_DONTWAIT)
         if got > 0:
             self.loop.bytes_received += got
         return got
 
-    cdef ssize_t give(self, const void *data, size_t length) noexcept nogil:
+    cdef ssize_t send_some(self, const void *data, size_t length) noexcept nogil:
         return c.c_send(self.fd, data, length, c.MSG_DONTWAIT | c.MSG_NOSIGNAL)
 
-    cdef ssize_t give_queue(self) noexcept nogil:
+    cdef ssize_t send_queue(self) noexcept nogil:
         cdef msghdr message
         c.memset(&message, 0, sizeof(message))
         message.msg_iov = self.queue.vectors + self.queue.head
@@ -91,7 +91,7 @@ cdef class StreamTransport(StreamBase):
 
     cdef int half_close(self) except -1:
         if self.fd >= 0:
-            self.loop.stirred = True
+            self.loop.closed_since_poll = True
             c.c_shutdown(self.fd, c.SHUT_WR)
         return 0
 
@@ -157,13 +157,13 @@ cdef class StreamTransport(StreamBase):
         unlink(&self.link)
         StreamBase.detach(self)
 
-    cdef int released(self) except -1:
-        cdef Roster roster = self.roster
-        self.consumer = None
-        self.give_up_waiter(ConnectionError("Connection is closed by peer"))
-        if roster is not None:
-            self.roster = None
-            roster.left()
+    cdef int on_descriptor_closed(self) except -1:
+        cdef ConnectionList connections = self.connections
+        self.native_protocol = None
+        self.fail_empty_waiter(ConnectionError("Connection is closed by peer"))
+        if connections is not None:
+            self.connections = None
+            connections.left()
         return 0
 
 
@@ -175,10 +175,10 @@ cdef void unlink(Link *link) noexcept:
         link.previous = link.following = NULL
 
 
-cdef class Roster:
+cdef class ConnectionList:
     """The living connections of one server, as a list threaded through them: 24 bytes a connection.
 
-    Also those transports above a stream that has ended whose protocol has not been told of it: `lingering`.
+    Also those transports above a stream that has ended whose protocol has not been told of it: `tls_members`.
     """
 
     def __cinit__(self, *_args, **_kwargs) -> None:
@@ -200,7 +200,7 @@ cdef class Roster:
         link.following = self.head.following
         link.following.previous = link
         self.head.following = link
-        member.roster = self
+        member.connections = self
         self.active += 1
 
     cdef int left(self) except -1:
@@ -210,17 +210,17 @@ cdef class Roster:
             self.on_empty()
         return 0
 
-    cdef int linger(self, object above) except -1:
+    cdef int insert_tls(self, object above) except -1:
         """Count `above` in the place of the stream below it, which is about to leave."""
-        if self.lingering is None:
-            self.lingering = set()
-        self.lingering.add(above)
+        if self.tls_members is None:
+            self.tls_members = set()
+        self.tls_members.add(above)
         self.active += 1
         return 0
 
-    cdef int lingered(self, object above) except -1:
+    cdef int remove_tls(self, object above) except -1:
         """The protocol of `above` was told of the end."""
-        self.lingering.discard(above)
+        self.tls_members.discard(above)
         return self.left()
 
     def members(self) -> list[object]:
@@ -230,17 +230,17 @@ cdef class Roster:
         while link != &self.head:
             found.append(<object>link.member)
             link = link.following
-        if self.lingering is not None:
-            found.extend(self.lingering)
+        if self.tls_members is not None:
+            found.extend(self.tls_members)
         return found
 
-    def forget_callback(self) -> None:
+    def clear_on_empty(self) -> None:
         """Break the cycle with the server."""
         self.on_empty = None
 
 
 cdef StreamTransport new_stream(
-    Engine loop, int fd, int family, object sock, object protocol, dict extra, Roster roster, object context=None
+    Engine loop, int fd, int family, object sock, object protocol, dict extra, ConnectionList connections, object context=None
 ):
     """A transport on `fd`, which `sock` owns when it is not None; nothing is called or registered yet.
 
@@ -248,11 +248,11 @@ cdef StreamTransport new_stream(
     """
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
     transport.family = family
-    transport.corks = UNKNOWN if family == c.AF_INET or family == c.AF_INET6 else NO_CORK
+    transport.cork_support = CORK_UNPROBED if family == c.AF_INET or family == c.AF_INET6 else CORK_UNSUPPORTED
     transport.sock = sock
     transport.attach(loop, fd, protocol, extra, context)
-    if roster is not None:
-        roster.join(transport)
+    if connections is not None:
+        connections.join(transport)
     return transport
 
 
@@ -262,7 +262,7 @@ def make_stream(
     protocol: object,
     waiter: object = None,
     extra: dict | None = None,
-    roster: Roster | None = None,
+    connections: ConnectionList | None = None,
     context: object = None,
 ) -> StreamTransport:
     """Return a transport on a connected, non-blocking socket; `waiter` is set after connection_made.
@@ -280,6 +280,6 @@ def make_stream(
         loop.poller.remove(fd)
     if family == c.AF_INET or family == c.AF_INET6:
         c.setsockopt(fd, c.IPPROTO_TCP, c.TCP_NODELAY, &one, sizeof(one))
-    transport = new_stream(loop, fd, family, sock, protocol, extra, roster, context)
-    loop.soon(transport._begin, (waiter,), None)
+    transport = new_stream(loop, fd, family, sock, protocol, extra, connections, context)
+    loop.call_soon_c(transport._call_connection_made, (waiter,), None)
     return transport

@@ -9,7 +9,7 @@ wrote did so several times, TCP is told with the first piece that more will foll
 sends it with the next, when it is told otherwise at the callback's end, or after 200 ms. A cork that the program has set
 stays, and then the program says when. What the kernel does not take waits for EPOLLOUT. docs/adr/0012 says why, and what
 it costs. While a file is on its way (`empty_waiter`), nothing may be written; whoever sends it waits here for room.
-What kind of protocol is served is decided once, in `adopt`, and looked at in one place, `on_events`.
+What kind of protocol is served is decided once, in `attach_protocol`, and looked at in one place, `on_events`.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ from cpython.ref cimport Py_DECREF
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from corenet.core cimport sys as c
+from corenet.core cimport libc as c
 from corenet.core.engine cimport SCRATCH_SIZE, callback_of
 from corenet.core.poller cimport Watcher
-from corenet.core.spares cimport Spare, Spares
-from corenet.core.sys cimport (
+from corenet.core.receive_pool cimport PooledBytes, ReceivePool
+from corenet.core.libc cimport (
     PyContext_Enter,
     PyContext_Exit,
     PyObject_VectorcallMethod,
@@ -47,7 +47,7 @@ from corenet.core.sys cimport (
     propagate,
     socklen_t,
 )
-from corenet.transports.base cimport Transport, call_method0, call_method1, os_error, receives
+from corenet.transports.base cimport Transport, call_method0, call_method1, os_error, can_receive
 from corenet.transports.writequeue cimport VECTOR_LIMIT, queue_consume, queue_free, queue_push
 
 from corenet.limits import (
@@ -82,25 +82,25 @@ cdef bint is_buffered(object protocol) except -1:
     )
 
 
-cdef class Consumer(Watcher):
+cdef class NativeProtocol(Watcher):
     """A protocol of our own that takes received bytes through C, without a bytes object made for it."""
 
-    cdef uint8_t *lend(self, size_t *room) except? NULL:
+    cdef uint8_t *get_receive_buffer(self, size_t *room) except? NULL:
         return NULL
 
     cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
         return 0
 
-    cdef int adopted(self, object transport) except -1:
+    cdef int on_attached(self, object transport) except -1:
         return 0
 
-    cdef int replaced(self, object protocol) except -1:
+    cdef int on_replaced(self, object protocol) except -1:
         return 0
 
-    cdef int source_paused(self) except -1:
+    cdef int on_reading_paused(self) except -1:
         return 0
 
-    cdef bint source_resumed(self) except -1:
+    cdef bint on_reading_resumed(self) except -1:
         return True
 
     cdef int send_frames(self, object transport, object payloads) except -1:
@@ -119,7 +119,7 @@ cdef list pieces_of(object things):
     return pieces
 
 
-cdef inline bint undisturbed(StreamBase self) noexcept:
+cdef inline bint only_sending(StreamBase self) noexcept:
     """Nothing was asked of this transport but to send: no end, no pause, no wait for an empty buffer."""
     return not (
         self.writing
@@ -131,7 +131,7 @@ cdef inline bint undisturbed(StreamBase self) noexcept:
     )
 
 
-cdef inline bint tell(StreamBase self, bytes data) noexcept:
+cdef inline bint call_data_received(StreamBase self, bytes data) noexcept:
     """``protocol.data_received(data)``; False with the exception set, so that the usual case needs no handler."""
     cdef object protocol = self.protocol
     cdef PyObject *arguments[2]
@@ -146,10 +146,10 @@ cdef inline bint tell(StreamBase self, bytes data) noexcept:
 
 
 cdef class StreamBase(Transport):
-    """Reads and writes bytes on one descriptor; sockets and pipes differ in `take`, `give` and `half_close`."""
+    """Reads and writes bytes on one descriptor; sockets and pipes differ in `recv_some`, `send_some` and `half_close`."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        self.last_callback = NEVER
+        self.last_write_callback = NEVER
 
     def __dealloc__(self) -> None:
         queue_free(&self.queue)
@@ -158,31 +158,31 @@ cdef class StreamBase(Transport):
 
     # A writing end receives nothing and a reading end sends nothing: who does not say how has no way to do it.
 
-    cdef ssize_t take(self, void *data, size_t length) noexcept:
+    cdef ssize_t recv_some(self, void *data, size_t length) noexcept:
         c.errno = c.EBADF
         return -1
 
-    cdef ssize_t give(self, const void *data, size_t length) noexcept nogil:
+    cdef ssize_t send_some(self, const void *data, size_t length) noexcept nogil:
         c.errno = c.EBADF
         return -1
 
-    cdef ssize_t give_queue(self) noexcept nogil:
+    cdef ssize_t send_queue(self) noexcept nogil:
         c.errno = c.EBADF
         return -1
 
     cdef int half_close(self) except -1:
         return 0
 
-    cdef int reader_gone(self) except -1:
+    cdef int on_pipe_reader_closed(self) except -1:
         return 0
 
-    cdef int ask_for_cork(self) except -1:
+    cdef int probe_cork_support(self) except -1:
         """Find out whether this is TCP: SCTP knows MSG_MORE too, and nothing but more would make it send."""
         cdef int cork = 0
         cdef socklen_t size = sizeof(cork)
-        self.corks = NO_CORK
+        self.cork_support = CORK_UNSUPPORTED
         if self.fd >= 0 and c.getsockopt(self.fd, c.IPPROTO_TCP, c.TCP_CORK, &cork, &size) == 0:
-            self.corks = CORKS
+            self.cork_support = CORK_SUPPORTED
         return 0
 
     cdef int uncork(self) except -1:
@@ -194,31 +194,31 @@ cdef class StreamBase(Transport):
             c.setsockopt(self.fd, c.IPPROTO_TCP, c.TCP_CORK, &cork, sizeof(cork))
         return 0
 
-    cdef int adopt(self, object protocol) except -1:
+    cdef int attach_protocol(self, object protocol) except -1:
         """Decide once how `protocol` is served; `on_events` and the receiving methods look at the kind alone."""
-        cdef Consumer former
-        cdef Consumer consumer = None
+        cdef NativeProtocol former
+        cdef NativeProtocol native_protocol = None
         cdef int kind
-        if isinstance(protocol, Consumer):
-            consumer = <Consumer>protocol
-            kind = CONSUMER
+        if isinstance(protocol, NativeProtocol):
+            native_protocol = <NativeProtocol>protocol
+            kind = PROTOCOL_NATIVE
         elif is_buffered(protocol):
-            kind = BUFFERED
+            kind = PROTOCOL_BUFFERED
         else:
-            kind = PLAIN
+            kind = PROTOCOL_STREAMING
             if isinstance(protocol, StreamReaderProtocol):
-                from corenet.transports.received import keep_received
-                keep_received(protocol)
+                from corenet.transports.stream_reader_buffer import install_reader_buffer
+                install_reader_buffer(protocol)
         # After the look at its attributes, whose code may have put yet another protocol here.
-        former = self.consumer
-        self.kind = kind
-        self.consumer = consumer
+        former = self.native_protocol
+        self.protocol_kind = kind
+        self.native_protocol = native_protocol
         self.protocol = protocol
         self.protocol_connected = True
-        if consumer is not None:
-            consumer.adopted(self)
+        if native_protocol is not None:
+            native_protocol.on_attached(self)
         if former is not None and former is not protocol:
-            former.replaced(protocol)
+            former.on_replaced(protocol)
         return 0
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -230,31 +230,31 @@ cdef class StreamBase(Transport):
         if context is None or self.fd < 0:
             return 0
         if PyContext_Enter(context) < 0:
-            return self.shut_out()
+            return self.fail_context_entered()
         try:
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
                 self.flush()
-            if receives(self) and events & ~<uint32_t>c.EPOLLOUT:
-                if self.kind == PLAIN:
+            if can_receive(self) and events & ~<uint32_t>c.EPOLLOUT:
+                if self.protocol_kind == PROTOCOL_STREAMING:
                     self.receive()
-                elif self.kind == BUFFERED:
+                elif self.protocol_kind == PROTOCOL_BUFFERED:
                     self.receive_into()
-                elif self.kind == CONSUMER:
+                elif self.protocol_kind == PROTOCOL_NATIVE:
                     self.receive_consumed()
                 else:
-                    self.reader_gone()
-            self.send_collected()
-            if events & (c.EPOLLERR | c.EPOLLHUP) or self.vain:
-                self.stands(self.loop.bytes_received != before or self.loop.bytes_sent != sent_before)
+                    self.on_pipe_reader_closed()
+            self.flush_deferred_writes()
+            if events & (c.EPOLLERR | c.EPOLLHUP) or self.spurious_events:
+                self.note_spurious_event(self.loop.bytes_received != before or self.loop.bytes_sent != sent_before)
         finally:
             PyContext_Exit(context)
         if self.loop.bytes_received - before >= FRESH:
-            self.loop.received_much()
+            self.loop.defer_rest_of_batch()
         return 0
 
-    cdef int on_turn_end(self) except -1:
-        self.flush_due = False
-        return self.send_collected()
+    cdef int on_flush(self) except -1:
+        self.flush_deferred = False
+        return self.flush_deferred_writes()
 
     cdef int receive(self) except -1:
         cdef uint8_t *buffer = self.loop.receive_buffer()
@@ -263,25 +263,25 @@ cdef class StreamBase(Transport):
         cdef Py_ssize_t total = 0
         cdef int left = READS
         cdef bytes data
-        cdef Spares spares = self.loop.spares
+        cdef ReceivePool receive_pool = self.loop.receive_pool
         # With more room than is expected: a receive that fills it says nothing of what is left.
-        cdef Spare *spare = spares.find(self.expected + 1) if self.expected else NULL
-        while left > 0 and receives(self):
+        cdef PooledBytes *spare = receive_pool.find(self.expected + 1) if self.expected else NULL
+        while left > 0 and can_receive(self):
             left -= 1
             if spare == NULL:
                 asked = SCRATCH_SIZE
-                got = self.take(buffer, asked)
+                got = self.recv_some(buffer, asked)
             else:
                 asked = spare.room
-                got = self.take(PyBytes_AS_STRING(<bytes>spare.owner), asked)
+                got = self.recv_some(PyBytes_AS_STRING(<bytes>spare.owner), asked)
             if got > 0:
-                data = spares.bytes_of(buffer, got) if spare == NULL else spares.settle(spare, got)
+                data = receive_pool.make_bytes(buffer, got) if spare == NULL else receive_pool.finish_receive(spare, got)
                 spare = NULL
                 total += got
                 self.expected = <int>total if total >= DIRECT else 0
-                if not tell(self, data):
+                if not call_data_received(self, data):
                     return self.callback_failed("Fatal error: protocol.data_received() call failed.")
-                if got < asked or self.kind != PLAIN:
+                if got < asked or self.protocol_kind != PROTOCOL_STREAMING:
                     # A short read has emptied the socket; when the protocol was changed in its own callback, the
                     # level trigger brings the rest to the new one.
                     return 0
@@ -292,25 +292,25 @@ cdef class StreamBase(Transport):
         return 0
 
     cdef int receive_consumed(self) except -1:
-        cdef Consumer consumer
+        cdef NativeProtocol native_protocol
         cdef uint8_t *place
         cdef size_t room
         cdef ssize_t got
         cdef int left = READS
-        while left > 0 and receives(self) and self.kind == CONSUMER:
+        while left > 0 and can_receive(self) and self.protocol_kind == PROTOCOL_NATIVE:
             left -= 1
             # Held, since its callback may put another protocol in its place.
-            consumer = self.consumer
+            native_protocol = self.native_protocol
             room = SCRATCH_SIZE
-            place = consumer.lend(&room)
+            place = native_protocol.get_receive_buffer(&room)
             if place == NULL:
                 place = self.loop.receive_buffer()
-            got = self.take(place, room)
+            got = self.recv_some(place, room)
             if got == 0:
                 return self.on_eof()
             if got < 0:
                 return self.read_failed(errno)
-            consumer.bytes_received(place, got)
+            native_protocol.bytes_received(place, got)
             if <size_t>got < room:
                 return 0
         return 0
@@ -325,7 +325,7 @@ cdef class StreamBase(Transport):
         cdef bint exported
         cdef object target
         cdef object protocol
-        while left > 0 and receives(self) and self.kind == BUFFERED:
+        while left > 0 and can_receive(self) and self.protocol_kind == PROTOCOL_BUFFERED:
             left -= 1
             protocol = self.protocol
             try:
@@ -340,12 +340,12 @@ cdef class StreamBase(Transport):
                 raise
             except BaseException as error:
                 return self.fatal(error, "Fatal error: protocol.get_buffer() call failed.")
-            if not receives(self) or self.protocol is not protocol:
+            if not can_receive(self) or self.protocol is not protocol:
                 # `get_buffer` or the `__buffer__` of its result has paused, closed or set another protocol.
                 if exported:
                     PyBuffer_Release(&view)
                 continue
-            got = self.take(place, room) if room else 0
+            got = self.recv_some(place, room) if room else 0
             number = errno
             if exported:
                 PyBuffer_Release(&view)
@@ -396,27 +396,27 @@ cdef class StreamBase(Transport):
         except BaseException as error:
             return self.fatal(error, "Fatal error: protocol.eof_received() call failed.")
         if keep_open:
-            self.update()
+            self.update_interest()
         else:
             self.close()
         return 0
 
     def pause_reading(self) -> None:
         """Stop receiving; calls without effect are ignored."""
-        cdef Consumer consumer = self.consumer
-        if consumer is not None:
-            consumer.source_paused()
+        cdef NativeProtocol native_protocol = self.native_protocol
+        if native_protocol is not None:
+            native_protocol.on_reading_paused()
         Transport.pause_reading(self)
 
     def resume_reading(self) -> None:
         """Receive again after `pause_reading`; calls without effect are ignored."""
-        cdef Consumer consumer = self.consumer
+        cdef NativeProtocol native_protocol = self.native_protocol
         if self.closing or not self.paused:
             return
-        if consumer is not None and not consumer.source_resumed():
+        if native_protocol is not None and not native_protocol.on_reading_resumed():
             return
         self.paused = False
-        self.update()
+        self.update_interest()
 
     # --- writing --------------------------------------------------------------------------------------------------
 
@@ -481,14 +481,14 @@ cdef class StreamBase(Transport):
         cdef bytes piece
         cdef list pieces = pieces_of(list_of_data)
         self.check_writable()
-        self.gathering = True
+        self.in_writelines = True
         try:
             for piece in pieces:
                 if PyBytes_GET_SIZE(piece):
                     self.submit(piece, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
         finally:
-            self.gathering = False
-            self.written()
+            self.in_writelines = False
+            self.after_write()
 
     cdef int submit(self, object owner, const char *data, size_t length) except -1:
         """Send at once when nothing waits and nothing was written in this callback, else queue.
@@ -505,35 +505,35 @@ cdef class StreamBase(Transport):
                 logger.warning("socket.send() raised exception.")
             self.conn_lost += 1
             return 0
-        if self.pending is None and self.queue.count == 0 and not self.gathering:
+        if self.pending is None and self.queue.count == 0 and not self.in_writelines:
             callback = callback_of(self.loop)
             if (
-                self.last_callback != callback
+                self.last_write_callback != callback
                 or length >= CORK
                 or (owner is None and length >= COPY_BELOW)
                 or not self.loop.running
             ):
                 more = (
-                    self.several
-                    and self.corks == CORKS
+                    self.multiple_writes
+                    and self.cork_support == CORK_SUPPORTED
                     and length < CORK
-                    and self.last_callback != callback
+                    and self.last_write_callback != callback
                     and self.loop.running
                 )
-                self.last_callback = callback
-                self.several = False
+                self.last_write_callback = callback
+                self.multiple_writes = False
                 if more:
                     sent = c.c_send(self.fd, data, length, c.MSG_DONTWAIT | c.MSG_NOSIGNAL | c.MSG_MORE)
                 elif length > RELEASE_ABOVE:
                     with nogil:
-                        sent = self.give(data, length)
+                        sent = self.send_some(data, length)
                 else:
-                    sent = self.give(data, length)
+                    sent = self.send_some(data, length)
                 if sent > 0:
                     self.loop.bytes_sent += sent
                     self.corked = more
                 if sent == <ssize_t>length:
-                    return self.hold() if more else 0
+                    return self.defer_flush() if more else 0
                 if sent < 0:
                     if errno != c.EAGAIN and errno != c.EINTR:
                         return self.write_failed(errno)
@@ -547,10 +547,10 @@ cdef class StreamBase(Transport):
                     self.force_close(error)
                     raise
                 self.writing = True
-                self.update()
+                self.update_interest()
                 return self.maybe_pause()
         self.enqueue(owner, data, length)
-        return 0 if self.gathering else self.written()
+        return 0 if self.in_writelines else self.after_write()
 
     cdef int enqueue(self, object owner, const char *data, size_t length) except -1:
         cdef bytes whole
@@ -569,13 +569,13 @@ cdef class StreamBase(Transport):
             self.pending = None
         return queue_push(&self.queue, owner, data, length)
 
-    cdef int written(self) except -1:
+    cdef int after_write(self) except -1:
         """Decide when what was queued leaves: now, when it is the callback's first or much, else when that returns."""
         if self.pending is None and self.queue.count == 0:
             return 0
         if not self.writing:
             if (
-                self.last_callback != callback_of(self.loop)
+                self.last_write_callback != callback_of(self.loop)
                 or <size_t>self.buffered_size() >= CORK
                 or self.queue.count >= VECTOR_LIMIT
                 # Marks below the cork limit: the protocol must hear of it before its callback ends.
@@ -584,10 +584,10 @@ cdef class StreamBase(Transport):
             ):
                 self.flush()
             else:
-                if self.corks == UNKNOWN:
-                    self.ask_for_cork()
-                self.several = True
-                return self.hold()
+                if self.cork_support == CORK_UNPROBED:
+                    self.probe_cork_support()
+                self.multiple_writes = True
+                return self.defer_flush()
         return self.maybe_pause()
 
     cdef int flush(self) except -1:
@@ -599,22 +599,22 @@ cdef class StreamBase(Transport):
         if self.conn_lost or self.fd < 0:
             self.drop_buffer()
             return 0
-        self.last_callback = callback_of(self.loop)
+        self.last_write_callback = callback_of(self.loop)
         if self.pending is not None:
             whole = self.pending
             asked = PyBytes_GET_SIZE(whole)
             data = PyBytes_AS_STRING(whole)
             if asked > RELEASE_ABOVE:
                 with nogil:
-                    sent = self.give(data, asked)
+                    sent = self.send_some(data, asked)
             else:
-                sent = self.give(data, asked)
+                sent = self.send_some(data, asked)
             if sent > 0:
                 self.loop.bytes_sent += sent
                 self.corked = False
             if sent == <ssize_t>asked:
                 self.pending = None
-                return 0 if undisturbed(self) else self.drained()
+                return 0 if only_sending(self) else self.on_write_queue_empty()
             if sent < 0:
                 if errno != c.EAGAIN and errno != c.EINTR:
                     return self.write_failed(errno)
@@ -630,9 +630,9 @@ cdef class StreamBase(Transport):
                 asked = self.queue.size
                 if asked > RELEASE_ABOVE:
                     with nogil:
-                        sent = self.give_queue()
+                        sent = self.send_queue()
                 else:
-                    sent = self.give_queue()
+                    sent = self.send_queue()
                 if sent < 0:
                     if errno == c.EINTR:
                         continue
@@ -646,17 +646,17 @@ cdef class StreamBase(Transport):
                     break
             if self.queue.count == 0:
                 queue_free(&self.queue)
-                return self.drained()
+                return self.on_write_queue_empty()
         if not self.writing:
             self.writing = True
-            self.update()
+            self.update_interest()
         return self.maybe_resume()
 
-    cdef int drained(self) except -1:
+    cdef int on_write_queue_empty(self) except -1:
         """Everything has left: go on with what waited for that."""
         if self.writing:
             self.writing = False
-            self.update()
+            self.update_interest()
         self.maybe_resume()
         if self.pending is not None or self.queue.count:
             # resume_writing wrote more.
@@ -667,7 +667,7 @@ cdef class StreamBase(Transport):
             # resume_writing ended the connection.
             return 0
         if self.closing:
-            return self.schedule_lost(None)
+            return self.schedule_connection_lost(None)
         if self.eof_requested:
             self.half_close()
         return 0
@@ -676,7 +676,7 @@ cdef class StreamBase(Transport):
         cdef object error = os_error(number)
         self.drop_buffer()
         self.writing = False
-        self.give_up_waiter(error)
+        self.fail_empty_waiter(error)
         return self.fatal(error, "Fatal write error on socket transport")
 
     def can_write_eof(self) -> bool:
@@ -696,33 +696,33 @@ cdef class StreamBase(Transport):
         if self.closing:
             return
         self.closing = True
-        self.send_collected()
+        self.flush_deferred_writes()
         if self.conn_lost:
             # All of it has left, or could not; either way the end is on its way.
             return
         if self.pending is None and self.queue.count == 0:
-            self.schedule_lost(None)
+            self.schedule_connection_lost(None)
         else:
-            self.update()
+            self.update_interest()
 
     def get_write_buffer_size(self) -> int:
         """Return the number of bytes that the kernel has not taken yet."""
-        self.send_collected()
+        self.flush_deferred_writes()
         return self.buffered_size()
 
     cdef int force_close(self, object error) except -1:
         # What is lost is what the kernel did not take. asyncio would have offered it the rest before.
-        self.send_collected()
+        self.flush_deferred_writes()
         return Transport.force_close(self, error)
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         """Return optional information such as socket, sockname or peername."""
         if name == "socket":
             # Whoever takes the socket into his own hands comes after what was written.
-            self.send_collected()
+            self.flush_deferred_writes()
         return Transport.get_extra_info(self, name, default)
 
-    cdef int send_collected(self) except -1:
+    cdef int flush_deferred_writes(self) except -1:
         if not self.writing and (self.pending is not None or self.queue.count):
             self.flush()
         if self.corked:
@@ -745,13 +745,13 @@ cdef class StreamBase(Transport):
         self.empty_waiter = self.loop.create_future()
         # Blocked with an empty queue: the next flush finds that all of it has left.
         self.writing = True
-        self.update()
+        self.update_interest()
         return self.empty_waiter
 
     def _reset_empty_waiter(self) -> None:
         self.empty_waiter = None
 
-    cdef int give_up_waiter(self, object error) except -1:
+    cdef int fail_empty_waiter(self, object error) except -1:
         """Tell a sendfile that waits that it waits for nothing."""
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(error)
@@ -759,10 +759,10 @@ cdef class StreamBase(Transport):
             self.empty_waiter.exception()
         return 0
 
-    cdef int on_forked(self) except -1:
-        cdef Consumer consumer = self.consumer
+    cdef int on_fork_in_child(self) except -1:
+        cdef NativeProtocol native_protocol = self.native_protocol
         self.corked = False
-        self.give_up_waiter(ConnectionAbortedError("The file is sent by the parent process"))
-        if consumer is not None:
-            consumer.on_forked()
-        return Transport.on_forked(self)
+        self.fail_empty_waiter(ConnectionAbortedError("The file is sent by the parent process"))
+        if native_protocol is not None:
+            native_protocol.on_fork_in_child()
+        return Transport.on_fork_in_child(self)

@@ -160,7 +160,7 @@ class StreamWriter(WriterCore, asyncio.StreamWriter):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        self._move(transport)
+        self._set_transport(transport)
         protocol._replace_transport(transport)
 
     def __del__(self, warnings: Any = warnings) -> None:

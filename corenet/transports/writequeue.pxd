@@ -6,7 +6,7 @@ The arrays are linear, so that `sendmsg` takes them as they stand; the front mov
 from cpython.object cimport PyObject
 from libc.stddef cimport size_t
 
-from corenet.core.sys cimport iovec
+from corenet.core.libc cimport iovec
 
 cdef enum:
     VECTOR_LIMIT = 1024

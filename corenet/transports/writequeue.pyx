@@ -10,7 +10,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
 
-from corenet.core.sys cimport iovec, memcpy
+from corenet.core.libc cimport iovec, memcpy
 
 
 cdef int queue_room(WriteQueue *queue) except -1:

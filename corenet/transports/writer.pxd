@@ -2,9 +2,9 @@
 
 from corenet.transports.reader cimport ReaderCore
 from corenet.transports.stream cimport StreamTransport
-from corenet.transports.streambase cimport Consumer
+from corenet.transports.streambase cimport NativeProtocol
 
-cdef class ProtocolCore(Consumer):
+cdef class ProtocolCore(NativeProtocol):
     cdef public object _loop
     cdef readonly object _stream_reader
     cdef ReaderCore reader          # the same when it is one of ours
@@ -12,7 +12,7 @@ cdef class ProtocolCore(Consumer):
     cdef readonly bint _paused
     cdef readonly bint _connection_lost
 
-    cdef int end_drains(self, object error) except -1
+    cdef int wake_drain_waiters(self, object error) except -1
 
 cdef class WriterCore:
     cdef readonly object _transport
@@ -23,4 +23,4 @@ cdef class WriterCore:
     cdef ProtocolCore core          # the protocol when it is ours
     cdef ReaderCore source          # the reader when it is ours
 
-    cdef bint open_wide(self) except -1
+    cdef bint drain_is_immediate(self) except -1

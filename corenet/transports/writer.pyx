@@ -15,19 +15,19 @@ from libc.stdint cimport uint8_t
 
 from corenet.transports.reader cimport ReaderCore
 from corenet.transports.stream cimport StreamTransport
-from corenet.transports.streambase cimport Consumer
+from corenet.transports.streambase cimport NativeProtocol
 
 __all__ = ["ProtocolCore", "WriterCore"]
 
 
 @cython.final
-cdef class Done:
+cdef class CompletedAwaitable:
     """An awaitable that is always done; it has a coroutine's methods, so tasks can be made of it."""
 
-    def __await__(self) -> Done:
+    def __await__(self) -> CompletedAwaitable:
         return self
 
-    def __iter__(self) -> Done:
+    def __iter__(self) -> CompletedAwaitable:
         return self
 
     def __next__(self) -> None:
@@ -47,10 +47,10 @@ cdef class Done:
         """Nothing is open."""
 
 
-cdef Done DONE = Done()
+cdef CompletedAwaitable DONE = CompletedAwaitable()
 
 
-cdef class ProtocolCore(Consumer):
+cdef class ProtocolCore(NativeProtocol):
     """Hands what is received to a reader and keeps those waiting who write faster than the peer reads."""
 
     def __init__(self, reader: object, loop: object) -> None:
@@ -79,9 +79,9 @@ cdef class ProtocolCore(Consumer):
         """The transport can take more."""
         assert self._paused
         self._paused = False
-        self.end_drains(None)
+        self.wake_drain_waiters(None)
 
-    cdef int end_drains(self, object error) except -1:
+    cdef int wake_drain_waiters(self, object error) except -1:
         if self.drains is not None:
             for waiter in self.drains:
                 if not waiter.done():
@@ -96,7 +96,7 @@ cdef class ProtocolCore(Consumer):
         self._connection_lost = True
         self.reader = self._stream_reader = None
         if self._paused:
-            self.end_drains(error)
+            self.wake_drain_waiters(error)
 
     def _drain_helper(self) -> object:
         return wait_until_resumed(self)
@@ -133,9 +133,9 @@ cdef class WriterCore:
         self._loop = loop
         self.core = protocol if isinstance(protocol, ProtocolCore) else None
         self.source = reader if isinstance(reader, ReaderCore) else None
-        self._move(transport)
+        self._set_transport(transport)
 
-    def _move(self, transport: object) -> None:
+    def _set_transport(self, transport: object) -> None:
         """Write to `transport` from now on."""
         self._transport = transport
         self.stream = transport if type(transport) is StreamTransport else None
@@ -161,7 +161,7 @@ cdef class WriterCore:
         """Tell whether the connection is closing or closed."""
         return self._transport.is_closing()
 
-    cdef bint open_wide(self) except -1:
+    cdef bint drain_is_immediate(self) except -1:
         """Nothing to wait for, nothing to complain about."""
         if self.core is None or self.core._paused or self.core._connection_lost:
             return False
@@ -180,7 +180,7 @@ cdef class WriterCore:
         Raises:
             ConnectionResetError: when the connection was lost; or what ended the reader.
         """
-        if self.open_wide():
+        if self.drain_is_immediate():
             return DONE
         return wait_to_drain(self)
 

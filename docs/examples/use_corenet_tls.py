@@ -53,7 +53,7 @@ async def main(pem: Path) -> None:
         try:
             await asyncio.open_connection(*address, ssl=tls.default_client_context())
         except OSError as error:
-            failure = tls.explain(error)
+            failure = tls.describe_handshake_error(error)
             assert failure is not None
             print(failure)
         else:

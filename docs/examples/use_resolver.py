@@ -17,7 +17,7 @@ async def main() -> None:
 
             try:
                 (await dns.resolve("nothing.example.playground", "A")).raise_for_failure()
-            except resolver.NoName as error:
+            except resolver.NXDomain as error:
                 print(error)
 
             report = await dns.explain("alias.example.playground", "AAAA")

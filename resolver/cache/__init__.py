@@ -6,8 +6,8 @@ random number: time and the hash's seed are arguments.
 
 from resolver.cache.answers import AnswerCache
 from resolver.cache.arena import Arena
-from resolver.cache.rrsets import Negative, RRsetCache
-from resolver.cache.servers import ServerInfo, ServerTable
+from resolver.cache.infra import InfraCache, InfraEntry
+from resolver.cache.rrsets import NegativeEntry, RRsetCache
 from resolver.cache.store import Store
 from resolver.cache.table import Entry, Table, TableStatistics
 
@@ -15,10 +15,10 @@ __all__ = [
     "AnswerCache",
     "Arena",
     "Entry",
-    "Negative",
+    "InfraCache",
+    "InfraEntry",
+    "NegativeEntry",
     "RRsetCache",
-    "ServerInfo",
-    "ServerTable",
     "Store",
     "Table",
     "TableStatistics",

@@ -23,7 +23,7 @@ ctypedef struct AnswerKey:
     uint32_t size
     uint32_t opt_at             # where OPT begins in the reply rendered last; 0 without
     uint32_t left               # seconds the answer rendered last still has
-    bint due                    # these are so few of its TTL that somebody should renew it; ask `answers_claim`
+    bint due                    # these are so few of its TTL that somebody should renew it; ask `answers_claim_prefetch`
     uint64_t *slot
     uint64_t slot_value
     uint8_t data[272]
@@ -32,7 +32,7 @@ cdef void answers_prepare(const AnswerContext *context, const QueryInfo *q, uint
                           AnswerKey *key) noexcept nogil
 cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const QueryInfo *q,
                             int64_t now_seconds, uint8_t *out, size_t cap, size_t client_limit) noexcept nogil
-cdef bint answers_claim(const AnswerKey *key) noexcept nogil
+cdef bint answers_claim_prefetch(const AnswerKey *key) noexcept nogil
 cdef int answers_add_option(const AnswerKey *key, uint8_t *out, int length, size_t limit, uint16_t code,
                             const uint8_t *data, uint16_t size) noexcept nogil
 cdef class AnswerCache:

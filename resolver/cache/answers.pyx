@@ -14,11 +14,11 @@ from libc.string cimport memcpy, memset
 
 from resolver.cache.arena cimport atomic_add64, atomic_get32
 from resolver.cache.lookup cimport (
-    CLAIMED, KIND_ANSWER, Found, found_is_valid, read_turns, remaining, table_claim, table_find, table_hash,
+    CLAIMED, KIND_ANSWER, Hit, read_is_consistent, read_turns, remaining, table_claim_prefetch, table_find, table_hash,
     table_prefetch, table_touch,
 )
 from resolver.cache.table cimport Table
-from resolver.cache.writers cimport PUT_STORED, Piece, table_put
+from resolver.cache.writers cimport PUT_STORED, Slice, table_put
 from resolver.wire.consts cimport (
     C_IN, F_AA, F_AD, F_CD, F_OPCODE, F_QR, F_RA, F_RCODE, F_RD, F_TC, HEADER_SIZE, OPT_SIZE, T_OPT,
 )
@@ -82,7 +82,7 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
     on a stream. An answer above it becomes TC=1 without records (RFC 2181 section 9). OPT comes last, so that
     `answers_add_option` can add to it.
     """
-    cdef Found f
+    cdef Hit f
     cdef TableView *table = context.table
     cdef const uint8_t *value
     cdef uint8_t *p
@@ -102,7 +102,7 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
             break
         left = remaining(now_seconds, f.created, f.ttl)
         if left <= 0:
-            if not found_is_valid(&f):
+            if not read_is_consistent(&f):
                 continue
             break
         age = f.ttl - <uint32_t>left
@@ -157,7 +157,7 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
             if with_options:
                 memcpy(p, value + prefix + body, options)
                 p += options
-        if found_is_valid(&f):
+        if read_is_consistent(&f):
             key.left = <uint32_t>left
             key.due = is_due(left, f.ttl)
             key.slot = f.slot
@@ -174,9 +174,9 @@ cdef inline bint is_due(int64_t left, uint32_t ttl) noexcept nogil:
     return ttl >= DUE_TTL and <uint64_t>left * 100 <= ttl * DUE_PERCENT
 
 
-cdef bint answers_claim(const AnswerKey *key) noexcept nogil:
+cdef bint answers_claim_prefetch(const AnswerKey *key) noexcept nogil:
     """True for one caller of all, who then renews the answer just rendered: each stored answer is claimed once."""
-    return key.due and table_claim(key.slot, key.slot_value)
+    return key.due and table_claim_prefetch(key.slot, key.slot_value)
 
 
 cdef int answers_add_option(const AnswerKey *key, uint8_t *out, int length, size_t limit, uint16_t code,
@@ -266,7 +266,7 @@ cdef class AnswerCache:
         cdef uint8_t meta
         cdef uint8_t offsets[2 * MAX_RECORDS]
         cdef AnswerKey key
-        cdef Piece pieces[5]
+        cdef Slice pieces[5]
         cdef int count
         cdef uint32_t begun = serial or atomic_get32(&self.table.view.head.serial)
         if size < HEADER_SIZE or size > 65535 or options_size > MAX_OPTIONS or ttl <= 0 or get16(p + 4) != 1:
@@ -319,13 +319,13 @@ cdef class AnswerCache:
     cdef int find_left(self, const QueryInfo *q, uint64_t view, int64_t now) noexcept nogil:
         """Seconds left of the answer to `q` when somebody has claimed it, else 0."""
         cdef AnswerKey key
-        cdef Found f
+        cdef Hit f
         cdef int64_t left
         answers_prepare(&self.context, q, view, &key)
         if not table_find(self.context.table, key.hash, KIND_ANSWER, key.data, key.size, &f):
             return 0
         left = remaining(now, f.created, f.ttl)
-        return <int>left if f.slot_value & CLAIMED and left > 0 and found_is_valid(&f) else 0
+        return <int>left if f.slot_value & CLAIMED and left > 0 and read_is_consistent(&f) else 0
 
     def claimed(self, query: bytes, now: int, view: int = 0) -> int:
         """Seconds left of the answer to a plain query when it was claimed to be renewed, else 0."""
@@ -343,4 +343,4 @@ cdef class AnswerCache:
             return False
         answers_prepare(&self.context, &q, view, &key)
         return (answers_render_key(&self.context, &key, &q, now, out, sizeof(out), sizeof(out)) > 0
-                and answers_claim(&key))
+                and answers_claim_prefetch(&key))

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Protocol
 
-__all__ = ["Bounded", "BoundedTable"]
+__all__ = ["BoundedDict", "MemoryTable"]
 
 
-class BoundedTable(Protocol):
+class MemoryTable(Protocol):
     """What stands beside the cache: `octets` are taken now, and never more than `limit`."""
 
     @property
@@ -31,7 +31,7 @@ class BoundedTable(Protocol):
         ...
 
 
-class Bounded:
+class BoundedDict:
     """At most `most` entries of together at most `limit` octets. `entries` is for reading only."""
 
     __slots__ = ("_costs", "entries", "evicted", "limit", "most", "name", "octets")

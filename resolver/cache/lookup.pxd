@@ -1,5 +1,5 @@
 # What stands where in the table, and how readers find it: without the GIL and without a lock.
-# A reader finds, copies what it wants, and asks `found_is_valid`; only then may it believe what it copied.
+# A reader finds, copies what it wants, and asks `read_is_consistent`; only then may it believe what it copied.
 
 from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -38,7 +38,7 @@ ctypedef struct Record:
 ctypedef struct Bucket:
     uint32_t sequence           # odd while a writer is inside
     uint16_t displaced          # entries whose first choice this is and that stand in their second
-    uint16_t hand
+    uint16_t clock_hand
     uint64_t slots[7]
 
 cdef enum:
@@ -81,7 +81,7 @@ ctypedef struct TableView:
     int64_t hits[5]
     int64_t misses[5]
 
-ctypedef struct Found:
+ctypedef struct Hit:
     const uint8_t *value
     uint32_t value_size
     uint32_t created
@@ -114,7 +114,7 @@ cdef inline uint64_t table_hash(const TableView *t, uint8_t kind, const uint8_t 
     return siphash13(t.head.k0, t.head.k1, key, size) ^ (<uint64_t>kind * 0x9E3779B97F4A7C15ULL)
 
 
-cdef inline bint found_is_valid(const Found *f) noexcept nogil:
+cdef inline bint read_is_consistent(const Hit *f) noexcept nogil:
     """Whether everything read since `table_find` was read before any writer came."""
     fence_reads()
     return atomic_get32(&f.bucket.sequence) == f.sequence
@@ -194,10 +194,10 @@ cdef void table_prefetch(const TableView *t, uint64_t h) noexcept nogil
 cdef bint key_lies_under(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
                          bint subtree) noexcept nogil
 cdef bint is_flushed(const TableView *t, const uint8_t *key, uint32_t key_size) noexcept nogil
-cdef bint look_into(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
-                    Found *f) noexcept nogil
+cdef bint probe_bucket(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
+                       Hit *f) noexcept nogil
 cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
-                    Found *f) noexcept nogil
-cdef void table_touch(Found *f) noexcept nogil
-cdef bint table_claim(uint64_t *slot, uint64_t value) noexcept nogil
+                    Hit *f) noexcept nogil
+cdef void table_touch(Hit *f) noexcept nogil
+cdef bint table_claim_prefetch(uint64_t *slot, uint64_t value) noexcept nogil
 cdef int read_turns

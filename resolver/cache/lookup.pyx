@@ -22,8 +22,8 @@ cdef void table_prefetch(const TableView *t, uint64_t h) noexcept nogil:
     prefetch_line(group_at(t, group_number(atomic_get64(&t.head.state), h)) + first_choice(h))
 
 
-cdef bint look_into(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
-                    Found *f) noexcept nogil:
+cdef bint probe_bucket(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
+                       Hit *f) noexcept nogil:
     """Find the key in one bucket. Everything may be torn: bounds are checked before each use."""
     cdef uint64_t tag = slot_tag(h)
     cdef uint64_t value, place
@@ -89,8 +89,8 @@ cdef bint is_flushed(const TableView *t, const uint8_t *key, uint32_t key_size) 
 
 
 cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
-                    Found *f) noexcept nogil:
-    """1 and `f` filled, or 0. What `f` points to may change at once: copy it, then ask `found_is_valid`."""
+                    Hit *f) noexcept nogil:
+    """1 and `f` filled, or 0. What `f` points to may change at once: copy it, then ask `read_is_consistent`."""
     cdef uint64_t state
     cdef Bucket *group
     cdef Bucket *b
@@ -111,15 +111,15 @@ cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, 
                 torn = True
                 break
             displaced = b.displaced
-            if look_into(t, b, h, kind, key, key_size, f):
+            if probe_bucket(t, b, h, kind, key, key_size, f):
                 f.sequence = sequence
-                if found_is_valid(f):
+                if read_is_consistent(f):
                     return 1
                 torn = True
                 break
             f.bucket = b
             f.sequence = sequence
-            if not found_is_valid(f):
+            if not read_is_consistent(f):
                 torn = True
                 break
             if displaced == 0:
@@ -129,13 +129,13 @@ cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, 
     return 0
 
 
-cdef void table_touch(Found *f) noexcept nogil:
+cdef void table_touch(Hit *f) noexcept nogil:
     """Mark the entry as used, so that the tail carries it over once. Losing a race with a writer does no harm."""
     if not f.slot_value & REFERENCED:
         atomic_swap64(f.slot, f.slot_value, f.slot_value | REFERENCED)
 
 
-cdef bint table_claim(uint64_t *slot, uint64_t value) noexcept nogil:
+cdef bint table_claim_prefetch(uint64_t *slot, uint64_t value) noexcept nogil:
     """Mark the entry in `slot`, which held `value`, as being renewed: true for one caller of all processes."""
     cdef int _turn
     for _turn in range(2):                              # the reader itself may have marked the entry as used since

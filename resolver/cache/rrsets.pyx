@@ -16,12 +16,12 @@ from libc.string cimport memcpy
 
 from resolver.cache.arena cimport atomic_add64
 from resolver.cache.lookup cimport (
-    KIND_FAILURE, KIND_NEGATIVE, KIND_RRSET, Found, found_is_valid, read_turns, remaining, table_find, table_hash,
+    KIND_FAILURE, KIND_NEGATIVE, KIND_RRSET, Hit, read_is_consistent, read_turns, remaining, table_find, table_hash,
     table_touch,
 )
 from resolver.cache.table cimport Table
-from resolver.cache.walks cimport Copied
-from resolver.cache.writers cimport PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_drop, table_put
+from resolver.cache.scan cimport DumpEntry
+from resolver.cache.writers cimport PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Slice, table_drop, table_put
 from resolver.wire.consts cimport C_IN, T_NS
 from resolver.wire.name cimport name_length, name_lower
 from resolver.wire.octets cimport get16, put16
@@ -72,7 +72,7 @@ cdef inline bytes slice_bytes(const uint8_t *p, Py_ssize_t size):
 # ------------------------------------------------------------------------------------------------------- negative
 
 @cython.final
-cdef class Negative:
+cdef class NegativeEntry:
     """A denial from the cache: `rcode` (NXDOMAIN or NOERROR), `soa` (or None) and `proofs` with their signatures,
     `ttl` in seconds from now, and the `verdict` of the whole."""
 
@@ -87,7 +87,7 @@ cdef class Negative:
         return f"Negative(rcode={self.rcode}, ttl={self.ttl}, verdict={self.verdict}, proofs={len(self.proofs)})"
 
 
-class RememberedFailure(NamedTuple):
+class CachedFailure(NamedTuple):
     """A failure from the cache: its `kind` and `verdict` (None: there was no data), the extended error with its text,
     and `left`, the seconds for which the question is not tried again."""
 
@@ -177,7 +177,7 @@ cdef class RRsetCache:
         """
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, rrset.name, rrset.rtype)
-        cdef Piece pieces[2]
+        cdef Slice pieces[2]
         # What was validated never outlives its signatures, whatever the least TTL of the configuration says.
         cdef int64_t least = 0 if rrset.verdict == VERDICT_SECURE else self.min_ttl
         cdef int64_t ttl = min(max(<int64_t>rrset.ttl, least), self.max_ttl)
@@ -202,7 +202,7 @@ cdef class RRsetCache:
         return rc == PUT_STORED
 
     cdef void drop_denial(self, const uint8_t *key, uint32_t size, uint8_t verdict, int64_t now) noexcept:
-        cdef Found f
+        cdef Hit f
         cdef uint64_t h = table_hash(&self.table.view, KIND_NEGATIVE, key, size)
         if table_find(&self.table.view, h, KIND_NEGATIVE, key, size, &f) and (
                 (f.meta >> 4) <= verdict or remaining(now, f.created, f.ttl) <= 0):
@@ -222,7 +222,7 @@ cdef class RRsetCache:
 
     cdef RRset find_set(self, bytes name, const uint8_t *key, uint32_t size, int64_t now, int min_trust,
                         int64_t stale):
-        cdef Found f
+        cdef Hit f
         cdef int64_t left
         cdef bytes packed, sigs
         cdef int count, sig_count, _turn
@@ -234,13 +234,13 @@ cdef class RRsetCache:
             if left <= 0 or (f.meta & 15) < min_trust or f.aux > f.value_size:
                 if left > -stale and (f.meta & 15) >= min_trust and f.aux <= f.value_size:
                     left = STALE_TTL
-                elif found_is_valid(&f):
+                elif read_is_consistent(&f):
                     break
                 else:
                     continue
             packed = slice_bytes(f.value, f.aux)
             sigs = slice_bytes(f.value + f.aux, f.value_size - f.aux)
-            if not found_is_valid(&f):
+            if not read_is_consistent(&f):
                 continue
             count = packed_count(<const uint8_t *>PyBytes_AS_STRING(packed), f.aux)
             sig_count = packed_count(<const uint8_t *>PyBytes_AS_STRING(sigs), f.value_size - f.aux)
@@ -264,7 +264,7 @@ cdef class RRsetCache:
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, name, T_NS)
         cdef uint32_t at = 0
-        cdef Found f
+        cdef Hit f
         cdef bytes zone
         cdef RRset found
         if for_ds and key[0] != 0:
@@ -294,7 +294,7 @@ cdef class RRsetCache:
         """
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, name, rtype)
-        cdef Piece piece
+        cdef Slice piece
         cdef int64_t left = min(<int64_t>ttl, self.max_negative_ttl, self.max_ttl)
         cdef bytes value
         if left <= 0 or len(proofs) > MAX_SETS:
@@ -306,7 +306,7 @@ cdef class RRsetCache:
                          size, &piece, 1, now, <uint32_t>left, (verdict & 3) << 4, soa is not None, 0, 0,
                          self.serial) == PUT_STORED
 
-    def find_negative(self, name: bytes, rtype: int, now: int, *, stale: int = 0) -> Negative | None:
+    def find_negative(self, name: bytes, rtype: int, now: int, *, stale: int = 0) -> NegativeEntry | None:
         """The denial of this type at `name`, or of the whole name, or None; `stale` as in `find`.
 
         Raises:
@@ -314,7 +314,7 @@ cdef class RRsetCache:
         """
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, name, rtype)
-        cdef Found f
+        cdef Hit f
         cdef bytes value
         cdef int64_t left = 0
         cdef list sets
@@ -334,8 +334,8 @@ cdef class RRsetCache:
         if sets is None or (f.aux and not sets):
             return None
         atomic_add64(&self.table.view.hits[KIND_NEGATIVE], 1)
-        return Negative(NXDOMAIN if rtype == 0 else 0, sets[0] if f.aux else None, sets[1:] if f.aux else sets, left,
-                        (f.meta >> 4) & 3)
+        return NegativeEntry(NXDOMAIN if rtype == 0 else 0, sets[0] if f.aux else None, sets[1:] if f.aux else sets, left,
+                             (f.meta >> 4) & 3)
 
     # --------------------------------------------------------------------------------------------------- failures
 
@@ -352,7 +352,7 @@ cdef class RRsetCache:
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, name, rtype)
         cdef bytes value = bytes((kind, 0 if verdict is None else verdict + 1))
-        cdef Piece piece
+        cdef Slice piece
         cdef int64_t left = min(<int64_t>ttl, MAX_FAILURE_TTL)
         if left <= 0:
             return False
@@ -363,7 +363,7 @@ cdef class RRsetCache:
                          size, &piece, 1, now, <uint32_t>left, <uint8_t>min(max(count, 0), 255), ede & 0xFFFF,
                          0, 0, self.serial) == PUT_STORED
 
-    def find_failure(self, name: bytes, rtype: int, now: int) -> RememberedFailure | None:
+    def find_failure(self, name: bytes, rtype: int, now: int) -> CachedFailure | None:
         """What is remembered of a question that is not tried again yet, or None.
 
         Raises:
@@ -371,7 +371,7 @@ cdef class RRsetCache:
         """
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, name, rtype)
-        cdef Found f
+        cdef Hit f
         cdef bytes value
         cdef int64_t left = 0
         value = self.copy_value(KIND_FAILURE, key, size, now, 0, &f, &left)
@@ -379,8 +379,8 @@ cdef class RRsetCache:
             atomic_add64(&self.table.view.misses[KIND_FAILURE], 1)
             return None
         atomic_add64(&self.table.view.hits[KIND_FAILURE], 1)
-        return RememberedFailure(value[0], value[1] - 1 if value[1] else None, f.aux,
-                                 value[FAILURE_HEAD:].decode("utf-8", "ignore"), left)
+        return CachedFailure(value[0], value[1] - 1 if value[1] else None, f.aux,
+                             value[FAILURE_HEAD:].decode("utf-8", "ignore"), left)
 
     def failures(self, name: bytes, rtype: int, now: int) -> int:
         """How often in a row this question has failed lately: 0 after a success or five minutes of peace.
@@ -390,7 +390,7 @@ cdef class RRsetCache:
         """
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, name, rtype)
-        cdef Found f
+        cdef Hit f
         cdef int count
         cdef int64_t failed
         if (not self.find_any(KIND_FAILURE, key, size, &f)
@@ -416,7 +416,7 @@ cdef class RRsetCache:
         """
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, name, rtype)
-        cdef Found f
+        cdef Hit f
         cdef int64_t latest = 0
         if not denied:
             return f.created if self.find_any(KIND_RRSET, key, size, &f) else 0
@@ -427,11 +427,11 @@ cdef class RRsetCache:
             latest = max(latest, <int64_t>f.created)
         return latest
 
-    cdef bint find_any(self, uint8_t kind, const uint8_t *key, uint32_t size, Found *f) noexcept:
+    cdef bint find_any(self, uint8_t kind, const uint8_t *key, uint32_t size, Hit *f) noexcept:
         """Whether the table holds the entry, fresh or not; only the numbers in `f` may be used."""
         return table_find(&self.table.view, table_hash(&self.table.view, kind, key, size), kind, key, size, f)
 
-    cdef bytes copy_value(self, uint8_t kind, const uint8_t *key, uint32_t size, int64_t now, int64_t stale, Found *f,
+    cdef bytes copy_value(self, uint8_t kind, const uint8_t *key, uint32_t size, int64_t now, int64_t stale, Hit *f,
                           int64_t *left):
         """The value of an entry that is fresh or expired less than `stale` seconds ago, or None; fills `f`, `left`."""
         cdef bytes value
@@ -442,7 +442,7 @@ cdef class RRsetCache:
                 return None
             left[0] = remaining(now, f.created, f.ttl)
             value = slice_bytes(f.value, f.value_size)
-            if found_is_valid(f):
+            if read_is_consistent(f):
                 if left[0] <= 0 and left[0] <= -stale:
                     return None
                 table_touch(f)
@@ -462,7 +462,7 @@ cdef class RRsetCache:
         cdef bytes block, owner
         cdef const uint8_t *p
         cdef uint64_t at, size
-        cdef Copied head
+        cdef DumpEntry head
         cdef const uint8_t *key
         cdef int64_t left
         cdef uint16_t rtype
@@ -471,10 +471,10 @@ cdef class RRsetCache:
             p = <const uint8_t *>PyBytes_AS_STRING(block)
             size = PyBytes_GET_SIZE(block)
             at = 0
-            while at + sizeof(Copied) <= size:
-                memcpy(&head, p + at, sizeof(Copied))
-                key = p + at + sizeof(Copied)
-                at += sizeof(Copied) + head.key_size + head.value_size
+            while at + sizeof(DumpEntry) <= size:
+                memcpy(&head, p + at, sizeof(DumpEntry))
+                key = p + at + sizeof(DumpEntry)
+                at += sizeof(DumpEntry) + head.key_size + head.value_size
                 left = remaining(now, head.created, head.ttl)
                 if at > size or head.key_size < 3 or left <= 0:
                     continue

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from resolver import limits
+from resolver.cache.aggressive_nsec import AggressiveNsecCache
 from resolver.cache.answers import AnswerCache
 from resolver.cache.arena import Arena
-from resolver.cache.bounded import BoundedTable
-from resolver.cache.denial import DenialIndex
+from resolver.cache.bounded import MemoryTable
+from resolver.cache.infra import InfraCache
 from resolver.cache.rrsets import RRsetCache
-from resolver.cache.servers import ServerTable
 from resolver.cache.table import Table
 from resolver.wire import name as names
 
@@ -30,14 +30,14 @@ class Store:
     __slots__ = ("answers", "arena", "denials", "rrsets", "servers", "table")
 
     def __init__(
-        self, arena: Arena, table: Table, answers: AnswerCache, rrsets: RRsetCache, servers: ServerTable
+        self, arena: Arena, table: Table, answers: AnswerCache, rrsets: RRsetCache, servers: InfraCache
     ) -> None:
         self.arena = arena
         self.table = table
         self.answers = answers
         self.rrsets = rrsets
         self.servers = servers
-        self.denials = DenialIndex(max_ttl=rrsets.max_negative_ttl)
+        self.denials = AggressiveNsecCache(max_ttl=rrsets.max_negative_ttl)
 
     @classmethod
     def create(
@@ -68,7 +68,7 @@ class Store:
             table,
             AnswerCache(table, payload=payload),
             RRsetCache(table, min_ttl=min_ttl, max_ttl=max_ttl, max_negative_ttl=max_negative_ttl),
-            ServerTable(servers),
+            InfraCache(servers),
         )
 
     def flush(self, name: bytes | None = None, *, subtree: bool = False, rtype: int | None = None) -> Iterator[int]:
@@ -119,7 +119,7 @@ class Store:
         self.servers.clear()
         self.denials.clear()
 
-    def bounded(self) -> list[BoundedTable]:
+    def bounded(self) -> list[MemoryTable]:
         """What stands beside the arena in this process and can be filled by strangers."""
         return [self.servers, self.denials]
 

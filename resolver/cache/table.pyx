@@ -1,4 +1,4 @@
-"""The table of the cache as Python sees it; `lookup` reads it, `writers` change it, `walks` pass through all of it.
+"""The table of the cache as Python sees it; `lookup` reads it, `writers` change it, `scan` pass through all of it.
 
 One table holds answers, sets, denials and failures, so that one byte limit and one rule of eviction serve them all. It
 lies wholly inside its arena; this object is one process's view of it, with that process's counters of hits.
@@ -12,12 +12,12 @@ from libc.string cimport memcpy
 
 from resolver.cache.arena cimport ARENA_PAGE, Arena, CacheLock, atomic_add64, atomic_get32, atomic_get64, lock_make
 from resolver.cache.lookup cimport (
-    GROUP_BUCKETS, KEY_LIMIT, KIND_ANSWER, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Found, TableHeader, TableView,
-    found_is_valid, read_turns, remaining, table_find, table_hash, table_touch,
+    GROUP_BUCKETS, KEY_LIMIT, KIND_ANSWER, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Hit, TableHeader, TableView,
+    read_is_consistent, read_turns, remaining, table_find, table_hash, table_touch,
 )
-from resolver.cache.walks cimport Copied, table_begin_flush, table_copy, table_end_flush, table_sweep
+from resolver.cache.scan cimport DumpEntry, table_begin_flush, table_copy, table_end_flush, table_sweep
 from resolver.cache.writers cimport (
-    PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Piece, table_clear, table_drop, table_put,
+    PUT_NOT_LONGER, PUT_RANKED, PUT_STORED, Slice, table_clear, table_drop, table_put,
 )
 from resolver.wire.name cimport name_length
 
@@ -104,7 +104,7 @@ cdef class Table:
         Raises:
             ValueError: no such kind.
         """
-        cdef Piece piece
+        cdef Slice piece
         cdef uint64_t h
         cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
         cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(key)
@@ -123,7 +123,7 @@ cdef class Table:
         Raises:
             ValueError: no such kind.
         """
-        cdef Found f
+        cdef Hit f
         cdef bytes value
         cdef int _turn
         cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
@@ -134,7 +134,7 @@ cdef class Table:
             if not table_find(&self.view, h, c_kind, k, size, &f):
                 break
             value = PyBytes_FromStringAndSize(<const char *>f.value, f.value_size)
-            if found_is_valid(&f):
+            if read_is_consistent(&f):
                 table_touch(&f)
                 atomic_add64(&self.view.hits[c_kind], 1)
                 return Entry(value, remaining(now, f.created, f.ttl), f.created, f.ttl, f.meta, f.aux)
@@ -231,7 +231,7 @@ cdef class Table:
         """
         cdef uint64_t at = self.view.arena.tail
         cdef uint64_t end = self.view.arena.head
-        cdef uint64_t room = 2 * (self.view.arena.scratch_size + sizeof(Copied))
+        cdef uint64_t room = 2 * (self.view.arena.scratch_size + sizeof(DumpEntry))
         cdef int64_t used
         cdef int64_t c_now = now
         cdef int64_t c_stale = stale
@@ -268,17 +268,17 @@ cdef class Table:
         cdef int64_t c_stale = stale
         cdef uint32_t c_kinds = kinds
         cdef uint32_t c_serial = serial
-        cdef Copied head
-        cdef Found f
-        cdef Piece piece
+        cdef DumpEntry head
+        cdef Hit f
+        cdef Slice piece
         cdef uint64_t h
         cdef const uint8_t *key
         cdef int taken = 0
         while at < size:
-            if size - at < sizeof(Copied):
+            if size - at < sizeof(DumpEntry):
                 raise ValueError("an entry is cut off")
-            memcpy(&head, p + at, sizeof(Copied))
-            at += sizeof(Copied)
+            memcpy(&head, p + at, sizeof(DumpEntry))
+            at += sizeof(DumpEntry)
             if size - at < <uint64_t>head.key_size + head.value_size:
                 raise ValueError("an entry is longer than the rest of its block")
             key = p + at

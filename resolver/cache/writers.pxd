@@ -15,19 +15,19 @@ cdef enum:
     PUT_RANKED = 1              # refuse to replace a fresh entry whose rank (low four bits of meta) is higher
     PUT_NOT_LONGER = 2          # never let a replacement outlive the fresh entry it replaces
 
-ctypedef struct Piece:
+ctypedef struct Slice:
     const void *data
     uint32_t size
 
-cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Piece *pieces,
+cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Slice *pieces,
                    int count, int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux, int flags,
                    uint32_t age=*, uint32_t serial=*) noexcept nogil
-cdef void own_flush(Flush *flush) noexcept nogil
+cdef void start_flush(Flush *flush) noexcept nogil
 cdef void release_dead_flushes(TableView *t) noexcept nogil
 cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size) noexcept nogil
 cdef int table_clear(TableView *t) noexcept nogil
 
-# For `walks` alone, which holds the arena's lock whenever it takes a group's.
+# For `scan` alone, which holds the arena's lock whenever it takes a group's.
 cdef int lock_arena(TableView *t) noexcept nogil
 cdef int lock_group(TableView *t, uint64_t group) noexcept nogil
 cdef void clear_slot(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_t *slot) noexcept nogil

@@ -17,7 +17,7 @@ from resolver.cache.arena cimport (
 )
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, CLAIMED, DISPLACED, FLUSHES, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
-    REFERENCED, SPLIT_MASK, Bucket, Flush, Found, Record, TableView, first_choice, group_at, group_number, hash_of, look_into,
+    REFERENCED, SPLIT_MASK, Bucket, Flush, Hit, Record, TableView, first_choice, group_at, group_number, hash_of, probe_bucket,
     read_turns, record_at, remaining, second_choice, slot_tag, write_begin, write_end,
 )
 
@@ -140,7 +140,7 @@ cdef int forget_everything(TableView *t) noexcept nogil:
     return 0
 
 
-cdef void own_flush(Flush *flush) noexcept nogil:
+cdef void start_flush(Flush *flush) noexcept nogil:
     """This process begins `flush`."""
     cdef int dead
     flush.owner = <uint32_t>getpid()
@@ -172,13 +172,13 @@ cdef int lock_arena(TableView *t) noexcept nogil:
 
 cdef uint64_t *slot_of_key(const TableView *t, Bucket *group, uint64_t h, uint8_t kind, const uint8_t *key,
                            uint32_t key_size, Bucket **where) noexcept nogil:
-    cdef Found f
+    cdef Hit f
     where[0] = group + first_choice(h)
-    if look_into(t, where[0], h, kind, key, key_size, &f):
+    if probe_bucket(t, where[0], h, kind, key, key_size, &f):
         return f.slot
     if where[0].displaced:
         where[0] = group + second_choice(h)
-        if look_into(t, where[0], h, kind, key, key_size, &f):
+        if probe_bucket(t, where[0], h, kind, key, key_size, &f):
             return f.slot
     return NULL
 
@@ -205,7 +205,7 @@ cdef void clear_slot(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_
     atomic_add64(&t.head.entries[kind], -1)
 
 
-cdef uint64_t *make_way(TableView *t, Bucket *group, uint64_t h, Bucket **where) noexcept nogil:
+cdef uint64_t *displace(TableView *t, Bucket *group, uint64_t h, Bucket **where) noexcept nogil:
     """Both buckets are full: move one entry to its own other bucket, if there is room. Its old slot, or NULL.
 
     A reader between the two buckets may miss the moved entry once; it cannot find a wrong one.
@@ -270,13 +270,13 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
     if room[side]:
         where[0] = group + (second_choice(h) if side else first_choice(h))
         return free[side]
-    slot = make_way(t, group, h, where)
+    slot = displace(t, group, h, where)
     if slot is not NULL:
         return slot
     for turn in range(2 * BUCKET_SLOTS):
         b = group + (second_choice(h) if turn >= BUCKET_SLOTS else first_choice(h))
-        b.hand = (b.hand + 1) % BUCKET_SLOTS
-        slot = &b.slots[b.hand]
+        b.clock_hand = (b.clock_hand + 1) % BUCKET_SLOTS
+        slot = &b.slots[b.clock_hand]
         r = record_at(t, (slot[0] & PLACE) - 1)
         if remaining(now, r.created, r.ttl) <= 0:
             victim, victim_bucket = slot, b
@@ -287,7 +287,7 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
             victim, victim_bucket = slot, b
     if victim is NULL:
         b = group + first_choice(h)
-        victim, victim_bucket = &b.slots[b.hand], b
+        victim, victim_bucket = &b.slots[b.clock_hand], b
     r = record_at(t, (victim[0] & PLACE) - 1)
     if remaining(now, r.created, r.ttl) <= 0:
         atomic_add64(&t.head.expired[r.kind], 1)
@@ -300,7 +300,7 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
 
 # ----------------------------------------------------------------------------------------- inside the arena's lock
 
-cdef int divide_group(TableView *t) noexcept nogil:
+cdef int split_group(TableView *t) noexcept nogil:
     """Move half of the next group's entries to a new group. The state changes last, so readers of the old place that
     found nothing look again."""
     cdef uint64_t state = t.head.state
@@ -355,11 +355,11 @@ cdef void grow(TableView *t) noexcept nogil:
         load = total * 100 / (<int64_t>(1ULL << level) * GROUP_BUCKETS * BUCKET_SLOTS) - LOAD_LOW
         if load <= 0 or <int64_t>(state & SPLIT_MASK) * (LOAD_HIGH - LOAD_LOW) >= load << level:
             return
-        if divide_group(t) < 0:
+        if split_group(t) < 0:
             return
 
 
-cdef inline void fill_to_end(TableView *t, uint64_t place, uint64_t size) noexcept nogil:
+cdef inline void pad_to_end(TableView *t, uint64_t place, uint64_t size) noexcept nogil:
     cdef Record *r = <Record *>(t.ring + place)
     r.units = <uint16_t>(size / ARENA_UNIT)
     r.sizes = 0
@@ -367,7 +367,7 @@ cdef inline void fill_to_end(TableView *t, uint64_t place, uint64_t size) noexce
     atomic_put64(&t.arena.head, t.arena.head + size)
 
 
-cdef int retire_oldest(TableView *t, int64_t now, int *reprieves) noexcept nogil:
+cdef int evict_oldest(TableView *t, int64_t now, int *second_chances) noexcept nogil:
     """Advance the tail by one record: forget it, or carry it over to the head when it deserves that."""
     cdef uint64_t place = t.arena.tail % t.ring_size
     cdef Record *r = <Record *>(t.ring + place)
@@ -391,7 +391,7 @@ cdef int retire_oldest(TableView *t, int64_t now, int *reprieves) noexcept nogil
         lock_release(&t.locks[group])
         return 0
     alive = remaining(now, r.created, r.ttl) > 0
-    if not alive or not slot[0] & REFERENCED or reprieves[0] <= 0 or size > t.arena.scratch_size:
+    if not alive or not slot[0] & REFERENCED or second_chances[0] <= 0 or size > t.arena.scratch_size:
         if alive:
             atomic_add64(&t.head.evicted[r.kind], 1)
         else:
@@ -400,7 +400,7 @@ cdef int retire_oldest(TableView *t, int64_t now, int *reprieves) noexcept nogil
         atomic_put64(&t.arena.tail, t.arena.tail + size)
         lock_release(&t.locks[group])
         return 0
-    reprieves[0] -= 1
+    second_chances[0] -= 1
     # Room needs no look: a head that is a lap ahead stands at or before the tail's place, and what fits there fits here
     # (no gap); one in the tail's own lap leaves the next lap free up to the tail, even when this one ends in a gap.
     target = t.arena.head % t.ring_size
@@ -410,7 +410,7 @@ cdef int retire_oldest(TableView *t, int64_t now, int *reprieves) noexcept nogil
     memcpy(t.ring - t.arena.ring_offset + t.arena.scratch_offset, r, size)
     atomic_put64(&t.arena.tail, t.arena.tail + size)
     if gap:
-        fill_to_end(t, target, gap)
+        pad_to_end(t, target, gap)
         target = 0
     memcpy(t.ring + target, t.ring - t.arena.ring_offset + t.arena.scratch_offset, size)
     atomic_put64(&t.arena.head, t.arena.head + size)
@@ -423,25 +423,25 @@ cdef int retire_oldest(TableView *t, int64_t now, int *reprieves) noexcept nogil
 
 cdef int make_room(TableView *t, uint64_t size, int64_t now, uint64_t *place) noexcept nogil:
     """Retire old records until `size` bytes in one piece are free at the head. The limit is the ring itself."""
-    cdef int reprieves = REPRIEVES
+    cdef int second_chances = REPRIEVES
     cdef uint64_t _turn, target, gap
     for _turn in range(2 * t.ring_size / ARENA_UNIT):
         target = t.arena.head % t.ring_size
         gap = t.ring_size - target if target + size > t.ring_size else 0
         if t.arena.head + gap + size - t.arena.tail <= t.ring_size:
             if gap:
-                fill_to_end(t, target, gap)
+                pad_to_end(t, target, gap)
                 target = 0
             place[0] = target
             return 0
-        if retire_oldest(t, now, &reprieves) < 0:
+        if evict_oldest(t, now, &second_chances) < 0:
             return PUT_BUSY
     return PUT_BUSY
 
 
 # -------------------------------------------------------------------------------------------------------- writers
 
-cdef inline void write_value(Record *r, uint32_t key_size, const Piece *pieces, int count, uint32_t value_size,
+cdef inline void write_value(Record *r, uint32_t key_size, const Slice *pieces, int count, uint32_t value_size,
                              int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux) noexcept nogil:
     cdef uint8_t *at = <uint8_t *>r + RECORD_HEAD + key_size
     cdef uint32_t padding = <uint32_t>r.units * ARENA_UNIT - RECORD_HEAD - key_size - value_size
@@ -472,7 +472,7 @@ cdef inline bint is_outdated(const TableView *t, uint32_t serial) noexcept nogil
     return serial != 0 and serial != atomic_get32(&t.head.serial)
 
 
-cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Piece *pieces,
+cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Slice *pieces,
                    int count, int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux, int flags,
                    uint32_t age=0, uint32_t serial=0) noexcept nogil:
     """Store one entry whose value is the pieces in a row, as if `age` seconds ago. Returns a PUT_ code.

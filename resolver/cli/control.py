@@ -27,7 +27,7 @@ EXIT_UNREACHABLE = 3
 
 VARIABLE = "RESOLVERD_SOCKET"
 REPLY = limits.CONTROL_REPLY
-PATIENCE = limits.RESOLVERCTL_TIMEOUT
+TIMEOUT = limits.RESOLVERCTL_TIMEOUT
 
 
 class _UnreachableError(Exception):
@@ -46,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
         help=f"the daemon's control socket (by default the environment variable {VARIABLE})",
     )
     made.add_argument(
-        "-t", "--timeout", type=float, default=PATIENCE.default, metavar="SECONDS",
-        help=f"wait so long for an answer (default {PATIENCE.default})",
+        "-t", "--timeout", type=float, default=TIMEOUT.default, metavar="SECONDS",
+        help=f"wait so long for an answer (default {TIMEOUT.default})",
     )
     made.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     made.add_argument("--version", action="version", version=f"resolverctl {__version__}")
@@ -105,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         request = request_of(arguments)
-        if not PATIENCE.minimum < arguments.timeout <= PATIENCE.maximum:
-            raise ValueError(f"--timeout: {arguments.timeout:g} is not above 0 and up to {PATIENCE.maximum} seconds")
+        if not TIMEOUT.minimum < arguments.timeout <= TIMEOUT.maximum:
+            raise ValueError(f"--timeout: {arguments.timeout:g} is not above 0 and up to {TIMEOUT.maximum} seconds")
         if not arguments.socket:
             raise ValueError(f"which daemon? Give --socket PATH or set {VARIABLE}; the path is control.socket there")
     except ValueError as error:

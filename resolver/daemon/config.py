@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from resolver import hints, limits
-from resolver.knobs import check_path, describe
+from resolver.options import check_path, describe
 from resolver.settings import HostEntry, RootServer, Settings
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigError",
     "Problem",
+    "add_location",
     "find_lines",
     "load",
-    "located",
     "parse",
     "parse_duration",
     "parse_size",
@@ -124,7 +124,7 @@ def parse(text: str, *, source: str = "configuration", directory: "str | Path" =
     return result
 
 
-def located(path: "str | Path", error: ValueError) -> ConfigError:
+def add_location(path: "str | Path", error: ValueError) -> ConfigError:
     """What a part that compiles settings refused, with the place in the file `path` that they came from."""
     if isinstance(error, ConfigError):
         return error

@@ -17,21 +17,21 @@ from typing import Any, Protocol
 
 from resolver import limits
 from resolver.api import to_wire
-from resolver.daemon import keep
-from resolver.daemon.commands import Commands, Host, Statistics, merge
-from resolver.daemon.links import LinkError, Links
+from resolver.daemon import cache_file
 from resolver.daemon.management import ManagementServer
+from resolver.daemon.worker_commands import Statistics, WorkerCommands, WorkerView, merge
+from resolver.daemon.worker_ipc import WorkerChannels, WorkerError
 from resolver.errors import ResolveError
 from resolver.settings import Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
-__all__ = ["ControlHost", "ControlServer", "Office", "RequestError", "parse_request"]
+__all__ = ["ControlCommands", "ControlServer", "ControlWorker", "RequestError", "parse_request"]
 
 logger = logging.getLogger(__name__)
 
 REQUEST = limits.CONTROL_REQUEST
-PATIENCE = limits.CONTROL_TIMEOUT / 1000
+TIMEOUT = limits.CONTROL_TIMEOUT / 1000
 CONNECTIONS = limits.CONTROL_CONNECTIONS
 PORTION = limits.CONTROL_CHUNK
 
@@ -57,11 +57,11 @@ class RequestError(ValueError):
     """A request that is not carried out, and why."""
 
 
-class ControlHost(Host, Protocol):
+class ControlWorker(WorkerView, Protocol):
     """The first worker, as far as the control socket concerns it."""
 
     @property
-    def links(self) -> Links | None: ...
+    def links(self) -> WorkerChannels | None: ...
 
     def do_reload(self) -> Awaitable[str]: ...
 
@@ -101,10 +101,10 @@ def parse_request(line: bytes) -> Request:
     return request
 
 
-class Office:
+class ControlCommands:
     """Carries commands out, in all workers where that makes a difference."""
 
-    def __init__(self, host: ControlHost, commands: Commands) -> None:
+    def __init__(self, host: ControlWorker, commands: WorkerCommands) -> None:
         self._host = host
         self._commands = commands
 
@@ -144,12 +144,12 @@ class Office:
         """
         found = await self._ask_all(request)
         for reply in found:
-            if isinstance(reply, LinkError):
+            if isinstance(reply, WorkerError):
                 raise RequestError(str(reply))
         return found
 
     async def _ask_all(self, request: Request) -> list[Any]:
-        """What each worker says, this one first; a `LinkError` in the place of a silent one.
+        """What each worker says, this one first; a `WorkerError` in the place of a silent one.
 
         Raises:
             RequestError: the request is wrong.
@@ -163,7 +163,7 @@ class Office:
             return found
         others = await asyncio.gather(*(links.ask(number, request) for number in links.others), return_exceptions=True)
         for reply in others:
-            if isinstance(reply, BaseException) and not isinstance(reply, LinkError):
+            if isinstance(reply, BaseException) and not isinstance(reply, WorkerError):
                 raise reply
         return [*found, *others]
 
@@ -171,7 +171,7 @@ class Office:
 
     async def _status(self, request: Request) -> Request:
         workers = [
-            {"worker": number, "error": str(found)} if isinstance(found, LinkError) else found
+            {"worker": number, "error": str(found)} if isinstance(found, WorkerError) else found
             for number, found in enumerate(await self._ask_all(request))
         ]
         return {"workers": workers, "cache": self._host.store.statistics()}
@@ -204,8 +204,8 @@ class Office:
         path, settings = self._snapshot()
         try:
             # In a thread: the disk may be slow, and only the first worker would notice.
-            size = await asyncio.to_thread(keep.save, path, self._host.store, settings)
-        except keep.KeepError as error:
+            size = await asyncio.to_thread(cache_file.save, path, self._host.store, settings)
+        except cache_file.CacheFileError as error:
             raise RequestError(str(error)) from None
         except BlockingIOError as error:
             raise RequestError(str(error)) from None
@@ -214,8 +214,8 @@ class Office:
     async def _load(self, request: Request) -> Request:
         path, settings = self._snapshot()
         try:
-            loaded = await asyncio.to_thread(keep.restore, path, self._host.store, settings)
-        except keep.KeepError as error:
+            loaded = await asyncio.to_thread(cache_file.restore, path, self._host.store, settings)
+        except cache_file.CacheFileError as error:
             raise RequestError(str(error)) from None
         return {"file": str(path), "entries": loaded.entries, "age": loaded.age}
 
@@ -289,13 +289,13 @@ def _line(message: Mapping[str, Any]) -> bytes:
 
 
 class ControlServer(ManagementServer):
-    """Serves the control socket from the running loop; `office` carries out what is asked."""
+    """Serves the control socket from the running loop; `control_commands` carries out what is asked."""
 
     REFUSAL = _line({"ok": False, "error": "too many administrators at once"})
 
-    def __init__(self, office: Office) -> None:
-        super().__init__(CONNECTIONS, REQUEST, PATIENCE)
-        self._office = office
+    def __init__(self, control_commands: ControlCommands) -> None:
+        super().__init__(CONNECTIONS, REQUEST, TIMEOUT)
+        self._office = control_commands
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request after the other."""
@@ -308,7 +308,7 @@ class ControlServer(ManagementServer):
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; False at the end of the connection."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 line = await reader.readuntil(b"\n")
         except asyncio.IncompleteReadError:
             return False
@@ -334,5 +334,5 @@ class ControlServer(ManagementServer):
     @staticmethod
     async def _send(writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> None:
         writer.write(_line(message))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await writer.drain()

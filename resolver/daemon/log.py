@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from resolver import limits
 from resolver.settings import LogSettings
 
-__all__ = ["KeyValueFormatter", "LineHandler", "Record", "Repetitions", "say_short", "set_up"]
+__all__ = ["DuplicateFilter", "KeyValueFormatter", "MemorySafeHandler", "MemorySafeRecord", "set_up", "write_oom_line"]
 
 _BEGAN = time.time()
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
@@ -51,7 +51,7 @@ class KeyValueFormatter(logging.Formatter):
         return " ".join(f"{key}={quoted(value)}" for key, value in pairs)
 
 
-class Record(logging.LogRecord):
+class MemorySafeRecord(logging.LogRecord):
     """A record that is made without an ``except`` of its own, with the attributes that `logging` documents.
 
     Where memory is so short that not even a small integer can be made, CPython (3.11 to 3.13) never leaves a function
@@ -87,7 +87,7 @@ class Record(logging.LogRecord):
         self.taskName = None
 
 
-class Repetitions(logging.Filter):
+class DuplicateFilter(logging.Filter):
     """Lets a warning through once an interval and tells later how many equal ones were left out.
 
     What the daemon itself says about starting and reloading is exempt: somebody waits for each of those lines.
@@ -117,14 +117,14 @@ class Repetitions(logging.Filter):
         return True
 
 
-class LineHandler(logging.StreamHandler[TextIO]):
+class MemorySafeHandler(logging.StreamHandler[TextIO]):
     """Writes lines to a stream; a line for which there is no memory is replaced by one that was made before.
 
     `logging` shows a failing handler as a traceback on standard error, each time, and lets what a filter raises go up
     to whoever had something to say. Under a memory limit that would be a flood from the one place that has to be calm.
     """
 
-    SHORT = b'level=warning from=daemon.log message="out of memory: lines of this log are lost"\n'
+    OOM_LINE = b'level=warning from=daemon.log message="out of memory: lines of this log are lost"\n'
 
     def __init__(self, stream: TextIO, interval: float) -> None:
         super().__init__(stream)
@@ -132,12 +132,12 @@ class LineHandler(logging.StreamHandler[TextIO]):
         self._next = float("-inf")
         self._timeless = False
 
-    def record(self, *arguments: Any, **keywords: Any) -> Record:
+    def record(self, *arguments: Any, **keywords: Any) -> MemorySafeRecord:
         """Make a record as `logging` asks for one; that there is no memory for it is said here."""
         try:
-            return Record(*arguments, **keywords)
+            return MemorySafeRecord(*arguments, **keywords)
         except MemoryError:
-            self.say_short()
+            self.write_oom_line()
             raise
 
     def handle(self, record: logging.LogRecord) -> Any:
@@ -145,17 +145,17 @@ class LineHandler(logging.StreamHandler[TextIO]):
         try:
             return super().handle(record)
         except MemoryError:
-            self.say_short()
+            self.write_oom_line()
             return False
 
     def handleError(self, record: logging.LogRecord) -> None:
         """What formatting or writing raised: shortage of memory in one line, anything else as `logging` shows it."""
         if isinstance(sys.exc_info()[1], MemoryError):
-            self.say_short()
+            self.write_oom_line()
         else:
             super().handleError(record)
 
-    def say_short(self) -> None:
+    def write_oom_line(self) -> None:
         """Write the line that was made before, not more often than the interval permits."""
         try:
             now = time.monotonic()
@@ -169,27 +169,27 @@ class LineHandler(logging.StreamHandler[TextIO]):
                 return
             self._timeless = True
         try:
-            os.write(self.stream.fileno(), self.SHORT)
+            os.write(self.stream.fileno(), self.OOM_LINE)
         except (AttributeError, OSError, ValueError):
             self._next = float("-inf")  # no stream (2>&-), a closed one, or nobody reads it: nobody is left to tell
 
 
 # The root logger has it too, in a list; to go through a list takes memory.
-_handler: LineHandler | None = None
+_handler: MemorySafeHandler | None = None
 
 
-def say_short() -> None:
+def write_oom_line() -> None:
     """Say that lines are lost for want of memory, where `set_up` has sent the log; needs no memory itself."""
     if _handler is not None:
-        _handler.say_short()
+        _handler.write_oom_line()
 
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send everything from `settings.level` on to `stream` (standard error). May be called again after a reload."""
     global _handler
-    _handler = handler = LineHandler(stream or sys.stderr, settings.interval)
+    _handler = handler = MemorySafeHandler(stream or sys.stderr, settings.interval)
     handler.setFormatter(KeyValueFormatter())
-    handler.addFilter(Repetitions(settings.interval))
+    handler.addFilter(DuplicateFilter(settings.interval))
     logging.setLogRecordFactory(handler.record)
     root = logging.getLogger()
     for old in list(root.handlers):

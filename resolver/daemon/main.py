@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from corenet._version import __version__
 from resolver import limits
 from resolver.daemon import stdout
-from resolver.knobs import parse_endpoint
+from resolver.options import parse_endpoint
 from resolver.settings import Settings, replace
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="resolve in a small simulated Internet on loopback addresses; needs no network",
     )
-    made.add_argument("--show-first-answer", action="store_true", help="resolve one name after the start and show it")
+    made.add_argument("--show-example", action="store_true", help="resolve one name after the start and show it")
     made.add_argument("--version", action="version", version=f"resolverd {__version__}")
     return made
 
@@ -135,18 +135,18 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
         ValueError: naming the setting that is wrong.
     """
     from resolver import validate
-    from resolver.daemon import keep, metrics
-    from resolver.daemon.renewal import make_plan
+    from resolver.daemon import cache_file, metrics
+    from resolver.daemon.config_reload import make_plan
 
     make_plan(settings)
     validate.create(settings)
-    keep.check(settings.cache)
+    cache_file.check(settings.cache)
     if settings.metrics.listen:
         metrics.check()
     if settings.dnssec.active and settings.dnssec.auto_trust_anchor_file:
-        from resolver.daemon import rollover
+        from resolver.daemon import autotrust
 
-        rollover.check(settings.dnssec)
+        autotrust.check(settings.dnssec)
     return _show(f"{arguments.config or 'built-in settings'}: configuration is good\n")
 
 
@@ -160,31 +160,31 @@ def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], 
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
-    from resolver.daemon import doors, host, log, shortage, sockets, worker
+    from resolver.daemon import log, management_sockets, preflight, resource_exhaustion, sockets, worker
 
     log.set_up(settings.log)
-    last_words()
-    shortage.watch_unraisable(settings.log.interval)
-    shortage.keep_reserve()
+    install_fault_handlers()
+    resource_exhaustion.install_unraisable_hook(settings.log.interval)
+    resource_exhaustion.hold_memory_reserve()
     server = settings.server
     options = worker.Options(
         playground=arguments.playground,
-        show_first_answer=arguments.show_first_answer,
+        show_example=arguments.show_example,
         config=arguments.config or "",
     )
-    if server.workers > 1 and (options.playground or options.show_first_answer):
+    if server.workers > 1 and (options.playground or options.show_example):
         logger.warning("one worker is enough to look around: server.workers is taken as 1")
         server = replace(server, workers=1)
         settings = replace(settings, server=server)
     try:
-        host.raise_descriptor_limit()
+        preflight.raise_descriptor_limit()
         sockets.check_sources(settings.iteration)
         shares = sockets.open_endpoints(
             server.endpoints, shares=server.workers, lenient=server.listen == Settings().server.listen
         )
         try:
-            opened = doors.open_doors(settings, server.workers)
-            options = replace(options, doors=opened)
+            opened = management_sockets.open_management_sockets(settings, server.workers)
+            options = replace(options, management=opened)
             try:
                 if server.workers == 1:
                     return worker.run(settings, shares[0], reload=reload, options=options)
@@ -206,7 +206,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         return EXIT_FAILED
 
 
-def last_words() -> None:
+def install_fault_handlers() -> None:
     """See to it that no end is silent, and that signals of people wait until somebody listens to them."""
     # SIGHUP and SIGUSR1 would kill a daemon that is still starting; the worker lets them in when it can hear them.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
@@ -238,6 +238,6 @@ def _print_problems(path: str | None, error: "ValueError | ConfigError") -> None
     if path:
         from resolver.daemon import config
 
-        error = config.located(path, error)
+        error = config.add_location(path, error)
     for line in str(error).splitlines():
         print(f"resolverd: {line}", file=sys.stderr)

@@ -28,10 +28,10 @@ class ManagementServer(abc.ABC):
 
     REFUSAL = b""  # what one connection too many is told before it is closed
 
-    def __init__(self, connections: int, request: int, patience: float) -> None:
+    def __init__(self, connections: int, request: int, timeout: float) -> None:
         self._connections = connections
         self._request = request
-        self._patience = patience
+        self._patience = timeout
         self._closed = False
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], None] = {}  # no set, see `resolver.mesh`

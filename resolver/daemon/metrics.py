@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
-from resolver.daemon.commands import Statistics
 from resolver.daemon.management import ManagementServer
+from resolver.daemon.worker_commands import Statistics
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -26,7 +26,7 @@ MISSING = "metrics.listen: prometheus-client is not installed; pip install 'core
 logger = logging.getLogger(__name__)
 
 REQUEST = limits.METRICS_REQUEST
-PATIENCE = limits.METRICS_TIMEOUT / 1000
+TIMEOUT = limits.METRICS_TIMEOUT / 1000
 CONNECTIONS = limits.METRICS_CONNECTIONS
 
 # Counters of the cache that are kept for each kind of entry; the kind becomes a label.
@@ -65,9 +65,9 @@ ABOUT = {
     ("tcp", "accepted"): "connections of clients that were served",
     ("tcp", "rejected"): "connections beyond what one client, one network or all may have, or of clients not served",
     ("tcp", "evicted"): "connections that made room for others",
-    ("tcp", "cut_off"): "connections of clients that asked for more and more and did not read it",
+    ("tcp", "write_overrun"): "connections of clients that asked for more and more and did not read it",
     ("tcp", "timed_out"): "connections that were silent, slow or deaf for too long",
-    ("tcp", "garbled"): "connections on which something else than queries came",
+    ("tcp", "malformed"): "connections on which something else than queries came",
     ("tcp", "connections"): "connections open",
     ("anchors", "succeeded"): "when the keys of the zone that waits longest were last seen, seconds since 1970",
     ("anchors", "looks_failed"): "looks at the keys of zones with trust anchors that came to nothing",
@@ -145,7 +145,7 @@ class MetricsServer(ManagementServer):
         Raises:
             ValueError: it is not installed.
         """
-        super().__init__(CONNECTIONS, REQUEST, PATIENCE)
+        super().__init__(CONNECTIONS, REQUEST, TIMEOUT)
         self._gather = gather
         self._version = version
         try:
@@ -156,7 +156,7 @@ class MetricsServer(ManagementServer):
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 writer.write(await self._reply(reader))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):

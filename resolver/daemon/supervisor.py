@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from resolver import limits
 from resolver.api import make_store
-from resolver.daemon import keep, renewal, worker
+from resolver.daemon import cache_file, config_reload, worker
 from resolver.daemon.sockets import Endpoint
 from resolver.settings import Settings, replace
 
@@ -30,7 +30,7 @@ __all__ = ["Restarts", "run"]
 logger = logging.getLogger(__name__)
 
 SIGNALS = frozenset(
-    {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, renewal.ENDED}
+    {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, config_reload.RELOAD_DONE}
 )
 
 
@@ -58,7 +58,7 @@ class Restarts:
         self._started[number] = now
         self._due.pop(number, None)
 
-    def died(self, number: int, now: float) -> float:
+    def exited(self, number: int, now: float) -> float:
         """Worker `number` has ended, or could not be started: seconds until it is to be started again."""
         lived = now - self._started.pop(number, now)
         short = 0 if lived >= limits.WORKER_RESTART_WINDOW else self._short_lives.get(number, 0)
@@ -85,12 +85,12 @@ class _Supervisor:
         self.reload = reload
         self.options = options
         self.store = make_store(settings, shared=True)
-        keep.restore_if_set(self.store, settings)
+        cache_file.load_at_start(self.store, settings)
         self.children: dict[int, int] = {}
         self.restarts = Restarts()
-        self.lifeline = os.pipe()
-        assert options.doors is not None and options.doors.links is not None
-        self.reloads = options.doors.links.reloads
+        self.parent_pipe = os.pipe()
+        assert options.management is not None and options.management.links is not None
+        self.reloads = options.management.links.reloads
         self.asked = 0
         self.answered = 0
 
@@ -105,10 +105,10 @@ class _Supervisor:
             return self.watch()
         finally:
             self.stop()
-            keep.save_if_set(self.store, self.settings)
-            os.close(self.lifeline[0])
-            os.close(self.lifeline[1])
-            while signal.sigtimedwait((renewal.ENDED,), 0) is not None:
+            cache_file.save_at_stop(self.store, self.settings)
+            os.close(self.parent_pipe[0])
+            os.close(self.parent_pipe[1])
+            while signal.sigtimedwait((config_reload.RELOAD_DONE,), 0) is not None:
                 pass  # what a worker said last would end this process, once it is let in
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -123,7 +123,7 @@ class _Supervisor:
             return
         status = 1
         try:
-            status = self.be_worker(number)
+            status = self.worker_main(number)
         except BaseException:
             # The parent sees a number only; what happened is known here and nowhere else.
             logger.critical("worker %d ends on a fault of its own", number, exc_info=True)
@@ -131,9 +131,9 @@ class _Supervisor:
             sys.stderr.flush()
             os._exit(status)  # nothing of the parent's may be unwound in a child
 
-    def be_worker(self, number: int) -> int:
+    def worker_main(self, number: int) -> int:
         """Run in the child: only this worker's sockets stay open."""
-        os.close(self.lifeline[1])
+        os.close(self.parent_pipe[1])
         for other, share in enumerate(self.shares):
             if other != number:
                 for endpoint in share:
@@ -146,9 +146,9 @@ class _Supervisor:
                 self.shares[number],
                 reload=self.reload,
                 store=self.store,
-                lifeline=self.lifeline[0],
+                parent_pipe=self.parent_pipe[0],
                 options=replace(
-                    self.options, number=number, show_first_answer=self.options.show_first_answer and not number
+                    self.options, number=number, show_example=self.options.show_example and not number
                 ),
             )
         except OSError as error:
@@ -169,16 +169,16 @@ class _Supervisor:
                 return 0
             if caught == signal.SIGHUP:
                 self.asked += 1
-                self.ask_first()
-            elif caught == renewal.ENDED:
-                self.on_end()
+                self.request_reload()
+            elif caught == config_reload.RELOAD_DONE:
+                self.on_reload_done()
             elif caught == signal.SIGUSR1:
                 for pid in self.children:
                     os.kill(pid, signal.SIGUSR1)
             else:
-                self.on_deaths()
+                self.reap_children()
 
-    def ask_first(self) -> None:
+    def request_reload(self) -> None:
         """Have the first worker reload, and the others with it; it says what is wrong, once for all."""
         for pid, number in self.children.items():
             if not number:
@@ -189,20 +189,20 @@ class _Supervisor:
                     logger.warning("reload: the first worker does not take requests: %s", error.strerror)
                 os.kill(pid, signal.SIGHUP)
 
-    def on_end(self) -> None:
+    def on_reload_done(self) -> None:
         """A reload has ended: where the workers have new settings, one that dies is to start with them."""
         try:
             results = self.reloads.results()
         except (OSError, MemoryError) as error:
             logger.error("reload: its result cannot be had: %s; workers that die get the settings before these",
-                         renewal.reason_of(error))
+                         config_reload.describe_error(error))
             return
         for number, settings in results:
             self.answered = max(self.answered, number)
             if settings is not None:
                 self.settings = settings
 
-    def on_deaths(self) -> None:
+    def reap_children(self) -> None:
         """Arrange for workers that have died to be started again."""
         for pid, number in list(self.children.items()):
             gone, status = os.waitpid(pid, os.WNOHANG)
@@ -211,7 +211,7 @@ class _Supervisor:
             del self.children[pid]
             code = os.waitstatus_to_exitcode(status)
             why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-            delay = self.restarts.died(number, time.monotonic())
+            delay = self.restarts.exited(number, time.monotonic())
             logger.error("worker %d ended (%s); starting it again in %.1f seconds", number, why, delay)
 
     def restart(self) -> None:
@@ -220,12 +220,12 @@ class _Supervisor:
             try:
                 self.start(number)
             except OSError as error:
-                delay = self.restarts.died(number, time.monotonic())
+                delay = self.restarts.exited(number, time.monotonic())
                 logger.error("worker %d cannot be started (%s); trying again in %.1f seconds", number,
                              error.strerror or error, delay)
                 continue
             if self.answered != self.asked and not number:
-                self.ask_first()  # the one before died without an answer
+                self.request_reload()  # the one before died without an answer
 
     def stop(self) -> None:
         """End all workers: politely, then not."""

@@ -24,31 +24,31 @@ from resolver import limits
 from resolver.api import make_store
 from resolver.cache import Store
 from resolver.daemon import log, sockets
-from resolver.daemon.commands import Commands
-from resolver.daemon.doors import Doors
-from resolver.daemon.generation import Generation, Listeners
-from resolver.daemon.host import clock_trouble
-from resolver.daemon.renewal import (
+from resolver.daemon.config_reload import (
     RefusedError,
-    keep_what_needs_restart,
-    others_let_go,
-    others_prepare,
-    others_switch,
+    abort_workers,
+    commit_workers,
+    log_reload_error,
+    merge_restart_only,
     outdated,
-    places_named,
-    report_bad_reload,
-    tell_supervisor,
+    prepare_workers,
+    report_to_supervisor,
+    with_config_location,
 )
-from resolver.daemon.shortage import watch_for_shortage
+from resolver.daemon.management_sockets import ManagementSockets
+from resolver.daemon.preflight import clock_trouble
+from resolver.daemon.resource_exhaustion import install_exception_handler
+from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import Endpoint, ListenError
+from resolver.daemon.worker_commands import WorkerCommands
 from resolver.effects import Outcome, Question
 from resolver.settings import Settings
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
+    from resolver.daemon.autotrust import AnchorUpdater
     from resolver.daemon.management import ManagementServer
-    from resolver.daemon.rollover import Rollover
-    from resolver.validate.rollover import TrustPoint
+    from resolver.validate.autotrust import TrustPoint
 
 __all__ = ["Options", "Reload", "run"]
 
@@ -61,15 +61,15 @@ Reload = Callable[[], Settings]
 class Options:
     """What the command line asks of a worker beyond the settings.
 
-    `config` is the configuration file, empty without one; `number` counts the workers from 0; `doors` were opened
+    `config` is the configuration file, empty without one; `number` counts the workers from 0; `management` were opened
     before the fork and are used by the first worker, their links by all.
     """
 
     playground: bool = False
-    show_first_answer: bool = False
+    show_example: bool = False
     config: str = ""
     number: int = 0
-    doors: Doors | None = None
+    management: ManagementSockets | None = None
 
 
 def run(
@@ -79,15 +79,15 @@ def run(
     reload: Reload,
     options: Options,
     store: Store | None = None,
-    lifeline: int | None = None,
+    parent_pipe: int | None = None,
 ) -> int:
-    """Serve until a signal ends it; the exit status. When the descriptor `lifeline` ends, the parent is gone.
+    """Serve until a signal ends it; the exit status. When the descriptor `parent_pipe` ends, the parent is gone.
 
     Raises:
         ValueError: a setting is wrong.
         OSError: memory, a descriptor or the playground's port cannot be had.
     """
-    worker = _Worker(settings, endpoints, reload, options, store, lifeline)
+    worker = _Worker(settings, endpoints, reload, options, store, parent_pipe)
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
         return runner.run(worker.main())
 
@@ -98,9 +98,9 @@ def run(
 class _Prepared(NamedTuple):
     """All that a reload needs to switch: nothing in it can be refused any more."""
 
-    given: Settings
-    generation: Generation
-    rollover: "Rollover | None"
+    configured: Settings
+    runtime: RuntimeConfig
+    rollover: "AnchorUpdater | None"
     added: list[Listeners]
     undo: ExitStack
     """What there is to close when it comes to no switch."""
@@ -114,66 +114,66 @@ class _Worker:
         reload: Reload,
         options: Options,
         store: Store | None,
-        lifeline: int | None,
+        parent_pipe: int | None,
     ) -> None:
-        self.given = settings
+        self.configured = settings
         self.endpoints = endpoints
         self.reload = reload
         self.options = options
         self.store = store or make_store(settings)
-        self.keeps = store is None and not options.playground
-        self.lifeline = lifeline
+        self.uses_cache_file = store is None and not options.playground
+        self.parent_pipe = parent_pipe
         self.supervisor = os.getppid()
-        self.several = lifeline is not None
-        self.links = options.doors.links if options.doors is not None else None
-        self.commands = Commands(self)
-        self.side_doors: list[ManagementServer] = []
+        self.multi_worker = parent_pipe is not None
+        self.links = options.management.links if options.management is not None else None
+        self.commands = WorkerCommands(self)
+        self.management_servers: list[ManagementServer] = []
         self.listeners: list[Listeners] = []
         self.closed: Counter[str] = Counter()
-        self.adapt: Callable[[Settings], Settings] = lambda given: given
+        self.override_settings: Callable[[Settings], Settings] = lambda given: given
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.retiring: dict[Generation, asyncio.Task[None]] = {}
-        self.playing = False
-        self.rollover: Rollover | None = None
+        self.draining: dict[RuntimeConfig, asyncio.Task[None]] = {}
+        self.in_playground = False
+        self.rollover: AnchorUpdater | None = None
         self.rollover_timer: asyncio.TimerHandle | None = None
         self.reloading = asyncio.Lock()
         self.reload_waits = False
-        self.held: _Prepared | None = None
+        self.prepared: _Prepared | None = None
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
         self.loop = loop
-        watch_for_shortage(loop, self.given.log.interval)
+        install_exception_handler(loop, self.configured.log.interval)
         self.stopping: asyncio.Future[str] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.on_stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self.on_reload)
         loop.add_signal_handler(signal.SIGUSR1, self.on_report)
-        if self.lifeline is not None:
-            loop.add_reader(self.lifeline, self.on_stop, "the end of its supervisor")
+        if self.parent_pipe is not None:
+            loop.add_reader(self.parent_pipe, self.on_stop, "the end of its supervisor")
         async with AsyncExitStack() as stack:
-            playing = self.options.playground
-            if self.options.show_first_answer and not playing and not self.options.config:
-                from resolver.daemon import first
+            in_playground = self.options.playground
+            if self.options.show_example and not in_playground and not self.options.config:
+                from resolver.daemon import demo
 
-                playing = not await first.roots_answer(self.given)
+                in_playground = not await demo.root_servers_reachable(self.configured)
                 print(
                     "The Internet's root servers cannot be reached; a simulated Internet takes their place."
-                    if playing
+                    if in_playground
                     else "The Internet's root servers answer and are used.",
                     flush=True,
                 )
-            self.playing = playing
-            if playing:
-                self.keeps = False
+            self.in_playground = in_playground
+            if in_playground:
+                self.uses_cache_file = False
                 await self.enter_playground(stack)
-            if self.keeps and self.given.cache.snapshot_file:
-                from resolver.daemon import keep
+            if self.uses_cache_file and self.configured.cache.snapshot_file:
+                from resolver.daemon import cache_file
 
-                keep.restore_if_set(self.store, self.given)
-            self.current = Generation(self.adapt(self.given), self.store, loop)
-            self.rollover = self.anchors_of(self.current)
-            self.keep_anchors()
+                cache_file.load_at_start(self.store, self.configured)
+            self.current = RuntimeConfig(self.override_settings(self.configured), self.store, loop)
+            self.rollover = self.make_rollover(self.current)
+            self.save_anchors()
             for endpoint in self.endpoints:
                 listeners = Listeners(endpoint)
                 self.listeners.append(listeners)
@@ -181,22 +181,22 @@ class _Worker:
             gc.set_threshold(limits.GC_YOUNG, limits.GC_MIDDLE, limits.GC_OLD)
             gc.freeze()  # what exists now lives to the end; the collector need not look at it again
             gc.enable()
-            await self.open_side_doors()
+            await self.start_management()
             self.announce()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # main blocked them
-            self.look_at_anchors()
-            if self.options.show_first_answer:
-                from resolver.daemon import first
+            self.schedule_probe()
+            if self.options.show_example:
+                from resolver.daemon import demo
 
-                shown = "www.example.playground." if playing else "www.iana.org."
-                await first.show_first_answer(self.endpoints[0], shown, self.given.iteration.deadline)
+                shown = "www.example.playground." if in_playground else "www.iana.org."
+                await demo.show_example(self.endpoints[0], shown, self.configured.iteration.deadline)
             reason = await self.stopping
             logger.info("stopping on %s", reason)
             await self.drain()
-            if self.keeps and self.given.cache.snapshot_file:
-                from resolver.daemon import keep
+            if self.uses_cache_file and self.configured.cache.snapshot_file:
+                from resolver.daemon import cache_file
 
-                keep.save_if_set(self.store, self.given)
+                cache_file.save_at_stop(self.store, self.configured)
         return 0
 
     @property
@@ -219,36 +219,36 @@ class _Worker:
         from resolver import playground
 
         world = await stack.enter_async_context(await playground.start(port=0))
-        self.adapt = world.settings
+        self.override_settings = world.settings
         logger.info("the playground's servers are on port %d of their loopback addresses", world.port)
-        given = self.given
+        given = self.configured
         if given.cache.snapshot_file or given.dnssec.auto_trust_anchor_file:
             logger.info("the playground is new each time: cache.snapshot-file and dnssec.auto-trust-anchor-file rest")
 
-    async def open_side_doors(self) -> None:
+    async def start_management(self) -> None:
         """The first worker serves the control socket and the metrics; the others answer what it asks them."""
-        doors = self.options.doors
-        if doors is None:
+        management = self.options.management
+        if management is None:
             return
         if self.links is not None:
             if self.number:
                 self.links.serve(self.loop, self.number, self.commands.perform)
                 return
             self.links.listen(self.loop)
-        if doors.control is None and doors.metrics is None:
+        if management.control is None and management.metrics is None:
             return
-        from resolver.daemon.control import ControlServer, Office
+        from resolver.daemon.control import ControlCommands, ControlServer
         from resolver.daemon.metrics import MetricsServer
 
-        office = Office(self, self.commands)
-        if doors.control is not None:
-            control = ControlServer(office)
-            await control.start(doors.control.dup())
-            self.side_doors.append(control)
-        if doors.metrics is not None:
-            metrics = MetricsServer(office.statistics, __version__)
-            await metrics.start(doors.metrics.dup())
-            self.side_doors.append(metrics)
+        control_commands = ControlCommands(self, self.commands)
+        if management.control is not None:
+            control = ControlServer(control_commands)
+            await control.start(management.control.dup())
+            self.management_servers.append(control)
+        if management.metrics is not None:
+            metrics = MetricsServer(control_commands.statistics, __version__)
+            await metrics.start(management.metrics.dup())
+            self.management_servers.append(metrics)
 
     def announce(self) -> None:
         settings = self.current.settings
@@ -265,54 +265,54 @@ class _Worker:
 
     # --- trust anchors that follow their zones (RFC 5011) -----------------------------------------------------------
 
-    def anchors_of(self, generation: Generation) -> "Rollover | None":
+    def make_rollover(self, runtime: RuntimeConfig) -> "AnchorUpdater | None":
         """Let a new generation trust what was learned so far; every worker does, the first one goes on learning."""
-        dnssec = generation.settings.dnssec
-        if not dnssec.active or not dnssec.auto_trust_anchor_file or self.playing:
+        dnssec = runtime.settings.dnssec
+        if not dnssec.active or not dnssec.auto_trust_anchor_file or self.in_playground:
             return None
-        from resolver.daemon.rollover import Rollover
+        from resolver.daemon.autotrust import AnchorUpdater
 
-        rollover = Rollover(
+        rollover = AnchorUpdater(
             dnssec,
-            now=generation.resolver.clock.time,
-            ask=self.ask_anew,
+            now=runtime.resolver.clock.time,
+            ask=self.query_uncached,
             verify=self.check_signatures,
-            changed=self.on_anchor,
-            concluded=self.tell_anchors,
+            changed=self.apply_anchor_change,
+            concluded=self.publish_anchors,
         )
         rollover.load()
-        self.pass_on(rollover, generation)
+        self.carry_over_anchors(rollover, runtime)
         return rollover
 
-    def pass_on(self, rollover: "Rollover", generation: Generation) -> None:
+    def carry_over_anchors(self, rollover: "AnchorUpdater", runtime: RuntimeConfig) -> None:
         """Let a new generation know what the one in force has learned."""
         if self.rollover is not None:
             rollover.take_text(self.rollover.text)
-        validation = generation.resolver.mesh.validation
+        validation = runtime.resolver.mesh.validation
         if validation is not None:
             rollover.apply(validation.anchors)
 
-    def keep_anchors(self) -> None:
+    def save_anchors(self) -> None:
         """Write the first worker's file: what cannot be written shall be known at the start, not in a month."""
         if self.rollover is not None and not self.number:
             self.rollover.save()
 
-    def look_at_anchors(self) -> None:
+    def schedule_probe(self) -> None:
         """Look at the zones whose time has come, and come back when the next one's has."""
         rest = 0.0
         if self.rollover is not None and not self.number and not self.stopping.done():
             rest = self.rollover.tick()  # may come back here, when a look is over at once
         if self.rollover_timer is not None:
             self.rollover_timer.cancel()
-        self.rollover_timer = self.loop.call_later(rest, self.look_at_anchors) if rest else None
+        self.rollover_timer = self.loop.call_later(rest, self.schedule_probe) if rest else None
 
-    def ask_anew(self, question: Question, cd: bool, on_done: Callable[[Outcome], None]) -> bool:
+    def query_uncached(self, question: Question, cd: bool, on_done: Callable[[Outcome], None]) -> bool:
         resolver = self.current.resolver
         begun = resolver.mesh.refresh(question, cd=cd, on_done=on_done)
-        resolver.poke()
+        resolver.process_timers()
         return begun
 
-    def on_anchor(self, point: "TrustPoint") -> None:
+    def apply_anchor_change(self, point: "TrustPoint") -> None:
         """Other keys are trusted for a zone: its validated keys were validated by the old ones."""
         validation = self.current.resolver.mesh.validation
         if validation is not None:
@@ -322,26 +322,26 @@ class _Worker:
         except BlockingIOError as error:
             logger.warning("trust anchors: the cache keeps the old keys until their TTL ends: %s", error)
 
-    def tell_anchors(self) -> None:
+    def publish_anchors(self) -> None:
         """After a look: when to look again, and what the other workers have to know."""
-        self.look_at_anchors()
+        self.schedule_probe()
         if self.links is not None and self.rollover is not None:
-            self.begin(self.tell_others(self.rollover.text))
+            self.start_task(self.send_anchors(self.rollover.text))
 
-    def begin(self, work: Coroutine[Any, Any, Any]) -> None:
+    def start_task(self, work: Coroutine[Any, Any, Any]) -> None:
         """Let `work` run beside the service; the end of the service is its end."""
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def tell_others(self, text: str) -> None:
-        from resolver.daemon.links import LinkError
+    async def send_anchors(self, text: str) -> None:
+        from resolver.daemon.worker_ipc import WorkerError
 
         assert self.links is not None
         for number in self.links.others:
             try:
                 await self.links.ask(number, {"command": "take-anchors", "text": text})
-            except LinkError as error:
+            except WorkerError as error:
                 logger.warning("trust anchors: %s; it learns of the keys when it starts or after the next look", error)
 
     def take_anchors(self, text: str) -> None:
@@ -357,7 +357,7 @@ class _Worker:
         logger.debug("trust anchors: worker %d knows what the first one knows", self.number)
         for zone, identity in self.rollover.trusted().items():
             if identity != before.get(zone):
-                self.on_anchor(self.rollover.points[zone])
+                self.apply_anchor_change(self.rollover.points[zone])
 
     # --- signals --------------------------------------------------------------------------------------------------
 
@@ -385,67 +385,67 @@ class _Worker:
             logger.info("reload: worker %d reloads when the first one does; SIGHUP is for the supervisor", self.number)
         elif not self.reload_waits and not self.stopping.done():
             self.reload_waits = True
-            self.begin(self.reload_in_turn())
+            self.start_task(self.reload_in_turn())
 
     async def reload_in_turn(self) -> None:
         async with self.reloading:
             self.reload_waits = False
-            await self.switch_over()
+            await self.run_reload()
 
     async def do_reload(self) -> str:
         """Read the configuration again and switch to it, or keep the old one and say why; empty when it is in force."""
         async with self.reloading:
-            return await self.switch_over()
+            return await self.run_reload()
 
-    async def switch_over(self) -> str:
+    async def run_reload(self) -> str:
         """One reload, of the other workers as well when this is the first of several."""
         asked = self.links.reloads.last_request() if self.links is not None else 0
         try:
             new = await self.prepare()
             with new.undo:
                 if self.links is not None:
-                    await others_prepare(self.links)
+                    await prepare_workers(self.links)
                 self.forget_outdated(new)  # last, so that only what nothing can stop any more costs the cache
                 new.undo.pop_all()
         except (ValueError, OSError, MemoryError, RefusedError) as error:
             if self.links is not None:
-                await others_let_go(self.links)
-                tell_supervisor(self.supervisor, self.links, asked, None)
-            return report_bad_reload(error)
+                await abort_workers(self.links)
+                report_to_supervisor(self.supervisor, self.links, asked, None)
+            return log_reload_error(error)
         self.switch(new)
         if self.links is None:
             return ""
-        tell_supervisor(self.supervisor, self.links, asked, self.given)
-        missing = await others_switch(self.links)
+        report_to_supervisor(self.supervisor, self.links, asked, self.configured)
+        missing = await commit_workers(self.links)
         return f"the new configuration is in force, but not everywhere: {missing}" if missing else ""
 
-    def hold_new(self) -> None:
+    def prepare_reload(self) -> None:
         """Make all that a switch needs, for the first worker to say when.
 
         Raises:
             ValueError: the configuration is wrong; the text says where and why.
             OSError: an address or a descriptor cannot be had.
         """
-        self.let_go()
+        self.abort_reload()
         with ExitStack() as undo:
-            given, generation, rollover, _ = self.make_new(undo)
-            self.held = _Prepared(given, generation, rollover, [], undo.pop_all())
+            given, runtime, rollover, _ = self.build_new(undo)
+            self.prepared = _Prepared(given, runtime, rollover, [], undo.pop_all())
 
-    def let_go(self) -> None:
+    def abort_reload(self) -> None:
         """It comes to no switch."""
-        if self.held is not None:
-            self.held.undo.close()
-            self.held = None
+        if self.prepared is not None:
+            self.prepared.undo.close()
+            self.prepared = None
 
-    def take_new(self) -> None:
+    def commit_reload(self) -> None:
         """Switch, as the first worker has done.
 
         Raises:
             ValueError, OSError: this worker was started since, and cannot make now what it needs.
         """
-        if self.held is None:
-            self.hold_new()
-        new, self.held = self.held, None
+        if self.prepared is None:
+            self.prepare_reload()
+        new, self.prepared = self.prepared, None
         assert new is not None
         new.undo.pop_all()
         try:
@@ -468,24 +468,24 @@ class _Worker:
 
         Hosts files count by their content. What was learned of trust anchors is passed on, whatever their file says.
         """
-        old, generation = self.current, new.generation
-        hosts = generation.resolver.policy.hosts
-        return outdated(old.settings, generation.settings) or hosts != old.resolver.policy.hosts
+        old, runtime = self.current, new.runtime
+        hosts = runtime.resolver.policy.hosts
+        return outdated(old.settings, runtime.settings) or hosts != old.resolver.policy.hosts
 
     def switch(self, new: _Prepared) -> None:
         """Let what was prepared serve from now on; nothing in it can be refused any more."""
         if new.rollover is not None:
-            self.pass_on(new.rollover, new.generation)  # once more: others had a turn since it was made
+            self.carry_over_anchors(new.rollover, new.runtime)  # once more: others had a turn since it was made
         old_differs = self.is_outdated_by(new)
-        old, self.current = self.current, new.generation
+        old, self.current = self.current, new.runtime
         running = old.resolver.mesh.statistics()["running"]
-        old.taints = bool(running) and old_differs
+        old.flush_on_close = bool(running) and old_differs
         self.rollover = new.rollover
-        wanted = set(new.given.server.endpoints)
+        wanted = set(new.configured.server.endpoints)
         for listeners in list(self.listeners):
             endpoint = listeners.endpoint
-            if self.several or (endpoint.address, endpoint.wanted) in wanted:
-                listeners.switch(new.generation)
+            if self.multi_worker or (endpoint.address, endpoint.wanted) in wanted:
+                listeners.switch(new.runtime)
             else:
                 self.listeners.remove(listeners)
                 self.endpoints.remove(endpoint)
@@ -496,28 +496,28 @@ class _Worker:
                 endpoint.close()
         self.listeners += new.added
         self.endpoints += [listeners.endpoint for listeners in new.added]
-        self.given = new.given
-        self.retiring[old] = self.loop.create_task(self.retire(old))
-        log.set_up(new.given.log)
-        self.keep_anchors()
-        self.look_at_anchors()
+        self.configured = new.configured
+        self.draining[old] = self.loop.create_task(self.retire(old))
+        log.set_up(new.configured.log)
+        self.save_anchors()
+        self.schedule_probe()
         logger.info("reload: the new configuration is in force")
 
-    def make_new(self, undo: ExitStack) -> "tuple[Settings, Generation, Rollover | None, list[Endpoint]]":
+    def build_new(self, undo: ExitStack) -> "tuple[Settings, RuntimeConfig, AnchorUpdater | None, list[Endpoint]]":
         """The settings, what serves by them, and sockets that nobody listens on yet; `undo` closes what was made.
 
         Raises:
             ValueError: the configuration is wrong; the text says where and why.
             OSError: an address or a descriptor cannot be had.
         """
-        with places_named(self.options.config):
-            given = keep_what_needs_restart(self.given, self.reload(), several=self.several)
+        with with_config_location(self.options.config):
+            given = merge_restart_only(self.configured, self.reload(), several=self.multi_worker)
             sockets.check_sources(given.iteration)
-            opened = [] if self.several else self.open_new(given)
+            opened = [] if self.multi_worker else self.open_new(given)
             undo.callback(sockets.close_all, [opened])
-            generation = Generation(self.adapt(given), self.store, self.loop)
-        undo.callback(generation.resolver.close)
-        return given, generation, self.anchors_of(generation), opened
+            runtime = RuntimeConfig(self.override_settings(given), self.store, self.loop)
+        undo.callback(runtime.resolver.close)
+        return given, runtime, self.make_rollover(runtime), opened
 
     async def prepare(self) -> _Prepared:
         """Everything of a reload that can fail; what was done before that is undone then.
@@ -527,19 +527,19 @@ class _Worker:
             OSError: an address or a descriptor cannot be had.
         """
         with ExitStack() as undo:
-            given, generation, rollover, opened = self.make_new(undo)
+            given, runtime, rollover, opened = self.build_new(undo)
             added = []
             for endpoint in opened:
                 listeners = Listeners(endpoint)
                 try:
-                    await listeners.start(generation)
+                    await listeners.start(runtime)
                 except OSError as error:
                     text = f"cannot serve {endpoint}: {error.strerror or error}"
                     refusal = ListenError(error.errno, text, endpoint=(endpoint.address, endpoint.wanted))
-                    raise self.placed(refusal, given) from None
+                    raise self.with_listen_setting(refusal, given) from None
                 undo.callback(listeners.close)
                 added.append(listeners)
-            return _Prepared(given, generation, rollover, added, undo.pop_all())
+            return _Prepared(given, runtime, rollover, added, undo.pop_all())
 
     def open_new(self, given: Settings) -> list[Endpoint]:
         """Sockets for addresses that are not served yet.
@@ -553,9 +553,9 @@ class _Worker:
         try:
             return sockets.open_endpoints(new, lenient=lenient, enough=bool(served))[0]
         except ListenError as error:
-            raise self.placed(self.own_part(error), given) from None
+            raise self.with_listen_setting(self.explain_own_port(error), given) from None
 
-    def own_part(self, error: ListenError) -> ListenError:
+    def explain_own_port(self, error: ListenError) -> ListenError:
         """`error` as it is, or in other words when it is this daemon itself that has the port."""
         if error.errno != errno.EADDRINUSE or error.endpoint is None:
             return error
@@ -567,28 +567,28 @@ class _Worker:
                 return ListenError(error.errno, text, endpoint=error.endpoint)
         return error
 
-    def placed(self, error: ListenError, given: Settings) -> ListenError:
+    def with_listen_setting(self, error: ListenError, given: Settings) -> ListenError:
         """`error` with the setting that wanted the address, and its line where there is a file."""
         wanted = given.server.listen[given.server.endpoints.index(error.endpoint)] if error.endpoint else ""
         reason = ValueError(f"server.listen: {wanted!r}: {error.strerror}")
         if self.options.config:
-            from resolver.daemon.config import located
+            from resolver.daemon.config import add_location
 
-            reason = located(self.options.config, reason)
+            reason = add_location(self.options.config, reason)
         return ListenError(error.errno, str(reason), endpoint=error.endpoint)
 
-    async def retire(self, old: Generation) -> None:
+    async def retire(self, old: RuntimeConfig) -> None:
         """Close what a reload has replaced as soon as nobody waits for it any more."""
         until = self.loop.time() + old.settings.iteration.deadline
         while old.service.waiting and self.loop.time() < until:
             await asyncio.sleep(limits.DRAIN_POLL / 1000)
         self.finish(old)
 
-    def finish(self, old: Generation) -> None:
+    def finish(self, old: RuntimeConfig) -> None:
         """Close a replaced generation, and forget what it has stored since if that is not as the new one would."""
-        del self.retiring[old]
+        del self.draining[old]
         old.resolver.close()
-        if old.taints:
+        if old.flush_on_close:
             try:
                 self.store.clear()
             except BlockingIOError as error:
@@ -598,24 +598,24 @@ class _Worker:
 
     async def drain(self) -> None:
         """Give answers under way a moment, then close everything."""
-        for door in self.side_doors:
+        for door in self.management_servers:
             door.close()
         if self.rollover_timer is not None:
             self.rollover_timer.cancel()
         if self.links is not None:
             self.links.stop()
         until = self.loop.time() + limits.DRAIN / 1000
-        generations = (self.current, *self.retiring)
+        generations = (self.current, *self.draining)
         for task in self.tasks:
             task.cancel()
         while any(one.service.waiting for one in generations) and self.loop.time() < until:
             await asyncio.sleep(limits.DRAIN / 10000)
-        self.let_go()
+        self.abort_reload()
         for listeners in self.listeners:
             listeners.close()
-        for old, task in list(self.retiring.items()):
+        for old, task in list(self.draining.items()):
             task.cancel()
             self.finish(old)
         self.current.resolver.close()
-        if self.lifeline is not None:
-            self.loop.remove_reader(self.lifeline)
+        if self.parent_pipe is not None:
+            self.loop.remove_reader(self.parent_pipe)

@@ -45,7 +45,7 @@ class Advice:
 def advise(story: Story) -> Advice:
     """The advice for a story; also for good ones, where it says in a sentence what was found."""
     advice = _advise(story)
-    why, told = words.humane(advice.why), story.told
+    why, told = words.format_durations(advice.why), story.told
     if "." not in why.split(" ", 1)[0]:
         why = why[:1].upper() + why[1:]  # a name keeps its spelling
     if told is None or told.rcode == story.outcome.rcode:
@@ -68,7 +68,7 @@ def _advise(story: Story) -> Advice:
         return _found(story)
     ede = failure.ede
     zone = _bogus_zone(story)
-    if failure.kind is FailureKind.CACHED:
+    if failure.kind is FailureKind.CACHED_ERROR:
         return Advice(
             f"It failed a moment ago, and the failure is remembered: {failure.text}.",
             RESOLVER,
@@ -252,7 +252,7 @@ def _unreached(story: Story, ede: int) -> Advice:
         return Advice(why, ZONE, _last_zone(story), "Break the loop: one of the aliases has to lead to data.")
     if ede in (c.EDE_BLOCKED, c.EDE_CENSORED, c.EDE_FILTERED, c.EDE_PROHIBITED, c.EDE_NOT_SUPPORTED, c.EDE_NOT_READY):
         return Advice(why, RESOLVER, None, "The configuration of this resolver says so, or it is overloaded.")
-    if failure.kind is FailureKind.LOCAL:
+    if failure.kind is FailureKind.LOCAL_RESOURCE:
         return Advice(
             why,
             RESOLVER,
@@ -321,7 +321,7 @@ def _unreached(story: Story, ede: int) -> Advice:
 def _deed(result: str, rcode: int | None) -> str:
     if result in ("timeout", "deadline", "no reply"):
         return "no reply"
-    if result == "broken" and rcode is not None:
+    if result == "throwaway" and rcode is not None:
         return f"answers {c.rcode_to_text(rcode)}"
     return {"network": "cannot be reached", "lame": "does not serve the zone", "empty": "says nothing"}.get(
         result, result

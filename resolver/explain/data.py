@@ -121,7 +121,7 @@ def _delegation(one: Delegation) -> dict[str, Any]:
         "parent": _name(one.parent),
         "source": one.source,
         "for": one.purpose,
-        "told_by": one.told_by,
+        "referred_by": one.referred_by,
         "ttl": one.ttl,
         "servers": [{"name": _name(host.name), "addresses": host.addresses} for host in one.hosts],
         "ds": None if one.ds is None else [_ds(ds) for ds in one.ds],
@@ -148,7 +148,7 @@ def _exchange(one: Exchange) -> dict[str, Any]:
                 "server": candidate.address,
                 "server_name": _name(candidate.name),
                 "state": candidate.state,
-                "expected_milliseconds": None if candidate.expected is None else _ms(candidate.expected),
+                "expected_milliseconds": None if candidate.rtt_estimate is None else _ms(candidate.rtt_estimate),
             }
             for candidate in one.candidates
         ],
@@ -199,7 +199,7 @@ def _key(one: Dnskey, zone: ZoneTrust) -> dict[str, Any]:
         "flags": one.flags,
         "role": words.key_role(one.flags),
         "octets": len(one.key),
-        "vouched_for": one.tag in zone.entry,
+        "secure_entry": one.tag in zone.entry,
     }
 
 

@@ -83,10 +83,10 @@ def _head(story: Story) -> str:
     outcome, question = story.outcome, story.outcome.question
     advice = advise(story)
     tone = "bad" if story.failure is not None else _tone(story.verdict)
-    belief = story.verdict.name.lower() if story.validating else "not validated"
+    status_text = story.verdict.name.lower() if story.validating else "not validated"
     tried = sum(1 for check in story.checks if check.key is not None)
     pills = [
-        f'<li class="pill main">{_t(c.rcode_to_text(outcome.rcode))}, {belief}</li>',
+        f'<li class="pill main">{_t(c.rcode_to_text(outcome.rcode))}, {status_text}</li>',
         f'<li class="pill">{words.milliseconds(story.seconds)}</li>',
         f'<li class="pill">{_count(len(story.exchanges), "query", "queries")}</li>',
         f'<li class="pill">{_count(tried, "signature check", "signature checks")}</li>',
@@ -204,7 +204,7 @@ def _zone(zone: ZoneTrust) -> str:
         else ""
     )
     told = any(check.text == zone.text for check in zone.checks)
-    note = f'<p class="note">{_t(words.humane(zone.text))}</p>' if zone.text and not told else ""
+    note = f'<p class="note">{_t(words.format_durations(zone.text))}</p>' if zone.text and not told else ""
     word = "anchor" if zone.anchor else "DS"
     chips = [
         f'<li class="chip mono">{word} <b>{ds.tag}</b> {_t(words.algorithm(ds.algorithm))} '
@@ -234,14 +234,14 @@ def _check(check: Check) -> str:
     tone, sig = _tone(check.verdict), check.signature
     what = f"<b>{_name(check.owner)} {_t(c.type_to_text(check.rtype))}</b>"
     if sig is None:
-        detail = f"<em>{_t(words.humane(check.text))}</em>"
+        detail = f"<em>{_t(words.format_durations(check.text))}</em>"
     else:
         detail = (
             f"<small>signed by key {sig.tag}, {_t(words.algorithm(sig.algorithm))}, valid {words.day(sig.inception)} "
             f"to {words.day(sig.expiration)} UTC</small>"
         )
         if check.verdict is not Verdict.SECURE:
-            detail += f"<em>{_t(words.humane(check.text))}</em>"
+            detail += f"<em>{_t(words.format_durations(check.text))}</em>"
     return f'<li class="{tone}">{_mark(tone)}<div>{what} {detail}</div></li>'
 
 
@@ -318,7 +318,7 @@ def _exchange_details(one: Exchange) -> str:
     rows += [f"{_t(one.text)}."] if not one.good and one.text else []
     rows += [f"The server says: {_t(sentence_of(code, text))}" for code, text in one.ede]
     others = [
-        f"{_t(k.address)} {k.state}" + ("" if k.expected is None else f" {words.milliseconds(k.expected)}")
+        f"{_t(k.address)} {k.state}" + ("" if k.rtt_estimate is None else f" {words.milliseconds(k.rtt_estimate)}")
         for k in one.candidates
         if k.address != one.address
     ]
@@ -339,8 +339,8 @@ def _delegations(story: Story) -> str:
 def _delegation(one: Delegation) -> str:
     told = (
         _t(one.source)
-        if one.parent is None or one.told_by is None
-        else f'{_t(one.told_by)}<br><span class="quiet">a server of {_name(one.parent)}</span>'
+        if one.parent is None or one.referred_by is None
+        else f'{_t(one.referred_by)}<br><span class="quiet">a server of {_name(one.parent)}</span>'
     )
     hosts = "<br>".join(
         f"{_name(host.name)} {_t(', '.join(host.addresses) or 'address not known')}" for host in one.hosts
@@ -368,7 +368,7 @@ def _proofs(story: Story) -> str:
 def _cache(story: Story) -> str:
     rows = "".join(
         f"<tr><td>{_name(use.qname)} {_t(c.type_to_text(use.qtype))}</td><td>{_t(use.text)}</td>"
-        f"<td>{'' if use.verdict is None else words.belief(use.verdict)}</td></tr>"
+        f"<td>{'' if use.verdict is None else words.status_text(use.verdict)}</td></tr>"
         for use in story.cache
     )
     return _section(

@@ -58,7 +58,7 @@ class Candidate:
     address: str
     name: bytes | None
     state: str
-    expected: float | None
+    rtt_estimate: float | None
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ class Delegation:
     depth: int
     purpose: str
     ttl: int | None = None
-    told_by: str | None = None
+    referred_by: str | None = None
     ds: list[Ds] | None = None
     denial: bool = False
     """The referral brought records that shall prove that there is no DS."""
@@ -244,11 +244,11 @@ def tell(
     """Sort `steps` into the story of `outcome`; `seconds` is how long it took, `now` the UTC second it began."""
     kept = tuple(steps)
     story = Story(outcome, seconds, now, validating, kept, source, told)
-    _Teller(story).run(kept)
+    _Builder(story).run(kept)
     return story
 
 
-class _Teller:
+class _Builder:
     """One pass over the steps. A query waits for one thing at a time, so a reply belongs to the last question."""
 
     def __init__(self, story: Story) -> None:
@@ -306,7 +306,7 @@ class _Teller:
             return
         exchange.seconds, exchange.rcode, exchange.text = step.rtt, step.rcode, step.text
         exchange.result = facts.get("kind") or {"retry": "no EDNS"}.get(step.kind, step.kind)
-        exchange.good = exchange.result not in ("lame", "broken", "empty")
+        exchange.good = exchange.result not in ("lame", "throwaway", "empty")
         reply = facts.get("reply")
         if isinstance(reply, Reply):
             view = reply.view
@@ -348,7 +348,8 @@ class _Teller:
         self.cuts[step.zone] = Delegation(
             step.zone, facts.get("from"), "referral", _hosts(facts.get("names", ()), facts.get("servers", ())),
             step.depth, self.purposes.get(step.depth, "client"), ttl=facts.get("ttl"),
-            told_by=None if step.server is None else step.server.address, ds=records, denial=bool(facts.get("proofs")),
+            referred_by=None if step.server is None else step.server.address, ds=records,
+            denial=bool(facts.get("proofs")),
         )  # fmt: skip
 
     def _alias(self, step: TraceStep, facts: dict[str, Any]) -> None:

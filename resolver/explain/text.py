@@ -78,8 +78,8 @@ class _Painter:
         story, outcome = self.story, self.story.outcome
         advice = advise(story)
         style = "bad" if story.failure is not None else "good" if story.verdict is Verdict.SECURE else "open"
-        belief = f", {story.verdict.name.lower()}" if story.validating else ", not validated"
-        word = self.paint(f"{self.marks[style]} {c.rcode_to_text(outcome.rcode)}{belief}", style)
+        status_text = f", {story.verdict.name.lower()}" if story.validating else ", not validated"
+        word = self.paint(f"{self.marks[style]} {c.rcode_to_text(outcome.rcode)}{status_text}", style)
         count = len(story.exchanges)
         self.lines.append(self.paint(question_of(story), "bold"))
         self.lines.append(
@@ -142,8 +142,8 @@ class _Painter:
 
     def _delegation(self, one: Delegation, indent: str) -> None:
         told = (
-            f"told by {one.told_by}, a server of {names.to_text(one.parent)}"
-            if one.parent is not None and one.told_by
+            f"told by {one.referred_by}, a server of {names.to_text(one.parent)}"
+            if one.parent is not None and one.referred_by
             else words.clean(one.source)
         )
         life = "" if one.ttl is None else f", for {words.duration(one.ttl)}"
@@ -200,7 +200,7 @@ class _Painter:
             self.lines.append(f"{pad}  {self.paint(words.clean(one.text), 'bad')}")
         self.lines += [f"{pad}  says: {sentence_of(code, text)}" for code, text in one.ede]
         others = [
-            f"{k.address} {k.state}" + ("" if k.expected is None else f" {words.milliseconds(k.expected)}")
+            f"{k.address} {k.state}" + ("" if k.rtt_estimate is None else f" {words.milliseconds(k.rtt_estimate)}")
             for k in one.candidates
             if k.address != one.address
         ]
@@ -219,7 +219,7 @@ class _Painter:
     def _zone(self, zone: ZoneTrust, indent: str) -> None:
         mark = self.marks["end"] if indent else ""
         origin = "trust anchor" if zone.anchor else "validated before, from the cache" if zone.cached else ""
-        note = "; ".join(x for x in (origin, words.clean(words.humane(zone.text))) if x)
+        note = "; ".join(x for x in (origin, words.clean(words.format_durations(zone.text))) if x)
         self.lines.append(
             f"  {indent[3:]}{mark}{self._mark(zone.shown)} {self.paint(names.to_text(zone.zone), 'bold')}"
             + (f"  {note}" if note else "")
@@ -244,14 +244,14 @@ class _Painter:
     def _check(self, check: Check) -> Iterable[str]:
         what, sig = words.question(check.owner, check.rtype), check.signature
         if sig is None:
-            yield f"{self._mark(check.verdict)} {words.clean(words.humane(check.text))}"
+            yield f"{self._mark(check.verdict)} {words.clean(words.format_durations(check.text))}"
             return
         yield (
             f"{self._mark(check.verdict)} signature of {what} by key {sig.tag}, {words.algorithm(sig.algorithm)}, "
             f"{words.day(sig.inception)} to {words.day(sig.expiration)} UTC"
         )
         if check.verdict is not Verdict.SECURE:
-            yield "  " + self.paint(words.clean(words.humane(check.text)), "bad")
+            yield "  " + self.paint(words.clean(words.format_durations(check.text)), "bad")
 
     def _proofs(self) -> None:
         if not self.story.proofs:
@@ -271,17 +271,17 @@ class _Painter:
             return
         self._title("FROM THE CACHE")
         for use in self.story.cache:
-            belief = "" if use.verdict is None else f", {words.belief(use.verdict)}"
+            status_text = "" if use.verdict is None else f", {words.status_text(use.verdict)}"
             self.lines.append(
                 f"  {words.question(use.qname, use.qtype)}: {words.clean(use.text)}"
-                f" ({use.records} {_plural('record', use.records)}{belief})"
+                f" ({use.records} {_plural('record', use.records)}{status_text})"
             )
 
 
 def _purpose(purpose: str) -> str:
     return {
-        "chain": "for validation",
-        "address": "address of a name server",
+        "dnssec": "for validation",
+        "ns_address": "address of a name server",
         "priming": "the root's servers",
         "prefetch": "early renewal",
     }.get(purpose, purpose)

@@ -15,17 +15,17 @@ from resolver.wire import name as names
 
 __all__ = [
     "algorithm",
-    "belief",
     "clean",
     "day",
     "digest_type",
     "duration",
     "flags_of",
-    "humane",
+    "format_durations",
     "key_role",
     "milliseconds",
     "question",
     "repeats",
+    "status_text",
 ]
 
 # RFC 8624 section 3.1 and the IANA registry of algorithm numbers.
@@ -69,7 +69,7 @@ def key_role(flags: int) -> str:
     return "key-signing" if flags & SEP else "zone-signing"
 
 
-def belief(verdict: Verdict) -> str:
+def status_text(verdict: Verdict) -> str:
     """A verdict in words."""
     return "not validated yet" if verdict is Verdict.INDETERMINATE else verdict.name.lower()
 
@@ -89,14 +89,14 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
-def humane(text: str) -> str:
+def format_durations(text: str) -> str:
     """`text` with spans of many seconds told in days and hours."""
     return SPAN.sub(lambda found: duration(int(found[1])), text)
 
 
 def repeats(sentence: str, text: str) -> bool:
     """Whether the last clause of `text` is said in `sentence` already."""
-    return humane(text.rpartition(": ")[2]).lower() in sentence.lower()
+    return format_durations(text.rpartition(": ")[2]).lower() in sentence.lower()
 
 
 def milliseconds(seconds: float) -> str:

@@ -5,7 +5,7 @@ resumed with their results. What it leaves behind is a scrubbed `RawReply` for t
 validator, and delegations in the cache.
 """
 
-from resolver.iterate.cut import Atlas, Cut
+from resolver.iterate.delegation import DelegationCache, DelegationPoint
 from resolver.iterate.iterate import iterate
 
-__all__ = ["Atlas", "Cut", "iterate"]
+__all__ = ["DelegationCache", "DelegationPoint", "iterate"]

@@ -7,7 +7,7 @@ must never happen is the opposite: a referral sideways or upwards that leads in 
 who does not know the zone.
 """
 
-from resolver.iterate.scrub import Kind, Scrubbed
+from resolver.iterate.scrub import ResponseType, Scrubbed
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.message import MessageView
@@ -15,53 +15,59 @@ from resolver.wire.message import MessageView
 __all__ = ["classify"]
 
 
-def classify(view: MessageView, found: Scrubbed, qname: bytes, qtype: int, zone: bytes, *, recursive: bool) -> Kind:
+def classify(
+    view: MessageView, found: Scrubbed, qname: bytes, qtype: int, zone: bytes, *, recursive: bool
+) -> ResponseType:
     """Say what the reply means. `recursive` is True when a recursive server was asked on purpose (a forwarder)."""
     rcode = view.rcode
-    if found.too_long:
-        return Kind.TOO_LONG
+    if found.dname_overflow:
+        return ResponseType.YXDOMAIN
     if rcode == c.NXDOMAIN:
         return _classify_nxdomain(found, qname, qtype, recursive=recursive)
     if rcode != c.NOERROR:
-        return Kind.BROKEN
+        return ResponseType.THROWAWAY
     if found.complete:
-        return Kind.ANSWER
+        return ResponseType.ANSWER
     if found.alias:
         # The rest of the chain is denied only by a SOA that speaks about its last name (RFC 2308 section 2.2).
-        return Kind.NODATA if found.soa is not None and not found.beyond else Kind.ALIAS
+        return ResponseType.NODATA if found.soa is not None and not found.out_of_bailiwick else ResponseType.CNAME
     soa = found.soa
     if soa is not None:
-        return Kind.BROKEN if _wrong_side(soa.name, qname, qtype) else Kind.NODATA
+        return ResponseType.THROWAWAY if _wrong_side(soa.name, qname, qtype) else ResponseType.NODATA
     ns = found.ns
     if ns is not None:
         if names.equal(ns.name, zone):
             if recursive:
-                return Kind.EMPTY
-            return Kind.EMPTY if view.aa else Kind.LAME
+                return ResponseType.EMPTY
+            return ResponseType.EMPTY if view.aa else ResponseType.LAME
         if recursive:
-            return Kind.EMPTY
+            return ResponseType.EMPTY
         # Asked for DS, the parent's servers must not send us to the child (RFC 4035 section 3.1.4.1).
-        return Kind.BROKEN if _wrong_side(ns.name, qname, qtype) else Kind.REFERRAL
-    if found.ns_elsewhere:
+        return ResponseType.THROWAWAY if _wrong_side(ns.name, qname, qtype) else ResponseType.REFERRAL
+    if found.upward_referral:
         # With AA set the server has the zone, but not its wits about this type: no reason to avoid it for others.
-        return Kind.BROKEN if recursive or view.aa else Kind.LAME
-    if found.soa_above:
+        return ResponseType.THROWAWAY if recursive or view.aa else ResponseType.LAME
+    if found.upward_soa:
         # A recursive server may well say so of a name outside the zone it was given for.
-        return Kind.NODATA if recursive else Kind.LAME
-    return Kind.EMPTY
+        return ResponseType.NODATA if recursive else ResponseType.LAME
+    return ResponseType.EMPTY
 
 
-def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, *, recursive: bool) -> Kind:
+def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, *, recursive: bool) -> ResponseType:
     if found.complete:
         # A server asked for the alias that a DNAME makes goes on and says how its target fares (RFC 6604 section 3).
-        return Kind.ANSWER if qtype in (c.CNAME, c.ANY) and found.answer[0].rtype == c.DNAME else Kind.BROKEN
+        return (
+            ResponseType.ANSWER
+            if qtype in (c.CNAME, c.ANY) and found.answer[0].rtype == c.DNAME
+            else ResponseType.THROWAWAY
+        )
     if found.alias:
-        return Kind.ALIAS if found.beyond else Kind.NXDOMAIN
-    if found.soa is None and (found.soa_above or found.ns_elsewhere) and not recursive:
-        return Kind.LAME
+        return ResponseType.CNAME if found.out_of_bailiwick else ResponseType.NXDOMAIN
+    if found.soa is None and (found.upward_soa or found.upward_referral) and not recursive:
+        return ResponseType.LAME
     if found.soa is not None and _wrong_side(found.soa.name, qname, qtype):
-        return Kind.BROKEN
-    return Kind.NXDOMAIN
+        return ResponseType.THROWAWAY
+    return ResponseType.NXDOMAIN
 
 
 def _wrong_side(owner: bytes, qname: bytes, qtype: int) -> bool:

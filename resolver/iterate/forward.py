@@ -8,8 +8,8 @@ wider one off below its zone. `first` lets the public tree answer when the serve
 
 from typing import TYPE_CHECKING
 
-from resolver.iterate.cut import FOREVER, Cut
-from resolver.knobs import parse_endpoint
+from resolver.iterate.delegation import FOREVER, DelegationPoint
+from resolver.options import parse_endpoint
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["configured_cuts"]
 
 
-def configured_cuts(settings: "Settings") -> dict[bytes, Cut | None]:
+def configured_cuts(settings: "Settings") -> dict[bytes, DelegationPoint | None]:
     """Every forward and stub zone by its lower-cased name; None for those that only switch off a wider one.
 
     The addresses are the operator's word and are not filtered: a forwarder on loopback is the usual case.
     """
-    table: dict[bytes, Cut | None] = {}
+    table: dict[bytes, DelegationPoint | None] = {}
     port = settings.iteration.upstream_port
     for stub in settings.stub:
         cut = _cut(stub.zone, stub.addresses, port, f"stub {stub.zone}")
@@ -41,8 +41,8 @@ def configured_cuts(settings: "Settings") -> dict[bytes, Cut | None]:
     return table
 
 
-def _cut(zone: str, addresses: tuple[str, ...], port: int, where: str) -> Cut:
-    cut = Cut(names.lower(names.from_text(zone)), FOREVER)
+def _cut(zone: str, addresses: tuple[str, ...], port: int, where: str) -> DelegationPoint:
+    cut = DelegationPoint(names.lower(names.from_text(zone)), FOREVER)
     cut.configured = True
     for text in addresses:
         address, number = parse_endpoint(text, port, where)

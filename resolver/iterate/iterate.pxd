@@ -2,7 +2,7 @@
 # dictionary or a descriptor. Without compilation nothing reads this file.
 
 from resolver.effects cimport Context, Failure, Need, Question, RawReply, Task
-from resolver.iterate.consult cimport Search
-from resolver.iterate.cut cimport Cut
+from resolver.iterate.query_servers cimport IterationState
+from resolver.iterate.delegation cimport DelegationPoint
 from resolver.iterate.scrub cimport Scrubbed
 from resolver.wire.rrset cimport RRset

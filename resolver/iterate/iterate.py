@@ -1,19 +1,19 @@
 """The walk down the tree, as one generator: from the closest known cut to a scrubbed reply of the zone in charge.
 
 It reads as RFC 1034 section 5.3.3 does: find the best servers, ask them, and either there is an answer, or a better
-delegation, or the server is crossed off. All bounds of work are here or in `consult`: referrals, packets to one zone,
-addresses looked up in one step, and before each packet the one budget of the client query that nothing resets
-(NXNSAttack 2020, CAMP 2024). A delegation that was known before and does not work is fetched once more from its
-parent, since domains are sold and servers move while child and parent still disagree; the zone's own NS set comes last,
-from the cache or from what its servers said in the same resolution.
+delegation, or the server is crossed off. All bounds of work are here or in `query_servers`: referrals, packets to one
+zone, addresses looked up in one step, and before each packet the one budget of the client query that nothing resets
+(NXNSAttack 2020, CAMP 2024). A delegation that was known before and does not work is fetched once more from its parent,
+since domains are sold and servers move while child and parent still disagree; the zone's own NS set comes last, from
+the cache or from what its servers said in the same resolution.
 """
 
 from resolver import limits
 from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
-from resolver.iterate.consult import Search, consult
-from resolver.iterate.cut import Cut, delegations_of
+from resolver.iterate.delegation import DelegationPoint, delegations_of
 from resolver.iterate.minimise import PROBE_TYPE, labels_to_show
-from resolver.iterate.scrub import Kind, Scrubbed, glue_of, with_stray_signatures
+from resolver.iterate.query_servers import IterationState, query_servers
+from resolver.iterate.scrub import ResponseType, Scrubbed, glue_of, with_misplaced_rrsigs
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -25,8 +25,8 @@ REFERRALS = limits.MAX_REFERRALS
 EMPTY_TTL = limits.EMPTY_REPLY_TTL
 PARENT_RECHECK_INTERVAL = limits.PARENT_RECHECK_INTERVAL
 # Nothing that another zone's servers could say would help against these.
-FINAL = frozenset({
-    FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.LOCAL, FailureKind.NO_ROUTE,
+NO_OTHER_ZONE_HELPS = frozenset({
+    FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.LOCAL_RESOURCE, FailureKind.NO_ROUTE,
     FailureKind.NO_FAMILY, FailureKind.OVERLOAD,
 })
 
@@ -43,23 +43,23 @@ def iterate(
 
     `avoid` are addresses that gave bogus data before and are not asked again.
     """
-    atlas = delegations_of(context)
+    delegations = delegations_of(context)
     target = names.lower(qname)
     place = names.zone_lookup_name(target, qtype)
     begin = _begin(place, context, task)
     if begin is None:
         begin = yield from _prime(place, context, task)
-    cut: Cut = begin
-    search = Search(avoid)
+    cut: DelegationPoint = begin
+    search = IterationState(avoid)
     total = names.label_count(target)
-    minimising = atlas.minimising
+    minimising = delegations.minimising
     known, probes, whole = cut.labels, 0, not minimising
-    if not cut.servers and task.purpose is Purpose.ADDRESS and _only_knows_itself(cut):
+    if not cut.servers and task.purpose is Purpose.NS_ADDRESS and _has_only_in_domain_ns(cut):
         # A zone's own server without glue: only the parent can know its address, and only if asked for it.
-        upper = atlas.closest(target, context.now, above=cut.zone)
+        upper = delegations.closest(target, context.now, above=cut.zone)
         if upper is not None:
             cut, known, whole = upper, upper.labels, True
-    recovery = _Recovery(task)
+    recovery = _DelegationFallback(task)
     for _ in range(REFERRALS):
         shown = total if whole or cut.recursive else labels_to_show(known, total, probes)
         probing = shown < total
@@ -71,9 +71,9 @@ def iterate(
                 continue
         else:
             name, rtype = qname, qtype
-        found = yield from consult(cut, name, rtype, context, task, search, probing=probing)
+        found = yield from query_servers(cut, name, rtype, context, task, search, probing=probing)
         if isinstance(found, Failure):
-            if found.kind in FINAL:
+            if found.kind in NO_OTHER_ZONE_HELPS:
                 return found
             if probing and found.kind is not FailureKind.UNREACHABLE:
                 # Many servers handle the whole name, but not a question they did not expect (RFC 9156 section 2.3).
@@ -85,7 +85,7 @@ def iterate(
                 begin = _begin(place, context, task, public=True)
                 cut = begin if begin is not None else (yield from _prime(place, context, task))
             else:
-                other = recovery.other_than(cut, context, task)
+                other = recovery.next_delegation(cut, context, task)
                 if other is None:
                     return found
                 cut = other
@@ -93,25 +93,25 @@ def iterate(
             continue
         kind = found.kind
         if found.ns is not None:
-            recovery.hear(found, cut, context)
-        if kind is Kind.REFERRAL:
-            cut = _descend(found, cut, context, task)
+            recovery.note_child_ns(found, cut, context)
+        if kind is ResponseType.REFERRAL:
+            cut = _follow_referral(found, cut, context, task)
             known, whole = cut.labels, not minimising
             failed = recovery.failed
             if failed is not None and cut.zone == failed.zone and failed.same_servers(cut):
-                cut.confirmed_until = context.monotonic + PARENT_RECHECK_INTERVAL
-                other = recovery.other_than(cut, context, task)
+                cut.parent_confirmed_until = context.monotonic + PARENT_RECHECK_INTERVAL
+                other = recovery.next_delegation(cut, context, task)
                 if other is None:
                     return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
                                    f"no server of {names.to_text(cut.zone)} gives an answer")
                 cut = other
             recovery.referred = cut.zone
         elif probing:
-            if kind is Kind.NXDOMAIN or kind is Kind.TOO_LONG:
+            if kind is ResponseType.NXDOMAIN or kind is ResponseType.YXDOMAIN:
                 whole = True
             else:
                 known = shown
-                if kind is Kind.NODATA and not found.alias:
+                if kind is ResponseType.NODATA and not found.alias:
                     # A denial after an alias speaks of the alias's target (RFC 2308 section 2.2.1).
                     _remember_empty(found, name, context)
         else:
@@ -122,15 +122,15 @@ def iterate(
 # --- where to begin -----------------------------------------------------------------------------------------------
 
 
-def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) -> Cut | None:
+def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) -> DelegationPoint | None:
     """The closest cut for `place`, configured or known; None when not even the root's servers are known."""
-    atlas = delegations_of(context)
+    delegations = delegations_of(context)
     # The root's own servers are never a forwarder's affair.
-    configured = None if public or task.purpose is Purpose.PRIMING else atlas.configured_for(place)
+    configured = None if public or task.purpose is Purpose.PRIMING else delegations.forward_or_stub_for(place)
     if configured is not None and configured.recursive:
         _note_cut(task, configured, "forward zone of the configuration")
         return configured
-    cut = atlas.closest(place, context.now)
+    cut = delegations.closest(place, context.now)
     if configured is not None and (cut is None or cut.labels <= configured.labels):
         _note_cut(task, configured, "stub zone of the configuration")
         return configured
@@ -139,28 +139,28 @@ def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) 
     return cut
 
 
-def _only_knows_itself(cut: Cut) -> bool:
+def _has_only_in_domain_ns(cut: DelegationPoint) -> bool:
     """Whether all name servers of a cut lie inside its own zone."""
     zone = cut.zone
     return all(names.is_subdomain(name, zone) for name in cut.missing)
 
 
-def _prime(place: bytes, context: Context, task: Task) -> Steps[Cut]:
+def _prime(place: bytes, context: Context, task: Task) -> Steps[DelegationPoint]:
     """The root, after asking the servers of the hints for the current ones (RFC 9609)."""
-    atlas = delegations_of(context)
-    cut: Cut | None = None
-    if atlas.priming and task.purpose is not Purpose.PRIMING and len(place) > 1:
+    delegations = delegations_of(context)
+    cut: DelegationPoint | None = None
+    if delegations.priming and task.purpose is not Purpose.PRIMING and len(place) > 1:
         yield Need(Question(names.ROOT, c.NS), Purpose.PRIMING)
-        cut = atlas.closest(place, context.now)
+        cut = delegations.closest(place, context.now)
     if cut is None:
-        cut = atlas.from_hints()
+        cut = delegations.from_hints()
         _note_cut(task, cut, "root hints")
     else:
         _note_cut(task, cut, "closest delegation after priming")
     return cut
 
 
-class _Recovery:
+class _DelegationFallback:
     """What is left to try when all servers of a cut failed, each thing once in a walk: parent and child may disagree.
 
     1. A delegation that this walk did not get from the parent itself may be out of date, wherever it was kept: it is
@@ -170,71 +170,71 @@ class _Recovery:
        kept nowhere.
     """
 
-    __slots__ = ("asked_own", "failed", "own", "referred", "task")
+    __slots__ = ("child_ns_tried", "failed", "own", "referred", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.failed: Cut | None = None
+        self.failed: DelegationPoint | None = None
         """The cut that the parent was asked about."""
         self.referred: bytes | None = None
         """The zone that the last referral of this walk was to."""
         self.own: RRset | None = None
         """The zone's own NS set, kept while the cache forgets it."""
-        self.asked_own = False
+        self.child_ns_tried = False
 
-    def hear(self, found: Scrubbed, cut: Cut, context: Context) -> None:
+    def note_child_ns(self, found: Scrubbed, cut: DelegationPoint, context: Context) -> None:
         """Note the NS set that a server of the zone adds to its replies, no longer-lived than the delegation."""
         ns = found.ns
         if ns is None or not found.view.aa or cut.configured or not names.equal(ns.name, cut.zone):
             return
         left = max(cut.expires - context.now, 0)
         glue = glue_of(found.view, ns, cut.zone, harden=delegations_of(context).harden_glue)
-        self.task.told[cut.zone] = (ns if ns.ttl <= left else ns.with_ttl(left), glue)
+        self.task.child_ns[cut.zone] = (ns if ns.ttl <= left else ns.with_ttl(left), glue)
         # It outlives the work on this question.
         self.task.budget.octets += octets_of([ns, *(rrset for sets in glue.values() for rrset in sets)])
 
-    def other_than(self, cut: Cut, context: Context, task: Task) -> Cut | None:
+    def next_delegation(self, cut: DelegationPoint, context: Context, task: Task) -> DelegationPoint | None:
         """The cut to go on with; None when everything was tried."""
         zone = cut.zone
         if len(zone) == 1:
             return None
         rrsets = context.store.rrsets
-        if self.own is None and not self.asked_own:
+        if self.own is None and not self.child_ns_tried:
             self.own = rrsets.find(zone, c.NS, context.now, min_trust=Trust.AUTHORITY)
             if self.own is not None:
-                task.hold(octets_of([self.own]))
-        if self.failed is None and self.referred != zone and cut.confirmed_until <= context.monotonic:
+                task.account_octets(octets_of([self.own]))
+        if self.failed is None and self.referred != zone and cut.parent_confirmed_until <= context.monotonic:
             self.failed = cut
-            return _above(cut, context, task)
+            return _refetch_from_parent(cut, context, task)
         own, self.own = self.own, None
-        if self.asked_own:
+        if self.child_ns_tried:
             return None
-        other: Cut
+        other: DelegationPoint
         if own is not None and names.lower(own.name) == zone:
             other = delegations_of(context).from_rrset(own, context.now)
-        elif zone in task.told:
-            ns, glue = task.told[zone]
+        elif zone in task.child_ns:
+            ns, glue = task.child_ns[zone]
             other = delegations_of(context).from_rrset(ns, context.now, glue, keep=False)
         else:
             return None
-        self.asked_own = True
+        self.child_ns_tried = True
         if cut.same_servers(other) or (self.failed is not None and self.failed.same_servers(other)):
             return None
         _note_cut(task, other, "what the zone itself says about its servers")
         return other
 
 
-def _above(cut: Cut, context: Context, task: Task) -> Cut:
+def _refetch_from_parent(cut: DelegationPoint, context: Context, task: Task) -> DelegationPoint:
     """The closest cut above one whose servers all failed, which is forgotten so that its parent is asked again."""
-    atlas = delegations_of(context)
-    atlas.forget(cut.zone)
+    delegations = delegations_of(context)
+    delegations.forget(cut.zone)
     context.store.rrsets.drop(cut.zone, c.NS)
-    upper = atlas.closest(cut.zone, context.now, above=cut.zone) or atlas.from_hints()
+    upper = delegations.closest(cut.zone, context.now, above=cut.zone) or delegations.from_hints()
     _note_cut(task, upper, f"the servers of {names.to_text(cut.zone)} failed: its parent is asked for others")
     return upper
 
 
-def _note_cut(task: Task, cut: Cut, why: str) -> None:
+def _note_cut(task: Task, cut: DelegationPoint, why: str) -> None:
     if task.trace is not None:
         task.note("cut", f"{names.to_text(cut.zone)} with {len(cut.servers)} addresses: {why}", zone=cut.zone,
                   facts={"why": why, "names": list(cut.names), "servers": list(cut.servers)})
@@ -243,9 +243,9 @@ def _note_cut(task: Task, cut: Cut, why: str) -> None:
 # --- what a reply leads to ----------------------------------------------------------------------------------------
 
 
-def _descend(found: Scrubbed, cut: Cut, context: Context, task: Task) -> Cut:
+def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, task: Task) -> DelegationPoint:
     """Follow a referral: keep it in the cache as untrusted, and go on with its servers."""
-    atlas = delegations_of(context)
+    delegations = delegations_of(context)
     now = context.now
     put = context.store.rrsets.put
     ns = found.ns
@@ -255,7 +255,7 @@ def _descend(found: Scrubbed, cut: Cut, context: Context, task: Task) -> Cut:
     left = max(cut.expires - now, 0)
     if ns.ttl > left:
         ns = ns.with_ttl(left)
-    glue = glue_of(found.view, ns, cut.zone, harden=atlas.harden_glue)
+    glue = glue_of(found.view, ns, cut.zone, harden=delegations.harden_glue)
     ns.trust = Trust.GLUE
     put(ns, now)
     for sets in glue.values():
@@ -270,7 +270,7 @@ def _descend(found: Scrubbed, cut: Cut, context: Context, task: Task) -> Cut:
     elif found.proofs:
         ttl = min(rrset.ttl for rrset in found.proofs)
         context.store.rrsets.put_negative(zone, c.DS, soa=None, proofs=found.proofs, ttl=ttl, verdict=0, now=now)
-    below = atlas.from_rrset(ns, now, glue)
+    below = delegations.from_rrset(ns, now, glue)
     if task.trace is not None:
         task.note("referral", f"{names.to_text(cut.zone)} refers to {names.to_text(zone)}: {len(below.servers)} "
                   f"addresses, {len(below.missing)} name servers without", zone=zone, server=found.server,
@@ -297,32 +297,32 @@ def _remember_empty(found: Scrubbed, name: bytes, context: Context) -> None:
         )
 
 
-def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: Cut, context: Context) -> RawReply:
+def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, context: Context) -> RawReply:
     """Shape a final reply for validation and store."""
     view, kind = found.view, found.kind
     raw = RawReply(qname, qtype)
     raw.zone, raw.server, raw.aa = cut.zone, found.server, view.aa
     raw.answer = found.answer
     if raw.answer and context.validator is not None:
-        raw.answer = with_stray_signatures(raw.answer, [*view.authority, *view.additional])
+        raw.answer = with_misplaced_rrsigs(raw.answer, [*view.authority, *view.additional])
     raw.name = found.name
     trust = Trust.ANSWER if view.aa else Trust.NONAUTH_ANSWER
     for rrset in raw.answer:
         rrset.trust = trust
     if not cut.configured:
         _clamp(raw.answer, cut, context)
-    if kind is Kind.ANSWER:
+    if kind is ResponseType.ANSWER:
         raw.proofs = found.proofs
         if qtype == c.NS and len(cut.zone) == 1 and len(qname) == 1:
             _keep_root_addresses(found, context)
-    elif kind is Kind.ALIAS:
+    elif kind is ResponseType.CNAME:
         raw.alias = found.name
         raw.proofs = found.proofs
-    elif kind is Kind.TOO_LONG:
+    elif kind is ResponseType.YXDOMAIN:
         raw.rcode = c.YXDOMAIN
         raw.proofs = found.proofs
     else:
-        raw.rcode = c.NXDOMAIN if kind is Kind.NXDOMAIN else c.NOERROR
+        raw.rcode = c.NXDOMAIN if kind is ResponseType.NXDOMAIN else c.NOERROR
         raw.denied = True
         raw.soa, raw.proofs = found.soa, found.proofs
         raw.ttl = EMPTY_TTL if raw.soa is None else negative_ttl(raw.soa)
@@ -331,7 +331,7 @@ def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: Cut, context: Context) 
     return raw
 
 
-def _clamp(answer: list[RRset], cut: Cut, context: Context) -> None:
+def _clamp(answer: list[RRset], cut: DelegationPoint, context: Context) -> None:
     """Never let the child say that its delegation lives longer than the parent did (ghost domains, CVE-2012-1192).
 
     That holds for its NS set, for those of zones below it, which would keep a withdrawn one alive, and as much for the

@@ -9,16 +9,16 @@ from resolver.wire.rrset cimport RRset
 cdef class Scrubbed:
     cdef public bint alias
     cdef public list answer
-    cdef public bint beyond
+    cdef public bint out_of_bailiwick
     cdef public bint complete
     cdef public list ds
     cdef public object kind
     cdef public bytes name
     cdef public RRset ns
-    cdef public bint ns_elsewhere
+    cdef public bint upward_referral
     cdef public list proofs
     cdef public object server
     cdef public RRset soa
-    cdef public bint soa_above
-    cdef public bint too_long
+    cdef public bint upward_soa
+    cdef public bint dname_overflow
     cdef public MessageView view

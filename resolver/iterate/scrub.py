@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from resolver.effects import Server
 
-__all__ = ["Kind", "Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub", "with_stray_signatures"]
+__all__ = ["ResponseType", "Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub", "with_misplaced_rrsigs"]
 
 ALIAS_STEPS = limits.MAX_ALIASES
 NAME_SERVERS = limits.MAX_NAME_SERVERS
@@ -34,32 +34,47 @@ SIGNATURE_OCTETS = limits.RRSET_BYTES
 UNREAD = frozenset({c.FORMERR, c.NOTIMP, c.REFUSED, c.SERVFAIL, c.BADVERS})
 
 
-class Kind(IntEnum):
+class ResponseType(IntEnum):
     """The meaning of a reply."""
 
     ANSWER = 1
-    ALIAS = 2
+    CNAME = 2
     """The chain leads to a name that must be asked on its own."""
     NODATA = 3
     NXDOMAIN = 4
     REFERRAL = 5
     LAME = 6
     """The server does not serve the zone."""
-    BROKEN = 7
+    THROWAWAY = 7
     """A response code that answers nothing, or a reply that contradicts itself."""
     EMPTY = 8
     """NOERROR with nothing in it: another server may know more; if none does, it counts as NODATA."""
-    TOO_LONG = 9
+    YXDOMAIN = 9
     """A DNAME rewrote the name to more than 255 octets: YXDOMAIN (RFC 6672 section 2.2)."""
 
 
 class Scrubbed:
     """The believable part of one reply. `kind`, what it means, and `server`, who sent it, the asker fills in."""
 
-    __slots__ = ("alias", "answer", "beyond", "complete", "ds", "kind", "name", "ns", "ns_elsewhere", "proofs",
-                 "server", "soa", "soa_above", "too_long", "view")
+    __slots__ = (
+        "alias",
+        "answer",
+        "complete",
+        "dname_overflow",
+        "ds",
+        "kind",
+        "name",
+        "ns",
+        "out_of_bailiwick",
+        "proofs",
+        "server",
+        "soa",
+        "upward_referral",
+        "upward_soa",
+        "view",
+    )
 
-    kind: Kind
+    kind: ResponseType
     server: Server
 
     def __init__(self, view: MessageView, qname: bytes) -> None:
@@ -71,16 +86,16 @@ class Scrubbed:
         """The chain ended in data of the type asked for."""
         self.alias = False
         """At least one alias was followed."""
-        self.beyond = False
+        self.out_of_bailiwick = False
         """The chain has left what the server has a say about: the last name is to be asked for by itself."""
-        self.too_long = False
+        self.dname_overflow = False
         """A DNAME made a name of more than 255 octets (RFC 6672 section 2.3)."""
         self.soa: RRset | None = None
-        self.soa_above = False
+        self.upward_soa = False
         """There was a SOA of a zone above ours: the server does not know that the zone was delegated to it."""
         self.ns: RRset | None = None
         """NS of a zone below ours on the way to the name, or of our zone itself."""
-        self.ns_elsewhere = False
+        self.upward_referral = False
         """There was an NS set of a zone above or beside ours: a referral to nowhere, the sign of a lame server."""
         self.ds: list[RRset] = []
         self.proofs: list[RRset] = []
@@ -107,7 +122,7 @@ def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes) -> Scrubbed:
     return found
 
 
-def with_stray_signatures(answer: list[RRset], others: Iterable[RRset]) -> list[RRset]:
+def with_misplaced_rrsigs(answer: list[RRset], others: Iterable[RRset]) -> list[RRset]:
     """`answer` with those signatures of it that the server put among `others`, the sets of its other sections.
 
     A signature proves itself wherever it stands. Each record of the reply is looked at once: that is for replies that
@@ -142,13 +157,13 @@ def _with_more(rrset: RRset, stray: list[bytes]) -> RRset:
     return rrset.with_sigs(sigs)
 
 
-def cut_chain(found: Scrubbed, is_elsewhere: Callable[[bytes], bool]) -> None:
-    """End the alias chain of `found` at the first target of which `is_elsewhere` is true."""
+def cut_chain(found: Scrubbed, leaves_zone: Callable[[bytes], bool]) -> None:
+    """End the alias chain of `found` at the first target of which `leaves_zone` is true."""
     for position, rrset in enumerate(found.answer):
-        if rrset.rtype == c.CNAME and is_elsewhere(rrset.targets()[0]):
+        if rrset.rtype == c.CNAME and leaves_zone(rrset.targets()[0]):
             found.answer = found.answer[: position + 1]
-            found.name, found.beyond = rrset.targets()[0], True
-            found.complete = found.too_long = False
+            found.name, found.out_of_bailiwick = rrset.targets()[0], True
+            found.complete = found.dname_overflow = False
             return
 
 
@@ -194,7 +209,7 @@ def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone
             found.complete = True
             break
         if target is None:
-            if found.too_long:
+            if found.dname_overflow:
                 break
             if qtype in (c.ANY, c.RRSIG):
                 found.complete = _everything(found, answer, name, qtype)
@@ -213,7 +228,7 @@ def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone
         name = target
         found.alias = True
         if not names.is_subdomain(name, zone):
-            found.beyond = True
+            found.out_of_bailiwick = True
             break
     found.name = name
 
@@ -227,7 +242,7 @@ def _through_dname(found: Scrubbed, dnames: list[RRset], name: bytes, lowered: b
                 found.answer.append(rrset)
             target = names.replace_suffix(name, owner, rrset.targets()[0])
             if target is None:
-                found.too_long = True
+                found.dname_overflow = True
                 return None
             # RFC 6672 section 3.1: the synthesised CNAME has the TTL of the DNAME.
             found.answer.append(RRset(name, c.CNAME, rrset.ttl, [target]))
@@ -275,12 +290,12 @@ def _authority(found: Scrubbed, authority: list[RRset], zone: bytes) -> None:
         owner = rrset.name
         if rtype == c.NS:
             if not names.is_subdomain(name, owner) or not names.is_subdomain(owner, zone):
-                found.ns_elsewhere = True
+                found.upward_referral = True
             elif found.ns is None:
                 found.ns = rrset
         elif not names.is_subdomain(owner, zone):
             if rtype == c.SOA and names.is_subdomain(zone, owner):
-                found.soa_above = True
+                found.upward_soa = True
         elif rtype == c.SOA:
             if found.soa is None and names.is_subdomain(name, owner):
                 found.soa = rrset

@@ -22,15 +22,15 @@ cdef struct CookieState:
     uint64_t clients            # answers to clients that had no server cookie yet
     uint64_t bad
     uint64_t good
-    uint64_t demanded           # of all these, how many were sent away to come back with a good one, or over TCP
+    uint64_t challenged           # of all these, how many were sent away to come back with a good one, or over TCP
 
-cdef CookieVerdict cookie_judge(const CookieState *state, const uint8_t *cookie, size_t size, const uint8_t *ip,
-                                size_t ip_size, int64_t now) noexcept nogil
-cdef void cookie_answer(CookieState *state, CookieVerdict verdict, const uint8_t *cookie, const uint8_t *ip,
-                        size_t ip_size, int64_t now, uint8_t *out) noexcept nogil
+cdef CookieVerdict verify_server_cookie(const CookieState *state, const uint8_t *cookie, size_t size, const uint8_t *ip,
+                                        size_t ip_size, int64_t now) noexcept nogil
+cdef void make_server_cookie(CookieState *state, CookieVerdict verdict, const uint8_t *cookie, const uint8_t *ip,
+                             size_t ip_size, int64_t now, uint8_t *out) noexcept nogil
 
 
-cdef class CookieJar:
+cdef class ServerCookies:
     cdef CookieState state
     cdef bytes seed
     cdef int64_t period

@@ -18,7 +18,7 @@ from libc.string cimport memcmp, memcpy, memset
 from resolver import limits
 
 from resolver.net.libc cimport AF_INET, AF_INET6, sockaddr_in, sockaddr_in6, sockaddr_storage
-from resolver.net.peers cimport fill_sockaddr
+from resolver.net.sockaddr cimport fill_sockaddr
 from resolver.wire.hash cimport siphash24
 from resolver.wire.octets cimport get32
 
@@ -51,8 +51,8 @@ cdef void write_hash(const uint64_t *key, const uint8_t *head, const uint8_t *ip
     memcpy(out, &hashed, 8)
 
 
-cdef CookieVerdict cookie_judge(const CookieState *state, const uint8_t *cookie, size_t size, const uint8_t *ip,
-                                size_t ip_size, int64_t now) noexcept nogil:
+cdef CookieVerdict verify_server_cookie(const CookieState *state, const uint8_t *cookie, size_t size, const uint8_t *ip,
+                                        size_t ip_size, int64_t now) noexcept nogil:
     """What the content of a COOKIE option is worth; its size was checked by the parser."""
     cdef uint8_t expected[8]
     cdef uint32_t age
@@ -72,8 +72,8 @@ cdef CookieVerdict cookie_judge(const CookieState *state, const uint8_t *cookie,
     return COOKIE_BAD
 
 
-cdef void cookie_answer(CookieState *state, CookieVerdict verdict, const uint8_t *cookie, const uint8_t *ip,
-                        size_t ip_size, int64_t now, uint8_t *out) noexcept nogil:
+cdef void make_server_cookie(CookieState *state, CookieVerdict verdict, const uint8_t *cookie, const uint8_t *ip,
+                             size_t ip_size, int64_t now, uint8_t *out) noexcept nogil:
     """Write the `COOKIE_SIZE` octets that the client gets: its good cookie again while that is young, else a new one."""
     cdef uint32_t seconds = <uint32_t>now
     if verdict == COOKIE_GOOD:
@@ -99,7 +99,7 @@ cdef void cookie_answer(CookieState *state, CookieVerdict verdict, const uint8_t
 
 
 @cython.final
-cdef class CookieJar:
+cdef class ServerCookies:
     """The secrets, and what was done with them.
 
     `secrets` are one or two of 16 bytes each, of which the first makes cookies and all are believed (RFC 9018 section
@@ -151,8 +151,8 @@ cdef class CookieJar:
         cdef uint8_t ip[LONGEST_IP]
         cdef size_t ip_size = address_bytes(address, ip)
         self.refresh(now)
-        return cookie_judge(&self.state, <const uint8_t *>PyBytes_AS_STRING(cookie), PyBytes_GET_SIZE(cookie), ip,
-                            ip_size, now) == COOKIE_GOOD
+        return verify_server_cookie(&self.state, <const uint8_t *>PyBytes_AS_STRING(cookie), PyBytes_GET_SIZE(cookie), ip,
+                                    ip_size, now) == COOKIE_GOOD
 
     def answer(self, bytes cookie not None, str address not None, int64_t now):
         """The content of the COOKIE option for a client that sent `cookie`; at least its own eight bytes are there."""
@@ -164,13 +164,13 @@ cdef class CookieJar:
         if PyBytes_GET_SIZE(cookie) < COOKIE_CLIENT_SIZE:
             raise ValueError("a cookie has at least eight bytes")
         self.refresh(now)
-        verdict = cookie_judge(&self.state, data, PyBytes_GET_SIZE(cookie), ip, ip_size, now)
-        cookie_answer(&self.state, verdict, data, ip, ip_size, now, out)
+        verdict = verify_server_cookie(&self.state, data, PyBytes_GET_SIZE(cookie), ip, ip_size, now)
+        make_server_cookie(&self.state, verdict, data, ip, ip_size, now, out)
         return PyBytes_FromStringAndSize(<const char *>out, COOKIE_SIZE)
 
-    def note_demanded(self):
+    def note_challenged(self):
         """Count a client that was sent away without an answer."""
-        self.state.demanded += 1
+        self.state.challenged += 1
 
     def statistics(self):
         """Counters since the start, by name."""
@@ -178,7 +178,7 @@ cdef class CookieJar:
             "cookies_first": self.state.clients,
             "cookies_good": self.state.good,
             "cookies_bad": self.state.bad,
-            "cookies_demanded": self.state.demanded,
+            "cookies_challenged": self.state.challenged,
         }
 
 

@@ -1,6 +1,6 @@
 """The hands of `Mesh` in a running process: one loop timer for all its deadlines, and threads for its signatures.
 
-Rule: the mesh never sees the loop. It says when it wants to be looked at next, and `MeshDriver` keeps exactly one timer
+Rule: the mesh never sees the loop. It says when it wants to be looked at next, and `MeshTimer` keeps exactly one timer
 for that; `Crypto` does few signature checks at once and many on threads, since a check costs a tenth of a millisecond
 and a hand-over nearly as much; after some milliseconds of checks the loop gets its turn, so that they never hold up
 other queries. Clock and random numbers are `ambient.Clock` and `ambient.Entropy`.
@@ -14,9 +14,9 @@ from typing import Protocol
 
 from resolver import limits
 from resolver.effects import SignatureJob
-from resolver.net.ambient import Clock
+from resolver.net.clock_random import Clock
 
-__all__ = ["Crypto", "MeshDriver", "Ticking"]
+__all__ = ["Crypto", "MeshTimer", "Ticking"]
 
 
 class Ticking(Protocol):
@@ -25,10 +25,10 @@ class Ticking(Protocol):
     def tick(self, now: float) -> float | None: ...
 
 
-class MeshDriver:
+class MeshTimer:
     """Keeps one timer armed for the next deadline of `mesh`.
 
-    Call `poke` after whatever may have changed that deadline: a query submitted, a batch of replies handled.
+    Call `process_timers` after whatever may have changed that deadline: a query submitted, a batch of replies handled.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, mesh: Ticking, clock: Clock) -> None:
@@ -39,7 +39,7 @@ class MeshDriver:
         self._due = float("inf")
         self._closed = False
 
-    def poke(self) -> None:
+    def process_timers(self) -> None:
         """Let the mesh do what is due and arm the timer for what comes next."""
         now = self._clock.monotonic()
         deadline = self._mesh.tick(now)
@@ -62,7 +62,7 @@ class MeshDriver:
     def _fire(self) -> None:
         self._timer = None
         self._due = float("inf")
-        self.poke()
+        self.process_timers()
 
 
 class Crypto:

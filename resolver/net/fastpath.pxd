@@ -7,7 +7,7 @@ from resolver.policy.access cimport access_table
 
 cdef enum:
     FAST_DROP = 0
-    FAST_PYTHON = -1
+    FAST_SLOW_PATH = -1
     FAST_REASONS = 64           # malformed packets are counted by the parser's reason, up to this many
 
 cdef struct FastCounters:
@@ -16,7 +16,7 @@ cdef struct FastCounters:
     uint64_t truncated
     uint64_t passed             # to Python: misses
     uint64_t due                # to Python: answers near their end, one query for each
-    uint64_t unusual            # to Python: well-formed, but not plain queries
+    uint64_t non_plain            # to Python: well-formed, but not plain queries
     uint64_t refused
     uint64_t denied             # clients that get no answer at all
     uint64_t dropped            # no header to answer to, or a response
@@ -40,7 +40,7 @@ cdef class FastPath:
     cdef FastState state
     cdef object answer_cache
     cdef object access_owner
-    cdef object jar
+    cdef object server_cookies
     cdef uint8_t *buffer
 
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from resolver.cache.answers import AnswerCache
-from resolver.net.cookies import CookieJar
+from resolver.net.cookies import ServerCookies
 from resolver.policy.access import AccessTable
 
 @final
@@ -16,7 +16,7 @@ class FastPath:
         pass_without_rd: bool = True,
         view: int = 0,
         prefetch: bool = False,
-        cookies: CookieJar | None = None,
+        cookies: ServerCookies | None = None,
     ) -> None: ...
     def answer(
         self, data: bytes, peer: Sequence[Any] | None = None, now: int | None = None, stream: bool = False
@@ -25,7 +25,7 @@ class FastPath:
         self, frames: list[bytes], now: int | None = None, client: bytes = b"", first: int = 0
     ) -> tuple[bytes, list[bytes], int, bool]: ...
     @property
-    def cookies(self) -> CookieJar | None: ...
+    def cookies(self) -> ServerCookies | None: ...
     def access_of(self, address: str) -> int: ...
     def cached(self, query: ClientQuery, now: int, limit: int, options: bytes = b"") -> bytes | None: ...
     def statistics(self) -> dict[str, Any]: ...

@@ -14,13 +14,13 @@ from libc.string cimport memcpy, memset
 
 from resolver import limits
 
-from resolver.cache.answers cimport (AnswerCache, AnswerContext, AnswerKey, answers_add_option, answers_claim,
+from resolver.cache.answers cimport (AnswerCache, AnswerContext, AnswerKey, answers_add_option, answers_claim_prefetch,
                                      answers_prepare, answers_render_key)
-from resolver.net.ambient cimport realtime_seconds
-from resolver.net.cookies cimport (COOKIE_GOOD, COOKIE_OPTION_SIZE, COOKIE_SIZE, CookieJar, CookieState, CookieVerdict,
-                                   cookie_answer, cookie_judge)
+from resolver.net.clock_random cimport realtime_seconds
+from resolver.net.cookies cimport (COOKIE_GOOD, COOKIE_OPTION_SIZE, COOKIE_SIZE, ServerCookies, CookieState, CookieVerdict,
+                                   make_server_cookie, verify_server_cookie)
 from resolver.net.libc cimport AF_INET, AF_INET6, sockaddr_in, sockaddr_in6, sockaddr_storage
-from resolver.net.peers cimport fill_sockaddr
+from resolver.net.sockaddr cimport fill_sockaddr
 from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, access_lookup
 from resolver.wire.consts cimport HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, OPT_SIZE, PAYLOAD_MIN
 from resolver.wire.message cimport QueryInfo, parse_query
@@ -85,8 +85,8 @@ cdef inline const uint8_t *client_ip(const FastState *state, const void *peer, s
     return state.stream_ip
 
 
-cdef int send_away(CookieState *jar, const uint8_t *data, const QueryInfo *query, const uint8_t *cookie, uint8_t *out,
-                   size_t capacity) noexcept nogil:
+cdef int reply_badcookie(CookieState *server_cookies, const uint8_t *data, const QueryInfo *query, const uint8_t *cookie, uint8_t *out,
+                         size_t capacity) noexcept nogil:
     """The reply to a UDP client without a good cookie: BADCOOKIE with a good one, or, without any, TC.
 
     Either way the client proves its address by coming back (RFC 7873 section 5.2.3); nothing larger than its query and
@@ -95,7 +95,7 @@ cdef int send_away(CookieState *jar, const uint8_t *data, const QueryInfo *query
     cdef size_t size = query.question_end
     if size + OPT_SIZE + COOKIE_OPTION_SIZE > capacity:
         return FAST_DROP
-    jar.demanded += 1
+    server_cookies.challenged += 1
     memcpy(out, data, size)
     out[2] = FLAG_QR_HIGH | (data[2] & (OPCODE_HIGH | FLAG_RD_HIGH))
     out[3] = 0x80 | (data[3] & 0x10)
@@ -121,7 +121,7 @@ cdef int send_away(CookieState *jar, const uint8_t *data, const QueryInfo *query
 
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
                      int64_t now, uint8_t *out, size_t capacity, bint stream) noexcept nogil:
-    """>0: bytes of reply in `out`; FAST_DROP: say nothing; FAST_PYTHON: `Service` must look.
+    """>0: bytes of reply in `out`; FAST_DROP: say nothing; FAST_SLOW_PATH: `Service` must look.
 
     `peer` NULL means that access was granted before (streams: when they were accepted).
     """
@@ -156,14 +156,14 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
         if access != ACCESS_ALLOW:
             state.counters.refused += 1
             return short_reply(data, HEADER_SIZE, RCODE_REFUSED, out, capacity, NULL)
-        state.counters.unusual += 1
-        return FAST_PYTHON
+        state.counters.non_plain += 1
+        return FAST_SLOW_PATH
     if access != ACCESS_ALLOW:
         state.counters.refused += 1
         return short_reply(data, query.question_end, RCODE_REFUSED, out, capacity, &query)
-    if query.unusual or (state.pass_without_rd and not data[2] & FLAG_RD_HIGH):
-        state.counters.unusual += 1
-        return FAST_PYTHON
+    if query.non_plain or (state.pass_without_rd and not data[2] & FLAG_RD_HIGH):
+        state.counters.non_plain += 1
+        return FAST_SLOW_PATH
     if stream:
         limit = MESSAGE_MAX
     else:
@@ -172,33 +172,33 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
             limit = min(<size_t>query.payload, state.largest_reply)
     if state.cookies is not NULL and (query.cookie is not NULL or state.cookies.required):
         if now < state.cookies.since or now >= state.cookies.until:
-            state.counters.unusual += 1
-            return FAST_PYTHON                          # the secrets' time is over: Python draws new ones
+            state.counters.non_plain += 1
+            return FAST_SLOW_PATH                          # the secrets' time is over: Python draws new ones
         if query.cookie is not NULL:
             ip = client_ip(state, peer, &ip_size)
-            verdict = cookie_judge(state.cookies, query.cookie, query.cookie_len, ip, ip_size, now)
+            verdict = verify_server_cookie(state.cookies, query.cookie, query.cookie_len, ip, ip_size, now)
             if state.cookies.required and not stream and verdict != COOKIE_GOOD:
-                cookie_answer(state.cookies, verdict, query.cookie, ip, ip_size, now, cookie)
-                return send_away(state.cookies, data, &query, cookie, out, capacity)
+                make_server_cookie(state.cookies, verdict, query.cookie, ip, ip_size, now, cookie)
+                return reply_badcookie(state.cookies, data, &query, cookie, out, capacity)
             with_cookie = True
             limit -= COOKIE_OPTION_SIZE
         elif not stream:
-            return send_away(state.cookies, data, &query, NULL, out, capacity)
+            return reply_badcookie(state.cookies, data, &query, NULL, out, capacity)
     answers_prepare(context, &query, state.view, &key)
     code = answers_render_key(context, &key, &query, now, out, capacity, limit)
     if code > 0:
-        if key.due and state.prefetch and data[2] & FLAG_RD_HIGH and answers_claim(&key):
+        if key.due and state.prefetch and data[2] & FLAG_RD_HIGH and answers_claim_prefetch(&key):
             state.counters.due += 1
-            return FAST_PYTHON
+            return FAST_SLOW_PATH
         state.counters.hits += 1
         if out[2] & 0x02:
             state.counters.truncated += 1
         if with_cookie:
-            cookie_answer(state.cookies, verdict, query.cookie, ip, ip_size, now, cookie)
+            make_server_cookie(state.cookies, verdict, query.cookie, ip, ip_size, now, cookie)
             code = answers_add_option(&key, out, code, limit + COOKIE_OPTION_SIZE, O_COOKIE, cookie, COOKIE_SIZE)
         return code
     state.counters.passed += 1
-    return FAST_PYTHON
+    return FAST_SLOW_PATH
 
 
 @cython.final
@@ -218,7 +218,7 @@ cdef class FastPath:
 
     def __init__(self, AnswerCache answers, AccessTable access=None, *,
                  int largest_reply=limits.EDNS_PAYLOAD.default, bint pass_without_rd=True, int view=0,
-                 bint prefetch=False, CookieJar cookies=None):
+                 bint prefetch=False, ServerCookies cookies=None):
         self.answer_cache = answers
         self.state.answers = answers.handle()
         self.access_owner = access
@@ -227,7 +227,7 @@ cdef class FastPath:
         self.state.pass_without_rd = pass_without_rd
         self.state.view = view
         self.state.prefetch = prefetch
-        self.jar = cookies
+        self.server_cookies = cookies
         self.state.cookies = &cookies.state if cookies is not None else NULL
 
     def __dealloc__(self):
@@ -285,7 +285,7 @@ cdef class FastPath:
     @property
     def cookies(self):
         """The jar of server cookies; None when they are not looked at."""
-        return self.jar
+        return self.server_cookies
 
     def access_of(self, str address not None):
         """What the policy says about a client: ALLOW, REFUSE or DROP of `resolver.policy`."""
@@ -331,7 +331,7 @@ cdef class FastPath:
             "truncated": self.state.counters.truncated,
             "passed": self.state.counters.passed,
             "due": self.state.counters.due,
-            "unusual": self.state.counters.unusual,
+            "unusual": self.state.counters.non_plain,
             "refused": self.state.counters.refused,
             "denied": self.state.counters.denied,
             "dropped": self.state.counters.dropped,
@@ -340,8 +340,8 @@ cdef class FastPath:
                 -i: self.state.counters.malformed[i] for i in range(FAST_REASONS) if self.state.counters.malformed[i]
             },
         }
-        if self.jar is not None:
-            found.update(self.jar.statistics())
+        if self.server_cookies is not None:
+            found.update(self.server_cookies.statistics())
         return found
 
 

@@ -19,11 +19,11 @@ EDES = {
     FailureKind.TIMEOUT: c.EDE_NO_REACHABLE_AUTHORITY,
     FailureKind.NETWORK: c.EDE_NETWORK_ERROR,
     FailureKind.MALFORMED: c.EDE_INVALID_DATA,
-    FailureKind.MISMATCH: c.EDE_INVALID_DATA,
-    FailureKind.LOCAL: c.EDE_NETWORK_ERROR,
+    FailureKind.CASE_MISMATCH: c.EDE_INVALID_DATA,
+    FailureKind.LOCAL_RESOURCE: c.EDE_NETWORK_ERROR,
     FailureKind.NO_ROUTE: c.EDE_NETWORK_ERROR,
     FailureKind.NO_FAMILY: c.EDE_NETWORK_ERROR,
-    FailureKind.UNPROVED: c.EDE_INVALID_DATA,
+    FailureKind.SPOOF_SUSPECTED: c.EDE_INVALID_DATA,
 }
 
 PEER = frozenset({
@@ -41,7 +41,7 @@ def kind_of_error(code: int | None) -> FailureKind:
     if code in PEER:
         return FailureKind.NETWORK
     if code in SHORTAGE:
-        return FailureKind.LOCAL
+        return FailureKind.LOCAL_RESOURCE
     return FailureKind.NO_ROUTE
 
 
@@ -49,4 +49,4 @@ def kind_of_exception(error: BaseException | None) -> FailureKind:
     """The same of what opening or losing a connection raised; None says that the peer has closed it."""
     if error is None:
         return FailureKind.NETWORK
-    return kind_of_error(error.errno) if isinstance(error, OSError) else FailureKind.LOCAL
+    return kind_of_error(error.errno) if isinstance(error, OSError) else FailureKind.LOCAL_RESOURCE

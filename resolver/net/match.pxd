@@ -1,7 +1,7 @@
 # C door of match: the query that is sent, and what makes a packet its reply.
 from libc.stdint cimport uint8_t, uint16_t
 
-from resolver.net.ambient cimport Entropy
+from resolver.net.clock_random cimport Entropy
 
 cdef enum Match:
     MATCH_REPLY = 0
@@ -10,9 +10,9 @@ cdef enum Match:
     MATCH_WRONG_ID = 3
     MATCH_WRONG_QUESTION = 4
     MATCH_WRONG_CASE = 5
-    MATCH_BARE = 6              # an error without a question: to be believed over TCP only
+    MATCH_NO_QUESTION = 6              # an error without a question: to be believed over TCP only
 
 cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t flags, int payload, bint do_bit,
                         Entropy case_bits, bytes cookie)
-cdef object judge_cookie(bytes sent, object edns)
+cdef object check_upstream_cookie(bytes sent, object edns)
 cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data, size_t size) noexcept nogil

@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcmp, memcpy
 
-from resolver.net.ambient cimport Entropy
+from resolver.net.clock_random cimport Entropy
 from resolver.wire.build cimport query_packet
 from resolver.wire.consts cimport C_IN, COOKIE_CLIENT_SIZE, COOKIE_MAX, COOKIE_MIN, HEADER_SIZE, NAME_MAX, O_COOKIE
 from resolver.wire.name cimport byte_lower
@@ -57,7 +57,7 @@ cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t
     return packet
 
 
-cdef object judge_cookie(bytes sent, object edns):
+cdef object check_upstream_cookie(bytes sent, object edns):
     """The cookie of a reply to a query with the cookie `sent`: its content, b"" for none, None for a forgery's.
 
     What does not begin with our own part comes from somebody who has not seen the query, and a length that cannot be
@@ -91,7 +91,7 @@ cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data,
         rcode = data[3] & 0xf
         if (rcode == RCODE_FORMERR or rcode == RCODE_SERVFAIL or rcode == RCODE_NOTIMP or rcode == RCODE_REFUSED) \
                 and data[6] == 0 and data[7] == 0 and data[8] == 0 and data[9] == 0:
-            return MATCH_BARE
+            return MATCH_NO_QUESTION
         return MATCH_WRONG_QUESTION
     if data[4] != 0 or data[5] != 1:
         return MATCH_WRONG_QUESTION
@@ -124,15 +124,15 @@ def cookie_of(bytes sent not None, edns):
 
     Returns b"" when the server gives none, and None when the reply is forged (RFC 7873 section 5.3).
     """
-    return judge_cookie(sent, edns)
+    return check_upstream_cookie(sent, edns)
 
 
-def is_reply(bytes sent, bytes data, *, bint bare=False):
-    """Whether `data` is a reply to the packet `sent`, letter case included; with `bare` also an error without question.
+def is_reply(bytes sent, bytes data, *, bint allow_no_question=False):
+    """Whether `data` is a reply to the packet `sent`, letter case included; with `allow_no_question` also an error without question.
     """
     cdef int code = match_reply(<const uint8_t *>PyBytes_AS_STRING(sent), PyBytes_GET_SIZE(sent),
                                 <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-    return code == MATCH_REPLY or (bare and code == MATCH_BARE)
+    return code == MATCH_REPLY or (allow_no_question and code == MATCH_NO_QUESTION)
 
 
 def explain_match(bytes sent, bytes data):

@@ -31,7 +31,7 @@ from libc.stdlib cimport free, malloc
 
 from resolver import limits
 
-from resolver.net.ambient cimport monotonic_now
+from resolver.net.clock_random cimport monotonic_now
 
 
 cdef extern from "Python.h":

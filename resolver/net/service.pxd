@@ -2,7 +2,7 @@
 # types, whose attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads
 # this file. tests/unit/resolver/net/test_service.py holds the names here against those there.
 
-cdef class Account:
+cdef class PendingLimit:
     cdef public object limit
     cdef public object limit_per_client
     cdef public object network_share
@@ -41,10 +41,10 @@ cdef class Service:
     cdef public object _pending
     cdef public object _plan
     cdef public object _prefetch
-    cdef public object _proven
+    cdef public object _verified
     cdef public object _submitted
     cdef public object _truncating
-    cdef public object _unproven
+    cdef public object _unverified
     cdef public object denied
     cdef public object discarded
     cdef public object failed

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
 from resolver.effects import Outcome, Question
-from resolver.net.ambient import Clock
-from resolver.net.complaint import Complaint
+from resolver.net.clock_random import Clock
+from resolver.net.fair_slots import network_of
 from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
-from resolver.net.places import network_of
+from resolver.net.log_limit import LimitedWarning
 from resolver.net.reply import any_record, compose, error_reply, extended_errors
 from resolver.net.tsig import bad_key_reply
-from resolver.policy import ALLOW, DROP, Plan
+from resolver.policy import ALLOW, DROP, PolicyPipeline
 from resolver.settings import Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.mesh import Mesh
 
-__all__ = ["PendingQuery", "Service", "Sink", "one_less"]
+__all__ = ["PendingQuery", "Service", "Sink", "decrement"]
 
 logger = logging.getLogger(__name__)
 
 # The counts of a header without question and with one record, in additional.
 ONLY_OPT = b"\0\0\0\0\0\0\0\1"
 OPT_HEAD = 9  # owner, type, class and TTL of an OPT record
-KEPT_AS_IT_CAME = limits.STORED_QUERY_OCTETS
+STORED_QUERY_SIZE = limits.STORED_QUERY_OCTETS
 # Of these not even the content counts.
-BARE_OPTIONS = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE})
+OPTIONS_WITHOUT_VALUE = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE})
 
 _MEANINGLESS_TYPES = frozenset({0, c.OPT})
 
@@ -77,7 +77,7 @@ class Sink(Protocol):
         ...
 
 
-class Account:
+class PendingLimit:
     """Queries that wait: how many there are, in all, of each network and of each address, and how many there may be.
 
     A network may have its share, in percent, of what it has and what is free together: some places are left for others
@@ -106,7 +106,7 @@ class Account:
         try:
             self.per_network[network] = near + 1
         except MemoryError:
-            one_less(self.per_client, host)
+            decrement(self.per_client, host)
             raise
         self.waiting += 1
         return True
@@ -114,11 +114,11 @@ class Account:
     def give_back(self, host: str, network: str | bytes) -> None:
         """One of `host` in `network` waits no longer."""
         self.waiting -= 1
-        one_less(self.per_client, host)
-        one_less(self.per_network, network)
+        decrement(self.per_client, host)
+        decrement(self.per_network, network)
 
 
-def one_less(counts: dict[Any, int], key: str | bytes) -> None:
+def decrement(counts: dict[Any, int], key: str | bytes) -> None:
     """Count one less of `key`; what is at nought takes no room."""
     count = counts[key] - 1
     if count:
@@ -133,10 +133,10 @@ class PendingQuery:
     __slots__ = ("account", "arrived", "host", "key", "network", "peer", "query", "service", "sink", "ticket")
 
     def __init__(
-        self, service: "Service", query: ClientQuery, peer: tuple[Any, ...], sink: Sink, account: Account
+        self, service: "Service", query: ClientQuery, peer: tuple[Any, ...], sink: Sink, account: PendingLimit
     ) -> None:
         self.service = service
-        self.account: Account | None = account  # None: it waits no longer
+        self.account: PendingLimit | None = account  # None: it waits no longer
         self.query = query
         self.peer = peer
         self.host: str = peer[0]
@@ -164,7 +164,7 @@ class Service:
         *,
         mesh: "Mesh",
         store: "Store",
-        plan: Plan,
+        plan: PolicyPipeline,
         fast: FastPath,
         clock: Clock,
         submitted: Callable[[], object] | None = None,
@@ -173,7 +173,7 @@ class Service:
         self._mesh = mesh
         self._answers = store.answers
         self._plan = plan
-        self._truncating = plan.local.truncating
+        self._truncating = plan.local.has_truncate_zone
         self._fast = fast
         self._clock = clock
         self._submitted = submitted
@@ -187,13 +187,13 @@ class Service:
         self._nsid = server.nsid_octets
         self._cookies = fast.cookies
         self._pending: dict[tuple[tuple[Any, ...], bytes], PendingQuery] = {}
-        self._unproven = Account(
+        self._unverified = PendingLimit(
             server.pending_queries, server.pending_per_client, server.pending_network_share
         )
-        self._proven = Account(
+        self._verified = PendingLimit(
             server.pending_queries, server.pending_per_proven_client, server.pending_network_share
         )
-        self._failures = Complaint(logger, settings.log.interval, limits.LOG_FAILURES)
+        self._failures = LimitedWarning(logger, settings.log.interval, limits.LOG_FAILURES)
         self.queries = 0
         self.replies = 0
         self.joined = 0
@@ -211,24 +211,24 @@ class Service:
         self.queries += 1
         access = self._fast.access_of(peer[0])
         if access != ALLOW:
-            self._turn_away(data, peer, sink, access)
+            self._refuse_client(data, peer, sink, access)
             return None
         query = read_query(data)
         if not isinstance(query, ClientQuery):
-            self._unusual(data, peer, sink, query)
+            self._answer_non_plain(data, peer, sink, query)
             return None
         if query.edns_version:
             self._reply_empty(query, peer, sink, c.NOERROR, ext_rcode=c.BADVERS >> 4)
             return None
-        if self._cookies is not None and self._cookies.required and not self._is_proven(query, peer, sink):
+        if self._cookies is not None and self._cookies.required and not self._is_verified(query, peer, sink):
             return None
         qtype = query.qtype
         if query.qclass != c.IN or qtype > c.LAST_DATA_TYPE or qtype in _MEANINGLESS_TYPES:
-            return self._special(query, peer, sink)
+            return self._answer_meta_query(query, peer, sink)
         if not query.flags & c.RD:
             self._without_recursion(query, peer, sink)
             return None
-        if self._truncating and not sink.stream and self._plan.local.truncates(query.qname):
+        if self._truncating and not sink.stream and self._plan.local.is_truncated(query.qname):
             self._send(query, error_reply(query.wire, c.NOERROR, query.question_end, truncated=True), peer, sink, b"")
             return None
         if query.options and not self._is_claimed(query) and self._from_cache(query, peer, sink):
@@ -240,9 +240,9 @@ class Service:
         return bool(self._prefetch and self._answers.claimed(query.wire, self._clock.time()))
 
     def _submit(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
-        account = self._proven if sink.stream or self._shows_cookie(query, peer) else self._unproven
-        if len(query.wire) > KEPT_AS_IT_CAME:
-            query = _shortened(query)
+        account = self._verified if sink.stream or self._has_valid_cookie(query, peer) else self._unverified
+        if len(query.wire) > STORED_QUERY_SIZE:
+            query = _without_unused_options(query)
         pending = PendingQuery(self, query, peer, sink, account)
         key = None
         if not sink.stream:
@@ -262,7 +262,7 @@ class Service:
                 pending.arrived = self._clock.monotonic()
             question = Question(query.qname, query.qtype)
             # Places are taken by proven clients and by the others of a network apart, as in the accounts.
-            network = (pending.network,) if account is self._proven else pending.network
+            network = (pending.network,) if account is self._verified else pending.network
             ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done, network=network)
             if ticket.done:
                 return None
@@ -327,7 +327,7 @@ class Service:
     @property
     def waiting(self) -> int:
         """Queries the mesh works on."""
-        return self._unproven.waiting + self._proven.waiting
+        return self._unverified.waiting + self._verified.waiting
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, by name."""
@@ -342,7 +342,7 @@ class Service:
             "failed": self.failed,
             "malformed": self.malformed,
             "waiting": self.waiting,
-            "waiting_proven": self._proven.waiting,
+            "waiting_verified": self._verified.waiting,
         }
 
     # --- replies -------------------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ class Service:
 
     def _remember(self, query: ClientQuery, packet: bytes, ttl: int, options: bytes, serial: int = 0) -> None:
         """Keep a composed reply for the fast path, unless something was flushed since the cache had `serial`."""
-        if self._truncating and self._plan.local.truncates(query.qname):
+        if self._truncating and self._plan.local.is_truncated(query.qname):
             return  # the fast path does not ask over what a query came
         self._answers.put(packet, do=query.do, cd=bool(query.flags & c.CD), now=self._clock.time(), ttl=ttl,
                           options=options, serial=serial)
@@ -371,7 +371,7 @@ class Service:
         self, query: ClientQuery, packet: bytes, peer: tuple[Any, ...], sink: Sink, options: bytes, ext_rcode: int = 0
     ) -> None:
         if query.options:
-            options = self._own_options(query, peer, sink) + options
+            options = self._reply_options(query, peer, sink) + options
         self.replies += 1
         limit = self._client_limit(query, sink)
         sink.send(finish(query, packet, limit, self._payload, options, ext_rcode), peer)
@@ -384,7 +384,7 @@ class Service:
             return max(PAYLOAD_MIN, min(query.payload, self._payload))
         return PAYLOAD_MIN
 
-    def _own_options(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bytes:
+    def _reply_options(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bytes:
         """Options that the client's own ask for: NSID (RFC 5001), TCP keepalive (RFC 7828), cookie (RFC 7873)."""
         found: dict[int, bytes] = {}
         for code, value in options_from_wire(query.options):
@@ -396,14 +396,14 @@ class Service:
                 found[code] = encode_keepalive(sink.idle_timeout)
         return options_to_wire(found.items()) if found else b""
 
-    def _is_proven(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
+    def _is_verified(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
         """Whether the client has shown that its address is its own; else it is told how to (RFC 7873 section 5.2)."""
         assert self._cookies is not None
-        if sink.stream or self._shows_cookie(query, peer):
+        if sink.stream or self._has_valid_cookie(query, peer):
             return True
         cookie = _cookie_of(query)
         self._cookies.refresh(self._clock.time())
-        self._cookies.note_demanded()
+        self._cookies.note_challenged()
         if cookie is not None:
             self._reply_empty(query, peer, sink, c.BADCOOKIE & 0xF, ext_rcode=c.BADCOOKIE >> 4)
         else:
@@ -412,7 +412,7 @@ class Service:
             self._send(query, bytes(packet), peer, sink, b"")
         return False
 
-    def _shows_cookie(self, query: ClientQuery, peer: tuple[Any, ...]) -> bool:
+    def _has_valid_cookie(self, query: ClientQuery, peer: tuple[Any, ...]) -> bool:
         """Whether a good cookie proves that the query comes from where it says (RFC 7873 section 5.2.5)."""
         if self._cookies is None or not query.options:
             return False
@@ -426,7 +426,7 @@ class Service:
         packet = error_reply(query.wire, rcode, query.question_end)
         self._send(query, packet, peer, sink, options, ext_rcode)
 
-    def _turn_away(self, data: bytes, peer: tuple[Any, ...], sink: Sink, access: int) -> None:
+    def _refuse_client(self, data: bytes, peer: tuple[Any, ...], sink: Sink, access: int) -> None:
         if access == DROP or len(data) < HEADER_SIZE or data[2] & 0x80:
             self.denied += 1
             sink.skip()
@@ -439,7 +439,7 @@ class Service:
         else:
             sink.send(error_reply(data, c.REFUSED, served=False), peer)
 
-    def _unusual(self, data: bytes, peer: tuple[Any, ...], sink: Sink, code: int) -> None:
+    def _answer_non_plain(self, data: bytes, peer: tuple[Any, ...], sink: Sink, code: int) -> None:
         """Not a plain query: say what is wrong with it, where there is a header to answer to."""
         if len(data) < HEADER_SIZE or data[2] & 0x80:
             self.malformed += 1
@@ -451,7 +451,7 @@ class Service:
             if data[2] & 0x78:
                 rcode = c.NOTIMP
             elif data[4:HEADER_SIZE] == ONLY_OPT:
-                reply = self._cookie_alone(data, peer)
+                reply = self._answer_cookie_query(data, peer)
                 if reply is not None:
                     self.replies += 1
                     sink.send(reply, peer)
@@ -480,7 +480,7 @@ class Service:
         self.replies += 1
         sink.send(error_reply(data, rcode, question_end), peer)
 
-    def _cookie_alone(self, data: bytes, peer: tuple[Any, ...]) -> bytes | None:
+    def _answer_cookie_query(self, data: bytes, peer: tuple[Any, ...]) -> bytes | None:
         """The reply to who asks for nothing but a cookie (RFC 7873 section 5.4); None for whatever else `data` is."""
         if self._cookies is None:
             return None
@@ -498,7 +498,7 @@ class Service:
         opt = opt_record(self._payload, ext_rcode=rcode >> 4, do=edns.do, options=option)
         return error_reply(data, rcode & 0xF)[:-1] + b"\1" + opt
 
-    def _special(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
+    def _answer_meta_query(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
         """Other classes, ANY, and types that are not data."""
         qtype = query.qtype
         if qtype in _MEANINGLESS_TYPES:
@@ -548,7 +548,7 @@ class Service:
         packet = self._fast.cached(query, now, limit)
         if packet is not None and query.options:
             # Only now, because a cookie that is made is counted; a cold query gets its own with the reply.
-            options = self._own_options(query, peer, sink)
+            options = self._reply_options(query, peer, sink)
             if options:
                 packet = self._fast.cached(query, now, limit, options)
         if packet is None:
@@ -568,18 +568,18 @@ class Service:
         self.failed += 1
         failure = outcome.failure
         assert failure is not None
-        self._failures.say(
+        self._failures.warn(
             "SERVFAIL for %s %s: %s (%s)", names.to_text(query.qname), c.type_to_text(query.qtype), failure.text,
             failure.kind.name,
         )
 
 
-def _shortened(query: ClientQuery) -> ClientQuery:
+def _without_unused_options(query: ClientQuery) -> ClientQuery:
     """`query` with those of its options alone that are answered: one that waits could be held with 64 KiB else."""
     found: dict[int, bytes] = {}
     for code, value in options_from_wire(query.options):
-        if code == c.OPTION_COOKIE or code in BARE_OPTIONS:
-            found.setdefault(code, b"" if code in BARE_OPTIONS else value)
+        if code == c.OPTION_COOKIE or code in OPTIONS_WITHOUT_VALUE:
+            found.setdefault(code, b"" if code in OPTIONS_WITHOUT_VALUE else value)
     options = options_to_wire(found.items())
     head = query.wire[: query.question_end + OPT_HEAD]
     shortened = read_query(head + len(options).to_bytes(2, "big") + options)

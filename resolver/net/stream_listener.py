@@ -11,8 +11,8 @@ How a connection works through what it has read (`_Client._work`):
 * What was read and not looked at yet waits in `_unread`. While anything is there, reading is paused.
 * A turn takes at most `STREAM_READ_CHUNK` octets of it and makes at most `STREAM_TURN_OCTETS` octets of replies, and
   one reply more; then the loop serves others. The rest has its turn by `call_soon`.
-* Nothing is looked at, and so no reply is made, while the client does not take what it has (`_deaf_since`), while
-  queries wait for the service (`_backlog`), or while as many as the pipeline permits are unanswered.
+* Nothing is looked at, and so no reply is made, while the client does not take what it has (`_write_blocked_since`),
+  while queries wait for the service (`_backlog`), or while as many as the pipeline permits are unanswered.
 * Replies that the service owes come whenever they are ready. A client that does not read and has more than
   `STREAM_WRITE_LIMIT` octets to fetch is cut off.
 
@@ -22,7 +22,7 @@ sends is thrown away until it closes or its time is over: closing at once with u
 discard the replies).
 
 Progress of a connection is a complete message or a reply, never a mere octet: who makes none, or waits for nothing,
-makes room for others (`resolver.net.places`).
+makes room for others (`resolver.net.fair_slots`).
 """
 
 import asyncio
@@ -34,11 +34,11 @@ from typing import Any, cast
 from corenet.core.framer import LengthFramer
 from corenet.loop import Server
 from resolver import limits
-from resolver.net.bound import bound_socket
-from resolver.net.complaint import Complaint
+from resolver.net.fair_slots import FairSlots, network_of
 from resolver.net.fastpath import FastPath
-from resolver.net.places import Places, network_of
-from resolver.net.service import PendingQuery, Service, one_less
+from resolver.net.listen_socket import bound_socket
+from resolver.net.log_limit import LimitedWarning
+from resolver.net.service import PendingQuery, Service, decrement
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
 from resolver.wire.consts import MESSAGE_MAX
@@ -81,19 +81,19 @@ class StreamListener:
     ) -> None:
         """`message_timeout` in seconds bounds a begun message and an unread reply."""
         self.message_timeout = message_timeout
-        self._places: Places[_Client] = Places()
+        self._places: FairSlots[_Client] = FairSlots()
         self._per_address: dict[str, int] = {}
         self.switch(service, fast, access, settings)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._complaint = Complaint(logger)
+        self._complaint = LimitedWarning(logger)
         self.accepted = 0
         self.rejected = 0
         self.evicted = 0
-        self.cut_off = 0
+        self.write_overrun = 0
         self.timed_out = 0
-        self.garbled = 0
+        self.malformed = 0
 
     async def start(self, sock: socket.socket) -> None:
         """Serve `sock`, which is bound and non-blocking and now belongs to the listener."""
@@ -157,8 +157,8 @@ class StreamListener:
             "rejected": self.rejected,
             "evicted": self.evicted,
             "timed_out": self.timed_out,
-            "cut_off": self.cut_off,
-            "garbled": self.garbled,
+            "write_overrun": self.write_overrun,
+            "malformed": self.malformed,
             "connections": len(self._places),
         }
 
@@ -178,7 +178,7 @@ class StreamListener:
         count = self._per_address.get(client.host, 0)
         if count >= self._limit_per_client:
             self.rejected += 1
-            self._complaint.say(
+            self._complaint.warn(
                 "%s has %d TCP connections open, one more was closed (server.tcp-connections-per-client)",
                 client.host, count,
             )
@@ -186,15 +186,15 @@ class StreamListener:
         places, network = self._places, client.network
         # More than one only after a reload that has lowered a limit.
         while places.count(network) >= self._limit_per_network:
-            if not self._end(places.longest_resting(network)):
-                self._complaint.say(
+            if not self._end(places.oldest_idle(network)):
+                self._complaint.warn(
                     "the network of %s has %d TCP connections open, one more was closed (server.tcp-network-share)",
                     client.host, places.count(network),
                 )
                 return False
         while len(places) >= self._limit:
-            if not self._end(places.to_end(network)):
-                self._complaint.say("all %d TCP connections are taken (server.tcp-connections)", self._limit)
+            if not self._end(places.choose_victim(network)):
+                self._complaint.warn("all %d TCP connections are taken (server.tcp-connections)", self._limit)
                 return False
         places.add(client, network)
         try:
@@ -216,14 +216,14 @@ class StreamListener:
         client.abort()
         return True
 
-    def moved(self, client: "_Client") -> None:
+    def note_progress(self, client: "_Client") -> None:
         """`client` has made progress."""
-        self._places.moved(client, busy=client.waiting > 0)
+        self._places.note_progress(client, busy=client.waiting > 0)
 
     def leave(self, client: "_Client") -> None:
         """`client` is gone; a second call does nothing."""
         if self._places.remove(client):
-            one_less(self._per_address, client.host)
+            decrement(self._per_address, client.host)
 
     def _arm(self) -> None:
         assert self._loop is not None
@@ -245,9 +245,33 @@ class StreamListener:
 class _Client(asyncio.Protocol):
     """One connection. It is also the sink of its replies."""
 
-    __slots__ = ("_at", "_backlog", "_closing", "_deaf_since", "_ending", "_feeding", "_first", "_framer",
-                 "_frames", "_listener", "_made", "_peer", "_pending", "_reading", "_thrown_away", "_transport",
-                 "_turn", "_unread", "allowed", "host", "idle_since", "network", "octets", "partial_since", "waiting")
+    __slots__ = (
+        "_at",
+        "_backlog",
+        "_discarded_octets",
+        "_discarding",
+        "_eof_received",
+        "_feeding",
+        "_first",
+        "_framer",
+        "_frames",
+        "_listener",
+        "_peer",
+        "_pending",
+        "_reading",
+        "_transport",
+        "_turn",
+        "_turn_octets",
+        "_unread",
+        "_write_blocked_since",
+        "allowed",
+        "host",
+        "idle_since",
+        "network",
+        "octets",
+        "partial_since",
+        "waiting",
+    )
 
     stream = True
 
@@ -263,13 +287,13 @@ class _Client(asyncio.Protocol):
         self._first = 0
         self._backlog: deque[bytes] = deque()
         self._turn: asyncio.Handle | None = None
-        self._made = 0
+        self._turn_octets = 0
         self._feeding = False
         self._reading = True
-        self._closing = False
-        self._ending = False
-        self._thrown_away = 0
-        self._deaf_since: float | None = None
+        self._eof_received = False
+        self._discarding = False
+        self._discarded_octets = 0
+        self._write_blocked_since: float | None = None
         self.host = ""
         self.network: str | bytes = ""
         self.octets = b""
@@ -288,10 +312,10 @@ class _Client(asyncio.Protocol):
     def is_overdue(self, now: float) -> bool:
         """Whether one of the timeouts has passed."""
         listener = self._listener
-        for since in (self.partial_since, self._deaf_since):
+        for since in (self.partial_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
-        patience = listener.message_timeout if self._ending else listener.idle_timeout
+        patience = listener.message_timeout if self._discarding else listener.idle_timeout
         return not self.waiting and now - self.idle_since > patience
 
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------
@@ -327,9 +351,9 @@ class _Client(asyncio.Protocol):
         transport.set_write_buffer_limits(high=limits.STREAM_WRITE_HIGH)
 
     def data_received(self, data: bytes) -> None:
-        if self._ending:
-            self._thrown_away += len(data)
-            if self._thrown_away > limits.STREAM_READ_CHUNK:
+        if self._discarding:
+            self._discarded_octets += len(data)
+            if self._discarded_octets > limits.STREAM_READ_CHUNK:
                 self.abort()
             return
         self._unread = self._unread[self._at:] + data if self._at < len(self._unread) else data
@@ -339,18 +363,18 @@ class _Client(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         # A client may close its side and still wait for replies (RFC 7766 section 6.2.4).
-        self._closing = True
-        self._ending = False  # nothing more comes that would have to be thrown away
+        self._eof_received = True
+        self._discarding = False  # nothing more comes that would have to be thrown away
         return self._has_work()
 
     def pause_writing(self) -> None:
-        self._deaf_since = self._listener.now()
-        self._regulate()
+        self._write_blocked_since = self._listener.now()
+        self._update_reading()
 
     def resume_writing(self) -> None:
-        self._deaf_since = None
-        self._go_on()
-        self._regulate()
+        self._write_blocked_since = None
+        self._schedule_turn()
+        self._update_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -375,10 +399,10 @@ class _Client(asyncio.Protocol):
         """Send a reply of `Service`."""
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            self._made += len(packet) + 2
+            self._turn_octets += len(packet) + 2
             transport.write(len(packet).to_bytes(2, "big") + packet)
-            if self._deaf_since is not None and transport.get_write_buffer_size() > limits.STREAM_WRITE_LIMIT:
-                self._listener.cut_off += 1
+            if self._write_blocked_since is not None and transport.get_write_buffer_size() > limits.STREAM_WRITE_LIMIT:
+                self._listener.write_overrun += 1
                 self.abort()
         self._answered()
 
@@ -396,10 +420,10 @@ class _Client(asyncio.Protocol):
         if self._feeding:
             return
         self._feed_service()
-        self._listener.moved(self)
-        self._go_on()
-        self._finish()
-        self._regulate()
+        self._listener.note_progress(self)
+        self._schedule_turn()
+        self._close_if_done()
+        self._update_reading()
 
     # --- from octets to replies ------------------------------------------------------------------------------------
 
@@ -409,20 +433,20 @@ class _Client(asyncio.Protocol):
         transport, listener = self._transport, self._listener
         if transport is None or transport.is_closing():
             return
-        self._made = 0
+        self._turn_octets = 0
         if self._backlog:
             self._feed_service()
-        if self._may_take():
+        if self._can_read_more():
             if self._first == len(self._frames):
                 self._next_portion()
             if self._first < len(self._frames):
                 self.idle_since = listener.now()
-                listener.moved(self)
+                listener.note_progress(self)
                 self._answer_frames(transport)
                 self._feed_service()
-        self._go_on()
-        self._finish()
-        self._regulate()
+        self._schedule_turn()
+        self._close_if_done()
+        self._update_reading()
 
     def _next_portion(self) -> None:
         """Cut what was read into messages, not more of it than one turn takes."""
@@ -446,19 +470,19 @@ class _Client(asyncio.Protocol):
             self._backlog.extend(self._frames[self._first:])
             self._frames, self._first = [], 0
             return
-        replies, missed, self._first, garbled = self._listener.fast.answer_frames(
+        replies, missed, self._first, malformed = self._listener.fast.answer_frames(
             self._frames, None, self.octets, self._first
         )
         if replies:
-            self._made += len(replies)
+            self._turn_octets += len(replies)
             transport.write(replies)
         self._backlog.extend(missed)
-        if garbled:
+        if malformed:
             # Not DNS, or a response: nothing that follows could be trusted to be framed.
-            self._listener.garbled += 1
+            self._listener.malformed += 1
             self._framer.reset()
             self._frames, self._first, self._unread, self._at = [], 0, b"", 0
-            self._closing = self._ending = True
+            self._eof_received = self._discarding = True
         elif self._first == len(self._frames):
             self._frames, self._first = [], 0
 
@@ -469,7 +493,7 @@ class _Client(asyncio.Protocol):
         waited = self.waiting
         self._feeding = True
         try:
-            while backlog and self._may_ask() and self._made < limits.STREAM_TURN_OCTETS:
+            while backlog and self._pipeline_open() and self._turn_octets < limits.STREAM_TURN_OCTETS:
                 if self._transport is None or self._transport.is_closing():
                     backlog.clear()
                     break
@@ -483,52 +507,52 @@ class _Client(asyncio.Protocol):
         finally:
             self._feeding = False
         if self.waiting and not waited:
-            listener.moved(self)  # from now on it is busy
+            listener.note_progress(self)  # from now on it is busy
 
-    def _may_ask(self) -> bool:
+    def _pipeline_open(self) -> bool:
         """Whether the service may be given one more query."""
-        return self._deaf_since is None and self.waiting < self._listener.pipeline
+        return self._write_blocked_since is None and self.waiting < self._listener.pipeline
 
-    def _may_take(self) -> bool:
+    def _can_read_more(self) -> bool:
         """Whether more of what was read may be looked at in this turn."""
-        return not self._backlog and self._may_ask() and self._made < limits.STREAM_TURN_OCTETS
+        return not self._backlog and self._pipeline_open() and self._turn_octets < limits.STREAM_TURN_OCTETS
 
     def _has_work(self) -> bool:
         """Whether a message was read that is not answered yet."""
         return bool(self.waiting or self._backlog or self._first < len(self._frames) or self._unread)
 
-    def _go_on(self) -> None:
+    def _schedule_turn(self) -> None:
         """Have another turn when there is something to do that nothing else will set off."""
-        if self._turn is not None or self._transport is None or not self._may_ask():
+        if self._turn is not None or self._transport is None or not self._pipeline_open():
             return
         if self._backlog or self._first < len(self._frames) or self._unread:
             self._turn = asyncio.get_running_loop().call_soon(self._work)
 
-    def _finish(self) -> None:
+    def _close_if_done(self) -> None:
         """Close our side when the client has closed its own, or must not go on, and everything is answered."""
         transport = self._transport
-        if not self._closing or transport is None or transport.is_closing() or self._has_work():
+        if not self._eof_received or transport is None or transport.is_closing() or self._has_work():
             return
-        if self._ending:
+        if self._discarding:
             transport.write_eof()
         else:
             transport.close()
 
-    def _regulate(self) -> None:
+    def _update_reading(self) -> None:
         """Read only while there is room for more queries and for their replies; a begun message has its time."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         unread = bool(self._first < len(self._frames) or self._unread)
-        wanted = self._ending or (not unread and not self._backlog and self._may_ask())
-        if self._ending or not self._closing:
+        wanted = self._discarding or (not unread and not self._backlog and self._pipeline_open())
+        if self._discarding or not self._eof_received:
             if wanted and not self._reading:
                 self._reading = True
                 transport.resume_reading()
             elif not wanted and self._reading:
                 self._reading = False
                 transport.pause_reading()
-        if not wanted or self._closing or not self._framer.pending:
+        if not wanted or self._eof_received or not self._framer.pending:
             self.partial_since = None  # what we do not read cannot be late
         elif self.partial_since is None:
             self.partial_since = self._listener.now()

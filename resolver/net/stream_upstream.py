@@ -14,14 +14,15 @@ connection when all places are taken gets that of (`_make_room`)
    network (within a network, of a zone) that has more than the asker's. So many silent servers never cost one that is
    merely slow its place, unless it has as many as they have.
 
-Otherwise the ask waits, until its own timeout, in the line of its server. Lines without a place stand in `_hungry`, or
-in `_hungry_silent` when they have made room themselves, since the server may be slow. Of each, those come first whose
-network and zone have the fewest places. Asks of a connection that made room go back to their line: they are sent once
-more when there is a place, or end at their timeout. What a silent line gets next is a patient connection: silence does
-not end it, only its asks' timeouts do, or a fairer share. Patient ones are `STREAM_UPSTREAM_EXEMPT` of all at most;
-while there are fewer, silent lines come first; when there are as many, such a line ends nobody's work for his silence.
-Each further try of an ask, for whatever reason, costs its query a packet (`StreamAsk.pay`): nothing else bounds them.
-Silence counts from the last sign of the server: the connection stands, or a reply came; `_open` is in that order.
+Otherwise the ask waits, until its own timeout, in the line of its server. Lines without a place stand in `_waiting`, or
+in `_waiting_after_eviction` when they have made room themselves, since the server may be slow. Of each, those come
+first whose network and zone have the fewest places. Asks of a connection that made room go back to their line: they are
+sent once more when there is a place, or end at their timeout. What a silent line gets next is a patient connection:
+silence does not end it, only its asks' timeouts do, or a fairer share. Patient ones are `STREAM_UPSTREAM_EXEMPT` of all
+at most; while there are fewer, silent lines come first; when there are as many, such a line ends nobody's work for his
+silence. Each further try of an ask, for whatever reason, costs its query a packet (`StreamQuery.charge_packet`):
+nothing else bounds them. Silence counts from the last sign of the server: the connection stands, or a reply came;
+`_open` is in that order.
 
 An ask that runs out of time is its server's silence only when it never waited for a place: a shortage here says nothing
 about a server.
@@ -39,12 +40,12 @@ from typing import TYPE_CHECKING, cast
 from corenet.core.framer import FrameError, LengthFramer
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
-from resolver.net.ambient import Entropy
-from resolver.net.complaint import Complaint
+from resolver.net.clock_random import Entropy
 from resolver.net.local_errors import EDES
+from resolver.net.log_limit import LimitedWarning
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
-from resolver.net.routes import Routes
-from resolver.net.shares import UNHEARD, Heard, Shares
+from resolver.net.routes import RouteChecker
+from resolver.net.upstream_slots import NEVER_REPLIED, RepliedNetworks, UpstreamSlots
 from resolver.wire import consts as c
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
@@ -54,20 +55,32 @@ if TYPE_CHECKING:
 
     OnReply: TypeAlias = Callable[[Reply | Failure], object]
 
-__all__ = ["StreamAsk", "StreamUpstream"]
+__all__ = ["StreamQuery", "StreamUpstream"]
 
 logger = logging.getLogger(__name__)
 
-MISFITS = limits.UNWANTED_ON_STREAM
+UNWANTED = limits.UNWANTED_ON_STREAM
 
 
-class StreamAsk:
+class StreamQuery:
     """One ask on its way; what `StreamUpstream.start` returns."""
 
-    __slots__ = ("ask", "connection", "cookie", "identity", "on_reply", "owner", "packet", "retried", "server",
-                 "started", "starved", "timer")
+    __slots__ = (
+        "ask",
+        "connection",
+        "cookie",
+        "identity",
+        "on_reply",
+        "owner",
+        "packet",
+        "retried",
+        "server",
+        "started",
+        "timer",
+        "waited_for_slot",
+    )
 
-    def __init__(self, owner: "StreamUpstream", ask: Ask, on_reply: "OnReply", server: "_ServerLine") -> None:
+    def __init__(self, owner: "StreamUpstream", ask: Ask, on_reply: "OnReply", server: "_ServerQueue") -> None:
         self.owner = owner
         self.ask = ask
         self.on_reply: OnReply | None = on_reply
@@ -77,7 +90,7 @@ class StreamAsk:
         self.packet = b""
         self.cookie: bytes | None = None
         """Content of the COOKIE option that is sent."""
-        self.starved = False
+        self.waited_for_slot = False
         """Whether it had to wait for a place: then it has had less than its time, and silence may be ours."""
         self.retried = False
         self.started = time.monotonic()
@@ -97,7 +110,7 @@ class StreamAsk:
         if connection is not None:
             connection.forget(self)
         elif self.server.waiting.pop(self, self) is None:
-            self.owner.tidy(self.server)
+            self.owner.remove_if_unused(self.server)
 
     def finish(self, result: Reply | Failure) -> None:
         """Call back, once."""
@@ -106,7 +119,7 @@ class StreamAsk:
         if on_reply is not None:
             on_reply(result)
 
-    def pay(self) -> Failure | None:
+    def charge_packet(self) -> Failure | None:
         """Take a packet for being sent once more from the budget of the query; why not, when none is left."""
         budget = self.ask.budget
         return None if budget is None or budget.take_packet() else budget.failure
@@ -116,41 +129,41 @@ class StreamAsk:
         self.finish(Failure(kind, EDES[kind], text))
 
 
-class _ServerLine:
+class _ServerQueue:
     """The connections to one server and the asks that found no place on them."""
 
     __slots__ = ("connections", "key", "network", "silent", "waiting", "zone")
 
     def __init__(self, key: tuple[str, int], zone: bytes) -> None:
         self.key = key
-        self.network: Hashable = UNHEARD
+        self.network: Hashable = NEVER_REPLIED
         self.zone = zone
         """For which the next connection is needed, and what that counts for."""
         self.silent = False
         """Whether a connection of it made room, and nothing was heard of the server since."""
         self.connections: list[_Connection] = []
-        self.waiting: OrderedDict[StreamAsk, None] = OrderedDict()
+        self.waiting: OrderedDict[StreamQuery, None] = OrderedDict()
 
 
 class _Connection(asyncio.Protocol):
     """One connection: pending asks by id, replies in any order."""
 
-    def __init__(self, owner: "StreamUpstream", server: _ServerLine) -> None:
+    def __init__(self, owner: "StreamUpstream", server: _ServerQueue) -> None:
         self.owner = owner
         self.server = server
-        self.pending: dict[int, StreamAsk] = {}
+        self.pending: dict[int, StreamQuery] = {}
         self.transport: asyncio.Transport | None = None
         self.framer = LengthFramer(2, max_frame=c.MESSAGE_MAX)
         self.closing = False
-        self.misfits = 0
+        self.unwanted = 0
         """Messages since the last reply that fit no question."""
-        self.served = 0
+        self.reply_count = 0
         self.idle_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
 
     # --- asks --------------------------------------------------------------------------------------------------
 
-    def take(self, entry: StreamAsk) -> None:
+    def take(self, entry: StreamQuery) -> None:
         """Send `entry` here, now or as soon as the connection stands."""
         ask = entry.ask
         identity = self.owner.entropy.bits(16)
@@ -165,7 +178,7 @@ class _Connection(asyncio.Protocol):
             ask.qname, ask.qtype, identity, flags=flags, payload=ask.edns_payload, do=ask.do, cookie=cookie
         )
         if not self.pending:
-            self.owner.heard(self)  # until now there was nothing to be silent about
+            self.owner.note_activity(self)  # until now there was nothing to be silent about
         self.pending[identity] = entry
         entry.connection = self
         if self.idle_timer is not None:
@@ -174,12 +187,12 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None:
             self.send(entry)
 
-    def send(self, entry: StreamAsk) -> None:
+    def send(self, entry: StreamQuery) -> None:
         assert self.transport is not None
         self.owner.sent += 1
         self.transport.write(len(entry.packet).to_bytes(2, "big") + entry.packet)
 
-    def forget(self, entry: StreamAsk) -> None:
+    def forget(self, entry: StreamQuery) -> None:
         del self.pending[entry.identity]
         if self.pending:
             return
@@ -187,10 +200,10 @@ class _Connection(asyncio.Protocol):
             self.close()
         elif self.idle_timer is None:
             self.idle_timer = self.owner.loop.call_later(self.owner.idle_seconds, self.close)
-            self.owner.feed_soon()
+            self.owner.schedule_assign()
 
     def close(self) -> None:
-        """End the connection; what still waits on it is told by `connection_lost` or by `abandon`."""
+        """End the connection; what still waits on it is told by `connection_lost` or by `connection_failed`."""
         self.closing = True
         if self.idle_timer is not None:
             self.idle_timer.cancel()
@@ -201,7 +214,7 @@ class _Connection(asyncio.Protocol):
             self.task.cancel()
         self.owner.drop(self)
 
-    def abandon(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:
+    def connection_failed(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:
         """The connection is gone: send what it carried once more, or fail it."""
         self.closing = True
         self.owner.drop(self)
@@ -210,27 +223,27 @@ class _Connection(asyncio.Protocol):
             entry.connection = None
         self.pending.clear()
         for entry in entries:
-            if not self.served or entry.retried:
+            if not self.reply_count or entry.retried:
                 entry.fail(kind, text)
                 continue
-            spent = entry.pay()
+            spent = entry.charge_packet()
             if spent is not None:
                 entry.finish(spent)
                 continue
             entry.retried = True
             self.owner.place(entry)
 
-    def make_room(self) -> None:
+    def evict(self) -> None:
         """End now; the asks wait once more, where that is paid for: it may happen again and again."""
         line = self.server
         line.silent = True
         for entry in self.pending.values():
             entry.connection = None
-            spent = entry.pay()
+            spent = entry.charge_packet()
             if spent is not None:
-                self.owner.finish_soon(entry, spent)
+                self.owner.fail_soon(entry, spent)
                 continue
-            entry.starved = True
+            entry.waited_for_slot = True
             line.waiting[entry] = None
         self.pending.clear()
         self.close()
@@ -242,7 +255,7 @@ class _Connection(asyncio.Protocol):
         if self.closing:
             self.transport.abort()
             return
-        self.owner.heard(self)
+        self.owner.note_activity(self)
         for entry in self.pending.values():
             self.send(entry)
 
@@ -250,14 +263,14 @@ class _Connection(asyncio.Protocol):
         try:
             frames = self.framer.feed(data)
         except FrameError as error:
-            self.abandon(f"the server sent rubbish: {error}")
+            self.connection_failed(f"the server sent rubbish: {error}")
             self.close()
             return
         for frame in frames:
             self.receive(bytes(frame))
-            if self.misfits >= MISFITS:
+            if self.unwanted >= UNWANTED:
                 # Late replies are not so many. Who goes on would have us read until the timeout of the ask.
-                self.abandon("the server sends what nobody asked for", FailureKind.MALFORMED)
+                self.connection_failed("the server sends what nobody asked for", FailureKind.MALFORMED)
                 self.close()
                 break
         if self.owner.after_batch is not None:
@@ -266,15 +279,15 @@ class _Connection(asyncio.Protocol):
     def receive(self, message: bytes) -> None:
         owner = self.owner
         entry = self.pending.get(int.from_bytes(message[:2], "big")) if len(message) >= 12 else None
-        if entry is None or not is_reply(entry.packet, message, bare=True):
-            owner.near_misses += 1
-            self.misfits += 1
+        if entry is None or not is_reply(entry.packet, message, allow_no_question=True):
+            owner.unwanted_replies += 1
+            self.unwanted += 1
             return
-        self.served += 1
+        self.reply_count += 1
         self.server.silent = False
-        owner.be_patient_no_longer(self)
-        owner.heard_of.reply_from(self.server.key[0])
-        owner.heard(self)
+        owner.end_exemption(self)
+        owner.replied_networks.add_reply(self.server.key[0])
+        owner.note_activity(self)
         try:
             view = MessageView.parse(message)
         except WireError as error:
@@ -286,10 +299,10 @@ class _Connection(asyncio.Protocol):
             view = MessageView.parse(stub)
         cookie = b"" if entry.cookie is None else cookie_of(entry.cookie, view.edns)
         if cookie is None:
-            owner.near_misses += 1
-            self.misfits += 1
+            owner.unwanted_replies += 1
+            self.unwanted += 1
             return
-        self.misfits = 0
+        self.unwanted = 0
         owner.replies += 1
         entry.finish(Reply(view, time.monotonic() - entry.started, True, entry.ask.server, cookie))
         owner.feed_waiting(self.server)
@@ -302,8 +315,8 @@ class _Connection(asyncio.Protocol):
             self.idle_timer.cancel()
             self.idle_timer = None
         self.transport = None
-        self.abandon("connection closed by the server" if exc is None else f"connection lost: {exc}",
-                     self.owner.routes.of_connection(exc, self.server.key[0]))
+        self.connection_failed("connection closed by the server" if exc is None else f"connection lost: {exc}",
+                     self.owner.routes.classify_connection_error(exc, self.server.key[0]))
         if self.owner.after_batch is not None:
             self.owner.after_batch()
 
@@ -311,7 +324,7 @@ class _Connection(asyncio.Protocol):
 class StreamUpstream:
     """All outgoing TCP connections.
 
-    `source_v4` and `source_v6` are outgoing addresses, empty for the kernel's choice. `heard` may be shared
+    `source_v4` and `source_v6` are outgoing addresses, empty for the kernel's choice. `note_activity` may be shared
     with other upstreams. `after_batch` is called after whatever may have called back.
     """
 
@@ -326,14 +339,14 @@ class StreamUpstream:
         per_server: int = limits.STREAM_UPSTREAMS_PER_SERVER,
         pipeline: int = limits.STREAM_UPSTREAM_PIPELINE,
         idle_seconds: float = limits.STREAM_UPSTREAM_IDLE,
-        heard: Heard | None = None,
-        routes: Routes | None = None,
+        heard: RepliedNetworks | None = None,
+        routes: RouteChecker | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None:
         self.loop = loop
         self.entropy = entropy
-        self.heard_of = Heard() if heard is None else heard
-        self.routes = Routes((), source_v4, source_v6) if routes is None else routes
+        self.replied_networks = RepliedNetworks() if heard is None else heard
+        self.routes = RouteChecker((), source_v4, source_v6) if routes is None else routes
         self.after_batch = after_batch
         self.idle_seconds = idle_seconds
         self._source_v4 = source_v4
@@ -341,56 +354,56 @@ class StreamUpstream:
         self._limit = connections
         self._per_server = per_server
         self._pipeline = pipeline
-        self._lines: dict[tuple[str, int], _ServerLine] = {}
+        self._lines: dict[tuple[str, int], _ServerQueue] = {}
         self._open: OrderedDict[_Connection, float] = OrderedDict()
-        self._places: Shares[_Connection] = Shares()
-        self._patient: dict[_Connection, None] = {}
-        self._most_patient = self._limit * limits.STREAM_UPSTREAM_EXEMPT // 100
-        self._hungry: OrderedDict[_ServerLine, None] = OrderedDict()
-        self._hungry_silent: OrderedDict[_ServerLine, None] = OrderedDict()
+        self._places: UpstreamSlots[_Connection] = UpstreamSlots()
+        self._eviction_exempt: dict[_Connection, None] = {}
+        self._max_exempt = self._limit * limits.STREAM_UPSTREAM_EXEMPT // 100
+        self._waiting: OrderedDict[_ServerQueue, None] = OrderedDict()
+        self._waiting_after_eviction: OrderedDict[_ServerQueue, None] = OrderedDict()
         self._feeding: asyncio.Handle | None = None
-        self._complaint = Complaint(logger)
+        self._complaint = LimitedWarning(logger)
         self._closed = False
         self.sent = 0
         self.replies = 0
         self.timeouts = 0
-        self.near_misses = 0
+        self.unwanted_replies = 0
         self.malformed = 0
         self.network_errors = 0
         self.opened = 0
         self.evicted = 0
 
-    def start(self, ask: Ask, on_reply: "OnReply") -> StreamAsk:
+    def start(self, ask: Ask, on_reply: "OnReply") -> StreamQuery:
         """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call."""
         key = (ask.server.address, ask.server.port)
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = _ServerLine(key, ask.zone)
-        entry = StreamAsk(self, ask, on_reply, line)
+            line = self._lines[key] = _ServerQueue(key, ask.zone)
+        entry = StreamQuery(self, ask, on_reply, line)
         if self._closed:
             self._fail_soon(entry, "the upstream is closed")
-            self.tidy(line)
+            self.remove_if_unused(line)
             return entry
         try:
             entry.timer = self.loop.call_later(ask.timeout, self._timed_out, entry)
             self.place(entry)
         except MemoryError:
             entry.cancel()
-            self.tidy(line)
+            self.remove_if_unused(line)
             raise
         return entry
 
-    def place(self, entry: StreamAsk) -> None:
+    def place(self, entry: StreamQuery) -> None:
         """Give `entry` a connection: the least used, a new one while that is busy, or a place in the queue.
 
         What a server's end of one connection has lost goes to one made since: the older ones may be about to end too.
         """
         line = entry.server
-        line.network = self.heard_of.network(line.key[0])
+        line.network = self.replied_networks.network(line.key[0])
         line.zone = entry.ask.zone
         usable = [connection for connection in line.connections if not connection.closing]
         if entry.retried:
-            fresh = [connection for connection in usable if not connection.served]
+            fresh = [connection for connection in usable if not connection.reply_count]
             if fresh or (len(line.connections) < self._per_server and self._make_room(line, needed=True)):
                 usable = fresh
         best = min(usable, key=lambda connection: len(connection.pending), default=None)
@@ -404,77 +417,77 @@ class StreamUpstream:
             line.waiting[entry] = None
             self._lines[line.key] = line
             if best is None:
-                entry.starved = True
-                self._stand(line)
-                self.feed_soon()
+                entry.waited_for_slot = True
+                self._enqueue(line)
+                self.schedule_assign()
         else:
             self._fail_soon(entry, "too many outgoing connections")
-            self.tidy(line)
+            self.remove_if_unused(line)
 
-    def feed_waiting(self, line: _ServerLine) -> None:
+    def feed_waiting(self, line: _ServerQueue) -> None:
         """Place what waited for a connection to `line`."""
         while line.waiting:
             free = [x for x in line.connections if not x.closing and len(x.pending) < self._pipeline]
             if not free:
                 return
             min(free, key=lambda x: len(x.pending)).take(line.waiting.popitem(last=False)[0])
-        self._leave(line)
+        self._dequeue(line)
 
-    def _stand(self, line: _ServerLine) -> None:
+    def _enqueue(self, line: _ServerQueue) -> None:
         """Let `line` wait for a place."""
-        self._leave(line)
-        (self._hungry_silent if line.silent else self._hungry)[line] = None
+        self._dequeue(line)
+        (self._waiting_after_eviction if line.silent else self._waiting)[line] = None
 
-    def _leave(self, line: _ServerLine) -> None:
-        self._hungry.pop(line, None)
-        self._hungry_silent.pop(line, None)
+    def _dequeue(self, line: _ServerQueue) -> None:
+        self._waiting.pop(line, None)
+        self._waiting_after_eviction.pop(line, None)
 
-    def heard(self, connection: _Connection) -> None:
+    def note_activity(self, connection: _Connection) -> None:
         """There was a sign of `connection`'s server, or there is something to wait for only now."""
         if connection in self._open:
             self._open[connection] = self.loop.time()
             self._open.move_to_end(connection)
-            self._places.moved(connection)
+            self._places.note_progress(connection)
 
-    def be_patient_no_longer(self, connection: _Connection) -> None:
+    def end_exemption(self, connection: _Connection) -> None:
         """The server has replied: from now on its silence counts as that of any other."""
-        self._patient.pop(connection, None)
+        self._eviction_exempt.pop(connection, None)
 
     def drop(self, connection: _Connection) -> None:
         """Take a connection that ended out of the books."""
         self._open.pop(connection, None)
-        self._patient.pop(connection, None)
+        self._eviction_exempt.pop(connection, None)
         self._places.remove(connection)
         line = connection.server
         if connection in line.connections:
             line.connections.remove(connection)
         if line.waiting and all(other.closing for other in line.connections):
-            self._stand(line)
-        self.tidy(line)
-        self.feed_soon()
+            self._enqueue(line)
+        self.remove_if_unused(line)
+        self.schedule_assign()
 
-    def tidy(self, line: _ServerLine) -> None:
+    def remove_if_unused(self, line: _ServerQueue) -> None:
         """Forget `line` when nobody waits and it has no connections."""
         if not line.waiting:
-            self._leave(line)
+            self._dequeue(line)
             if not line.connections:
                 self._lines.pop(line.key, None)
 
-    def feed_soon(self) -> None:
+    def schedule_assign(self) -> None:
         """A place may be free: look for a line without one, once for all that happens in this turn."""
-        if (self._hungry or self._hungry_silent) and not self._closed:
+        if (self._waiting or self._waiting_after_eviction) and not self._closed:
             if self._feeding is not None:
                 self._feeding.cancel()
-            self._feeding = self.loop.call_soon(self._feed)
+            self._feeding = self.loop.call_soon(self._assign_slots)
 
-    def _feed(self) -> None:
+    def _assign_slots(self) -> None:
         """Give lines without a place those that are free or can be made free."""
         self._feeding = None
-        tried: set[_ServerLine] = set()
-        lines = [self._hungry, self._hungry_silent]
+        tried: set[_ServerQueue] = set()
+        lines = [self._waiting, self._waiting_after_eviction]
         while lines and len(tried) < limits.SLOT_SCAN:
-            first = -1 if len(self._patient) < self._most_patient else 0
-            line = self._next_hungry(lines[first], tried)
+            first = -1 if len(self._eviction_exempt) < self._max_exempt else 0
+            line = self._next_waiting(lines[first], tried)
             if line is None:
                 lines.pop(first)
                 continue
@@ -486,16 +499,18 @@ class StreamUpstream:
                 lines.pop(first)  # who comes later in it would find none
                 continue
             self._connect(line)
-            self._leave(line)
+            self._dequeue(line)
             self.feed_waiting(line)
-        oldest = next((since for connection, since in self._open.items() if connection not in self._patient), None)
-        if (self._hungry or self._hungry_silent) and oldest is not None and self._feeding is None:
+        oldest = next(
+            (since for connection, since in self._open.items() if connection not in self._eviction_exempt), None
+        )
+        if (self._waiting or self._waiting_after_eviction) and oldest is not None and self._feeding is None:
             # Nothing else may ever happen to the most silent one.
             patience = limits.STREAM_UPSTREAM_UNRESPONSIVE / 1000
             left = oldest + patience - self.loop.time()
-            self._feeding = self.loop.call_later(left if left > 0 else patience, self._feed)
+            self._feeding = self.loop.call_later(left if left > 0 else patience, self._assign_slots)
 
-    def _next_hungry(self, lines: Iterable[_ServerLine], tried: "set[_ServerLine]") -> _ServerLine | None:
+    def _next_waiting(self, lines: Iterable[_ServerQueue], tried: "set[_ServerQueue]") -> _ServerQueue | None:
         """Of the first `lines`, one whose network, and in it the zone, has the fewest places."""
         candidates = islice((line for line in lines if line not in tried), limits.SLOT_SCAN)
         places = self._places
@@ -530,7 +545,7 @@ class StreamUpstream:
             "sent": self.sent,
             "replies": self.replies,
             "timeouts": self.timeouts,
-            "near_misses": self.near_misses,
+            "unwanted_replies": self.unwanted_replies,
             "malformed": self.malformed,
             "network_errors": self.network_errors,
             "opened": self.opened,
@@ -539,7 +554,7 @@ class StreamUpstream:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _make_room(self, line: _ServerLine, *, needed: bool) -> bool:
+    def _make_room(self, line: _ServerQueue, *, needed: bool) -> bool:
         """Whether there is a place for one more connection to `line`; others end for it only when it is `needed`."""
         if len(self._open) < self._limit:
             return True
@@ -550,26 +565,28 @@ class StreamUpstream:
                 return True
         if not needed:
             return False
-        victim = self._places.to_end(line.network, line.zone)
-        if victim is None and (not line.silent or len(self._patient) < self._most_patient):
-            victim = self._most_silent(line, until)
+        victim = self._places.choose_victim(line.network, line.zone)
+        if victim is None and (not line.silent or len(self._eviction_exempt) < self._max_exempt):
+            victim = self._least_recently_active(line, until)
         if victim is None:
-            self._complaint.say("all %d outgoing TCP connections are busy", self._limit)
+            self._complaint.warn("all %d outgoing TCP connections are busy", self._limit)
             return False
         self.evicted += 1
-        victim.make_room()
+        victim.evict()
         return True
 
-    def _most_silent(self, line: _ServerLine, until: float) -> _Connection | None:
+    def _least_recently_active(self, line: _ServerQueue, until: float) -> _Connection | None:
         """Who was last heard of at `until` or before, and makes room for one more connection to `line`."""
         for connection, since in self._open.items():
             if since > until:
                 return None
-            if connection not in self._patient and self._places.may_follow(connection, line.network, line.zone):
+            if connection not in self._eviction_exempt and self._places.may_take_slot_of(
+                connection, line.network, line.zone
+            ):
                 return connection
         return None
 
-    def _connect(self, line: _ServerLine) -> _Connection:
+    def _connect(self, line: _ServerQueue) -> _Connection:
         """A connection that is being made; on MemoryError there is none."""
         connection = _Connection(self, line)
         opening = self._open_connection(connection)
@@ -578,17 +595,17 @@ class StreamUpstream:
             self._lines[line.key] = line
             self._open[connection] = self.loop.time()
             self._places.add(connection, line.network, line.zone)
-            if line.silent and len(self._patient) < self._most_patient:
-                self._patient[connection] = None
+            if line.silent and len(self._eviction_exempt) < self._max_exempt:
+                self._eviction_exempt[connection] = None
             connection.task = self.loop.create_task(opening)
         except MemoryError:
             opening.close()
             self._places.remove(connection)
             self._open.pop(connection, None)
-            self._patient.pop(connection, None)
+            self._eviction_exempt.pop(connection, None)
             if connection in line.connections:
                 line.connections.remove(connection)
-            self.tidy(line)
+            self.remove_if_unused(line)
             raise
         self.opened += 1
         return connection
@@ -604,20 +621,20 @@ class StreamUpstream:
             self.network_errors += 1
             code = error.errno if isinstance(error, OSError) else None
             reason = os.strerror(code).lower() if code else str(error) or "out of memory"
-            kind = self.routes.of_connection(error, address)
+            kind = self.routes.classify_connection_error(error, address)
             if kind is not FailureKind.NETWORK:
-                self._complaint.say("cannot open a connection to %s port %d: %s", address, port, reason)
-            connection.abandon(f"cannot connect over TCP: {reason}", kind)
+                self._complaint.warn("cannot open a connection to %s port %d: %s", address, port, reason)
+            connection.connection_failed(f"cannot connect over TCP: {reason}", kind)
             if self.after_batch is not None:
                 self.after_batch()
         finally:
             connection.task = None
 
-    def _timed_out(self, entry: StreamAsk) -> None:
+    def _timed_out(self, entry: StreamQuery) -> None:
         entry.timer = None
-        if entry.starved:
+        if entry.waited_for_slot:
             self.network_errors += 1
-            entry.fail(FailureKind.LOCAL, "no outgoing connection was free in time")
+            entry.fail(FailureKind.LOCAL_RESOURCE, "no outgoing connection was free in time")
             if self.after_batch is not None:
                 self.after_batch()
             return
@@ -630,17 +647,17 @@ class StreamUpstream:
         if self.after_batch is not None:
             self.after_batch()
 
-    def _fail_soon(self, entry: StreamAsk, text: str) -> None:
+    def _fail_soon(self, entry: StreamQuery, text: str) -> None:
         self.network_errors += 1
-        self.finish_soon(entry, Failure(FailureKind.LOCAL, EDES[FailureKind.LOCAL], text))
+        self.fail_soon(entry, Failure(FailureKind.LOCAL_RESOURCE, EDES[FailureKind.LOCAL_RESOURCE], text))
 
-    def finish_soon(self, entry: StreamAsk, failure: Failure) -> None:
+    def fail_soon(self, entry: StreamQuery, failure: Failure) -> None:
         """Call back with `failure`, but not from inside of whatever somebody else asks for."""
         if entry.timer is not None:
             entry.timer.cancel()
         entry.timer = self.loop.call_soon(self._refused, entry, failure)
 
-    def _refused(self, entry: StreamAsk, failure: Failure) -> None:
+    def _refused(self, entry: StreamQuery, failure: Failure) -> None:
         entry.timer = None
         entry.finish(failure)
         if self.after_batch is not None:

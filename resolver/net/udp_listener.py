@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from resolver import limits
-from resolver.net.bound import bound_socket
-from resolver.net.complaint import Complaint
 from resolver.net.fastpath import FastPath
+from resolver.net.listen_socket import bound_socket
+from resolver.net.log_limit import LimitedWarning
 from resolver.net.native import attach
 from resolver.net.service import PendingQuery, Service
 
@@ -74,7 +74,7 @@ class UdpListener(asyncio.DatagramProtocol):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._send_many: Callable[[list[tuple[bytes, tuple[Any, ...]]]], None] | None = None
         self._replies: list[tuple[bytes, tuple[Any, ...]]] = []
-        self._complaint = Complaint(logger)
+        self._complaint = LimitedWarning(logger)
         self.errors = 0
 
     async def start(self, sock: socket.socket) -> None:
@@ -140,7 +140,7 @@ class UdpListener(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         # ICMP about a client that left, or a full send buffer: UDP owes nobody a reply, but it is counted.
         self.errors += 1
-        self._complaint.say("a reply could not be sent: %s", exc)
+        self._complaint.warn("a reply could not be sent: %s", exc)
 
     def _flush(self) -> None:
         replies, self._replies = self._replies, []

@@ -3,15 +3,15 @@ from collections.abc import Callable
 from typing import final
 
 from resolver.effects import Ask, Failure, Reply
-from resolver.net.ambient import Entropy
-from resolver.net.routes import Routes
-from resolver.net.shares import Heard
+from resolver.net.clock_random import Entropy
+from resolver.net.routes import RouteChecker
+from resolver.net.upstream_slots import RepliedNetworks
 
 @final
-class OutgoingPort: ...
+class UpstreamSocket: ...
 
 @final
-class UdpAsk:
+class UdpQuery:
     def cancel(self) -> None: ...
 
 @final
@@ -20,11 +20,11 @@ class UdpUpstream:
     sent: int
     replies: int
     timeouts: int
-    near_misses: int
-    strays: int
+    unwanted_replies: int
+    unknown_replies: int
     malformed: int
     network_errors: int
-    bare_errors: int
+    no_question_errors: int
     unproved: int
     ports_opened: int
     evicted: int
@@ -37,7 +37,7 @@ class UdpUpstream:
         entropy: Entropy,
         source_v4: str = "",
         source_v6: str = "",
-        fresh_ports: bool = True,
+        port_per_query: bool = True,
         randomise_case: bool = True,
         sockets: int = ...,
         kept: int = ...,
@@ -45,11 +45,11 @@ class UdpUpstream:
         port_uses: int = ...,
         port_age: float = ...,
         near_miss_limit: int = ...,
-        heard: Heard | None = None,
-        routes: Routes | None = None,
+        heard: RepliedNetworks | None = None,
+        routes: RouteChecker | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None: ...
-    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> UdpAsk: ...
+    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> UdpQuery: ...
     def close(self) -> None: ...
     @property
     def pending(self) -> int: ...

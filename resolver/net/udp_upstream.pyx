@@ -12,7 +12,7 @@ send, and nobody can tell an open port from a closed one. The states of such a s
 * connected: the kernel has drawn a port, uniformly from net.ipv4.ip_local_port_range; `pending` holds the one ask.
 
 It becomes idle again when the ask ends. Datagrams received before the disconnect stay queued and are discarded
-(`make_idle`), and the rest of a batch that was read together with the reply is not looked at (`uses`): otherwise
+(`disconnect`), and the rest of a batch that was read together with the reply is not looked at (`uses`): otherwise
 guesses sent to an old port could answer the next query. An idle socket that was not needed for a while is closed.
 
 Sockets are bounded, and anybody can make us ask servers that say nothing. So when none can be had, the ask gets that
@@ -21,11 +21,11 @@ itself, until its own timeout, in the line of the family, where who has the fewe
 socket; an ask that waits after it was sent is sent once more, and its timeout goes on meanwhile. Its end is the server's
 silence only when it had sockets for the whole of it. Shares are counted only while sockets are scarce: from the first
 ask that finds none until nobody waits and half of the sockets are free. Networks that no reply came from lately are
-counted as one (`Heard`).
+counted as one (`RepliedNetworks`).
 
 When there is no memory to hand a socket on, it is closed (`give_back`): that takes none, and costs nobody's reply.
 
-The pool (`fresh_ports` False) holds unconnected sockets on random ports of the whole range; each is given up after some
+The pool (`port_per_query` False) holds unconnected sockets on random ports of the whole range; each is given up after some
 hundred uses or some seconds. One system call out and a share of one in is cheaper, but a port lives long enough to be
 found by probing, and then a dozen forged packets push the queries on it to TCP. Queries on its ports, retired ones
 included, are bounded by what those that are not retired may have outstanding. These places are shared and waited for in
@@ -48,24 +48,24 @@ from resolver.effects import Failure, FailureKind, Reply
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
-from resolver.net.ambient cimport Entropy, monotonic_now
+from resolver.net.clock_random cimport Entropy, monotonic_now
 from resolver.net.libc cimport (AF_INET, AF_INET6, AF_UNSPEC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_NXTHDR, IP_RECVERR,
                                 IPPROTO_IP, IPPROTO_IPV6, IPV6_RECVERR, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL,
                                 MSG_TRUNC, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_LOCAL, cmsghdr, iovec,
                                 mmsghdr, msghdr, recv, recvmmsg, recvmsg, sendto, sock_extended_err, sockaddr,
                                 sockaddr_in, sockaddr_storage, socklen_t)
 from resolver.net.libc cimport connect as connect_socket
-from resolver.net.match cimport MATCH_BARE, MATCH_REPLY, MATCH_WRONG_CASE, encode_query, judge_cookie, match_reply
-from resolver.net.peers cimport PeerAddress, parse_peer
+from resolver.net.match cimport MATCH_NO_QUESTION, MATCH_REPLY, MATCH_WRONG_CASE, encode_query, check_upstream_cookie, match_reply
+from resolver.net.sockaddr cimport PeerAddress, parse_peer
 from resolver.wire.consts cimport COOKIE_CLIENT_SIZE
 from resolver.wire.octets cimport get16
 
-from resolver.net.complaint import Complaint
+from resolver.net.log_limit import LimitedWarning
 from resolver.net.local_errors import EDES, kind_of_error
 from resolver.net.match import truncated_stub
-from resolver.net.peers import open_socket
-from resolver.net.routes import Routes
-from resolver.net.shares import Heard, Line, Shares
+from resolver.net.sockaddr import open_socket
+from resolver.net.routes import RouteChecker
+from resolver.net.upstream_slots import RepliedNetworks, WaitQueue, UpstreamSlots
 
 logger = logging.getLogger("resolver.net.udp_upstream")
 
@@ -85,24 +85,24 @@ cdef int64_t NEVER = 0x7fffffffffffffff
 
 
 @cython.final
-cdef class OutgoingPort:
+cdef class UpstreamSocket:
     """One socket and the asks that wait on it."""
 
 
 @cython.final
-cdef class Family:
+cdef class FamilySockets:
     """The sockets of one address family, and who waits for one."""
 
     def __init__(self, int family):
         self.family = family
         self.idle = []
-        self.line = Line()
+        self.wait_queue = WaitQueue()
         self.shares = None
 
 
 @cython.final
 @cython.freelist(256)
-cdef class UdpAsk:
+cdef class UdpQuery:
     """One ask on its way; what `start` returns."""
 
     def cancel(self):
@@ -126,7 +126,7 @@ cdef class UdpAsk:
 cdef class UdpUpstream:
     """The outgoing ports and everything that waits on them.
 
-    `fresh_ports` gives each ask a port of its own, on one of `sockets` for each address family, of which `kept` stay
+    `port_per_query` gives each ask a port of its own, on one of `sockets` for each address family, of which `kept` stay
     open between asks; otherwise `ports`, `port_uses` and `port_age` in seconds describe the pool.
 
     `after_batch()` is called once after each batch of replies or timeouts. `heard` and `routes` may be shared with
@@ -139,7 +139,7 @@ cdef class UdpUpstream:
         self.vectors = NULL
         self.names = NULL
 
-    def __init__(self, loop, *, Entropy entropy, str source_v4="", str source_v6="", bint fresh_ports=True,
+    def __init__(self, loop, *, Entropy entropy, str source_v4="", str source_v6="", bint port_per_query=True,
                  bint randomise_case=True, int sockets=limits.UDP_SOCKETS,
                  int kept=limits.UDP_SOCKETS_KEPT, int ports=limits.UDP_PORTS,
                  int port_uses=limits.UDP_PORT_USES, double port_age=limits.UDP_PORT_AGE,
@@ -151,18 +151,18 @@ cdef class UdpUpstream:
         self.source_v6 = source_v6
         self.sockets = sockets
         self.kept = kept
-        self.v4 = Family(AF_INET)
-        self.v6 = Family(AF_INET6)
-        self.trimmer = None
-        self.fresh_ports = fresh_ports
+        self.v4 = FamilySockets(AF_INET)
+        self.v6 = FamilySockets(AF_INET6)
+        self.idle_timer = None
+        self.port_per_query = port_per_query
         self.randomise_case = randomise_case
         self.port_uses = port_uses
         self.port_age = port_age
         self.near_miss_limit = near_miss_limit
         self.after_batch = after_batch
-        self.log = Complaint(logger)
-        self.heard = Heard() if heard is None else heard
-        self.routes = Routes((), source_v4, source_v6) if routes is None else routes
+        self.log = LimitedWarning(logger)
+        self.heard = RepliedNetworks() if heard is None else heard
+        self.routes = RouteChecker((), source_v4, source_v6) if routes is None else routes
         self.ports_v4 = [None] * ports
         self.ports_v6 = [None] * ports
         self.peers = {}
@@ -206,19 +206,19 @@ cdef class UdpUpstream:
         Raises:
             ValueError: the name is no name.
         """
-        cdef UdpAsk entry = UdpAsk.__new__(UdpAsk)
-        cdef OutgoingPort port
+        cdef UdpQuery entry = UdpQuery.__new__(UdpQuery)
+        cdef UpstreamSocket port
         cdef uint16_t identity
         cdef int flags = 0, payload
         cdef object server = ask.server
         cdef object edns_payload = ask.edns_payload
         cdef bytes cookie = ask.cookie
-        cdef Family own
+        cdef FamilySockets own
         entry.owner = self
         entry.ask = ask
         entry.on_reply = on_reply
         if self.closed:
-            return self._refuse(entry, FailureKind.LOCAL, "the upstream is closed")
+            return self._refuse(entry, FailureKind.LOCAL_RESOURCE, "the upstream is closed")
         identity = self.entropy.take16()
         try:
             entry.peer = self.peer_of(server.address, server.port)
@@ -238,14 +238,14 @@ cdef class UdpUpstream:
                                     self.entropy if self.randomise_case and ask.randomise_case else None, cookie)
         entry.identity = identity
         try:
-            port = self.take_socket(entry.peer.family)
+            port = self.acquire_socket(entry.peer.family)
         except OSError as error:
             return self._no_port(entry, error)
         if port is None:
             own = self.family_of(entry.peer.family)
-            if not own.line.may_take(self.network_of(entry), limits.UDP_WAITING,
-                                     limits.UDP_WAITING_SHARE):
-                return self._refuse(entry, FailureKind.LOCAL, "all outgoing ports are taken")
+            if not own.wait_queue.admits(self.network_of(entry), limits.UDP_WAITING,
+                                         limits.UDP_WAITING_SHARE):
+                return self._refuse(entry, FailureKind.LOCAL_RESOURCE, "all outgoing ports are taken")
         self.outstanding += 1
         try:
             self.schedule(entry, ask.timeout)
@@ -255,25 +255,25 @@ cdef class UdpUpstream:
                 self.give(port, entry)
         except MemoryError:
             self.release(entry)  # nobody would ever time it out
-            if self.fresh_ports and port is not None:
+            if self.port_per_query and port is not None:
                 self.give_back(port)
             raise
         return entry
 
-    def _no_port(self, UdpAsk entry, error):
-        kind = self.routes.of_datagram(error.errno, entry.ask.server.address)
+    def _no_port(self, UdpQuery entry, error):
+        kind = self.routes.classify_datagram_error(error.errno, entry.ask.server.address)
         return self._refuse(entry, kind, f"no outgoing port: {error.strerror or error}")
 
-    cdef int give(self, OutgoingPort port, UdpAsk entry) except -1:
+    cdef int give(self, UpstreamSocket port, UdpQuery entry) except -1:
         """Let `entry` leave from `port` with what else leaves in this turn; on MemoryError nothing has changed."""
-        cdef Family own = self.family_of(port.family)
+        cdef FamilySockets own = self.family_of(port.family)
         cdef object shares = own.shares
         while entry.identity in port.pending:  # of the pool
             entry.identity = self.entropy.take16()
             entry.packet = bytes((entry.identity >> 8, entry.identity & 255)) + entry.packet[2:]
         if shares is not None:
             shares.add(entry, self.network_of(entry), entry.ask.zone)
-            own.crowd = max(own.crowd, <int>len(shares))
+            own.peak_users = max(own.peak_users, <int>len(shares))
         try:
             port.pending[entry.identity] = entry
             if not entry.unsent:  # else it had another port a moment ago
@@ -293,7 +293,7 @@ cdef class UdpUpstream:
         own.busy += 1
         return 0
 
-    def _refuse(self, UdpAsk entry, kind, str text):
+    def _refuse(self, UdpQuery entry, kind, str text):
         entry.done = True
         self.network_errors += 1
         entry.soon = self.loop.call_soon(entry._fail_soon, kind, text)
@@ -302,27 +302,27 @@ cdef class UdpUpstream:
     def _flush(self):
         """Send what was started since the last call."""
         cdef list unsent = self.unsent
-        cdef UdpAsk ask
+        cdef UdpQuery ask
         if not unsent:
             return
         self.unsent = []
         for entry in unsent:
-            ask = <UdpAsk>entry
+            ask = <UdpQuery>entry
             ask.unsent = False
             if not ask.done and ask.port is not None:
                 self.transmit(ask)
 
-    cdef int transmit(self, UdpAsk ask) except -1:
+    cdef int transmit(self, UdpQuery ask) except -1:
         """Hand the packet to the kernel. A full buffer is a shortage of this host's, which the asker is told of."""
-        cdef OutgoingPort port = ask.port
+        cdef UpstreamSocket port = ask.port
         cdef ssize_t rc
         cdef int _attempt, code = 0
         cdef const sockaddr *peer = <const sockaddr *>&ask.peer.storage
         cdef socklen_t peer_size = ask.peer.size
         ask.sent_at = monotonic_now()
-        if ask.ends == 0:
-            ask.ends = ask.sent_at + <double>ask.ask.timeout
-        if self.fresh_ports:
+        if ask.deadline == 0:
+            ask.deadline = ask.sent_at + <double>ask.ask.timeout
+        if self.port_per_query:
             if connect_socket(port.fd, peer, peer_size) < 0:
                 code = errno
                 return self.not_sent(ask, code, "connect")
@@ -342,20 +342,20 @@ cdef class UdpUpstream:
                 self.loop.call_soon(self._errors_soon, port)
         return self.not_sent(ask, code, "send")
 
-    cdef int not_sent(self, UdpAsk ask, int code, str what) except -1:
-        kind = self.routes.of_datagram(code, ask.ask.server.address)
+    cdef int not_sent(self, UdpQuery ask, int code, str what) except -1:
+        kind = self.routes.classify_datagram_error(code, ask.ask.server.address)
         self.release(ask)
         self._refuse(ask, kind, f"cannot {what}: {errno_module.errorcode.get(code, code)}")
         return 0
 
-    def _errors_soon(self, OutgoingPort port):
+    def _errors_soon(self, UpstreamSocket port):
         if port.fd >= 0:
             self.drain_errors(port)
 
-    cdef int release(self, UdpAsk ask) except -1:
+    cdef int release(self, UdpQuery ask) except -1:
         """Give back id, wheel entry and the port: a fresh one, or a retired one of the pool with its last ask."""
-        cdef OutgoingPort port = ask.port
-        cdef Family own
+        cdef UpstreamSocket port = ask.port
+        cdef FamilySockets own
         if ask.done:
             return 0
         ask.done = True
@@ -363,7 +363,7 @@ cdef class UdpUpstream:
         (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
         if port is None:
             if ask.network is not None:
-                self.family_of(ask.peer.family).line.remove(ask, ask.network, ask.ask.zone)
+                self.family_of(ask.peer.family).wait_queue.remove(ask, ask.network, ask.ask.zone)
             return 0
         ask.port = None
         del port.pending[ask.identity]
@@ -371,11 +371,11 @@ cdef class UdpUpstream:
         own.busy -= 1
         if own.shares is not None:
             own.shares.remove(ask)
-            if not len(own.line) and 2 * len(own.shares) <= own.crowd:
+            if not len(own.wait_queue) and 2 * len(own.shares) <= own.peak_users:
                 own.shares = None
         return self.give_back(port)
 
-    cdef int deliver(self, UdpAsk ask, object result) except -1:
+    cdef int deliver(self, UdpQuery ask, object result) except -1:
         on_reply = ask.on_reply
         ask.on_reply = None
         try:
@@ -384,7 +384,7 @@ cdef class UdpUpstream:
             self.loop.call_exception_handler({"message": "an upstream reply was not handled", "exception": error})
         return 0
 
-    cdef int fail(self, UdpAsk ask, object kind, str text) except -1:
+    cdef int fail(self, UdpQuery ask, object kind, str text) except -1:
         failure = Failure(kind, EDES[kind], text)
         self.release(ask)
         if ask.on_reply is not None:
@@ -402,13 +402,13 @@ cdef class UdpUpstream:
             self.peers[(address, port)] = peer
         return peer
 
-    cdef OutgoingPort choose_port(self, int family):
+    cdef UpstreamSocket pool_socket(self, int family):
         """A port of the pool for one more query; None when every one is full, or as many queries have one as may.
 
         Raises OSError when none is open and none can be opened.
         """
         cdef list ports = self.ports_v4 if family == AF_INET else self.ports_v6
-        cdef OutgoingPort port
+        cdef UpstreamSocket port
         cdef Py_ssize_t index, i, count = len(ports)
         if self.family_of(family).busy >= count * limits.UDP_PORT_PENDING:
             return None
@@ -422,7 +422,7 @@ cdef class UdpUpstream:
             port = None
         if port is None:
             try:
-                port = self.open_port(family)
+                port = self.new_socket(family)
                 ports[index] = port
             except OSError:
                 if not any(ports):
@@ -435,42 +435,42 @@ cdef class UdpUpstream:
             return None
         return port
 
-    cdef Family family_of(self, int family):
+    cdef FamilySockets family_of(self, int family):
         return self.v4 if family == AF_INET else self.v6
 
-    cdef object network_of(self, UdpAsk ask):
+    cdef object network_of(self, UdpQuery ask):
         """What `ask` counts for; the same to its end, though a reply may come from there in the meantime."""
         if ask.network is None:
             ask.network = self.heard.network(ask.ask.server.address)
         return ask.network
 
-    cdef OutgoingPort take_socket(self, int family):
+    cdef UpstreamSocket acquire_socket(self, int family):
         """An idle socket or a new one, or a port of the pool; None when all are taken, OSError when there is none."""
-        cdef Family own = self.family_of(family)
-        cdef OutgoingPort port
-        if not self.fresh_ports:
-            return self.choose_port(family)
+        cdef FamilySockets own = self.family_of(family)
+        cdef UpstreamSocket port
+        if not self.port_per_query:
+            return self.pool_socket(family)
         if own.idle:
-            port = <OutgoingPort>own.idle.pop()
-            own.least = min(own.least, <int>len(own.idle))
+            port = <UpstreamSocket>own.idle.pop()
+            own.min_idle = min(own.min_idle, <int>len(own.idle))
             return port
         if own.count >= self.sockets:
             return None
         try:
-            return self.open_port(family)
+            return self.new_socket(family)
         except OSError:
             if not own.count:
                 raise
             return None
 
-    cdef int wait(self, UdpAsk entry) except -1:
+    cdef int wait(self, UdpQuery entry) except -1:
         """There is no socket for `entry`: somebody else's, or a place in the line."""
-        cdef Family own = self.family_of(entry.peer.family)
-        cdef UdpAsk holder
-        cdef OutgoingPort port
+        cdef FamilySockets own = self.family_of(entry.peer.family)
+        cdef UdpQuery holder
+        cdef UpstreamSocket port
         network, zone = self.network_of(entry), entry.ask.zone
         if own.shares is None:
-            shares = Shares()
+            shares = UpstreamSlots()
             holders = []
             for port in self.open_ports:
                 if port.family == own.family:
@@ -478,11 +478,11 @@ cdef class UdpUpstream:
             for holder in sorted(holders, key=_sent_at):
                 shares.add(holder, self.network_of(holder), holder.ask.zone)
             own.shares = shares
-            own.crowd = len(shares)
-        victim = own.shares.to_end(network, zone)
-        port = None if victim is None else self.take_from(<UdpAsk>victim)
+            own.peak_users = len(shares)
+        victim = own.shares.choose_victim(network, zone)
+        port = None if victim is None else self.preempt(<UdpQuery>victim)
         if port is None:
-            own.line.add(entry, network, zone)
+            own.wait_queue.add(entry, network, zone)
             return 0
         try:
             self.give(port, entry)
@@ -491,52 +491,52 @@ cdef class UdpUpstream:
             raise
         return 0
 
-    cdef OutgoingPort take_from(self, UdpAsk victim):
+    cdef UpstreamSocket preempt(self, UdpQuery victim):
         """Let `victim` wait and return its socket, or another one; None when there is none after all."""
-        cdef OutgoingPort port = victim.port
-        cdef Family own = self.family_of(port.family)
-        own.line.add(victim, self.network_of(victim), victim.ask.zone)
+        cdef UpstreamSocket port = victim.port
+        cdef FamilySockets own = self.family_of(port.family)
+        own.wait_queue.add(victim, self.network_of(victim), victim.ask.zone)
         victim.port = None
         if victim.sent_at != 0:
-            victim.listened += monotonic_now() - victim.sent_at
+            victim.socket_seconds += monotonic_now() - victim.sent_at
             victim.sent_at = 0
         del port.pending[victim.identity]
         own.shares.remove(victim)
         self.evicted += 1
         own.busy -= 1
-        if not self.fresh_ports:
+        if not self.port_per_query:
             if port.retired and not port.pending:
                 self.close_port(port)
-        elif self.make_idle(port):
+        elif self.disconnect(port):
             return port
         else:
             self.close_port(port)
         try:
-            return self.take_socket(port.family)
+            return self.acquire_socket(port.family)
         except OSError:
             return None
 
-    cdef int give_back(self, OutgoingPort port) except -1:
+    cdef int give_back(self, UpstreamSocket port) except -1:
         """Let a waiting ask have the socket whose ask has ended, or keep it, or close it; the pool keeps its own.
 
         Neither a shortage of descriptors nor one of memory gets out of here, because the reply to the ask that has
         ended comes next. Who waits has until its timeout, when the shortage is its failure.
         """
-        cdef Family own = self.family_of(port.family)
-        if not self.fresh_ports:
+        cdef FamilySockets own = self.family_of(port.family)
+        if not self.port_per_query:
             if port.retired and not port.pending:
                 self.close_port(port)
             port = None
-        elif self.closed or not self.make_idle(port):
+        elif self.closed or not self.disconnect(port):
             self.close_port(port)
             port = None
         try:
-            if len(own.line) and not self.closed:
+            if len(own.wait_queue) and not self.closed:
                 if port is None:
-                    port = self.take_socket(own.family)
+                    port = self.acquire_socket(own.family)
                     if port is None:
                         return 0
-                self.give(port, <UdpAsk>own.line.next(own.shares))
+                self.give(port, <UdpQuery>own.wait_queue.next(own.shares))
             elif port is not None:
                 if len(own.idle) < self.kept:
                     own.idle.append(port)
@@ -544,33 +544,33 @@ cdef class UdpUpstream:
                 else:
                     self.close_port(port)
         except OSError:
-            pass  # `open_port` has said it
+            pass  # `new_socket` has said it
         except MemoryError:
-            if port is not None and self.fresh_ports:
+            if port is not None and self.port_per_query:
                 self.close_port(port)
         return 0
 
     cdef int trim_later(self) except -1:
-        if self.trimmer is None:
+        if self.idle_timer is None:
             try:
-                self.trimmer = self.loop.call_later(limits.UDP_SOCKET_IDLE / 1000, self._trim)
+                self.idle_timer = self.loop.call_later(limits.UDP_SOCKET_IDLE / 1000, self._trim)
             except MemoryError:
                 pass  # the next socket that becomes idle tries again
         return 0
 
     def _trim(self):
         """Close the sockets that were idle ever since the last look, those first that are so for the longest time."""
-        cdef Family own
-        self.trimmer = None
+        cdef FamilySockets own
+        self.idle_timer = None
         for own in (self.v4, self.v6):
-            for port in own.idle[:own.least]:
-                self.close_port(<OutgoingPort>port)
-            del own.idle[:own.least]
-            own.least = len(own.idle)
+            for port in own.idle[:own.min_idle]:
+                self.close_port(<UpstreamSocket>port)
+            del own.idle[:own.min_idle]
+            own.min_idle = len(own.idle)
             if own.idle:
                 self.trim_later()
 
-    cdef bint make_idle(self, OutgoingPort port) noexcept:
+    cdef bint disconnect(self, UpstreamSocket port) noexcept:
         """Give the port back to the kernel and empty the queue; False when the socket is of no more use."""
         cdef sockaddr_storage nobody
         cdef uint8_t octet
@@ -585,20 +585,20 @@ cdef class UdpUpstream:
                 return True
         return False
 
-    cdef OutgoingPort open_port(self, int family):
+    cdef UpstreamSocket new_socket(self, int family):
         """A new socket: without a port when each ask has its own, else on a random one of the whole range."""
-        cdef OutgoingPort port
-        cdef Family own
+        cdef UpstreamSocket port
+        cdef FamilySockets own
         source = self.source_v4 if family == AF_INET else self.source_v6
         try:
-            if self.fresh_ports:
+            if self.port_per_query:
                 sock = open_socket(family, source)
             else:
                 sock = open_socket(family, source or ("0.0.0.0" if family == AF_INET else "::"), self.entropy)
         except OSError as error:
-            self.log.say("cannot open an outgoing port: %s", error.strerror)
+            self.log.warn("cannot open an outgoing port: %s", error.strerror)
             raise
-        port = OutgoingPort.__new__(OutgoingPort)
+        port = UpstreamSocket.__new__(UpstreamSocket)
         port.sock = sock
         port.fd = sock.fileno()
         port.family = family
@@ -616,8 +616,8 @@ cdef class UdpUpstream:
         own.count += 1
         return port
 
-    cdef int close_port(self, OutgoingPort port) except -1:
-        cdef Family own
+    cdef int close_port(self, UpstreamSocket port) except -1:
+        cdef FamilySockets own
         if port.fd < 0:
             return 0
         self.loop.remove_reader(port.fd)
@@ -630,16 +630,16 @@ cdef class UdpUpstream:
 
     # --- what comes back ---------------------------------------------------------------------------------------
 
-    def _readable(self, OutgoingPort port):
+    def _readable(self, UpstreamSocket port):
         self.drain(port)
         if self.after_batch is not None:
             self.after_batch()
 
-    cdef int drain(self, OutgoingPort port) except -1:
+    cdef int drain(self, UpstreamSocket port) except -1:
         cdef int got, i, _turn_number, uses = port.uses
         cdef double now
         for _turn_number in range(self.rounds):
-            if port.fd < 0 or (self.fresh_ports and port.uses != uses):
+            if port.fd < 0 or (self.port_per_query and port.uses != uses):
                 return 0
             for i in range(self.batch):
                 self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
@@ -655,7 +655,7 @@ cdef class UdpUpstream:
                 continue
             now = monotonic_now()
             for i in range(got):
-                if port.fd < 0 or (self.fresh_ports and (port.uses != uses or not port.pending)):
+                if port.fd < 0 or (self.port_per_query and (port.uses != uses or not port.pending)):
                     return 0
                 if self.messages[i].msg_hdr.msg_flags & MSG_TRUNC:
                     self.malformed += 1
@@ -665,32 +665,32 @@ cdef class UdpUpstream:
                 return 0
         return 0
 
-    cdef int receive(self, OutgoingPort port, const uint8_t *data, size_t size, const sockaddr_storage *source,
+    cdef int receive(self, UpstreamSocket port, const uint8_t *data, size_t size, const sockaddr_storage *source,
                      double now) except -1:
-        cdef UdpAsk ask
+        cdef UdpQuery ask
         cdef int code
         cdef bytes packet, qname
         cdef bytes cookie = b""
         cdef object found
         if size < 12:
-            return self.near_miss(port, source)
+            return self.unwanted_reply(port, source)
         found = port.pending.get(get16(data))
         if found is None:
-            return self.near_miss(port, source)
-        ask = <UdpAsk>found
+            return self.unwanted_reply(port, source)
+        ask = <UdpQuery>found
         if not ask.peer.matches(source):
-            return self.near_miss(port, source)
+            return self.unwanted_reply(port, source)
         code = match_reply(<const uint8_t *>PyBytes_AS_STRING(ask.packet), PyBytes_GET_SIZE(ask.packet), data, size)
         if code != MATCH_REPLY:
             if code == MATCH_WRONG_CASE:
                 # A server that folds letter case would never be heard: whoever asked decides what to do about it.
-                self.near_misses += 1
-                return self.fail(ask, FailureKind.MISMATCH, "the reply does not keep the letter case of the question")
-            if code == MATCH_BARE:
+                self.unwanted_replies += 1
+                return self.fail(ask, FailureKind.CASE_MISMATCH, "the reply does not keep the letter case of the question")
+            if code == MATCH_NO_QUESTION:
                 # Whoever sent it need not have seen the letter case. Over TCP the server can say it again.
-                self.bare_errors += 1
-                return self.fail_unproved(ask)
-            return self.near_miss(port, source)
+                self.no_question_errors += 1
+                return self.fail_spoof_suspected(ask)
+            return self.unwanted_reply(port, source)
         packet = PyBytes_FromStringAndSize(<const char *>data, size)
         # The random letter case has done its work. Names compressed against the question would carry it into the cache
         # and to clients, so the question is spelled as it was asked; the match above proved that the lengths agree.
@@ -707,41 +707,41 @@ cdef class UdpUpstream:
                 return 0
             view = parse_message(packet)
         if ask.cookie is not None:
-            cookie = judge_cookie(ask.cookie, view.edns)
+            cookie = check_upstream_cookie(ask.cookie, view.edns)
             if cookie is None:
                 self.cookie_mismatches += 1
-                return self.near_miss(port, source)
+                return self.unwanted_reply(port, source)
             if cookie:
                 self.cookies += 1
         self.replies += 1
         reply = Reply(view, now - ask.sent_at, False, ask.ask.server, cookie)
-        self.heard.reply_from(ask.ask.server.address)
+        self.heard.add_reply(ask.ask.server.address)
         self.release(ask)
         return self.deliver(ask, reply)
 
-    cdef int near_miss(self, OutgoingPort port, const sockaddr_storage *source) except -1:
+    cdef int unwanted_reply(self, UpstreamSocket port, const sockaddr_storage *source) except -1:
         """A packet that matches nothing. Asks to that server take note; one with many fails."""
-        cdef UdpAsk ask
+        cdef UdpQuery ask
         cdef bint known = False
         for found in list(port.pending.values()):
-            ask = <UdpAsk>found
+            ask = <UdpQuery>found
             if not ask.done and ask.peer.matches(source):
                 known = True
-                ask.near_misses += 1
-                if ask.near_misses >= self.near_miss_limit:
-                    self.fail_unproved(ask)
+                ask.unwanted_replies += 1
+                if ask.unwanted_replies >= self.near_miss_limit:
+                    self.fail_spoof_suspected(ask)
         if known:
-            self.near_misses += 1
+            self.unwanted_replies += 1
         else:
-            self.strays += 1
+            self.unknown_replies += 1
         return 0
 
-    cdef int fail_unproved(self, UdpAsk ask) except -1:
+    cdef int fail_spoof_suspected(self, UdpQuery ask) except -1:
         """End an ask under forgery. TCP would help, but that is one exchange more: whoever asked pays for it."""
         self.unproved += 1
-        return self.fail(ask, FailureKind.UNPROVED, "replies that prove nothing: they may be forged")
+        return self.fail(ask, FailureKind.SPOOF_SUSPECTED, "replies that prove nothing: they may be forged")
 
-    cdef int drain_errors(self, OutgoingPort port) except -1:
+    cdef int drain_errors(self, UpstreamSocket port) except -1:
         """Read what the kernel says about packets that went nowhere; fail the asks they belong to."""
         cdef msghdr message
         cdef iovec vector
@@ -752,7 +752,7 @@ cdef class UdpUpstream:
         cdef uint8_t ancillary[512]
         cdef ssize_t size
         cdef int _turn_number, code
-        cdef UdpAsk ask
+        cdef UdpQuery ask
         for _turn_number in range(ERROR_ROUNDS):
             if port.fd < 0:
                 return 0
@@ -791,7 +791,7 @@ cdef class UdpUpstream:
             found = port.pending.get(get16(quoted))
             if found is None:
                 continue
-            ask = <UdpAsk>found
+            ask = <UdpQuery>found
             if not ask.peer.matches(&name) or size > PyBytes_GET_SIZE(ask.packet) \
                     or memcmp(quoted, PyBytes_AS_STRING(ask.packet), size) != 0:
                 continue
@@ -801,7 +801,7 @@ cdef class UdpUpstream:
 
     # --- timeouts ----------------------------------------------------------------------------------------------
 
-    cdef int schedule(self, UdpAsk ask, double seconds) except -1:
+    cdef int schedule(self, UdpQuery ask, double seconds) except -1:
         cdef int64_t now = <int64_t>(monotonic_now() / TICK)
         if self.timer is None and self.outstanding == 1:
             self.turned = now
@@ -826,7 +826,7 @@ cdef class UdpUpstream:
         """Time out what is due, then arm the timer for the next slot that holds anything."""
         cdef int64_t now = <int64_t>(monotonic_now() / TICK)
         cdef int64_t tick, stop
-        cdef UdpAsk ask
+        cdef UdpQuery ask
         cdef dict slot
         self.timer = None
         self.armed = NEVER
@@ -836,11 +836,11 @@ cdef class UdpUpstream:
             slot = <dict>self.wheel[tick % SLOTS]
             if slot:
                 for entry in list(slot):
-                    ask = <UdpAsk>entry
-                    if ask.due <= now and not ask.done and not self.still_has_time(ask):
-                        if not self.had_its_time(ask):
+                    ask = <UdpQuery>entry
+                    if ask.due <= now and not ask.done and not self.extend_if_late(ask):
+                        if not self.used_full_timeout(ask):
                             self.network_errors += 1
-                            self.fail(ask, FailureKind.LOCAL, "no outgoing port was free in time")
+                            self.fail(ask, FailureKind.LOCAL_RESOURCE, "no outgoing port was free in time")
                             continue
                         self.timeouts += 1
                         if ask.malformed_seen:
@@ -858,7 +858,7 @@ cdef class UdpUpstream:
         if self.after_batch is not None:
             self.after_batch()
 
-    cdef bint still_has_time(self, UdpAsk ask) except -1:
+    cdef bint extend_if_late(self, UdpQuery ask) except -1:
         """Whether an ask that is due was sent late or has been answered: when the loop was held up, that is no silence.
 
         Taking what lies in the socket may end this ask and others.
@@ -866,13 +866,13 @@ cdef class UdpUpstream:
         cdef double left
         if ask.port is None:
             return False
-        if ask.ends != 0:
-            left = ask.ends - monotonic_now()
-        elif ask.overdue:
+        if ask.deadline != 0:
+            left = ask.deadline - monotonic_now()
+        elif ask.due_unsent:
             return False  # no packet of it will ever leave: what would have sent it had no memory
         else:
             left = ask.ask.timeout
-            ask.overdue = True
+            ask.due_unsent = True
         if left > 0:
             (<dict>self.wheel[ask.due % SLOTS]).pop(ask, None)
             self.schedule(ask, left)
@@ -880,29 +880,29 @@ cdef class UdpUpstream:
         self.drain(ask.port)
         return ask.done
 
-    cdef bint had_its_time(self, UdpAsk ask) except -1:
+    cdef bint used_full_timeout(self, UdpQuery ask) except -1:
         """Whether a reply to `ask`, which is due, could have come for the whole of its timeout."""
         cdef double now = monotonic_now()
         cdef double since = now if ask.port is None or ask.sent_at == 0 else ask.sent_at
-        return ask.ends != 0 and since + <double>ask.ask.timeout - ask.listened <= now
+        return ask.deadline != 0 and since + <double>ask.ask.timeout - ask.socket_seconds <= now
 
     # --- end and inspection --------------------------------------------------------------------------------------
 
     def close(self):
         """Close every port. Asks on their way are forgotten without a callback."""
-        cdef OutgoingPort port
+        cdef UpstreamSocket port
         self.closed = True
         for port in list(self.open_ports):
             for ask in list(port.pending.values()):
-                (<UdpAsk>ask).cancel()
+                (<UdpQuery>ask).cancel()
             self.close_port(port)
         for own in (self.v4, self.v6):
-            for ask in (<Family>own).line.members():
-                (<UdpAsk>ask).cancel()
-            (<Family>own).idle.clear()
-        if self.trimmer is not None:
-            self.trimmer.cancel()
-            self.trimmer = None
+            for ask in (<FamilySockets>own).wait_queue.members():
+                (<UdpQuery>ask).cancel()
+            (<FamilySockets>own).idle.clear()
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+            self.idle_timer = None
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -920,7 +920,7 @@ cdef class UdpUpstream:
     @property
     def open_port_numbers(self):
         """Port numbers in use, retired ones included that still wait for a reply."""
-        numbers = sorted((<OutgoingPort>port).sock.getsockname()[1] for port in self.open_ports)
+        numbers = sorted((<UpstreamSocket>port).sock.getsockname()[1] for port in self.open_ports)
         return [number for number in numbers if number]
 
     def statistics(self):
@@ -929,20 +929,20 @@ cdef class UdpUpstream:
             "sent": self.sent,
             "replies": self.replies,
             "timeouts": self.timeouts,
-            "near_misses": self.near_misses,
+            "unwanted_replies": self.unwanted_replies,
             "cookies": self.cookies,
             "cookie_mismatches": self.cookie_mismatches,
-            "strays": self.strays,
+            "unknown_replies": self.unknown_replies,
             "malformed": self.malformed,
             "network_errors": self.network_errors,
-            "bare_errors": self.bare_errors,
+            "no_question_errors": self.no_question_errors,
             "unproved": self.unproved,
             "ports_opened": self.ports_opened,
             "evicted": self.evicted,
         }
 
 
-def _sent_at(UdpAsk ask):
+def _sent_at(UdpQuery ask):
     """When `ask` was sent; what is not sent yet comes last."""
     return ask.sent_at if ask.sent_at else float("inf")
 

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from resolver.effects import Ask, Failure, Reply
-from resolver.net.ambient import Entropy
+from resolver.net.clock_random import Entropy
 from resolver.net.descriptors import stream_upstreams, udp_sockets
-from resolver.net.routes import Routes
-from resolver.net.shares import Heard
+from resolver.net.routes import RouteChecker
 from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
+from resolver.net.upstream_slots import RepliedNetworks
 from resolver.settings import IterationSettings
 
-__all__ = ["Cancellable", "Upstream"]
+__all__ = ["Handle", "Upstream"]
 
 
-class Cancellable(Protocol):
+class Handle(Protocol):
     """What `Upstream.start` returns."""
 
     def cancel(self) -> None: ...
@@ -30,8 +30,8 @@ class Cancellable(Protocol):
 class Upstream:
     """UDP and TCP towards name servers.
 
-    `after_batch` is called once after each batch of callbacks, so that the driver may look at its timers. `landmarks`
-    are addresses by which an address family is judged (`routes`).
+    `after_batch` is called once after each batch of callbacks, so that the driver may look at its timers.
+    `reference_addresses` are addresses by which an address family is judged (`routes`).
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Upstream:
         settings: IterationSettings,
         *,
         entropy: Entropy | None = None,
-        landmarks: Iterable[str] = (),
+        reference_addresses: Iterable[str] = (),
         after_batch: Callable[[], object] | None = None,
     ) -> None:
         entropy = entropy or Entropy()
-        heard, routes = Heard(), Routes(landmarks, settings.source_v4, settings.source_v6)
+        heard, routes = RepliedNetworks(), RouteChecker(reference_addresses, settings.source_v4, settings.source_v6)
         self.stream = StreamUpstream(
             loop,
             entropy=entropy,
@@ -60,7 +60,7 @@ class Upstream:
             entropy=entropy,
             source_v4=settings.source_v4,
             source_v6=settings.source_v6,
-            fresh_ports=settings.fresh_ports,
+            port_per_query=settings.port_per_query,
             sockets=udp_sockets(),
             randomise_case=settings.case_randomisation,
             heard=heard,
@@ -68,7 +68,7 @@ class Upstream:
             after_batch=after_batch,
         )
 
-    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> Cancellable:
+    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> Handle:
         """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call.
 
         Raises:

@@ -7,19 +7,19 @@ which name stands in atlas.py and, for DNSSEC, in signed.py (`signed.signed_worl
 default), and every such name is explained by a TXT record below about.playground.
 """
 
-from resolver.playground.authority import Authority, EdnsFault, Quirks
+from resolver.playground.authority import Authority, EdnsFault, ServerFaults
 from resolver.playground.serve import RunningWorld, start
 from resolver.playground.world import Server, World
-from resolver.playground.zones import Kind, Lookup, Zone, ZoneError
+from resolver.playground.zones import Lookup, LookupResult, Zone, ZoneError
 
 __all__ = [
     "Authority",
     "EdnsFault",
-    "Kind",
     "Lookup",
-    "Quirks",
+    "LookupResult",
     "RunningWorld",
     "Server",
+    "ServerFaults",
     "World",
     "Zone",
     "ZoneError",

@@ -3,7 +3,7 @@
 The rule kept here: no I/O, no clock, no random number; `Authority.answer` gives the same bytes for the same packet, so
 the same server answers thousands of questions a second in virtual time and stands on a loopback socket elsewhere. The
 algorithm is that of RFC 1034 section 4.3.2 with DNAME (RFC 6672), EDNS (RFC 6891) and, for zones that carry
-signatures, RFC 4035 section 3 and RFC 5155 section 7. Faults are data (`Quirks`): a resolver is judged by the
+signatures, RFC 4035 section 3 and RFC 5155 section 7. Faults are data (`ServerFaults`): a resolver is judged by the
 servers it meets in the field, and those drop EDNS, truncate, or refer upwards.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from resolver.limits import PLAYGROUND_ALIAS_STEPS, PLAYGROUND_UDP_PAYLOAD
 from resolver.playground.denial import Denial
-from resolver.playground.zones import Kind, Lookup, Zone
+from resolver.playground.zones import Lookup, LookupResult, Zone
 from resolver.wire import WireError
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -22,7 +22,7 @@ from resolver.wire.consts import HEADER_SIZE, OPT_SIZE
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
-__all__ = ["Authority", "EdnsFault", "Quirks"]
+__all__ = ["Authority", "EdnsFault", "ServerFaults"]
 
 OPTION_HEADER_SIZE = 4
 OPCODE_MASK = 0x7800
@@ -45,7 +45,7 @@ class EdnsFault(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Quirks:
+class ServerFaults:
     """How one server deviates from the book. The default deviates in nothing."""
 
     rcode: int | None = None
@@ -91,10 +91,12 @@ class _Draft:
 class Authority:
     """One server and the zones it serves."""
 
-    def __init__(self, zones: Iterable[Zone] = (), *, quirks: Quirks | None = None, server_id: bytes = b"") -> None:
+    def __init__(
+        self, zones: Iterable[Zone] = (), *, quirks: ServerFaults | None = None, server_id: bytes = b""
+    ) -> None:
         """Serve `zones`; `server_id` is told to those who ask for it (NSID, RFC 5001)."""
         self.zones: dict[bytes, Zone] = {zone.origin: zone for zone in zones}
-        self.quirks = quirks or Quirks()
+        self.quirks = quirks or ServerFaults()
         self.server_id = server_id
         self._denial = {origin: Denial(zone) for origin, zone in self.zones.items() if zone.signed}
 
@@ -102,7 +104,7 @@ class Authority:
         """The reply to `packet`, or None when this server would stay silent.
 
         Silent is right for anything that is no query (shorter than a header, or a response), and for what `quirks`
-        says is dropped. `source` is the asker's address as text; only `Quirks.mirror` reads it.
+        says is dropped. `source` is the asker's address as text; only `ServerFaults.mirror` reads it.
         """
         quirks = self.quirks
         if len(packet) < HEADER_SIZE or packet[2] & 0x80 or (quirks.drop_tcp if tcp else quirks.drop_udp):
@@ -175,7 +177,7 @@ class Authority:
                     draft.rcode = c.REFUSED
                 return
             lookup = zone.lookup(qname, qtype)
-            if lookup.kind is Kind.REFERRAL and step > 0:
+            if lookup.kind is LookupResult.REFERRAL and step > 0:
                 return  # the alias leads out of what this server knows; the asker goes on by itself
             seen.add(names.lower(qname))
             target = self._apply(draft, zone, lookup, qname, first=step == 0, dnssec=dnssec)
@@ -189,23 +191,23 @@ class Authority:
         """Write one lookup into `draft`; returns the next name when it was an alias."""
         kind = lookup.kind
         if first:
-            draft.authoritative = kind is not Kind.REFERRAL
+            draft.authoritative = kind is not LookupResult.REFERRAL
         proofs = self._denial[zone.origin].prove(lookup, qname) if dnssec and zone.origin in self._denial else []
-        if kind is Kind.REFERRAL:
+        if kind is LookupResult.REFERRAL:
             self._refer(draft, zone, lookup, dnssec=dnssec)
             draft.add(c.AUTHORITY, *proofs)
             return None
-        if kind in (Kind.NODATA, Kind.NXDOMAIN):
-            empty = kind is Kind.NODATA and not zone.nodes[lookup.node]
-            if kind is Kind.NXDOMAIN or (empty and self.quirks.blind_to_empty):
+        if kind in (LookupResult.NODATA, LookupResult.NXDOMAIN):
+            empty = kind is LookupResult.NODATA and not zone.nodes[lookup.node]
+            if kind is LookupResult.NXDOMAIN or (empty and self.quirks.blind_to_empty):
                 draft.rcode = c.NXDOMAIN
             draft.add(c.AUTHORITY, zone.negative_soa(), *proofs)
             return None
         draft.add(c.AUTHORITY, *proofs)
-        if kind is Kind.DNAME:
+        if kind is LookupResult.DNAME:
             return self._rename(draft, lookup.rrsets[0], qname)
         draft.add(c.ANSWER, *lookup.rrsets, owner=qname)
-        if kind is Kind.CNAME:
+        if kind is LookupResult.CNAME:
             return lookup.rrsets[0].targets()[0]
         for rrset in lookup.rrsets:
             if rrset.rtype in HOST_TYPES:

@@ -8,7 +8,7 @@ tables are built once per zone, since every negative answer needs a binary searc
 import bisect
 import hashlib
 
-from resolver.playground.zones import Kind, Lookup, Zone
+from resolver.playground.zones import Lookup, LookupResult, Zone
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
@@ -45,14 +45,14 @@ class Denial:
     # --- NSEC ---------------------------------------------------------------------------------------------------
 
     def _nsec(self, lookup: Lookup, qname: bytes) -> list[RRset | None]:
-        if lookup.kind is Kind.NXDOMAIN:
+        if lookup.kind is LookupResult.NXDOMAIN:
             return [self._covering(qname), self._covering(names.wildcard(lookup.closest_encloser))]
         proofs: list[RRset | None] = []
-        if lookup.kind is Kind.REFERRAL:
+        if lookup.kind is LookupResult.REFERRAL:
             if c.DS not in self._zone.nodes[lookup.node]:
                 proofs.append(self._matching(lookup.node))
             return proofs
-        if lookup.kind is Kind.NODATA:
+        if lookup.kind is LookupResult.NODATA:
             # An empty non-terminal owns no NSEC: the record before it proves that it has no types.
             proofs.append(self._matching(lookup.node) or self._covering(lookup.node))
         if lookup.wildcard:
@@ -72,14 +72,14 @@ class Denial:
     # --- NSEC3 --------------------------------------------------------------------------------------------------
 
     def _nsec3(self, lookup: Lookup, qname: bytes) -> list[RRset | None]:
-        if lookup.kind is Kind.NXDOMAIN:
+        if lookup.kind is LookupResult.NXDOMAIN:
             encloser = self._provable(lookup.closest_encloser)
             return [*self._encloser_proof(encloser, qname), self._hash_covering(names.wildcard(encloser))]
-        if lookup.kind is Kind.REFERRAL:
+        if lookup.kind is LookupResult.REFERRAL:
             if c.DS in self._zone.nodes[lookup.node]:
                 return []
             return self._match_or_opt_out(lookup.node)
-        if lookup.kind is Kind.NODATA:
+        if lookup.kind is LookupResult.NODATA:
             if not lookup.wildcard:
                 return self._match_or_opt_out(lookup.node)
             return [*self._encloser_proof(lookup.closest_encloser, qname), self._hash_matching(lookup.node)]

@@ -20,6 +20,7 @@ __all__ = [
     "Fault",
     "alter_signature",
     "collide",
+    "corrupt",
     "ds_digest",
     "ds_downgrade",
     "ds_other_key",
@@ -43,7 +44,6 @@ __all__ = [
     "set_ttl",
     "sign_all_with",
     "sign_with",
-    "spoil",
     "strip",
     "unsign",
     "unsign_all",
@@ -63,7 +63,7 @@ def _at(draft: Draft, label: str, rtype: int) -> tuple[dict[int, RRset], RRset]:
 # --- signatures -------------------------------------------------------------------------------------------------------
 
 
-def spoil(label: str, rtype: int) -> Fault:
+def corrupt(label: str, rtype: int) -> Fault:
     """The last byte of each signature is another."""
 
     def fault(draft: Draft) -> None:

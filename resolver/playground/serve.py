@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Self
 
 from corenet import LengthFramer
 from resolver.limits import PLAYGROUND_PORT, PLAYGROUND_TCP_IDLE, PLAYGROUND_TCP_QUERIES, PORT_ATTEMPTS
-from resolver.playground.atlas import WEB_ADDRESS, WEB_HOST
 from resolver.playground.authority import Authority
 from resolver.playground.world import World
+from resolver.playground.world_tables import WEB_ADDRESS, WEB_HOST
 from resolver.settings import RootServer, Settings
 from resolver.wire import name as names
 

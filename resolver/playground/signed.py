@@ -1,20 +1,20 @@
 """The signed part of the playground: which zones are signed how, which are broken in which way, and what must come out.
 
-The rule kept here: only data, as in atlas.py. Every question says what a validating resolver with the playground's
-trust anchor answers: response code, verdict, and for what is bogus the extended error (RFC 8914) that fits best. Zones
-below dnssec.playground are either sound in every respect or have the one fault that their line describes.
+The rule kept here: only data, as in world_tables.py. Every question says what a validating resolver with the
+playground's trust anchor answers: response code, verdict, and for what is bogus the extended error (RFC 8914) that fits
+best. Zones below dnssec.playground are either sound in every respect or have the one fault that their line describes.
 """
 
 from dataclasses import dataclass, replace
 
-from resolver.playground import atlas, faults
-from resolver.playground.atlas import ServerSpec, Special, ZoneSpec
+from resolver.playground import faults, world_tables
 from resolver.playground.signing import DAY, KeySpec, Nsec3, Plan
 from resolver.playground.world import World
+from resolver.playground.world_tables import ServerSpec, TestQuestion, ZoneSpec
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 
-__all__ = ["PLANS", "SERVERS", "SPECIALS", "ZONES", "Case", "signed_world"]
+__all__ = ["PLANS", "SERVERS", "SPECIALS", "ZONES", "ZoneCase", "signed_world"]
 
 HOME = "dnssec.playground."
 CHILDREN = ("ns.children.dnssec.playground.",)
@@ -46,7 +46,7 @@ HASHED = Nsec3()
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ZoneCase:
     """One zone below dnssec.playground. `asked` is (label, type, response code, verdict, extended error, remark)."""
 
     label: str
@@ -62,16 +62,16 @@ class Case:
         return f"{self.label}.{HOME}"
 
 
-def _sound(label: str, about: str, plan: Plan) -> Case:
+def _sound(label: str, about: str, plan: Plan) -> ZoneCase:
     asked = (
         ("www", "A", "NOERROR", SECURE, None, ""),
         ("missing", "A", "NXDOMAIN", SECURE, None, "no such name"),
         ("www", "AAAA", "NOERROR", SECURE, None, "no such type"),
     )
-    return Case(label, about, asked, plan)
+    return ZoneCase(label, about, asked, plan)
 
 
-def _rich(label: str, about: str, nsec3: Nsec3 | None) -> Case:
+def _rich(label: str, about: str, nsec3: Nsec3 | None) -> ZoneCase:
     asked = (
         ("www", "A", "NOERROR", SECURE, None, ""),
         ("missing", "A", "NXDOMAIN", SECURE, None, "no such name"),
@@ -88,7 +88,7 @@ def _rich(label: str, about: str, nsec3: Nsec3 | None) -> Case:
         ("www.old", "A", "NOERROR", SECURE, None, "renamed by DNAME"),
         ("nothing.old", "A", "NXDOMAIN", SECURE, None, "renamed to a name that does not exist"),
     )
-    return Case(label, about, asked, Plan(nsec3=nsec3), RICH)
+    return ZoneCase(label, about, asked, Plan(nsec3=nsec3), RICH)
 
 
 def _bogus(
@@ -100,19 +100,19 @@ def _bogus(
     qtype: str = "A",
     plan: Plan = RIGHT,
     text: str = TEXT,
-) -> Case:
-    return Case(label, about, ((ask, qtype, "SERVFAIL", BOGUS, ede, ""),), replace(plan, faults=given), text)
+) -> ZoneCase:
+    return ZoneCase(label, about, ((ask, qtype, "SERVFAIL", BOGUS, ede, ""),), replace(plan, faults=given), text)
 
 
-def _hashed(label: str, ede: int, about: str, *given: faults.Fault, ask: str = "missing", text: str = TEXT) -> Case:
+def _hashed(label: str, ede: int, about: str, *given: faults.Fault, ask: str = "missing", text: str = TEXT) -> ZoneCase:
     return _bogus(label, ede, about, *given, ask=ask, plan=Plan(nsec3=HASHED), text=text)
 
 
-def _insecure(label: str, about: str, plan: Plan | None, ede: int | None = None) -> Case:
-    return Case(label, about, (("www", "A", "NOERROR", INSECURE, ede, ""),), plan)
+def _insecure(label: str, about: str, plan: Plan | None, ede: int | None = None) -> ZoneCase:
+    return ZoneCase(label, about, (("www", "A", "NOERROR", INSECURE, ede, ""),), plan)
 
 
-SOUND = (
+VALID = (
     _sound("rsasha1", "RSA with SHA-1, algorithm 5.", Plan((KeySpec(5),))),
     _sound("rsasha1-nsec3", "RSA with SHA-1, algorithm 7, NSEC3.", Plan((KeySpec(7),), HASHED)),
     _sound("rsasha256", "RSA with SHA-256, algorithm 8.", Plan((KeySpec(8),))),
@@ -139,7 +139,7 @@ SOUND = (
         "The DS set names two algorithms, only one of them signs; RFC 6840 section 5.11 lets that pass.",
         Plan((KSK, KeySpec(15, label="idle")), faults=(faults.sign_all_with(""),)),
     ),
-    Case(
+    ZoneCase(
         "signed-by-parent",
         "The parent's keys have signed www; as it may speak for all below it, that passes.",
         (("www", "A", "NOERROR", SECURE, None, ""),),
@@ -153,7 +153,7 @@ SOUND = (
 )
 
 CHAINS = (
-    Case(
+    ZoneCase(
         "chains",
         "Aliases from a signed zone to others.",
         (
@@ -181,7 +181,7 @@ UNPROVED = (
     _insecure("ds-algorithm", "The DS names an algorithm that nobody knows.", Plan(ds=faults.ds_unknown(200)), 1),
     _insecure("ds-dsa", "The DS names DSA, which nobody checks any more.", Plan(ds=faults.ds_unknown(3)), 1),
     _insecure("ds-digest", "The DS has a digest type that nobody knows.", Plan(ds=faults.ds_digest(200)), 2),
-    Case(
+    ZoneCase(
         "optout",
         "NSEC3 with opt-out.",
         (
@@ -193,20 +193,20 @@ UNPROVED = (
         Plan(nsec3=Nsec3(opt_out=True)),
         "www A 198.18.20.2\n*.wild A 198.18.20.3\n",
     ),
-    Case(
+    ZoneCase(
         "plain.optout",
         "A delegation without DS that opt-out has left out of the chain.",
         (("www", "A", "NOERROR", INSECURE, None, ""), ("", "DS", "NOERROR", INSECURE, None, "no DS, by opt-out")),
         None,
         servers=GRANDCHILDREN,
     ),
-    Case(
+    ZoneCase(
         "signed.optout",
         "A signed delegation in a zone with opt-out.",
         (("www", "A", "NOERROR", SECURE, None, ""),),
         servers=GRANDCHILDREN,
     ),
-    Case(
+    ZoneCase(
         "iterations",
         "NSEC3 with 500 iterations: existing names are secure, denials are not followed (RFC 9276).",
         (
@@ -219,7 +219,7 @@ UNPROVED = (
 )
 
 ADDRESS_LIE = bytes((198, 18, 66, 66))
-BROKEN = (
+BOGUS_ZONES = (
     _bogus("expired", 7, "All signatures have expired.", plan=Plan(begins=-30 * DAY, ends=-2 * DAY)),
     _bogus("future", 8, "No signature is valid yet.", plan=Plan(begins=2 * DAY, ends=30 * DAY)),
     _bogus(
@@ -232,7 +232,7 @@ BROKEN = (
         "The signature of www ends before it begins.",
         faults.resign("www", c.A, begins=9 * DAY, ends=-DAY),
     ),
-    _bogus("wrong-signature", 6, "The signature of www is wrong.", faults.spoil("www", c.A)),
+    _bogus("wrong-signature", 6, "The signature of www is wrong.", faults.corrupt("www", c.A)),
     _bogus(
         "tampered", 6, "The address of www was changed after signing.", faults.replace_rdata("www", c.A, ADDRESS_LIE)
     ),
@@ -284,7 +284,7 @@ BROKEN = (
     ),
     _bogus("no-dnskey", 9, "Signed, but no keys are to be had.", faults.forget("", c.DNSKEY)),
     _bogus("dnskey-unsigned", 10, "The keys are not signed.", faults.unsign("", c.DNSKEY)),
-    _bogus("dnskey-spoilt", 6, "The signature of the keys is wrong.", faults.spoil("", c.DNSKEY)),
+    _bogus("dnskey-spoilt", 6, "The signature of the keys is wrong.", faults.corrupt("", c.DNSKEY)),
     _bogus(
         "dnskey-expired",
         7,
@@ -322,7 +322,7 @@ BROKEN = (
         "The SHA-256 digest is wrong, the SHA-1 digest right (RFC 4509).",
         plan=Plan(ds=faults.ds_downgrade),
     ),
-    Case(
+    ZoneCase(
         "ds-unsigned-zone",
         "A DS, and nothing in the zone is signed.",
         (("www", "A", "SERVFAIL", BOGUS, c.EDE_DNSKEY_MISSING, ""),),
@@ -364,11 +364,11 @@ BROKEN = (
         faults.unsign_all(c.NSEC),
         ask="missing",
     ),
-    _bogus("nsec-spoilt", 6, "The signature of the NSEC record is wrong.", faults.spoil("www", c.NSEC), qtype="AAAA"),
+    _bogus("nsec-spoilt", 6, "The signature of the NSEC record is wrong.", faults.corrupt("www", c.NSEC), qtype="AAAA"),
     _bogus("nsec-no-star", 12, "Nothing proves that no wildcard exists.", faults.forget("", c.NSEC), ask="bbb"),
     _bogus("stripped", 12, "The zone has no NSEC records at all.", faults.forget_all(c.NSEC), ask="missing"),
     _bogus(
-        "soa-spoilt", 6, "The signature of the SOA beside a denial is wrong.", faults.spoil("", c.SOA), ask="missing"
+        "soa-spoilt", 6, "The signature of the SOA beside a denial is wrong.", faults.corrupt("", c.SOA), ask="missing"
     ),
     _bogus(
         "wildcard-unproved",
@@ -445,36 +445,36 @@ BROKEN = (
 )
 
 FAMILY = (
-    Case(
+    ZoneCase(
         "family",
         "A sound zone, whose delegations are the broken thing.",
         (("www", "A", "NOERROR", SECURE, None, ""),),
         Plan(
             faults=(
-                faults.spoil("ds-spoilt", c.DS),
+                faults.corrupt("ds-spoilt", c.DS),
                 faults.unsign("ds-unsigned", c.DS),
                 faults.unsign("unproved", c.NSEC),
                 faults.nsec_bitmap("claims-ds", (c.NS, c.DS, c.RRSIG, c.NSEC)),
             )
         ),
     ),
-    Case(
+    ZoneCase(
         "ds-spoilt.family",
         "The signature of the DS is wrong.",
         (("www", "A", "SERVFAIL", BOGUS, 6, ""),),
         servers=GRANDCHILDREN,
     ),
-    Case(
+    ZoneCase(
         "ds-unsigned.family", "The DS is not signed.", (("www", "A", "SERVFAIL", BOGUS, 10, ""),), servers=GRANDCHILDREN
     ),
-    Case(
+    ZoneCase(
         "unproved.family",
         "No DS, and no proof of it.",
         (("www", "A", "SERVFAIL", BOGUS, 12, ""),),
         None,
         servers=GRANDCHILDREN,
     ),
-    Case(
+    ZoneCase(
         "claims-ds.family",
         "No DS, and the NSEC record says that there is one.",
         (("www", "A", "SERVFAIL", BOGUS, 12, ""),),
@@ -483,10 +483,10 @@ FAMILY = (
     ),
 )
 
-CASES = (*SOUND, *CHAINS, *UNPROVED, *BROKEN, *FAMILY)
+CASES = (*VALID, *CHAINS, *UNPROVED, *BOGUS_ZONES, *FAMILY)
 
 ZONES: dict[str, ZoneSpec] = {
-    **atlas.ZONES,
+    **world_tables.ZONES,
     HOME: ZoneSpec(("ns.dnssec.playground.",), "The home of signed zones, sound and broken.", "www A 198.18.20.9\n"),
     **{case.origin: ZoneSpec(case.servers, case.about, case.text) for case in CASES},
 }
@@ -503,12 +503,12 @@ PLANS: dict[str, Plan] = {
     **{case.origin: case.plan for case in CASES if case.plan is not None},
 }
 
-SPECIALS: tuple[Special, ...] = (
-    *atlas.SPECIALS,
-    Special("missing-tld.", "A", "NXDOMAIN", "No such top-level domain.", SECURE),
-    Special("www.dnssec.playground.", "A", "NOERROR", "Signed.", SECURE),
+SPECIALS: tuple[TestQuestion, ...] = (
+    *world_tables.SPECIALS,
+    TestQuestion("missing-tld.", "A", "NXDOMAIN", "No such top-level domain.", SECURE),
+    TestQuestion("www.dnssec.playground.", "A", "NOERROR", "Signed.", SECURE),
     *(
-        Special(
+        TestQuestion(
             f"{label}.{case.origin}" if label else case.origin,
             qtype,
             rcode,
@@ -524,4 +524,4 @@ SPECIALS: tuple[Special, ...] = (
 
 def signed_world(now: int) -> World:
     """The playground with all its signatures, which are valid at `now` (seconds since 1970)."""
-    return World(ZONES, {**atlas.SERVERS, **SERVERS}, SPECIALS, plans=PLANS, now=now)
+    return World(ZONES, {**world_tables.SERVERS, **SERVERS}, SPECIALS, plans=PLANS, now=now)

@@ -1,15 +1,15 @@
 """The simulated Internet put together: zones with their delegations and glue, and one authority per server address.
 
 The rule kept here: everything a careless hand could get wrong (SOA, NS, glue, the parent's side of a cut) is derived
-from the tables of atlas.py, so a contradiction in the world is one that a table asks for. Building is pure and takes
-some milliseconds; binding the servers to sockets is serve.py's, writing them out for real servers export.py's.
+from the tables of world_tables.py, so a contradiction in the world is one that a table asks for. Building is pure and
+takes some milliseconds; binding the servers to sockets is serve.py's, writing them out for real servers export.py's.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from resolver.playground import atlas
+from resolver.playground import world_tables
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
 from resolver.wire import name as names
@@ -42,9 +42,9 @@ class World:
 
     def __init__(
         self,
-        zones: Mapping[str, atlas.ZoneSpec] = atlas.ZONES,
-        servers: Mapping[str, atlas.ServerSpec] = atlas.SERVERS,
-        specials: Iterable[atlas.Special] = atlas.SPECIALS,
+        zones: Mapping[str, world_tables.ZoneSpec] = world_tables.ZONES,
+        servers: Mapping[str, world_tables.ServerSpec] = world_tables.SERVERS,
+        specials: Iterable[world_tables.TestQuestion] = world_tables.SPECIALS,
         *,
         plans: "Mapping[str, Plan] | None" = None,
         now: int = 0,
@@ -108,10 +108,10 @@ class _Texts:
 
     def __init__(
         self,
-        zones: Mapping[str, atlas.ZoneSpec],
-        servers: Mapping[str, atlas.ServerSpec],
+        zones: Mapping[str, world_tables.ZoneSpec],
+        servers: Mapping[str, world_tables.ServerSpec],
         wires: Mapping[str, bytes],
-        specials: tuple[atlas.Special, ...],
+        specials: tuple[world_tables.TestQuestion, ...],
     ) -> None:
         self._zones = zones
         self._wires = wires
@@ -150,7 +150,7 @@ class _Texts:
                 return origin
         raise ValueError(f"no zone holds {name}")
 
-    def _delegate(self, child: str, servers: Mapping[str, atlas.ServerSpec]) -> None:
+    def _delegate(self, child: str, servers: Mapping[str, world_tables.ServerSpec]) -> None:
         parent = self._home(child, proper=True)
         spec = self._zones[child]
         lines = self._extra[parent]
@@ -162,6 +162,6 @@ class _Texts:
                 lines[_address(name, servers[name])] = None
 
 
-def _address(name: str, server: atlas.ServerSpec) -> str:
+def _address(name: str, server: world_tables.ServerSpec) -> str:
     """The address record of a name server."""
     return f"{name} {'AAAA' if ':' in server.address else 'A'} {server.address}"

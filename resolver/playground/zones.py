@@ -16,7 +16,7 @@ from resolver.wire import name as names
 from resolver.wire import present
 from resolver.wire.rrset import RRset, negative_ttl
 
-__all__ = ["Kind", "Lookup", "Zone", "ZoneError"]
+__all__ = ["Lookup", "LookupResult", "Zone", "ZoneError"]
 
 ADDRESS_TYPES = (c.A, c.AAAA)
 # Types that live beside a CNAME and are answered from its node (RFC 4035 section 2.5).
@@ -27,7 +27,7 @@ class ZoneError(ValueError):
     """The records do not make a zone: no SOA, no NS, or an owner outside of it."""
 
 
-class Kind(enum.Enum):
+class LookupResult(enum.Enum):
     """What a lookup ended on."""
 
     ANSWER = "answer"
@@ -42,7 +42,7 @@ class Kind(enum.Enum):
 class Lookup:
     """The end of one search in a zone. `node` is the lower-case owner of `rrsets`, also of a wildcard, cut or DNAME."""
 
-    kind: Kind
+    kind: LookupResult
     node: bytes
     rrsets: tuple[RRset, ...]
     closest_encloser: bytes
@@ -143,9 +143,9 @@ class Zone:
                 return self._wildcard(encloser, qtype)
             encloser = step
             if step in self.cuts and not (depth == total and qtype == c.DS):
-                return Lookup(Kind.REFERRAL, step, (node[c.NS],), step)
+                return Lookup(LookupResult.REFERRAL, step, (node[c.NS],), step)
             if c.DNAME in node and depth < total:
-                return Lookup(Kind.DNAME, step, (node[c.DNAME],), step)
+                return Lookup(LookupResult.DNAME, step, (node[c.DNAME],), step)
         return self._at(key, qtype, key, wildcard=False)
 
     # --- the parts of lookup and construction -------------------------------------------------------------------
@@ -155,12 +155,12 @@ class Zone:
         star = names.wildcard(encloser)
         if star in self.nodes:
             return self._at(star, qtype, encloser, wildcard=True)
-        return Lookup(Kind.NXDOMAIN, encloser, (), encloser)
+        return Lookup(LookupResult.NXDOMAIN, encloser, (), encloser)
 
     def _at(self, owner: bytes, qtype: int, encloser: bytes, *, wildcard: bool) -> Lookup:
         node = self.nodes[owner]
         if c.CNAME in node and qtype not in BESIDE_CNAME:
-            return Lookup(Kind.CNAME, owner, (node[c.CNAME],), encloser, wildcard)
+            return Lookup(LookupResult.CNAME, owner, (node[c.CNAME],), encloser, wildcard)
         if qtype == c.ANY:
             found = tuple(node[rtype] for rtype in sorted(node))
         elif qtype == c.RRSIG:
@@ -169,7 +169,7 @@ class Zone:
             )
         else:
             found = (node[qtype],) if qtype in node else ()
-        return Lookup(Kind.ANSWER if found else Kind.NODATA, owner, found, encloser, wildcard)
+        return Lookup(LookupResult.ANSWER if found else LookupResult.NODATA, owner, found, encloser, wildcard)
 
     def _put(self, rrset: RRset) -> None:
         owner = names.lower(rrset.name)

@@ -5,6 +5,6 @@ says in which order the policies apply; `access` is compiled to a table that the
 """
 
 from resolver.policy.access import ALLOW, DROP, REFUSE, AccessTable
-from resolver.policy.plan import Plan
+from resolver.policy.pipeline import PolicyPipeline
 
-__all__ = ["ALLOW", "DROP", "REFUSE", "AccessTable", "Plan"]
+__all__ = ["ALLOW", "DROP", "REFUSE", "AccessTable", "PolicyPipeline"]

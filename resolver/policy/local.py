@@ -19,10 +19,10 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["Kind", "LocalZones", "special_zones"]
+__all__ = ["LocalZoneType", "LocalZones", "special_zones"]
 
 
-class Kind(Enum):
+class LocalZoneType(Enum):
     """How a local zone answers for names below it that have no data."""
 
     STATIC = "static"
@@ -48,7 +48,7 @@ class Kind(Enum):
 
 
 # What has no data below these zones is resolved as usual.
-WITHOUT_TREE = frozenset({Kind.TRANSPARENT, Kind.TYPETRANSPARENT, Kind.TRUNCATE})
+TRANSPARENT_TYPES = frozenset({LocalZoneType.TRANSPARENT, LocalZoneType.TYPETRANSPARENT, LocalZoneType.TRUNCATE})
 
 _PRIVATE_REVERSE = (
     # RFC 6303 sections 4.1 to 4.4, RFC 7793
@@ -86,17 +86,17 @@ _ABSENT = (
 )
 
 
-def special_zones() -> Iterator[tuple[str, Kind]]:
+def special_zones() -> Iterator[tuple[str, LocalZoneType]]:
     """The built-in zones: RFC 6761, RFC 6303 and those after them that resolvers have to know."""
-    yield "localhost.", Kind.LOOPBACK
+    yield "localhost.", LocalZoneType.LOOPBACK
     for zone in (*_ABSENT, *_PRIVATE_REVERSE):
-        yield zone, Kind.STATIC
+        yield zone, LocalZoneType.STATIC
 
 
 class _Zone:
     __slots__ = ("apex", "built_in", "kind", "soa")
 
-    def __init__(self, apex: bytes, kind: Kind, built_in: bool) -> None:
+    def __init__(self, apex: bytes, kind: LocalZoneType, built_in: bool) -> None:
         self.apex = apex
         self.kind = kind
         self.built_in = built_in
@@ -108,8 +108,11 @@ class LocalZones:
     dictionary look-ups when there is nothing to find.
     """
 
-    def __init__(self, settings: PolicySettings, exempt: Iterable[str] = (), hosts: Iterable[HostEntry] = ()) -> None:
-        """Compile `settings`; `exempt` are zones that are resolved after all, `hosts` the content of hosts files.
+    def __init__(
+        self, settings: PolicySettings, resolved_zones: Iterable[str] = (), hosts: Iterable[HostEntry] = ()
+    ) -> None:
+        """Compile `settings`; `resolved_zones` are zones that are resolved after all, `hosts` the content of hosts
+    files.
 
         Raises:
             ValueError: naming the setting that is wrong.
@@ -119,8 +122,8 @@ class LocalZones:
         self._nodes: set[bytes] = set()
         # A hosts entry is a hint and not a zone: nobody is the authority for it.
         self._hosts: set[bytes] = set()
-        resolved = {names.lower(_name(zone, "zone")) for zone in exempt} - {names.ROOT}
-        self.truncating = False
+        resolved = {names.lower(_name(zone, "zone")) for zone in resolved_zones} - {names.ROOT}
+        self.has_truncate_zone = False
         if settings.special_names:
             for zone, kind in special_zones():
                 self._add_zone(names.from_text(zone), kind, built_in=True)
@@ -132,14 +135,14 @@ class LocalZones:
             if not zone_text:
                 raise ValueError(f"policy.local_zones: {text!r}: no zone; write \"zone kind\"")
             try:
-                kind = Kind(kind_text.strip() or "static")
+                kind = LocalZoneType(kind_text.strip() or "static")
             except ValueError:
-                kind = Kind.LOOPBACK
-            if kind is Kind.LOOPBACK:
-                known = ", ".join(one.value for one in Kind if one is not Kind.LOOPBACK)
+                kind = LocalZoneType.LOOPBACK
+            if kind is LocalZoneType.LOOPBACK:
+                known = ", ".join(one.value for one in LocalZoneType if one is not LocalZoneType.LOOPBACK)
                 raise ValueError(f"policy.local_zones: {text!r}: unknown kind; known: {known}")
             apex = _name(zone_text, f"policy.local_zones: {text!r}")
-            if kind is Kind.RESOLVE:
+            if kind is LocalZoneType.RESOLVE:
                 resolved.add(names.lower(apex))
             else:
                 self._add_zone(apex, kind, built_in=False)
@@ -165,11 +168,11 @@ class LocalZones:
             return None  # the parent's record; only it proves that the zone is unsigned
         return self._from_zone(question, key, zone)
 
-    def truncates(self, name: bytes) -> bool:
-        """Whether replies about `name` go out over TCP only. Ask `truncating` first: few settings have such a zone."""
+    def is_truncated(self, name: bytes) -> bool:
+        """Whether replies about `name` go out over TCP only. Ask `has_truncate_zone` first: few settings have one."""
         apex = names.closest_in(names.lower(name), self._zones)
         zone = None if apex is None else self._zones[apex]
-        return zone is not None and zone.kind is Kind.TRUNCATE
+        return zone is not None and zone.kind is LocalZoneType.TRUNCATE
 
     def _from_data(self, question: Question, key: bytes, zone: _Zone | None = None) -> Outcome:
         """Answer from the data at `key`, which exists."""
@@ -186,24 +189,28 @@ class LocalZones:
 
     def _from_zone(self, question: Question, key: bytes, zone: _Zone) -> Outcome | None:
         kind = zone.kind
-        if kind is Kind.REFUSE:
+        if kind is LocalZoneType.REFUSE:
             return Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
-        if kind is Kind.NXDOMAIN:
+        if kind is LocalZoneType.NXDOMAIN:
             return _negative(question, c.NXDOMAIN, zone)
         if key in self._data:
             held = self._data[key]
-            if kind is Kind.TYPETRANSPARENT and not held.keys() & {question.qtype, c.CNAME} and question.qtype != c.ANY:
+            if (
+                kind is LocalZoneType.TYPETRANSPARENT
+                and not held.keys() & {question.qtype, c.CNAME}
+                and question.qtype != c.ANY
+            ):
                 return None
             return self._from_data(question, key, zone)
-        if kind in WITHOUT_TREE:
+        if kind in TRANSPARENT_TYPES:
             return None
-        if kind is Kind.REDIRECT:
+        if kind is LocalZoneType.REDIRECT:
             return (
                 _expanded(question, self._from_data(question, zone.apex, zone))
                 if zone.apex in self._data
                 else _negative(question, c.NOERROR, zone)
             )
-        if kind is Kind.LOOPBACK:
+        if kind is LocalZoneType.LOOPBACK:
             if question.qtype in (c.A, c.AAAA):
                 rdata = _packed("127.0.0.1" if question.qtype == c.A else "::1")
                 return _answered(question, [_rrset(question.qname, question.qtype, [rdata])])
@@ -213,17 +220,17 @@ class LocalZones:
                 return _answered(question, [zone.soa])
             if question.qtype == c.NS:
                 return _answered(question, [_rrset(question.qname, c.NS, [zone.apex])])  # RFC 6303 section 3
-        exists = kind is Kind.NODATA or key == zone.apex or key in self._nodes
+        exists = kind is LocalZoneType.NODATA or key == zone.apex or key in self._nodes
         return _negative(question, c.NOERROR if exists else c.NXDOMAIN, zone)
 
     # --- building -------------------------------------------------------------------------------------------------
 
-    def _add_zone(self, apex: bytes, kind: Kind, *, built_in: bool) -> None:
+    def _add_zone(self, apex: bytes, kind: LocalZoneType, *, built_in: bool) -> None:
         apex = names.lower(apex)
         zone = self._zones[apex] = _Zone(apex, kind, built_in)
-        if kind not in WITHOUT_TREE and kind is not Kind.REFUSE:
+        if kind not in TRANSPARENT_TYPES and kind is not LocalZoneType.REFUSE:
             zone.soa = _soa(apex)
-        self.truncating = self.truncating or kind is Kind.TRUNCATE
+        self.has_truncate_zone = self.has_truncate_zone or kind is LocalZoneType.TRUNCATE
 
     def _add_data(self, owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL) -> None:
         key = names.lower(owner)

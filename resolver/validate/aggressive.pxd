@@ -2,5 +2,5 @@
 # without a dictionary or a descriptor. Without compilation nothing reads this file.
 
 from resolver.effects cimport Context, RawReply
-from resolver.validate.finding cimport Finding
+from resolver.validate.security_status cimport SecurityStatus
 from resolver.wire.rrset cimport RRset

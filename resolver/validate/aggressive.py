@@ -8,20 +8,20 @@ been asked (CVE-2023-50868). Random-subdomain floods against signed zones end he
 """
 
 from resolver import limits
-from resolver.cache.denial import Proof, ZoneProofs
+from resolver.cache.aggressive_nsec import CachedNsec, NsecZone
 from resolver.effects import Budget, Context, RawReply
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchors
+from resolver.validate.crypto_budget import HashBudgetExceeded
 from resolver.validate.fields import signatures
-from resolver.validate.finding import Finding, OptedOut, insecure
-from resolver.validate.gate import TooManyHashes
 from resolver.validate.records import is_expanded
+from resolver.validate.security_status import OptOutSpan, SecurityStatus, insecure
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["Foreknowledge"]
+__all__ = ["AggressiveNsec"]
 
 ANCESTORS = limits.ALIAS_PROBES
 HASHES = limits.NSEC3_HASHES_AHEAD
@@ -29,24 +29,26 @@ UNPROVABLE = frozenset({c.ANY, c.RRSIG, c.NSEC3})
 """Types that no bitmap speaks about."""
 
 
-class _Held(nsec3.Prover):
+class _CachedProver(nsec3.Prover):
     """A prover whose records come from the index; `used` are those that the proof needed."""
 
-    def __init__(self, held: ZoneProofs, now: int, budget: Budget, most: int) -> None:
-        salt = held.parameters[3:]
-        iterations = int.from_bytes(held.parameters[:2], "big")
-        super().__init__([], zone=held.zone, iterations=iterations, salt=salt, budget=budget, most=most, hashes=HASHES)
-        self._held = held
+    def __init__(self, cached: NsecZone, now: int, budget: Budget, most: int) -> None:
+        salt = cached.parameters[3:]
+        iterations = int.from_bytes(cached.parameters[:2], "big")
+        super().__init__(
+            [], zone=cached.zone, iterations=iterations, salt=salt, budget=budget, most=most, hashes=HASHES
+        )
+        self._held = cached
         self._now = now
-        self.used: dict[bytes, Proof] = {}
+        self.used: dict[bytes, CachedNsec] = {}
 
-    def _record(self, digest: bytes) -> tuple[Proof, nsec3.Nsec3] | None:
+    def _record(self, digest: bytes) -> tuple[CachedNsec, nsec3.Nsec3] | None:
         proof = self._held.at_or_before_hash(digest, self._now)
         if proof is None:
             return None
-        record = proof.reading
+        record = proof.parsed
         if record is None:
-            record = proof.reading = next(iter(nsec3.read(proof.rrset, self.zone)), None)
+            record = proof.parsed = next(iter(nsec3.read(proof.rrset, self.zone)), None)
         return None if record is None else (proof, record)
 
     def matching(self, name: bytes) -> nsec3.Nsec3 | None:
@@ -68,7 +70,7 @@ class _Held(nsec3.Prover):
         return found[1]
 
 
-class Foreknowledge:
+class AggressiveNsec:
     """Answers questions from verified denials. One for each validator."""
 
     def __init__(self, anchors: Anchors, *, nsec3_iterations: int) -> None:
@@ -89,112 +91,112 @@ class Foreknowledge:
         anchor = self._anchors.closest(place)
         if anchor is None:
             return None
-        configured = context.room.configured_for(place)
+        configured = context.delegations.forward_or_stub_for(place)
         border = anchor.zone if configured is None or len(configured.zone) < len(anchor.zone) else configured.zone
-        held = context.store.denials.closest(place)
-        if held is not None and len(held.zone) >= len(border):
-            raw = self._by_names(name, qname, qtype, held, context) if held.has_names else None
-            if raw is None and held.has_hashes:
-                raw = self._by_hashes(name, qname, qtype, held, context, budget)
-            if raw is not None and self._finish(raw, held, context, with_soa=with_soa):
+        cached = context.store.denials.closest(place)
+        if cached is not None and len(cached.zone) >= len(border):
+            raw = self._from_nsec(name, qname, qtype, cached, context) if cached.has_names else None
+            if raw is None and cached.has_hashes:
+                raw = self._from_nsec3(name, qname, qtype, cached, context, budget)
+            if raw is not None and self._finish(raw, cached, context, with_soa=with_soa):
                 return raw, Verdict.SECURE
-            if qtype == c.DS and held.has_hashes and not with_soa:
-                found = self._opted_out(name, qname, held, context, budget)
-                if found is not None and self._finish(found[0], held, context, with_soa=False):
+            if qtype == c.DS and cached.has_hashes and not with_soa:
+                found = self._insecure_by_opt_out(name, qname, cached, context, budget)
+                if found is not None and self._finish(found[0], cached, context, with_soa=False):
                     return found[0], found[1].verdict
-        raw = self._below_nothing(name, qname, qtype, border, context)
+        raw = self._nxdomain_cut(name, qname, qtype, border, context)
         return None if raw is None else (raw, Verdict.SECURE)
 
     # --- NSEC ---------------------------------------------------------------------------------------------------
 
-    def _by_names(self, name: bytes, qname: bytes, qtype: int, held: ZoneProofs, context: Context) -> RawReply | None:
+    def _from_nsec(self, name: bytes, qname: bytes, qtype: int, cached: NsecZone, context: Context) -> RawReply | None:
         now = context.now
-        found = _read(held, name, now)
+        found = _read(cached, name, now)
         if found is None:
             return None
         proof, record = found
         raw = RawReply(qname, qtype)
-        raw.proofs = [proof.aged(now)]
+        raw.proofs = [proof.with_remaining_ttl(now)]
         if record.owner == name:
-            return _denied(raw, c.NOERROR) if nsec.proves_no_data([record], name, qtype) else None
+            return _denied(raw, c.NOERROR) if nsec.proves_nodata([record], name, qtype) else None
         if not record.covers(name):
             return None
-        if nsec.proves_no_data([record], name, qtype):
+        if nsec.proves_nodata([record], name, qtype):
             return _denied(raw, c.NOERROR)  # an empty non-terminal
         encloser = nsec.closest_encloser(record, name)
         star = names.wildcard(encloser)
-        second = _read(held, star, now)
+        second = _read(cached, star, now)
         if second is not None:
             both = [record, second[1]]
-            no_name = nsec.proves_no_name(both, name)
-            if no_name or nsec.proves_no_data(both, name, qtype):
+            proves_nxdomain = nsec.proves_nxdomain(both, name)
+            if proves_nxdomain or nsec.proves_nodata(both, name, qtype):
                 if second[0] is not proof:
-                    raw.proofs.append(second[0].aged(now))
-                return _denied(raw, c.NXDOMAIN if no_name else c.NOERROR)
-        if not nsec.proves_no_wildcard_shadow([record], name, encloser):
+                    raw.proofs.append(second[0].with_remaining_ttl(now))
+                return _denied(raw, c.NXDOMAIN if proves_nxdomain else c.NOERROR)
+        if not nsec.proves_wildcard_expansion([record], name, encloser):
             return None
-        return _expand(raw, star, held.zone, context)
+        return _expand(raw, star, cached.zone, context)
 
     # --- NSEC3 --------------------------------------------------------------------------------------------------
 
-    def _by_hashes(
-        self, name: bytes, qname: bytes, qtype: int, held: ZoneProofs, context: Context, budget: Budget
+    def _from_nsec3(
+        self, name: bytes, qname: bytes, qtype: int, cached: NsecZone, context: Context, budget: Budget
     ) -> RawReply | None:
-        prover = _Held(held, context.now, budget, self._nsec3_iterations)
-        if prover.is_costly:
+        prover = _CachedProver(cached, context.now, budget, self._nsec3_iterations)
+        if prover.exceeds_iterations:
             return None
         raw = RawReply(qname, qtype)
         try:
             if prover.matching(name) is not None:
-                proved, opt_out = prover.no_data(name, qtype)
+                proved, opt_out = prover.proves_nodata(name, qtype)
                 return _denied(raw, c.NOERROR, prover, context.now) if proved and opt_out is None else None
             found = prover.closest_encloser(name)
             if found is not None and not found[1].opt_out:
-                if prover.no_name(name)[0]:
+                if prover.proves_nxdomain(name)[0]:
                     return _denied(raw, c.NXDOMAIN, prover, context.now)
-                if prover.no_data(name, qtype)[0]:
+                if prover.proves_nodata(name, qtype)[0]:
                     return _denied(raw, c.NOERROR, prover, context.now)
-            return self._by_wildcard(raw, name, prover, held, context)
-        except TooManyHashes:
+            return self._from_wildcard(raw, name, prover, cached, context)
+        except HashBudgetExceeded:
             return None
 
     @staticmethod
-    def _by_wildcard(
-        raw: RawReply, name: bytes, prover: _Held, held: ZoneProofs, context: Context
+    def _from_wildcard(
+        raw: RawReply, name: bytes, prover: _CachedProver, cached: NsecZone, context: Context
     ) -> RawReply | None:
         """Expand a wildcard whose set is known; its being there shows that the name above it exists, so all that has to
         be proved is that nothing closer does (RFC 5155 sections 7.2.6 and 8.8)."""
         encloser = closer = name
         for _ in range(ANCESTORS):
-            if len(encloser) <= len(held.zone):
+            if len(encloser) <= len(cached.zone):
                 break
             closer, encloser = encloser, names.parent(encloser)
-            expanded = _expand(raw, names.wildcard(encloser), held.zone, context)
+            expanded = _expand(raw, names.wildcard(encloser), cached.zone, context)
             if expanded is not None:
                 cover = prover.covering(closer)
                 if cover is None or cover.opt_out:
                     return None
-                raw.proofs = [prover.used[cover.owner_hash].aged(context.now)]
+                raw.proofs = [prover.used[cover.owner_hash].with_remaining_ttl(context.now)]
                 return expanded
         return None
 
-    def _opted_out(
-        self, name: bytes, qname: bytes, held: ZoneProofs, context: Context, budget: Budget
-    ) -> tuple[RawReply, Finding] | None:
-        prover = _Held(held, context.now, budget, self._nsec3_iterations)
-        if prover.is_costly:
+    def _insecure_by_opt_out(
+        self, name: bytes, qname: bytes, cached: NsecZone, context: Context, budget: Budget
+    ) -> tuple[RawReply, SecurityStatus] | None:
+        prover = _CachedProver(cached, context.now, budget, self._nsec3_iterations)
+        if prover.exceeds_iterations:
             return None
         try:
-            proved, opt_out = prover.no_data(name, c.DS)
-        except TooManyHashes:
+            proved, opt_out = prover.proves_nodata(name, c.DS)
+        except HashBudgetExceeded:
             return None
         if not proved or opt_out is None:
             return None
-        return _denied(RawReply(qname, c.DS), c.NOERROR, prover, context.now), insecure(OptedOut(opt_out))
+        return _denied(RawReply(qname, c.DS), c.NOERROR, prover, context.now), insecure(OptOutSpan(opt_out))
 
     # --- NXDOMAIN cut -------------------------------------------------------------------------------------------
 
-    def _below_nothing(
+    def _nxdomain_cut(
         self, name: bytes, qname: bytes, qtype: int, border: bytes, context: Context
     ) -> RawReply | None:
         """What a secure NXDOMAIN of an ancestor says about everything below it (RFC 8020)."""
@@ -212,12 +214,12 @@ class Foreknowledge:
         return None
 
     @staticmethod
-    def _finish(raw: RawReply, held: ZoneProofs, context: Context, *, with_soa: bool) -> bool:
+    def _finish(raw: RawReply, cached: NsecZone, context: Context, *, with_soa: bool) -> bool:
         """Give a reply its zone, SOA and TTL; False when something is missing."""
-        raw.zone = held.zone
+        raw.zone = cached.zone
         ttl = min(rrset.ttl for rrset in raw.proofs)
         if raw.denied:
-            raw.soa = held.soa(context.now)
+            raw.soa = cached.soa(context.now)
             if raw.soa is None:
                 if with_soa:
                     return False
@@ -231,10 +233,10 @@ class Foreknowledge:
         return True
 
 
-def _denied(raw: RawReply, rcode: int, prover: _Held | None = None, now: int = 0) -> RawReply:
+def _denied(raw: RawReply, rcode: int, prover: _CachedProver | None = None, now: int = 0) -> RawReply:
     raw.denied, raw.rcode = True, rcode
     if prover is not None:
-        raw.proofs = [proof.aged(now) for proof in prover.used.values()]
+        raw.proofs = [proof.with_remaining_ttl(now) for proof in prover.used.values()]
     return raw
 
 
@@ -258,11 +260,11 @@ def _expand(raw: RawReply, star: bytes, zone: bytes, context: Context) -> RawRep
     return None
 
 
-def _read(held: ZoneProofs, name: bytes, now: int) -> tuple[Proof, nsec.Nsec] | None:
-    proof = held.at_or_before(name, now)
+def _read(cached: NsecZone, name: bytes, now: int) -> tuple[CachedNsec, nsec.Nsec] | None:
+    proof = cached.at_or_before(name, now)
     if proof is None:
         return None
-    record = proof.reading
+    record = proof.parsed
     if record is None:
-        record = proof.reading = next(iter(nsec.read(proof.rrset, held.zone)), None)
+        record = proof.parsed = next(iter(nsec.read(proof.rrset, cached.zone)), None)
     return None if record is None else (proof, record)

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from resolver.validate.autotrust import TRUSTED, KeyState, ManagedKey, TrustPoint
 from resolver.validate.records import parse_dnskey
-from resolver.validate.rollover import TRUSTED, KeyState, ManagedKey, TrustPoint
 from resolver.wire import name as names
 
 __all__ = ["AnchorFileError", "SavedPoint", "parse", "render", "restore"]

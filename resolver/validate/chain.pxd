@@ -2,5 +2,5 @@
 
 from resolver.effects cimport Context, Failure, Need, Outcome, Question, Task, Verify
 from resolver.validate.fields cimport Dnskey, Ds, Rrsig
-from resolver.validate.finding cimport Finding
+from resolver.validate.security_status cimport SecurityStatus
 from resolver.wire.rrset cimport RRset

@@ -4,31 +4,25 @@ Bottom up where there are signatures: the signer named by an RRSIG is asked for 
 so on to an anchor; each step is a `Need`, so that it comes from the cache, is shared with other queries and spends the
 same budget. Top down only where signatures are missing: the DS of each name from the anchor towards the zone, until one
 is proved absent at a delegation. Rule: "no keys" never means "insecure" unless a proof says so (`finding`), and the
-verdict of another reply is no proof: that a zone is insecure is found by `zone_state` alone, top down, from validated
+verdict of another reply is no proof: that a zone is insecure is found by `zone_status` alone, top down, from validated
 records. An alias found instead of DS or DNSKEY shows that no zone begins there; what follows it says nothing.
 """
 
 from collections.abc import Iterable, Sequence
 
 from resolver import limits
-from resolver.cache.bounded import Bounded
+from resolver.cache.bounded import BoundedDict
 from resolver.effects import Budget, Context, Failure, FailureKind, Need, Outcome, Purpose, Question, Steps, Task
 from resolver.validate import nsec, nsec3
 from resolver.validate.anchors import Anchor, Anchors
-from resolver.validate.fields import Dnskey, Ds, Rrsig
-from resolver.validate.finding import (
-    SECURE,
-    Finding,
-    NoDs,
-    NotUnderstood,
-    OptedOut,
-    TooManyIterations,
-    Unanchored,
-    bogus,
-    insecure,
-    shows_insecure_delegation,
+from resolver.validate.crypto_budget import (
+    DS_DIGESTS,
+    HashBudgetExceeded,
+    ds_matches,
+    signature_check,
+    verified_signature_key,
 )
-from resolver.validate.gate import DS_DIGESTS, TooManyHashes, ds_matches, signature_check, signature_mark
+from resolver.validate.fields import Dnskey, Ds, Rrsig
 from resolver.validate.records import (
     REVOKED,
     is_expanded,
@@ -41,18 +35,30 @@ from resolver.validate.records import (
     signed_data,
     signer_labels,
 )
+from resolver.validate.security_status import (
+    SECURE,
+    InsecureDelegation,
+    NoTrustAnchor,
+    OptOutSpan,
+    SecurityStatus,
+    TooManyIterations,
+    UnsupportedKeys,
+    bogus,
+    insecure,
+    shows_insecure_delegation,
+)
 from resolver.validate.verify import ALGORITHMS, SHA1_ALGORITHMS
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset, octets_of
 
-__all__ = ["NO_SKEW", "Chain", "stamp"]
+__all__ = ["NO_SKEW", "Chain", "apply_status"]
 
 
 NO_SKEW = (0, 0)
-# What `_ds_outcome` finds in a reply that proves nothing by itself.
-_INHERITED = Finding(Verdict.INDETERMINATE)
+# What `_ds_status` finds in a reply that proves nothing by itself.
+_UNDECIDED = SecurityStatus(Verdict.INDETERMINATE)
 # Extended errors of signatures that our clock finds too early or too late.
 OUT_OF_TIME = frozenset((c.EDE_SIGNATURE_EXPIRED, c.EDE_SIGNATURE_NOT_YET_VALID))
 SIGNATURES = limits.SIGNATURES_PER_RRSET
@@ -99,12 +105,12 @@ class Chain:
         self.harden = harden
         self.skew = skew
         self.algorithms = ALGORITHMS if sha1 else ALGORITHMS - SHA1_ALGORITHMS
-        self.parsed = Bounded("keys", limit=limits.PARSED_KEY_OCTETS, most=KEY_SETS)
+        self.parsed = BoundedDict("keys", limit=limits.PARSED_KEY_OCTETS, most=KEY_SETS)
         self._known: dict[bytes, None] = {}
 
     # --- one RRset ------------------------------------------------------------------------------------------------
 
-    def rrset(self, task: Task, ctx: Context, rrset: RRset, question: Question) -> Steps[Finding]:
+    def rrset(self, task: Task, ctx: Context, rrset: RRset, question: Question) -> Steps[SecurityStatus]:
         """What is to be believed of one RRset with its signatures, found while asking for `question`.
 
         Which server it came from does not count: servers of a parent often hold the child as well, and a zone above the
@@ -114,10 +120,10 @@ class Chain:
         place = names.zone_lookup_name(rrset.name, c.DS if asked_parent else rrset.rtype)
         anchor = self.anchors.closest(place)
         if anchor is None:
-            return insecure(Unanchored(place))
+            return insecure(NoTrustAnchor(place))
         sigs = signatures(rrset, SIGNATURES)
         if not sigs:
-            state = yield from self.zone_state(task, ctx, place)
+            state = yield from self.zone_status(task, ctx, place)
             if state.verdict is Verdict.SECURE:
                 state = bogus(
                     c.EDE_RRSIGS_MISSING, f"{_show(rrset.name, rrset.rtype)} has no signature in a signed zone"
@@ -127,7 +133,7 @@ class Chain:
             if task.trace is not None:
                 _note_check(task, rrset, None, None, state, place)
             return state
-        reason: Finding | None = None
+        reason: SecurityStatus | None = None
         signers = [sigs[0].signer] if len(sigs) == 1 else list(dict.fromkeys(s.signer for s in sigs))[:SIGNERS]
         for signer in signers:
             # A signer above the anchor is nobody: its zone may well be unsigned, and that must not make this set so.
@@ -155,8 +161,8 @@ class Chain:
         return reason
 
     def _unsigned(
-        self, task: Task, ctx: Context, rrset: RRset, place: bytes, anchor: Anchor, state: Finding
-    ) -> Steps[Finding]:
+        self, task: Task, ctx: Context, rrset: RRset, place: bytes, anchor: Anchor, state: SecurityStatus
+    ) -> Steps[SecurityStatus]:
         """Why a set without signatures is bogus where nothing proves it unsigned either: what is missing first counts.
 
         Below a delegation that is the proof that it is an insecure one. A zone without usable keys cannot sign
@@ -188,7 +194,7 @@ class Chain:
         sigs: list[Rrsig],
         keys: Sequence[Dnskey],
         algorithms: Iterable[int] = (),
-    ) -> Steps[Finding]:
+    ) -> Steps[SecurityStatus]:
         """Check the signatures of one signer until one is right.
 
         With `harden` one of each algorithm of `algorithms` and of the zone's keys must be right (RFC 4035 section 2.2),
@@ -198,8 +204,8 @@ class Chain:
         if self.harden:
             wanted.update(algorithms)
             wanted.update(k.algorithm for k in keys if k.usable and k.algorithm in self.algorithms)
-        proved: Finding | None = None
-        reason: Finding | None = None
+        proved: SecurityStatus | None = None
+        reason: SecurityStatus | None = None
         tried = 0
         for sig in sigs:
             if proved is not None and sig.algorithm not in wanted:
@@ -227,7 +233,7 @@ class Chain:
             # KeyTrap (CVE-2023-50387): colliding tags and many signatures multiply, so both factors are capped.
             for key in candidates[:KEYS_PER_TAG]:
                 data = signed_data(rrset, sig)
-                mark = signature_mark(task.budget, key, sig, data) if rrset.rtype in REPEATED else None
+                mark = verified_signature_key(task.budget, key, sig, data) if rrset.rtype in REPEATED else None
                 if mark is not None and mark in self._known:
                     del self._known[mark]  # to the end of the order of age
                     good = KNOWN
@@ -242,7 +248,7 @@ class Chain:
                         self._known[mark] = None
                         if len(self._known) > KNOWN_SIGNATURES:
                             del self._known[next(iter(self._known))]
-                    proved = Finding(Verdict.SECURE, signature=sig, keys=(key,))
+                    proved = SecurityStatus(Verdict.SECURE, signature=sig, keys=(key,))
                     if task.trace is not None:
                         _note_check(task, rrset, sig, key, proved, sig.signer)
                     wanted.discard(sig.algorithm)
@@ -259,7 +265,7 @@ class Chain:
             reason = bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: no right signature of algorithm {min(wanted)}")
         return reason
 
-    def _fault(self, sig: Rrsig, rrset: RRset, now: int) -> Finding | None:
+    def _fault(self, sig: Rrsig, rrset: RRset, now: int) -> SecurityStatus | None:
         """What is wrong with a signature before any cryptography (RFC 4035 section 5.3.1)."""
         what = _what(rrset)
         # More labels than the owner, or fewer than the signer: forging wildcards across zones (CVE-2026-44690 and kin).
@@ -291,17 +297,17 @@ class Chain:
 
     # --- keys of a zone -------------------------------------------------------------------------------------------
 
-    def keys(self, task: Task, ctx: Context, zone: bytes) -> Steps[Finding]:
+    def keys(self, task: Task, ctx: Context, zone: bytes) -> Steps[SecurityStatus]:
         """The validated keys of `zone` (lower case): SECURE with keys, INSECURE, or BOGUS with the reason."""
         if self.anchors.closest(zone) is None:
-            return insecure(Unanchored(zone))
+            return insecure(NoTrustAnchor(zone))
         keys = self._known_keys(ctx, zone)
         if keys is not None:
             if task.trace is not None:
                 task.note("keys", f"the keys of {names.to_text(zone)} are known and were validated before", zone=zone,
                           facts={"keys": keys, "ds": (), "anchor": False, "entry": (), "cached": True})
-            return Finding(Verdict.SECURE, keys=keys)
-        outcome = yield Need(Question(zone, c.DNSKEY), Purpose.CHAIN)
+            return SecurityStatus(Verdict.SECURE, keys=keys)
+        outcome = yield Need(Question(zone, c.DNSKEY), Purpose.DNSSEC)
         failure = outcome if isinstance(outcome, Failure) else outcome.failure
         if failure is not None:
             ede = failure.ede if failure.ede > 0 else c.EDE_DNSKEY_MISSING
@@ -314,11 +320,11 @@ class Chain:
         first = outcome.answer[0] if outcome.answer else None
         if first is not None and first.rtype == c.DNSKEY and names.equal(first.name, zone):
             if first.verdict == Verdict.SECURE:
-                return Finding(Verdict.SECURE, keys=self._keys_of(first))
+                return SecurityStatus(Verdict.SECURE, keys=self._keys_of(first))
         elif first is None and outcome.verdict != Verdict.SECURE and outcome.verdict != Verdict.INSECURE:
             return bogus(c.EDE_DNSSEC_INDETERMINATE, f"the keys of {names.to_text(zone)} could not be validated")
         # The name has no keys of its own that could be trusted. That is legal only where it is proved insecure.
-        state = yield from self.zone_state(task, ctx, zone)
+        state = yield from self.zone_status(task, ctx, zone)
         if state.verdict is Verdict.SECURE:
             return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} signs but has no keys")
         return state
@@ -337,13 +343,13 @@ class Chain:
             self.parsed.put(slot, known, 3 * len(slot) + KEY_OVERHEAD * (len(known) + 1))
         return known
 
-    def dnskey(self, task: Task, ctx: Context, rrset: RRset) -> Steps[Finding]:
+    def dnskey(self, task: Task, ctx: Context, rrset: RRset) -> Steps[SecurityStatus]:
         """Validate a DNSKEY set itself: by the anchor of its name, or by the DS set of the parent."""
         zone = names.lower(rrset.name)
         anchor = self.anchors.get(zone)
         if anchor is None:
             found = yield from self._ds_of(task, ctx, zone)
-            if isinstance(found, Finding):
+            if isinstance(found, SecurityStatus):
                 if found.verdict is Verdict.SECURE:
                     # No cut is here: whoever publishes keys at a name inside of a zone made them himself.
                     return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} has keys but is no zone of its own")
@@ -353,7 +359,7 @@ class Chain:
         usable = [d for d in anchor.ds if d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS]
         trusted = [k for k in anchor.keys if k.algorithm in self.algorithms]
         if not usable and not trusted:
-            return insecure(NotUnderstood(zone, digest=any(d.algorithm in self.algorithms for d in anchor.ds)))
+            return insecure(UnsupportedKeys(zone, digest=any(d.algorithm in self.algorithms for d in anchor.ds)))
         if any(d.digest_type != 1 for d in usable):
             usable = [d for d in usable if d.digest_type != 1]  # RFC 4509 section 3
         entry: list[Dnskey] = []
@@ -382,7 +388,7 @@ class Chain:
                              "anchor": self.anchors.get(zone) is not None})
         entries = {k.tag for k in entry}
         sigs = [s for s in signatures(rrset, SIGNATURES) if s.signer == zone and s.tag in entries]
-        fault: Finding | None = None
+        fault: SecurityStatus | None = None
         if not entry:
             fault = bogus(c.EDE_DNSKEY_MISSING, f"no key of {names.to_text(zone)} matches a DS record or anchor")
         elif all(k.flags & REVOKED for k in entry):
@@ -407,27 +413,27 @@ class Chain:
             found.text += "; is the clock of this machine right?"  # nothing at all validates then
         return found
 
-    def _ds_of(self, task: Task, ctx: Context, zone: bytes) -> Steps["list[Ds] | Finding"]:
+    def _ds_of(self, task: Task, ctx: Context, zone: bytes) -> Steps["list[Ds] | SecurityStatus"]:
         """The validated DS set of `zone`, or the finding that stands in its place."""
         if self.anchors.closest(zone) is None:
-            return insecure(Unanchored(zone))
+            return insecure(NoTrustAnchor(zone))
         known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
         if known is not None and known.verdict != Verdict.SECURE and known.sig_len and task.trace is None:
             # It came with a referral: checked on the spot, since a question of its own costs as much as the check.
-            task.hold(octets_of([known]))
+            task.account_octets(octets_of([known]))
             found = yield from self.rrset(task, ctx, known, Question(zone, c.DS))
             if found.verdict is Verdict.SECURE:
-                known = stamp(known, found, ctx.now)
+                known = apply_status(known, found, ctx.now)
                 if _is_ds_of_cut(known):
                     ctx.store.rrsets.put(known, ctx.now)
         if known is None or not _is_ds_of_cut(known):
-            outcome = yield Need(Question(zone, c.DS), Purpose.CHAIN)
-            upper: bytes | Finding = names.ROOT
-            if isinstance(outcome, Outcome) and outcome.failure is None and _proves_by_records(outcome):
+            outcome = yield Need(Question(zone, c.DS), Purpose.DNSSEC)
+            upper: bytes | SecurityStatus = names.ROOT
+            if isinstance(outcome, Outcome) and outcome.failure is None and _needs_denial_proof(outcome):
                 # Only the zone in charge may say that there is no DS, and which one that is the zones above decide.
-                upper = yield from self.zone_in_charge(task, ctx, names.parent(zone))
-            state = upper if isinstance(upper, Finding) else self._ds_outcome(task.budget, zone, upper, outcome)
-            if state is _INHERITED:
+                upper = yield from self.authoritative_zone(task, ctx, names.parent(zone))
+            state = upper if isinstance(upper, SecurityStatus) else self._ds_status(task.budget, zone, upper, outcome)
+            if state is _UNDECIDED:
                 state = _unproved(zone)  # nothing in this reply proves anything, and the zones above are secure
             if task.trace is not None:
                 _note_ds(task, zone, outcome, state)
@@ -436,12 +442,14 @@ class Chain:
             known = outcome.answer[0]
         return [d for d in map(parse_ds, known.rdatas()) if d is not None]
 
-    def _ds_outcome(self, budget: Budget, zone: bytes, upper: bytes, outcome: Outcome | Failure) -> Finding | None:
+    def _ds_status(
+        self, budget: Budget, zone: bytes, upper: bytes, outcome: Outcome | Failure
+    ) -> SecurityStatus | None:
         """What a reply about the DS set of `zone` says of it; None when it is a validated DS set.
 
         `upper` is the signed zone in charge of that set. Nobody else may deny it: its ancestors' records are genuine
         too, and know nothing of what stands below its apex (RFC 4035 section 5.2, RFC 5155 section 8.9).
-        SECURE: no zone begins there, so the one above goes on. INSECURE: proved by a record of the reply. `_INHERITED`:
+        SECURE: no zone begins there, so the one above goes on. INSECURE: proved by a record of the reply. `_UNDECIDED`:
         the reply proves nothing by itself. Nothing is concluded from the verdict of the whole.
         """
         failure = outcome if isinstance(outcome, Failure) else outcome.failure
@@ -456,24 +464,24 @@ class Chain:
             # Judged by its first record: an alias shows that no zone begins here, wherever it leads (RFC 1034 3.6.2).
             first = outcome.answer[0]
             if first.verdict != Verdict.SECURE:
-                return _INHERITED
+                return _UNDECIDED
             if first.rtype == c.DS and names.equal(first.name, zone):
                 # One that a wildcard was expanded to, by a proof that the name itself has nothing, not even NS.
                 return SECURE if is_expanded(first) else None
             if first.rtype == c.CNAME and names.equal(first.name, zone):
                 return SECURE
-            return SECURE if _renames(first, zone) else _unproved(zone)
+            return SECURE if _is_ancestor_dname(first, zone) else _unproved(zone)
         if outcome.verdict != Verdict.SECURE and outcome.verdict != Verdict.INSECURE:
             return _unproved(zone)
         secure = outcome.verdict == Verdict.SECURE
-        proved = self._no_ds(budget, zone, upper, outcome.authority, spans=not secure)
+        proved = self._no_ds_proof(budget, zone, upper, outcome.authority, spans=not secure)
         if proved is not None:
             return proved
-        return SECURE if secure else _INHERITED
+        return SECURE if secure else _UNDECIDED
 
-    def _no_ds(
+    def _no_ds_proof(
         self, budget: Budget, zone: bytes, upper: bytes, authority: list[RRset], *, spans: bool
-    ) -> Finding | None:
+    ) -> SecurityStatus | None:
         """What the validated records of `upper` in a denial of DS say about `zone`: INSECURE, SECURE when it is no
         delegation.
 
@@ -484,42 +492,42 @@ class Chain:
         for rrset in authority:
             if rrset.verdict != Verdict.SECURE or not rrset.sig_len:
                 continue
-            signer = signatures(rrset, 1)[0].signer  # the one that was right comes first (`stamp`)
+            signer = signatures(rrset, 1)[0].signer  # the one that was right comes first (`apply_status`)
             # A child has no say about its own delegation (RFC 6840 section 4.4), nor has a zone above the parent.
             if signer != upper or signer == zone:
                 continue
             if rrset.rtype == c.NSEC and names.equal(rrset.name, zone):
                 for plain in nsec.read(rrset, signer):
-                    return insecure(NoDs(plain)) if shows_insecure_delegation(plain) else SECURE
+                    return insecure(InsecureDelegation(plain)) if shows_insecure_delegation(plain) else SECURE
             elif rrset.rtype == c.NSEC3:
                 hashed += nsec3.read(rrset, signer)
         if not hashed:
             return None
         prover = nsec3.Prover.of(hashed, budget, most=self.nsec3_iterations)
-        if prover.is_costly:
+        if prover.exceeds_iterations:
             return insecure(TooManyIterations(hashed[0], self.nsec3_iterations))
         try:
             match = prover.matching(zone)
             if match is not None:
-                return insecure(NoDs(match)) if shows_insecure_delegation(match) else SECURE
+                return insecure(InsecureDelegation(match)) if shows_insecure_delegation(match) else SECURE
             found = prover.closest_encloser(zone) if spans else None
-        except TooManyHashes:
+        except HashBudgetExceeded:
             return _unproved(zone)
         if found is not None and found[1].opt_out:
-            return insecure(OptedOut(found[1]))
+            return insecure(OptOutSpan(found[1]))
         return None
 
     # --- zones without signatures ---------------------------------------------------------------------------------
 
-    def zone_state(self, task: Task, ctx: Context, zone: bytes) -> Steps[Finding]:
+    def zone_status(self, task: Task, ctx: Context, zone: bytes) -> Steps[SecurityStatus]:
         """Whether data at `zone` must be signed: SECURE (it must), INSECURE (proved), or BOGUS with the reason.
 
         `zone` (lower case) may be any name; each name from the anchor down to it is asked for its DS set.
         """
-        found = yield from self.zone_in_charge(task, ctx, zone)
-        return found if isinstance(found, Finding) else SECURE
+        found = yield from self.authoritative_zone(task, ctx, zone)
+        return found if isinstance(found, SecurityStatus) else SECURE
 
-    def zone_in_charge(self, task: Task, ctx: Context, name: bytes) -> Steps["bytes | Finding"]:
+    def authoritative_zone(self, task: Task, ctx: Context, name: bytes) -> Steps["bytes | SecurityStatus"]:
         """The signed zone that `name` (lower case) belongs to; else why it is INSECURE (proved) or BOGUS.
 
         Each name from the anchor down is looked at. What was proved insecure is so for all names below in the same
@@ -527,15 +535,15 @@ class Chain:
         """
         anchor = self.anchors.closest(name)
         if anchor is None:
-            return insecure(Unanchored(name))
+            return insecure(NoTrustAnchor(name))
         if not self._anchor_understood(anchor):
-            return insecure(NotUnderstood(anchor.zone, digest=any(d.algorithm in self.algorithms for d in anchor.ds)))
+            return insecure(UnsupportedKeys(anchor.zone, digest=any(d.algorithm in self.algorithms for d in anchor.ds)))
         known_insecure = task.budget.insecure
         if known_insecure:
             cut = name
             while len(cut) > len(anchor.zone):
                 insecure_above = known_insecure.get(cut)
-                if isinstance(insecure_above, Finding):
+                if isinstance(insecure_above, SecurityStatus):
                     return insecure_above
                 cut = names.parent(cut)
         zone = anchor.zone
@@ -543,7 +551,7 @@ class Chain:
             cut = names.suffix(name, count)
             known = ctx.store.rrsets.find(cut, c.DS, ctx.now, min_trust=0)
             if known is not None:
-                task.hold(octets_of([known]))
+                task.account_octets(octets_of([known]))
             if known is not None and _is_ds_of_cut(known):
                 unknown = self._understood(known)
                 if unknown is not None:
@@ -551,9 +559,9 @@ class Chain:
                     return unknown
                 zone = cut
                 continue
-            outcome = yield Need(Question(cut, c.DS), Purpose.CHAIN)
-            state = self._ds_outcome(task.budget, cut, zone, outcome)
-            if state is _INHERITED:
+            outcome = yield Need(Question(cut, c.DS), Purpose.DNSSEC)
+            state = self._ds_status(task.budget, cut, zone, outcome)
+            if state is _UNDECIDED:
                 state = _unproved(cut)  # the zones above have been looked at, and they are secure
             if task.trace is not None:
                 _note_ds(task, cut, outcome, state)
@@ -568,16 +576,16 @@ class Chain:
                     known_insecure[cut] = state
                     task.budget.octets += octets_of(outcome.authority)  # its proof outlives the work on this question
                 return state
-            elif _is_empty_below(outcome, cut):
+            elif _nothing_below(outcome, cut):
                 return zone
         return zone
 
-    def _understood(self, rrset: RRset) -> Finding | None:
+    def _understood(self, rrset: RRset) -> SecurityStatus | None:
         """None when a DS set has a member that can be used; else the finding that its zone is as if unsigned."""
         readable = [d for d in map(parse_ds, rrset.rdatas()) if d is not None]
         if any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in readable):
             return None
-        return insecure(NotUnderstood(rrset.name, digest=any(d.algorithm in self.algorithms for d in readable)))
+        return insecure(UnsupportedKeys(rrset.name, digest=any(d.algorithm in self.algorithms for d in readable)))
 
     def _anchor_understood(self, anchor: Anchor) -> bool:
         return any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in anchor.ds) or any(
@@ -586,7 +594,7 @@ class Chain:
 
 
 def _note_check(
-    task: Task, rrset: RRset, sig: Rrsig | None, key: Dnskey | None, found: Finding, zone: bytes
+    task: Task, rrset: RRset, sig: Rrsig | None, key: Dnskey | None, found: SecurityStatus, zone: bytes
 ) -> None:
     """Tell one look at a signature, or at its absence, to whoever traces."""
     good = found.verdict is Verdict.SECURE
@@ -597,7 +605,7 @@ def _note_check(
               facts={"signature": sig, "key": key, "verdict": found.verdict, "ede": found.ede, "ttl": rrset.ttl})
 
 
-def _note_ds(task: Task, zone: bytes, outcome: Outcome | Failure, state: Finding | None) -> None:
+def _note_ds(task: Task, zone: bytes, outcome: Outcome | Failure, state: SecurityStatus | None) -> None:
     """Tell what the parent says of a zone's keys, or of their absence, to whoever traces."""
     shown = names.to_text(zone)
     answer, proofs = (outcome.answer, outcome.authority) if isinstance(outcome, Outcome) else ([], [])
@@ -616,7 +624,7 @@ def _note_ds(task: Task, zone: bytes, outcome: Outcome | Failure, state: Finding
     })
 
 
-def stamp(rrset: RRset, found: Finding, now: int) -> RRset:
+def apply_status(rrset: RRset, found: SecurityStatus, now: int) -> RRset:
     """Give a set its verdict and, when it was verified, the TTL its signature allows (RFC 4035 section 5.3.3)."""
     signature = found.signature
     if signature is not None:
@@ -654,22 +662,22 @@ def _is_ds_of_cut(rrset: RRset | None) -> bool:
     return rrset is not None and rrset.verdict == Verdict.SECURE and not is_expanded(rrset)
 
 
-def _unproved(zone: bytes) -> Finding:
+def _unproved(zone: bytes) -> SecurityStatus:
     return bogus(c.EDE_DNSSEC_INDETERMINATE, f"the DS of {names.to_text(zone)} could not be validated")
 
 
-def _proves_by_records(outcome: Outcome) -> bool:
+def _needs_denial_proof(outcome: Outcome) -> bool:
     """Whether a reply about a DS set is no set that was validated, so that it counts whose records it brings."""
     return not outcome.answer or outcome.answer[0].verdict != Verdict.SECURE
 
 
-def _renames(rrset: RRset, name: bytes) -> bool:
+def _is_ancestor_dname(rrset: RRset, name: bytes) -> bool:
     """Whether `rrset` is a DNAME of an ancestor of `name`, below which no name has records of its own."""
     return rrset.rtype == c.DNAME and names.is_subdomain(name, rrset.name) and not names.equal(name, rrset.name)
 
 
-def _is_empty_below(outcome: Outcome, name: bytes) -> bool:
+def _nothing_below(outcome: Outcome, name: bytes) -> bool:
     """Whether a secure reply about `name` shows that no name below it exists, so that no zone can begin there."""
     if outcome.answer:
-        return _renames(outcome.answer[0], name)
+        return _is_ancestor_dname(outcome.answer[0], name)
     return outcome.rcode == c.NXDOMAIN

@@ -8,7 +8,14 @@ was expanded to says nothing at all, and the next name of the last NSEC of a zon
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from resolver.validate.records import SENTINELS, WITHOUT_DATA, bitmap_has, bitmap_is_within, is_expanded, name_end
+from resolver.validate.records import (
+    COMPACT_DENIAL_TYPES,
+    DENIAL_BITMAP_TYPES,
+    bitmap_has,
+    bitmap_is_within,
+    is_expanded,
+    name_end,
+)
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
@@ -19,9 +26,9 @@ __all__ = [
     "covering",
     "matching",
     "parse",
-    "proves_no_data",
-    "proves_no_name",
-    "proves_no_wildcard_shadow",
+    "proves_nodata",
+    "proves_nxdomain",
+    "proves_wildcard_expansion",
     "read",
 ]
 
@@ -99,7 +106,7 @@ def _is_empty_non_terminal(record: Nsec, name: bytes) -> bool:
     return names.is_subdomain(record.next_name, name) and record.next_name != name
 
 
-def proves_no_name(records: list[Nsec], qname: bytes) -> bool:
+def proves_nxdomain(records: list[Nsec], qname: bytes) -> bool:
     """NXDOMAIN: neither the name nor a wildcard that would match it exists (RFC 4035 section 5.4)."""
     cover = covering(records, qname)
     if cover is None or _is_empty_non_terminal(cover, qname):
@@ -117,7 +124,7 @@ def _lacks(record: Nsec, qtype: int, qname: bytes) -> bool:
     if qtype == c.ANY:
         # RFC 9824 section 3: the record that is made up for one name has the next possible one behind it.
         made_up = record.next_name == b"\x01\0" + record.owner
-        return bitmap_is_within(record.bitmap, SENTINELS if made_up else WITHOUT_DATA)
+        return bitmap_is_within(record.bitmap, COMPACT_DENIAL_TYPES if made_up else DENIAL_BITMAP_TYPES)
     if record.has(qtype) or record.has(c.CNAME):
         return False
     if qtype == c.DS:
@@ -125,7 +132,7 @@ def _lacks(record: Nsec, qtype: int, qname: bytes) -> bool:
     return not record.is_delegation
 
 
-def proves_no_data(records: list[Nsec], qname: bytes, qtype: int) -> bool:
+def proves_nodata(records: list[Nsec], qname: bytes, qtype: int) -> bool:
     """NODATA: the name, or the wildcard that matches it, exists without the type (RFC 4035 section 3.1.3)."""
     match = matching(records, qname)
     if match is not None:
@@ -139,7 +146,7 @@ def proves_no_data(records: list[Nsec], qname: bytes, qtype: int) -> bool:
     return star is not None and _lacks(star, qtype, star.owner)
 
 
-def proves_no_wildcard_shadow(records: list[Nsec], qname: bytes, encloser: bytes) -> bool:
+def proves_wildcard_expansion(records: list[Nsec], qname: bytes, encloser: bytes) -> bool:
     """A positive answer from ``*.encloser``: nothing closer to `qname` exists (RFC 4035 section 5.3.4)."""
     cover = covering(records, qname)
     return cover is not None and names.label_count(closest_encloser(cover, qname)) <= names.label_count(encloser)

@@ -10,15 +10,15 @@ import struct
 from typing import NamedTuple
 
 from resolver import limits
-from resolver.cache.denial import owner_hash
+from resolver.cache.aggressive_nsec import owner_hash
 from resolver.effects import Budget
-from resolver.validate.gate import TooManyHashes, hash_name
-from resolver.validate.records import WITHOUT_DATA, bitmap_has, bitmap_is_within, is_expanded
+from resolver.validate.crypto_budget import HashBudgetExceeded, hash_name
+from resolver.validate.records import DENIAL_BITMAP_TYPES, bitmap_has, bitmap_is_within, is_expanded
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["Nsec3", "Prover", "TooManyHashes", "parse", "read"]
+__all__ = ["HashBudgetExceeded", "Nsec3", "Prover", "parse", "read"]
 
 SHA1 = 1
 OPT_OUT = 1
@@ -114,7 +114,7 @@ class Prover:
         return cls(records, zone=first.zone, iterations=first.iterations, salt=first.salt, budget=budget, most=most)
 
     @property
-    def is_costly(self) -> bool:
+    def exceeds_iterations(self) -> bool:
         """Whether its zone asks for more iterations than are followed, so that nothing can be proved (RFC 9276 3.2)."""
         return self.iterations > self.most
 
@@ -122,12 +122,12 @@ class Prover:
         """Hash of a lower-case name (RFC 5155 section 5).
 
         Raises:
-            TooManyHashes: the reply has used up its hashes, the query its budget, or the zone asks for too much.
+            HashBudgetExceeded: the reply has used up its hashes, the query its budget, or the zone asks for too much.
         """
         known = self._memo.get(name)
         if known is None:
             if len(self._memo) >= self._hashes:
-                raise TooManyHashes
+                raise HashBudgetExceeded
             known = hash_name(self._budget, name, self.salt, self.iterations, most=self.most)
             self._memo[name] = known
         return known
@@ -159,7 +159,7 @@ class Prover:
             return None if cover is None else (candidate, cover)
         return None
 
-    def no_name(self, qname: bytes) -> tuple[bool, Nsec3 | None]:
+    def proves_nxdomain(self, qname: bytes) -> tuple[bool, Nsec3 | None]:
         """NXDOMAIN (RFC 5155 section 8.4): (proved, the record whose opt-out flag weakens it)."""
         found = self.closest_encloser(qname)
         if found is None:
@@ -169,7 +169,7 @@ class Prover:
             return False, None
         return True, cover if cover.opt_out else None
 
-    def no_data(self, qname: bytes, qtype: int) -> tuple[bool, Nsec3 | None]:
+    def proves_nodata(self, qname: bytes, qtype: int) -> tuple[bool, Nsec3 | None]:
         """NODATA (RFC 5155 sections 8.5 to 8.7): (proved, the record whose opt-out flag weakens it)."""
         match = self.matching(qname)
         if match is not None:
@@ -189,14 +189,14 @@ class Prover:
 
     def _lacks(self, record: Nsec3, qtype: int, qname: bytes) -> bool:
         if qtype == c.ANY:
-            return bitmap_is_within(record.bitmap, WITHOUT_DATA)
+            return bitmap_is_within(record.bitmap, DENIAL_BITMAP_TYPES)
         if record.has(qtype) or record.has(c.CNAME):
             return False
         if qtype == c.DS:
             return qname == names.ROOT or not record.has(c.SOA)
         return not (record.has(c.NS) and not record.has(c.SOA))
 
-    def no_wildcard_shadow(self, qname: bytes, encloser: bytes) -> tuple[bool, Nsec3 | None]:
+    def proves_wildcard_expansion(self, qname: bytes, encloser: bytes) -> tuple[bool, Nsec3 | None]:
         """A positive answer from ``*.encloser`` (RFC 5155 section 8.8): (proved, the record whose opt-out flag weakens
         it)."""
         cover = self.covering(names.suffix(qname, names.label_count(encloser) + 1))

@@ -31,11 +31,11 @@ from resolver.wire import consts as c
 from resolver.wire.rrset import RRset
 
 __all__ = [
+    "COMPACT_DENIAL_TYPES",
+    "DENIAL_BITMAP_TYPES",
     "DNSKEY_PROTOCOL",
     "REVOKED",
     "SECURE_ENTRY",
-    "SENTINELS",
-    "WITHOUT_DATA",
     "ZONE_KEY",
     "Dnskey",
     "Ds",
@@ -58,9 +58,9 @@ __all__ = [
 
 SECURE_ENTRY = 0x0001
 """RFC 4034 section 2.1.1, bit 15: the key is an entry point, one that parents and anchors name."""
-WITHOUT_DATA = frozenset((c.RRSIG, c.NSEC, c.NXNAME))
+DENIAL_BITMAP_TYPES = frozenset((c.RRSIG, c.NSEC, c.NXNAME))
 """What the bitmap of a name without data may still name: what DNSSEC itself puts there (RFC 9824 section 3.4)."""
-SENTINELS = WITHOUT_DATA | {65281, 65283}
+COMPACT_DENIAL_TYPES = DENIAL_BITMAP_TYPES | {65281, 65283}
 """The same with the private types that compact denial used before it had NXNAME: one for empty non-terminals, one for
 names that do not exist. Others use them for data, so they count only in a record that was made up for one name."""
 

@@ -2,6 +2,6 @@
 # dictionary or a descriptor. Without compilation nothing reads this file.
 
 from resolver.effects cimport Context, Question, RawReply, Task
-from resolver.validate.finding cimport Finding
+from resolver.validate.security_status cimport SecurityStatus
 from resolver.validate.fields cimport Rrsig
 from resolver.wire.rrset cimport RRset

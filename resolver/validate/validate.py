@@ -11,22 +11,22 @@ from resolver import limits
 from resolver.effects import Context, Question, RawReply, Steps, Task
 from resolver.settings import Settings
 from resolver.validate import nsec, nsec3
-from resolver.validate.aggressive import Foreknowledge
+from resolver.validate.aggressive import AggressiveNsec
 from resolver.validate.anchors import Anchors
-from resolver.validate.chain import NO_SKEW, Chain, stamp
+from resolver.validate.chain import NO_SKEW, Chain, apply_status
+from resolver.validate.crypto_budget import HashBudgetExceeded
 from resolver.validate.fields import Rrsig
-from resolver.validate.finding import (
+from resolver.validate.records import is_expanded, signatures, signer_labels
+from resolver.validate.security_status import (
     SECURE,
-    Finding,
-    OptedOut,
+    NoTrustAnchor,
+    NotSignable,
+    OptOutSpan,
+    SecurityStatus,
     TooManyIterations,
-    Unanchored,
-    Unsigned,
     bogus,
     insecure,
 )
-from resolver.validate.gate import TooManyHashes
-from resolver.validate.records import is_expanded, signatures, signer_labels
 from resolver.validate.sentinel import Sentinel
 from resolver.validate.verify import loaded
 from resolver.verdict import Trust, Verdict
@@ -56,7 +56,7 @@ class _Denials:
             self.nsec3 += nsec3.read(rrset, signature.signer)
 
 
-def _settle(raw: RawReply) -> None:
+def _limit_ttls(raw: RawReply) -> None:
     """Cut the TTLs of what rests on other records of the reply to the least of them (RFC 4035 section 5.3.3).
 
     The SOA bounds a denial by its TTL and its MINIMUM (RFC 2308 section 5, RFC 9077).
@@ -96,7 +96,7 @@ class Validator:
         self.tables = (self.chain.parsed, loaded)
         """What strangers can fill, bounded in octets."""
         self.sentinel = Sentinel(anchors)
-        self.foreknowledge = Foreknowledge(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
+        self.aggressive_nsec = AggressiveNsec(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
 
     def validate(
         self, question: Question, raw: RawReply, context: Context, task: Task
@@ -107,16 +107,16 @@ class Validator:
         Each set of `raw` leaves with its verdict, and with a TTL that its signature allows.
         """
         try:
-            found = yield from self._judge(question, raw, context, task)
-        except TooManyHashes:
+            found = yield from self._validate_reply(question, raw, context, task)
+        except HashBudgetExceeded:
             found = bogus(c.EDE_DNSSEC_BOGUS, "the proof needs too many NSEC3 hashes or digests of keys")
         if found.verdict is not Verdict.BOGUS:
-            _settle(raw)
-            self._learn(raw, context)
+            _limit_ttls(raw)
+            self._store_denials(raw, context)
         verdict = Verdict.INDETERMINATE if found.open else found.verdict
         return verdict, max(found.ede, 0), found.text
 
-    def _judge(self, question: Question, raw: RawReply, context: Context, task: Task) -> Steps[Finding]:
+    def _validate_reply(self, question: Question, raw: RawReply, context: Context, task: Task) -> Steps[SecurityStatus]:
         chain = self.chain
         worst = SECURE
         wildcards: list[tuple[RRset, bytes, bytes]] = []
@@ -128,15 +128,15 @@ class Validator:
                 rrset.verdict, rrset.trust = dname.verdict, dname.trust
                 continue
             if rrset.rtype == c.RRSIG:
-                found = insecure(Unsigned())  # signatures are not signed (RFC 4035 section 2.2)
+                found = insecure(NotSignable())  # signatures are not signed (RFC 4035 section 2.2)
             elif rrset.rtype == c.DNSKEY and question.qtype == c.DNSKEY and rrset.sig_len:
                 found = yield from chain.dnskey(task, context, rrset)
             else:
                 found = yield from chain.rrset(task, context, rrset, question)
-            worst = _worse(worst, found)
+            worst = _min_status(worst, found)
             if found.verdict is Verdict.BOGUS:
                 return found
-            rrset = raw.answer[at] = stamp(rrset, found, context.now)
+            rrset = raw.answer[at] = apply_status(rrset, found, context.now)
             signature = found.signature
             if signature is not None and signature.labels < signer_labels(rrset.name):
                 if rrset.rtype == c.DNAME:
@@ -151,23 +151,25 @@ class Validator:
                 # What nobody needs to believe the answer, and nobody has checked, is not shown beside it.
                 raw.proofs = [rrset for rrset in raw.proofs if rrset.verdict == Verdict.SECURE]
             if raw.rcode == c.YXDOMAIN:
-                return _worse(worst, insecure(Unsigned()))  # the DNAME is proved, the response code is not
+                return _min_status(worst, insecure(NotSignable()))  # the DNAME is proved, the response code is not
             return worst
         if raw.denied and self.anchors.closest(names.zone_lookup_name(raw.name, question.qtype)) is None:
-            return _worse(worst, _all_of(raw.authority, insecure(Unanchored(raw.name))))
+            return _min_status(worst, _all_of(raw.authority, insecure(NoTrustAnchor(raw.name))))
         denials, found = yield from self._denials(task, context, raw, question)
         if found.verdict is Verdict.BOGUS and not denials:
-            return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
+            return (yield from self._bogus_unless_insecure(task, context, raw, question, denials, found, worst))
         for rrset, encloser, signer in wildcards:
             # An alias that answers for a DS set belongs to the zone above, as the set would.
             qtype = c.DS if question.qtype == c.DS and names.equal(rrset.name, question.qname) else 0
-            found = yield from self._no_shadow(task, context, denials, names.lower(rrset.name), qtype, encloser, signer)
+            found = yield from self._check_wildcard_expansion(
+                task, context, denials, names.lower(rrset.name), qtype, encloser, signer
+            )
             if task.trace is not None:
                 _note_proof(task, denials, f"{names.to_text(rrset.name)} was made from "
                             f"*.{names.to_text(encloser)}", found, rrset.name, rrset.rtype)
             # By opt-out the expansion is not proved (RFC 5155 section 9.2), and the cache must know it of the set.
             rrset.verdict = min(rrset.verdict, found.verdict)
-            worst = _worse(worst, found)
+            worst = _min_status(worst, found)
         if not raw.denied:
             return worst
         found = yield from self._denial(task, context, denials, raw, question.qtype)
@@ -175,25 +177,25 @@ class Validator:
             what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
             _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)
         if found.verdict is Verdict.BOGUS:
-            return (yield from self._unless_unsigned(task, context, raw, question, denials, found, worst))
+            return (yield from self._bogus_unless_insecure(task, context, raw, question, denials, found, worst))
         if raw.soa is not None:
             soa = yield from chain.rrset(task, context, raw.soa, question)
             if soa.verdict is Verdict.BOGUS:
                 return soa
-            found = _worse(found, soa)
-            raw.soa = stamp(raw.soa, soa, context.now)
-        return _worse(worst, found)
+            found = _min_status(found, soa)
+            raw.soa = apply_status(raw.soa, soa, context.now)
+        return _min_status(worst, found)
 
-    def _unless_unsigned(
+    def _bogus_unless_insecure(
         self,
         task: Task,
         context: Context,
         raw: RawReply,
         question: Question,
         denials: _Denials,
-        reason: Finding,
-        worst: Finding,
-    ) -> Steps[Finding]:
+        reason: SecurityStatus,
+        worst: SecurityStatus,
+    ) -> Steps[SecurityStatus]:
         """A denial without a valid proof is bogus, for `reason`, unless the name lies where nothing is signed.
 
         Once a zone has begun to prove, in its own name, it has to finish: inside an opt-out span every name could be
@@ -201,9 +203,9 @@ class Validator:
         """
         apex = 0 if raw.soa is None else len(raw.soa.name)
         if raw.denied and not any(len(zone) >= apex for _, zone in denials.sets):
-            state = yield from self.chain.zone_state(task, context, names.zone_lookup_name(raw.name, question.qtype))
+            state = yield from self.chain.zone_status(task, context, names.zone_lookup_name(raw.name, question.qtype))
             if state.verdict is Verdict.INSECURE:
-                return _worse(worst, _all_of(raw.authority, state))
+                return _min_status(worst, _all_of(raw.authority, state))
             if state.verdict is Verdict.BOGUS:
                 return state
         return reason
@@ -212,7 +214,7 @@ class Validator:
 
     def _denials(
         self, task: Task, context: Context, raw: RawReply, question: Question
-    ) -> Steps[tuple[_Denials, Finding]]:
+    ) -> Steps[tuple[_Denials, SecurityStatus]]:
         """Verify the proofs of `raw`: what is left to prove with, and, when that is nothing, the reason.
 
         Only what is secure proves anything: a record of an unsigned zone beside or below it is anybody's to forge.
@@ -220,14 +222,14 @@ class Validator:
         denials = _Denials()
         if sum(map(len, raw.proofs)) > limits.DENIAL_RRSETS:  # each set holds one record, by right
             return denials, bogus(c.EDE_DNSSEC_BOGUS, "too many records of denial")
-        reason: Finding | None = None
+        reason: SecurityStatus | None = None
         kept = []
         for rrset in raw.proofs:
             if not rrset.sig_len:
                 continue
             found = yield from self.chain.rrset(task, context, rrset, question)
             if found.verdict is Verdict.SECURE and found.signature is not None:
-                rrset = stamp(rrset, found, context.now)
+                rrset = apply_status(rrset, found, context.now)
                 if is_expanded(rrset):
                     continue  # genuine, and no proof of anything here
                 kept.append(rrset)
@@ -243,7 +245,7 @@ class Validator:
         return denials, reason
 
     @staticmethod
-    def _learn(raw: RawReply, context: Context) -> None:
+    def _store_denials(raw: RawReply, context: Context) -> None:
         """Keep what was proved for names that nobody has asked for yet (RFC 8198), by the TTLs that were settled."""
         index = context.store.denials
         if index is None:
@@ -268,78 +270,80 @@ class Validator:
             [r for r in denials.nsec3 if r.zone == zone], task.budget, most=self.nsec3_iterations
         )
 
-    def _unfollowed(
+    def _over_iteration_limit(
         self, task: Task, context: Context, prover: nsec3.Prover, name: bytes, qtype: int
-    ) -> Steps[Finding]:
+    ) -> Steps[SecurityStatus]:
         """What is to be believed of a name whose denial asks for too many iterations (RFC 9276 section 3.2).
 
         It is insecure when that zone is in charge of it. The records of an ancestor are as genuine, and anybody on the
         path can show them for a name below a secure delegation.
         """
-        found = yield from self.chain.zone_in_charge(task, context, names.zone_lookup_name(name, qtype))
-        if isinstance(found, Finding) and not found.open:
+        found = yield from self.chain.authoritative_zone(task, context, names.zone_lookup_name(name, qtype))
+        if isinstance(found, SecurityStatus) and not found.open:
             return found
         # Where the zones above the name cannot be asked nothing speaks against the record: an answer could be a denial
         # as good as this one.
-        if isinstance(found, Finding) or found == prover.zone:
+        if isinstance(found, SecurityStatus) or found == prover.zone:
             return insecure(TooManyIterations(prover.records[0], self.nsec3_iterations))
         return bogus(
             c.EDE_NSEC_MISSING,
             f"{names.to_text(name)} belongs to {names.to_text(found)}, and {names.to_text(prover.zone)} denies it",
         )
 
-    def _denial(self, task: Task, context: Context, denials: _Denials, raw: RawReply, qtype: int) -> Steps[Finding]:
+    def _denial(
+        self, task: Task, context: Context, denials: _Denials, raw: RawReply, qtype: int
+    ) -> Steps[SecurityStatus]:
         """Judge the proof that the last name of `raw`, or its `qtype`, does not exist.
 
         A name proved to exist without data makes NOERROR of an NXDOMAIN: some servers deny empty non-terminals so.
         """
         final = names.lower(raw.name)
-        no_name = raw.rcode == c.NXDOMAIN
-        if no_name and nsec.proves_no_name(denials.nsec, final):
+        proves_nxdomain = raw.rcode == c.NXDOMAIN
+        if proves_nxdomain and nsec.proves_nxdomain(denials.nsec, final):
             return SECURE
-        if nsec.proves_no_data(denials.nsec, final, qtype):
+        if nsec.proves_nodata(denials.nsec, final, qtype):
             raw.rcode = c.NOERROR
             return SECURE
         prover = self._prover(task, denials, final, qtype)
         if prover is not None:
-            if prover.is_costly:
-                return (yield from self._unfollowed(task, context, prover, final, qtype))
-            proved, opt_out = prover.no_name(final) if no_name else (False, None)
+            if prover.exceeds_iterations:
+                return (yield from self._over_iteration_limit(task, context, prover, final, qtype))
+            proved, opt_out = prover.proves_nxdomain(final) if proves_nxdomain else (False, None)
             if not proved:
-                proved, opt_out = prover.no_data(final, qtype)
-                if no_name and opt_out is not None:
+                proved, opt_out = prover.proves_nodata(final, qtype)
+                if proves_nxdomain and opt_out is not None:
                     proved = False  # "not signed" is no proof for "does not exist", and the wildcard is still open
                 elif proved:
                     raw.rcode = c.NOERROR
             if proved:
-                return SECURE if opt_out is None else insecure(OptedOut(opt_out))
-        word = "does not exist" if no_name else "has no data"
+                return SECURE if opt_out is None else insecure(OptOutSpan(opt_out))
+        word = "does not exist" if proves_nxdomain else "has no data"
         text = f"nothing proves that {names.to_text(final)} {c.type_to_text(qtype)} {word}"
         return bogus(c.EDE_NSEC_MISSING, text)
 
-    def _no_shadow(
+    def _check_wildcard_expansion(
         self, task: Task, context: Context, denials: _Denials, owner: bytes, qtype: int, encloser: bytes, signer: bytes
-    ) -> Steps[Finding]:
+    ) -> Steps[SecurityStatus]:
         """Judge the proof that no closer name stands between a wildcard of `signer` and the name it answered for.
 
         Only records of the wildcard's own zone prove that: another zone knows nothing of the names above its apex.
         """
-        if nsec.proves_no_wildcard_shadow([r for r in denials.nsec if r.zone == signer], owner, encloser):
+        if nsec.proves_wildcard_expansion([r for r in denials.nsec if r.zone == signer], owner, encloser):
             return SECURE
         prover = self._prover(task, denials, owner, 0, zone=signer)
         if prover is not None:
-            if prover.is_costly:
-                return (yield from self._unfollowed(task, context, prover, owner, qtype))
-            proved, opt_out = prover.no_wildcard_shadow(owner, encloser)
+            if prover.exceeds_iterations:
+                return (yield from self._over_iteration_limit(task, context, prover, owner, qtype))
+            proved, opt_out = prover.proves_wildcard_expansion(owner, encloser)
             if proved:
-                return SECURE if opt_out is None else insecure(OptedOut(opt_out))
+                return SECURE if opt_out is None else insecure(OptOutSpan(opt_out))
         return bogus(
             c.EDE_NSEC_MISSING,
             f"nothing proves that *.{names.to_text(encloser)} may answer for {names.to_text(owner)}",
         )
 
 
-def _note_proof(task: Task, denials: _Denials, what: str, found: Finding, name: bytes, qtype: int) -> None:
+def _note_proof(task: Task, denials: _Denials, what: str, found: SecurityStatus, name: bytes, qtype: int) -> None:
     """Tell what was to be proved, by which records, to whoever traces."""
     good = found.verdict is not Verdict.BOGUS
     task.note("proof", f"{what}: {'proved' if good else 'not proved'} by {len(denials.sets)} records", qname=name,
@@ -348,14 +352,14 @@ def _note_proof(task: Task, denials: _Denials, what: str, found: Finding, name: 
                      "records": [rrset for rrset, _ in denials.sets]})
 
 
-def _all_of(rrsets: list[RRset], found: Finding) -> Finding:
+def _all_of(rrsets: list[RRset], found: SecurityStatus) -> SecurityStatus:
     """Give all of a denial's sets the verdict of the whole; returns that."""
     for rrset in rrsets:
         rrset.verdict = found.verdict
     return found
 
 
-def _worse(a: Finding, b: Finding) -> Finding:
+def _min_status(a: SecurityStatus, b: SecurityStatus) -> SecurityStatus:
     return b if b.verdict < a.verdict else a
 
 

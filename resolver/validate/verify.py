@@ -33,7 +33,7 @@ LONGEST_KEY = limits.RSA_MODULUS_MAX + 8 + 3
 
 
 class _Loaded:
-    """The loaded keys of this process as a `BoundedTable`. Each counts as the longest, so no sum needs a lock."""
+    """The loaded keys of this process as a `MemoryTable`. Each counts as the longest, so no sum needs a lock."""
 
     name = "loaded_keys"
 

@@ -6,7 +6,7 @@ from resolver.wire.edns cimport Edns
 
 
 # What a plain query says. `qname` points into the packet and is not compressed.
-# `unusual`: something only Python answers, such as an EDNS option that is no cookie, an EDNS version above 0,
+# `non_plain`: something only Python answers, such as an EDNS option that is no cookie, an EDNS version above 0,
 # unknown EDNS flags, a class that is not IN, or header bits that queries do not carry.
 cdef struct QueryInfo:
     uint16_t id
@@ -22,7 +22,7 @@ cdef struct QueryInfo:
     bint do_bit
     const uint8_t *cookie
     uint8_t cookie_len
-    bint unusual
+    bint non_plain
 
 
 cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil

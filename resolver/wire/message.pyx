@@ -60,7 +60,7 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
     if flags & F_QR:
         return E_HEADER
     if flags & F_OPCODE or get16(p + 4) != 1:
-        q.unusual = True
+        q.non_plain = True
         return 1
     length = name_length(p + at, size - at)
     if length < 0:
@@ -75,15 +75,15 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
     at += 4
     q.question_end = <uint16_t> at
     if flags & (F_AA | F_TC | F_RA | F_Z | F_RCODE) or q.qclass != C_IN:
-        q.unusual = True
+        q.non_plain = True
     if get16(p + 6) or get16(p + 8) or get16(p + 10) > 1:
-        q.unusual = True
+        q.non_plain = True
         return 1
     if get16(p + 10) == 1:
         if at + 11 > size:
             return E_TRUNCATED
         if p[at] != 0 or get16(p + at + 1) != T_OPT:
-            q.unusual = True
+            q.non_plain = True
             return 1
         q.has_edns = True
         q.payload = get16(p + at + 3)
@@ -91,7 +91,7 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
         flags = get16(p + at + 7)
         q.do_bit = (flags & EDNS_DO) != 0
         if q.edns_version or flags & ~<uint16_t> EDNS_DO or p[at + 5]:
-            q.unusual = True
+            q.non_plain = True
         end = at + 11 + get16(p + at + 9)
         at += 11
         if end > size:
@@ -112,7 +112,7 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
                     q.cookie = p + at
                     q.cookie_len = <uint8_t> length
             else:
-                q.unusual = True
+                q.non_plain = True
             at += length
     if at != size:
         return E_TRAILING
@@ -127,7 +127,7 @@ def inspect_query(bytes data not None) -> tuple[int, dict[str, object]]:
         "id": q.id, "flags": q.flags, "qtype": q.qtype, "qclass": q.qclass,
         "qname": PyBytes_FromStringAndSize(<const char *> q.qname, q.qname_len) if q.qname != NULL else None,
         "question_end": q.question_end, "has_edns": bool(q.has_edns), "edns_version": q.edns_version,
-        "payload": q.payload, "do_bit": bool(q.do_bit), "unusual": bool(q.unusual),
+        "payload": q.payload, "do_bit": bool(q.do_bit), "unusual": bool(q.non_plain),
         "cookie": PyBytes_FromStringAndSize(<const char *> q.cookie, q.cookie_len) if q.cookie != NULL else None,
     }
 

@@ -9,7 +9,7 @@ import struct
 
 from resolver.validate.anchor_file import ADVICE, DIGEST, HEAD, parse, render, restore
 from resolver.validate.anchors import Anchor
-from resolver.validate.rollover import Times, TrustPoint, look_at
+from resolver.validate.autotrust import HoldDown, TrustPoint, prepare_probe
 from resolver.wire import consts as c
 from resolver.wire.rrset import RRset
 
@@ -25,7 +25,7 @@ def run(data: bytes) -> None:
         except ValueError:
             continue
         for saved in points:
-            point = TrustPoint(Anchor(saved.zone), Times())
+            point = TrustPoint(Anchor(saved.zone), HoldDown())
             restore(point, saved)
             (again,) = parse(render([point]))
             if again.zone != saved.zone or len(again.keys) != len(point.keys):
@@ -35,6 +35,6 @@ def run(data: bytes) -> None:
             times = struct.pack("!III", 60, NOW + 60, NOW - 60)
             sigs = [struct.pack("!HBB", c.DNSKEY, key.algorithm, 0) + times + struct.pack("!H", key.tag) + saved.zone
                     + data[:64] for key in keys]
-            look = look_at(point, RRset(saved.zone, c.DNSKEY, 60, rdatas, sigs=sigs), NOW)
+            look = prepare_probe(point, RRset(saved.zone, c.DNSKEY, 60, rdatas, sigs=sigs), NOW)
             point.observe(look, [True] * len(look.jobs), NOW)
             point.trusted()

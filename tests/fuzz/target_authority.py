@@ -4,7 +4,7 @@ Whatever comes in, the server stays silent or sends a message that the checked p
 longer than was offered; and the same bytes always bring the same answer.
 """
 
-from resolver.playground import Authority, Quirks, Zone
+from resolver.playground import Authority, ServerFaults, Zone
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
@@ -20,7 +20,9 @@ a.b.c   60 A   192.0.2.3
 cut     60 NS  ns.cut
 ns.cut  60 A   192.0.2.4
 """
-SERVERS = [Authority([Zone.from_text("t.", ZONE)], quirks=quirks) for quirks in (Quirks(), Quirks(lower_case=True))]
+SERVERS = [
+    Authority([Zone.from_text("t.", ZONE)], quirks=quirks) for quirks in (ServerFaults(), ServerFaults(lower_case=True))
+]
 SMALLEST, LARGEST = 512, 1232
 
 

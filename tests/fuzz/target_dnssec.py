@@ -4,9 +4,9 @@ The readers must never raise; what they read must lie inside of what was given; 
 bytes is never right; and an index that took arbitrary records answers every lookup.
 """
 
-from resolver.cache.denial import DenialIndex, owner_hash
+from resolver.cache.aggressive_nsec import AggressiveNsecCache, owner_hash
 from resolver.effects import Budget
-from resolver.validate import gate, nsec, nsec3, records, verify
+from resolver.validate import crypto_budget, nsec, nsec3, records, verify
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.errors import WireError
@@ -14,7 +14,7 @@ from resolver.wire.rrset import RRset
 
 ZONE = b"\x07example\0"
 NOW = 1_700_000_000
-INDEX = DenialIndex(200, per_zone=50)
+INDEX = AggressiveNsecCache(200, per_zone=50)
 TYPES = (c.A, c.NS, c.SOA, c.DS, c.RRSIG, 255, 256, 65535)
 
 
@@ -38,7 +38,7 @@ def run(data: bytes) -> None:
         assert records.matching_keys([] if key is None else [key], sig) in ([], [key])
     if key is not None and ds is not None:
         assert 0 <= key.tag <= 0xFFFF
-        assert not gate.ds_matches(Budget(0, 0.0), ds, owner, key)
+        assert not crypto_budget.ds_matches(Budget(0, 0.0), ds, owner, key)
     for rtype in TYPES:
         records.bitmap_has(rdata, rtype)
     packed = RRset.from_packed(owner, c.A, 60, b"\0\4abcd", len(rdata).to_bytes(2, "big") + rdata)
@@ -49,22 +49,22 @@ def run(data: bytes) -> None:
     if plain is not None:
         assert names.is_subdomain(plain.next_name, ZONE)
         for rtype in TYPES:
-            nsec.proves_no_data([plain], owner, rtype)
-        nsec.proves_no_name([plain], b"\x01a" + ZONE)
-        _learn(owner, c.NSEC, rdata)
+            nsec.proves_nodata([plain], owner, rtype)
+        nsec.proves_nxdomain([plain], b"\x01a" + ZONE)
+        _store_denials(owner, c.NSEC, rdata)
     if chained is not None:
         if chained.iterations < 10:
             prover = nsec3.Prover.of([chained], Budget(0, 0.0))
-            prover.no_data(owner, c.A)
-            prover.no_name(b"\x01a" + ZONE)
-        _learn(owner, c.NSEC3, rdata)
+            prover.proves_nodata(owner, c.A)
+            prover.proves_nxdomain(b"\x01a" + ZONE)
+        _store_denials(owner, c.NSEC3, rdata)
     known = INDEX.closest(ZONE)
     if known is not None:
         known.at_or_before(names.lower(owner), NOW + 1)
         known.at_or_before_hash(rdata[:20], NOW + 1)
 
 
-def _learn(owner: bytes, rtype: int, rdata: bytes) -> None:
+def _store_denials(owner: bytes, rtype: int, rdata: bytes) -> None:
     try:
         rrset = RRset(owner, rtype, 300, [rdata])
     except WireError:

@@ -75,7 +75,7 @@ class Subject(FramedProtocol):
             self.rest = Rest()
             kept = frames[self.leave - before :]
             del self.frames[self.leave :]
-            self.hand_over(self.rest, kept)
+            self.switch_protocol(self.rest, kept)
         elif before < self.pause <= len(self.frames):
             self.pause_frames()
 

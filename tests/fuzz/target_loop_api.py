@@ -35,7 +35,7 @@ METHODS = [
     "connect_read_pipe", "connect_write_pipe", "start_tls", "sendfile", "getaddrinfo", "getnameinfo", "create_task",
     "watch", "unwatch", "set_debug", "set_exception_handler", "set_task_factory", "call_exception_handler",
     "add_signal_handler", "remove_signal_handler", "statistics", "stop", "is_running", "close", "run_forever",
-    "_set_side", "_clear_side",
+    "_set_handler", "_clear_handler",
 ]
 TRANSPORT_METHODS = [
     "write", "writelines", "sendto", "send_many", "close", "abort", "write_eof", "pause_reading", "resume_reading",
@@ -44,7 +44,7 @@ TRANSPORT_METHODS = [
     "_reset_empty_waiter", "_force_close", "_fatal_error", "close_descriptor", "__repr__",
 ]
 ON_DESCRIPTORS = {
-    "add_reader", "add_writer", "remove_reader", "remove_writer", "watch", "unwatch", "_set_side", "_clear_side"
+    "add_reader", "add_writer", "remove_reader", "remove_writer", "watch", "unwatch", "_set_handler", "_clear_handler"
 }
 NUMBERS = [0, 1, -1, 2, 3, 7, 255, 4096, 65536, 1 << 31, -(1 << 31), 1 << 63, -(1 << 63), 1 << 70, (1 << 20) + 1]
 KEYWORDS = [

@@ -19,7 +19,7 @@ def run(data: bytes) -> None:
     for packet in (data, SENT[:2] + data[2:12] + QUESTION + data[12:]):
         verdict = explain_match(SENT, packet)
         assert is_reply(SENT, packet) == (verdict == "reply")
-        assert is_reply(SENT, packet, bare=True) == (verdict in ("reply", "bare"))
+        assert is_reply(SENT, packet, allow_no_question=True) == (verdict in ("reply", "bare"))
         stub = truncated_stub(packet)
         if stub is not None:
             view = MessageView.parse(stub)

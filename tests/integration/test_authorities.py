@@ -15,7 +15,7 @@ from support.servers import ask_packet, program, serve_export
 from support.subject import SUBJECT, Subject, start_subject, upstream_port_for
 from support.tools import TOOLS, look_up
 
-from resolver.playground import World, atlas
+from resolver.playground import World, world_tables
 from resolver.playground.export import Export, export
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -31,7 +31,7 @@ DAEMONS = {"nsd": "nsd", "knot": "knotd", "bind": "named"}
 MADE_UP = ("www.blind.playground.",)
 # Where all servers are dead Unbound keeps trying for longer than any client waits, and says nothing meanwhile.
 TOO_SLOW = ("www.dead.playground.",) if SUBJECT == "unbound" else ()
-ASKED = [special for special in atlas.SPECIALS if special.qname not in (*MADE_UP, *TOO_SLOW)]
+ASKED = [special for special in world_tables.SPECIALS if special.qname not in (*MADE_UP, *TOO_SLOW)]
 
 
 @dataclass
@@ -63,7 +63,7 @@ def subject(setting: Setting) -> Iterator[Subject]:
 
 
 @pytest.mark.parametrize("special", ASKED, ids=lambda special: f"{special.qname}{special.qtype}")
-def test_each_tool_sees_what_the_atlas_says(subject: Subject, special: atlas.Special) -> None:
+def test_each_tool_sees_what_the_atlas_says(subject: Subject, special: world_tables.TestQuestion) -> None:
     expected = _expected(special)
     shown = None
     for tool, tcp in itertools.product(TOOLS, (False, True)):
@@ -95,7 +95,7 @@ def test_ttls_count_down_from_what_the_zone_says(subject: Subject) -> None:
     assert 3600 >= first.ttls[key] >= again.ttls[key] >= 3590
 
 
-def _expected(special: atlas.Special) -> set[tuple[bytes, int, bytes]]:
+def _expected(special: world_tables.TestQuestion) -> set[tuple[bytes, int, bytes]]:
     """What the zone itself holds under the name; aliases and renamed names are checked by comparing with Unbound."""
     world = World()
     wire = names.from_text(special.qname)
@@ -110,7 +110,7 @@ def _expected(special: atlas.Special) -> set[tuple[bytes, int, bytes]]:
 
 
 def _questions() -> list[tuple[str, int]]:
-    asked = [(special.qname, c.type_from_text(special.qtype)) for special in atlas.SPECIALS]
+    asked = [(special.qname, c.type_from_text(special.qtype)) for special in world_tables.SPECIALS]
     for qname in (
         "example.playground.",
         "alias.example.playground.",

@@ -15,7 +15,7 @@ import pytest
 from support.servers import ask, program, serve_export
 from support.subject import Subject, serve_playground, start_subject, upstream_port_for
 
-from resolver.playground import World, atlas
+from resolver.playground import World, world_tables
 from resolver.playground.export import export
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -30,10 +30,10 @@ TYPES = (c.A, c.AAAA, c.MX, c.TXT, c.SOA, c.NS, c.CNAME, c.DS, c.SRV)
 # Unbound goes on asking dead servers, and those that drop EDNS, for longer than a client waits: nothing to compare.
 SILENT = ("www.dead.playground.", "www.edns-drop.playground.")
 GROUPS = {
-    "specials": [(s.qname, c.type_from_text(s.qtype)) for s in atlas.SPECIALS if s.qname not in SILENT],
+    "specials": [(s.qname, c.type_from_text(s.qtype)) for s in world_tables.SPECIALS if s.qname not in SILENT],
     "apexes": [
         (origin, qtype)
-        for origin in atlas.ZONES
+        for origin in world_tables.ZONES
         for qtype in (c.SOA, c.NS, c.TXT)
         if not origin.startswith(("dead.", "edns-drop.", "lame-all", "upward.", "servfail.", "cycle-", "no-glue"))
     ],
@@ -168,7 +168,7 @@ def test_same_answers(pair: Pair, group: str) -> None:
 def test_the_atlas_holds_for_us(pair: Pair) -> None:
     """Also where Unbound is silent; the faults themselves only exist in the playground."""
     wrong = {}
-    for special in atlas.SPECIALS:
+    for special in world_tables.SPECIALS:
         if special.qname == "www.a.b.c.blind.playground." and pair.served_by != "playground":
             continue
         view = _asked(pair.ours, special.qname, c.type_from_text(special.qtype))

@@ -14,7 +14,7 @@ from support.ports import free_port
 from support.servers import ask, program, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment
 
-from resolver.net.cookies import CookieJar
+from resolver.net.cookies import ServerCookies
 from resolver.wire import consts as c
 
 pytestmark = pytest.mark.integration
@@ -123,7 +123,7 @@ def test_dig_passes_the_gate_where_cookies_are_required(tmp_path: Path) -> None:
         assert "192.0.2.1" in dig(port, "+nocookie", "www.cookie.test", "A"), "over TCP"
         text = dig(port, "+cookie", "+nobadcookie", "mail.cookie.test", "A")
         assert "status: BADCOOKIE" in text
-        assert counters(tmp_path)["fast.cookies_demanded"] >= 3
+        assert counters(tmp_path)["fast.cookies_challenged"] >= 3
 
 
 def test_bind_and_we_believe_each_others_cookies(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_bind_and_we_believe_each_others_cookies(tmp_path: Path) -> None:
         text = dig(port, f"+cookie={theirs}", "+nobadcookie", "mail.cookie.test", "A")
         assert "status: NOERROR" in text, text
         now = int(theirs[24:32], 16)
-        assert CookieJar([bytes.fromhex(SECRET)]).is_good(bytes.fromhex(theirs), "127.0.0.1", now)
+        assert ServerCookies([bytes.fromhex(SECRET)]).is_good(bytes.fromhex(theirs), "127.0.0.1", now)
 
 
 def test_bind_as_a_name_server_gives_cookies_and_may_demand_them(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from support.random_zones import LABELS, random_zone
 from support.servers import ask, program, serve_export
 from support.subject import Subject, start_subject, upstream_port_for
 
-from resolver.playground import World, Zone, atlas
+from resolver.playground import World, Zone, world_tables
 from resolver.playground.export import export
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -28,23 +28,23 @@ TYPES = (c.A, c.TXT, c.MX)
 PATIENCE = 15.0
 LAME = "127.20.231.9"
 SERVERS = {
-    "a.root.": atlas.ServerSpec("127.20.231.1"),
-    "ns.zoo.": atlas.ServerSpec("127.20.231.2"),
-    "one.zones.zoo.": atlas.ServerSpec("127.20.231.3"),
-    "two.zones.zoo.": atlas.ServerSpec("127.20.231.4"),
-    "lame.zoo.": atlas.ServerSpec(LAME),
+    "a.root.": world_tables.ServerSpec("127.20.231.1"),
+    "ns.zoo.": world_tables.ServerSpec("127.20.231.2"),
+    "one.zones.zoo.": world_tables.ServerSpec("127.20.231.3"),
+    "two.zones.zoo.": world_tables.ServerSpec("127.20.231.4"),
+    "lame.zoo.": world_tables.ServerSpec(LAME),
 }
 ORIGINS = [f"z{n}.zoo." for n in range(ZONES)]
 
 
 def random_world(seed: int) -> World:
     rng = random.Random(seed)
-    zones = {".": atlas.ZoneSpec(("a.root.",), "root"), "zoo.": atlas.ZoneSpec(("ns.zoo.",), "test")}
+    zones = {".": world_tables.ZoneSpec(("a.root.",), "root"), "zoo.": world_tables.ZoneSpec(("ns.zoo.",), "test")}
     for origin in ORIGINS:
         text = random_zone(rng, origin, others=rng.sample(ORIGINS, 3), glue=LAME, most=16)
         servers = ("one.zones.zoo.", "two.zones.zoo.")[: rng.randint(1, 2)]
-        zones[origin] = atlas.ZoneSpec(servers, "random", text)
-    zones["zones.zoo."] = atlas.ZoneSpec(("ns.zoo.",), "home of the servers")
+        zones[origin] = world_tables.ZoneSpec(servers, "random", text)
+    zones["zones.zoo."] = world_tables.ZoneSpec(("ns.zoo.",), "home of the servers")
     return World(zones, SERVERS, ())
 
 

@@ -15,7 +15,7 @@ from support.random_zones import LABELS, random_zone
 from support.servers import program, serve_export
 from support.signing import Nsec3, ZoneKey, sign_zone
 
-from resolver.playground import Authority, World, Zone, atlas
+from resolver.playground import Authority, World, Zone, world_tables
 from resolver.playground.export import export
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -42,11 +42,11 @@ class Served:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    servers = {"ns.test.": atlas.ServerSpec(ADDRESS)}
+    servers = {"ns.test.": world_tables.ServerSpec(ADDRESS)}
     rng = random.Random(20260101)
     origins = [f"z{n}.test." for n in range(ZONES)]
-    specs = {origin: atlas.ZoneSpec(("ns.test.",), "random", random_zone(rng, origin)) for origin in origins}
-    top = {".": atlas.ZoneSpec(("ns.test.",), "root"), "test.": atlas.ZoneSpec(("ns.test.",), "test")}
+    specs = {origin: world_tables.ZoneSpec(("ns.test.",), "random", random_zone(rng, origin)) for origin in origins}
+    top = {".": world_tables.ZoneSpec(("ns.test.",), "root"), "test.": world_tables.ZoneSpec(("ns.test.",), "test")}
     made = World({**top, **specs}, servers, ())
     for number, origin in enumerate(specs):
         signing = SIGNINGS[number % len(SIGNINGS)]

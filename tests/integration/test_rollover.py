@@ -29,7 +29,7 @@ from support.subject import RESOLVERD, daemon_environment, resolverd_config, ser
 from resolver.playground import World, signed
 from resolver.validate.anchor_file import render
 from resolver.validate.anchors import Anchors
-from resolver.validate.rollover import Times, TrustPoint, look_at
+from resolver.validate.autotrust import HoldDown, TrustPoint, prepare_probe
 from resolver.validate.verify import check
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
@@ -234,7 +234,7 @@ def test_unbound_trusts_the_same_keys(seed: int, tmp_path: Path) -> None:
     (tmp_path / "root.hints").write_text(f". 3600000 NS a.root.\na.root. 3600000 A {SERVER}\n")
     theirs = tmp_path / "theirs.key"
     theirs.write_text(keys[0].anchor() + "\n")
-    ours = TrustPoint(Anchors([keys[0].anchor()]).configured()[0], Times())
+    ours = TrustPoint(Anchors([keys[0].anchor()]).configured()[0], HoldDown())
     now = int(time.time())
     root = Root()
     try:
@@ -245,7 +245,7 @@ def test_unbound_trusts_the_same_keys(seed: int, tmp_path: Path) -> None:
                 root.keys, root.signers, root.now = published, signers, now
                 before = our_keys(ours)
                 let_unbound_look(tmp_path, theirs, now)
-                look = look_at(ours, key_set(".", published, signers, now), now)
+                look = prepare_probe(ours, key_set(".", published, signers, now), now)
                 ours.observe(look, [check(job) for job in look.jobs], now)
                 if ours.trusted() is None:
                     assert unbound_trusts(theirs) == set()

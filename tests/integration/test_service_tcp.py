@@ -16,7 +16,7 @@ import corenet
 from resolver import limits
 from resolver.effects import Outcome
 from resolver.net import stream_listener
-from resolver.net.ambient import Clock
+from resolver.net.clock_random import Clock
 from resolver.net.stream_listener import StreamListener, open_stream_socket
 from resolver.settings import PolicySettings, Settings, replace
 from resolver.wire import consts as c
@@ -377,7 +377,7 @@ def test_replies_that_a_deaf_client_has_asked_for_are_bounded(run: Callable[[Bod
             most = max([most, *(client._transport.get_write_buffer_size() for client in listener._places
                                 if client._transport is not None)])
         assert most <= limits.STREAM_WRITE_LIMIT
-        assert (listener.cut_off, parts.service.waiting) == (1, 0)
+        assert (listener.write_overrun, parts.service.waiting) == (1, 0)
         sock.close()
         listener.close()
 
@@ -524,7 +524,7 @@ def test_one_network_may_not_take_all_connections(run: Callable[[Body], None], n
 
         def wait(client: stream_listener._Client, queries: int) -> None:
             client.waiting = queries
-            listener.moved(client)
+            listener.note_progress(client)
 
         def connect(host: str, busy: int = 1) -> bool:
             client, transport = stream_listener._Client(listener), Arrived(host)
@@ -758,7 +758,7 @@ def test_queries_before_rubbish_are_answered(run: Callable[[Body], None], behind
         parts.mesh.finish(positive())
         assert (await client.read()).id == 2
         assert await client.ended()
-        assert listener.garbled == 1
+        assert listener.malformed == 1
         assert parts.service.queries == 2, "what stands behind is not looked at"
         await client.close()
         while listener.connections:
@@ -796,7 +796,7 @@ def test_rubbish_ends_the_connection(run: Callable[[Body], None], rubbish: bytes
         client = await Client.start(listener)
         client.writer.write(rubbish)
         assert await client.ended()
-        assert listener.garbled == 1
+        assert listener.malformed == 1
         await client.close()
         listener.close()
 

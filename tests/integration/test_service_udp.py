@@ -8,7 +8,7 @@ import pytest
 from support.service_parts import Parts, address, positive, query
 
 import corenet
-from resolver.net.ambient import Clock
+from resolver.net.clock_random import Clock
 from resolver.net.udp_listener import UdpListener, open_udp_socket
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView

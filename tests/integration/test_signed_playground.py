@@ -17,7 +17,7 @@ from support.servers import ask, program, serve_export
 from support.signed_names import SIGNED
 from support.subject import Subject, daemon_environment, serve_playground, start_subject, upstream_port_for
 
-from resolver.playground import World, atlas, signed
+from resolver.playground import World, signed, world_tables
 from resolver.playground.export import REFUSED_BY, export
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -146,7 +146,7 @@ def test_real_name_servers_serve_the_signed_zones(world: World, daemon: str, tmp
     assert not differences, "\n".join(differences)
 
 
-def _asked(subject: Subject, special: atlas.Special) -> MessageView:
+def _asked(subject: Subject, special: world_tables.TestQuestion) -> MessageView:
     qtype = c.type_from_text(special.qtype)
     view = ask(subject.address, subject.port, special.qname, qtype, tcp=True, do=True, timeout=PATIENCE)
     assert view is not None, special

@@ -4,7 +4,7 @@ Empty datagrams are dropped and those whose first byte is 0xFF are handed to Pyt
 handler can be seen. Built with the checkout, loaded by tests/support/native.py.
 """
 
-from corenet.core.sys cimport memcpy
+from corenet.core.libc cimport memcpy
 from corenet.transports.datagram cimport Datagram, DatagramTransport
 
 

@@ -135,7 +135,7 @@ def test_hand_over_gives_the_stream_from_there(
 
     def take_over() -> None:
         put_back.extend(protocol.frames[len(protocol.frames) - min(kept, batch, len(protocol.frames)) :])
-        protocol.hand_over(rest, put_back)
+        protocol.switch_protocol(rest, put_back)
 
     protocol.acts = {at: take_over}
     chunks = pieces(stream, cuts)

@@ -10,7 +10,7 @@ from support.fakenet import Link
 from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, build, standard
 
 from resolver.effects import Question
-from resolver.playground.authority import Quirks
+from resolver.playground.authority import ServerFaults
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -59,7 +59,7 @@ operations = st.lists(
 def test_everybody_gets_exactly_one_outcome(steps, loss, lame, seed):
     links = {address: Link(loss=loss, jitter=0.02) for address in POPULATION}
     m = build(POPULATION, links=links, seed=seed, max_packets=PACKETS, deadline=4.0,
-              quirks={"192.0.2.1": Quirks(rcode=c.REFUSED)} if lame else None)
+              quirks={"192.0.2.1": ServerFaults(rcode=c.REFUSED)} if lame else None)
     asked = []
     for step in steps:
         if step[0] == "ask":

@@ -13,13 +13,13 @@ from support.signing import NOW
 
 from resolver.validate.anchor_file import parse, render, restore
 from resolver.validate.anchors import Anchors
-from resolver.validate.rollover import GONE, Times, TrustPoint, look_at
+from resolver.validate.autotrust import UNTRUSTED, HoldDown, TrustPoint, prepare_probe
 from resolver.wire import consts as c
 from resolver.wire.present import rdata_to_text
 
 ZONE = "example."
 KEYS = [Made(number) for number in range(5)]
-TIMES = Times(add=30 * DAY, remove=30 * DAY, missing=366 * DAY)
+TIMES = HoldDown(add=30 * DAY, remove=30 * DAY, missing=366 * DAY)
 
 Step = tuple[int, dict[int, str], frozenset[int], bool]
 # How much time passes, what each key does (there, revoked), which of them sign, and whether signatures are right.
@@ -51,7 +51,7 @@ def play(history: list[Step], configured: list[int]) -> None:
         before = trusted(tp)
         published = [KEYS[n].revoked if what == "revoked" else KEYS[n] for n, what in doing.items()]
         signers = [KEYS[n].revoked if doing[n] == "revoked" else KEYS[n] for n in signing if n in doing]
-        look = look_at(tp, made_set(ZONE, published, signers, now, good=good), now)
+        look = prepare_probe(tp, made_set(ZONE, published, signers, now, good=good), now)
         tp.observe(look, results_of(look), now)
         after = trusted(tp)
 
@@ -73,7 +73,7 @@ def play(history: list[Step], configured: list[int]) -> None:
         assert set(configured) - revoked <= after, "a configured anchor is lost"
         assert HOUR <= tp.due - now <= 15 * DAY
         for known_key in tp.keys.values():
-            assert known_key.state not in GONE or int.from_bytes(known_key.key.key[:8], "big") not in after
+            assert known_key.state not in UNTRUSTED or int.from_bytes(known_key.key.key[:8], "big") not in after
 
         text = render([tp])
         tp = new_point(configured)

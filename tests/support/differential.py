@@ -95,7 +95,7 @@ class Found(NamedTuple):
     server: str
     ours: Answered
     theirs: Answered
-    agreed: bool = False
+    merge_option: bool = False
     """The third one answers as we do."""
 
     def __str__(self) -> str:
@@ -114,14 +114,14 @@ class Rule:
     servers: frozenset[str]
     reason: str
     rfc: str
-    agreed: bool = False
+    merge_option: bool = False
     used: int = field(default=0, compare=False)
 
     def explains(self, found: Found) -> bool:
         """Whether this is the reason of `found`."""
         return (
             self.against in (found.against, "both")
-            and (found.agreed or not self.agreed)
+            and (found.merge_option or not self.merge_option)
             and (not self.types or c.type_to_text(found.question.rtype) in self.types)
             and (not self.servers or found.server in self.servers)
             and found.ours.fits(self.ours)

@@ -83,7 +83,7 @@ class _Pending:
     sent: float
     cookie: bytes | None
     tcp: bool
-    near_misses: int = 0
+    unwanted_replies: int = 0
     over: bool = False
 
     def cancel(self) -> None:
@@ -192,7 +192,7 @@ class FakeNet:
             return
         matched = explain_match(pending.query, packet)
         if matched == "case" and not tcp:
-            self._finish(pending, Failure(FailureKind.MISMATCH, c.EDE_OTHER, "letter case differs"))
+            self._finish(pending, Failure(FailureKind.CASE_MISMATCH, c.EDE_OTHER, "letter case differs"))
             return
         if matched == "bare" and not tcp:
             self._fail_unproved(pending)
@@ -224,13 +224,13 @@ class FakeNet:
     def _miss(self, pending: _Pending) -> None:
         """A packet that matches nothing; many of them to one query look like an attack, which TCP ends."""
         self.ignored += 1
-        pending.near_misses += 1
-        if not pending.tcp and pending.near_misses >= limits.UNWANTED_REPLY_THRESHOLD:
+        pending.unwanted_replies += 1
+        if not pending.tcp and pending.unwanted_replies >= limits.UNWANTED_REPLY_THRESHOLD:
             self._fail_unproved(pending)
 
     def _fail_unproved(self, pending: _Pending) -> None:
         self.unproved += 1
-        self._finish(pending, Failure(FailureKind.UNPROVED, c.EDE_INVALID_DATA, "replies that prove nothing"))
+        self._finish(pending, Failure(FailureKind.SPOOF_SUSPECTED, c.EDE_INVALID_DATA, "replies that prove nothing"))
 
     def _give_up(self, pending: _Pending) -> None:
         if not pending.over:

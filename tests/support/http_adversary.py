@@ -285,7 +285,8 @@ class World:
         await client.close()
         pool = client._pool
         if pool is not None:
-            assert pool.total == pool.leaving == 0 and not pool.groups and not pool.idle and not pool.hungry
+            assert pool.total == pool.closing_count == 0
+            assert not pool.groups and not pool.idle and not pool.waiting_origins
         assert not client._open
 
     async def works_still(self, client: HttpClient) -> None:

@@ -15,8 +15,8 @@ import dns.rdatatype
 import dns.rrset
 from support.signing import ZoneKey
 
+from resolver.validate.autotrust import Probe
 from resolver.validate.records import REVOKED, Dnskey, parse_dnskey
-from resolver.validate.rollover import Look
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
@@ -68,7 +68,7 @@ def made_set(
     return RRset(owner, c.DNSKEY, ttl, [key.key.rdata for key in keys], sigs=sigs)
 
 
-def results_of(look: Look) -> list[bool]:
+def results_of(look: Probe) -> list[bool]:
     """What the checks of made-up signatures come to."""
     return [job.signature[-1] == 1 for job in look.jobs]
 

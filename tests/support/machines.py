@@ -1,11 +1,11 @@
 """State machines as their modules tell them: the table in the text against the table that is used.
 
-A module makes a `Step` of each event; its docstring shows the same as rows of cells between bars.
+A module makes a `Transition` of each event; its docstring shows the same as rows of cells between bars.
 """
 
 from types import ModuleType
 
-from corenet.http.machine import Step
+from corenet.http.transitions import Transition
 
 __all__ = ["read_table", "steps_of", "table_of"]
 
@@ -19,9 +19,9 @@ def read_table(text: str) -> Table:
     return {(row[0], event): cell for row in rows[1:] for event, cell in zip(events, row[1:], strict=True) if cell}
 
 
-def steps_of(module: ModuleType) -> list[Step]:
+def steps_of(module: ModuleType) -> list[Transition]:
     """The events of a module."""
-    return [step for step in vars(module).values() if isinstance(step, Step)]
+    return [step for step in vars(module).values() if isinstance(step, Transition)]
 
 
 def table_of(module: ModuleType) -> Table:

@@ -14,7 +14,7 @@ from support.fakenet import FakeNet, Host, Link, SeededRandom, hosts_from
 from resolver.cache import Store
 from resolver.effects import Outcome, Question, TraceStep
 from resolver.mesh import Mesh
-from resolver.playground.authority import Authority, Quirks
+from resolver.playground.authority import Authority, ServerFaults
 from resolver.playground.zones import Zone
 from resolver.settings import DnssecSettings, IterationSettings, RootServer, Settings, replace
 from resolver.wire import consts as c
@@ -104,7 +104,7 @@ class Minet:
 def build(
     population: Mapping[str, Sequence[tuple[str, str]]] = STANDARD,
     *,
-    quirks: Mapping[str, Quirks] | None = None,
+    quirks: Mapping[str, ServerFaults] | None = None,
     links: Mapping[str, Link] | None = None,
     settings: Settings | None = None,
     seed: int = 1,

@@ -1,19 +1,19 @@
 """A service with the parts around it that its tests want: a mesh that is turned by hand, a clock, a sink.
 
-`Parts` makes the real `Service`, `FastPath`, `Plan` and cache; only the mesh, the clock and the sink are ours, so what
-a test sees is what a client would get.
+`Parts` makes the real `Service`, `FastPath`, `PolicyPipeline` and cache; only the mesh, the clock and the sink are
+ours, so what a test sees is what a client would get.
 """
 
 from typing import Any
 
 from resolver.cache import Store
 from resolver.effects import Budget, Context, Failure, FailureKind, Outcome, Question
-from resolver.iterate import Atlas
+from resolver.iterate import DelegationCache
 from resolver.iterate.forward import configured_cuts
-from resolver.net.cookies import CookieJar
+from resolver.net.cookies import ServerCookies
 from resolver.net.fastpath import FastPath
 from resolver.net.service import PendingQuery, Service
-from resolver.policy import Plan
+from resolver.policy import PolicyPipeline
 from resolver.resolve import find_outcome, load_validator
 from resolver.settings import ServerSettings, Settings, replace
 from resolver.verdict import Verdict
@@ -126,12 +126,14 @@ class Parts:
     def __init__(self, settings: Settings | None = None, **server: Any) -> None:
         self.settings = replace(settings or Settings(), server=ServerSettings(**server))
         self.store = Store.create(1 << 20, seed=bytes(16))
-        self.plan = Plan(self.settings)
+        self.plan = PolicyPipeline(self.settings)
         self.mesh = FakeMesh()
         self.clock = FakeClock()
         context = self.mesh.context = Context(self.store, self.settings, None, self.plan)  # type: ignore[arg-type]
         context.now = self.clock.real
-        context.room = Atlas(self.store, self.settings, own=(), configured=configured_cuts(self.settings))
+        context.delegations = DelegationCache(
+            self.store, self.settings, own=(), configured=configured_cuts(self.settings)
+        )
         validation = load_validator(self.settings)
         if validation is not None:
             context.validation, context.validator = validation, validation.validate
@@ -141,7 +143,7 @@ class Parts:
             largest_reply=self.settings.server.udp_payload,
             pass_without_rd=self.settings.server.without_recursion != "cache",
             prefetch=self.settings.cache.prefetch,
-            cookies=CookieJar(
+            cookies=ServerCookies(
                 self.settings.server.cookie_keys, required=self.settings.server.require_cookies, seed=bytes(32)
             )
             if self.settings.server.cookies

@@ -10,7 +10,7 @@ import time
 from support.random_zones import LABELS, random_zone
 from support.signing import ECDSAP256, ED25519, RSASHA256, Nsec3, ZoneKey, sign_zone
 
-from resolver.playground import World, Zone, atlas
+from resolver.playground import World, Zone, world_tables
 
 __all__ = ["ORIGINS", "random_name", "signed_world"]
 
@@ -18,10 +18,10 @@ ZONES = 40
 DAY = 86400
 LAME = "127.20.232.9"
 SERVERS = {
-    "a.root.": atlas.ServerSpec("127.20.232.1"),
-    "ns.zoo.": atlas.ServerSpec("127.20.232.2"),
-    "one.zones.zoo.": atlas.ServerSpec("127.20.232.3"),
-    "lame.zoo.": atlas.ServerSpec(LAME),
+    "a.root.": world_tables.ServerSpec("127.20.232.1"),
+    "ns.zoo.": world_tables.ServerSpec("127.20.232.2"),
+    "one.zones.zoo.": world_tables.ServerSpec("127.20.232.3"),
+    "lame.zoo.": world_tables.ServerSpec(LAME),
 }
 ORIGINS = [f"z{n}.zoo." for n in range(ZONES)]
 CHAINS = (None, Nsec3(), Nsec3(3, "ab"), Nsec3(opt_out=True))
@@ -33,11 +33,11 @@ FATES = ("sound",) * 6 + ("unsigned",) * 2 + ("expired", "wrong DS", "stripped")
 def signed_world(seed: int) -> tuple[World, str]:
     """The world and the root's anchor."""
     rng, now = random.Random(seed), int(time.time())
-    specs = {".": atlas.ZoneSpec(("a.root.",), "root"), "zoo.": atlas.ZoneSpec(("ns.zoo.",), "zoo")}
+    specs = {".": world_tables.ZoneSpec(("a.root.",), "root"), "zoo.": world_tables.ZoneSpec(("ns.zoo.",), "zoo")}
     for origin in ORIGINS:
         text = random_zone(rng, origin, others=rng.sample(ORIGINS, 3), glue=LAME)
-        specs[origin] = atlas.ZoneSpec(("one.zones.zoo.",), "random", text)
-    specs["zones.zoo."] = atlas.ZoneSpec(("ns.zoo.",), "home of the servers")
+        specs[origin] = world_tables.ZoneSpec(("one.zones.zoo.",), "random", text)
+    specs["zones.zoo."] = world_tables.ZoneSpec(("ns.zoo.",), "home of the servers")
     world = World(specs, SERVERS, ())
     links: dict[str, list[str]] = {"zoo.": [], ".": []}
     for origin in [*ORIGINS, "zoo.", "."]:

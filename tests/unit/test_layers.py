@@ -27,7 +27,7 @@ STAIRCASE = [
     {"corenet.adapters"},
     {"corenet.launch"},
     {"resolver.limits", "resolver.verdict"},
-    {"resolver.hints", "resolver.knobs"},
+    {"resolver.hints", "resolver.options"},
     {"resolver.settings"},
     {"resolver.wire"},
     {"resolver.cache"},
@@ -35,7 +35,7 @@ STAIRCASE = [
     {"resolver.errors"},
     {"resolver.iterate", "resolver.validate", "resolver.policy"},
     {"resolver.resolve"},
-    {"resolver.places"},
+    {"resolver.query_quota"},
     {"resolver.mesh"},
     {"resolver.net"},
     {"resolver.system"},
@@ -50,8 +50,8 @@ STAIRCASE = [
 STEP = {room: number for number, rooms in enumerate(STAIRCASE) for room in rooms}
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
-           "resolver.resolve", "resolver.places", "resolver.mesh", "resolver.effects", "resolver.errors",
-           "resolver.knobs", "resolver.limits", "resolver.verdict", "resolver.explain"}
+           "resolver.resolve", "resolver.query_quota", "resolver.mesh", "resolver.effects", "resolver.errors",
+           "resolver.options", "resolver.limits", "resolver.verdict", "resolver.explain"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}
@@ -254,7 +254,7 @@ def test_every_module_begins_with_what_it_is_for() -> None:
 
 
 def test_externs_stand_in_one_place() -> None:
-    allowed = {"corenet.core.sys", "resolver.wire.consts", "resolver.net.libc"}
+    allowed = {"corenet.core.libc", "resolver.wire.consts", "resolver.net.libc"}
     wrong = [name for name, path in MODULES if path.suffix in (".pyx", ".pxd") and name not in allowed
              and re.search(r"^cdef extern from\s+[\"<](?!Python\.h)", path.read_text(encoding="utf-8"), re.M)]
     assert wrong == []

@@ -16,7 +16,7 @@ from corenet.http import HttpClient, Limits
 from corenet.http.h1 import CLIENT, H1Codec
 from resolver import system
 from resolver.cache.arena import Arena
-from resolver.cache.servers import ServerTable
+from resolver.cache.infra import InfraCache
 from resolver.cache.store import Store
 from resolver.cli import control, grammar
 from resolver.net.fastpath import FastPath
@@ -77,7 +77,7 @@ def loop_places() -> Iterator[Place]:
     yield "HTTP_MAX_REDIRECTS", "HttpClient", lambda value: HttpClient(follow_redirects=value)
     yield "HTTP_MAX_CONNECTIONS", "Limits", lambda value: Limits(connections=value)
     yield "HTTP_MAX_PER_ORIGIN", "Limits", lambda value: Limits(per_origin=value)
-    yield "HTTP_KEEPALIVE_TIMEOUT", "Limits", lambda value: Limits(idle_seconds=value)
+    yield "HTTP_KEEPALIVE_TIMEOUT", "Limits", lambda value: Limits(keepalive_timeout=value)
 
 
 def settings_places() -> Iterator[Place]:
@@ -106,7 +106,7 @@ def resolver_places() -> Iterator[Place]:
     yield "EDNS_PAYLOAD", "Store", lambda value: store(payload=value)
     yield "EDNS_PAYLOAD", "FastPath", lambda value: FastPath(store().answers, largest_reply=value)
     yield "EDNS_PAYLOAD", "rdig +bufsize", lambda value: grammar.parse(["@::1", "x", f"+bufsize={value}"])
-    yield "CACHE_SERVERS", "ServerTable", ServerTable
+    yield "CACHE_SERVERS", "InfraCache", InfraCache
     yield "UPSTREAM_PORT", "rdig -p", lambda value: grammar.parse(["@::1", "x", "-p", str(value)])
     yield "PLAYGROUND_PORT", "playground --port", lambda value: playground.main(["--port", str(value), "--list"])
 

@@ -19,7 +19,7 @@ from resolver.effects import Failure, FailureKind, Outcome, Question
 from resolver.mesh import Clock, Mesh
 from resolver.net.fastpath import FastPath
 from resolver.net.service import PendingQuery, Service
-from resolver.policy import Plan
+from resolver.policy import PolicyPipeline
 from resolver.settings import Settings
 from resolver.verdict import Verdict
 from resolver.wire import WireError
@@ -201,7 +201,7 @@ class Front:
     """The service of one worker and its fast path, on the mesh and the cache of a run."""
 
     def __init__(self, settings: Settings, mesh: Mesh, store: Store, clock: Clock) -> None:
-        plan = Plan(settings)
+        plan = PolicyPipeline(settings)
         self.clock = clock
         self.fast = FastPath(store.answers, plan.access, prefetch=settings.cache.prefetch)
         self.service = Service(settings, mesh=mesh, store=store, plan=plan, fast=self.fast, clock=clock)

@@ -18,7 +18,7 @@ from simulation.dns.world import BOGUS_FATES, HOME, Fate, Site, World
 
 from resolver import limits
 from resolver.effects import FailureKind, Outcome, Question
-from resolver.playground.zones import Kind, Lookup
+from resolver.playground.zones import Lookup, LookupResult
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -115,9 +115,9 @@ class Judge:
 
 def target_of(lookup: Lookup, name: bytes, qtype: int) -> bytes | None:
     """Where an alias leads that was found for `name`; None when there is none to follow."""
-    if lookup.kind is Kind.DNAME and qtype not in (c.CNAME, c.ANY):
+    if lookup.kind is LookupResult.DNAME and qtype not in (c.CNAME, c.ANY):
         return names.replace_suffix(name, lookup.rrsets[0].name, lookup.rrsets[0].targets()[0])
-    if lookup.kind is Kind.CNAME and qtype != c.CNAME:
+    if lookup.kind is LookupResult.CNAME and qtype != c.CNAME:
         return lookup.rrsets[0].targets()[0]
     return None
 
@@ -227,7 +227,9 @@ class _Walk:
             self.secure = False
         if excused or not self.judge.protected(site, self.cd):
             return
-        true = lookup.rrsets[0] if lookup.kind in (Kind.ANSWER, Kind.CNAME, Kind.DNAME) else None
+        true = (
+            lookup.rrsets[0] if lookup.kind in (LookupResult.ANSWER, LookupResult.CNAME, LookupResult.DNAME) else None
+        )
         seen = [] if true is None else self.judge.visible(true, name)
         if true is not None and seen != sorted(true.canonical_rdatas()):
             self.secure = False
@@ -247,10 +249,10 @@ class _Walk:
             self.secure = False
         if excused or not self.judge.protected(site, self.cd):
             return
-        expected = {Kind.NODATA: c.NOERROR, Kind.NXDOMAIN: c.NXDOMAIN}.get(lookup.kind)
-        if lookup.kind is Kind.DNAME and self.outcome.rcode == c.YXDOMAIN:
+        expected = {LookupResult.NODATA: c.NOERROR, LookupResult.NXDOMAIN: c.NXDOMAIN}.get(lookup.kind)
+        if lookup.kind is LookupResult.DNAME and self.outcome.rcode == c.YXDOMAIN:
             return
-        if lookup.kind is Kind.ANSWER and not any(self.judge.visible(rrset, name) for rrset in lookup.rrsets):
+        if lookup.kind is LookupResult.ANSWER and not any(self.judge.visible(rrset, name) for rrset in lookup.rrsets):
             self.secure = False
             if self.outcome.rcode != c.NOERROR:
                 self.say(f"nothing is left to show of {names.to_text(name)}, but it is denied")
@@ -278,8 +280,8 @@ class _Walk:
             return True
         if not site.opt_out or self.outcome.verdict == Verdict.SECURE:
             return False
-        empty = lookup.kind is Kind.NODATA and not site.zone.nodes.get(lookup.node)
-        return lookup.kind is Kind.NXDOMAIN or lookup.wildcard or empty
+        empty = lookup.kind is LookupResult.NODATA and not site.zone.nodes.get(lookup.node)
+        return lookup.kind is LookupResult.NXDOMAIN or lookup.wildcard or empty
 
     def unchecked(self, site: Site) -> bool:
         """Whether denials that nobody checks may have been believed on the way; what is called secure needs none."""

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 import pytest
 
 import corenet
-from resolver import Bogus, NoData, NoName, Resolver, ResolveTimeout, ServerFailure, Settings, Verdict, playground
+from resolver import Bogus, NoData, NXDomain, Resolver, ResolveTimeout, ServerFailure, Settings, Verdict, playground
 from resolver.api import Answer, ExtendedError, make_store, to_wire
 from resolver.effects import Failure, FailureKind, Outcome, Question
 from resolver.settings import CacheSettings, HostEntry, IterationSettings, RootServer, replace
@@ -56,7 +56,7 @@ def test_missing_names_and_data_are_told_apart(run):
         async with Resolver(settings) as resolver:
             missing = await resolver.resolve("no-such-name.example.playground")
             assert missing.rcode == c.NXDOMAIN and list(missing) == [] and missing.rrset is None
-            with pytest.raises(NoName) as caught:
+            with pytest.raises(NXDomain) as caught:
                 missing.raise_for_failure()
             assert caught.value.is_missing and not caught.value.is_timeout
             with pytest.raises(NoData):
@@ -71,7 +71,7 @@ def test_addresses(run):
             assert await resolver.addresses("www.example.playground") == [IPv4Address("127.20.80.1")]
             assert await resolver.addresses("192.0.2.1") == [IPv4Address("192.0.2.1")]
             assert [str(one) for one in await resolver.addresses("localhost")] == ["::1", "127.0.0.1"]
-            with pytest.raises(NoName):
+            with pytest.raises(NXDomain):
                 await resolver.addresses("no-such-name.example.playground")
 
     run(test)

@@ -321,61 +321,111 @@ def _no_limit(name: str) -> tuple[str, str, Any]:
 SCRUBBING = (("resolver.iterate.scrub", "names", _without_bailiwick()),)
 REMOVALS = (
     Removal(1, f"{HOSTILE}::test_glue_for_names_outside_the_referring_zone_is_ignored", SCRUBBING),
-    Removal(6, f"{WALK}::test_maginotdns_a_forwarder_speaks_for_its_zone_only", (
-        *SCRUBBING, ("resolver.iterate.consult", "_keep_to_one_side", lambda *_: None),
-    )),
-    Removal(6, f"{WALK}::test_maginotdns_the_zone_around_does_not_speak_for_a_configured_one", (
-        ("resolver.iterate.consult", "_keep_to_one_side", lambda *_: None),
-    ), {"kind": "stub"}),
-    Removal(8, f"{HOSTILE}::test_a_referral_sideways_or_upwards_is_not_followed", (
-        *SCRUBBING, ("resolver.iterate.classify", "names", _without_bailiwick()),
-    )),
+    Removal(
+        6,
+        f"{WALK}::test_maginotdns_a_forwarder_speaks_for_its_zone_only",
+        (
+            *SCRUBBING,
+            ("resolver.iterate.query_servers", "_stop_at_configured_zone", lambda *_: None),
+        ),
+    ),
+    Removal(
+        6,
+        f"{WALK}::test_maginotdns_the_zone_around_does_not_speak_for_a_configured_one",
+        (("resolver.iterate.query_servers", "_stop_at_configured_zone", lambda *_: None),),
+        {"kind": "stub"},
+    ),
+    Removal(
+        8,
+        f"{HOSTILE}::test_a_referral_sideways_or_upwards_is_not_followed",
+        (
+            *SCRUBBING,
+            ("resolver.iterate.classify", "names", _without_bailiwick()),
+        ),
+    ),
     Removal(9, f"{HOSTILE}::test_cname_targets_in_other_zones_are_asked_of_their_own_servers", SCRUBBING),
-    Removal(10, f"{ITERATE}::test_ghost_domain_the_child_cannot_prolong_its_delegation", (
-        ("resolver.iterate.iterate", "_clamp", lambda *_: None),
-    )),
+    Removal(
+        10,
+        f"{ITERATE}::test_ghost_domain_the_child_cannot_prolong_its_delegation",
+        (("resolver.iterate.iterate", "_clamp", lambda *_: None),),
+    ),
     Removal(12, f"{HOSTILE}::test_referrals_are_counted", (("resolver.iterate.iterate", "REFERRALS", 1_000_000),)),
-    Removal(13, f"{HOSTILE}::test_nxnsattack_a_referral_to_hundreds_of_unresolvable_servers_costs_little", (
-        ("resolver.iterate.consult", "LOOKUPS", 1_000_000), ("resolver.iterate.consult", "MISSING", 1_000_000),
-    )),
-    Removal(13, f"{CUT}::test_no_more_than_thirteen_name_servers_are_used", (
-        ("resolver.iterate.cut", "NAME_SERVERS", 1_000_000),
-    )),
-    Removal(14, f"{CUT}::test_those_tried_least_come_first_and_tries_end", (
-        ("resolver.iterate.choose", "TRIES", 1_000_000),
-    )),
-    Removal(14, f"{HOSTILE}::test_non_responsive_delegation_is_given_up_after_some_packets", (
-        ("resolver.iterate.consult", "TRIES_PER_CUT", 1_000_000),
-    )),
-    Removal(16, f"{WALK}::test_dns_unchained_long_chains_between_zones_end", (
-        ("resolver.resolve", "ALIASES", 1_000_000),
-    )),
-    Removal(19, f"{SIGNED}::test_keytrap_many_signatures", (
-        ("resolver.validate.chain", "CHECKS", 1_000_000), ("resolver.validate.chain", "SIGNATURES", 1_000_000),
-    )),
-    Removal(19, f"{SIGNED}::test_keytrap_many_keys_of_one_tag", (
-        ("resolver.validate.chain", "KEYS_PER_TAG", 1_000_000), ("resolver.validate.chain", "CHECKS", 1_000_000),
-    )),
+    Removal(
+        13,
+        f"{HOSTILE}::test_nxnsattack_a_referral_to_hundreds_of_unresolvable_servers_costs_little",
+        (
+            ("resolver.iterate.query_servers", "LOOKUPS", 1_000_000),
+            ("resolver.iterate.query_servers", "MISSING", 1_000_000),
+        ),
+    ),
+    Removal(
+        13,
+        f"{CUT}::test_no_more_than_thirteen_name_servers_are_used",
+        (("resolver.iterate.delegation", "NAME_SERVERS", 1_000_000),),
+    ),
+    Removal(
+        14,
+        f"{CUT}::test_those_tried_least_come_first_and_tries_end",
+        (("resolver.iterate.server_selection", "TRIES", 1_000_000),),
+    ),
+    Removal(
+        14,
+        f"{HOSTILE}::test_non_responsive_delegation_is_given_up_after_some_packets",
+        (("resolver.iterate.query_servers", "TRIES_PER_CUT", 1_000_000),),
+    ),
+    Removal(
+        16, f"{WALK}::test_dns_unchained_long_chains_between_zones_end", (("resolver.resolve", "ALIASES", 1_000_000),)
+    ),
+    Removal(
+        19,
+        f"{SIGNED}::test_keytrap_many_signatures",
+        (
+            ("resolver.validate.chain", "CHECKS", 1_000_000),
+            ("resolver.validate.chain", "SIGNATURES", 1_000_000),
+        ),
+    ),
+    Removal(
+        19,
+        f"{SIGNED}::test_keytrap_many_keys_of_one_tag",
+        (
+            ("resolver.validate.chain", "KEYS_PER_TAG", 1_000_000),
+            ("resolver.validate.chain", "CHECKS", 1_000_000),
+        ),
+    ),
     Removal(19, f"{SIGNED}::test_keytrap_many_ds_that_match_no_key", (_no_limit("DS_MISMATCHES"),)),
     Removal(20, f"{SIGNED}::test_too_many_records_of_denial", (_no_limit("DENIAL_RRSETS"),)),
-    Removal(22, f"{SIGNED}::test_rrsig_labels_outside_signer_and_owner", (
-        ("resolver.validate.chain", "Chain._fault", lambda *_: None),
-    ), {"labels": 1, "verdict": Verdict.BOGUS}),
-    Removal(23, f"{SIGNED}::test_nsec_next_name_outside_of_the_zone", (
-        ("resolver.validate.nsec", "names", _without_bailiwick()),
-    )),
-    Removal(24, f"{SIGNED}::test_child_cannot_deny_its_own_ds", (
-        ("resolver.validate.chain", "_may_sign", _everything_below),
-    ), {"chain": None}),
-    Removal(26, f"{WALK}::test_a_configured_zone_is_not_denied_by_its_parent_without_dnssec_either", (
-        ("resolver.resolve", "_denies_configured_zone", lambda *_: False),
-    )),
-    Removal(26, f"{WALK}::test_an_alias_brings_nothing_along_for_a_local_name", (
-        ("resolver.iterate.consult", "_keep_to_one_side", lambda *_: None),
-    )),
-    Removal(27, f"{HOSTILE}::test_glue_pointing_to_nowhere_sensible_is_not_asked", (
-        ("resolver.iterate.cut", "Atlas.address_of", lambda _, rdata: ".".join(map(str, rdata))),
-    )),
+    Removal(
+        22,
+        f"{SIGNED}::test_rrsig_labels_outside_signer_and_owner",
+        (("resolver.validate.chain", "Chain._fault", lambda *_: None),),
+        {"labels": 1, "verdict": Verdict.BOGUS},
+    ),
+    Removal(
+        23,
+        f"{SIGNED}::test_nsec_next_name_outside_of_the_zone",
+        (("resolver.validate.nsec", "names", _without_bailiwick()),),
+    ),
+    Removal(
+        24,
+        f"{SIGNED}::test_child_cannot_deny_its_own_ds",
+        (("resolver.validate.chain", "_may_sign", _everything_below),),
+        {"chain": None},
+    ),
+    Removal(
+        26,
+        f"{WALK}::test_a_configured_zone_is_not_denied_by_its_parent_without_dnssec_either",
+        (("resolver.resolve", "_denies_configured_zone", lambda *_: False),),
+    ),
+    Removal(
+        26,
+        f"{WALK}::test_an_alias_brings_nothing_along_for_a_local_name",
+        (("resolver.iterate.query_servers", "_stop_at_configured_zone", lambda *_: None),),
+    ),
+    Removal(
+        27,
+        f"{HOSTILE}::test_glue_pointing_to_nowhere_sensible_is_not_asked",
+        (("resolver.iterate.delegation", "DelegationCache.address_of", lambda _, rdata: ".".join(map(str, rdata))),),
+    ),
 )
 
 

@@ -12,8 +12,8 @@ from support.fakenet import FakeNet, SeededRandom
 
 from resolver import limits
 from resolver.cache import Store
-from resolver.cache.bounded import Bounded
-from resolver.daemon import shortage
+from resolver.cache.bounded import BoundedDict
+from resolver.daemon import resource_exhaustion
 from resolver.effects import FailureKind, Question
 from resolver.mesh import Mesh
 from resolver.net import reserve
@@ -45,7 +45,7 @@ def make() -> Mesh:
                 settings=Settings())
     store.denials.limit //= SHARE
     store.servers._lame.limit //= SHARE
-    mesh._atlas.delegations.limit //= SHARE
+    mesh._delegations.delegations.limit //= SHARE
     mesh.validation.chain.parsed.limit //= SHARE
     return mesh
 
@@ -63,7 +63,7 @@ def fill_servers(mesh: Mesh, number: int) -> None:
 
 def fill_delegations(mesh: Mesh, number: int) -> None:
     ns = RRset(long_name(number), c.NS, 3600, [long_name(13 * number + n) for n in range(13)], trust=Trust.GLUE)
-    mesh._atlas.from_rrset(ns, 1000, {})
+    mesh._delegations.from_rrset(ns, 1000, {})
 
 
 def fill_denials(mesh: Mesh, number: int) -> None:
@@ -130,10 +130,10 @@ def test_what_leaves_is_counted_out() -> None:
     store = mesh._context.store
     store.servers.clear()
     store.denials.clear()
-    mesh._atlas.clear()
+    mesh._delegations.clear()
     mesh.validation.chain.parsed.clear()
     assert verify.loaded.octets
-    mesh.give_memory_back()
+    mesh.shrink()
     assert [table.octets for table in mesh.bounded()] == [0] * 5
     assert not verify._keys
     for number in range(500):
@@ -150,7 +150,7 @@ def test_what_leaves_is_counted_out() -> None:
 
 
 def test_a_bounded_table() -> None:
-    table = Bounded("x", limit=100, most=5)
+    table = BoundedDict("x", limit=100, most=5)
     assert not table.put("huge", 1, 13) and not len(table)
     for number in range(20):
         assert table.put(number, number, 10)
@@ -169,7 +169,7 @@ def test_all_of_them_are_given_back_when_memory_is_short(monkeypatch: pytest.Mon
             fill(mesh, number)
     tables = mesh.bounded()
     assert all(table.octets for table in tables)
-    shortage.refuse_when_short(mesh, 60.0)
+    resource_exhaustion.shed_load_when_low(mesh, 60.0)
     question, outcomes = Question(names.from_text("new.example."), c.A), []
     monkeypatch.setattr(reserve, "is_given_up", lambda: True)
     monkeypatch.setattr(reserve, "is_short", lambda: True)

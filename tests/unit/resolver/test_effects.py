@@ -9,7 +9,7 @@ import pytest
 import resolver
 from resolver.api import ResolveTimeout, error_from_outcome
 from resolver.effects import Budget, Failure, FailureKind, Outcome, Question, RawReply, Server, Task
-from resolver.errors import Bogus, NoData, NoName, ServerFailure
+from resolver.errors import Bogus, NoData, NXDomain, ServerFailure
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
@@ -32,10 +32,10 @@ def test_a_budget_only_shrinks_and_tells_why():
     budget = Budget(2, 10.0, verifications=5)
     assert budget.take_packet() and budget.take_packet()
     assert budget.failure is None
-    assert not budget.spent
+    assert not budget.exhausted
     assert not budget.take_packet()
     assert budget.failure.kind is FailureKind.BUDGET
-    assert budget.spent, "what fails from now on is this query's failure"
+    assert budget.exhausted, "what fails from now on is this query's failure"
     assert budget.packets == 0
     assert budget.take_verifications(3)
     assert not budget.take_verifications(3)
@@ -82,7 +82,7 @@ def outcome(rcode=c.NOERROR, answer=(), failure=None):
 @pytest.mark.parametrize(
     ("what", "kind", "predicate"),
     [
-        (outcome(c.NXDOMAIN), NoName, "is_missing"),
+        (outcome(c.NXDOMAIN), NXDomain, "is_missing"),
         (outcome(), NoData, "is_missing"),
         (outcome(answer=[RRset(NAME, c.CNAME, 1, [b"\1x\0"])]), NoData, "is_missing"),
         (outcome(c.SERVFAIL, failure=Failure(FailureKind.BOGUS, 6, "x")), Bogus, "is_bogus"),
@@ -107,8 +107,8 @@ def test_an_answer_is_no_error():
 # --- layouts ------------------------------------------------------------------------------------------------------
 
 
-LAYOUTS = ["effects", "mesh", "resolve", "iterate.scrub", "iterate.consult", "iterate.cut", "validate.finding",
-           "cache.servers"]
+LAYOUTS = ["effects", "mesh", "resolve", "iterate.scrub", "iterate.query_servers", "iterate.delegation",
+           "validate.security_status", "cache.infra"]
 
 
 @pytest.mark.parametrize("module", LAYOUTS)

@@ -276,7 +276,7 @@ def test_a_remembered_failure_comes_before_an_alias_learned_for_another_type() -
     outcome = m.ask("odd.example.com.")
     assert outcome.rcode == c.SERVFAIL
     assert outcome.failure is not None
-    assert outcome.failure.kind is FailureKind.CACHED
+    assert outcome.failure.kind is FailureKind.CACHED_ERROR
     assert len(m.net.log) == asked
 
 

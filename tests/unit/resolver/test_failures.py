@@ -232,7 +232,7 @@ def cut_off(m: Minet, kind: FailureKind | None, *hosts: str) -> None:
         m.net.links[address] = Link(local=kind)
 
 
-@pytest.mark.parametrize("kind", [FailureKind.LOCAL, FailureKind.NO_ROUTE])
+@pytest.mark.parametrize("kind", [FailureKind.LOCAL_RESOURCE, FailureKind.NO_ROUTE])
 @pytest.mark.parametrize("hosts", [(), SERVERS], ids=["everywhere", "servers"])
 def test_an_error_of_this_host_is_not_booked_as_the_servers(kind: FailureKind, hosts: tuple[str, ...]) -> None:
     m = build()
@@ -251,7 +251,7 @@ def test_an_error_of_this_host_is_not_booked_as_the_servers(kind: FailureKind, h
     assert m.net.asked()[-1].address in SERVERS
 
 
-@pytest.mark.parametrize("kind", [FailureKind.LOCAL, FailureKind.NO_ROUTE])
+@pytest.mark.parametrize("kind", [FailureKind.LOCAL_RESOURCE, FailureKind.NO_ROUTE])
 def test_a_failure_for_want_of_something_here_is_forgotten_when_it_is_back(kind: FailureKind) -> None:
     # However often it was met, below whatever question: also where a name server's address was looked for.
     elsewhere = STANDARD["192.5.6.30"][0][1].replace("example 7200 IN NS ns1.example\nexample 7200 IN NS ns2.example",
@@ -270,7 +270,7 @@ def test_a_failure_for_want_of_something_here_is_forgotten_when_it_is_back(kind:
 
 def test_a_shortage_of_a_moment_costs_no_answer() -> None:
     m = build()
-    cut_off(m, FailureKind.LOCAL)
+    cut_off(m, FailureKind.LOCAL_RESOURCE)
     _, found = m.start("www.example.com.")
     m.net.run(m.mesh, seconds=0.06)
     cut_off(m, None)
@@ -280,7 +280,7 @@ def test_a_shortage_of_a_moment_costs_no_answer() -> None:
 
 def test_what_joins_a_question_that_met_a_shortage_is_not_remembered_either() -> None:
     m = build()
-    cut_off(m, FailureKind.LOCAL)
+    cut_off(m, FailureKind.LOCAL_RESOURCE)
     results = [m.start(name)[1] for name in ("a.example.com.", "b.example.com.", "c.sub.example.com.")]
     m.net.run(m.mesh, until=lambda: all(results))
     assert all(found[0].rcode == c.SERVFAIL for found in results)
@@ -298,5 +298,5 @@ def test_a_host_without_a_family_remembers_dead_zones_as_others_do() -> None:
     assert m.ask("www.example.com.").failure.kind is FailureKind.UNREACHABLE
     asked = len(m.net.log)
     m.net.sleep(m.mesh, limits.LOCAL_ERROR_TTL + 1)
-    assert m.ask("www.example.com.").failure.kind is FailureKind.CACHED
+    assert m.ask("www.example.com.").failure.kind is FailureKind.CACHED_ERROR
     assert len(m.net.log) == asked

@@ -17,6 +17,7 @@ from resolver import mesh as mesh_module
 from resolver.effects import (
     Ask,
     Budget,
+    ChildNsSets,
     Context,
     Failure,
     FailureKind,
@@ -27,7 +28,6 @@ from resolver.effects import (
     Question,
     Steps,
     Task,
-    Told,
 )
 from resolver.resolve import failure_outcome, resolve
 from resolver.validate.anchors import Anchors
@@ -215,11 +215,11 @@ def test_what_zones_say_of_their_servers_is_held_until_the_whole_query_ends(monk
     m.net.hosts["192.0.2.66"] = lambda packet, tcp: silent(packet, tcp) or reply(
         packet, [], ["b11.a11.evil.com. 300 SOA a. b. 1 2 3 4 5"])
     handed: list[Outcome] = []
-    knows: list[Told] = []
+    knows: list[ChildNsSets] = []
 
     def outer(task: Task, _context: Context) -> Steps[Outcome]:
         handed.append((yield Need(Question(names.from_text(name), c.A), Purpose.CLIENT)))
-        knows.append(task.told)
+        knows.append(task.child_ns)
         yield Pause(2.0)
         return Outcome(task.question, c.NOERROR, [], [], 0, 60)
 
@@ -237,7 +237,7 @@ def test_what_zones_say_of_their_servers_is_held_until_the_whole_query_ends(monk
     m.net.run(m.mesh, seconds=5)
     assert found and m.mesh._octets == 0
     assert job is not None and job.finished
-    assert job.task.told == {}, "whoever knows the job later, as timers do, holds nothing by it"
+    assert job.task.child_ns == {}, "whoever knows the job later, as timers do, holds nothing by it"
 
 
 def test_failed_sub_queries_are_held_until_the_whole_query_ends(played: Minet) -> None:
@@ -437,7 +437,7 @@ def test_a_ds_set_from_a_referral_is_held_while_it_is_checked() -> None:
 def test_the_proof_that_a_zone_is_insecure_is_held_by_the_query() -> None:
     held = Held(Verdict.SECURE)
     chain, context, task = chain_over(held)
-    steps = chain.zone_in_charge(task, context, b"\1a\1b\0")
+    steps = chain.authoritative_zone(task, context, b"\1a\1b\0")
     effect = steps.send(None)
     assert isinstance(effect, Need)
     assert task.octets == task.budget.octets == octets_of([held.ds])

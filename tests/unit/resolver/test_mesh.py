@@ -285,7 +285,7 @@ def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, 
 def test_nothing_is_begun_while_memory_is_short():
     m = build()
     short = []
-    m.mesh.refuse_when(lambda: bool(short))
+    m.mesh.set_shed_load(lambda: bool(short))
     m.ask("www.example.com.")
     short.append(True)
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"], "the cache has it"
@@ -303,12 +303,12 @@ def test_nothing_is_begun_while_memory_is_short():
 def test_a_begun_question_gets_no_sub_query_while_memory_is_short(scripted):
     m = scripted
     short = []
-    m.mesh.refuse_when(lambda: bool(short))
+    m.mesh.set_shed_load(lambda: bool(short))
     seen = []
 
     def job(task, context):
         yield Pause(0.1)
-        seen.append((yield Need(question("below."), Purpose.ADDRESS)))
+        seen.append((yield Need(question("below."), Purpose.NS_ADDRESS)))
         return outcome_for(task.question, seen[0])
 
     m.table["x."] = job
@@ -382,14 +382,14 @@ def test_need_gives_the_outcome_of_another_question(scripted):
         return outcome_for(task.question)
 
     def outer(task, context):
-        result = yield Need(question("inner."), Purpose.ADDRESS)
+        result = yield Need(question("inner."), Purpose.NS_ADDRESS)
         seen.append(result.question.key[0])
-        result = yield Need(question("inner."), Purpose.CHAIN)
+        result = yield Need(question("inner."), Purpose.DNSSEC)
         return outcome_for(task.question)
 
     m.table.update({"inner.": inner, "outer.": outer})
     m.ask("outer.")
-    assert seen == [(1, Purpose.ADDRESS, True), names.from_text("inner."), (1, Purpose.CHAIN, False)]
+    assert seen == [(1, Purpose.NS_ADDRESS, True), names.from_text("inner."), (1, Purpose.DNSSEC, False)]
 
 
 def test_an_unvalidated_sub_query_is_no_answer_to_a_client(scripted):
@@ -403,7 +403,7 @@ def test_an_unvalidated_sub_query_is_no_answer_to_a_client(scripted):
         return outcome_for(task.question)
 
     def outer(task, context):
-        yield Need(question("inner."), Purpose.ADDRESS)
+        yield Need(question("inner."), Purpose.NS_ADDRESS)
         return outcome_for(task.question)
 
     m.table.update({"inner.": inner, "outer.": outer, "later.": outer})
@@ -438,7 +438,7 @@ def test_a_need_that_closes_a_circle_is_refused(scripted):
 
     def waits_for(other):
         def job(task, context):
-            result = yield Need(question(other), Purpose.CHAIN)
+            result = yield Need(question(other), Purpose.DNSSEC)
             results.append(result)
             return outcome_for(task.question, result if isinstance(result, Failure) else None)
         return job
@@ -457,7 +457,7 @@ def test_two_that_wait_for_the_same_third_are_no_circle(scripted):
         return outcome_for(task.question)
 
     def waits(task, context):
-        result = yield Need(question("third."), Purpose.CHAIN)
+        result = yield Need(question("third."), Purpose.DNSSEC)
         assert isinstance(result, Outcome)
         return outcome_for(task.question)
 
@@ -474,7 +474,7 @@ def test_depth_is_bounded(scripted):
     class Endless(dict):
         def __missing__(self, name):
             def job(task, context):
-                result = yield Need(question("x" + names.to_text(task.question.qname)), Purpose.CHAIN)
+                result = yield Need(question("x" + names.to_text(task.question.qname)), Purpose.DNSSEC)
                 return outcome_for(task.question, result)
             return job
 
@@ -497,7 +497,7 @@ def test_somebody_elses_exhausted_budget_does_not_fail_us(scripted):
         return outcome_for(task.question)
 
     def first(task, context):
-        result = yield Need(question("shared."), Purpose.CHAIN)
+        result = yield Need(question("shared."), Purpose.DNSSEC)
         return outcome_for(task.question, result if isinstance(result, Failure) else None)
 
     m.table.update({"shared.": shared, "a.": first, "b.": first})
@@ -625,12 +625,12 @@ def test_forget_makes_the_delegation_be_read_anew():
     m = build()
     m.ask("www.example.com.")
     zone = names.from_text("example.com.")
-    atlas = m.mesh._context.room
+    delegations = m.mesh._context.delegations
     for forget in (lambda: m.mesh.forget(), lambda: m.mesh.forget(zone), lambda: m.mesh.forget(zone, subtree=True)):
-        assert atlas.closest(zone, m.net.time()) is atlas.closest(zone, m.net.time())
-        before = atlas.closest(zone, m.net.time())
+        assert delegations.closest(zone, m.net.time()) is delegations.closest(zone, m.net.time())
+        before = delegations.closest(zone, m.net.time())
         forget()
-        assert atlas.closest(zone, m.net.time()) is not before
+        assert delegations.closest(zone, m.net.time()) is not before
 
 
 # --- flushing -----------------------------------------------------------------------------------------------------
@@ -720,11 +720,11 @@ def test_who_gives_its_place_to_another_that_waits_for_the_same_answer(monkeypat
         if name.startswith("filler"):
             yield Pause(0.06)
             if name[6] in "012345":
-                yield Need(question("below" + name), Purpose.ADDRESS)
+                yield Need(question("below" + name), Purpose.NS_ADDRESS)
             yield Pause(100.0)
         if name.startswith("below"):
             yield Pause(100.0)
-        found = yield Need(question("shared.test."), Purpose.ADDRESS)
+        found = yield Need(question("shared.test."), Purpose.NS_ADDRESS)
         return outcome_for(task.question, found)
 
     m = build()

@@ -12,7 +12,7 @@ from support.minet import COM_ZONE, NET_ZONE, build, standard
 from resolver import limits
 from resolver import mesh as mesh_module
 from resolver.effects import Failure, FailureKind, Need, Outcome, Pause, Purpose, Question
-from resolver.places import Charge, Places
+from resolver.query_quota import QueryQuota, QueryUsage
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -27,8 +27,8 @@ JOSTLE = limits.JOSTLE / 1000
 
 def test_two_shares_of_one_network_are_one_as_soon_as_something_is_taken():
     """Who makes room calls others back, which may begin a query of the same network before the first has its place."""
-    places = Places(100)
-    first, second = Charge(places.share_of("net"), 0.0), Charge(places.share_of("net"), 0.0)
+    places = QueryQuota(100)
+    first, second = QueryUsage(places.share_of("net"), 0.0), QueryUsage(places.share_of("net"), 0.0)
     jobs = [object(), object()]
     places.take(second, jobs[1])
     places.take(first, jobs[0])
@@ -41,29 +41,29 @@ def test_two_shares_of_one_network_are_one_as_soon_as_something_is_taken():
 
 
 def test_an_heir_that_held_nothing_pays_with_what_it_has_taken_meanwhile():
-    places = Places(100)
-    charge, other = Charge(places.share_of("a"), 0.0), Charge(places.share_of("b"), 0.0)
+    places = QueryQuota(100)
+    usage, other = QueryUsage(places.share_of("a"), 0.0), QueryUsage(places.share_of("b"), 0.0)
     jobs = [object(), object()]
-    places.take(charge, jobs[0])
-    heir = places.share_of("b")
+    places.take(usage, jobs[0])
+    new_payer = places.share_of("b")
     places.take(other, jobs[1])
-    places.move(charge, heir)
+    places.move(usage, new_payer)
     assert (places.share_of("b").held, places.share_of("a").held) == (2, 0)
-    places.give_back(charge, jobs[0])
+    places.give_back(usage, jobs[0])
     places.give_back(other, jobs[1])
     assert (places.statistics(), places.held) == ((0, 0), 0)
 
 
 def test_one_network_has_its_share_and_several_leave_room():
     for attackers in (1, 2, 5, 20):
-        places = Places(1000)
-        charges = [Charge(places.share_of(number), 0.0) for number in range(attackers)]
+        places = QueryQuota(1000)
+        charges = [QueryUsage(places.share_of(number), 0.0) for number in range(attackers)]
         refused = 0
         while refused < attackers:
             refused = 0
-            for charge in charges:
-                if places.has_room_below(charge, JOSTLE):
-                    places.take(charge, object())
+            for usage in charges:
+                if places.has_room_below(usage, JOSTLE):
+                    places.take(usage, object())
                 else:
                     refused += 1
         networks, largest = places.statistics()
@@ -74,48 +74,48 @@ def test_one_network_has_its_share_and_several_leave_room():
 
 
 def test_what_was_begun_may_be_ended():
-    places = Places(1000)
+    places = QueryQuota(1000)
     share = places.share_of("x")
     while places.has_room(share):
-        places.take(Charge(share, 0.0), object())
+        places.take(QueryUsage(share, 0.0), object())
         share = places.share_of("x")
     assert places.held >= 900 * limits.NETWORK_SHARE_NEW // 100
-    assert places.has_room_below(Charge(share, 0.0), JOSTLE)
+    assert places.has_room_below(QueryUsage(share, 0.0), JOSTLE)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_counts_follow_every_step(seed):
     rng = random.Random(seed)
-    places = Places(50)
-    running: list[tuple[Charge, object]] = []
+    places = QueryQuota(50)
+    running: list[tuple[QueryUsage, object]] = []
     for _ in range(500):
         step = rng.random()
         if step < 0.4:
             share = places.share_of(rng.choice([None, "a", "b", "c"]))
             if places.has_room(share):
-                charge, job = Charge(share, 0.0), object()
-                places.take(charge, job)
-                running.append((charge, job))
+                usage, job = QueryUsage(share, 0.0), object()
+                places.take(usage, job)
+                running.append((usage, job))
         elif step < 0.6 and running:
-            charge = rng.choice(running)[0]
-            if places.has_room_below(charge, rng.choice([0.0, 10.0])):
+            usage = rng.choice(running)[0]
+            if places.has_room_below(usage, rng.choice([0.0, 10.0])):
                 job = object()
-                places.take(charge, job)
-                running.append((charge, job))
+                places.take(usage, job)
+                running.append((usage, job))
         elif step < 0.7 and running:
             places.move(rng.choice(running)[0], places.share_of(rng.choice([None, "a", "b", "d"])))
         elif running:
             places.give_back(*running.pop(rng.randrange(len(running))))
         assert places.held == len(running) <= 50
         held = {}
-        for charge, _job in running:
-            held[charge.share.network] = held.get(charge.share.network, 0) + 1
+        for usage, _job in running:
+            held[usage.share.network] = held.get(usage.share.network, 0) + 1
         networks = {network: count for network, count in held.items() if network is not None}
         assert places.statistics() == (len(networks), max(networks.values(), default=0))
         for network in ("a", "b", "c", "d"):
             assert places.share_of(network).held == held.get(network, 0)
-    for charge, job in running:
-        places.give_back(charge, job)
+    for usage, job in running:
+        places.give_back(usage, job)
     assert places.held == 0 and places.own.held == 0 and places.statistics() == (0, 0)
     assert not places._queries and not places._shares
 
@@ -139,7 +139,7 @@ class World:
         if not name.startswith("inner"):
             yield Pause(seconds)
             label = "inner-shared." if "shared" in name else f"inner-{name}"
-            found = yield Need(Question(names.from_text(label), c.A), Purpose.ADDRESS)
+            found = yield Need(Question(names.from_text(label), c.A), Purpose.NS_ADDRESS)
             if isinstance(found, Failure):
                 return Outcome(task.question, c.SERVFAIL, [], [], 0, 0, failure=found)
         yield Pause(seconds)
@@ -291,14 +291,14 @@ def test_every_place_comes_back_whatever_happens(monkeypatch, seed):
 
 def test_a_job_that_finds_no_memory_keeps_no_place(monkeypatch):
     world = World(monkeypatch)
-    real = Places.take
+    real = QueryQuota.take
 
-    def take(charge, job):
-        real(world.places, charge, job)
+    def take(usage, job):
+        real(world.places, usage, job)
         raise MemoryError
 
     with monkeypatch.context() as short:
-        short.setattr(Places, "take", lambda self, charge, job: take(charge, job))
+        short.setattr(QueryQuota, "take", lambda self, usage, job: take(usage, job))
         with pytest.raises(MemoryError):
             world.ask("fast.", "x")
     assert world.places.held == 0 and not world.places._queries

@@ -9,7 +9,7 @@ from resolver import limits
 from resolver.effects import Question
 from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
-from resolver.policy import Plan
+from resolver.policy import PolicyPipeline
 from resolver.settings import CacheSettings, DnssecSettings, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -27,7 +27,7 @@ class House:
         settings = Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(prefetch=prefetch))
         self.m = build(standard(a192_0_2_1=[("example.com.", zone)], a192_0_2_2=[("example.com.", zone)]),
                        settings=settings)
-        plan = Plan(settings)
+        plan = PolicyPipeline(settings)
         self.fast = FastPath(self.m.store.answers, plan.access, prefetch=prefetch)
         self.service = Service(settings, mesh=self.m.mesh, store=self.m.store, plan=plan, fast=self.fast,
                                clock=self.m.net)

@@ -9,7 +9,7 @@ from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, addresses, build, re
 
 from resolver import limits
 from resolver.effects import FailureKind, Need, Outcome, Purpose, Question
-from resolver.policy import Plan
+from resolver.policy import PolicyPipeline
 from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings, replace
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -280,7 +280,7 @@ def test_failures_are_kept_for_their_time_only():
     host = m.net.hosts.pop("192.0.2.1"), m.net.hosts.pop("192.0.2.2")
     assert m.ask("www.example.com.").rcode == c.SERVFAIL
     m.net.hosts["192.0.2.1"], m.net.hosts["192.0.2.2"] = host
-    assert m.ask("www.example.com.").failure.kind is FailureKind.CACHED
+    assert m.ask("www.example.com.").failure.kind is FailureKind.CACHED_ERROR
     m.net.sleep(m.mesh, m.settings.cache.failure_ttl + 1)
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
 
@@ -418,7 +418,7 @@ def test_the_validator_can_ask_questions_of_its_own():
 
     def validate(question, raw, context, task):
         if question.qtype == c.A:
-            keys = yield Need(Question(names.from_text("example.com."), c.DNSKEY), Purpose.CHAIN)
+            keys = yield Need(Question(names.from_text("example.com."), c.DNSKEY), Purpose.DNSSEC)
             assert isinstance(keys, Outcome)
         return Verdict.INSECURE, 0, "no keys"
 
@@ -459,7 +459,7 @@ def test_an_alias_into_a_local_zone_ends_there():
 
 
 def with_policy(m, **policy):
-    m.mesh._context.policy = Plan(replace(m.settings, policy=PolicySettings(**policy)))
+    m.mesh._context.policy = PolicyPipeline(replace(m.settings, policy=PolicySettings(**policy)))
     return m
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from resolver import limits
-from resolver.knobs import describe, parse_endpoint
+from resolver.options import describe, parse_endpoint
 from resolver.settings import (
     CacheSettings,
     DnssecSettings,

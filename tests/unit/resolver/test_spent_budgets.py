@@ -61,5 +61,5 @@ def test_the_query_itself_fails_and_is_remembered() -> None:
     assert first.failure is not None and first.rcode == c.SERVFAIL
     before = len(m.net.log)
     again = m.ask("a0.evil.")
-    assert again.failure is not None and again.failure.kind in (FailureKind.BOGUS, FailureKind.CACHED)
+    assert again.failure is not None and again.failure.kind in (FailureKind.BOGUS, FailureKind.CACHED_ERROR)
     assert len(m.net.log) == before

@@ -6,7 +6,7 @@ from support.minet import EXAMPLE_ZONE, addresses, build, rr, standard
 
 from resolver import limits
 from resolver.effects import FailureKind, Question
-from resolver.policy import Plan
+from resolver.policy import PolicyPipeline
 from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -332,7 +332,7 @@ def test_a_stale_denial_alone_denies_no_addresses_that_would_have_been_made():
 def test_local_zones_stand_above_stale_data():
     m = stale_world()
     m.ask("alias.example.com.")
-    m.mesh._context.policy = Plan(Settings(policy=PolicySettings(local_zones=("www.example.com. nxdomain",))))
+    m.mesh._context.policy = PolicyPipeline(Settings(policy=PolicySettings(local_zones=("www.example.com. nxdomain",))))
     break_servers(m)
     m.net.sleep(m.mesh, 400)
     outcome = m.ask("alias.example.com.")

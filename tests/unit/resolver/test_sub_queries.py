@@ -141,17 +141,17 @@ def test_sub_queries_are_counted(scripted_mesh: Minet) -> None:
 def test_look_ups_in_the_cache_are_counted() -> None:
     budget = Budget(1, 1.0)
     taken = 0
-    while budget.take_look_up():
+    while budget.take_lookup():
         taken += 1
     assert taken == limits.LOOK_UPS
-    assert budget.spent and budget.failure is not None and budget.failure.kind is FailureKind.BUDGET
+    assert budget.exhausted and budget.failure is not None and budget.failure.kind is FailureKind.BUDGET
 
 
 def test_what_the_cache_answers_is_counted_too(scripted_mesh: Minet) -> None:
     m, results = scripted_mesh, []
 
     def cached(task, context):
-        task.budget.look_ups = 3
+        task.budget.lookups = 3
         for _ in range(5):
             results.append((yield Need(Question(names.from_text("odd."), 200), Purpose.CLIENT)))
         return answered(task.question)
@@ -206,7 +206,7 @@ def test_a_deadline_ends_what_needs_no_packet(scripted_mesh: Minet) -> None:
     def endless(task, context):
         while True:
             found = yield Need(Question(names.from_text("odd."), 200), Purpose.CLIENT)
-            task.budget.look_ups = 100
+            task.budget.lookups = 100
             steps.append(found)
             if found.kind is FailureKind.DEADLINE:
                 return Outcome(task.question, c.SERVFAIL, [], [], 0, 0, failure=found)

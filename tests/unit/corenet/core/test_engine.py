@@ -127,7 +127,7 @@ def test_inbox_wakes_a_sleeping_engine_once_and_keeps_order() -> None:
     thread.join()
     assert seen == list(range(1000))
     # The eventfd is written only for a loop that sleeps, not once a call.
-    assert engine.figures()["wakeups"] < 1000
+    assert engine.raw_statistics()["wakeups"] < 1000
 
 
 def test_order_holds_between_both_doors() -> None:
@@ -146,19 +146,19 @@ def test_reader_and_writer_are_level_triggered() -> None:
     engine = Engine()
     one, two = socket.socketpair()
     seen: list[str] = []
-    engine._set_side(one.fileno(), False, seen.append, ("read",))
+    engine._set_handler(one.fileno(), False, seen.append, ("read",))
     two.send(b"x")
     run(engine)
     run(engine)
     assert seen == ["read", "read"]
-    engine._set_side(one.fileno(), True, seen.append, ("write",))
+    engine._set_handler(one.fileno(), True, seen.append, ("write",))
     run(engine)
     assert seen == ["read", "read", "read", "write"]
-    assert engine._clear_side(one.fileno(), False) is True
-    assert engine._clear_side(one.fileno(), False) is False
+    assert engine._clear_handler(one.fileno(), False) is True
+    assert engine._clear_handler(one.fileno(), False) is False
     run(engine)
     assert seen[4:] == ["write"]
-    assert engine._clear_side(one.fileno(), True) is True
+    assert engine._clear_handler(one.fileno(), True) is True
     run(engine)
     assert len(seen) == 5
     one.close()
@@ -172,10 +172,10 @@ def test_reader_removed_in_the_same_batch_is_not_called() -> None:
 
     def remove_other(me: int) -> None:
         seen.append(me)
-        engine._clear_side(pairs[1 - me][0].fileno(), False)
+        engine._clear_handler(pairs[1 - me][0].fileno(), False)
 
     for number, (one, two) in enumerate(pairs):
-        engine._set_side(one.fileno(), False, remove_other, (number,))
+        engine._set_handler(one.fileno(), False, remove_other, (number,))
         two.send(b"x")
     run(engine)
     assert len(seen) == 1
@@ -202,8 +202,8 @@ def test_waiter_beside_a_lasting_reader() -> None:
     engine = Engine()
     one, two = socket.socketpair()
     seen: list[str] = []
-    engine._set_side(one.fileno(), False, seen.append, ("read",))
-    engine._wait_side(one.fileno(), True, Waiter(seen, "write"), None)
+    engine._set_handler(one.fileno(), False, seen.append, ("read",))
+    engine._wait_ready(one.fileno(), True, Waiter(seen, "write"), None)
     run(engine)
     run(engine)
     assert seen == ["write"]
@@ -222,7 +222,7 @@ def test_waiters_are_woken_once_each(recognised: bool) -> None:
     owner = weakref.ref(one) if recognised else None
     seen: list[str] = []
     for word in ("a", "b", "c"):
-        engine._wait_side(one.fileno(), False, Waiter(seen, word), owner)
+        engine._wait_ready(one.fileno(), False, Waiter(seen, word), owner)
         run(engine)
         assert word not in seen
         two.send(b"x")
@@ -230,8 +230,8 @@ def test_waiters_are_woken_once_each(recognised: bool) -> None:
         run(engine)
         assert seen.pop() == word
         one.recv(1)
-    engine._wait_side(one.fileno(), False, Waiter(seen, "read"), owner)
-    engine._wait_side(one.fileno(), True, Waiter(seen, "write"), None)
+    engine._wait_ready(one.fileno(), False, Waiter(seen, "read"), owner)
+    engine._wait_ready(one.fileno(), True, Waiter(seen, "write"), None)
     run(engine)
     assert seen == ["write"]
     two.send(b"x")
@@ -246,13 +246,13 @@ def test_edges_that_nobody_waits_for_come_to_an_end() -> None:
     engine = Engine()
     one, two = socket.socketpair()
     seen: list[str] = []
-    engine._wait_side(one.fileno(), False, Waiter(seen, "a"), weakref.ref(one))
+    engine._wait_ready(one.fileno(), False, Waiter(seen, "a"), weakref.ref(one))
     for _ in range(10):
         two.send(b"x")
         run(engine)
     assert seen == ["a"]
-    assert engine.figures()["events"] == 3
-    engine._wait_side(one.fileno(), False, Waiter(seen, "b"), weakref.ref(one))
+    assert engine.raw_statistics()["events"] == 3
+    engine._wait_ready(one.fileno(), False, Waiter(seen, "b"), weakref.ref(one))
     run(engine)
     assert seen == ["a", "b"]
     engine._dispose()
@@ -266,12 +266,12 @@ def test_a_number_that_comes_back_to_another_owner() -> None:
     one, two = socket.socketpair()
     three, four = socket.socketpair()
     number = one.fileno()
-    engine._wait_side(number, False, Waiter(seen, "old"), weakref.ref(one))
+    engine._wait_ready(number, False, Waiter(seen, "old"), weakref.ref(one))
     run(engine)
     one.close()
     os.dup2(three.fileno(), number)
     five = socket.socket(fileno=number)
-    engine._wait_side(number, False, Waiter(seen, "new"), weakref.ref(five))
+    engine._wait_ready(number, False, Waiter(seen, "new"), weakref.ref(five))
     two.close()
     run(engine)
     assert seen == []
@@ -327,7 +327,7 @@ def test_chain_of_callbacks_does_not_starve_descriptors() -> None:
         engine.call_soon(chain)
 
     engine.call_soon(chain)
-    engine._set_side(one.fileno(), False, engine.stop, ())
+    engine._set_handler(one.fileno(), False, engine.stop, ())
     engine.run()
     assert turns < 100
     one.close()

@@ -110,7 +110,7 @@ def test_views_are_views_of_any_size() -> None:
     assert {type(frame) for frame in frames} == {FrameView}
     assert frames == [b"a", b"", bytes(10000), b"xy"]
     # Of the data itself; the last, which came in two pieces, of what it was put together in.
-    assert [frame.pins for frame in frames if isinstance(frame, FrameView)] == [len(data)] * 3 + [2]
+    assert [frame.pinned_bytes for frame in frames if isinstance(frame, FrameView)] == [len(data)] * 3 + [2]
 
 
 def test_views_never_point_into_mutable_buffers() -> None:

@@ -215,11 +215,11 @@ def test_a_loop_counts_while_it_runs_and_does_not_sleep() -> None:
     engine.run()
     assert seen == [1, 1, 2, 1]
     thread = threading.Thread(target=engine.run)
-    polls = engine.figures()["polls"]
+    polls = engine.raw_statistics()["polls"]
     thread.start()
     deadline = time.monotonic() + 10
     try:
-        while engine.figures()["polls"] == polls or loops_awake() != before:
+        while engine.raw_statistics()["polls"] == polls or loops_awake() != before:
             assert time.monotonic() < deadline, "a loop that sleeps counts as awake"
             time.sleep(0)
     finally:

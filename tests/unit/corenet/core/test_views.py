@@ -66,7 +66,7 @@ def test_what_a_view_keeps() -> None:
     data = bytes(1000)
     first, second = FixedFramer(500, views=True).feed(data)
     assert isinstance(first, FrameView) and isinstance(second, FrameView)
-    assert first.pins == second.pins == first[1:2].pins == 1000
+    assert first.pinned_bytes == second.pinned_bytes == first[1:2].pinned_bytes == 1000
 
 
 def test_a_view_is_not_made_by_hand() -> None:

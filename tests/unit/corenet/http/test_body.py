@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from corenet.http.body import BodyBuffer
+from corenet.http.body_buffer import BodyBuffer
 from corenet.http.errors import LocalProtocolError
 from corenet.http.events import Data, End, Request
 from corenet.http.h1 import CLIENT, H1Codec

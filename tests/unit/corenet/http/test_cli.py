@@ -18,7 +18,7 @@ from support.certs import Authority
 from support.http_peer import Peer, Server, serving
 
 from corenet import tls
-from corenet.http import cli, resolvers
+from corenet.http import cli, resolver_plugins
 
 
 async def answer(peer: Peer) -> None:
@@ -224,7 +224,7 @@ class FakeEntry:
 def test_names_go_through_the_registered_resolver(
     server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolvers, "entry_points", lambda group: [FakeEntry()] if group else [])
+    monkeypatch.setattr(resolver_plugins, "entry_points", lambda group: [FakeEntry()] if group else [])
     url = f"http://www.example.playground:{server.port}/x"
     for options, argument in (["--resolver"], ""), (["--resolver", "192.0.2.1:53"], "192.0.2.1:53"), (
         ["--playground"], "playground",
@@ -242,7 +242,7 @@ def test_the_authority_of_a_simulated_world_counts_only_there(
 ) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf("www.example.playground")
-    monkeypatch.setattr(resolvers, "entry_points", lambda group: [FakeEntry(authority.cafile)])
+    monkeypatch.setattr(resolver_plugins, "entry_points", lambda group: [FakeEntry(authority.cafile)])
     with Background(tls.server_context(leaf.certificate, leaf.key)) as server:
         url = f"https://www.example.playground:{server.port}/"
         assert corenet(capfdbinary, url, "--playground")[0] == 0
@@ -251,7 +251,7 @@ def test_the_authority_of_a_simulated_world_counts_only_there(
 
 
 def test_without_a_registered_resolver(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolvers, "entry_points", lambda group: [])
+    monkeypatch.setattr(resolver_plugins, "entry_points", lambda group: [])
     code, _, err = corenet(capfdbinary, "http://x.example/", "--resolver", "192.0.2.1")
     assert code == 2 and "no resolver is installed" in err
 

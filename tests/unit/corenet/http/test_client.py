@@ -26,7 +26,7 @@ from corenet.http import (
     ServerDisconnected,
     get,
 )
-from corenet.http.pool import Pool, Slot
+from corenet.http.pool import Pool, PoolSlot
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -312,7 +312,7 @@ def test_a_connection_that_dies_on_its_way_to_who_waits(loop: str, end: str, mon
     """It was given to a waiting POST when bytes came, or the end, before the task of the POST ran."""
     release = Pool.release
 
-    def release_and_hear(pool: Pool, slot: Slot, *, reusable: bool) -> None:
+    def release_and_hear(pool: Pool, slot: PoolSlot, *, reusable: bool) -> None:
         release(pool, slot, reusable=reusable)
         if reusable and slot.connection is not None and len(told) == 1:
             if end == "bytes":

@@ -207,8 +207,8 @@ def test_a_timeout_that_is_no_time_is_a_mistake(loop: str, part: str, seconds: f
             HttpClient(timeout=seconds)
         with pytest.raises(ValueError, match="HttpClient max_head"):
             HttpClient(max_head=seconds)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="Limits idle_seconds"):
-            Limits(idle_seconds=seconds if seconds else math.inf)
+        with pytest.raises(ValueError, match="Limits keepalive_timeout"):
+            Limits(keepalive_timeout=seconds if seconds else math.inf)
 
 
 # --- cancels ----------------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 def test_a_clean_exchange_leaves_the_connection_idle() -> None:
     fixture = Fixture()
-    assert connection_state(fixture) == "AWAITING"
+    assert connection_state(fixture) == "AWAITING_HEAD"
     fixture.hear(ANSWER[:-1])
     assert connection_state(fixture) == "READING"
     fixture.hear(ANSWER[-1:])
@@ -252,16 +252,16 @@ def test_what_happened_to_an_idle_socket_is_seen_before_the_loop_tells(what: str
         assert not fixture.connection.is_usable()
 
 
-@pytest.mark.parametrize(("undecrypted", "plaintext"), [(0, 0), (5, 0), (0, 1)])
-def test_what_tls_holds_has_come_as_well(undecrypted: int, plaintext: int) -> None:
+@pytest.mark.parametrize(("tls_read_buffer_size", "plaintext"), [(0, 0), (5, 0), (0, 1)])
+def test_what_tls_holds_has_come_as_well(tls_read_buffer_size: int, plaintext: int) -> None:
     """A part of a record, or plaintext of one: the kernel has nothing more, and the loop nothing to tell."""
     ours, peer = socket.socketpair()
     with ours, peer:
         fixture = Fixture(scheme="https", socket=ours, ssl_object=SimpleNamespace(pending=lambda: plaintext))
-        fixture.transport.unread = undecrypted
+        fixture.transport.unread = tls_read_buffer_size
         fixture.hear(ANSWER)
         assert fixture.connection.finish()
-        assert fixture.connection.is_usable() is (undecrypted == plaintext == 0)
+        assert fixture.connection.is_usable() is (tls_read_buffer_size == plaintext == 0)
 
 
 def test_a_body_over_the_limit_is_refused_when_it_is_announced() -> None:

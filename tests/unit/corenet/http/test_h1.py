@@ -59,7 +59,7 @@ def test_a_chunked_response_with_extensions_and_trailers() -> None:
 def test_a_response_that_ends_with_the_connection() -> None:
     codec = client()
     events = codec.feed(b"HTTP/1.1 200 OK\r\n\r\nsome") + codec.feed(b"thing")
-    assert codec.to_eof and not codec.receiving_done
+    assert codec.until_close and not codec.receiving_done
     assert body_of(events) == b"something"
     assert codec.feed_eof() == [End()]
     assert not codec.reusable
@@ -115,7 +115,7 @@ def test_which_connections_live_on(head: bytes, kept: bool) -> None:
 def test_bytes_after_a_response_end_the_connection() -> None:
     codec = client()
     codec.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-    assert codec.excess and not codec.reusable
+    assert codec.unexpected_data and not codec.reusable
     with pytest.raises(LocalProtocolError):
         codec.next_cycle()
 

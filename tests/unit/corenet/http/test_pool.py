@@ -16,7 +16,7 @@ from support.shortage import FullDict
 
 from corenet.http import pool
 from corenet.http.errors import LocalProtocolError
-from corenet.http.pool import Limits, Pool, Slot
+from corenet.http.pool import Limits, Pool, PoolSlot
 from corenet.http.url import Origin
 
 A = Origin("https", "a.example", 443)
@@ -49,7 +49,7 @@ class FakeLoop:
     def call_soon(self, *args: Any, **kwargs: Any) -> None:
         """Futures call this for their callbacks; there are none here."""
 
-    def create_future(self) -> "asyncio.Future[Slot]":
+    def create_future(self) -> "asyncio.Future[PoolSlot]":
         return asyncio.Future(loop=self)  # type: ignore[arg-type]
 
     def call_at(self, due: float, call: Callable[[], None]) -> FakeTimer:
@@ -75,7 +75,7 @@ class FakeConnection:
         self.closed = False
         self.aborted = False
         self.is_gone = False
-        self.on_lost: Any = None
+        self.on_closed: Any = None
 
     def is_usable(self) -> bool:
         return self.usable and not self.closed
@@ -89,7 +89,7 @@ class FakeConnection:
     def lose(self) -> None:
         """Its descriptor is closed."""
         self.closed = self.is_gone = True
-        self.on_lost()
+        self.on_closed()
 
 
 class Fixture:
@@ -98,14 +98,14 @@ class Fixture:
         self.pool = Pool(self.loop, Limits(**limits))  # type: ignore[arg-type]
         self.connections: list[FakeConnection] = []
 
-    def take(self, origin: Origin = A) -> Slot:
-        slot = self.pool.assign(origin)
-        assert isinstance(slot, Slot)
+    def take(self, origin: Origin = A) -> PoolSlot:
+        slot = self.pool.acquire(origin)
+        assert isinstance(slot, PoolSlot)
         if slot.connection is None:
             self.open(slot)
         return slot
 
-    def open(self, slot: Slot) -> None:
+    def open(self, slot: PoolSlot) -> None:
         connection = FakeConnection(self.loop)
         self.connections.append(connection)
         self.pool.opened(slot, connection)  # type: ignore[arg-type]
@@ -117,12 +117,12 @@ class Fixture:
         for connection in gone:
             connection.lose()
 
-    def wait(self, origin: Origin = A) -> "asyncio.Future[Slot]":
-        future = self.pool.assign(origin)
+    def wait(self, origin: Origin = A) -> "asyncio.Future[PoolSlot]":
+        future = self.pool.acquire(origin)
         assert isinstance(future, asyncio.Future)
         return future
 
-    def give(self, slot: Slot, *, reusable: bool = True) -> None:
+    def give(self, slot: PoolSlot, *, reusable: bool = True) -> None:
         if slot.connection is not None:
             slot.connection.idle_since = self.loop.now
         self.pool.release(slot, reusable=reusable)
@@ -162,11 +162,11 @@ def test_a_waiter_that_cannot_be_noted_for_want_of_memory_gets_no_slot(which: st
     if which == "waiters":
         slot.group.waiters = FullDict()
     else:
-        fixture.pool.hungry = FullDeque()
+        fixture.pool.waiting_origins = FullDeque()
     with pytest.raises(MemoryError):
-        fixture.pool.assign(A)
+        fixture.pool.acquire(A)
     assert not slot.group.waiters
-    slot.group.waiters, fixture.pool.hungry = {}, deque(fixture.pool.hungry)
+    slot.group.waiters, fixture.pool.waiting_origins = {}, deque(fixture.pool.waiting_origins)
     waiting = fixture.wait()
     fixture.give(slot)
     assert waiting.done() and waiting.result().connection is slot.connection
@@ -218,18 +218,18 @@ def test_waiters_are_served_in_order() -> None:
     fixture.settle()
     assert second.done() and second.result().connection is None
     fixture.give(second.result(), reusable=False)
-    assert fixture.pool.total == 0 and not fixture.pool.groups and not fixture.pool.hungry
+    assert fixture.pool.total == 0 and not fixture.pool.groups and not fixture.pool.waiting_origins
 
 
 def test_a_waiter_that_gave_up_is_skipped_and_what_it_had_got_is_passed_on() -> None:
     fixture = Fixture(per_origin=1)
     slot = fixture.take()
     first, second, third = fixture.wait(), fixture.wait(), fixture.wait()
-    fixture.pool.give_up(A, first)
+    fixture.pool.cancel_acquire(A, first)
     fixture.give(slot)
     assert second.done() and not third.done()
     # Cancelled in the very moment it was served.
-    fixture.pool.give_up(A, second)
+    fixture.pool.cancel_acquire(A, second)
     assert third.done() and third.result().connection is slot.connection
 
 
@@ -287,7 +287,7 @@ def test_each_of_many_who_wait_gets_room_made() -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_goodbye_is_cut_short_for_who_waits(late: bool) -> None:
-    fixture = Fixture(connections=1, idle_seconds=0)
+    fixture = Fixture(connections=1, keepalive_timeout=0)
     slot = fixture.take(A)
     waiting = fixture.wait(B) if not late else None
     fixture.give(slot)
@@ -314,7 +314,7 @@ def test_a_cancel_beside_the_close_of_the_client_is_no_error() -> None:
     fixture.take()
     waiting = fixture.wait()
     fixture.pool.close()
-    fixture.pool.give_up(A, waiting)
+    fixture.pool.cancel_acquire(A, waiting)
     assert isinstance(waiting.exception(), LocalProtocolError)
 
 
@@ -332,7 +332,7 @@ def test_the_table_in_the_text_is_the_table() -> None:
 
 
 def test_idle_connections_expire() -> None:
-    fixture = Fixture(idle_seconds=10)
+    fixture = Fixture(keepalive_timeout=10)
     first = fixture.take()
     second = fixture.take()
     fixture.give(first)
@@ -349,7 +349,7 @@ def test_idle_connections_expire() -> None:
 
 def test_a_connection_idle_for_too_long_is_not_given_out_before_the_timer_runs() -> None:
     """A loop that was held up runs the callbacks that were ready before the timers that became due meanwhile."""
-    fixture = Fixture(idle_seconds=10)
+    fixture = Fixture(keepalive_timeout=10)
     slot = fixture.take()
     fixture.give(slot)
     fixture.loop.now += 9.9
@@ -357,13 +357,13 @@ def test_a_connection_idle_for_too_long_is_not_given_out_before_the_timer_runs()
     assert again.connection is slot.connection
     fixture.give(again)
     fixture.loop.now += 10
-    fresh = fixture.pool.assign(A)
-    assert isinstance(fresh, Slot) and fresh.connection is None
+    fresh = fixture.pool.acquire(A)
+    assert isinstance(fresh, PoolSlot) and fresh.connection is None
     assert slot.connection.aborted  # type: ignore[union-attr]
 
 
 def test_without_idle_time_nothing_is_kept() -> None:
-    fixture = Fixture(idle_seconds=0)
+    fixture = Fixture(keepalive_timeout=0)
     slot = fixture.take()
     fixture.give(slot)
     assert slot.connection.closed  # type: ignore[union-attr]
@@ -395,23 +395,23 @@ def test_close_fails_the_waiting_and_closes_the_idle() -> None:
 
 
 def test_limits_are_checked() -> None:
-    for wrong in ({"connections": 0}, {"per_origin": 0}, {"idle_seconds": -1}, {"idle_seconds": 1e9}):
+    for wrong in ({"connections": 0}, {"per_origin": 0}, {"keepalive_timeout": -1}, {"keepalive_timeout": 1e9}):
         with pytest.raises(ValueError, match="Limits"):
             Limits(**wrong)  # type: ignore[arg-type]
 
 
 def test_no_slot_is_lost_in_a_storm() -> None:
     chance = random.Random(7)
-    fixture = Fixture(connections=4, per_origin=3, idle_seconds=5)
+    fixture = Fixture(connections=4, per_origin=3, keepalive_timeout=5)
     origins = [Origin("https", f"{name}.example", 443) for name in "abc"]
-    held: list[Slot] = []
-    waiting: list[tuple[Origin, asyncio.Future[Slot]]] = []
+    held: list[PoolSlot] = []
+    waiting: list[tuple[Origin, asyncio.Future[PoolSlot]]] = []
     for _ in range(5000):
         action = chance.random()
         if action < 0.4:
             origin = chance.choice(origins)
-            got = fixture.pool.assign(origin)
-            if isinstance(got, Slot):
+            got = fixture.pool.acquire(origin)
+            if isinstance(got, PoolSlot):
                 held.append(got)
             else:
                 waiting.append((origin, got))
@@ -424,7 +424,7 @@ def test_no_slot_is_lost_in_a_storm() -> None:
                 fixture.connections.remove(slot.connection)  # type: ignore[arg-type]
             fixture.give(slot, reusable=slot.connection is not None and chance.random() < 0.7)
         elif action < 0.9 and waiting:
-            fixture.pool.give_up(*waiting.pop(chance.randrange(len(waiting))))
+            fixture.pool.cancel_acquire(*waiting.pop(chance.randrange(len(waiting))))
         elif action < 0.95:
             fixture.loop.advance(chance.random() * 3)
         else:
@@ -434,7 +434,7 @@ def test_no_slot_is_lost_in_a_storm() -> None:
             held.append(entry[1].result())
         closing = sum(1 for connection in fixture.connections if connection.closed)
         assert fixture.pool.total == len(held) + len(fixture.pool.idle) + closing <= 4
-        assert fixture.pool.leaving == closing
+        assert fixture.pool.closing_count == closing
         assert all(group.count <= 3 for group in fixture.pool.groups.values())
         # Nobody waits while something is free for him.
         if fixture.pool.total < 4:
@@ -450,4 +450,4 @@ def test_no_slot_is_lost_in_a_storm() -> None:
     assert not held and not waiting
     fixture.loop.advance(10)
     fixture.settle()
-    assert fixture.pool.total == fixture.pool.leaving == 0 and not fixture.pool.groups and not fixture.connections
+    assert fixture.pool.total == fixture.pool.closing_count == 0 and not fixture.pool.groups and not fixture.connections

@@ -335,7 +335,7 @@ def test_waiters_of_both_sides_when_the_rest_cannot_be_watched(event: str) -> No
         broken = Broken(loop, event)
         waiters = {side: loop.create_future() for side in ("read", "write")}
         for side in waiters:
-            loop._wait_side(broken.number, side == "write", waiters[side], None)
+            loop._wait_ready(broken.number, side == "write", waiters[side], None)
         if event == "read":
             broken.right.send(b"x")
         async with asyncio.timeout(5):
@@ -363,7 +363,7 @@ def test_a_lasting_callback_beside_a_waiter_when_the_rest_cannot_be_watched(even
             loop.add_writer(broken.number, called.append, "writer")
         else:
             loop.add_reader(broken.number, called.append, "reader")
-        loop._wait_side(broken.number, event == "write", waiter, None)
+        loop._wait_ready(broken.number, event == "write", waiter, None)
         if event == "read":
             broken.right.send(b"x")
         async with asyncio.timeout(5):
@@ -386,10 +386,10 @@ def test_a_refused_second_side_costs_the_first_nothing(add: str) -> None:
         left, right = full_pair()
         number = left.fileno()
         waiter = loop.create_future()
-        loop._wait_side(number, True, waiter, None)
+        loop._wait_ready(number, True, waiter, None)
         os.close(left.detach())
         second = {
-            "wait": lambda: loop._wait_side(number, False, loop.create_future(), None),
+            "wait": lambda: loop._wait_ready(number, False, loop.create_future(), None),
             "add_reader": lambda: loop.add_reader(number, print),
         }[add]
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -411,7 +411,7 @@ def test_removing_one_side_of_a_descriptor_that_is_gone() -> None:
         number = left.fileno()
         waiter = loop.create_future()
         loop.add_reader(number, print)
-        loop._wait_side(number, True, waiter, None)
+        loop._wait_ready(number, True, waiter, None)
         os.close(left.detach())
         assert loop.remove_reader(number) is True
         async with asyncio.timeout(5):

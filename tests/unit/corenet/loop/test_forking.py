@@ -508,7 +508,7 @@ def test_a_one_shot_that_waits_in_the_batch_comes_once_on_both_sides(who: str) -
             else:
                 future = loop.create_future()
                 future.add_done_callback(lambda _future, number=number: on_ready(number))
-                loop._wait_side(left.fileno(), False, future, None)
+                loop._wait_ready(left.fileno(), False, future, None)
             right.send(b"x")
         for _ in range(5):
             # In the child the run ends with the callback that forks, and is begun again.

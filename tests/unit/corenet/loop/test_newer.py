@@ -50,7 +50,7 @@ def test_cancelling_in_another_thread_waits_for_the_callback(
     """Two threads ask while the callback runs: both go on when it has returned, and the callback was not cancelled."""
     loop = loop_factory()
     if isinstance(loop, corenet.Loop):
-        loop._guard_handles()
+        loop._use_threadsafe_handles()
     running, go_on = threading.Event(), threading.Event()
     seen: list[Any] = []
 
@@ -90,7 +90,7 @@ def test_the_callback_itself_and_a_later_thread_do_not_wait(
 ) -> None:
     loop = loop_factory()
     if isinstance(loop, corenet.Loop):
-        loop._guard_handles()
+        loop._use_threadsafe_handles()
     seen: list[Any] = []
 
     def callback() -> None:
@@ -111,7 +111,7 @@ def test_the_callback_itself_and_a_later_thread_do_not_wait(
 
 def test_an_exception_frees_those_who_wait() -> None:
     loop = corenet.new_event_loop()
-    loop._guard_handles()  # type: ignore[attr-defined]
+    loop._use_threadsafe_handles()  # type: ignore[attr-defined]
     told: list[Any] = []
     loop.set_exception_handler(lambda _loop, context: told.append(context["exception"]))
     running = threading.Event()

@@ -31,7 +31,7 @@ def _policy_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ("version", "opinion"), [((3, 11), "fine"), ((3, 13), "fine"), ((3, 14), "deprecated"), ((3, 16), "gone")]
 )
 def test_what_versions_think_of_policies(version: tuple[int, int], opinion: str) -> None:
-    assert compat.policies_in(version) == opinion
+    assert compat.policy_support(version) == opinion
 
 
 @pytest.mark.usefixtures("_policy_restored")

@@ -45,19 +45,24 @@ def loop() -> Any:
 
 
 def slow(loop: corenet.Loop) -> list[tuple[str, bool]]:
-    figures = loop.statistics()
-    assert figures.slow_count >= len(figures.slow_callbacks)
-    assert all(SLOW <= item.seconds < 10 for item in figures.slow_callbacks)
-    return [(item.source, item.exact) for item in figures.slow_callbacks]
+    raw_statistics = loop.statistics()
+    assert raw_statistics.slow_count >= len(raw_statistics.slow_callbacks)
+    assert all(SLOW <= item.seconds < 10 for item in raw_statistics.slow_callbacks)
+    return [(item.source, item.exact) for item in raw_statistics.slow_callbacks]
 
 
 def test_frozen_and_complete(loop: corenet.Loop) -> None:
-    figures = loop.statistics()
-    assert isinstance(figures, LoopStatistics)
+    raw_statistics = loop.statistics()
+    assert isinstance(raw_statistics, LoopStatistics)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        figures.iterations = 0  # type: ignore[misc]
-    assert (figures.iterations, figures.callbacks, figures.ready, figures.timers) == (0, 0, 0, 0)
-    assert (figures.run_seconds, figures.poll_seconds) == (0.0, 0.0)
+        raw_statistics.iterations = 0  # type: ignore[misc]
+    assert (raw_statistics.iterations, raw_statistics.callbacks, raw_statistics.ready, raw_statistics.timers) == (
+        0,
+        0,
+        0,
+        0,
+    )
+    assert (raw_statistics.run_seconds, raw_statistics.poll_seconds) == (0.0, 0.0)
 
 
 def test_callbacks_timers_and_depth(loop: corenet.Loop) -> None:
@@ -82,11 +87,11 @@ def test_time_asleep_is_not_time_at_work(loop: corenet.Loop) -> None:
     began = time.monotonic()
     loop.run_forever()
     took = time.monotonic() - began
-    figures = loop.statistics()
-    assert figures.poll_seconds >= 0.04
-    assert 0 < figures.run_seconds <= took - figures.poll_seconds
-    assert (figures.timers, figures.timers_fired) == (0, 1)
-    assert loop.statistics().run_seconds == figures.run_seconds
+    raw_statistics = loop.statistics()
+    assert raw_statistics.poll_seconds >= 0.04
+    assert 0 < raw_statistics.run_seconds <= took - raw_statistics.poll_seconds
+    assert (raw_statistics.timers, raw_statistics.timers_fired) == (0, 1)
+    assert loop.statistics().run_seconds == raw_statistics.run_seconds
 
 
 def test_descriptors_and_events(loop: corenet.Loop) -> None:
@@ -154,8 +159,8 @@ def test_bytes_of_datagrams() -> None:
         here.sendto(b"1234")
         here.send_many([(b"12", None)] * 40)
         await counter.done
-        figures = loop.statistics()
-        assert (figures.bytes_sent, figures.bytes_received) == (84, 84)
+        raw_statistics = loop.statistics()
+        assert (raw_statistics.bytes_sent, raw_statistics.bytes_received) == (84, 84)
         here.close()
         there.close()
 
@@ -174,8 +179,8 @@ def test_bytes_of_the_sock_methods(tmp_path: Path) -> None:
         def check(out: int, into: int) -> None:
             nonlocal sent, received
             sent, received = sent + out, received + into
-            figures = loop.statistics()
-            assert (figures.bytes_sent, figures.bytes_received) == (sent, received)
+            raw_statistics = loop.statistics()
+            assert (raw_statistics.bytes_sent, raw_statistics.bytes_received) == (sent, received)
 
         one, two = socket.socketpair()
         three, four = socket.socketpair(type=socket.SOCK_DGRAM)
@@ -394,10 +399,10 @@ def test_only_the_latest_are_kept_and_they_hold_nothing(loop: corenet.Loop) -> N
     for _ in range(40):
         loop.call_soon(held.work)
         one_turn(loop)
-    figures = loop.statistics()
-    assert figures.slow_count >= 40
-    assert len(figures.slow_callbacks) == 32
-    assert isinstance(figures.slow_callbacks[0], SlowCallback)
+    raw_statistics = loop.statistics()
+    assert raw_statistics.slow_count >= 40
+    assert len(raw_statistics.slow_callbacks) == 32
+    assert isinstance(raw_statistics.slow_callbacks[0], SlowCallback)
     del held
     gc.collect()
     assert gone() is None

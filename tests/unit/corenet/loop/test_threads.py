@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 import corenet
-from corenet.loop.threads import LoopThreads, Workers
+from corenet.loop.thread_pool import LoopThreadPool, ThreadPoolState
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -125,7 +125,7 @@ def test_cancelled_before_it_began_never_runs(loop: asyncio.AbstractEventLoop) -
     assert ran == ["third"]
 
 
-def one_thread(loop: corenet.Loop) -> LoopThreads:
+def one_thread(loop: corenet.Loop) -> LoopThreadPool:
     """The loop's own pool with one thread only."""
     pool = loop._make_threads()
     pool._workers.most = 1
@@ -407,21 +407,21 @@ def test_a_thread_that_cannot_be_started_takes_no_place(monkeypatch: pytest.Monk
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    workers = Workers(1)
+    workers = ThreadPoolState(1)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="start new thread"):
-            workers.ask((None, concurrent.futures.Future(), int, ()))
+            workers.submit_call((None, concurrent.futures.Future(), int, ()))
     assert not workers.threads
     future: concurrent.futures.Future[int] = concurrent.futures.Future()
-    workers.ask((None, future, int, ("7",)))
+    workers.submit_call((None, future, int, ("7",)))
     assert future.result(10) == 7
     workers.stop()
     workers.join()
 
 
 def test_threads_end_with_a_pool_that_nobody_has() -> None:
-    pool = LoopThreads()
+    pool = LoopThreadPool()
     assert pool.submit(abs, -1).result(30) == 1
     threads = list(pool._threads)
     seen = weakref.ref(pool)
@@ -483,10 +483,10 @@ def test_a_child_has_threads_of_its_own(ours: corenet.Loop) -> None:
 
 
 def test_workers_after_the_end_refuse() -> None:
-    workers = Workers(1)
+    workers = ThreadPoolState(1)
     workers.stop("cannot schedule new futures after interpreter shutdown")
     with pytest.raises(RuntimeError, match="after interpreter shutdown"):
-        workers.ask((None, concurrent.futures.Future(), int, ()))
+        workers.submit_call((None, concurrent.futures.Future(), int, ()))
 
 
 def test_the_interpreter_ends_when_the_calls_have() -> None:

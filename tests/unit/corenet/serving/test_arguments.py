@@ -53,11 +53,11 @@ def test_wrong_addresses_are_named(address: Any) -> None:
 
 
 def test_reuseport_gives_each_worker_a_socket_at_one_port() -> None:
-    opened = open_sockets([("127.0.0.1", 0)], 3, own=True, backlog=5)
+    opened = open_sockets([("127.0.0.1", 0)], 3, reuseport=True, backlog=5)
     try:
         assert not opened.shared()
-        assert len({sock.fileno() for share in opened.shares for sock in share}) == 3
-        assert len({sock.getsockname() for share in opened.shares for sock in share}) == 1
+        assert len({sock.fileno() for share in opened.per_worker for sock in share}) == 3
+        assert len({sock.getsockname() for share in opened.per_worker for sock in share}) == 1
         assert len(opened.names()) == 1
     finally:
         opened.close()
@@ -65,9 +65,9 @@ def test_reuseport_gives_each_worker_a_socket_at_one_port() -> None:
 
 def test_exclusive_and_unix_sockets_are_shared(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    opened = open_sockets(["127.0.0.1:0", f"unix:{path}"], 2, own=False, backlog=5)
+    opened = open_sockets(["127.0.0.1:0", f"unix:{path}"], 2, reuseport=False, backlog=5)
     assert opened.shared()
-    assert [sock.fileno() for sock in opened.shares[0]] == [sock.fileno() for sock in opened.shares[1]]
+    assert [sock.fileno() for sock in opened.per_worker[0]] == [sock.fileno() for sock in opened.per_worker[1]]
     assert f"unix:{path}" in opened.names()
     opened.close()
     assert not os.path.exists(path)
@@ -75,8 +75,8 @@ def test_exclusive_and_unix_sockets_are_shared(tmp_path: Path) -> None:
 
 def test_a_socket_file_that_another_service_has_made_is_left(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
-    first = open_sockets([f"unix:{path}"], 1, own=True, backlog=5)
-    second = open_sockets([f"unix:{path}"], 1, own=True, backlog=5)
+    first = open_sockets([f"unix:{path}"], 1, reuseport=True, backlog=5)
+    second = open_sockets([f"unix:{path}"], 1, reuseport=True, backlog=5)
     first.close()
     assert os.path.exists(path)
     second.close()
@@ -90,7 +90,7 @@ def test_nothing_stays_open_when_one_address_fails(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}"):
-            open_sockets(["127.0.0.1:0", f"unix:{tmp_path}/s", f"127.0.0.1:{port}"], 4, own=True, backlog=5)
+            open_sockets(["127.0.0.1:0", f"unix:{tmp_path}/s", f"127.0.0.1:{port}"], 4, reuseport=True, backlog=5)
     assert len(os.listdir("/proc/self/fd")) == before
     assert not (tmp_path / "s").exists()
 
@@ -101,11 +101,11 @@ def test_a_connection_made_before_any_worker_runs_has_the_option(
     own: bool, nodelay: bool | None, inherited: bool
 ) -> None:
     """The kernel copies the options when the connection is made, whoever accepts it, and when."""
-    opened = open_sockets(["127.0.0.1:0"], 2, own=own, backlog=5, options=SocketOptions(nodelay=nodelay))
+    opened = open_sockets(["127.0.0.1:0"], 2, reuseport=own, backlog=5, options=SocketOptions(nodelay=nodelay))
     try:
-        listening = opened.shares[0][0]
+        listening = opened.per_worker[0][0]
         if own:
-            opened.shares[1][0].close()
+            opened.per_worker[1][0].close()
         with socket.create_connection(listening.getsockname(), timeout=10):
             listening.settimeout(10)
             accepted, _ = listening.accept()
@@ -119,17 +119,17 @@ def test_options_are_set_on_every_socket(tmp_path: Path) -> None:
     options = SocketOptions(keepalive_idle=77, receive_buffer=50_000, reuse_address=False)
     with socket.socket() as given:
         given.bind(("127.0.0.1", 0))
-        opened = open_sockets([("127.0.0.1", 0), given], 2, own=True, backlog=5, options=options)
+        opened = open_sockets([("127.0.0.1", 0), given], 2, reuseport=True, backlog=5, options=options)
         try:
-            for sock in [sock for share in opened.shares for sock in share]:
+            for sock in [sock for share in opened.per_worker for sock in share]:
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
                 assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 100_000
                 assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 0
         finally:
             opened.close()
     buffers = SocketOptions(receive_buffer=50_000)
-    opened = open_sockets([f"unix:{tmp_path}/one"], 1, own=True, backlog=5, options=buffers)
-    assert opened.shares[0][0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 100_000
+    opened = open_sockets([f"unix:{tmp_path}/one"], 1, reuseport=True, backlog=5, options=buffers)
+    assert opened.per_worker[0][0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 100_000
     opened.close()
 
 
@@ -137,9 +137,9 @@ def test_options_that_do_not_apply_are_refused_before_anything_is_left_open(tmp_
     before = len(os.listdir("/proc/self/fd"))
     addresses = ["127.0.0.1:0", f"unix:{tmp_path}/two"]
     with pytest.raises(ValueError, match="keepalive_idle does not apply"):
-        open_sockets(addresses, 2, own=True, backlog=5, options=SocketOptions(keepalive_idle=7))
-    with pytest.raises(ValueError, match="cut_datagrams does not apply"):
-        open_sockets(addresses, 2, own=True, backlog=5, options=SocketOptions(cut_datagrams=True))
+        open_sockets(addresses, 2, reuseport=True, backlog=5, options=SocketOptions(keepalive_idle=7))
+    with pytest.raises(ValueError, match="udp_gso does not apply"):
+        open_sockets(addresses, 2, reuseport=True, backlog=5, options=SocketOptions(udp_gso=True))
     with pytest.raises(ValueError, match="reuse_port=False contradicts"):
         corenet.serve(main, "127.0.0.1:0", workers=2, options=SocketOptions(reuse_port=False))
     assert len(os.listdir("/proc/self/fd")) == before
@@ -147,9 +147,9 @@ def test_options_that_do_not_apply_are_refused_before_anything_is_left_open(tmp_
 
 def test_given_sockets_must_be_bound_streams() -> None:
     with socket.socket() as sock, pytest.raises(ValueError, match="bound socket"):
-        open_sockets([sock], 1, own=True, backlog=5)
+        open_sockets([sock], 1, reuseport=True, backlog=5)
     with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="stream socket"):
-        open_sockets([sock], 1, own=True, backlog=5)
+        open_sockets([sock], 1, reuseport=True, backlog=5)
 
 
 class Complete:

@@ -72,7 +72,7 @@ def test_certificates_that_are_refused(
     trust = authority if trusted else Authority(tmp_path, "Another CA")
     with pytest.raises(ssl.SSLError) as caught:
         shake(tls.client_context(cafile=trust.cafile), tls.server_context(leaf.certificate, leaf.key), asked)
-    failure = tls.explain(caught.value)
+    failure = tls.describe_handshake_error(caught.value)
     assert failure is not None and failure.certificate and words in failure.reason
 
 
@@ -90,10 +90,10 @@ def test_other_failures_in_words() -> None:
     incoming.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     with pytest.raises(ssl.SSLError) as caught:
         ours.do_handshake()
-    failure = tls.explain(caught.value)
+    failure = tls.describe_handshake_error(caught.value)
     assert failure is not None and not failure.certificate and "does not speak TLS" in failure.reason
-    assert tls.explain(OSError("other")) is None
-    ended = tls.explain(ssl.SSLEOFError(8, "EOF"))
+    assert tls.describe_handshake_error(OSError("other")) is None
+    ended = tls.describe_handshake_error(ssl.SSLEOFError(8, "EOF"))
     assert ended is not None and "ended the connection" in ended.reason
 
 
@@ -102,11 +102,11 @@ def test_a_goodbye_is_told_from_a_cut(authority: Authority) -> None:
     server = tls.server_context(leaf.certificate, leaf.key)
     client = tls.client_context(cafile=authority.cafile)
     ours, theirs = shake(client, server, "host.example")
-    assert not tls.peer_closed_cleanly(ours)
+    assert not tls.received_close_notify(ours)
     with pytest.raises(ssl.SSLWantReadError):
         theirs.unwrap()
-    assert tls.peer_closed_cleanly(ours)
-    assert not tls.peer_closed_cleanly(None)
+    assert tls.received_close_notify(ours)
+    assert not tls.received_close_notify(None)
 
 
 def test_old_versions_are_refused_by_servers(authority: Authority) -> None:

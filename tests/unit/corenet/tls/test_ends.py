@@ -19,7 +19,7 @@ from support.waiting import turns
 
 import corenet
 from corenet.limits import TLS_DRAIN_TIMEOUT
-from corenet.tls.context import peer_closed_cleanly
+from corenet.tls.context import received_close_notify
 
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
@@ -175,7 +175,7 @@ def test_we_may_answer_while_the_peers_end_waits(
 # --- a stream below that ends while something waits -------------------------------------------------------------------
 
 
-def drained(body: Callable[[Recorder, BarePeer], Any], *contexts: ssl.SSLContext) -> Any:
+def wait_connections_closed(body: Callable[[Recorder, BarePeer], Any], *contexts: ssl.SSLContext) -> Any:
     """Run `body(protocol, peer)` on a paused connection that was reset behind data which nobody has read."""
 
     async def main() -> None:
@@ -203,7 +203,7 @@ def test_a_reset_comes_behind_the_data_before_it(
         assert protocol.events == ["made", "data", "lost"]
         assert protocol.data == b"last words"
 
-    ours(drained(body, server_context, client_context))
+    ours(wait_connections_closed(body, server_context, client_context))
 
 
 @pytest.mark.parametrize("way", ["close", "abort"])
@@ -219,7 +219,7 @@ def test_whoever_closes_instead_of_reading_is_not_kept(
         await turns()
         assert protocol.events == ["made", "lost"]
 
-    ours(drained(body, server_context, client_context))
+    ours(wait_connections_closed(body, server_context, client_context))
 
 
 def test_whoever_writes_learns_of_the_reset(
@@ -230,7 +230,7 @@ def test_whoever_writes_learns_of_the_reset(
         assert isinstance(await protocol.lost, ConnectionResetError)
         assert protocol.events == ["made", "lost"]
 
-    ours(drained(body, server_context, client_context))
+    ours(wait_connections_closed(body, server_context, client_context))
 
 
 def test_an_error_in_the_callback_of_what_waited(
@@ -244,7 +244,7 @@ def test_an_error_in_the_callback_of_what_waited(
         protocol.transport.resume_reading()
         assert isinstance(await protocol.lost, ZeroDivisionError)
 
-    ours(drained(body, server_context, client_context))
+    ours(wait_connections_closed(body, server_context, client_context))
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
@@ -520,7 +520,7 @@ async def served(
 def test_a_server_reaches_who_has_not_read_before_the_end(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, reset_before: bool
 ) -> None:
-    """abort_clients tells it of the end, and `drained` waits until it was told."""
+    """abort_clients tells it of the end, and `wait_connections_closed` waits until it was told."""
 
     async def main() -> None:
         async with served(server_context, client_context) as (server, protocol, peer):
@@ -529,11 +529,11 @@ def test_a_server_reaches_who_has_not_read_before_the_end(
                 await turns()
                 assert "draining" in repr(protocol.transport)
             server.close()
-            drained = asyncio.ensure_future(server.drained())
+            wait_connections_closed = asyncio.ensure_future(server.wait_connections_closed())
             await turns()
-            assert not drained.done() and "lost" not in protocol.events
+            assert not wait_connections_closed.done() and "lost" not in protocol.events
             server.abort_clients()
-            await drained
+            await wait_connections_closed
             assert protocol.events == ["made", "lost"]
 
     ours(main())
@@ -545,10 +545,10 @@ def test_a_server_counts_who_is_told_in_the_next_turn(
     async def main() -> None:
         async with served(server_context, client_context) as (server, protocol, peer):
             server.close()
-            drained = asyncio.ensure_future(server.drained())
+            wait_connections_closed = asyncio.ensure_future(server.wait_connections_closed())
             peer.reset()
             await turns()
-            drained.add_done_callback(lambda _: protocol.note("drained"))
+            wait_connections_closed.add_done_callback(lambda _: protocol.note("drained"))
             protocol.transport.resume_reading()
             await protocol.until(lambda: "drained" in protocol.events)
             assert protocol.events == ["made", "data", "lost", "drained"]
@@ -627,7 +627,7 @@ def test_no_goodbye_says_that_all_was_sent_when_it_was_not(
         assert isinstance(await here.lost, ConnectionAbortedError)
         await there.lost
         assert not there.data
-        assert not peer_closed_cleanly(theirs)
+        assert not received_close_notify(theirs)
         server.close()
         await server.wait_closed()
 

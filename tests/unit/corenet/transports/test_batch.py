@@ -127,7 +127,7 @@ def test_a_run_to_a_port_nobody_has_costs_its_first_datagram() -> None:
 @pytest.mark.parametrize("kind", [Collector, Batches])
 def test_joined_datagrams_reach_the_protocol_one_by_one(kind: type[Collector], joins: bool) -> None:
     async def main() -> None:
-        end = await endpoint(kind, options=SocketOptions(join_datagrams=joins))
+        end = await endpoint(kind, options=SocketOptions(udp_gro=joins))
         with plain_socket() as source:
             source.sendto(b"", address(end))
             source.setsockopt(SOL_UDP, UDP_SEGMENT, 9)
@@ -149,7 +149,7 @@ def test_protocol_that_closes_gets_no_more_of_a_joined_message() -> None:
             self.transport.close()
 
     async def main() -> None:
-        end = await endpoint(Closing, options=SocketOptions(join_datagrams=True))
+        end = await endpoint(Closing, options=SocketOptions(udp_gro=True))
         with plain_socket() as source:
             source.setsockopt(SOL_UDP, UDP_SEGMENT, 2)
             source.sendto(b"aabbcc", address(end))
@@ -165,7 +165,7 @@ def test_native_handler_sees_single_datagrams(joins: bool) -> None:
     """More replies than a batch holds, some datagrams dropped, some left to Python."""
 
     async def main() -> None:
-        end = await endpoint(Batches, options=SocketOptions(join_datagrams=joins))
+        end = await endpoint(Batches, options=SocketOptions(udp_gro=joins))
         set_echo(end.transport)
         with plain_socket() as cutter:
             cutter.setsockopt(SOL_UDP, UDP_SEGMENT, 4)

@@ -20,7 +20,7 @@ from support.framed import Frames
 from support.tls_pair import client_context, leaf, ours, server_context, tls_pair
 from support.twin import Recorder, connected_pair, finish, loop_factory, twin
 
-from corenet.transports.received import ReceivedBytes
+from corenet.transports.stream_reader_buffer import StreamReaderBuffer
 
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
@@ -502,7 +502,7 @@ def test_what_get_buffer_does_comes_before_the_bytes(
 class Emptying:
     """A number that empties `buffer` when it is read."""
 
-    def __init__(self, buffer: ReceivedBytes, value: int) -> None:
+    def __init__(self, buffer: StreamReaderBuffer, value: int) -> None:
         self.buffer = buffer
         self.value = value
 
@@ -517,12 +517,12 @@ class Emptying:
         return self.value >= other
 
 
-@pytest.mark.parametrize("piled", [False, True])
-def test_a_number_that_empties_the_buffer(piled: bool) -> None:
-    def filled() -> ReceivedBytes:
-        buffer = ReceivedBytes()
+@pytest.mark.parametrize("as_bytearray", [False, True])
+def test_a_number_that_empties_the_buffer(as_bytearray: bool) -> None:
+    def filled() -> StreamReaderBuffer:
+        buffer = StreamReaderBuffer()
         buffer.extend(b"a" * 50_000)
-        if piled:
+        if as_bytearray:
             buffer.extend(b"a" * 50_000)
         return buffer
 

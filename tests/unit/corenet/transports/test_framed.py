@@ -94,7 +94,7 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="batch"):
         FramedProtocol(FixedFramer(1), batch=0)
     protocol = FramedProtocol(FixedFramer(1))
-    for use in (lambda: protocol.write_frame(b"x"), lambda: protocol.hand_over(asyncio.Protocol())):
+    for use in (lambda: protocol.write_frame(b"x"), lambda: protocol.switch_protocol(asyncio.Protocol())):
         with pytest.raises(RuntimeError, match="before connection_made"):
             use()
     with pytest.raises(RuntimeError, match="before connection_made"):

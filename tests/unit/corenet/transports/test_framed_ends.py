@@ -19,7 +19,7 @@ from support.waiting import turns
 
 import corenet
 from corenet import FrameError, FrameTooLarge, IncompleteFrame, LengthFramer
-from corenet.transports import heldend
+from corenet.transports import deferred_close
 
 __all__ = ["contexts"]
 
@@ -35,7 +35,7 @@ class MemoryTransport(asyncio.Transport):
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
         self._paused = False
-        self._closing = False
+        self._eof_received = False
         self._waiting: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         protocol.connection_made(self)
 
@@ -44,7 +44,7 @@ class MemoryTransport(asyncio.Transport):
         self._deliver()
 
     def _deliver(self) -> None:
-        while self._waiting and not self._paused and not self._closing:
+        while self._waiting and not self._paused and not self._eof_received:
             what, arguments = self._waiting.pop(0)
             try:
                 what(*arguments)
@@ -56,15 +56,15 @@ class MemoryTransport(asyncio.Transport):
             self.close()
 
     def _force_close(self, error: BaseException | None) -> None:
-        if not self._closing:
-            self._closing = True
+        if not self._eof_received:
+            self._eof_received = True
             self._loop.call_soon(self._protocol.connection_lost, error)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
 
     def is_closing(self) -> bool:
-        return self._closing
+        return self._eof_received
 
     def close(self) -> None:
         self._force_close(None)
@@ -318,7 +318,7 @@ def held_end(body: Callable[[Frames, Any], Any], contexts: tuple[ssl.SSLContext,
 def test_who_never_takes_the_frames_is_told_how_much_is_missing(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heldend, "FRAME_DELIVERY_TIMEOUT", 0)
+    monkeypatch.setattr(deferred_close, "FRAME_DELIVERY_TIMEOUT", 0)
 
     async def body(protocol: Frames, transport: Any) -> None:
         error = await protocol.lost
@@ -387,7 +387,7 @@ def test_an_error_among_the_frames_that_waited(contexts: tuple[ssl.SSLContext, s
 def test_another_protocol_takes_the_frames_that_waited(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def body(protocol: Frames, transport: Any) -> None:
         successor = Frames()
-        protocol.hand_over(successor)
+        protocol.switch_protocol(successor)
         await successor.lost
         assert (successor.frames, successor.events) == (SENT[2:], ["ended"])
         assert not protocol.lost.done()

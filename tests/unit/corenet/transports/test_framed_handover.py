@@ -30,7 +30,7 @@ def test_hand_over_gives_everything_not_taken(twin: Twin, successor: Any) -> Non
 
         def switch(frames: list[Any]) -> None:
             at = frames.index(b"upgrade") + 1
-            protocol.hand_over(new, frames[at:])
+            protocol.switch_protocol(new, frames[at:])
 
         protocol.on_batch = switch
         rest = packed(b"x") + b"\xff\xff\xff\xffraw"
@@ -53,7 +53,7 @@ def test_hand_over_outside_of_a_callback_while_paused(twin: Twin) -> None:
         await send(peer, packed(b"1", b"2", b"3") + b"\0\0\0\7part")
         await protocol.until(lambda: len(protocol.frames) == 1)
         new = Plain()
-        protocol.hand_over(new)
+        protocol.switch_protocol(new)
         rest = packed(b"2", b"3") + b"\0\0\0\7part"
         assert await new.until(len(rest)) == rest
         await send(peer, b"!")
@@ -72,7 +72,7 @@ def test_hand_over_while_going_on_after_a_pause(twin: Twin, successor: Any) -> N
         protocol.on_batch = lambda frames: protocol.pause_frames()
         await send(peer, packed(b"1", b"2"))
         await protocol.until(lambda: len(protocol.frames) == 1)
-        protocol.on_batch = lambda frames: protocol.hand_over(heir)
+        protocol.on_batch = lambda frames: protocol.switch_protocol(heir)
         protocol.resume_frames()
         await protocol.until(lambda: len(protocol.frames) == 2)
         await send(peer, packed(b"3"))
@@ -90,8 +90,8 @@ def test_from_lines_to_lengths_and_back_by_set_protocol(twin: Twin) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         lengths = Frames()
         lines = Frames(DelimiterFramer(b"\n"))
-        protocol.on_batch = lambda frames: protocol.hand_over(lengths)
-        lengths.on_batch = lambda frames: lengths.hand_over(lines)
+        protocol.on_batch = lambda frames: protocol.switch_protocol(lengths)
+        lengths.on_batch = lambda frames: lengths.switch_protocol(lines)
         stream = b"to lengths\n" + packed(b"to\nlines") + b"one\ntwo"
         await send(peer, stream)
         await send(peer, b"\n")
@@ -182,7 +182,7 @@ def test_the_rest_follows_a_protocol_that_is_replaced_while_it_gets_it() -> None
     async def body(frames: Frames, peer: socket.socket) -> None:
         nonlocal protocol
         protocol = frames
-        protocol.on_batch = lambda batch: protocol.hand_over(Narrow())
+        protocol.on_batch = lambda batch: protocol.switch_protocol(Narrow())
         await send(peer, packed(b"1", b"2", b"3"))
         assert await heir.until(7) == packed(b"2", b"3")[3:]
         protocol.lost.set_result(None)

@@ -43,7 +43,7 @@ def test_wrong_values_are_refused_with_their_name(fields: dict[str, Any], kind: 
 def test_every_field_can_be_set_and_read() -> None:
     names = {field.name for field in dataclasses.fields(SocketOptions)}
     assert set(SETTERS) == names
-    assert set(GETTERS) == names - {"backlog", "cut_datagrams"}
+    assert set(GETTERS) == names - {"backlog", "udp_gso"}
 
 
 TCP = SocketOptions(
@@ -71,7 +71,7 @@ AS_READ = {
     "congestion": "reno",
     "traffic_class": 32,
     "nodelay": True,
-    "join_datagrams": None,
+    "udp_gro": None,
 }
 
 
@@ -176,14 +176,14 @@ def test_unix_sockets(tmp_path: Path) -> None:
 
 def test_datagrams() -> None:
     async def main() -> None:
-        options = SocketOptions(receive_buffer=9000, traffic_class=8, join_datagrams=True, cut_datagrams=False)
+        options = SocketOptions(receive_buffer=9000, traffic_class=8, udp_gro=True, udp_gso=False)
         one = await endpoint(options=options)
-        expected = {"receive_buffer": 18_000, "traffic_class": 8, "join_datagrams": True, "cut_datagrams": False}
+        expected = {"receive_buffer": 18_000, "traffic_class": 8, "udp_gro": True, "udp_gso": False}
         assert differs(one.transport.get_extra_info("socket_options"), expected) == {}
         two = await endpoint(options=SocketOptions(reuse_port=True))
         three = await endpoint(local_addr=address(two), options=SocketOptions(reuse_port=True))
         read = three.transport.get_extra_info("socket_options")
-        assert (read.reuse_port, read.join_datagrams, read.cut_datagrams) == (True, False, True)
+        assert (read.reuse_port, read.udp_gro, read.udp_gso) == (True, False, True)
         with pytest.raises(ValueError, match="nodelay does not apply to a datagram socket"):
             await endpoint(options=SocketOptions(nodelay=True))
         await close(one, two, three)
@@ -193,7 +193,7 @@ def test_datagrams() -> None:
 
 def test_opting_out_of_joined_and_cut_datagrams() -> None:
     async def main() -> None:
-        plain = await endpoint(options=SocketOptions(join_datagrams=False, cut_datagrams=False))
+        plain = await endpoint(options=SocketOptions(udp_gro=False, udp_gso=False))
         # Whether it joins is up to each socket: this one would, if there were anything to join.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
             sink.setsockopt(17, 104, 1)
@@ -218,8 +218,8 @@ def test_contradictions_and_refusals() -> None:
             await serve(SocketOptions(reuse_port=False), reuse_port=True)
         with pytest.raises(ValueError, match=r"keep_alive=True and options.keepalive=False"):
             await serve(SocketOptions(keepalive=False), keep_alive=True)
-        with pytest.raises(ValueError, match="join_datagrams does not apply to a stream socket"):
-            await serve(SocketOptions(join_datagrams=True))
+        with pytest.raises(ValueError, match="udp_gro does not apply to a stream socket"):
+            await serve(SocketOptions(udp_gro=True))
         with pytest.raises(OSError, match=r"SocketOptions.congestion='nonsense'") as caught:
             await serve(SocketOptions(congestion="nonsense"))
         assert caught.value.errno == errno.ENOENT

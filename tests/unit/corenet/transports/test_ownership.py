@@ -90,7 +90,7 @@ def test_a_server_forgets_connections_that_nobody_holds(filter_: str, ending: st
             [client.close() for client in clients[:1]]
             server.{ending}()
             server.close()
-            await server.drained()
+            await server.wait_connections_closed()
             # Their descriptors were closed too.
             for client in clients[1:]:
                 client.settimeout(10)
@@ -143,7 +143,7 @@ def test_a_server_forgets_connections_closed_behind_its_back() -> None:
             gc.collect()
             server.close_clients()
             server.close()
-            await server.drained()
+            await server.wait_connections_closed()
             for client in clients:
                 client.close()
 
@@ -335,7 +335,7 @@ def test_frames_of_a_protocol_that_is_replaced_while_they_are_packed() -> None:
             assert client.recv(100) == b"\\0\\0\\0\\5first\\0\\0\\0\\6second"
             client.close()
             server.close()
-            await server.drained()
+            await server.wait_connections_closed()
 
 
         run(main)

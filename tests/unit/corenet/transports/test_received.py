@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.twin import loop_factory, twin
 
-from corenet.transports.received import ReceivedBytes, keep_received
+from corenet.transports.stream_reader_buffer import StreamReaderBuffer, install_reader_buffer
 
 __all__ = ["loop_factory", "twin"]
 
@@ -90,9 +90,9 @@ def test_it_behaves_as_a_bytearray(twin: Twin, seed: int) -> None:
 
     async def main() -> None:
         reader = asyncio.StreamReader()
-        keep_received(asyncio.StreamReaderProtocol(reader))
+        install_reader_buffer(asyncio.StreamReaderProtocol(reader))
         ours: Any = reader._buffer
-        assert type(ours) is ReceivedBytes
+        assert type(ours) is StreamReaderBuffer
         model = bytearray()
         for _ in range(300):
             # Mostly what asyncio does, so that the state without copies is seen often.
@@ -112,7 +112,7 @@ def test_it_behaves_as_a_bytearray(twin: Twin, seed: int) -> None:
 def test_a_whole_read_returns_what_came(twin: Twin) -> None:
     async def main() -> None:
         reader = asyncio.StreamReader()
-        keep_received(asyncio.StreamReaderProtocol(reader))
+        install_reader_buffer(asyncio.StreamReaderProtocol(reader))
         piece = bytes(1000)
         reader.feed_data(piece)
         assert bytes(reader._buffer) is piece  # type: ignore[attr-defined]
@@ -136,7 +136,7 @@ def test_whoever_has_the_bytearray_may_shorten_it(twin: Twin) -> None:
 
     async def main() -> None:
         reader = asyncio.StreamReader()
-        keep_received(asyncio.StreamReaderProtocol(reader))
+        install_reader_buffer(asyncio.StreamReaderProtocol(reader))
         ours: Any = reader._buffer  # type: ignore[attr-defined]
         reader.feed_data(b"abcd")
         reader.feed_data(b"efgh")
@@ -159,9 +159,9 @@ def test_readers_of_other_classes_keep_their_buffer(twin: Twin) -> None:
 
     async def main() -> None:
         reader = Reader()
-        keep_received(asyncio.StreamReaderProtocol(reader))
+        install_reader_buffer(asyncio.StreamReaderProtocol(reader))
         assert type(reader._buffer) is bytearray  # type: ignore[attr-defined]
-        keep_received(asyncio.Protocol())
+        install_reader_buffer(asyncio.Protocol())
 
     twin(main())
 

@@ -3,7 +3,7 @@
 import base64
 import random
 
-from resolver.cache.denial import DenialIndex, owner_hash
+from resolver.cache.aggressive_nsec import AggressiveNsecCache, owner_hash
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
@@ -26,7 +26,7 @@ def soa(ttl: int, minimum: int) -> RRset:
     return RRset(ZONE, c.SOA, ttl, [present.rdata_from_text(c.SOA, f"ns.example. host.example. 1 2 3 4 {minimum}")])
 
 
-def owner_at(index: DenialIndex, name: str, now: int = NOW) -> str | None:
+def owner_at(index: AggressiveNsecCache, name: str, now: int = NOW) -> str | None:
     known = index.closest(names.lower(names.from_text(name)))
     proof = None if known is None else known.at_or_before(names.from_text(name), now)
     return None if proof is None else names.to_text(proof.rrset.name)
@@ -34,7 +34,7 @@ def owner_at(index: DenialIndex, name: str, now: int = NOW) -> str | None:
 
 def test_canonical_order_decides() -> None:
     """RFC 4034 section 6.1: by labels from the right, so ``z.b`` stands before ``c`` and after ``b``."""
-    index = DenialIndex()
+    index = AggressiveNsecCache()
     owners = ["example.", "a.example.", "b.example.", "z.b.example.", "c.example."]
     for owner, following in zip(owners, [*owners[1:], owners[0]], strict=True):
         index.add(ZONE, nsec(owner, following), NOW)
@@ -49,7 +49,7 @@ def test_canonical_order_decides() -> None:
 
 def test_against_a_plain_search() -> None:
     rng = random.Random(5)
-    index = DenialIndex()
+    index = AggressiveNsecCache()
     owners = sorted(
         {f"{rng.randrange(500)}.{rng.randrange(9)}.example." for _ in range(200)},
         key=lambda text: names.canonical_key(names.from_text(text)),
@@ -64,7 +64,7 @@ def test_against_a_plain_search() -> None:
 
 
 def test_expired_records_do_not_hide_wider_ones() -> None:
-    index = DenialIndex()
+    index = AggressiveNsecCache()
     index.add(ZONE, nsec("b.example.", "c.example.", ttl=10), NOW)
     index.add(ZONE, nsec("a.example.", "z.example.", ttl=100), NOW)
     assert owner_at(index, "bb.example.", NOW + 9) == "b.example."
@@ -74,7 +74,7 @@ def test_expired_records_do_not_hide_wider_ones() -> None:
 
 def test_negative_ttl_of_the_zone_bounds_its_proofs() -> None:
     """RFC 9077 section 3: neither the NSEC's TTL nor the SOA's alone."""
-    index = DenialIndex(max_ttl=3600)
+    index = AggressiveNsecCache(max_ttl=3600)
     index.add(ZONE, nsec("a.example.", "b.example.", ttl=86400), NOW)
     known = index.closest(ZONE)
     assert known is not None
@@ -84,14 +84,14 @@ def test_negative_ttl_of_the_zone_bounds_its_proofs() -> None:
     index.add(ZONE, nsec("a.example.", "b.example.", ttl=86400), NOW)
     proof = known.at_or_before(ZONE, NOW)
     assert proof is not None and proof.expires == NOW + 60
-    assert proof.aged(NOW + 20).ttl == 40
-    aged = known.soa(NOW + 20)
-    assert aged is not None and aged.ttl == 40
+    assert proof.with_remaining_ttl(NOW + 20).ttl == 40
+    with_remaining_ttl = known.soa(NOW + 20)
+    assert with_remaining_ttl is not None and with_remaining_ttl.ttl == 40
     assert known.soa(NOW + 60) is None
 
 
 def test_hashes_of_other_parameters_do_not_mix() -> None:
-    index = DenialIndex()
+    index = AggressiveNsecCache()
     first, second, third = ("0" * 32, "5" * 32, "a" * 32)
     index.add(ZONE, nsec3(first, second), NOW)
     index.add(ZONE, nsec3(second, third), NOW)
@@ -105,7 +105,7 @@ def test_hashes_of_other_parameters_do_not_mix() -> None:
 
 
 def test_records_of_no_use_are_passed_over() -> None:
-    index = DenialIndex()
+    index = AggressiveNsecCache()
     index.add(ZONE, nsec("a.example.", "\\000.a.example."), NOW)  # a gap of nothing (RFC 4470)
     index.add(ZONE, nsec("b.example.", "c.example.", ttl=0), NOW)
     two = nsec("a.example.", "b.example.")
@@ -116,7 +116,7 @@ def test_records_of_no_use_are_passed_over() -> None:
 
 
 def test_bounds() -> None:
-    index = DenialIndex(20, per_zone=8)
+    index = AggressiveNsecCache(20, per_zone=8)
     for zone in ("a.", "b.", "c.", "d."):
         for n in range(30):
             index.add(names.from_text(zone), nsec(f"{n:02}.{zone}", zone), NOW)
@@ -128,7 +128,7 @@ def test_bounds() -> None:
 
 
 def test_one_zone_has_its_share_and_loses_the_oldest() -> None:
-    index = DenialIndex(20, per_zone=8)
+    index = AggressiveNsecCache(20, per_zone=8)
     for n in range(10):
         index.add(names.from_text("a."), nsec(f"{n:02}.a.", "a."), NOW)
     assert len(index) == 8
@@ -136,7 +136,7 @@ def test_one_zone_has_its_share_and_loses_the_oldest() -> None:
 
 
 def test_zone_in_use_stays() -> None:
-    index = DenialIndex(2)
+    index = AggressiveNsecCache(2)
     index.add(names.from_text("a."), nsec("x.a.", "a."), NOW)
     index.add(names.from_text("b."), nsec("x.b.", "b."), NOW)
     index.closest(names.from_text("www.a."))
@@ -146,7 +146,7 @@ def test_zone_in_use_stays() -> None:
 
 
 def test_forget() -> None:
-    index = DenialIndex()
+    index = AggressiveNsecCache()
     for zone in ("example.", "sub.example.", "other."):
         index.add(names.from_text(zone), nsec(f"a.{zone}", zone), NOW)
     assert index.forget(names.from_text("www.Sub.example.")) == 2

@@ -3,8 +3,8 @@
 import pytest
 
 from resolver import limits
-from resolver.cache import ServerTable
-from resolver.cache.servers import ServerInfo
+from resolver.cache import InfraCache
+from resolver.cache.infra import InfraEntry
 
 ADDRESS = ("192.0.2.1", 53)
 FIRST = limits.SERVER_TIMEOUT_FIRST / 1000
@@ -13,15 +13,15 @@ INTERVAL = limits.SERVER_PROBE_INTERVAL
 
 
 def test_a_stranger():
-    table = ServerTable()
+    table = InfraCache()
     assert table.find(ADDRESS) is None
-    assert table.timeout(ADDRESS) == ServerInfo().expected() == FIRST == 0.376
+    assert table.timeout(ADDRESS) == InfraEntry().rtt_estimate() == FIRST == 0.376
     assert table.is_usable(ADDRESS, 0.0)
     assert len(table) == 0
 
 
 def test_round_trips_are_smoothed_as_in_rfc_6298():
-    table = ServerTable()
+    table = InfraCache()
     table.note_reply(ADDRESS, 0.1, 1.0)
     info = table.find(ADDRESS)
     assert (info.srtt, info.rttvar) == (0.1, 0.05)
@@ -29,18 +29,18 @@ def test_round_trips_are_smoothed_as_in_rfc_6298():
     table.note_reply(ADDRESS, 0.2, 2.0)
     assert info.rttvar == pytest.approx(0.75 * 0.05 + 0.25 * 0.1)
     assert info.srtt == pytest.approx(0.875 * 0.1 + 0.125 * 0.2)
-    assert info.expected() == info.srtt
+    assert info.rtt_estimate() == info.srtt
     for _ in range(100):
         table.note_reply(ADDRESS, 0.001, 3.0)
     assert info.timeout == limits.SERVER_TIMEOUT_MINIMUM / 1000
 
 
 def test_timeouts_double_and_a_reply_ends_them():
-    table = ServerTable()
+    table = InfraCache()
     for expected in (0.752, 1.504, 3.008):
         table.note_timeout(ADDRESS, 1.0)
         assert table.timeout(ADDRESS) == pytest.approx(expected)
-        assert table.find(ADDRESS).expected() == table.timeout(ADDRESS)
+        assert table.find(ADDRESS).rtt_estimate() == table.timeout(ADDRESS)
     assert not table.find(ADDRESS).dead
     table.note_reply(ADDRESS, 0.1, 2.0)
     assert table.timeout(ADDRESS) == pytest.approx(0.3)
@@ -48,7 +48,7 @@ def test_timeouts_double_and_a_reply_ends_them():
 
 
 def test_queries_that_were_under_way_together_are_one_sign():
-    table = ServerTable()
+    table = InfraCache()
     table.note_reply(ADDRESS, 0.001, 0.0)
     together = table.timeout(ADDRESS)
     for _ in range(100):
@@ -63,7 +63,7 @@ def test_queries_that_were_under_way_together_are_one_sign():
 
 
 def test_a_dead_address_is_probed_once_per_interval_and_comes_back():
-    table = ServerTable()
+    table = InfraCache()
     for _ in range(20):
         table.note_timeout(ADDRESS, 1.0)
     assert table.timeout(ADDRESS) == HIGHEST
@@ -77,13 +77,13 @@ def test_a_dead_address_is_probed_once_per_interval_and_comes_back():
     assert not table.find(ADDRESS).dead
 
 
-def is_lame(table: ServerTable, zone: bytes, now: float) -> bool:
+def is_lame(table: InfraCache, zone: bytes, now: float) -> bool:
     """Whether ADDRESS is lame for `zone`, which is in lower case."""
     return table.find(ADDRESS).lame.get(zone, now) > now
 
 
 def test_lame_per_zone_and_for_a_time():
-    table = ServerTable()
+    table = InfraCache()
     table.note_lame(ADDRESS, b"\7Example\0", 10.0)
     assert is_lame(table, b"\7example\0", 10.0 + limits.SERVER_LAME - 1)
     assert not is_lame(table, b"\7example\0", 10.0 + limits.SERVER_LAME)
@@ -92,7 +92,7 @@ def test_lame_per_zone_and_for_a_time():
 
 
 def test_lame_zones_are_bounded():
-    table = ServerTable()
+    table = InfraCache()
     count = limits.SERVER_LAME_ZONES
     for number in range(count + 1):
         table.note_lame(ADDRESS, b"\4%04d\0" % number, 10.0)
@@ -102,7 +102,7 @@ def test_lame_zones_are_bounded():
 
 
 def test_edns_and_tcp_marks_end():
-    table = ServerTable()
+    table = InfraCache()
     table.note_edns_broken(ADDRESS, 10.0)
     table.note_tcp_only(ADDRESS, 10.0)
     info = table.find(ADDRESS)
@@ -114,7 +114,7 @@ def test_edns_and_tcp_marks_end():
 
 
 def test_old_facts_are_forgotten():
-    table = ServerTable()
+    table = InfraCache()
     table.note_reply(ADDRESS, 5.0, 10.0)
     table.note_reply(ADDRESS, 0.1, 10.0 + limits.INFRA_TTL + 1)
     assert table.find(ADDRESS).srtt == 0.1
@@ -122,7 +122,7 @@ def test_old_facts_are_forgotten():
 
 def test_the_least_recently_noted_leaves():
     capacity = limits.CACHE_SERVERS.minimum
-    table = ServerTable(capacity)
+    table = InfraCache(capacity)
     for number in range(capacity):
         table.note_reply(number, 0.1, 1.0)
     table.note_reply(0, 0.1, 2.0)
@@ -134,4 +134,4 @@ def test_the_least_recently_noted_leaves():
     table.clear()
     assert len(table) == 0
     with pytest.raises(ValueError, match="servers"):
-        ServerTable(0)
+        InfraCache(0)

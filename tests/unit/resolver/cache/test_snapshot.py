@@ -129,7 +129,7 @@ def test_an_empty_cache():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("corrupt", "words"),
     [
         (lambda data: b"", "no dump"),
         (lambda data: b"resolver", "no dump"),
@@ -143,10 +143,10 @@ def test_an_empty_cache():
         (lambda data: data[:3000] + bytes([data[3000] ^ 1]) + data[3001:], "damaged"),
     ],
 )
-def test_damage_is_noticed_before_anything_is_believed(spoil, words):
+def test_damage_is_noticed_before_anything_is_believed(corrupt, words):
     empty = store()
     with pytest.raises(SnapshotError, match=words):
-        loaded(spoil(dumped(filled())), into=empty)
+        loaded(corrupt(dumped(filled())), into=empty)
     assert empty.statistics()["entries_rrset"] == 0
 
 

@@ -9,7 +9,7 @@ import pytest
 import corenet
 from resolver import playground
 from resolver.daemon.config import ConfigError
-from resolver.daemon.connect import connect
+from resolver.daemon.resolver_factory import connect
 
 
 def run(main):

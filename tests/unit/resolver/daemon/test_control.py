@@ -17,10 +17,10 @@ from resolver import playground
 from resolver.api import Resolver, make_store
 from resolver.cli import control as tool
 from resolver.daemon import control as room
-from resolver.daemon.commands import Commands, merge
-from resolver.daemon.control import ControlServer, Office, RequestError, parse_request
-from resolver.daemon.doors import open_doors
+from resolver.daemon.control import ControlCommands, ControlServer, RequestError, parse_request
+from resolver.daemon.management_sockets import open_management_sockets
 from resolver.daemon.sockets import ListenError
+from resolver.daemon.worker_commands import WorkerCommands, merge
 from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings, replace
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -79,14 +79,14 @@ class Room:
         async with await playground.start(port=0) as world:
             self.worker = Worker(world.settings(self.settings))
             self.worker.current.resolver.open(asyncio.get_running_loop())
-            doors = open_doors(self.settings, 1)
-            server = self.server = ControlServer(Office(self.worker, Commands(self.worker)))
+            management = open_management_sockets(self.settings, 1)
+            server = self.server = ControlServer(ControlCommands(self.worker, WorkerCommands(self.worker)))
             try:
-                await server.start(doors.control.dup())
+                await server.start(management.control.dup())
                 yield self
             finally:
                 server.close()
-                doors.close()
+                management.close()
                 self.worker.current.resolver.close()
 
     async def ask(self, **request):
@@ -377,7 +377,7 @@ def test_a_request_without_end_is_refused(room_of):
 
 
 def test_who_says_nothing_is_shown_out(room_of, monkeypatch):
-    monkeypatch.setattr(room, "PATIENCE", 0.02)
+    monkeypatch.setattr(room, "TIMEOUT", 0.02)
 
     async def test(opened):
         reader, writer = await asyncio.open_unix_connection(opened.path)
@@ -408,27 +408,27 @@ def test_more_connections_than_permitted(room_of, monkeypatch):
 
 
 def test_only_the_owner_may_open_it(tmp_path):
-    doors = open_doors(Settings(control=ControlSettings(str(tmp_path / "s"))), 1)
+    management = open_management_sockets(Settings(control=ControlSettings(str(tmp_path / "s"))), 1)
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
-    doors.close()
+    management.close()
     assert not (tmp_path / "s").exists()
 
 
 def test_nothing_is_opened_that_nobody_wants():
-    doors = open_doors(Settings(), 1)
-    assert (doors.control, doors.metrics, doors.links) == (None, None, None)
-    doors.close()
+    management = open_management_sockets(Settings(), 1)
+    assert (management.control, management.metrics, management.links) == (None, None, None)
+    management.close()
 
 
 def test_what_a_dead_daemon_left_is_no_obstacle(tmp_path):
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
-    doors = open_doors(Settings(control=ControlSettings(path)), 1)
+    management = open_management_sockets(Settings(control=ControlSettings(path)), 1)
     with pytest.raises(ListenError, match="another daemon serves it"):
-        open_doors(Settings(control=ControlSettings(path)), 1)
+        open_management_sockets(Settings(control=ControlSettings(path)), 1)
     assert (tmp_path / "s").exists()
-    doors.close()
+    management.close()
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_what_a_dead_daemon_left_is_no_obstacle(tmp_path):
 def test_paths_that_cannot_be(tmp_path, name, words):
     (tmp_path / "file").write_text("precious")
     with pytest.raises(ListenError, match=words):
-        open_doors(Settings(control=ControlSettings(str(tmp_path / name))), 1)
+        open_management_sockets(Settings(control=ControlSettings(str(tmp_path / name))), 1)
     assert (tmp_path / "file").read_text() == "precious"
 
 
@@ -449,16 +449,16 @@ def test_a_metrics_port_that_is_taken(tmp_path):
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         settings = Settings(control=ControlSettings(str(tmp_path / "s")), metrics=MetricsSettings(where))
         with pytest.raises(ListenError, match="for metrics"):
-            open_doors(settings, 1)
+            open_management_sockets(settings, 1)
     assert not (tmp_path / "s").exists(), "what was opened before is closed again"
 
 
 def test_somebody_elses_socket_is_not_removed_at_the_end(tmp_path):
     path = tmp_path / "s"
-    doors = open_doors(Settings(control=ControlSettings(str(path))), 1)
+    management = open_management_sockets(Settings(control=ControlSettings(str(path))), 1)
     path.unlink()
     path.write_text("new")
-    doors.close()
+    management.close()
     assert path.read_text() == "new"
 
 

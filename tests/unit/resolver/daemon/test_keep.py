@@ -7,7 +7,7 @@ import time
 import pytest
 
 from resolver.cache import Store
-from resolver.daemon import keep
+from resolver.daemon import cache_file
 from resolver.settings import CacheSettings, DnssecSettings, Settings, replace
 from resolver.verdict import Trust
 from resolver.wire import consts as c
@@ -36,8 +36,8 @@ def settings(tmp_path):
 def test_who_saves_at_once_takes_turns(monkeypatch, settings):
     """They write under one name: the second would take away what the first has begun and put half of it in place."""
     inside = threading.Event()
-    second = threading.Thread(target=keep.save_if_set, args=(store(filled=True), settings))
-    real = keep.dump
+    second = threading.Thread(target=cache_file.save_at_stop, args=(store(filled=True), settings))
+    real = cache_file.dump
     seen = []
 
     def dump(*arguments, **keywords):
@@ -49,112 +49,112 @@ def test_who_saves_at_once_takes_turns(monkeypatch, settings):
             seen.append(inside.wait(0.2))  # it never comes in; the time is only for one that would
         yield from real(*arguments, **keywords)
 
-    monkeypatch.setattr(keep, "dump", dump)
-    keep.save_if_set(store(filled=True), settings)
+    monkeypatch.setattr(cache_file, "dump", dump)
+    cache_file.save_at_stop(store(filled=True), settings)
     second.join()
     assert seen == [second, False] and inside.is_set()
     empty = store()
-    keep.restore_if_set(empty, settings)
+    cache_file.load_at_start(empty, settings)
     assert has_it(empty)
 
 
 def test_what_was_saved_is_restored(tmp_path, settings):
-    keep.save_if_set(store(filled=True), settings)
+    cache_file.save_at_stop(store(filled=True), settings)
     path = tmp_path / "cache.bin"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["cache.bin"]
     empty = store()
-    keep.restore_if_set(empty, settings)
+    cache_file.load_at_start(empty, settings)
     assert has_it(empty)
 
 
 def test_a_name_that_no_file_can_have_costs_the_cache_and_not_the_start(settings, caplog):
     named = replace(settings, cache=replace(settings.cache, snapshot_file="/" + "x" * 300))
-    keep.restore_if_set(store(), named)
+    cache_file.load_at_start(store(), named)
     assert "will be lost at the end: File name too long" in caplog.text
 
 
 def test_nothing_happens_without_the_setting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    keep.save_if_set(store(filled=True), Settings())
-    keep.restore_if_set(store(), Settings())
+    cache_file.save_at_stop(store(filled=True), Settings())
+    cache_file.load_at_start(store(), Settings())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_rules_do_not_take_over_what_these_concluded(settings, caplog):
-    keep.save_if_set(store(filled=True), settings)
+    cache_file.save_at_stop(store(filled=True), settings)
     empty = store()
-    keep.restore_if_set(empty, replace(settings, dnssec=DnssecSettings(enabled=False)))
+    cache_file.load_at_start(empty, replace(settings, dnssec=DnssecSettings(enabled=False)))
     assert not has_it(empty)
     assert "other settings" in caplog.text and "begins empty" in caplog.text
 
 
 @pytest.mark.parametrize("limit", ["min_ttl", "max_ttl", "max_negative_ttl"])
 def test_other_limits_of_what_is_kept_do_not_take_over_what_was_kept_under_these(settings, limit):
-    keep.save_if_set(store(filled=True), settings)
+    cache_file.save_at_stop(store(filled=True), settings)
     empty = store()
-    keep.restore_if_set(empty, replace(settings, cache=replace(settings.cache, **{limit: 60})))
+    cache_file.load_at_start(empty, replace(settings, cache=replace(settings.cache, **{limit: 60})))
     assert not has_it(empty)
 
 
 def test_settings_that_conclude_nothing_do_not_matter(settings):
-    keep.save_if_set(store(filled=True), settings)
+    cache_file.save_at_stop(store(filled=True), settings)
     empty = store()
-    keep.restore_if_set(empty, replace(settings, cache=replace(settings.cache, prefetch=False)))
+    cache_file.load_at_start(empty, replace(settings, cache=replace(settings.cache, prefetch=False)))
     assert has_it(empty)
 
 
 def test_a_damaged_file_is_no_reason_not_to_start(tmp_path, settings, caplog):
-    keep.save_if_set(store(filled=True), settings)
+    cache_file.save_at_stop(store(filled=True), settings)
     path = tmp_path / "cache.bin"
     data = bytearray(path.read_bytes())
     data[-40] ^= 1
     path.write_bytes(data)
     empty = store()
-    keep.restore_if_set(empty, settings)
+    cache_file.load_at_start(empty, settings)
     assert not has_it(empty)
     assert "damaged" in caplog.text and str(path) in caplog.text
 
 
 def test_a_missing_file_is_the_first_start(settings, caplog):
     caplog.set_level("INFO")
-    keep.restore_if_set(store(), settings)
+    cache_file.load_at_start(store(), settings)
     assert "not there yet" in caplog.text
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_pipe_of_that_name_does_not_hold_up_the_start(tmp_path, settings, caplog):
     os.mkfifo(tmp_path / "cache.bin")
-    keep.restore_if_set(store(), settings)
+    cache_file.load_at_start(store(), settings)
     assert "is not a file" in caplog.text
 
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, settings, monkeypatch):
-    keep.save_if_set(store(filled=True), settings)
+    cache_file.save_at_stop(store(filled=True), settings)
     before = (tmp_path / "cache.bin").read_bytes()
 
     def broken(*arguments, **more):
         yield b"the beginning"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keep, "dump", broken)
-    with pytest.raises(keep.KeepError, match="No space left"):
-        keep.save(tmp_path / "cache.bin", store(filled=True), settings)
+    monkeypatch.setattr(cache_file, "dump", broken)
+    with pytest.raises(cache_file.CacheFileError, match="No space left"):
+        cache_file.save(tmp_path / "cache.bin", store(filled=True), settings)
     assert (tmp_path / "cache.bin").read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["cache.bin"]
 
 
 def test_a_directory_that_is_not_there_is_said(tmp_path, caplog):
     settings = Settings(cache=CacheSettings(snapshot_file=str(tmp_path / "no" / "cache.bin")))
-    keep.restore_if_set(store(), settings)
+    cache_file.load_at_start(store(), settings)
     assert "will be lost at the end: its directory does not exist (cache.snapshot-file)" in caplog.text
-    keep.save_if_set(store(filled=True), settings)
+    cache_file.save_at_stop(store(filled=True), settings)
     assert "cannot write" in caplog.text and "No such file" in caplog.text
     with pytest.raises(ValueError, match=r"cache\.snapshot_file: .* its directory does not exist"):
-        keep.check(settings.cache)
+        cache_file.check(settings.cache)
 
 
 def test_a_directory_that_may_not_be_written_to_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(keep.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(cache_file.os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match=r"user \d+ may not write into its directory"):
-        keep.check(CacheSettings(snapshot_file=str(tmp_path / "cache.bin")))
+        cache_file.check(CacheSettings(snapshot_file=str(tmp_path / "cache.bin")))

@@ -9,8 +9,8 @@ import pytest
 
 import corenet
 from resolver import limits
-from resolver.daemon import links as room
-from resolver.daemon.links import LinkError, Links, ReloadLink
+from resolver.daemon import worker_ipc as room
+from resolver.daemon.worker_ipc import ReloadChannel, WorkerChannels, WorkerError
 from resolver.settings import Settings, replace
 
 
@@ -21,7 +21,7 @@ def run(coroutine):
 
 async def two(perform, *requests):
     """What worker 1 says to each of `requests`, asked at once."""
-    links = Links(2)
+    links = WorkerChannels(2)
     loop = asyncio.get_running_loop()
     try:
         links.listen(loop)
@@ -41,18 +41,18 @@ def test_what_is_wrong_comes_back_as_a_sentence():
         raise ValueError("no such name")
 
     found = run(two(perform, {}))
-    assert isinstance(found[0], LinkError) and str(found[0]) == "worker 1: no such name"
+    assert isinstance(found[0], WorkerError) and str(found[0]) == "worker 1: no such name"
 
 
 def test_a_silent_worker_costs_a_bounded_time(monkeypatch):
-    monkeypatch.setattr(room, "PATIENCE", 0.01)
+    monkeypatch.setattr(room, "TIMEOUT", 0.01)
 
     async def ask():
-        links = Links(3)
+        links = WorkerChannels(3)
         try:
             links.listen(asyncio.get_running_loop())
             assert links.others == [1, 2]
-            with pytest.raises(LinkError, match="worker 2 does not answer"):
+            with pytest.raises(WorkerError, match="worker 2 does not answer"):
                 await links.ask(2, {})
             assert links._waiting == {}
         finally:
@@ -62,17 +62,17 @@ def test_a_silent_worker_costs_a_bounded_time(monkeypatch):
 
 
 def test_an_answer_that_comes_too_late_is_nobodys(monkeypatch):
-    monkeypatch.setattr(room, "PATIENCE", 0.01)
+    monkeypatch.setattr(room, "TIMEOUT", 0.01)
 
     async def ask():
-        links = Links(2)
+        links = WorkerChannels(2)
         loop = asyncio.get_running_loop()
         try:
             links.listen(loop)
-            with pytest.raises(LinkError):
+            with pytest.raises(WorkerError):
                 await links.ask(1, {"n": 1})
             links.serve(loop, 1, lambda request: request)
-            monkeypatch.setattr(room, "PATIENCE", 5.0)
+            monkeypatch.setattr(room, "TIMEOUT", 5.0)
             assert await links.ask(1, {"n": 2}) == {"n": 2}
         finally:
             links.close()
@@ -82,13 +82,13 @@ def test_an_answer_that_comes_too_late_is_nobodys(monkeypatch):
 
 def test_a_full_queue_is_silence_too():
     async def ask():
-        links = Links(2)
+        links = WorkerChannels(2)
         try:
             links.listen(asyncio.get_running_loop())
             with contextlib.suppress(BlockingIOError):
                 while True:
                     links._pairs[1][0].send(json.dumps([0, {}]).encode())
-            with pytest.raises(LinkError, match="does not answer"):
+            with pytest.raises(WorkerError, match="does not answer"):
                 await links.ask(1, {})
         finally:
             links.close()
@@ -98,7 +98,7 @@ def test_a_full_queue_is_silence_too():
 
 def test_an_answer_to_the_worker_before_is_nobodys():
     async def ask():
-        links = Links(2)
+        links = WorkerChannels(2)
         loop = asyncio.get_running_loop()
         try:
             links.listen(loop)
@@ -117,7 +117,7 @@ def test_an_answer_to_the_worker_before_is_nobodys():
 
 
 def test_reloads_are_asked_for_by_number_and_reported_with_settings():
-    link = ReloadLink()
+    link = ReloadChannel()
     try:
         assert link.last_request() == 0 and link.results() == []
         for number in range(1, 2 * limits.LINK_BATCH):
@@ -134,6 +134,6 @@ def test_reloads_are_asked_for_by_number_and_reported_with_settings():
 
 
 def test_one_worker_needs_no_links():
-    links = Links(1)
+    links = WorkerChannels(1)
     assert links.others == []
     links.close()

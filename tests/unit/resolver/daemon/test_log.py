@@ -71,7 +71,7 @@ def record(text="full", name="asyncio", level=logging.WARNING):
 
 def test_repetitions_are_left_out_and_counted():
     clock = Clock()
-    gate = log.Repetitions(10.0, clock)
+    gate = log.DuplicateFilter(10.0, clock)
     assert gate.filter(record())
     assert not gate.filter(record()) and not gate.filter(record())
     assert gate.filter(record("other")) and gate.filter(record(name="resolver.net"))
@@ -83,14 +83,14 @@ def test_repetitions_are_left_out_and_counted():
 
 
 def test_what_somebody_waits_for_is_never_left_out():
-    gate = log.Repetitions(10.0, Clock())
+    gate = log.DuplicateFilter(10.0, Clock())
     assert all(gate.filter(record(name="resolver.daemon.worker")) for _ in range(2))
     assert all(gate.filter(record(level=logging.INFO)) for _ in range(2))
-    assert all(log.Repetitions(0.0, Clock()).filter(record()) for _ in range(2))
+    assert all(log.DuplicateFilter(0.0, Clock()).filter(record()) for _ in range(2))
 
 
 def test_memory_for_repetitions_is_bounded():
-    gate = log.Repetitions(10.0, Clock())
+    gate = log.DuplicateFilter(10.0, Clock())
     for number in range(limits.LOG_MEMORY + 1):
         assert gate.filter(record(str(number)))
     assert gate.filter(record("0")), "forgotten with the rest"
@@ -122,25 +122,25 @@ class Costly:
 def test_a_line_without_memory_is_one_plain_line(tmp_path, filtered: bool) -> None:
     """Both in the filter, which runs outside of what `logging` guards, and in the formatter."""
     with (tmp_path / "log").open("w") as stream:
-        handler = log.LineHandler(stream, 60.0)
+        handler = log.MemorySafeHandler(stream, 60.0)
         handler.setFormatter(log.KeyValueFormatter())
         if filtered:
-            handler.addFilter(log.Repetitions(60.0))
+            handler.addFilter(log.DuplicateFilter(60.0))
         for _ in range(100):
             handler.handle(logging.LogRecord("resolver.mesh", logging.WARNING, "", 0, "it says %s", (Costly(),), None))
-    assert (tmp_path / "log").read_bytes() == log.LineHandler.SHORT
+    assert (tmp_path / "log").read_bytes() == log.MemorySafeHandler.OOM_LINE
 
 
 def test_a_line_without_memory_and_without_a_stream_is_no_error(monkeypatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
-    handler = log.LineHandler(None, 60.0)
-    handler.addFilter(log.Repetitions(60.0))
+    handler = log.MemorySafeHandler(None, 60.0)
+    handler.addFilter(log.DuplicateFilter(60.0))
     handler.handle(logging.LogRecord("resolver.mesh", logging.WARNING, "", 0, "it says %s", (Costly(),), None))
 
 
 def test_other_faults_of_a_line_are_shown_as_logging_shows_them(tmp_path, capsys) -> None:
     with (tmp_path / "log").open("w") as stream:
-        handler = log.LineHandler(stream, 60.0)
+        handler = log.MemorySafeHandler(stream, 60.0)
         handler.handle(logging.LogRecord("a", logging.WARNING, "", 0, "it says %s", (Costly(KeyError),), None))
     assert not (tmp_path / "log").read_bytes()
     assert "KeyError" in capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_other_faults_of_a_line_are_shown_as_logging_shows_them(tmp_path, capsys
 
 def test_a_record_has_what_the_standard_one_has():
     values = ("resolver.mesh", logging.WARNING, "/some/where/mesh.py", 7, "%(a)s", ({"a": "b"},), None, "tick")
-    ours, theirs = log.Record(*values), logging.LogRecord(*values)
+    ours, theirs = log.MemorySafeRecord(*values), logging.LogRecord(*values)
     assert set(vars(theirs)) <= set(vars(ours))
     times = ("created", "msecs", "relativeCreated")
     for name in set(vars(theirs)) - {*times, "taskName"}:
@@ -162,14 +162,14 @@ def test_a_record_that_finds_no_memory_is_given_up():
     """Allocations fail one after the other from each of the first on; the standard record does not come back then."""
     code = """if True:
         import logging, _testcapi
-        from resolver.daemon.log import Record
+        from resolver.daemon.log import MemorySafeRecord
         arguments = ("resolver.mesh", logging.WARNING, "/some/where/mesh.py", 70_000, "text", (), None, "tick")
         refused = 0
-        Record(*arguments)
+        MemorySafeRecord(*arguments)
         for spared in range(60):
             try:
                 _testcapi.set_nomemory(spared, 0)
-                Record(*arguments)
+                MemorySafeRecord(*arguments)
             except MemoryError:
                 refused += 1
             finally:
@@ -181,14 +181,14 @@ def test_a_record_that_finds_no_memory_is_given_up():
 
 
 def test_a_line_for_which_no_record_can_be_made_is_told_of(tmp_path, monkeypatch):
-    class Short(log.Record):
+    class Short(log.MemorySafeRecord):
         def __init__(self, *_arguments):
             raise MemoryError
 
-    monkeypatch.setattr(log, "Record", Short)
+    monkeypatch.setattr(log, "MemorySafeRecord", Short)
     with (tmp_path / "log").open("w") as stream:
-        handler = log.LineHandler(stream, 60.0)
+        handler = log.MemorySafeHandler(stream, 60.0)
         for _ in range(2):
             with pytest.raises(MemoryError):
                 handler.record("resolver.mesh", logging.WARNING, "", 0, "text", (), None)
-    assert (tmp_path / "log").read_bytes() == log.LineHandler.SHORT
+    assert (tmp_path / "log").read_bytes() == log.MemorySafeHandler.OOM_LINE

@@ -15,10 +15,10 @@ import pytest
 from support.ports import free_port
 
 from resolver import limits
-from resolver.daemon import first
-from resolver.daemon.host import clock_trouble
+from resolver.daemon import demo
+from resolver.daemon.config_reload import RELOAD_DONE
 from resolver.daemon.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
-from resolver.daemon.renewal import ENDED
+from resolver.daemon.preflight import clock_trouble
 from resolver.settings import IterationSettings, RootServer, Settings
 from resolver.wire import consts as c
 from resolver.wire import edns
@@ -326,7 +326,7 @@ def test_a_fault_of_ours_leaves_its_traceback():
 def test_a_signal_during_the_start_waits_until_it_can_be_heard():
     early = """
 import os, signal, sys
-import resolver.daemon.host as host
+import resolver.daemon.preflight as host
 from resolver.daemon.main import main
 
 def raise_descriptor_limit():
@@ -478,7 +478,7 @@ def test_what_a_worker_says_last_does_not_change_how_the_daemon_ends():
         for _ in range(2):
             process.wait_for(r"pid=(\d+) .*serving")
         process.send_signal(signal.SIGSTOP)
-        for number in (signal.SIGTERM, ENDED):
+        for number in (signal.SIGTERM, RELOAD_DONE):
             process.send_signal(number)
         process.send_signal(signal.SIGCONT)
         assert process.wait(timeout=10) == EXIT_OK
@@ -525,7 +525,7 @@ def test_a_taken_port_is_explained():
 
 
 def test_the_playground_gives_a_first_answer_without_a_network():
-    with daemon("--playground", "--show-first-answer", "--listen", "127.0.0.1:0", "--workers", "2") as process:
+    with daemon("--playground", "--show-example", "--listen", "127.0.0.1:0", "--workers", "2") as process:
         process.wait_for("server.workers is taken as 1")
         port = serving_port(process)
         process.wait_for(r"^www\.example\.playground\. 3600 IN A 127\.20\.80\.1")
@@ -572,7 +572,7 @@ def root_server():
 
 
 def probing(sock, answer):
-    """`first.roots_answer` with hints that lead to `sock`."""
+    """`demo.root_servers_reachable` with hints that lead to `sock`."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -587,7 +587,7 @@ def probing(sock, answer):
         iteration = IterationSettings(upstream_port=sock.getsockname()[1])
         settings = Settings(iteration=iteration, root_hints=(RootServer("k.", ("127.0.0.1",)),))
         try:
-            return await first.roots_answer(settings)
+            return await demo.root_servers_reachable(settings)
         finally:
             loop.remove_reader(sock)
 
@@ -605,7 +605,7 @@ def test_silent_root_servers_are_noticed(root_server, monkeypatch):
 
 def test_where_no_packet_can_be_sent_nothing_is_waited_for():
     begun = time.monotonic()
-    unreachable = asyncio.run(first.ask([("255.255.255.255", 53)], ".", c.NS, 30.0))
+    unreachable = asyncio.run(demo.ask([("255.255.255.255", 53)], ".", c.NS, 30.0))
     assert unreachable is None
     assert time.monotonic() - begun < 5
 

@@ -118,7 +118,7 @@ def test_other_requests(served, request_, status):
 
 
 def test_half_a_request_is_shown_out_in_time(served, monkeypatch):
-    monkeypatch.setattr(room, "PATIENCE", 0.02)
+    monkeypatch.setattr(room, "TIMEOUT", 0.02)
 
     async def test(send, connect):
         assert await send(b"GET /metrics HT") == b""

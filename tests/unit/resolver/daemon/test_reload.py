@@ -15,13 +15,13 @@ from support.ports import free_port
 from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
-from resolver.daemon import config, generation, sockets, supervisor
+from resolver.daemon import config, runtime_config, sockets, supervisor
 from resolver.daemon import worker as room
-from resolver.daemon.doors import open_doors
-from resolver.daemon.generation import Generation, Listeners
-from resolver.daemon.links import ReloadLink
-from resolver.daemon.renewal import ENDED
+from resolver.daemon.config_reload import RELOAD_DONE
+from resolver.daemon.management_sockets import open_management_sockets
+from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import open_endpoints
+from resolver.daemon.worker_ipc import ReloadChannel
 from resolver.net.stream_listener import StreamListener
 from resolver.net.udp_listener import UdpListener
 from resolver.settings import Settings, replace
@@ -53,7 +53,7 @@ class Opened:
         worker = self.worker
         worker.loop = asyncio.get_running_loop()
         worker.stopping = worker.loop.create_future()
-        worker.current = Generation(worker.given, worker.store, worker.loop)
+        worker.current = RuntimeConfig(worker.configured, worker.store, worker.loop)
         for endpoint in self.endpoints:
             listeners = Listeners(endpoint)
             await listeners.start(worker.current)
@@ -188,7 +188,7 @@ def test_shortage_of_memory_changes_nothing_and_closes_the_new_resolver(serving,
         closed = []
         real = Resolver.close
         with monkeypatch.context() as patched:
-            patched.setattr(generation, "Service", short)
+            patched.setattr(runtime_config, "Service", short)
             patched.setattr(Resolver, "close", lambda resolver: closed.append(resolver) or real(resolver))
             assert await opened.reload(2, opened.port) == "out of memory"
         assert len(closed) == 1 and closed[0] is not opened.worker.current.resolver
@@ -200,7 +200,7 @@ def test_shortage_of_memory_changes_nothing_and_closes_the_new_resolver(serving,
 def test_what_is_learned_of_anchors_during_a_reload_is_not_lost(serving, monkeypatch):
     async def test(opened):
         worker = opened.worker
-        monkeypatch.setattr(worker, "look_at_anchors", lambda: None)  # nobody is there to be asked
+        monkeypatch.setattr(worker, "schedule_probe", lambda: None)  # nobody is there to be asked
         anchors = f"""[dnssec]
 trust-anchors = ["test. DS 1 8 2 {"ab" * 32}"]
 auto-trust-anchor-file = "{opened.path.parent / 'anchors'}"
@@ -232,7 +232,8 @@ def test_counters_of_connections_outlive_their_listeners(serving):
         await opened.descriptors()
         found = opened.worker.commands.perform({"command": "statistics"})["tcp"]
         assert found == {
-            "accepted": 2, "rejected": 0, "timed_out": 0, "garbled": 0, "cut_off": 0, "evicted": 0, "connections": 0,
+            "accepted": 2, "rejected": 0, "timed_out": 0, "malformed": 0, "write_overrun": 0, "evicted": 0,
+            "connections": 0,
         }
         assert len(opened.worker.listeners) == 1
 
@@ -310,8 +311,8 @@ def test_a_host_without_ipv6_can_reload_the_addresses_that_are_the_default(servi
 class Replaced:
     """A generation whose last client is answered when it was looked at often enough."""
 
-    def __init__(self, looks, *, taints=False):
-        self.looks, self.taints, self.open = looks, taints, True
+    def __init__(self, looks, *, flush_on_close=False):
+        self.looks, self.flush_on_close, self.open = looks, flush_on_close, True
         self.settings = Settings()
         self.service = self.resolver = self
 
@@ -329,9 +330,9 @@ class Replaced:
 def test_the_end_waits_for_clients_of_a_replaced_generation_too(serving):
     async def test(opened):
         old = Replaced(3)
-        opened.worker.retiring[old] = opened.worker.loop.create_task(asyncio.sleep(0))
+        opened.worker.draining[old] = opened.worker.loop.create_task(asyncio.sleep(0))
         await opened.worker.drain()
-        assert not old.open and not opened.worker.retiring
+        assert not old.open and not opened.worker.draining
 
     serving(test)
 
@@ -370,18 +371,18 @@ def test_a_file_that_the_settings_name_counts_by_its_content(serving, tmp_path):
     serving(test)
 
 
-@pytest.mark.parametrize("taints", [True, False])
-def test_what_was_found_under_old_rules_after_the_switch_is_forgotten(serving, taints):
+@pytest.mark.parametrize("flush_on_close", [True, False])
+def test_what_was_found_under_old_rules_after_the_switch_is_forgotten(serving, flush_on_close):
     async def test(opened):
         worker = opened.worker
-        old = Replaced(0, taints=taints)
-        worker.retiring[old] = worker.loop.create_task(worker.retire(old))
+        old = Replaced(0, flush_on_close=flush_on_close)
+        worker.draining[old] = worker.loop.create_task(worker.retire(old))
         now = worker.current.resolver.clock.time()
         worker.store.rrsets.put_failure(names.from_text("late.test."), c.A, kind=7, verdict=None, ede=0, text="",
                                         ttl=60, now=now)
-        await worker.retiring[old]
-        assert not old.open and not worker.retiring
-        assert (sum(v for k, v in worker.store.statistics().items() if k.startswith("entries_")) == 0) is taints
+        await worker.draining[old]
+        assert not old.open and not worker.draining
+        assert (sum(v for k, v in worker.store.statistics().items() if k.startswith("entries_")) == 0) is flush_on_close
 
     serving(test)
 
@@ -396,13 +397,13 @@ class Company:
         self.path = path / "resolverd.toml"
         self.write(1)
         settings = config.load(self.path)
-        self.doors = open_doors(settings, count)
+        self.management = open_management_sockets(settings, count)
         self.lifeline = os.pipe()
         self.store = make_store(settings, shared=True)
         self.workers = [self.make(number) for number in range(count)]
 
     def make(self, number):
-        options = room.Options(config=str(self.path), number=number, doors=self.doors)
+        options = room.Options(config=str(self.path), number=number, management=self.management)
         reload = lambda: config.load(self.path)  # noqa: E731
         worker = room._Worker(reload(), [], reload, options, self.store, self.lifeline[0])
         worker.supervisor = -1
@@ -414,15 +415,15 @@ class Company:
     async def begin(self, worker):
         worker.loop = asyncio.get_running_loop()
         worker.stopping = worker.loop.create_future()
-        worker.current = Generation(worker.given, worker.store, worker.loop)
-        await worker.open_side_doors()
+        worker.current = RuntimeConfig(worker.configured, worker.store, worker.loop)
+        await worker.start_management()
 
     def numbers(self):
         """What box.lan is in each worker's settings."""
         return [dict(worker.current.settings.policy.hosts)["box.lan"][0][-1] for worker in self.workers]
 
-    def held(self):
-        return [worker.held is not None for worker in self.workers]
+    def prepared(self):
+        return [worker.prepared is not None for worker in self.workers]
 
 
 @pytest.fixture(params=["corenet", "asyncio"])
@@ -440,7 +441,7 @@ def company(request, tmp_path, monkeypatch):
                 for worker in company.workers:
                     await worker.drain()
             finally:
-                company.doors.close()
+                company.management.close()
                 for end in company.lifeline:
                     os.close(end)
 
@@ -456,7 +457,7 @@ def test_all_workers_switch(company):
         assert await company.workers[0].do_reload() == ""
         assert company.numbers() == ["2", "2", "2"]
         assert not before & {worker.current for worker in company.workers}
-        assert company.held() == [False, False, False]
+        assert company.prepared() == [False, False, False]
 
     company(test)
 
@@ -483,7 +484,7 @@ def test_no_worker_switches_when_one_cannot(company, monkeypatch, caplog, error,
             patched.setattr(company.workers[2], "reload", refuse)
             assert re.match(words, await company.workers[0].do_reload())
         assert [worker.current for worker in company.workers] == before
-        assert company.numbers() == ["1", "1", "1"] and company.held() == [False, False, False]
+        assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
         assert len(closed) == 2 and not set(closed) & {current.resolver for current in before}
         assert "stays in force" in caplog.text
         assert await company.workers[0].do_reload() == "" and company.numbers() == ["2", "2", "2"]
@@ -496,14 +497,14 @@ def test_a_worker_that_does_not_answer_leaves_all_as_they_are(company, monkeypat
         company.write(2)
         company.workers[1].links.stop()
         first = company.workers[0]
-        company.doors.links.listen(first.loop)
-        company.doors.links.serve(first.loop, 2, company.workers[2].commands.perform)
+        company.management.links.listen(first.loop)
+        company.management.links.serve(first.loop, 2, company.workers[2].commands.perform)
         with monkeypatch.context() as patched:
             patched.setattr(limits, "RELOAD_TIMEOUT", 100)
             assert await first.do_reload() == "worker 1 does not answer"
-        assert company.numbers() == ["1", "1", "1"] and company.held() == [False, False, False]
+        assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
         # It hears in the end what it was told: to prepare, and to let go of it.
-        company.doors.links.serve(first.loop, 1, company.workers[1].commands.perform)
+        company.management.links.serve(first.loop, 1, company.workers[1].commands.perform)
         assert await first.do_reload() == "" and company.numbers() == ["2", "2", "2"]
 
     company(test)
@@ -526,7 +527,7 @@ def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(company, monkeypat
             await task
         assert company.numbers() == ["1", "1", "1"] and made[0] in closed
         for worker in company.workers[1:]:
-            worker.let_go()
+            worker.abort_reload()
         assert set(made) == set(closed)
 
     company(test)
@@ -541,7 +542,7 @@ def test_a_cache_that_cannot_be_emptied_keeps_all_workers_as_they_are(company, m
         with monkeypatch.context() as patched:
             patched.setattr(Store, "clear", held)
             assert "a lock of the cache is held" in await company.workers[0].do_reload()
-        assert company.numbers() == ["1", "1", "1"] and company.held() == [False, False, False]
+        assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
 
     company(test)
 
@@ -549,13 +550,13 @@ def test_a_cache_that_cannot_be_emptied_keeps_all_workers_as_they_are(company, m
 def test_a_worker_started_in_between_prepares_when_it_is_told_to_switch(company, monkeypatch, caplog):
     async def test(company):
         company.write(2)
-        real = room.others_prepare
+        real = room.prepare_workers
 
         async def prepare_and_lose(links):
             await real(links)
-            company.workers[1].let_go()
+            company.workers[1].abort_reload()
 
-        monkeypatch.setattr(room, "others_prepare", prepare_and_lose)
+        monkeypatch.setattr(room, "prepare_workers", prepare_and_lose)
         assert await company.workers[0].do_reload() == "" and company.numbers() == ["2", "2", "2"]
 
         async def prepare_and_spoil(links):
@@ -563,7 +564,7 @@ def test_a_worker_started_in_between_prepares_when_it_is_told_to_switch(company,
             company.write(4, "[nonsense]\n")
 
         company.write(3)
-        monkeypatch.setattr(room, "others_prepare", prepare_and_spoil)
+        monkeypatch.setattr(room, "prepare_workers", prepare_and_spoil)
         said = await company.workers[0].do_reload()
         assert re.match("the new configuration is in force, but not everywhere: worker 1: .*nonsense", said)
         assert company.numbers() == ["3", "2", "3"] and "has yet to take over" in caplog.text
@@ -588,16 +589,16 @@ def test_the_supervisor_is_told_and_nobody_else(company, monkeypatch):
     async def test(company):
         sent = []
         monkeypatch.setattr(os, "kill", lambda *arguments: sent.append(arguments))
-        first, reloads = company.workers[0], company.doors.links.reloads
+        first, reloads = company.workers[0], company.management.links.reloads
         assert await first.do_reload() == "" and sent == []  # its parent is another process
         first.supervisor = os.getppid()
         reloads.request(1)
-        assert await first.do_reload() == "" and sent == [(os.getppid(), ENDED)]
-        assert reloads.results() == [(1, first.given)]
+        assert await first.do_reload() == "" and sent == [(os.getppid(), RELOAD_DONE)]
+        assert reloads.results() == [(1, first.configured)]
         reloads.request(2)
         reloads.request(3)
         company.write(2, "[nonsense]\n")
-        assert "nonsense" in await first.do_reload() and sent[1:] == [(os.getppid(), ENDED)]
+        assert "nonsense" in await first.do_reload() and sent[1:] == [(os.getppid(), RELOAD_DONE)]
         assert reloads.results() == [(3, None)]
 
     company(test)
@@ -618,25 +619,25 @@ def test_what_cannot_be_passed_to_the_supervisor_is_told_in_the_log(company, mon
 
 
 def test_the_supervisor_takes_the_settings_that_are_in_force_and_asks_again_for_what_has_no_end(caplog):
-    link = ReloadLink()
+    link = ReloadChannel()
     watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
     watching.settings = before = Settings()
     watching.reloads, watching.asked, watching.answered = link, 2, 0
     try:
         link.report(1, None)
-        watching.on_end()
+        watching.on_reload_done()
         assert watching.settings is before and watching.answered == 1
         changed = replace(before, log=replace(before.log, level="error"))
         link.report(2, changed)
         link.report(0, None)  # by resolverctl
-        watching.on_end()
+        watching.on_reload_done()
         assert watching.settings == changed and watching.answered == watching.asked == 2
         link.report(0, before)
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         with open(os.devnull) as highest:
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest.fileno(), limit[1]))
             try:
-                watching.on_end()
+                watching.on_reload_done()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         assert watching.settings == changed and "its result cannot be had: Too many open files" in caplog.text

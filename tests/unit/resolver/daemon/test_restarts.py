@@ -20,7 +20,7 @@ def test_workers_that_die_together_count_each_for_itself() -> None:
     for number in range(8):
         restarts.started(number, 0.0)
     assert restarts.rest(1.0) is None
-    assert [restarts.died(number, 100.0) for number in range(8)] == [FIRST] * 8
+    assert [restarts.exited(number, 100.0) for number in range(8)] == [FIRST] * 8
     assert restarts.due(100.0) == []
     assert restarts.rest(100.0) == pytest.approx(FIRST)
     assert restarts.due(100.0 + FIRST) == list(range(8))
@@ -34,14 +34,14 @@ def test_a_worker_that_keeps_dying_is_started_ever_later_and_for_ever() -> None:
     now, delays = 0.0, []
     for _ in range(100):
         restarts.started(3, now)
-        delays.append(restarts.died(3, now + 0.1))
+        delays.append(restarts.exited(3, now + 0.1))
         now += 0.1 + delays[-1]
         assert restarts.due(now) == [3]
     assert delays[:4] == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST]
     assert delays == sorted(delays)
     assert delays[-1] == LONGEST
     restarts.started(3, now)
-    assert restarts.died(3, now + limits.WORKER_RESTART_WINDOW) == FIRST, "it has lived"
+    assert restarts.exited(3, now + limits.WORKER_RESTART_WINDOW) == FIRST, "it has lived"
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from support.minet import Minet, build, reply, scripted
 from support.signing import ZoneKey
 from support.subject import daemon_environment
 
-from resolver.daemon import keep
-from resolver.daemon.rollover import Rollover, check
+from resolver.daemon import cache_file
+from resolver.daemon.autotrust import AnchorUpdater, check
 from resolver.effects import Question
 from resolver.settings import DnssecSettings, Settings
 from resolver.validate.anchor_file import parse
@@ -56,7 +56,7 @@ class World:
 
     def start(self) -> None:
         """As a process that has just been started."""
-        self.rollover = Rollover(
+        self.rollover = AnchorUpdater(
             self.dnssec,
             now=self.net.net.time,
             ask=self.ask,
@@ -269,9 +269,9 @@ def test_a_disk_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if step == "write":
-        monkeypatch.setattr(keep, "open", lambda descriptor, mode: FailingFile(descriptor), raising=False)
+        monkeypatch.setattr(cache_file, "open", lambda descriptor, mode: FailingFile(descriptor), raising=False)
     else:
-        monkeypatch.setattr(keep.os, step, fails)
+        monkeypatch.setattr(cache_file.os, step, fails)
     world.live(2)
     assert "No space left on device" in caplog.text
     assert path.read_bytes() == before
@@ -307,7 +307,7 @@ class FailingFile:
 WRITER = """
 import sys
 from pathlib import Path
-from resolver.daemon.keep import replace_file
+from resolver.daemon.cache_file import replace_file
 path, count = Path(sys.argv[1]), 0
 texts = [Path(name).read_bytes() for name in sys.argv[2:]]
 print("ready", flush=True)

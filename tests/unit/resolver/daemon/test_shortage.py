@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import corenet
-from resolver.daemon.shortage import watch_for_shortage, watch_unraisable
+from resolver.daemon.resource_exhaustion import install_exception_handler, install_unraisable_hook
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, corenet.new_event_loop])
@@ -23,7 +23,7 @@ def test_one_sentence_for_many_shortages_and_a_traceback_for_a_fault(factory, ca
 
     async def body() -> None:
         loop = asyncio.get_running_loop()
-        watch_for_shortage(loop, 60.0)
+        install_exception_handler(loop, 60.0)
         for _ in range(50):
             loop.call_soon(short)
         loop.call_soon(broken)
@@ -32,7 +32,7 @@ def test_one_sentence_for_many_shortages_and_a_traceback_for_a_fault(factory, ca
 
     with caplog.at_level(logging.WARNING), asyncio.Runner(loop_factory=factory) as runner:
         runner.run(body())
-    plain = [record for record in caplog.records if record.name == "resolver.daemon.shortage"]
+    plain = [record for record in caplog.records if record.name == "resolver.daemon.resource_exhaustion"]
     others = [record for record in caplog.records if record not in plain]
     assert len(plain) == 1
     assert plain[0].exc_info is None
@@ -46,7 +46,7 @@ def test_a_connection_that_finds_no_descriptor_is_one_line_and_no_spin(factory, 
 
     async def body() -> None:
         loop = asyncio.get_running_loop()
-        watch_for_shortage(loop, 60.0)
+        install_exception_handler(loop, 60.0)
         handler = loop.get_exception_handler()
         assert handler is not None
         loop.set_exception_handler(lambda loop, context: (handled.append(context), handler(loop, context)))
@@ -87,7 +87,7 @@ def test_what_a_dropped_generator_raises_is_said_as_plainly(caplog, capsys, monk
             raise error
 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards
-    watch_unraisable(60.0)
+    install_unraisable_hook(60.0)
     with caplog.at_level(logging.WARNING):
         for error in (MemoryError(), MemoryError(), KeyError("broken")):
             generator = dropped(error)
@@ -126,10 +126,10 @@ def test_where_there_is_no_memory_at_all_the_log_has_the_line_that_was_made_befo
     """Not one allocation succeeds for a thousand shortages; the second spell has its line as well."""
     code = """if True:
         import itertools, sys, _testcapi
-        from resolver.daemon import log, shortage
+        from resolver.daemon import log, resource_exhaustion
         from resolver.settings import LogSettings
         log.set_up(LogSettings())
-        shortage.watch_unraisable(60.0)
+        resource_exhaustion.install_unraisable_hook(60.0)
         what, hook = type("Args", (), {"exc_type": MemoryError}), sys.unraisablehook
         for spell in [itertools.repeat(None, 1000), itertools.repeat(None, 1000)]:
             floats = [float(number) for number in range(1000)]  # none is left over from those that were freed

@@ -8,7 +8,7 @@ from support.ports import free_port
 
 from resolver.daemon import sockets
 from resolver.daemon.sockets import ListenError, check_sources, close_all, open_endpoints
-from resolver.net.bound import bound_socket
+from resolver.net.listen_socket import bound_socket
 from resolver.settings import IterationSettings
 
 

@@ -133,7 +133,7 @@ SHAPE: dict = {
         "transport": str, "answer": [RECORD], "ede": [EDE], "notes": [str],
     }, None),
     "delegations": [{
-        "zone": str, "parent": MAYBE_TEXT, "source": str, "for": str, "told_by": MAYBE_TEXT, "ttl": MAYBE_INT,
+        "zone": str, "parent": MAYBE_TEXT, "source": str, "for": str, "referred_by": MAYBE_TEXT, "ttl": MAYBE_INT,
         "servers": [{"name": MAYBE_TEXT, "addresses": [str]}], "ds": ([DS], None), "denial_of_ds": bool,
     }],
     "exchanges": [{
@@ -147,7 +147,7 @@ SHAPE: dict = {
     "chain": [{
         "zone": str, "dnssec": str, "text": str, "trust_anchor": bool, "from_cache": bool, "ds": [DS],
         "keys": [{"tag": int, "algorithm": int, "algorithm_name": str, "flags": int, "role": str, "octets": int,
-                  "vouched_for": bool}],
+                  "secure_entry": bool}],
         "denial_of_ds": [RECORD],
     }],
     "signatures": [{

@@ -38,7 +38,7 @@ def test_delegations_are_told_with_servers_glue_and_ds(world: World) -> None:
     told = {names.to_text(one.zone): one for one in story.delegations}
     assert list(told) == [".", "playground.", "dnssec.playground.", "nsec.dnssec.playground."]
     cut = told["playground."]
-    assert (cut.parent, cut.told_by is not None, cut.ttl) == (names.ROOT, True, 3600)
+    assert (cut.parent, cut.referred_by is not None, cut.ttl) == (names.ROOT, True, 3600)
     assert [(names.to_text(host.name), host.addresses) for host in cut.hosts] == [
         ("a.nic.playground.", ["127.20.3.1"]),
         ("b.nic.playground.", ["127.20.3.2"]),
@@ -57,7 +57,7 @@ def test_every_exchange_has_its_reason_time_and_size(world: World) -> None:
     assert [one.at for one in story.exchanges] == pytest.approx([0.01 * k for k in range(len(story.exchanges))])
     first = story.exchanges[1]
     assert {candidate.state for candidate in first.candidates} == {"known", "untried"}
-    assert {one.purpose for one in story.exchanges} == {"client", "chain", "priming"}
+    assert {one.purpose for one in story.exchanges} == {"client", "dnssec", "priming"}
 
 
 def test_the_chain_has_every_key_ds_and_signature(world: World) -> None:

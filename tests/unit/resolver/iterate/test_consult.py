@@ -8,8 +8,8 @@ from support.minet import build, reply
 
 from resolver import limits
 from resolver.effects import Ask, Budget, Failure, FailureKind, Need, Outcome, Question, Reply, Task
-from resolver.iterate.consult import Search, consult
-from resolver.iterate.cut import FOREVER, Cut
+from resolver.iterate.delegation import FOREVER, DelegationPoint
+from resolver.iterate.query_servers import IterationState, query_servers
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import make_query
@@ -20,8 +20,8 @@ ZONE = names.from_text("example.com.")
 WWW = names.from_text("www.example.com.")
 
 
-def begin(cut: Cut, search: Search) -> Generator[Any, Any, Any]:
-    return consult(cut, WWW, c.A, build().mesh._context, Task(Question(WWW, c.A), Budget(100, 1e9)), search)
+def begin(cut: DelegationPoint, search: IterationState) -> Generator[Any, Any, Any]:
+    return query_servers(cut, WWW, c.A, build().mesh._context, Task(Question(WWW, c.A), Budget(100, 1e9)), search)
 
 
 def play(steps: Generator[Any, Any, Any], answer: Callable[[Any], Any]) -> Any:
@@ -34,38 +34,38 @@ def play(steps: Generator[Any, Any, Any], answer: Callable[[Any], Any]) -> Any:
         return end.value
 
 
-def of_names(zone: str, count: int) -> Cut:
+def of_names(zone: str, count: int) -> DelegationPoint:
     """A zone whose name servers have no addresses that are known."""
-    cut = Cut(names.from_text(zone), FOREVER)
+    cut = DelegationPoint(names.from_text(zone), FOREVER)
     cut.names = [names.from_text(f"ns{number}.{zone[:-1]}.net.") for number in range(count)]
     cut.missing = list(cut.names)
     return cut
 
 
 def test_a_reply_to_another_question_is_passed_over_whoever_let_it_through() -> None:
-    cut = Cut(ZONE, FOREVER)
+    cut = DelegationPoint(ZONE, FOREVER)
     cut.add_address(None, "192.0.2.1", 53)
     other = make_query(1, names.from_text("other.example.com."), c.A)
     view = MessageView.parse(reply(other, ["www.example.com. 60 A 6.6.6.6"]))
-    got = play(begin(cut, Search(frozenset())), lambda ask: Reply(view, 0.01, True, ask.server))
+    got = play(begin(cut, IterationState(frozenset())), lambda ask: Reply(view, 0.01, True, ask.server))
     assert isinstance(got, Failure)
-    assert got.kind is FailureKind.MISMATCH
+    assert got.kind is FailureKind.CASE_MISMATCH
 
 
 def test_an_ask_under_forgery_is_made_again_over_tcp_and_paid_for_once_more() -> None:
-    cut = Cut(ZONE, FOREVER)
+    cut = DelegationPoint(ZONE, FOREVER)
     cut.add_address(names.from_text("ns1.example.com."), "192.0.2.1", 53)
     for there, last in ((2, FailureKind.NETWORK), (1, FailureKind.BUDGET)):
         asked: list[Ask] = []
 
         def answer(ask: Ask, asked: list[Ask] = asked) -> Failure:
             asked.append(ask)
-            kind = FailureKind.NETWORK if ask.tcp else FailureKind.UNPROVED
+            kind = FailureKind.NETWORK if ask.tcp else FailureKind.SPOOF_SUSPECTED
             return Failure(kind, c.EDE_NETWORK_ERROR, "nothing")
 
         context = build().mesh._context
         task = Task(Question(WWW, c.A), Budget(there, 1e9))
-        got = play(consult(cut, WWW, c.A, context, task, Search(frozenset())), answer)
+        got = play(query_servers(cut, WWW, c.A, context, task, IterationState(frozenset())), answer)
         assert isinstance(got, Failure)
         assert (got.kind is FailureKind.BUDGET) is (last is FailureKind.BUDGET)
         assert [ask.tcp for ask in asked] == [False, True][:there]
@@ -84,12 +84,12 @@ def test_name_servers_looked_up_in_one_step_are_few_although_each_has_an_address
         address = RRset(effect.question.qname, c.A, 60, [bytes([192, 0, 2, len(looked_up)])])
         return Outcome(effect.question, c.NOERROR, [address], [], 0, 60)
 
-    assert isinstance(play(begin(of_names("example.com.", 13), Search(frozenset())), answer), Failure)
+    assert isinstance(play(begin(of_names("example.com.", 13), IterationState(frozenset())), answer), Failure)
     assert len(looked_up) == limits.ADDRESS_LOOKUPS
 
 
 def test_name_servers_without_an_address_are_counted_over_the_whole_walk() -> None:
-    search = Search(frozenset())
+    search = IterationState(frozenset())
     looked_up: list[bytes] = []
 
     def answer(effect: Need) -> Failure:
@@ -108,14 +108,14 @@ def test_our_own_lack_of_time_is_no_news_about_a_server(tcp: bool, kind: Failure
     minet = build()
     context = minet.mesh._context
     servers = context.store.servers
-    cut = Cut(ZONE, FOREVER)
+    cut = DelegationPoint(ZONE, FOREVER)
     for number in (1, 2):
         cut.add_address(names.from_text(f"ns{number}.example.com."), f"192.0.2.{number}", 53)
     if tcp:
         for server in cut.servers:
             servers.note_tcp_only(server.key, context.monotonic)
     task = Task(Question(WWW, c.A), Budget(100, context.monotonic + left))
-    steps = consult(cut, WWW, c.A, context, task, Search(frozenset()))
+    steps = query_servers(cut, WWW, c.A, context, task, IterationState(frozenset()))
     ask = next(steps)
     assert ask.tcp is tcp
     steps.send(Failure(kind, 0, "nothing came"))
@@ -128,14 +128,14 @@ def test_a_server_that_had_its_own_timeout_is_late_however_much_longer_we_would_
     minet = build()
     context = minet.mesh._context
     servers = context.store.servers
-    cut = Cut(ZONE, FOREVER)
+    cut = DelegationPoint(ZONE, FOREVER)
     for number in (1, 2):
         cut.add_address(names.from_text(f"ns{number}.example.com."), f"192.0.2.{number}", 53)
         for _ in range(30):
             servers.note_reply(cut.servers[-1].key, 0.001, context.monotonic, edns=True)
     # 50 ms are their timeout, and the second time we would wait for twice that, if there was time.
     task = Task(Question(WWW, c.A), Budget(100, context.monotonic + 0.15))
-    steps = consult(cut, WWW, c.A, context, task, Search(frozenset()))
+    steps = query_servers(cut, WWW, c.A, context, task, IterationState(frozenset()))
     first = next(steps)
     second = steps.send(Failure(FailureKind.TIMEOUT, 0, "nothing came"))
     servers.note_reply(first.server.key, 0.001, context.monotonic, edns=True)

@@ -37,10 +37,10 @@ def with_cookie(packet: bytes, rcode: int, cookie: bytes | None) -> bytes:
 
 
 class Net:
-    """The standard network, whose servers of example.com (the first `servers`) treat cookies as `manner` says."""
+    """The standard network, whose servers of example.com (the first `servers`) treat cookies as `variant` says."""
 
-    def __init__(self, manner: Option, servers: int = 2, **iteration: object) -> None:
-        self.manner = manner
+    def __init__(self, variant: Option, servers: int = 2, **iteration: object) -> None:
+        self.variant = variant
         text = COM_ZONE if servers == 2 else ONE_SERVER
         self.m: Minet = build(standard(a192_5_6_30=[("com.", text)]), **iteration)
         for address in SERVERS:
@@ -51,7 +51,7 @@ class Net:
         edns = MessageView.parse(packet).edns
         cookie = None if edns is None else edns.get(c.OPTION_COOKIE)
         self.seen.append((cookie, tcp))
-        rcode, given = self.manner(cookie, tcp) if cookie is not None else (c.NOERROR, None)
+        rcode, given = self.variant(cookie, tcp) if cookie is not None else (c.NOERROR, None)
         return with_cookie(packet, rcode, given)
 
     def ask(self, number: int) -> list[str]:
@@ -81,7 +81,7 @@ def test_a_cookie_is_sent_given_and_sent_back() -> None:
 def test_a_changed_server_part_replaces_the_old_one() -> None:
     net = Net(gives, servers=1)
     net.ask(0)
-    net.manner = lambda cookie, tcp: (c.NOERROR, cookie[:8] + b"another-server-part")
+    net.variant = lambda cookie, tcp: (c.NOERROR, cookie[:8] + b"another-server-part")
     net.ask(1)
     net.ask(2)
     assert net.seen[-1][0].endswith(b"another-server-part")
@@ -133,7 +133,7 @@ def test_an_option_that_is_only_sent_back_is_no_cookie() -> None:
 def test_a_server_that_stops_giving_cookies_is_believed_over_tcp_only() -> None:
     net = Net(gives, servers=1)
     net.ask(0)
-    net.manner = lambda cookie, tcp: (c.NOERROR, None)
+    net.variant = lambda cookie, tcp: (c.NOERROR, None)
     assert net.ask(1) == ["192.0.2.80"]
     assert [(cookie is not None, tcp) for cookie, tcp in net.seen] == [(True, False), (True, True)]
     net.ask(2)

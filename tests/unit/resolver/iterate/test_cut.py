@@ -6,9 +6,9 @@ from support.fakenet import SeededRandom
 from resolver import limits
 from resolver.cache import Store
 from resolver.effects import Context
-from resolver.iterate.choose import choose
-from resolver.iterate.cut import Atlas, Cut
+from resolver.iterate.delegation import DelegationCache, DelegationPoint
 from resolver.iterate.forward import configured_cuts
+from resolver.iterate.server_selection import select_server
 from resolver.settings import ForwardZone, IterationSettings, RootServer, Settings, StubZone
 from resolver.verdict import Trust
 from resolver.wire import consts as c
@@ -23,10 +23,10 @@ def make(own=(), settings=None, **iteration):
     settings = settings or Settings(iteration=IterationSettings(**iteration),
                                     root_hints=(RootServer("a.root.", ("198.41.0.4", "2001:db8::4")),))
     store = Store.create(1 << 20, seed=bytes(16))
-    atlas = Atlas(store, settings, own=own, configured=configured_cuts(settings))
+    delegations = DelegationCache(store, settings, own=own, configured=configured_cuts(settings))
     context = Context(store, settings, SeededRandom(3))
-    context.room = atlas
-    return atlas, store, context
+    context.delegations = delegations
+    return delegations, store, context
 
 
 def ns_set(zone, *targets, ttl=3600):
@@ -34,12 +34,12 @@ def ns_set(zone, *targets, ttl=3600):
 
 
 def test_what_may_be_asked():
-    atlas, _, _ = make(own=("192.0.2.53", "2001:db8::53"), do_not_query=("10.0.0.0/8", "2001:db8:bad::/48"))
+    delegations, _, _ = make(own=("192.0.2.53", "2001:db8::53"), do_not_query=("10.0.0.0/8", "2001:db8:bad::/48"))
     for text in ("fe80::1%lo", "192.0.2.1", "2001:db8::1", "8.8.8.8"):
-        assert atlas.permits(text), text
+        assert delegations.permits(text), text
     for text in ("0.0.0.0", "0.1.2.3", "::", "224.0.0.1", "ff02::1", "127.0.0.1", "::1", "255.255.255.255",
                  "192.0.2.53", "2001:db8::53", "10.1.2.3", "2001:db8:bad::1", "::ffff:192.0.2.1", "fe80::1"):
-        assert not atlas.permits(text), text
+        assert not delegations.permits(text), text
 
 
 def test_families_can_be_switched_off():
@@ -49,74 +49,74 @@ def test_families_can_be_switched_off():
 
 
 def test_addresses_of_a_wrong_length_are_none():
-    atlas, _, _ = make()
-    assert atlas.address_of(b"\1\2\3") is None
-    assert atlas.address_of(bytes([192, 0, 2, 1])) == "192.0.2.1"
-    assert atlas.address_of(bytes([127, 0, 0, 1])) is None
+    delegations, _, _ = make()
+    assert delegations.address_of(b"\1\2\3") is None
+    assert delegations.address_of(bytes([192, 0, 2, 1])) == "192.0.2.1"
+    assert delegations.address_of(bytes([127, 0, 0, 1])) is None
 
 
 def test_parsed_addresses_are_bounded():
-    atlas, _, _ = make()
+    delegations, _, _ = make()
     most = limits.UPSTREAM_ADDRESSES
     for number in range(most + 10):
-        assert atlas.address_of((0x08000000 + number).to_bytes(4, "big")) is not None
-        assert len(atlas._addresses) <= most
-    assert atlas.address_of(bytes([8, 0, 0, 1])) == "8.0.0.1"
+        assert delegations.address_of((0x08000000 + number).to_bytes(4, "big")) is not None
+        assert len(delegations._addresses) <= most
+    assert delegations.address_of(bytes([8, 0, 0, 1])) == "8.0.0.1"
 
 
 def test_the_deepest_known_cut_is_found_and_expires():
-    atlas, store, _ = make()
+    delegations, store, _ = make()
     store.rrsets.put(ns_set("com.", "a.gtld.com.", ttl=1000), NOW)
     store.rrsets.put(ns_set("example.com.", "ns1.example.com.", ttl=100), NOW)
     deep = names.from_text("a.b.www.example.com.")
-    assert atlas.closest(deep, NOW).zone == ZONE
-    assert atlas.closest(deep, NOW + 50).zone == ZONE
-    assert atlas.closest(deep, NOW + 101).zone == names.from_text("com.")
-    assert atlas.closest(deep, NOW + 1001) is None
-    assert atlas.closest(ZONE, NOW, above=ZONE).zone == names.from_text("com.")
-    assert atlas.closest(names.ROOT, NOW, above=names.ROOT) is None
+    assert delegations.closest(deep, NOW).zone == ZONE
+    assert delegations.closest(deep, NOW + 50).zone == ZONE
+    assert delegations.closest(deep, NOW + 101).zone == names.from_text("com.")
+    assert delegations.closest(deep, NOW + 1001) is None
+    assert delegations.closest(ZONE, NOW, above=ZONE).zone == names.from_text("com.")
+    assert delegations.closest(names.ROOT, NOW, above=names.ROOT) is None
 
 
 def test_a_deeper_cut_learned_elsewhere_is_noticed():
-    atlas, store, _ = make()
+    delegations, store, _ = make()
     store.rrsets.put(ns_set("com.", "a.gtld.com."), NOW)
-    assert atlas.closest(names.from_text("www.example.com."), NOW).zone == names.from_text("com.")
+    assert delegations.closest(names.from_text("www.example.com."), NOW).zone == names.from_text("com.")
     store.rrsets.put(ns_set("example.com.", "ns1.example.com."), NOW)
-    assert atlas.closest(names.from_text("www.example.com."), NOW).zone == ZONE
+    assert delegations.closest(names.from_text("www.example.com."), NOW).zone == ZONE
 
 
 def test_servers_come_from_glue_or_from_the_cache_and_the_rest_is_missing():
-    atlas, store, _ = make()
+    delegations, store, _ = make()
     ns = ns_set("example.com.", "ns1.example.com.", "ns2.example.com.", "NS3.example.net.")
     ns1, ns2 = names.from_text("ns1.example.com."), names.from_text("ns2.example.com.")
     glue = {ns1: [RRset(ns1, c.A, 50, [bytes([192, 0, 2, 1])])]}
     store.rrsets.put(RRset(ns2, c.A, 60, [bytes([192, 0, 2, 2])], trust=Trust.GLUE), NOW)
-    cut = atlas.from_rrset(ns, NOW, glue)
+    cut = delegations.from_rrset(ns, NOW, glue)
     assert [server.address for server in cut.servers] == ["192.0.2.1", "192.0.2.2"]
     assert cut.missing == [names.from_text("ns3.example.net.")]
     assert (cut.expires, cut.until) == (NOW + 3600, NOW + 50)
 
 
 def test_no_more_than_thirteen_name_servers_are_used():
-    atlas, _, _ = make()
-    cut = atlas.from_rrset(ns_set("example.com.", *(f"ns{n}.example.net." for n in range(100))), NOW, {})
+    delegations, _, _ = make()
+    cut = delegations.from_rrset(ns_set("example.com.", *(f"ns{n}.example.net." for n in range(100))), NOW, {})
     assert len(cut.missing) == 13
 
 
 def test_the_roots_servers_are_reached_by_the_hints():
-    atlas, _, _ = make()
-    cut = atlas.from_rrset(ns_set(".", "a.root.", "b.root."), NOW, {})
+    delegations, _, _ = make()
+    cut = delegations.from_rrset(ns_set(".", "a.root.", "b.root."), NOW, {})
     assert [server.address for server in cut.servers] == ["198.41.0.4", "2001:db8::4"]
     assert cut.missing == [names.from_text("b.root.")]
 
 
 def test_delegations_kept_ready_are_bounded():
-    atlas, _, _ = make()
+    delegations, _, _ = make()
     for number in range(5000):
-        atlas.from_rrset(ns_set(f"z{number}.", "ns.example.net."), NOW, {})
-    assert len(atlas.delegations) == 4096
-    atlas.forget_below(names.ROOT)
-    assert not atlas.delegations.entries
+        delegations.from_rrset(ns_set(f"z{number}.", "ns.example.net."), NOW, {})
+    assert len(delegations.delegations) == 4096
+    delegations.forget_below(names.ROOT)
+    assert not delegations.delegations.entries
 
 
 def test_configured_zones():
@@ -125,13 +125,13 @@ def test_configured_zones():
                  ForwardZone("off.corp.example.", ())),
         stub=(StubZone("stub.example.", ("10.0.0.3",), ("ns.Example.net.",)),),
     )
-    atlas, _, _ = make(settings=settings)
-    cut = atlas.configured_for(names.from_text("a.b.corp.example."))
+    delegations, _, _ = make(settings=settings)
+    cut = delegations.forward_or_stub_for(names.from_text("a.b.corp.example."))
     assert [server.key for server in cut.servers] == [("10.0.0.1", 53), ("10.0.0.2", 5353)]
     assert cut.recursive and cut.first and cut.configured
-    assert atlas.configured_for(names.from_text("x.off.corp.example.")) is None
-    assert atlas.configured_for(names.from_text("example.")) is None
-    stub = atlas.configured_for(names.from_text("stub.example."))
+    assert delegations.forward_or_stub_for(names.from_text("x.off.corp.example.")) is None
+    assert delegations.forward_or_stub_for(names.from_text("example.")) is None
+    stub = delegations.forward_or_stub_for(names.from_text("stub.example."))
     assert not stub.recursive
     assert stub.missing == [names.from_text("ns.example.net.")]
 
@@ -140,7 +140,7 @@ def test_configured_zones():
 
 
 def three():
-    cut = Cut(ZONE, NOW + 1000)
+    cut = DelegationPoint(ZONE, NOW + 1000)
     for last in (1, 2, 3):
         cut.add_address(None, f"192.0.2.{last}", 53)
     return cut
@@ -149,7 +149,7 @@ def three():
 def counts(cut, context, times=400, tries=None, avoid=frozenset()):
     seen = {server.address[-1]: 0 for server in cut.servers}
     for _ in range(times):
-        server = choose(cut, context, tries or {}, avoid)
+        server = select_server(cut, context, tries or {}, avoid)
         if server is not None:
             seen[server.address[-1]] += 1
     return seen
@@ -162,7 +162,7 @@ def test_an_address_is_added_once():
 
 
 def test_addresses_of_a_zone_are_bounded():
-    cut = Cut(ZONE, NOW + 1000)
+    cut = DelegationPoint(ZONE, NOW + 1000)
     added = [cut.add_address(None, f"192.0.2.{last}", 53) for last in range(100)]
     assert sum(added) == len(cut.servers) == limits.MAX_ADDRESSES
 
@@ -193,7 +193,7 @@ def test_those_tried_least_come_first_and_tries_end():
     _, _, context = make()
     tries = {("192.0.2.1", 53): 1, ("192.0.2.2", 53): 2}
     assert counts(three(), context, tries=tries) == {"1": 0, "2": 0, "3": 400}
-    assert choose(three(), context, {(f"192.0.2.{last}", 53): 4 for last in (1, 2, 3)}, frozenset()) is None
+    assert select_server(three(), context, {(f"192.0.2.{last}", 53): 4 for last in (1, 2, 3)}, frozenset()) is None
 
 
 def test_the_dead_are_asked_once_when_nobody_else_is_left():
@@ -203,9 +203,9 @@ def test_the_dead_are_asked_once_when_nobody_else_is_left():
     assert store.servers.find(("192.0.2.1", 53)).dead
     assert counts(three(), context)["1"] == 0
     tries = {("192.0.2.2", 53): 4, ("192.0.2.3", 53): 4}
-    assert choose(three(), context, tries, frozenset()).address == "192.0.2.1"
+    assert select_server(three(), context, tries, frozenset()).address == "192.0.2.1"
     tries["192.0.2.1", 53] = 1
-    assert choose(three(), context, tries, frozenset()) is None
+    assert select_server(three(), context, tries, frozenset()) is None
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1", "127.0.0.1", "::1"])

@@ -22,7 +22,7 @@ from support.minet import (
 
 from resolver import limits
 from resolver.effects import FailureKind, Question, TraceStep
-from resolver.playground.authority import EdnsFault, Quirks
+from resolver.playground.authority import EdnsFault, ServerFaults
 from resolver.settings import ForwardZone, Settings, StubZone, replace
 from resolver.verdict import Trust
 from resolver.wire import consts as c
@@ -79,7 +79,7 @@ def test_a_failed_priming_leaves_the_hints_to_work_with():
     # This root answers the priming question with REFUSED only.
     m = build()
     host = m.net.hosts[ROOT_ADDRESS]
-    other = build(standard(a198_41_0_4=[(".", ROOT_ZONE)]), quirks={ROOT_ADDRESS: Quirks(rcode=c.REFUSED)})
+    other = build(standard(a198_41_0_4=[(".", ROOT_ZONE)]), quirks={ROOT_ADDRESS: ServerFaults(rcode=c.REFUSED)})
     refusing = other.net.hosts[ROOT_ADDRESS]
     m.net.hosts[ROOT_ADDRESS] = lambda packet, tcp: (refusing if packet[12:13] == b"\0" else host)(packet, tcp)
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
@@ -165,7 +165,7 @@ def test_a_chain_of_zones_that_need_each_other_ends_at_the_depth_limit(servers):
 
 
 def test_truncation_leads_to_tcp():
-    m = build(quirks={"192.0.2.1": Quirks(truncate=True), "192.0.2.2": Quirks(truncate=True)})
+    m = build(quirks={"192.0.2.1": ServerFaults(truncate=True), "192.0.2.2": ServerFaults(truncate=True)})
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
     last = m.net.log[-2:]
     assert [entry.tcp for entry in last] == [False, True]
@@ -173,7 +173,7 @@ def test_truncation_leads_to_tcp():
 
 
 def test_a_server_without_tcp_is_given_up_for_another():
-    m = build(quirks={"192.0.2.1": Quirks(truncate=True, drop_tcp=True)}, seed=3)
+    m = build(quirks={"192.0.2.1": ServerFaults(truncate=True, drop_tcp=True)}, seed=3)
     for number in range(6):
         m.ask(f"x{number}.example.com.")
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
@@ -188,7 +188,7 @@ def test_tcp_only_sends_nothing_over_udp():
 
 def test_formerr_for_edns_is_answered_with_a_plain_query_and_remembered():
     for fault in (EdnsFault.FORMERR, EdnsFault.NOTIMP):
-        quirks = Quirks(edns=fault)
+        quirks = ServerFaults(edns=fault)
         m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
         assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
         first, second = m.net.log[-2:]
@@ -200,14 +200,14 @@ def test_formerr_for_edns_is_answered_with_a_plain_query_and_remembered():
 
 
 def test_silence_to_edns_is_answered_with_a_plain_query():
-    quirks = Quirks(edns=EdnsFault.DROP)
+    quirks = ServerFaults(edns=EdnsFault.DROP)
     m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
     assert m.net.log[-1].edns is None
 
 
 def test_a_server_that_folds_case_is_asked_over_tcp():
-    quirks = Quirks(lower_case=True)
+    quirks = ServerFaults(lower_case=True)
     m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
     assert m.net.log[-1].tcp
@@ -321,7 +321,7 @@ def test_dead_servers_fail_quickly_and_the_failure_is_kept():
     assert m.net.now - begin < 8.5
     before = len(m.net.log)
     again = m.ask("www.example.com.")
-    assert again.failure.kind is FailureKind.CACHED
+    assert again.failure.kind is FailureKind.CACHED_ERROR
     assert len(m.net.log) == before
 
 
@@ -342,13 +342,13 @@ def test_the_faster_server_gets_most_questions():
 
 def test_servers_that_refuse_are_skipped():
     for rcode in (c.REFUSED, c.SERVFAIL, c.NOTIMP):
-        m = build(quirks={"192.0.2.1": Quirks(rcode=rcode)}, seed=2)
+        m = build(quirks={"192.0.2.1": ServerFaults(rcode=rcode)}, seed=2)
         for number in range(5):
             assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
 
 
 def test_when_all_servers_refuse_the_outcome_says_so():
-    quirks = Quirks(rcode=c.REFUSED)
+    quirks = ServerFaults(rcode=c.REFUSED)
     m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
     outcome = m.ask("www.example.com.")
     assert outcome.rcode == c.SERVFAIL
@@ -412,7 +412,7 @@ def test_dead_servers_of_a_family_without_a_route_are_not_probed_before_others()
         for _ in range(20):
             m.store.servers.note_timeout((f"2001:db8::{number}", 53), m.net.now)
     m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL + 1)
-    m.mesh._context.room.note_no_family("2001:db8::9", m.net.now)
+    m.mesh._context.delegations.note_no_family("2001:db8::9", m.net.now)
     before = len(m.net.log)
     for number in range(8):
         assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
@@ -452,7 +452,7 @@ def test_addresses_in_a_strangers_glue_say_nothing_of_their_family(link, over_tc
     for number in range(8):
         assert m.ask(f"x{number}.evil.com.").rcode == c.SERVFAIL
     assert len(m.net.asked(STRANGERS[0])) >= 1
-    assert m.mesh._context.room.unreachable_family(m.net.now) == 0
+    assert m.mesh._context.delegations.family_down(m.net.now) == 0
     before = len(m.net.log)
     for number in range(40):
         assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
@@ -485,7 +485,7 @@ def test_the_type_is_hidden_until_the_last_step():
 
 
 def test_a_server_that_denies_empty_names_is_asked_for_the_whole():
-    quirks = Quirks(blind_to_empty=True)
+    quirks = ServerFaults(blind_to_empty=True)
     m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
     assert addresses(m.ask("deep.sub.tree.example.com.")) == ["192.0.2.81"]
     assert [entry.qname for entry in m.net.log[-2:]] == ["tree.example.com.", "deep.sub.tree.example.com."]

@@ -7,7 +7,7 @@ from support.minet import reply
 
 from resolver import limits
 from resolver.iterate.classify import classify
-from resolver.iterate.scrub import Kind, glue_of, question_matches, scrub, with_stray_signatures
+from resolver.iterate.scrub import ResponseType, glue_of, question_matches, scrub, with_misplaced_rrsigs
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import Builder, make_query
@@ -68,7 +68,7 @@ def test_the_chain_ends_where_the_zone_ends():
     found = scrub(packet, WWW, c.A, ZONE)
     assert shown(found.answer) == [("www.example.com.", "CNAME")]
     assert not found.complete
-    assert kind_of(packet) is Kind.ALIAS
+    assert kind_of(packet) is ResponseType.CNAME
     assert scrub(packet, WWW, c.A, names.from_text("com.")).complete
 
 
@@ -125,7 +125,7 @@ def test_signatures_in_other_sections_are_taken_for_what_they_cover():
                    f"www.example.com. 60 RRSIG AAAA 8 3 {dates} BBBB"],
                   [f"www.example.com. 60 RRSIG A 8 3 {dates} CCCC"])
     found = scrub(packet, WWW, c.A, ZONE)
-    [rrset] = with_stray_signatures(found.answer, [*packet.authority, *packet.additional])
+    [rrset] = with_misplaced_rrsigs(found.answer, [*packet.authority, *packet.additional])
     assert [sig[-3:] for sig in rrset.sigs()] == [b"\x08\x20\x82"]
     assert not found.answer[0].sig_len
 
@@ -150,7 +150,7 @@ def with_signatures(answer, authority, *, owner=b"\xc0\x0c", rclass=c.IN, octets
 
 def stray_of(packet):
     found = scrub(packet, WWW, c.A, ZONE)
-    [rrset] = with_stray_signatures(found.answer, [*packet.authority, *packet.additional])
+    [rrset] = with_misplaced_rrsigs(found.answer, [*packet.authority, *packet.additional])
     return [sig[19:21] for sig in rrset.sigs()]
 
 
@@ -165,7 +165,7 @@ def test_a_set_takes_no_more_octets_of_signatures_than_one_may_have():
     name = b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\x3f" + b"x" * 63 + b"\x3c" + b"x" * 60 + b"\0"
     rrset = RRset(WWW, c.A, 60, [bytes(4)], sigs=[signature(n)[:18] + name + bytes(4) + bytes([n]) for n in range(230)])
     more = [signature(n)[:18] + name + bytes(3) + b"\1" + bytes([n]) for n in range(230)]
-    [made] = with_stray_signatures([rrset], [RRset(WWW, c.RRSIG, 60, more)])
+    [made] = with_misplaced_rrsigs([rrset], [RRset(WWW, c.RRSIG, 60, more)])
     assert made.sig_len > 230
     assert len(made.packed_sigs) <= limits.RRSET_BYTES < len(made.packed_sigs) + len(more[0]) + 2
 
@@ -201,7 +201,7 @@ def test_looking_for_stray_signatures_reads_each_set_of_the_reply_once():
             return self.sort
 
     answer = [RRset(WWW, 40000 + n, 60, [b"x"]) for n in range(500)]
-    assert with_stray_signatures(answer, [Set(20000 + n) for n in range(300)]) == answer
+    assert with_misplaced_rrsigs(answer, [Set(20000 + n) for n in range(300)]) == answer
     assert len(reads) == 300
 
 
@@ -247,7 +247,7 @@ def test_any_below_a_dname_is_answered_by_the_alias_alone(rcode):
     found = scrub(packet, name, c.ANY, ZONE)
     assert shown(found.answer) == RENAMED
     assert (found.complete, found.alias, found.name) == (True, False, name)
-    assert classify(packet, found, name, c.ANY, ZONE, recursive=False) is Kind.ANSWER
+    assert classify(packet, found, name, c.ANY, ZONE, recursive=False) is ResponseType.ANSWER
 
 
 def test_signatures_below_a_dname_are_those_of_the_target():
@@ -284,7 +284,7 @@ def test_a_referral_and_its_glue():
     assert set(glue_of(packet, found.ns, ZONE, harden=True)) == {names.from_text("ns.sub.example.com.")}
     assert set(glue_of(packet, found.ns, ZONE, harden=False)) == {
         names.from_text("ns.sub.example.com."), names.from_text("ns.example.net.")}
-    assert kind_of(packet, qname=names.from_text("a.sub.example.com.")) is Kind.REFERRAL
+    assert kind_of(packet, qname=names.from_text("a.sub.example.com.")) is ResponseType.REFERRAL
 
 
 def test_authority_of_other_classes_is_not_looked_at():
@@ -321,30 +321,35 @@ SOA = "60 SOA ns.example.com. n.example.com. 1 2 3 4 5"
 @pytest.mark.parametrize(
     ("answer", "authority", "more", "kind"),
     [
-        (["www.example.com. 60 A 192.0.2.1"], [], {}, Kind.ANSWER),
-        (["www.example.com. 60 A 192.0.2.1"], [], {"flags": 0}, Kind.ANSWER),
-        (["www.example.com. 60 A 192.0.2.1"], ["com. 60 NS x.com."], {}, Kind.ANSWER),
-        ([], [f"example.com. {SOA}"], {}, Kind.NODATA),
-        ([], [f"example.com. {SOA}"], {"flags": 0}, Kind.NODATA),
-        ([], [f"example.com. {SOA}"], {"rcode": c.NXDOMAIN}, Kind.NXDOMAIN),
-        ([], [], {"rcode": c.NXDOMAIN}, Kind.NXDOMAIN),
-        ([], [f"com. {SOA}"], {"rcode": c.NXDOMAIN}, Kind.LAME),
-        ([], [f"com. {SOA}"], {}, Kind.LAME),
-        ([], [], {}, Kind.EMPTY),
-        ([], ["example.com. 60 NS ns.example.com."], {}, Kind.EMPTY),
-        ([], ["example.com. 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
-        ([], [". 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
-        ([], ["other.com. 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
-        ([], ["mail.example.com. 60 NS ns.example.com."], {"flags": 0}, Kind.LAME),
-        ([], [f"mail.example.com. {SOA}"], {}, Kind.EMPTY),
-        ([], ["www.example.com. 60 NS ns.example.com."], {"flags": 0}, Kind.REFERRAL),
-        ([], [], {"rcode": c.SERVFAIL}, Kind.BROKEN),
-        ([], [], {"rcode": c.REFUSED}, Kind.BROKEN),
-        (["www.example.com. 60 A 192.0.2.1"], [], {"rcode": c.NXDOMAIN}, Kind.BROKEN),
-        (["www.example.com. 60 CNAME a.example.com."], [], {}, Kind.ALIAS),
-        (["www.example.com. 60 CNAME a.example.com."], [f"example.com. {SOA}"], {}, Kind.NODATA),
-        (["www.example.com. 60 CNAME a.example.com."], [f"example.com. {SOA}"], {"rcode": c.NXDOMAIN}, Kind.NXDOMAIN),
-        (["www.example.com. 60 CNAME a.other.com."], [f"other.com. {SOA}"], {"rcode": c.NXDOMAIN}, Kind.ALIAS),
+        (["www.example.com. 60 A 192.0.2.1"], [], {}, ResponseType.ANSWER),
+        (["www.example.com. 60 A 192.0.2.1"], [], {"flags": 0}, ResponseType.ANSWER),
+        (["www.example.com. 60 A 192.0.2.1"], ["com. 60 NS x.com."], {}, ResponseType.ANSWER),
+        ([], [f"example.com. {SOA}"], {}, ResponseType.NODATA),
+        ([], [f"example.com. {SOA}"], {"flags": 0}, ResponseType.NODATA),
+        ([], [f"example.com. {SOA}"], {"rcode": c.NXDOMAIN}, ResponseType.NXDOMAIN),
+        ([], [], {"rcode": c.NXDOMAIN}, ResponseType.NXDOMAIN),
+        ([], [f"com. {SOA}"], {"rcode": c.NXDOMAIN}, ResponseType.LAME),
+        ([], [f"com. {SOA}"], {}, ResponseType.LAME),
+        ([], [], {}, ResponseType.EMPTY),
+        ([], ["example.com. 60 NS ns.example.com."], {}, ResponseType.EMPTY),
+        ([], ["example.com. 60 NS ns.example.com."], {"flags": 0}, ResponseType.LAME),
+        ([], [". 60 NS ns.example.com."], {"flags": 0}, ResponseType.LAME),
+        ([], ["other.com. 60 NS ns.example.com."], {"flags": 0}, ResponseType.LAME),
+        ([], ["mail.example.com. 60 NS ns.example.com."], {"flags": 0}, ResponseType.LAME),
+        ([], [f"mail.example.com. {SOA}"], {}, ResponseType.EMPTY),
+        ([], ["www.example.com. 60 NS ns.example.com."], {"flags": 0}, ResponseType.REFERRAL),
+        ([], [], {"rcode": c.SERVFAIL}, ResponseType.THROWAWAY),
+        ([], [], {"rcode": c.REFUSED}, ResponseType.THROWAWAY),
+        (["www.example.com. 60 A 192.0.2.1"], [], {"rcode": c.NXDOMAIN}, ResponseType.THROWAWAY),
+        (["www.example.com. 60 CNAME a.example.com."], [], {}, ResponseType.CNAME),
+        (["www.example.com. 60 CNAME a.example.com."], [f"example.com. {SOA}"], {}, ResponseType.NODATA),
+        (
+            ["www.example.com. 60 CNAME a.example.com."],
+            [f"example.com. {SOA}"],
+            {"rcode": c.NXDOMAIN},
+            ResponseType.NXDOMAIN,
+        ),
+        (["www.example.com. 60 CNAME a.other.com."], [f"other.com. {SOA}"], {"rcode": c.NXDOMAIN}, ResponseType.CNAME),
     ],
 )
 def test_the_meaning_of_a_reply(answer, authority, more, kind):
@@ -353,16 +358,16 @@ def test_the_meaning_of_a_reply(answer, authority, more, kind):
 
 def test_a_recursive_server_asked_on_purpose_does_not_refer():
     packet = view((), ["www.example.com. 60 NS ns.example.com."], flags=c.RA)
-    assert kind_of(packet, recursive=True) is Kind.EMPTY
+    assert kind_of(packet, recursive=True) is ResponseType.EMPTY
 
 
 def test_ds_is_the_parents_affair():
     sub = names.from_text("sub.example.com.")
     child = view((), [f"sub.example.com. {SOA}"], qname=sub, qtype=c.DS)
-    assert kind_of(child, qname=sub, qtype=c.DS) is Kind.BROKEN
+    assert kind_of(child, qname=sub, qtype=c.DS) is ResponseType.THROWAWAY
     denied = view((), [f"sub.example.com. {SOA}"], qname=sub, qtype=c.DS, rcode=c.NXDOMAIN)
-    assert kind_of(denied, qname=sub, qtype=c.DS) is Kind.BROKEN
+    assert kind_of(denied, qname=sub, qtype=c.DS) is ResponseType.THROWAWAY
     parent = view((), [f"example.com. {SOA}"], qname=sub, qtype=c.DS)
-    assert kind_of(parent, qname=sub, qtype=c.DS) is Kind.NODATA
+    assert kind_of(parent, qname=sub, qtype=c.DS) is ResponseType.NODATA
     referral = view((), ["sub.example.com. 60 NS ns.sub.example.com."], qname=sub, qtype=c.DS, flags=0)
-    assert kind_of(referral, qname=sub, qtype=c.DS) is Kind.BROKEN
+    assert kind_of(referral, qname=sub, qtype=c.DS) is ResponseType.THROWAWAY

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from resolver.net.ambient import Clock, Entropy
+from resolver.net.clock_random import Clock, Entropy
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 16, 63, 64, 65, 100, 4096])

@@ -4,13 +4,13 @@ import logging
 
 import pytest
 
-from resolver.net.complaint import Complaint
+from resolver.net.log_limit import LimitedWarning
 
 
 def test_only_the_first_of_a_storm_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    complaint = Complaint(logging.getLogger("test.complaint"), interval=1000)
-    assert complaint.say("no room for %s", "a")
-    assert not any(complaint.say("no room for %s", "b") for _ in range(500))
+    complaint = LimitedWarning(logging.getLogger("test.complaint"), interval=1000)
+    assert complaint.warn("no room for %s", "a")
+    assert not any(complaint.warn("no room for %s", "b") for _ in range(500))
     assert [record.getMessage() for record in caplog.records] == ["no room for a"]
 
 
@@ -19,11 +19,11 @@ def test_the_next_interval_tells_how_many_were_left_out(
 ) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    complaint = Complaint(logging.getLogger("test.complaint"), interval=10)
+    complaint = LimitedWarning(logging.getLogger("test.complaint"), interval=10)
     for _ in range(4):
-        complaint.say("full")
+        complaint.warn("full")
     now = 111.0
-    complaint.say("full")
+    complaint.warn("full")
     assert [record.getMessage() for record in caplog.records] == ["full", "full (and 3 times since the last such line)"]
 
 
@@ -32,11 +32,11 @@ def test_different_ones_do_not_hide_each_other(
 ) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    complaint = Complaint(logging.getLogger("test.complaint"), interval=10, different=2)
+    complaint = LimitedWarning(logging.getLogger("test.complaint"), interval=10, different=2)
     for what in "aabbcab":
-        complaint.say("%s fails", what)
+        complaint.warn("%s fails", what)
     now = 111.0
-    complaint.say("%s fails", "c")
+    complaint.warn("%s fails", "c")
     said = [record.getMessage() for record in caplog.records]
     assert said == ["a fails", "b fails (and 1 times since the last such line)",
                     "c fails (and 4 times since the last such line)"]
@@ -47,9 +47,9 @@ def test_no_memory_to_remember_the_line_is_no_error_of_who_complains() -> None:
         def append(self, _line: object) -> None:
             raise MemoryError
 
-    complaint = Complaint(logging.getLogger("resolver.test.short"), 0.0)
+    complaint = LimitedWarning(logging.getLogger("resolver.test.short"), 0.0)
     complaint._said = Full()
-    assert not complaint.say("out of it")
+    assert not complaint.warn("out of it")
 
 
 def test_no_memory_for_the_line_is_no_error_of_who_complains(caplog) -> None:
@@ -58,13 +58,13 @@ def test_no_memory_for_the_line_is_no_error_of_who_complains(caplog) -> None:
             raise MemoryError
 
     logger = logging.getLogger("resolver.test.short")
-    complaint = Complaint(logger, 0.0)
+    complaint = LimitedWarning(logger, 0.0)
     short = Short()
     logger.addFilter(short)
     try:
-        assert not complaint.say("out of it")
+        assert not complaint.warn("out of it")
     finally:
         logger.removeFilter(short)
     with caplog.at_level(logging.WARNING):
-        assert complaint.say("again")
+        assert complaint.warn("again")
     assert [record.getMessage() for record in caplog.records] == ["again (and 1 times since the last such line)"]

@@ -4,7 +4,7 @@ import pytest
 from support.service_parts import CLIENT, Parts, Sink, positive, query
 
 from resolver import limits
-from resolver.net.cookies import CookieJar
+from resolver.net.cookies import ServerCookies
 from resolver.settings import ServerSettings
 from resolver.wire import consts as c
 from resolver.wire.edns import options_from_wire
@@ -27,20 +27,24 @@ NOW = 1_800_000_000
 MINE = bytes(range(8))
 
 
-def jar(*secrets: str, **options: object) -> CookieJar:
-    return CookieJar([bytes.fromhex(secret) for secret in secrets], **options)
+def server_cookies(*secrets: str, **options: object) -> ServerCookies:
+    return ServerCookies([bytes.fromhex(secret) for secret in secrets], **options)
 
 
 @pytest.mark.parametrize(("secrets", "client", "sent", "now", "expected"), VECTORS, ids=["A.1", "A.2", "A.3", "A.4"])
 def test_vectors_of_rfc_9018(secrets: list[str], client: str, sent: str, now: int, expected: str) -> None:
-    assert jar(*secrets).answer(bytes.fromhex(sent), client, now).hex() == expected
+    assert server_cookies(*secrets).answer(bytes.fromhex(sent), client, now).hex() == expected
 
 
 def test_vectors_with_a_server_part_are_believed_in_their_time() -> None:
-    assert jar(SECRET).is_good(bytes.fromhex(VECTORS[1][2]), "198.51.100.100", 1559734385)
-    assert jar(SECRET).is_good(bytes.fromhex(VECTORS[2][2]), "203.0.113.203", 1559727985), "reserved bits are hashed"
-    assert jar(NEW, OLD).is_good(bytes.fromhex(VECTORS[3][2]), V6, 1559741961), "the secret before is believed"
-    assert not jar(NEW).is_good(bytes.fromhex(VECTORS[3][2]), V6, 1559741961)
+    assert server_cookies(SECRET).is_good(bytes.fromhex(VECTORS[1][2]), "198.51.100.100", 1559734385)
+    assert server_cookies(SECRET).is_good(bytes.fromhex(VECTORS[2][2]), "203.0.113.203", 1559727985), (
+        "reserved bits are hashed"
+    )
+    assert server_cookies(NEW, OLD).is_good(bytes.fromhex(VECTORS[3][2]), V6, 1559741961), (
+        "the secret before is believed"
+    )
+    assert not server_cookies(NEW).is_good(bytes.fromhex(VECTORS[3][2]), V6, 1559741961)
 
 
 @pytest.mark.parametrize(("age", "good", "same"), [
@@ -48,14 +52,14 @@ def test_vectors_with_a_server_part_are_believed_in_their_time() -> None:
     (-300, True, False), (-301, False, False), (40_000_000, False, False),
 ])
 def test_times(age: int, good: bool, same: bool) -> None:
-    box = jar(SECRET)
+    box = server_cookies(SECRET)
     cookie = box.answer(MINE, "192.0.2.1", NOW)
     assert box.is_good(cookie, "192.0.2.1", NOW + age) is good
     assert (box.answer(cookie, "192.0.2.1", NOW + age) == cookie) is same
 
 
 def test_the_time_field_may_wrap() -> None:
-    box = jar(SECRET)
+    box = server_cookies(SECRET)
     before = (1 << 32) - 100
     cookie = box.answer(MINE, "192.0.2.1", before)
     assert box.is_good(cookie, "192.0.2.1", before + 1000)
@@ -63,7 +67,7 @@ def test_the_time_field_may_wrap() -> None:
 
 
 def test_no_changed_octet_is_believed() -> None:
-    box = jar(SECRET)
+    box = server_cookies(SECRET)
     cookie = box.answer(MINE, "192.0.2.1", NOW)
     for at in range(len(cookie)):
         for bit in range(8):
@@ -76,7 +80,7 @@ def test_no_changed_octet_is_believed() -> None:
 
 @pytest.mark.parametrize("size", [16, 17, 23, 25, 40])
 def test_server_parts_of_other_servers_are_no_proof_and_are_replaced(size: int) -> None:
-    box = jar(SECRET)
+    box = server_cookies(SECRET)
     cookie = (box.answer(MINE, "192.0.2.1", NOW) + bytes(40))[:size]
     assert not box.is_good(cookie, "192.0.2.1", NOW)
     assert box.is_good(box.answer(cookie, "192.0.2.1", NOW), "192.0.2.1", NOW)
@@ -84,17 +88,17 @@ def test_server_parts_of_other_servers_are_no_proof_and_are_replaced(size: int) 
 
 def test_secrets_of_its_own_change_by_the_day_and_the_last_one_is_believed() -> None:
     day = limits.COOKIE_PERIOD
-    box = CookieJar(seed=b"x" * 32)
+    box = ServerCookies(seed=b"x" * 32)
     midnight = NOW // day * day
     cookie = box.answer(MINE, "192.0.2.1", midnight - 100)
     assert box.is_good(cookie, "192.0.2.1", midnight + 100)
     renewed = box.answer(cookie, "192.0.2.1", midnight + 100)
     assert renewed != cookie, "of the new secret, though the old one is young"
     assert box.is_good(renewed, "192.0.2.1", midnight + 200)
-    assert CookieJar(seed=b"x" * 32).is_good(renewed, "192.0.2.1", midnight + 200), "another worker"
-    assert not CookieJar(seed=b"y" * 32).is_good(renewed, "192.0.2.1", midnight + 200)
+    assert ServerCookies(seed=b"x" * 32).is_good(renewed, "192.0.2.1", midnight + 200), "another worker"
+    assert not ServerCookies(seed=b"y" * 32).is_good(renewed, "192.0.2.1", midnight + 200)
     box.refresh(midnight - 3 * day)
-    assert box.is_good(CookieJar(seed=b"x" * 32).answer(MINE, "192.0.2.1", midnight - 3 * day), "192.0.2.1",
+    assert box.is_good(ServerCookies(seed=b"x" * 32).answer(MINE, "192.0.2.1", midnight - 3 * day), "192.0.2.1",
                        midnight - 3 * day), "a clock set back"
 
 
@@ -145,14 +149,14 @@ def test_a_miss_is_answered_with_a_cookie() -> None:
     cookie = cookie_in(view)
     assert cookie is not None
     assert cookie[:8] == MINE
-    assert jar(SECRET).is_good(cookie, CLIENT[0], parts.clock.real)
+    assert server_cookies(SECRET).is_good(cookie, CLIENT[0], parts.clock.real)
 
 
 def test_the_cookie_of_a_cold_query_is_counted_once() -> None:
     parts = Parts(cookie_secrets=(SECRET,))
     cookie = cookie_in(parts.answer(ask(), positive()))
     assert cookie is not None
-    counted = {"cookies_first": 1, "cookies_good": 0, "cookies_bad": 0, "cookies_demanded": 0}
+    counted = {"cookies_first": 1, "cookies_good": 0, "cookies_bad": 0, "cookies_challenged": 0}
     assert parts.fast.cookies is not None
     assert parts.fast.cookies.statistics() == counted
     parts.answer(ask(cookie, qtype=c.AAAA), positive())
@@ -165,7 +169,7 @@ def test_a_hit_with_a_cookie_stays_in_c() -> None:
     assert view is not None
     cookie = cookie_in(view)
     assert cookie is not None
-    assert jar(SECRET).is_good(cookie, CLIENT[0], parts.clock.real)
+    assert server_cookies(SECRET).is_good(cookie, CLIENT[0], parts.clock.real)
     assert len(view.answer) == 1
     again = fast(parts, ask(cookie))
     assert again is not None
@@ -179,17 +183,17 @@ def test_ipv6_clients_have_cookies_of_their_own() -> None:
     parts = warm(cookie_secrets=(SECRET,))
     view = fast(parts, ask(), ("::1", 5, 0, 0))
     assert view is not None
-    assert jar(SECRET).is_good(cookie_in(view), "::1", parts.clock.real)
+    assert server_cookies(SECRET).is_good(cookie_in(view), "::1", parts.clock.real)
 
 
 def test_frames_of_a_stream_have_cookies_of_its_client() -> None:
     parts = warm(cookie_secrets=(SECRET,))
-    replies, missed, done, garbled = parts.fast.answer_frames(
+    replies, missed, done, malformed = parts.fast.answer_frames(
         [ask(), ask(None)], parts.clock.real, bytes([127, 0, 0, 1])
     )
-    assert (missed, done, garbled) == ([], 2, False)
+    assert (missed, done, malformed) == ([], 2, False)
     first = MessageView.parse(replies[2 : 2 + int.from_bytes(replies[:2], "big")])
-    assert jar(SECRET).is_good(cookie_in(first), "127.0.0.1", parts.clock.real)
+    assert server_cookies(SECRET).is_good(cookie_in(first), "127.0.0.1", parts.clock.real)
     second = MessageView.parse(replies[2 + int.from_bytes(replies[:2], "big") + 2 :])
     assert cookie_in(second) is None
 
@@ -274,7 +278,7 @@ def test_those_without_cookies_are_sent_to_tcp(path: str, edns: bool) -> None:
         view = parts.sink.last
     assert view is not None
     assert (view.rcode, view.tc, list(view.answer)) == (c.NOERROR, True, [])
-    assert parts.fast.statistics()["cookies_demanded"] == 1
+    assert parts.fast.statistics()["cookies_challenged"] == 1
     replies, missed, *_ = parts.fast.answer_frames([packet], parts.clock.real, bytes([127, 0, 0, 1]))
     assert replies
     assert not missed

@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from resolver import limits
-from resolver.daemon.generation import within_descriptors
+from resolver.daemon.runtime_config import within_descriptors
 from resolver.net import descriptors
 from resolver.settings import ServerSettings
 

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from resolver.net.ambient import Clock
-from resolver.net.driver import Crypto, MeshDriver
+from resolver.net.clock_random import Clock
+from resolver.net.driver import Crypto, MeshTimer
 
 
 class FakeMesh:
@@ -27,8 +27,8 @@ class FakeMesh:
 def test_timer_follows_the_mesh_until_there_is_nothing_left() -> None:
     async def body() -> None:
         mesh = FakeMesh(0.01, 0.01, 0.0)
-        driver = MeshDriver(asyncio.get_running_loop(), mesh, Clock())
-        driver.poke()
+        driver = MeshTimer(asyncio.get_running_loop(), mesh, Clock())
+        driver.process_timers()
         async with asyncio.timeout(5):
             await mesh.empty.wait()
         assert len(mesh.ticks) == 4
@@ -43,12 +43,12 @@ def test_one_timer_whatever_the_number_of_pokes() -> None:
     async def body() -> None:
         loop = asyncio.get_running_loop()
         mesh = FakeMesh(*[1000.0] * 50)
-        driver = MeshDriver(loop, mesh, Clock())
+        driver = MeshTimer(loop, mesh, Clock())
         armed = []
         real = loop.call_later
         loop.call_later = lambda *a: armed.append(a) or real(*a)  # type: ignore[method-assign, assignment, func-returns-value]
         for _ in range(50):
-            driver.poke()
+            driver.process_timers()
         assert len(armed) == 1
         driver.close()
 
@@ -58,9 +58,9 @@ def test_one_timer_whatever_the_number_of_pokes() -> None:
 def test_an_earlier_deadline_moves_the_timer_forward() -> None:
     async def body() -> None:
         mesh = FakeMesh(1000.0, 0.005)
-        driver = MeshDriver(asyncio.get_running_loop(), mesh, Clock())
-        driver.poke()
-        driver.poke()
+        driver = MeshTimer(asyncio.get_running_loop(), mesh, Clock())
+        driver.process_timers()
+        driver.process_timers()
         async with asyncio.timeout(5):
             await mesh.empty.wait()
         driver.close()
@@ -71,9 +71,9 @@ def test_an_earlier_deadline_moves_the_timer_forward() -> None:
 def test_closed_driver_arms_nothing() -> None:
     async def body() -> None:
         mesh = FakeMesh(0.0, 0.0)
-        driver = MeshDriver(asyncio.get_running_loop(), mesh, Clock())
+        driver = MeshTimer(asyncio.get_running_loop(), mesh, Clock())
         driver.close()
-        driver.poke()
+        driver.process_timers()
         for _ in range(3):
             await asyncio.sleep(0)
         assert len(mesh.ticks) == 1

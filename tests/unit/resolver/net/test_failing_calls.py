@@ -36,7 +36,7 @@ CALL(4, sendto, ssize_t, (int fd, const void *data, size_t size, int flags, cons
 BODY = """
 import asyncio, ctypes, errno, sys
 from resolver.effects import Ask, Failure, Reply, Server
-from resolver.net.ambient import Entropy
+from resolver.net.clock_random import Entropy
 from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.wire import consts as c
@@ -53,7 +53,7 @@ async def body():
         peer, upstream = await StreamPeer.start(), StreamUpstream(loop, entropy=Entropy(), source_v4="127.0.0.1")
     else:
         peer = await UdpPeer.start()
-        upstream = UdpUpstream(loop, entropy=Entropy(), source_v4="127.0.0.1", fresh_ports=kind == "fresh")
+        upstream = UdpUpstream(loop, entropy=Entropy(), source_v4="127.0.0.1", port_per_query=kind == "fresh")
     got = Collector()
     code.value, call.value = number, CALLS[name]
     upstream.start(Ask(Server("127.0.0.1", peer.port), names.from_text("x."), c.A, timeout=5.0), got)
@@ -98,4 +98,4 @@ def test_a_call_that_fails_here_is_no_fault_of_the_server(library: Path, kind: s
     environment["LD_PRELOAD"] = str(library)
     done = subprocess.run([sys.executable, "-c", BODY, kind, call, code], capture_output=True, text=True,
                           timeout=SECONDS, check=False, env=environment)
-    assert (done.stdout, done.returncode) == ("Failure LOCAL Reply\n", 0), done.stderr
+    assert (done.stdout, done.returncode) == ("Failure LOCAL_RESOURCE Reply\n", 0), done.stderr

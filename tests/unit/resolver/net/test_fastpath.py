@@ -132,16 +132,16 @@ def cut(replies: bytes) -> list[MessageView]:
 
 def test_stream_messages_in_one_go(parts: Parts) -> None:
     frames = [query(identity=1), query(c.MX, identity=2), query(identity=3), query()[:-1], query(flags=0)]
-    replies, missed, done, garbled = parts.fast.answer_frames(frames, NOW)
+    replies, missed, done, malformed = parts.fast.answer_frames(frames, NOW)
     assert missed == [frames[1], frames[4]]
-    assert (done, garbled) == (5, False)
+    assert (done, malformed) == (5, False)
     assert [(view.id, view.rcode) for view in cut(replies)] == [(1, c.NOERROR), (3, c.NOERROR), (77, c.FORMERR)]
 
 
 def test_what_stands_before_garbage_is_answered_and_nothing_behind_it(parts: Parts) -> None:
     frames = [query(identity=1), query(c.MX, identity=2), b"short", query(identity=3)]
-    replies, missed, done, garbled = parts.fast.answer_frames(frames, NOW)
-    assert (missed, done, garbled) == ([frames[1]], 3, True)
+    replies, missed, done, malformed = parts.fast.answer_frames(frames, NOW)
+    assert (missed, done, malformed) == ([frames[1]], 3, True)
     assert [view.id for view in cut(replies)] == [1]
 
 
@@ -161,8 +161,8 @@ def test_a_turn_of_a_stream_makes_no_more_than_its_share_and_one_reply() -> None
     frames, first, turns = [packet] * 9, 0, 0
     while first < len(frames):
         before = parts.fast.statistics()["hits"]
-        replies, missed, done, garbled = parts.fast.answer_frames(frames, NOW, first=first)
-        assert (missed, garbled) == ([], False)
+        replies, missed, done, malformed = parts.fast.answer_frames(frames, NOW, first=first)
+        assert (missed, malformed) == ([], False)
         assert [len(view.answer[0]) for view in cut(replies)] == [230] * (done - first)
         assert len(replies) < limits.STREAM_TURN_OCTETS + 65_537
         assert parts.fast.statistics()["hits"] - before == done - first, "nothing is made that does not leave"

@@ -8,7 +8,7 @@ import pytest
 from support.upstream_peers import Collector, StreamPeer, play
 
 from resolver.effects import Ask, Failure, FailureKind, Server
-from resolver.net.ambient import Entropy
+from resolver.net.clock_random import Entropy
 from resolver.net.local_errors import kind_of_error
 from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
@@ -16,9 +16,25 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 
 EXPECTED = {
-    FailureKind.LOCAL: (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EADDRINUSE),
-    FailureKind.NETWORK: (errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.EHOSTUNREACH,
-                          errno.EHOSTDOWN, errno.ENONET, errno.EPROTO, errno.ETIMEDOUT),
+    FailureKind.LOCAL_RESOURCE: (
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.EADDRINUSE,
+    ),
+    FailureKind.NETWORK: (
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.EPIPE,
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+    ),
 }
 
 
@@ -30,7 +46,7 @@ def test_the_kind_of_an_error_number(kind: FailureKind, code: int | None) -> Non
 def test_what_no_peer_can_have_said_is_never_its_fault() -> None:
     known = {code for codes in EXPECTED.values() for code in codes}
     for code in {None, -2, 4096, *errno.errorcode} - known:
-        assert kind_of_error(code) in (FailureKind.NO_ROUTE, FailureKind.LOCAL), code
+        assert kind_of_error(code) in (FailureKind.NO_ROUTE, FailureKind.LOCAL_RESOURCE), code
     for code in (errno.EINVAL, errno.EPERM, errno.EACCES, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EAFNOSUPPORT,
                  errno.ENETDOWN, errno.ENODEV, None):
         assert kind_of_error(code) is FailureKind.NO_ROUTE, "another try changes nothing"
@@ -52,8 +68,8 @@ def test_no_way_to_the_address_from_where_the_socket_is_bound() -> None:
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(OSError(errno.ENOBUFS, "no"), FailureKind.LOCAL), (OSError(errno.EINVAL, "no"), FailureKind.NO_ROUTE),
-     (MemoryError(), FailureKind.LOCAL), (OSError(errno.ECONNRESET, "reset"), FailureKind.NETWORK),
+    [(OSError(errno.ENOBUFS, "no"), FailureKind.LOCAL_RESOURCE), (OSError(errno.EINVAL, "no"), FailureKind.NO_ROUTE),
+     (MemoryError(), FailureKind.LOCAL_RESOURCE), (OSError(errno.ECONNRESET, "reset"), FailureKind.NETWORK),
      (None, FailureKind.NETWORK)],
     ids=repr,
 )
@@ -93,14 +109,20 @@ def test_a_connection_that_cannot_be_begun_fails_at_once(error: Exception, monke
         made.start(Ask(Server("127.0.0.1", 1), names.from_text("x."), c.A, timeout=60.0), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.LOCAL, "nothing was sent"
+        assert failure.kind is FailureKind.LOCAL_RESOURCE, "nothing was sent"
         made.close()
 
     asyncio.run(body())
 
 
-@pytest.mark.parametrize(("code", "kind"), [(errno.EMFILE, FailureKind.LOCAL), (errno.ENOBUFS, FailureKind.LOCAL),
-                                            (errno.EPERM, FailureKind.NO_ROUTE)])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (errno.EMFILE, FailureKind.LOCAL_RESOURCE),
+        (errno.ENOBUFS, FailureKind.LOCAL_RESOURCE),
+        (errno.EPERM, FailureKind.NO_ROUTE),
+    ],
+)
 @pytest.mark.parametrize("upstream", [UdpUpstream, StreamUpstream])
 def test_no_socket_is_a_local_error(
     upstream: type[UdpUpstream | StreamUpstream], code: int, kind: FailureKind, monkeypatch: pytest.MonkeyPatch

@@ -6,8 +6,8 @@ import socket
 import pytest
 from support.upstream_peers import open_descriptors
 
-from resolver.net import peers
-from resolver.net.ambient import Entropy
+from resolver.net import sockaddr
+from resolver.net.clock_random import Entropy
 
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 23, 5
 
@@ -18,7 +18,7 @@ IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 23, 5
 ])
 def test_sockets_are_bound_to_scattered_ports(family: int, source: str, level: int, option: int) -> None:
     entropy = Entropy()
-    sockets = [peers.open_socket(family, source, entropy) for _ in range(24)]
+    sockets = [sockaddr.open_socket(family, source, entropy) for _ in range(24)]
     ports = [sock.getsockname()[1] for sock in sockets]
     assert len(set(ports)) == 24
     assert max(ports) - min(ports) > 20_000
@@ -32,7 +32,7 @@ def test_sockets_are_bound_to_scattered_ports(family: int, source: str, level: i
 def test_an_address_that_is_not_ours_leaves_nothing_open() -> None:
     before = open_descriptors()
     with pytest.raises(OSError) as caught:
-        peers.open_socket(socket.AF_INET, "192.0.2.77", Entropy())
+        sockaddr.open_socket(socket.AF_INET, "192.0.2.77", Entropy())
     assert caught.value.errno == errno.EADDRNOTAVAIL
     assert open_descriptors() == before
 
@@ -49,9 +49,9 @@ def test_taken_ports_are_drawn_again_but_not_for_ever(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(socket, "socket", Taken)
     free_at = 10
-    peers.open_socket(socket.AF_INET, "127.0.0.1", Entropy()).close()
+    sockaddr.open_socket(socket.AF_INET, "127.0.0.1", Entropy()).close()
     assert Taken.tries == 10
     Taken.tries, free_at = 0, 1000
     with pytest.raises(OSError, match="in use"):
-        peers.open_socket(socket.AF_INET, "127.0.0.1", Entropy())
+        sockaddr.open_socket(socket.AF_INET, "127.0.0.1", Entropy())
     assert Taken.tries == 16

@@ -6,12 +6,12 @@ import pytest
 from support.shortage import FullDict
 
 from resolver import limits
-from resolver.net.places import Places
+from resolver.net.fair_slots import FairSlots
 
 
-def fill(*groups: str) -> Places[str]:
+def fill(*groups: str) -> FairSlots[str]:
     """Members named after their group and their number in it, all resting, in the order given."""
-    places: Places[str] = Places()
+    places: FairSlots[str] = FairSlots()
     for group in groups:
         places.add(f"{group}{places.count(group)}", group)
     return places
@@ -19,46 +19,46 @@ def fill(*groups: str) -> Places[str]:
 
 def test_the_largest_group_makes_room_by_its_longest_resting() -> None:
     places = fill("a", "b", "b", "b", "c", "c")
-    assert places.to_end("new") == "b0"
-    places.moved("b0", busy=False)
-    assert places.to_end("new") == "b1"
-    places.moved("b1", busy=True)
-    places.moved("b2", busy=True)
-    assert places.to_end("new") == "b0"
-    places.moved("b0", busy=True)
-    assert places.to_end("new") == "c0", "those who rest come before those who are busy"
+    assert places.choose_victim("new") == "b0"
+    places.note_progress("b0", busy=False)
+    assert places.choose_victim("new") == "b1"
+    places.note_progress("b1", busy=True)
+    places.note_progress("b2", busy=True)
+    assert places.choose_victim("new") == "b0"
+    places.note_progress("b0", busy=True)
+    assert places.choose_victim("new") == "c0", "those who rest come before those who are busy"
 
 
 def test_a_newcomer_of_a_larger_group_may_not_end_members_of_smaller_ones() -> None:
     places = fill("a", "b", "b", "b")
     for member in ("b0", "b1", "b2"):
-        places.moved(member, busy=True)
-    assert places.to_end("b") is None
-    assert places.to_end("a") == "a0", "its own"
-    assert places.to_end("new") == "a0"
-    places.moved("a0", busy=True)
-    assert places.to_end("new") == "b0"
-    assert places.to_end("a") == "b0"
+        places.note_progress(member, busy=True)
+    assert places.choose_victim("b") is None
+    assert places.choose_victim("a") == "a0", "its own"
+    assert places.choose_victim("new") == "a0"
+    places.note_progress("a0", busy=True)
+    assert places.choose_victim("new") == "b0"
+    assert places.choose_victim("a") == "b0"
     places.remove("b0")
-    assert places.to_end("a") is None, "two and one become one and two: nothing is gained"
+    assert places.choose_victim("a") is None, "two and one become one and two: nothing is gained"
 
 
 def test_looks_are_bounded_and_its_own_group_remains() -> None:
     places = fill(*(f"g{n}." for n in range(limits.SLOT_SCAN)), "resting", "own", "own")
     for member in list(places):
         if member.startswith("g"):
-            places.moved(member, busy=True)
-    assert places.to_end("other") == "own0"
+            places.note_progress(member, busy=True)
+    assert places.choose_victim("other") == "own0"
     places.remove("own0")
-    assert places.to_end("other") is None
-    assert places.to_end("own") == "own1"
+    assert places.choose_victim("other") is None
+    assert places.choose_victim("own") == "own1"
 
 
 def test_members_that_left_or_never_came_change_nothing() -> None:
     places = fill("a")
-    places.moved("b0", busy=True)
+    places.note_progress("b0", busy=True)
     assert places.remove("a0") and not places.remove("a0")
-    assert (len(places), places.count("a"), places.to_end("a"), places.longest_resting("a")) == (0, 0, None, None)
+    assert (len(places), places.count("a"), places.choose_victim("a"), places.oldest_idle("a")) == (0, 0, None, None)
     assert (places._groups, places._sizes, places._members) == ({}, {}, {})
 
 
@@ -71,7 +71,7 @@ def test_a_member_for_which_there_is_no_memory_leaves_nothing(full: str) -> None
     with pytest.raises(MemoryError):
         places.add("b0", "b")
     setattr(places, full, dict(scarce))
-    assert (list(places), places.count("b"), places.to_end("c")) == (["a0"], 0, "a0")
+    assert (list(places), places.count("b"), places.choose_victim("c")) == (["a0"], 0, "a0")
     places.add("b0", "b")
     assert places.count("b") == 1
 
@@ -79,7 +79,7 @@ def test_a_member_for_which_there_is_no_memory_leaves_nothing(full: str) -> None
 def test_the_books_balance_and_no_smaller_group_pays() -> None:
     for seed in range(200):
         dice = random.Random(seed)
-        places: Places[int] = Places()
+        places: FairSlots[int] = FairSlots()
         truth: dict[int, str] = {}
         busy: set[int] = set()
         for number in range(200):
@@ -87,7 +87,7 @@ def test_the_books_balance_and_no_smaller_group_pays() -> None:
             if action < 6:
                 group = dice.choice("aaaabbcdefg")
                 if len(places) == 12:
-                    out = places.to_end(group)
+                    out = places.choose_victim(group)
                     sizes = {g: list(truth.values()).count(g) for g in "abcdefg"}
                     if out is None:
                         assert all(m in busy for m in truth if sizes[truth[m]] >= sizes[group] or truth[m] == group)
@@ -104,7 +104,7 @@ def test_the_books_balance_and_no_smaller_group_pays() -> None:
             elif truth:
                 member = dice.choice(list(truth))
                 if action < 9:
-                    places.moved(member, busy=action == 8)
+                    places.note_progress(member, busy=action == 8)
                     (busy.add if action == 8 else busy.discard)(member)
                 else:
                     places.remove(member)

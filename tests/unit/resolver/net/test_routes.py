@@ -11,8 +11,8 @@ from support.upstream_peers import Collector, StreamPeer, play
 
 from resolver.effects import Ask, Failure, FailureKind, Server
 from resolver.net import routes
-from resolver.net.ambient import Entropy
-from resolver.net.routes import Routes
+from resolver.net.clock_random import Entropy
+from resolver.net.routes import RouteChecker
 from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.wire import consts as c
@@ -65,25 +65,25 @@ def test_an_address_without_a_route_says_nothing_of_its_family(
 ) -> None:
     # Prohibited ranges, broadcast addresses, rules of the firewall: all of them can stand in a stranger's glue.
     install(monkeypatch, *ROOTS[2:], says=code)
-    judged = Routes(ROOTS)
-    assert judged.of_datagram(code, STRANGER[version]) is FailureKind.NO_ROUTE
-    assert judged.of_connection(OSError(code, "no"), STRANGER[version]) is FailureKind.NO_ROUTE
+    judged = RouteChecker(ROOTS)
+    assert judged.classify_datagram_error(code, STRANGER[version]) is FailureKind.NO_ROUTE
+    assert judged.classify_connection_error(OSError(code, "no"), STRANGER[version]) is FailureKind.NO_ROUTE
 
 
 @pytest.mark.parametrize("code", [errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH])
 def test_a_family_without_a_route_to_any_landmark(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = install(monkeypatch, ROOTS[0], says=code)
-    judged = Routes(ROOTS)
-    assert judged.of_datagram(code, STRANGER[6]) is FailureKind.NO_FAMILY
-    assert judged.of_connection(OSError(code, "no"), STRANGER[6]) is FailureKind.NO_FAMILY
-    assert judged.of_datagram(code, STRANGER[4]) is FailureKind.NO_ROUTE
+    judged = RouteChecker(ROOTS)
+    assert judged.classify_datagram_error(code, STRANGER[6]) is FailureKind.NO_FAMILY
+    assert judged.classify_connection_error(OSError(code, "no"), STRANGER[6]) is FailureKind.NO_FAMILY
+    assert judged.classify_datagram_error(code, STRANGER[4]) is FailureKind.NO_ROUTE
     assert set(kernel.asked) <= {*ROOTS, *STRANGER.values()}
 
 
 def test_a_family_that_the_kernel_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, *ROOTS, opening={socket.AF_INET6: errno.EAFNOSUPPORT})
-    assert Routes(ROOTS).of_datagram(errno.EAFNOSUPPORT, STRANGER[6]) is FailureKind.NO_FAMILY
-    assert Routes(ROOTS).of_datagram(errno.EINVAL, STRANGER[4]) is FailureKind.NO_ROUTE
+    assert RouteChecker(ROOTS).classify_datagram_error(errno.EAFNOSUPPORT, STRANGER[6]) is FailureKind.NO_FAMILY
+    assert RouteChecker(ROOTS).classify_datagram_error(errno.EINVAL, STRANGER[4]) is FailureKind.NO_ROUTE
 
 
 @pytest.mark.parametrize("how", [{"says": errno.ENOBUFS}, {"opening": {socket.AF_INET6: errno.EMFILE}}], ids=repr)
@@ -91,21 +91,26 @@ def test_what_a_shortage_keeps_from_being_told_is_not_told(
     how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, **how)
-    assert Routes(ROOTS).of_datagram(errno.EINVAL, STRANGER[6]) is FailureKind.NO_ROUTE
-    assert Routes(ROOTS).of_datagram(errno.EMFILE, STRANGER[6]) is FailureKind.LOCAL
+    assert RouteChecker(ROOTS).classify_datagram_error(errno.EINVAL, STRANGER[6]) is FailureKind.NO_ROUTE
+    assert RouteChecker(ROOTS).classify_datagram_error(errno.EMFILE, STRANGER[6]) is FailureKind.LOCAL_RESOURCE
 
 
-@pytest.mark.parametrize("landmarks", [(), ("::1", "fe80::1", "127.0.0.1"), ("198.41.0.4",)], ids=repr)
-def test_without_landmarks_no_family_is_judged(landmarks: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reference_addresses", [(), ("::1", "fe80::1", "127.0.0.1"), ("198.41.0.4",)], ids=repr)
+def test_without_landmarks_no_family_is_judged(
+    reference_addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loopback interface and the link are there without any network."""
     install(monkeypatch, "::1", "127.0.0.1")
-    assert Routes(landmarks).of_datagram(errno.ENETUNREACH, STRANGER[6]) is FailureKind.NO_ROUTE
+    assert (
+        RouteChecker(reference_addresses).classify_datagram_error(errno.ENETUNREACH, STRANGER[6])
+        is FailureKind.NO_ROUTE
+    )
 
 
 def test_this_machine_and_its_link_are_no_landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "::1", "fe80::1%lo")
-    judged = Routes(("::1", "fe80::1%lo", *ROOTS))
-    assert judged.of_datagram(errno.ENETUNREACH, STRANGER[6]) is FailureKind.NO_FAMILY
+    judged = RouteChecker(("::1", "fe80::1%lo", *ROOTS))
+    assert judged.classify_datagram_error(errno.ENETUNREACH, STRANGER[6]) is FailureKind.NO_FAMILY
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -115,18 +120,20 @@ def test_what_a_router_says_over_tcp_is_the_address_s_own(
 ) -> None:
     """A connection that is being opened fails with the number that the ICMP message stands for (RFC 5461)."""
     install(monkeypatch, STRANGER[version])  # not even the landmarks have a route
-    assert Routes(ROOTS).of_connection(OSError(code, "said"), STRANGER[version]) is FailureKind.NETWORK
+    assert (
+        RouteChecker(ROOTS).classify_connection_error(OSError(code, "said"), STRANGER[version]) is FailureKind.NETWORK
+    )
 
 
 @pytest.mark.parametrize("code", [*SAID_BY_ROUTERS, errno.ECONNREFUSED])
 def test_the_fate_of_an_earlier_packet_is_nobody_else_s(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a socket with many servers sendto() reports it to whoever sends next; nothing was sent then."""
     install(monkeypatch, STRANGER[4])
-    assert Routes(ROOTS).of_datagram(code, STRANGER[4]) is FailureKind.LOCAL
+    assert RouteChecker(ROOTS).classify_datagram_error(code, STRANGER[4]) is FailureKind.LOCAL_RESOURCE
 
 
 def test_landmarks_are_few() -> None:
-    judged = Routes([f"192.0.2.{n}" for n in range(250)])
+    judged = RouteChecker([f"192.0.2.{n}" for n in range(250)])
     assert sum(map(len, judged._landmarks.values())) == routes.limits.FAMILY_REFERENCE_ADDRESSES
 
 
@@ -134,10 +141,10 @@ def test_landmarks_are_few() -> None:
 def test_the_kernel_says_it_of_loopback_sources(fresh: bool) -> None:
     """From a loopback address no other can be reached, so the kernel has no route to the landmarks either."""
     async def body() -> None:
-        judged = Routes(ROOTS, source_v4="127.0.0.9")
+        judged = RouteChecker(ROOTS, source_v4="127.0.0.9")
         loop = asyncio.get_running_loop()
         for made in (
-            UdpUpstream(loop, entropy=Entropy(), source_v4="127.0.0.9", fresh_ports=fresh, routes=judged),
+            UdpUpstream(loop, entropy=Entropy(), source_v4="127.0.0.9", port_per_query=fresh, routes=judged),
             StreamUpstream(loop, entropy=Entropy(), source_v4="127.0.0.9", routes=judged),
         ):
             got = Collector()

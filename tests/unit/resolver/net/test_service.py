@@ -637,9 +637,9 @@ def cookie_alone(*values: bytes, counts: bytes = b"\0\0\0\0\0\0\0\1", version: i
 def test_a_client_may_ask_for_nothing_but_a_cookie() -> None:
     # RFC 7873 section 5.4
     parts = Parts()
-    jar = parts.fast.cookies
-    assert jar is not None
-    good = jar.answer(b"clients!", CLIENT[0], parts.clock.real)
+    server_cookies = parts.fast.cookies
+    assert server_cookies is not None
+    good = server_cookies.answer(b"clients!", CLIENT[0], parts.clock.real)
     wrong = b"clients!" + bytes(16)
     for sent, rcode in ((b"clients!", c.NOERROR), (good, c.NOERROR), (wrong, c.BADCOOKIE), (good[:8] + bytes(8), 23),
                         (b"clients!" + bytes(32), c.BADCOOKIE)):
@@ -651,8 +651,8 @@ def test_a_client_may_ask_for_nothing_but_a_cookie() -> None:
         [(code, value)] = view.edns.options
         assert code == c.OPTION_COOKIE
         assert value[:8] == b"clients!"
-        assert jar.is_good(value, CLIENT[0], parts.clock.real)
-        assert not jar.is_good(value, "198.51.100.1", parts.clock.real)
+        assert server_cookies.is_good(value, CLIENT[0], parts.clock.real)
+        assert not server_cookies.is_good(value, "198.51.100.1", parts.clock.real)
 
 
 @pytest.mark.parametrize("packet", [
@@ -686,26 +686,26 @@ def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> Non
         parts.ask(query(identity=n, options=[forged] if n % 2 else []))  # in the client's name
         parts.ask(query(identity=n), peer=(f"127.0.1.{n}", 9))
     assert (parts.service.waiting, parts.service.overflowed) == (16, 84)
-    jar = parts.fast.cookies
-    assert jar is not None
-    good = c.OPTION_COOKIE, jar.answer(b"clients!", CLIENT[0], parts.clock.real)
+    server_cookies = parts.fast.cookies
+    assert server_cookies is not None
+    good = c.OPTION_COOKIE, server_cookies.answer(b"clients!", CLIENT[0], parts.clock.real)
     for n in range(3):
         parts.ask(query(identity=100 + n, options=[good]))
-    assert parts.service.statistics()["waiting_proven"] == 2, "not without bounds either"
+    assert parts.service.statistics()["waiting_verified"] == 2, "not without bounds either"
     parts.ask(query(identity=200, options=[good]), peer=("127.0.0.9", 9))
-    assert parts.service.statistics()["waiting_proven"] == 2, "another's cookie proves nothing"
+    assert parts.service.statistics()["waiting_verified"] == 2, "another's cookie proves nothing"
     parts.ask(query(identity=201), peer=("127.0.0.9", 9), sink=Sink(stream=True))
-    assert parts.service.statistics()["waiting_proven"] == 3, "nobody forges a TCP connection"
+    assert parts.service.statistics()["waiting_verified"] == 3, "nobody forges a TCP connection"
     for _ in range(19):
         parts.mesh.finish(positive())
-    assert (parts.service.waiting, parts.service.statistics()["waiting_proven"]) == (0, 0)
+    assert (parts.service.waiting, parts.service.statistics()["waiting_verified"]) == (0, 0)
 
 
 def test_who_has_shown_its_address_has_places_in_the_mesh_apart_from_who_only_carries_it() -> None:
     parts = Parts()
-    jar = parts.fast.cookies
-    assert jar is not None
-    good = c.OPTION_COOKIE, jar.answer(b"clients!", CLIENT[0], parts.clock.real)
+    server_cookies = parts.fast.cookies
+    assert server_cookies is not None
+    good = c.OPTION_COOKIE, server_cookies.answer(b"clients!", CLIENT[0], parts.clock.real)
     parts.ask(query(identity=1))
     parts.ask(query(identity=2), peer=("127.0.0.9", 9))
     parts.ask(query(identity=3, options=[(c.OPTION_COOKIE, b"clients!" + bytes(16))]))

@@ -6,12 +6,12 @@ import pytest
 from support.shortage import FullDict
 
 from resolver import limits
-from resolver.net.shares import UNHEARD, Heard, Line, Shares, server_network
+from resolver.net.upstream_slots import NEVER_REPLIED, RepliedNetworks, UpstreamSlots, WaitQueue, server_network
 
 
-def fill(*homes: str) -> Shares[str]:
+def fill(*homes: str) -> UpstreamSlots[str]:
     """Members named after network, zone and number, such as "a.x0", in the order given."""
-    shares: Shares[str] = Shares()
+    shares: UpstreamSlots[str] = UpstreamSlots()
     counts: dict[str, int] = {}
     for home in homes:
         network, _, zone = home.partition(".")
@@ -22,24 +22,24 @@ def fill(*homes: str) -> Shares[str]:
 
 def test_the_largest_zone_of_the_largest_network_makes_room_by_its_most_silent() -> None:
     shares = fill("a.x", "a.y", "a.y", "b.z", "b.z")
-    assert shares.to_end("c", "new") == "a.y0"
-    shares.moved("a.y0")
-    assert shares.to_end("c", "new") == "a.y1"
-    assert shares.to_end("b", "z") is None, "two and three become three and two: nothing is gained"
+    assert shares.choose_victim("c", "new") == "a.y0"
+    shares.note_progress("a.y0")
+    assert shares.choose_victim("c", "new") == "a.y1"
+    assert shares.choose_victim("b", "z") is None, "two and three become three and two: nothing is gained"
     shares.remove("b.z0")
-    assert shares.to_end("b", "z") == "a.y1"
+    assert shares.choose_victim("b", "z") == "a.y1"
 
 
 def test_many_zones_on_one_network_have_the_share_of_one() -> None:
     shares = fill(*(f"a.zone{number}." for number in range(8)))
-    assert shares.to_end("b", "new") == "a.zone0.0"
-    assert shares.to_end("a", "new") is None
+    assert shares.choose_victim("b", "new") == "a.zone0.0"
+    assert shares.choose_victim("a", "new") is None
 
 
 def test_a_zone_beside_a_silent_one_on_the_same_network_has_its_share() -> None:
     shares = fill("a.silent", "a.silent", "a.silent", "b.other")
-    assert shares.to_end("a", "honest") == "a.silent0"
-    assert shares.to_end("a", "silent") is None
+    assert shares.choose_victim("a", "honest") == "a.silent0"
+    assert shares.choose_victim("a", "silent") is None
     assert shares.count("a") == 3
 
 
@@ -47,13 +47,13 @@ def test_ends_make_shares_more_equal_until_there_are_none() -> None:
     """Whoever comes in whatever order: after a bounded number of ends nobody ends anybody."""
     rng = random.Random(7)
     homes = [(network, f"{network}{zone}") for network in "abcd" for zone in range(rng.randint(1, 6))]
-    shares: Shares[int] = Shares()
+    shares: UpstreamSlots[int] = UpstreamSlots()
     for number in range(40):
         shares.add(number, *homes[0])
     number, since = 40, 0
     while since < 200:
         home = rng.choice(homes)
-        victim = shares.to_end(*home)
+        victim = shares.choose_victim(*home)
         since += 1
         if victim is not None:
             assert shares.remove(victim)
@@ -66,9 +66,9 @@ def test_ends_make_shares_more_equal_until_there_are_none() -> None:
 
 def test_members_that_left_or_never_came_change_nothing() -> None:
     shares = fill("a.x")
-    shares.moved("b.y0")
+    shares.note_progress("b.y0")
     assert shares.remove("a.x0") and not shares.remove("a.x0")
-    assert (len(shares), shares.to_end("a", "x")) == (0, None)
+    assert (len(shares), shares.choose_victim("a", "x")) == (0, None)
 
 
 @pytest.mark.parametrize("table", ["_homes", "_networks"])
@@ -86,7 +86,7 @@ def test_no_memory_leaves_the_books_as_they_were(table: str) -> None:
 
 
 def test_networks_have_their_turns_and_in_them_zones() -> None:
-    line: Line[str] = Line()
+    line: WaitQueue[str] = WaitQueue()
     for home in ("a.x", "a.x", "a.x", "a.y", "b.z", "b.z"):
         network, _, zone = home.partition(".")
         line.add(f"{home}{len(line)}", network, zone)
@@ -95,7 +95,7 @@ def test_networks_have_their_turns_and_in_them_zones() -> None:
 
 
 def test_who_has_the_fewest_places_has_the_next_turn() -> None:
-    line: Line[str] = Line()
+    line: WaitQueue[str] = WaitQueue()
     for home in ("a.x", "a.x", "a.y", "b.z", "b.z"):
         network, _, zone = home.partition(".")
         line.add(f"{home}{len(line)}", network, zone)
@@ -110,15 +110,15 @@ def test_who_has_the_fewest_places_has_the_next_turn() -> None:
 
 
 def test_a_line_has_room_for_others_however_long_it_is() -> None:
-    line: Line[int] = Line()
+    line: WaitQueue[int] = WaitQueue()
     number = 0
-    while line.may_take("a", 100, 75):
+    while line.admits("a", 100, 75):
         line.add(number, "a", f"zone{number}")
         number += 1
     assert number == 75
-    assert line.may_take("b", 100, 75)
+    assert line.admits("b", 100, 75)
     assert line.remove(3, "a", "zone3") and not line.remove(3, "a", "zone3")
-    assert line.may_take("a", 100, 75)
+    assert line.admits("a", 100, 75)
     for _ in range(number - 1):
         line.next()
     assert not line._networks and not line._counts
@@ -131,57 +131,59 @@ def test_servers_count_for_their_network() -> None:
 
 
 def test_networks_that_never_replied_have_one_share_together() -> None:
-    heard, shares = Heard(), Shares[int]()
-    heard.reply_from("192.0.2.1")
+    heard, shares = RepliedNetworks(), UpstreamSlots[int]()
+    heard.add_reply("192.0.2.1")
     for number in range(16):
         shares.add(number, heard.network("192.0.2.7"), "honest")
     for number in range(16, 216):
         address = f"198.51.{number}.1"
-        victim = shares.to_end(heard.network(address), f"zone{number}")
+        victim = shares.choose_victim(heard.network(address), f"zone{number}")
         if victim is not None:
             assert shares.remove(victim)
             shares.add(number, heard.network(address), f"zone{number}")
-    assert (shares.count(server_network("192.0.2.1")), shares.count(UNHEARD)) == (8, 8)
+    assert (shares.count(server_network("192.0.2.1")), shares.count(NEVER_REPLIED)) == (8, 8)
     shares.remove(15)
-    assert shares.to_end(heard.network("203.0.113.1"), "new") is None, "together they have more"
-    assert shares.to_end(heard.network("192.0.2.9"), "honest") is None, "as many as the others will have is enough"
+    assert shares.choose_victim(heard.network("203.0.113.1"), "new") is None, "together they have more"
+    assert shares.choose_victim(heard.network("192.0.2.9"), "honest") is None, (
+        "as many as the others will have is enough"
+    )
     shares.remove(14)
-    assert (shares.to_end(heard.network("192.0.2.9"), "honest") or 0) >= 16
+    assert (shares.choose_victim(heard.network("192.0.2.9"), "honest") or 0) >= 16
 
 
 def test_the_networks_that_replied_last_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "UPSTREAM_NETWORKS", 2)
-    heard = Heard()
+    heard = RepliedNetworks()
     for address in ("192.0.2.1", "2001:db8::1", "192.0.2.2", "198.51.100.1", "203.0.113.1"):
-        heard.reply_from(address)
-        heard.reply_from("192.0.2.3")
+        heard.add_reply(address)
+        heard.add_reply("192.0.2.3")
     assert len(heard) == 2
     assert heard.network("192.0.2.4") == server_network("192.0.2.1")
     assert heard.network("203.0.113.2") == server_network("203.0.113.1")
-    assert heard.network("198.51.100.1") is UNHEARD
-    assert heard.network("2001:db8::1") is UNHEARD
+    assert heard.network("198.51.100.1") is NEVER_REPLIED
+    assert heard.network("2001:db8::1") is NEVER_REPLIED
 
 
 def test_no_memory_for_who_replied_is_no_error() -> None:
-    heard = Heard()
+    heard = RepliedNetworks()
     real = heard._last
     heard._last = FullDict()  # type: ignore[assignment]
-    heard.reply_from("192.0.2.1")
+    heard.add_reply("192.0.2.1")
     heard._last = real
-    assert heard.network("192.0.2.1") is UNHEARD
+    assert heard.network("192.0.2.1") is NEVER_REPLIED
 
 
 def test_a_place_may_follow_to_its_own_zone_or_to_who_has_fewer() -> None:
-    shares: Shares[str] = Shares()
+    shares: UpstreamSlots[str] = UpstreamSlots()
     for member, network, zone in (("a1", "a", "x"), ("a2", "a", "x"), ("a3", "a", "y"), ("b1", "b", "z")):
         shares.add(member, network, zone)
-    assert shares.may_follow("a1", "a", "x"), "its own zone's"
-    assert shares.may_follow("a1", "a", "y"), "a zone that has fewer"
-    assert not shares.may_follow("a3", "a", "x")
-    assert shares.may_follow("a3", "a", "new")
-    assert shares.may_follow("a3", "b", "z"), "a network that has fewer"
-    assert not shares.may_follow("b1", "a", "new")
-    assert shares.may_follow("b1", "c", "new")
+    assert shares.may_take_slot_of("a1", "a", "x"), "its own zone's"
+    assert shares.may_take_slot_of("a1", "a", "y"), "a zone that has fewer"
+    assert not shares.may_take_slot_of("a3", "a", "x")
+    assert shares.may_take_slot_of("a3", "a", "new")
+    assert shares.may_take_slot_of("a3", "b", "z"), "a network that has fewer"
+    assert not shares.may_take_slot_of("b1", "a", "new")
+    assert shares.may_take_slot_of("b1", "c", "new")
     shares.remove("a1")
     shares.remove("a2")
-    assert not shares.may_follow("a3", "b", "z"), "as many"
+    assert not shares.may_take_slot_of("a3", "b", "z"), "as many"

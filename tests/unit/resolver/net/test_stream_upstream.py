@@ -12,10 +12,10 @@ from support.waiting import until
 
 from resolver import limits
 from resolver.effects import Budget, Failure, FailureKind, Reply
-from resolver.net.ambient import Entropy
-from resolver.net.shares import Heard, Shares
+from resolver.net.clock_random import Entropy
 from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.upstream import Upstream
+from resolver.net.upstream_slots import RepliedNetworks, UpstreamSlots
 from resolver.settings import IterationSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -110,7 +110,7 @@ def test_wrong_replies_are_passed_over() -> None:
         peer, upstream, got = await StreamPeer.start(script), make(), Collector()
         upstream.start(ask_for(peer.port), got)
         assert isinstance((await got.wait())[0], Reply)
-        assert upstream.near_misses == 3
+        assert upstream.unwanted_replies == 3
         upstream.close()
         await peer.close()
 
@@ -141,7 +141,7 @@ def test_a_server_that_sends_what_nobody_asked_for_is_left(misfit: Callable[[byt
         upstream.start(ask_for(peer.port), got)
         results = await got.wait(2)
         assert [getattr(result, "kind", None) for result in results] == [FailureKind.MALFORMED] * 2
-        assert MISFITS <= upstream.near_misses <= 2 * MISFITS
+        assert MISFITS <= upstream.unwanted_replies <= 2 * MISFITS
         assert upstream.connection_count == 0
         upstream.close()
         await peer.close()
@@ -158,7 +158,7 @@ def test_late_replies_are_passed_over_as_long_as_right_ones_come_in_between() ->
         for n in range(3):
             upstream.start(ask_for(peer.port), got)
             assert isinstance((await got.wait(n + 1))[n], Reply)
-        assert upstream.near_misses == 3 * (MISFITS - 1)
+        assert upstream.unwanted_replies == 3 * (MISFITS - 1)
         assert len(peer.connections) == 1
         upstream.close()
         await peer.close()
@@ -178,7 +178,7 @@ def test_right_replies_without_our_cookie_are_not_read_without_end() -> None:
         upstream.start(ask_for(peer.port, cookie=b""), got)
         [result] = await got.wait(1)
         assert getattr(result, "kind", None) is FailureKind.MALFORMED
-        assert upstream.near_misses <= 2 * MISFITS
+        assert upstream.unwanted_replies <= 2 * MISFITS
         upstream.close()
         await peer.close()
 
@@ -319,7 +319,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
         late = upstream.start(ask_for(first.port, timeout=SHORT), got)
         failure = (await got.wait(2))[1]
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.LOCAL, "it was never sent, and the server is not to blame"
+        assert failure.kind is FailureKind.LOCAL_RESOURCE, "it was never sent, and the server is not to blame"
         assert "no outgoing connection was free" in failure.text
         waits = upstream.start(ask_for(first.port), got)
         upstream.start(ask_for(first.port), got).cancel()
@@ -328,7 +328,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
         for handle in (late, waits):
             handle.cancel()
         upstream.close()
-        assert (upstream._lines, upstream._hungry, len(upstream._places)) == ({}, {}, 0)
+        assert (upstream._lines, upstream._waiting, len(upstream._places)) == ({}, {}, 0)
         await first.close()
         await second.close()
 
@@ -417,8 +417,8 @@ def test_the_zone_that_has_most_makes_room_and_not_an_older_one_beside_it() -> N
 def test_a_network_with_many_places_gives_one_to_another_at_once() -> None:
     async def body() -> None:
         silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
-        heard = Heard()
-        heard.reply_from("127.0.0.1")
+        heard = RepliedNetworks()
+        heard.add_reply("127.0.0.1")
         upstream, lost, got = make(connections=8, heard=heard), Collector(), Collector()
         for n in range(8):
             upstream.start(ask_for(silent.port, address=f"127.1.1.{n + 1}"), lost)
@@ -465,9 +465,9 @@ def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 20)
     async def body() -> None:
         slow, silent = await StreamPeer.start(lambda _: []), await StreamPeer.start(lambda _: [], "0.0.0.0")
-        known, got, lost = Heard(), Collector(), Collector()
+        known, got, lost = RepliedNetworks(), Collector(), Collector()
         if heard:
-            known.reply_from("127.0.0.1")
+            known.add_reply("127.0.0.1")
         upstream = make(connections=8, heard=known)
         upstream.start(ask_for(slow.port, zone=names.from_text("slow.")), got)
         await until(lambda: any(slow.connections), "the slow server's query")
@@ -515,9 +515,9 @@ def test_second_tries_have_a_part_of_the_places(monkeypatch: pytest.MonkeyPatch)
         for number in range(60):
             upstream.start(ask_for(silent.port, address=f"127.1.1.{number + 1}"), lost)
         await until(lambda: len({key for key, line in upstream._lines.items() if line.silent}) >= 50, "first tries")
-        assert len(upstream._patient) == 2
+        assert len(upstream._eviction_exempt) == 2
         upstream.close()
-        assert (upstream._patient, upstream.connection_count) == ({}, 0)
+        assert (upstream._eviction_exempt, upstream.connection_count) == ({}, 0)
         await silent.close()
 
     play(body)
@@ -535,7 +535,7 @@ def test_silence_is_the_servers_only_when_the_ask_had_its_whole_time(monkeypatch
         upstream.start(ask_for(other.port, timeout=0.2), first)
         [failure] = await second.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.LOCAL, "it has waited for a place"
+        assert failure.kind is FailureKind.LOCAL_RESOURCE, "it has waited for a place"
         [failure] = await first.wait()
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.TIMEOUT
@@ -554,7 +554,7 @@ def test_no_memory_for_the_place_of_a_connection_leaves_none(monkeypatch: pytest
         peer, upstream, lost, got = await StreamPeer.start(), make(connections=1), Collector(), Collector()
         for _ in range(3):
             with monkeypatch.context() as shortage:
-                shortage.setattr(Shares, "add", fail)
+                shortage.setattr(UpstreamSlots, "add", fail)
                 with pytest.raises(MemoryError):
                     upstream.start(ask_for(peer.port, timeout=0), lost)
             assert (upstream.connection_count, upstream._lines, upstream.opened) == (0, {}, 0)
@@ -583,7 +583,7 @@ def test_an_ask_that_made_room_is_sent_again_or_times_out_as_a_shortage(
         assert isinstance((await got.wait())[0], Reply)
         [failure] = await lost.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.LOCAL, "it had no time to reply"
+        assert failure.kind is FailureKind.LOCAL_RESOURCE, "it had no time to reply"
         slow.script = echo
         upstream.start(ask_for(honest.port), got)
         upstream.start(ask_for(slow.port), late)
@@ -646,7 +646,7 @@ def test_an_ask_makes_room_as_often_as_it_is_paid_for(monkeypatch: pytest.Monkey
         assert failure.kind is FailureKind.BUDGET
         assert upstream.evicted == 4
         upstream.close()
-        assert (upstream._lines, upstream._hungry, upstream._hungry_silent) == ({}, {}, {})
+        assert (upstream._lines, upstream._waiting, upstream._waiting_after_eviction) == ({}, {}, {})
         await slow.close()
         await honest.close()
 
@@ -665,7 +665,7 @@ def test_no_descriptors_left(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
             upstream.start(ask_for(53), got)
             failure = (await got.wait(n + 1))[n]
             assert isinstance(failure, Failure)
-            assert failure.kind is FailureKind.LOCAL
+            assert failure.kind is FailureKind.LOCAL_RESOURCE
             assert "too many open files" in failure.text
         upstream.close()
 
@@ -738,7 +738,7 @@ def test_an_ask_under_forgery_can_be_made_again_over_tcp() -> None:
         upstream.start(ask_for(stream.port), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.UNPROVED
+        assert failure.kind is FailureKind.SPOOF_SUSPECTED
         assert upstream.statistics()["tcp_opened"] == 0, "one exchange more, which nobody has paid for"
         upstream.start(ask_for(stream.port, tcp=True), got)
         reply = (await got.wait(2))[1]

@@ -16,7 +16,7 @@ from support.ports import free_port
 from support.upstream_peers import Collector, StreamPeer, UdpPeer, ask_for, echo, play
 
 from resolver.effects import Failure, FailureKind, Reply
-from resolver.net.ambient import Entropy
+from resolver.net.clock_random import Entropy
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.net.upstream import Upstream
 from resolver.settings import IterationSettings
@@ -50,7 +50,7 @@ def test_forgery_is_passed_over_and_the_right_reply_still_counts(forge: Callable
         upstream.start(ask_for(peer.port), got)
         [reply] = await got.wait()
         assert isinstance(reply, Reply)
-        assert upstream.near_misses == 2
+        assert upstream.unwanted_replies == 2
         upstream.close()
         peer.close()
 
@@ -78,15 +78,15 @@ def forger(of: UdpPeer, address: str, differs: str) -> socket.socket:
     return sock
 
 
-@pytest.mark.parametrize("fresh_ports", [False, True], ids=["pool", "fresh"])
+@pytest.mark.parametrize("port_per_query", [False, True], ids=["pool", "fresh"])
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("differs", ["address", "port"])
-def test_reply_from_another_address_or_port_is_nobodys(address: str, differs: str, fresh_ports: bool) -> None:
+def test_reply_from_another_address_or_port_is_nobodys(address: str, differs: str, port_per_query: bool) -> None:
     """Everything else is right: id, question, letter case and the port that it is sent to."""
 
     async def body() -> None:
         peer, got = await UdpPeer.start(lambda _: [], address), Collector()
-        upstream = make(fresh_ports=fresh_ports)
+        upstream = make(port_per_query=port_per_query)
         stranger = forger(peer, address, differs)
         assert stranger.getsockname()[:2] != (address, peer.port)
         assert (stranger.getsockname()[0] == address) is (differs == "port")
@@ -100,13 +100,13 @@ def test_reply_from_another_address_or_port_is_nobodys(address: str, differs: st
             try:
                 stranger.sendto(forged, peer.sources[0][:2])
             except ConnectionRefusedError:
-                assert fresh_ports
+                assert port_per_query
         peer.transport.sendto(echo(peer.queries[0])[0], peer.sources[0])
         [reply] = await got.wait()
         assert isinstance(reply, Reply)
         assert reply.view.rcode == c.NOERROR, "the stranger's"
         # The kernel drops them where the socket is connected; nowhere do they push an ask to TCP.
-        assert (upstream.strays, upstream.near_misses) == (0 if fresh_ports else 20, 0)
+        assert (upstream.unknown_replies, upstream.unwanted_replies) == (0 if port_per_query else 20, 0)
         assert upstream.unproved == 0
         stranger.close()
         upstream.close()
@@ -125,26 +125,26 @@ def test_folded_case_is_a_mismatch_at_once() -> None:
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.MISMATCH
+        assert failure.kind is FailureKind.CASE_MISMATCH
         upstream.close()
         peer.close()
 
     play(body)
 
 
-@pytest.mark.parametrize("fresh_ports", [False, True], ids=["pool", "fresh"])
-def test_kaminsky_flood_ends_the_ask_unproved(fresh_ports: bool) -> None:
+@pytest.mark.parametrize("port_per_query", [False, True], ids=["pool", "fresh"])
+def test_kaminsky_flood_ends_the_ask_unproved(port_per_query: bool) -> None:
     async def body() -> None:
         def flood(query: bytes) -> list[bytes]:
             [right] = echo(query)
             return [bytes([n, n]) + right[2:] for n in range(250) if bytes([n, n]) != query[:2]]
 
         peer, got = await UdpPeer.start(flood), Collector()
-        upstream = make(near_miss_limit=5, fresh_ports=fresh_ports)
+        upstream = make(near_miss_limit=5, port_per_query=port_per_query)
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.UNPROVED
+        assert failure.kind is FailureKind.SPOOF_SUSPECTED
         assert upstream.statistics()["unproved"] == 1
         assert upstream.pending == 0
         upstream.close()
@@ -158,9 +158,9 @@ def bare(query: bytes, rcode: int) -> list[bytes]:
     return [query[:2] + bytes([0x80, rcode]) + bytes(8)]
 
 
-@pytest.mark.parametrize("fresh_ports", [False, True], ids=["pool", "fresh"])
+@pytest.mark.parametrize("port_per_query", [False, True], ids=["pool", "fresh"])
 @pytest.mark.parametrize("rcode", [c.FORMERR, c.SERVFAIL, c.NOTIMP, c.REFUSED])
-def test_an_error_without_a_question_counts_over_tcp_alone(rcode: int, fresh_ports: bool) -> None:
+def test_an_error_without_a_question_counts_over_tcp_alone(rcode: int, port_per_query: bool) -> None:
     """It skips the letter case (0x20), so over UDP it decides nothing; over TCP the server may say the same or not.
 
     One ask is one exchange: nothing is sent over TCP before whoever asked says so.
@@ -170,14 +170,14 @@ def test_an_error_without_a_question_counts_over_tcp_alone(rcode: int, fresh_por
         port = free_port()
         peer = await UdpPeer.start(lambda query: bare(query, rcode), port=port)
         stream = await StreamPeer.start(lambda query: bare(query, rcode), port=port)
-        upstream = Upstream(asyncio.get_running_loop(), IterationSettings(fresh_ports=fresh_ports))
+        upstream = Upstream(asyncio.get_running_loop(), IterationSettings(port_per_query=port_per_query))
         got = Collector()
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.UNPROVED
+        assert failure.kind is FailureKind.SPOOF_SUSPECTED
         found = upstream.statistics()
-        assert (found["udp_bare_errors"], found["udp_unproved"], found["tcp_opened"]) == (1, 1, 0)
+        assert (found["udp_no_question_errors"], found["udp_unproved"], found["tcp_opened"]) == (1, 1, 0)
         upstream.start(ask_for(peer.port, tcp=True), got)
         reply = (await got.wait(2))[1]
         assert isinstance(reply, Reply)
@@ -201,7 +201,7 @@ def test_a_flood_of_empty_headers_ends_the_ask_unproved() -> None:
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.UNPROVED
+        assert failure.kind is FailureKind.SPOOF_SUSPECTED
         upstream.close()
         peer.close()
 
@@ -341,7 +341,7 @@ def test_a_reply_with_a_wrong_cookie_never_happened(forged: bytes) -> None:
         assert isinstance(reply, Reply)
         assert reply.cookie == right
         found = upstream.statistics()
-        assert (found["cookie_mismatches"], found["near_misses"], found["cookies"]) == (1, 1, 1)
+        assert (found["cookie_mismatches"], found["unwanted_replies"], found["cookies"]) == (1, 1, 1)
         upstream.close()
         peer.close()
 
@@ -355,7 +355,7 @@ def test_a_flood_of_wrong_cookies_ends_the_ask_unproved() -> None:
         upstream.start(ask_for(peer.port, cookie=b"ours8byt"), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.UNPROVED
+        assert failure.kind is FailureKind.SPOOF_SUSPECTED
         upstream.close()
         peer.close()
 

@@ -17,9 +17,9 @@ from support.waiting import until
 
 from resolver import limits
 from resolver.effects import Failure, FailureKind, Reply
-from resolver.net.ambient import Entropy
-from resolver.net.shares import Heard, Line, Shares
+from resolver.net.clock_random import Entropy
 from resolver.net.udp_upstream import UdpUpstream
+from resolver.net.upstream_slots import RepliedNetworks, UpstreamSlots, WaitQueue
 from resolver.wire import name as names
 
 SHORT = 0.05
@@ -29,11 +29,11 @@ def make(**options: object) -> UdpUpstream:
     return UdpUpstream(asyncio.get_running_loop(), entropy=Entropy(), **options)  # type: ignore[arg-type]
 
 
-def heard_from(*addresses: str) -> Heard:
+def heard_from(*addresses: str) -> RepliedNetworks:
     """As it is when these replied before."""
-    heard = Heard()
+    heard = RepliedNetworks()
     for address in addresses:
-        heard.reply_from(address)
+        heard.add_reply(address)
     return heard
 
 
@@ -155,11 +155,11 @@ def test_timeouts_of_many_lengths_all_come() -> None:
     play(body)
 
 
-@pytest.mark.parametrize("fresh_ports", [False, True])
-def test_closed_port_fails_quickly(fresh_ports: bool) -> None:
+@pytest.mark.parametrize("port_per_query", [False, True])
+def test_closed_port_fails_quickly(port_per_query: bool) -> None:
     async def body() -> None:
         port = free_port()
-        upstream, got = make(fresh_ports=fresh_ports, ports=1), Collector()
+        upstream, got = make(port_per_query=port_per_query, ports=1), Collector()
         for n in range(3):
             upstream.start(ask_for(port), got)
             failure = (await got.wait(n + 1))[n]
@@ -208,10 +208,10 @@ def test_cancelled_ask_is_forgotten() -> None:
     play(body)
 
 
-@pytest.mark.parametrize("fresh_ports", [False, True])
-def test_equal_questions_in_flight_do_not_collide(fresh_ports: bool) -> None:
+@pytest.mark.parametrize("port_per_query", [False, True])
+def test_equal_questions_in_flight_do_not_collide(port_per_query: bool) -> None:
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=fresh_ports, ports=2), Collector()
+        peer, upstream, got = await UdpPeer.start(), make(port_per_query=port_per_query, ports=2), Collector()
         for _ in range(150):
             upstream.start(ask_for(peer.port), got)
         results = await got.wait(150)
@@ -226,7 +226,7 @@ def test_equal_questions_in_flight_do_not_collide(fresh_ports: bool) -> None:
 
 def test_ports_are_given_up_and_lie_all_over_the_range() -> None:
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=False, ports=2, port_uses=3), Collector()
+        peer, upstream, got = await UdpPeer.start(), make(port_per_query=False, ports=2, port_uses=3), Collector()
         for n in range(60):
             upstream.start(ask_for(peer.port), got)
             await got.wait(n + 1)
@@ -244,7 +244,7 @@ def test_ports_are_given_up_and_lie_all_over_the_range() -> None:
 
 def test_old_ports_are_given_up() -> None:
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=False, ports=1, port_age=0.0), Collector()
+        peer, upstream, got = await UdpPeer.start(), make(port_per_query=False, ports=1, port_age=0.0), Collector()
         for n in range(4):
             upstream.start(ask_for(peer.port), got)
             await got.wait(n + 1)
@@ -314,10 +314,10 @@ def test_fresh_ports_are_spread_evenly_over_the_range_of_the_system(address: str
     play(body)
 
 
-@pytest.mark.parametrize("fresh_ports", [False, True])
-def test_probing_does_not_tell_a_fresh_port_from_a_closed_one(fresh_ports: bool) -> None:
+@pytest.mark.parametrize("port_per_query", [False, True])
+def test_probing_does_not_tell_a_fresh_port_from_a_closed_one(port_per_query: bool) -> None:
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(lambda _: []), make(fresh_ports=fresh_ports), Collector()
+        peer, upstream, got = await UdpPeer.start(lambda _: []), make(port_per_query=port_per_query), Collector()
         upstream.start(ask_for(peer.port), got)
         async with asyncio.timeout(5):
             await peer.arrived.wait()
@@ -328,7 +328,7 @@ def test_probing_does_not_tell_a_fresh_port_from_a_closed_one(fresh_ports: bool)
                 stranger.send(b"anybody there?")
                 # Loopback delivers inside send(): its answer is here, or there is none.
                 refused[what] = stranger.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
-        assert refused == {"open": fresh_ports, "closed": True}
+        assert refused == {"open": port_per_query, "closed": True}
         upstream.close()
         peer.close()
 
@@ -354,7 +354,7 @@ def test_what_came_late_to_a_port_is_never_looked_at_for_the_next_ask(late: int)
 
         upstream.start(ask_for(peer.port), again)
         assert all(isinstance(x, Reply) for x in await got.wait(6))
-        assert (upstream.near_misses, upstream.strays, upstream.unproved) == (0, 0, 0)
+        assert (upstream.unwanted_replies, upstream.unknown_replies, upstream.unproved) == (0, 0, 0)
         assert len(set(peer.sources)) == 6
         upstream.close()
         peer.close()
@@ -375,7 +375,7 @@ def test_a_reply_that_comes_after_its_timeout_reaches_nobody() -> None:
         peer.transport.sendto(late, peer.sources[0])  # as if its id had been guessed, but the port is the old one
         peer.transport.sendto(echo(peer.queries[1])[0], peer.sources[1])
         assert isinstance((await got.wait(2))[1], Reply)
-        assert upstream.near_misses == 0
+        assert upstream.unwanted_replies == 0
         upstream.close()
         peer.close()
 
@@ -418,7 +418,7 @@ def test_an_ask_that_waits_for_a_socket_can_be_cancelled_and_has_its_timeout(mon
         failures = await got.wait(2)
         for failure in failures:
             assert isinstance(failure, Failure)
-            assert failure.kind is FailureKind.LOCAL, "nothing was sent"
+            assert failure.kind is FailureKind.LOCAL_RESOURCE, "nothing was sent"
         assert "taken" in failures[0].text and "in time" in failures[1].text
         assert (len(peer.queries), first.results, upstream.timeouts) == (1, [], 0)
         upstream.start(ask_for(peer.port), got)
@@ -503,7 +503,7 @@ def test_an_ask_that_made_room_in_the_turn_it_was_begun_is_sent_once_or_is_no_si
         await got.wait()
         failures = await lost.wait(2)
         assert {failure.kind for failure in failures if isinstance(failure, Failure)} <= {
-            FailureKind.TIMEOUT, FailureKind.LOCAL}
+            FailureKind.TIMEOUT, FailureKind.LOCAL_RESOURCE}
         assert len(mute.queries) <= 2
         assert upstream.timeouts + upstream.network_errors == 2
         assert upstream.pending == 0
@@ -597,14 +597,14 @@ def test_no_memory_to_hand_a_socket_on_costs_no_reply_and_no_socket(
         if where == "loop":
             _fail_once(monkeypatch, loop, "call_soon", "_flush")
         else:
-            _fail_once(monkeypatch, *{"shares": (Shares, "add"), "line": (Line, "next")}[where])
+            _fail_once(monkeypatch, *{"shares": (UpstreamSlots, "add"), "line": (WaitQueue, "next")}[where])
         peer.transport.sendto(echo(peer.queries[0])[0], peer.sources[0])
         [result] = await first.wait()
         assert isinstance(result, Reply)
         assert upstream.open_sockets == 0
         [failure] = await second.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.LOCAL, "nothing was sent"
+        assert failure.kind is FailureKind.LOCAL_RESOURCE, "nothing was sent"
         peer.script = echo
         upstream.start(ask_for(peer.port), third)
         assert isinstance((await third.wait())[0], Reply)
@@ -626,7 +626,7 @@ def test_an_ask_that_nothing_sends_ends(monkeypatch: pytest.MonkeyPatch) -> None
         upstream.start(ask_for(peer.port, timeout=SHORT), lost)
         [failure] = await lost.wait()
         assert isinstance(failure, Failure)
-        assert (failure.kind, upstream.timeouts, upstream.pending) == (FailureKind.LOCAL, 0, 0)
+        assert (failure.kind, upstream.timeouts, upstream.pending) == (FailureKind.LOCAL_RESOURCE, 0, 0)
         monkeypatch.undo()
         _fail_once(monkeypatch, loop, "call_soon", "_flush")
         upstream._flush()
@@ -662,7 +662,9 @@ def test_the_timeout_of_an_ask_that_made_room_goes_on(waited: float) -> None:
         upstream._turn()
         [failure] = lost.results
         assert isinstance(failure, Failure)
-        assert failure.kind is (FailureKind.LOCAL if waited else FailureKind.TIMEOUT), "was it the server's silence?"
+        assert failure.kind is (FailureKind.LOCAL_RESOURCE if waited else FailureKind.TIMEOUT), (
+            "was it the server's silence?"
+        )
         assert upstream.timeouts == (0 if waited else 1)
         upstream.close()
         mute.close()
@@ -681,7 +683,7 @@ def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> 
             upstream.start(ask_for(mute.port), got)
         for failure in await got.wait(4):
             assert isinstance(failure, Failure)
-            assert (failure.kind, failure.text) == (FailureKind.LOCAL, "all outgoing ports are taken")
+            assert (failure.kind, failure.text) == (FailureKind.LOCAL_RESOURCE, "all outgoing ports are taken")
         upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
         for _ in range(3):
             await asyncio.sleep(0)
@@ -741,32 +743,32 @@ def test_a_socket_in_use_now_and_then_stays(monkeypatch: pytest.MonkeyPatch) -> 
     play(body)
 
 
-@pytest.mark.parametrize("fresh_ports", [False, True])
+@pytest.mark.parametrize("port_per_query", [False, True])
 def test_no_descriptors_left(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fresh_ports: bool
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, port_per_query: bool
 ) -> None:
     def refuse(*_: object, **__: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=fresh_ports), Collector()
+        peer, upstream, got = await UdpPeer.start(), make(port_per_query=port_per_query), Collector()
         upstream.start(ask_for(peer.port), got)
         await got.wait()
         real = socket.socket
         monkeypatch.setattr(socket, "socket", refuse)
         for _ in range(50):
             upstream.start(ask_for(peer.port), got)
-        empty, failed = make(fresh_ports=fresh_ports), Collector()
+        empty, failed = make(port_per_query=port_per_query), Collector()
         empty.start(ask_for(peer.port), failed)
         [failure] = await failed.wait()
         monkeypatch.setattr(socket, "socket", real)
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.LOCAL
+        assert failure.kind is FailureKind.LOCAL_RESOURCE
         assert "Too many open files" in failure.text
         # One socket is open: it carries everything.
         assert all(isinstance(x, Reply) for x in await got.wait(51))
         assert upstream.ports_opened == 1
-        assert (len({source[1] for source in peer.sources}) == 1) != fresh_ports
+        assert (len({source[1] for source in peer.sources}) == 1) != port_per_query
         empty.close()
         upstream.close()
         peer.close()
@@ -782,13 +784,13 @@ def test_who_finds_every_port_of_the_pool_full_waits(monkeypatch: pytest.MonkeyP
 
     async def body() -> None:
         peer, got, late = await UdpPeer.start(lambda _: []), Collector(), Collector()
-        upstream = make(fresh_ports=False, ports=1, port_uses=uses)
+        upstream = make(port_per_query=False, ports=1, port_uses=uses)
         handles = [upstream.start(ask_for(peer.port), got) for _ in range(200)]
         waiting = upstream.start(ask_for(peer.port, qname=names.from_text("waiting.")), late)
         upstream.start(ask_for(peer.port, timeout=SHORT), late)
         [failure] = await late.wait()
         assert isinstance(failure, Failure)
-        assert failure.kind is FailureKind.LOCAL, "nothing was sent"
+        assert failure.kind is FailureKind.LOCAL_RESOURCE, "nothing was sent"
         await _queries(peer, 200)
         peer.script = echo
         handles[7].cancel()
@@ -812,7 +814,7 @@ def test_silent_servers_do_not_take_the_pool_of_ports_from_others(monkeypatch: p
 
     async def body() -> None:
         mute, honest = await UdpPeer.start(lambda _: [], "0.0.0.0"), await UdpPeer.start(echo, "127.0.3.1")
-        upstream, lost, got = make(fresh_ports=False, ports=1, port_uses=uses, heard=heard_from("127.0.3.1")), \
+        upstream, lost, got = make(port_per_query=False, ports=1, port_uses=uses, heard=heard_from("127.0.3.1")), \
             Collector(), Collector()
         for number in range(100):
             upstream.start(ask_for(mute.port, address=f"127.0.1.{number + 1}", zone=silent_zone), lost)
@@ -924,7 +926,7 @@ def test_ids_on_one_port_of_the_pool_differ(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(limits, "UDP_PORT_PENDING", 5000)
 
     async def body() -> None:
-        peer, upstream, got = await UdpPeer.start(), make(fresh_ports=False, ports=1, port_uses=65_536), Collector()
+        peer, upstream, got = await UdpPeer.start(), make(port_per_query=False, ports=1, port_uses=65_536), Collector()
         handles = [upstream.start(ask_for(peer.port), got) for _ in range(3000)]
         for handle in handles[1:]:
             handle.cancel()

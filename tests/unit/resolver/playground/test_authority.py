@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resolver.playground import Authority, EdnsFault, Quirks, Zone
+from resolver.playground import Authority, EdnsFault, ServerFaults, Zone
 from resolver.wire import RRset
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -216,7 +216,7 @@ def test_what_is_no_query() -> None:
 
 
 def quirky(**quirks: object) -> Authority:
-    return Authority([ZONE], quirks=Quirks(**quirks))  # type: ignore[arg-type]
+    return Authority([ZONE], quirks=ServerFaults(**quirks))  # type: ignore[arg-type]
 
 
 def test_servers_that_do_not_know_edns() -> None:
@@ -238,7 +238,7 @@ def test_servers_without_edns_send_no_more_than_512_octets() -> None:
 def test_lame_servers() -> None:
     assert ask("www.child.test.", server=quirky(rcode=c.SERVFAIL)).rcode == c.SERVFAIL
     root = Zone.from_text(".", ". 60 SOA a. h. 1 1 1 1 1\n. 60 NS a.\n")
-    upward = ask("www.child.test.", server=Authority([root, ZONE], quirks=Quirks(upward=True)))
+    upward = ask("www.child.test.", server=Authority([root, ZONE], quirks=ServerFaults(upward=True)))
     assert types(upward.authority) == [". NS 1"] and not upward.aa
     assert not ask("www.child.test.", server=quirky(upward=True)).authority
 

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 import corenet
-from resolver.playground import World, atlas, start
+from resolver.playground import World, start, world_tables
 from resolver.playground.certs import make_identity
 from resolver.playground.https import start_web
 
@@ -84,8 +84,8 @@ def test_strangers_are_not_vouched_for(run: Run) -> None:
 
 def test_the_certificate_is_kept_where_it_is_wanted(tmp_path) -> None:
     async def body() -> None:
-        servers = {"a.root.": atlas.ServerSpec("127.20.220.1")}
-        world = World({".": atlas.ZoneSpec(("a.root.",), "root")}, servers, ())
+        servers = {"a.root.": world_tables.ServerSpec("127.20.220.1")}
+        world = World({".": world_tables.ZoneSpec(("a.root.",), "root")}, servers, ())
         async with await start(world, port=0, web=True, web_port=0, ca=tmp_path / "ca.pem") as running:
             assert running.web is not None and running.web.authority_file == tmp_path / "ca.pem"
         assert b"BEGIN CERTIFICATE" in (tmp_path / "ca.pem").read_bytes()

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from resolver.playground import Quirks, World, atlas, start
+from resolver.playground import ServerFaults, World, start, world_tables
 from resolver.settings import Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -16,12 +16,12 @@ from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
 
 SERVERS = {
-    "a.root.": atlas.ServerSpec("127.20.210.1", Quirks(mirror=names.from_text("mirror."))),
-    "b.root.": atlas.ServerSpec("127.20.210.2", Quirks(delay=0.05)),
-    "c.root.": atlas.ServerSpec("127.20.210.3", listening=False),
-    "d.root.": atlas.ServerSpec("127.20.210.4", Quirks(drop_udp=True, drop_tcp=True)),
+    "a.root.": world_tables.ServerSpec("127.20.210.1", ServerFaults(mirror=names.from_text("mirror."))),
+    "b.root.": world_tables.ServerSpec("127.20.210.2", ServerFaults(delay=0.05)),
+    "c.root.": world_tables.ServerSpec("127.20.210.3", listening=False),
+    "d.root.": world_tables.ServerSpec("127.20.210.4", ServerFaults(drop_udp=True, drop_tcp=True)),
 }
-SMALL = World({".": atlas.ZoneSpec(tuple(SERVERS), "root", "www A 192.0.2.1\n")}, SERVERS, ())
+SMALL = World({".": world_tables.ZoneSpec(tuple(SERVERS), "root", "www A 192.0.2.1\n")}, SERVERS, ())
 QUERY = make_query(7, names.from_text("www."), c.A)
 
 

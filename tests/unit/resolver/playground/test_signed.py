@@ -15,7 +15,7 @@ from support.minet import Minet
 from support.signed_names import SIGNED
 from support.signed_net import NOW, resolver_in
 
-from resolver.playground import World, atlas, signed, signing
+from resolver.playground import World, signed, signing, world_tables
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -41,7 +41,9 @@ def warm(world: World) -> Minet:
 
 @pytest.mark.parametrize("special", SIGNED, ids=lambda special: f"{special.qname}{special.qtype}")
 @pytest.mark.parametrize("cache", ["cold", "warm"])
-def test_every_signed_special_has_its_verdict(world: World, warm: Minet, special: atlas.Special, cache: str) -> None:
+def test_every_signed_special_has_its_verdict(
+    world: World, warm: Minet, special: world_tables.TestQuestion, cache: str
+) -> None:
     minet = warm if cache == "warm" else resolver_in(world)
     outcome = minet.ask(special.qname, special.qtype)
     found = (c.rcode_to_text(outcome.rcode), Verdict(outcome.verdict).name)
@@ -85,7 +87,7 @@ def test_every_zone_says_in_its_own_txt_record_what_is_wrong_with_it(world: Worl
     assert [rrset.rdata(0)[1:].decode() for rrset in outcome.answer if rrset.rtype == c.TXT] == [case.about]
 
 
-@pytest.mark.parametrize("origin", [case.origin for case in signed.SOUND if not case.plan.faults])
+@pytest.mark.parametrize("origin", [case.origin for case in signed.VALID if not case.plan.faults])
 def test_dnspython_believes_every_signature_of_sound_zones(world: World, origin: str) -> None:
     """Each set with its signatures."""
     apex = dns.name.from_text(origin)

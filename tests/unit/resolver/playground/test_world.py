@@ -7,7 +7,7 @@ import ipaddress
 
 import pytest
 
-from resolver.playground import EdnsFault, World, Zone, ZoneError, atlas
+from resolver.playground import EdnsFault, World, Zone, ZoneError, world_tables
 from resolver.playground.__main__ import main, specials_text
 from resolver.playground.export import export, group_servers
 from resolver.playground.signed import SPECIALS, signed_world
@@ -96,15 +96,15 @@ class Walker:
         return None
 
 
-@pytest.mark.parametrize("special", atlas.SPECIALS, ids=lambda special: f"{special.qname}{special.qtype}")
-def test_every_special_name_does_what_the_atlas_says(world: World, special: atlas.Special) -> None:
+@pytest.mark.parametrize("special", world_tables.SPECIALS, ids=lambda special: f"{special.qname}{special.qtype}")
+def test_every_special_name_does_what_the_atlas_says(world: World, special: world_tables.TestQuestion) -> None:
     walker = Walker(world)
     rcode = walker.resolve(names.from_text(special.qname), c.type_from_text(special.qtype))
     assert c.rcode_to_text(c.SERVFAIL if rcode is None else rcode) == special.rcode
 
 
 def test_every_special_name_is_explained_below_about(world: World) -> None:
-    for special in atlas.SPECIALS:
+    for special in world_tables.SPECIALS:
         owner = (special.qname.removesuffix("playground.") or special.qname) + "about.playground."
         found = world.zones["about.playground."].lookup(names.from_text(owner), c.TXT)
         assert special.about.encode() in found.rrsets[0].packed
@@ -112,7 +112,7 @@ def test_every_special_name_is_explained_below_about(world: World) -> None:
 
 def test_every_zone_explains_itself(world: World) -> None:
     for origin, zone in world.zones.items():
-        assert atlas.ZONES[origin].about.encode() in zone.nodes[zone.origin][c.TXT].packed
+        assert world_tables.ZONES[origin].about.encode() in zone.nodes[zone.origin][c.TXT].packed
 
 
 def test_all_servers_live_on_loopback_and_at_one_address_each(world: World) -> None:
@@ -126,7 +126,7 @@ def test_parents_agree_with_children_but_where_a_table_says_otherwise(world: Wor
     for origin, zone in world.zones.items():
         for cut in zone.cuts:
             child = next(z for z in world.zones.values() if z.origin == cut)
-            spec = atlas.ZONES[names.to_text(cut)]
+            spec = world_tables.ZONES[names.to_text(cut)]
             own = {names.lower(host) for host in child.nodes[cut][c.NS].targets()}
             hidden = {names.from_text(name) for name in spec.unlisted}
             assert {names.lower(host) for host in zone.nodes[cut][c.NS].targets()} == own - hidden, origin
@@ -156,19 +156,19 @@ def test_hints_are_a_master_file(world: World) -> None:
 
 
 def test_small_worlds_of_ones_own() -> None:
-    servers = {"a.root.": atlas.ServerSpec("127.20.200.1"), "ns.one.": atlas.ServerSpec("127.20.200.2")}
+    servers = {"a.root.": world_tables.ServerSpec("127.20.200.1"), "ns.one.": world_tables.ServerSpec("127.20.200.2")}
     zones = {
-        ".": atlas.ZoneSpec(("a.root.",), "root"),
-        "one.": atlas.ZoneSpec(("ns.one.",), "one", "www A 192.0.2.1\n"),
+        ".": world_tables.ZoneSpec(("a.root.",), "root"),
+        "one.": world_tables.ZoneSpec(("ns.one.",), "one", "www A 192.0.2.1\n"),
     }
     small = World(zones, servers, ())
     assert Walker(small).resolve(names.from_text("www.one."), c.A) == c.NOERROR
     with pytest.raises(ValueError, match=r"ns\.two\."):
-        World({**zones, "two.": atlas.ZoneSpec(("ns.two.",), "two")}, servers, ())
+        World({**zones, "two.": world_tables.ZoneSpec(("ns.two.",), "two")}, servers, ())
     with pytest.raises(ValueError, match="root"):
         World({"one.": zones["one."]}, servers, ())
     with pytest.raises(ZoneError):
-        World({**zones, "one.": atlas.ZoneSpec(("ns.one.",), "one", "www A not-an-address\n")}, servers, ())
+        World({**zones, "one.": world_tables.ZoneSpec(("ns.one.",), "one", "www A not-an-address\n")}, servers, ())
 
 
 # --- export -----------------------------------------------------------------------------------------------------------

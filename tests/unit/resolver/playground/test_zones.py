@@ -5,7 +5,7 @@ Each case names the rule it keeps; the zone is small enough to be read in full.
 
 import pytest
 
-from resolver.playground import Kind, Zone, ZoneError
+from resolver.playground import LookupResult, Zone, ZoneError
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -42,39 +42,39 @@ def wire(text: str) -> bytes:
 @pytest.mark.parametrize(
     ("qname", "qtype", "kind", "node"),
     [
-        ("www", c.A, Kind.ANSWER, "www"),
-        ("WwW", c.A, Kind.ANSWER, "www"),
-        ("www", c.AAAA, Kind.NODATA, "www"),
-        ("www", c.ANY, Kind.ANSWER, "www"),
-        ("", c.SOA, Kind.ANSWER, ""),
-        ("", c.DS, Kind.NODATA, ""),
-        ("alias", c.A, Kind.CNAME, "alias"),
-        ("alias", c.CNAME, Kind.ANSWER, "alias"),
-        ("old", c.A, Kind.NODATA, "old"),
-        ("old", c.DNAME, Kind.ANSWER, "old"),
-        ("x.old", c.A, Kind.DNAME, "old"),
-        ("a.b.old", c.DNAME, Kind.DNAME, "old"),
-        ("q.wild", c.A, Kind.ANSWER, "*.wild"),
-        ("p.q.wild", c.A, Kind.ANSWER, "*.wild"),
-        ("q.wild", c.AAAA, Kind.NODATA, "*.wild"),
-        ("x.wild", c.A, Kind.NODATA, "x.wild"),
-        ("y.x.wild", c.A, Kind.NXDOMAIN, "x.wild"),
-        ("*.wild", c.A, Kind.ANSWER, "*.wild"),
-        ("wild", c.A, Kind.NODATA, "wild"),
-        ("b.c", c.A, Kind.NODATA, "b.c"),
-        ("c", c.A, Kind.NODATA, "c"),
-        ("z.b.c", c.A, Kind.NXDOMAIN, "b.c"),
-        ("none", c.A, Kind.NXDOMAIN, ""),
-        ("sub", c.A, Kind.REFERRAL, "sub"),
-        ("sub", c.NS, Kind.REFERRAL, "sub"),
-        ("sub", c.DS, Kind.ANSWER, "sub"),
-        ("x.sub", c.DS, Kind.REFERRAL, "sub"),
-        ("ns.sub", c.A, Kind.REFERRAL, "sub"),
-        ("deep.below.sub", c.A, Kind.REFERRAL, "sub"),
-        ("not.there.sub", c.A, Kind.REFERRAL, "sub"),
+        ("www", c.A, LookupResult.ANSWER, "www"),
+        ("WwW", c.A, LookupResult.ANSWER, "www"),
+        ("www", c.AAAA, LookupResult.NODATA, "www"),
+        ("www", c.ANY, LookupResult.ANSWER, "www"),
+        ("", c.SOA, LookupResult.ANSWER, ""),
+        ("", c.DS, LookupResult.NODATA, ""),
+        ("alias", c.A, LookupResult.CNAME, "alias"),
+        ("alias", c.CNAME, LookupResult.ANSWER, "alias"),
+        ("old", c.A, LookupResult.NODATA, "old"),
+        ("old", c.DNAME, LookupResult.ANSWER, "old"),
+        ("x.old", c.A, LookupResult.DNAME, "old"),
+        ("a.b.old", c.DNAME, LookupResult.DNAME, "old"),
+        ("q.wild", c.A, LookupResult.ANSWER, "*.wild"),
+        ("p.q.wild", c.A, LookupResult.ANSWER, "*.wild"),
+        ("q.wild", c.AAAA, LookupResult.NODATA, "*.wild"),
+        ("x.wild", c.A, LookupResult.NODATA, "x.wild"),
+        ("y.x.wild", c.A, LookupResult.NXDOMAIN, "x.wild"),
+        ("*.wild", c.A, LookupResult.ANSWER, "*.wild"),
+        ("wild", c.A, LookupResult.NODATA, "wild"),
+        ("b.c", c.A, LookupResult.NODATA, "b.c"),
+        ("c", c.A, LookupResult.NODATA, "c"),
+        ("z.b.c", c.A, LookupResult.NXDOMAIN, "b.c"),
+        ("none", c.A, LookupResult.NXDOMAIN, ""),
+        ("sub", c.A, LookupResult.REFERRAL, "sub"),
+        ("sub", c.NS, LookupResult.REFERRAL, "sub"),
+        ("sub", c.DS, LookupResult.ANSWER, "sub"),
+        ("x.sub", c.DS, LookupResult.REFERRAL, "sub"),
+        ("ns.sub", c.A, LookupResult.REFERRAL, "sub"),
+        ("deep.below.sub", c.A, LookupResult.REFERRAL, "sub"),
+        ("not.there.sub", c.A, LookupResult.REFERRAL, "sub"),
     ],
 )
-def test_lookup(zone: Zone, qname: str, qtype: int, kind: Kind, node: str) -> None:
+def test_lookup(zone: Zone, qname: str, qtype: int, kind: LookupResult, node: str) -> None:
     found = zone.lookup(wire(qname), qtype)
     assert (found.kind, found.node) == (kind, wire(node))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from resolver.effects import Question
-from resolver.policy import Plan
+from resolver.policy import PolicyPipeline
 from resolver.policy.local import special_zones
 from resolver.settings import (
     DnssecSettings,
@@ -20,7 +20,7 @@ from resolver.wire import name as names
 
 
 def ask(settings, name, rtype=c.A, rclass=c.IN, hosts=()):
-    return Plan(settings, hosts).answer(Question(names.from_text(name), rtype, rclass))
+    return PolicyPipeline(settings, hosts).answer(Question(names.from_text(name), rtype, rclass))
 
 
 def data(outcome):
@@ -215,7 +215,7 @@ def test_the_most_specific_zone_decides():
 )
 def test_wrong_zones_and_records_are_named(zones, records, words):
     with pytest.raises(ValueError, match=words):
-        Plan(local(*zones, records=records))
+        PolicyPipeline(local(*zones, records=records))
 
 
 def test_any_is_answered_with_one_set():
@@ -272,9 +272,11 @@ def test_typetransparent_answers_for_its_types_and_resolves_the_others():
 
 
 def test_a_truncating_zone_knows_its_names_and_resolves_them():
-    plan = Plan(local("example.com. truncate", "static.example.com. static", "open.example.com. resolve"))
-    assert plan.local.truncating and not Plan(local("example.com. transparent")).local.truncating
+    plan = PolicyPipeline(local("example.com. truncate", "static.example.com. static", "open.example.com. resolve"))
+    assert (
+        plan.local.has_truncate_zone and not PolicyPipeline(local("example.com. transparent")).local.has_truncate_zone
+    )
     for name, expected in (("example.com.", True), ("A.B.Example.COM.", True), ("com.", False), (".", False),
                            ("x.static.example.com.", False), ("x.open.example.com.", False)):
-        assert plan.local.truncates(names.from_text(name)) is expected, name
+        assert plan.local.is_truncated(names.from_text(name)) is expected, name
     assert plan.answer(Question(names.from_text("www.example.com."), c.A)) is None

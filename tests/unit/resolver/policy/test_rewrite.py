@@ -6,7 +6,7 @@ import pytest
 from support.minet import EXAMPLE_ZONE, addresses, build, standard
 
 from resolver.effects import Failure, FailureKind, Outcome, Question
-from resolver.policy import Plan
+from resolver.policy import PolicyPipeline
 from resolver.policy.rewrite import Dns64, Rewriter
 from resolver.settings import DnssecSettings, HostEntry, PolicySettings, Settings
 from resolver.verdict import Trust, Verdict
@@ -29,7 +29,7 @@ def world(zone=ZONE, **policy):
     settings = Settings(dnssec=DnssecSettings(trust_anchors=()), policy=PolicySettings(**policy))
     servers = [("example.com.", zone)]
     m = build(standard(a192_0_2_1=servers, a192_0_2_2=servers), settings=settings)
-    m.mesh._context.policy = Plan(m.settings)
+    m.mesh._context.policy = PolicyPipeline(m.settings)
     return m
 
 

@@ -84,7 +84,7 @@ class Path:
         return m
 
 
-def no_data(packet: bytes, proof: list[RRset]) -> bytes:
+def proves_nodata(packet: bytes, proof: list[RRset]) -> bytes:
     return minet.reply(packet, [], proof)
 
 
@@ -92,19 +92,23 @@ def unsigned_answer(name: str, qtype: int, packet: bytes, proof: list[RRset]) ->
     """No zone begins at the victim's name, and below it stands an address of the forger's."""
     if name == "www.victim.com." and qtype == c.A:
         return minet.reply(packet, [f"www.victim.com. 86400 A {FORGED}"])
-    return no_data(packet, proof) if name.endswith("victim.com.") and (name, qtype) != ("victim.com.", c.DS) else None
+    return (
+        proves_nodata(packet, proof)
+        if name.endswith("victim.com.") and (name, qtype) != ("victim.com.", c.DS)
+        else None
+    )
 
 
-def no_name(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
+def proves_nxdomain(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
     if name == "www.victim.com.":
         return minet.reply(packet, [], proof, rcode=c.NXDOMAIN)
-    return no_data(packet, proof) if (name, qtype) == ("victim.com.", c.A) else None
+    return proves_nodata(packet, proof) if (name, qtype) == ("victim.com.", c.A) else None
 
 
 def nothing_there(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
     if name == "victim.com." and qtype == c.DS:
         return None
-    return no_data(packet, proof) if name.endswith("victim.com.") else None
+    return proves_nodata(packet, proof) if name.endswith("victim.com.") else None
 
 
 OWN = ZoneKey("www.victim.com.")
@@ -157,7 +161,7 @@ def test_an_alias_of_a_wildcard_answers_for_a_ds_set() -> None:
 
 
 @pytest.mark.parametrize("iterations", [None, 0, COSTLY])
-@pytest.mark.parametrize("lie", [unsigned_answer, no_name, nothing_there, keys_of_his_own])
+@pytest.mark.parametrize("lie", [unsigned_answer, proves_nxdomain, nothing_there, keys_of_his_own])
 @pytest.mark.parametrize("warm", [False, True])
 def test_an_ancestors_records_hide_no_secure_delegation(lie: Script, iterations: int | None, warm: bool) -> None:
     m = Path(iterations).net(lie)
@@ -197,7 +201,7 @@ def test_a_wildcard_of_an_ancestor_answers_for_no_name_below() -> None:
     def lie(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
         if name == "www.victim.com." and qtype == c.TXT:
             return minet.reply(packet, [expanded.with_name(names.from_text(name))], list(view.authority))
-        return no_data(packet, proof) if name == "victim.com." and qtype == c.A else None
+        return proves_nodata(packet, proof) if name == "victim.com." and qtype == c.A else None
 
     outcome = path.net(lie).ask("www.victim.com.", "TXT")
     assert not outcome.answer
@@ -214,7 +218,7 @@ def test_the_absence_of_a_ds_is_told_by_the_zone_in_charge(upper: str, verdict: 
     for record in records:
         record.verdict = Verdict.SECURE
     outcome = Outcome(question, c.NOERROR, [], records, Verdict.INSECURE, 60)
-    found = chain._ds_outcome(Budget(1, 1e9), question.qname, names.from_text(upper), outcome)
+    found = chain._ds_status(Budget(1, 1e9), question.qname, names.from_text(upper), outcome)
     assert found is not None and found.verdict == verdict
 
 

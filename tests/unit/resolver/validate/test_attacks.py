@@ -274,7 +274,7 @@ def test_malformed_keys_count_as_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _trusting(dnskey):
     """Take the key set of ``example.`` as verified, so that only the data's own checks count."""
-    from resolver.validate.finding import SECURE
+    from resolver.validate.security_status import SECURE
 
     def replaced(task, ctx, rrset):
         if names.equal(rrset.name, names.from_text("example.")):

@@ -9,7 +9,7 @@ from resolver import limits
 from resolver.effects import Budget
 from resolver.playground.signing import bitmap
 from resolver.validate import nsec, nsec3
-from resolver.validate.gate import hash_name
+from resolver.validate.crypto_budget import hash_name
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -48,9 +48,9 @@ def prover(*records: nsec3.Nsec3) -> nsec3.Prover:
 ])
 def test_nsec_of_a_cut_or_a_dname_denies_nothing_below(types: tuple[int, ...], proves: bool) -> None:
     record = plain("cut.example.", "zz.example.", *types)
-    assert nsec.proves_no_name([record], names.from_text("a.cut.example.")) is proves
-    assert nsec.proves_no_name([record], names.from_text("a.b.cut.example.")) is proves
-    assert nsec.proves_no_wildcard_shadow([record], names.from_text("a.cut.example."),
+    assert nsec.proves_nxdomain([record], names.from_text("a.cut.example.")) is proves
+    assert nsec.proves_nxdomain([record], names.from_text("a.b.cut.example.")) is proves
+    assert nsec.proves_wildcard_expansion([record], names.from_text("a.cut.example."),
                                           names.from_text("cut.example.")) is proves
 
 
@@ -60,28 +60,28 @@ def test_nsec_of_a_cut_or_a_dname_denies_nothing_below(types: tuple[int, ...], p
 ])
 def test_nsec3_of_a_cut_or_a_dname_is_no_closest_encloser(types: tuple[int, ...], proves: bool) -> None:
     found = prover(matching("cut.example.", *types), covering("a.cut.example."), covering("*.cut.example."))
-    assert found.no_name(names.from_text("a.cut.example."))[0] is proves
+    assert found.proves_nxdomain(names.from_text("a.cut.example."))[0] is proves
 
 
 def test_the_next_closer_name_is_denied_by_the_zone_itself() -> None:
     """The deeper zone's records, as those of an other zone altogether, say nothing about the encloser's."""
     records = [matching("example.", c.SOA, c.NS), covering("a.example.", zone=SUB), covering("*.example.")]
-    assert prover(*records).no_name(names.from_text("a.example.")) == (False, None)
+    assert prover(*records).proves_nxdomain(names.from_text("a.example.")) == (False, None)
     records[1] = covering("a.example.")
-    assert prover(*records).no_name(names.from_text("a.example.")) == (True, None)
+    assert prover(*records).proves_nxdomain(names.from_text("a.example.")) == (True, None)
     records[2] = covering("*.example.", zone=SUB)
-    assert prover(*records).no_name(names.from_text("a.example.")) == (False, None)
+    assert prover(*records).proves_nxdomain(names.from_text("a.example.")) == (False, None)
 
 
 def test_the_closest_encloser_is_the_closest() -> None:
     """With the record of a name nearer by, the wildcard of one further up is not the one to deny."""
     qname = names.from_text("x.a.example.")
     far = [matching("example.", c.SOA, c.NS), covering("a.example."), covering("*.example.")]
-    assert prover(*far).no_name(qname)[0]
-    assert prover(*far, matching("a.example.", c.A)).no_name(qname) == (False, None)
+    assert prover(*far).proves_nxdomain(qname)[0]
+    assert prover(*far, matching("a.example.", c.A)).proves_nxdomain(qname) == (False, None)
     near = plain("a.example.", "b.example.", c.A)
-    assert not nsec.proves_no_data([near, plain("*.example.", "a.example.", c.TXT)], qname, c.A)
-    assert nsec.proves_no_data([near, plain("*.a.example.", "b.a.example.", c.TXT)], qname, c.A)
+    assert not nsec.proves_nodata([near, plain("*.example.", "a.example.", c.TXT)], qname, c.A)
+    assert nsec.proves_nodata([near, plain("*.a.example.", "b.a.example.", c.TXT)], qname, c.A)
 
 
 @pytest.mark.parametrize(("flags", "opt_out"), [(0, False), (1, True)])
@@ -89,9 +89,9 @@ def test_the_closest_encloser_is_the_closest() -> None:
 def test_an_opt_out_span_leaves_open_and_secures_nothing(flags: int, opt_out: bool, qtype: int) -> None:
     span = covering("a.example.", flags=flags)
     found = prover(matching("example.", c.SOA, c.NS), span)
-    assert found.no_data(names.from_text("a.example."), qtype) == (opt_out, span if opt_out else None)
-    assert found.no_name(names.from_text("a.example.")) == (False, None)
-    assert found.no_wildcard_shadow(names.from_text("a.example."), ZONE) == (True, span if opt_out else None)
+    assert found.proves_nodata(names.from_text("a.example."), qtype) == (opt_out, span if opt_out else None)
+    assert found.proves_nxdomain(names.from_text("a.example.")) == (False, None)
+    assert found.proves_wildcard_expansion(names.from_text("a.example."), ZONE) == (True, span if opt_out else None)
 
 
 @pytest.mark.parametrize("head", [b"\2\0\0\0\0", b"\0\0\0\0\0", b"\1\2\0\0\0", b"\1\x81\0\0\0", b"\1\3\0\0\0"],
@@ -108,9 +108,9 @@ def test_unknown_nsec3_proves_nothing(head: bytes) -> None:
 def test_the_child_has_no_say_about_its_delegation_and_the_parent_none_about_the_child() -> None:
     child, parent = plain("sub.example.", "a.sub.example.", c.NS, c.SOA, zone=SUB), plain("sub.example.", "z.example.",
                                                                                           c.NS)
-    assert not nsec.proves_no_data([child], SUB, c.DS)
-    assert nsec.proves_no_data([parent], SUB, c.DS)
-    assert not nsec.proves_no_data([parent], SUB, c.A)
-    assert nsec.proves_no_data([child], SUB, c.A)
-    assert prover(matching("sub.example.", c.NS, c.SOA, zone=SUB)).no_data(SUB, c.DS) == (False, None)
-    assert prover(matching("sub.example.", c.NS)).no_data(SUB, c.A) == (False, None)
+    assert not nsec.proves_nodata([child], SUB, c.DS)
+    assert nsec.proves_nodata([parent], SUB, c.DS)
+    assert not nsec.proves_nodata([parent], SUB, c.A)
+    assert nsec.proves_nodata([child], SUB, c.A)
+    assert prover(matching("sub.example.", c.NS, c.SOA, zone=SUB)).proves_nodata(SUB, c.DS) == (False, None)
+    assert prover(matching("sub.example.", c.NS)).proves_nodata(SUB, c.A) == (False, None)

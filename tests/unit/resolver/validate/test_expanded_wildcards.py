@@ -178,7 +178,7 @@ def test_a_set_expanded_to_a_wildcard_is_no_wildcard() -> None:
 
 def _hash(name: bytes) -> bytes:
     from resolver.effects import Budget
-    from resolver.validate.gate import hash_name
+    from resolver.validate.crypto_budget import hash_name
 
     return hash_name(Budget(1, 1e9, 100), name, b"", 0, most=0)
 

@@ -17,7 +17,7 @@ from support.signing import Nsec3, sign_zone
 from resolver.effects import Budget, Need, Outcome, Question, Steps, Task
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
-from resolver.validate import Validator, finding, nsec, nsec3
+from resolver.validate import Validator, nsec, nsec3, security_status
 from resolver.validate.anchors import Anchors
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -220,7 +220,9 @@ FOREIGN_KEYS = RRset(names.from_text("www.plain."), c.DNSKEY, 300, [bytes((1, 1,
                      verdict=Verdict.INSECURE)
 
 
-def found(steps: Steps[finding.Finding], answer: list[RRset], verdict: Verdict) -> finding.Finding:
+def found(
+    steps: Steps[security_status.SecurityStatus], answer: list[RRset], verdict: Verdict
+) -> security_status.SecurityStatus:
     """What comes out when each question is answered with this."""
     result: object = None
     while True:
@@ -232,7 +234,7 @@ def found(steps: Steps[finding.Finding], answer: list[RRset], verdict: Verdict) 
         result = Outcome(effect.question, c.NOERROR, answer, [], verdict, 60)
 
 
-@pytest.mark.parametrize("asked", ["keys", "zone_state", "dnskey"])
+@pytest.mark.parametrize("asked", ["keys", "zone_status", "dnskey"])
 @pytest.mark.parametrize(("answer", "state"), [
     ([SECURE_ALIAS], Verdict.SECURE),
     ([SECURE_ALIAS, FOREIGN_KEYS], Verdict.SECURE),
@@ -250,11 +252,11 @@ def test_only_the_first_record_counts(asked: str, answer: list[RRset], state: Ve
     keys = RRset(ALIAS, c.DNSKEY, 300, [KEY.dnskey.to_wire()])
     steps = {
         "keys": lambda: validator.chain.keys(task, context, ALIAS),
-        "zone_state": lambda: validator.chain.zone_state(task, context, ALIAS),
+        "zone_status": lambda: validator.chain.zone_status(task, context, ALIAS),
         "dnskey": lambda: validator.chain.dnskey(task, context, keys),
     }[asked]()
     got = found(steps, answer, whole).verdict
-    assert got is (state if asked == "zone_state" else Verdict.BOGUS)
+    assert got is (state if asked == "zone_status" else Verdict.BOGUS)
 
 
 # --- the verdict has one origin -------------------------------------------------------------------------------------
@@ -262,7 +264,7 @@ def test_only_the_first_record_counts(asked: str, answer: list[RRset], state: Ve
 
 @pytest.mark.checkout
 def test_no_other_place_makes_an_insecure_verdict() -> None:
-    """In the validator the word is compared with and never given, but in `finding.insecure`, for a proof."""
+    """In the validator the word is compared with and never given, but in `security_status.insecure`, for a proof."""
     folder = Path(__file__).resolve().parents[4] / "resolver" / "validate"
     made: list[str] = []
     for path in sorted(folder.glob("*.py")):
@@ -272,26 +274,29 @@ def test_no_other_place_makes_an_insecure_verdict() -> None:
             f"{path.name}: {ast.unparse(node)}" for node in ast.walk(tree)
             if isinstance(node, ast.Attribute) and node.attr == "INSECURE" and id(node) not in compared
         ]
-    assert made == ["finding.py: Verdict.INSECURE"]
+    assert made == ["security_status.py: Verdict.INSECURE"]
 
 
 def test_insecure_needs_a_proof_and_a_proof_says_so() -> None:
     for make in (
-        lambda: finding.Finding(Verdict.INSECURE),
-        lambda: finding.Finding(Verdict.SECURE, proof=finding.Unsigned()),
-        lambda: finding.NoDs(nsec_of("NS DS")),
-        lambda: finding.NoDs(nsec_of("NS SOA")),
-        lambda: finding.NoDs(nsec_of("A")),
-        lambda: finding.OptedOut(nsec3_of(flags=0)),
-        lambda: finding.TooManyIterations(nsec3_of(iterations=50), 50),
+        lambda: security_status.SecurityStatus(Verdict.INSECURE),
+        lambda: security_status.SecurityStatus(Verdict.SECURE, proof=security_status.NotSignable()),
+        lambda: security_status.InsecureDelegation(nsec_of("NS DS")),
+        lambda: security_status.InsecureDelegation(nsec_of("NS SOA")),
+        lambda: security_status.InsecureDelegation(nsec_of("A")),
+        lambda: security_status.OptOutSpan(nsec3_of(flags=0)),
+        lambda: security_status.TooManyIterations(nsec3_of(iterations=50), 50),
     ):
         with pytest.raises(ValueError, match=r"proof|record"):
             make()
     for proof in (
-        finding.NoDs(nsec_of("NS")), finding.OptedOut(nsec3_of(flags=1)), finding.Unanchored(b"\0"),
-        finding.TooManyIterations(nsec3_of(iterations=51), 50), finding.NotUnderstood(b"\0", digest=True),
+        security_status.InsecureDelegation(nsec_of("NS")),
+        security_status.OptOutSpan(nsec3_of(flags=1)),
+        security_status.NoTrustAnchor(b"\0"),
+        security_status.TooManyIterations(nsec3_of(iterations=51), 50),
+        security_status.UnsupportedKeys(b"\0", digest=True),
     ):
-        assert finding.insecure(proof).verdict is Verdict.INSECURE
+        assert security_status.insecure(proof).verdict is Verdict.INSECURE
 
 
 def nsec_of(types: str) -> nsec.Nsec:

@@ -19,7 +19,7 @@ from support.tree import Tree
 from resolver import limits
 from resolver.effects import Budget, Outcome, Question
 from resolver.settings import CacheSettings
-from resolver.validate import gate, nsec3
+from resolver.validate import crypto_budget, nsec3
 from resolver.validate.records import Dnskey, Ds
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -30,7 +30,7 @@ ROOT_KEY, KEY = ZoneKey("."), ZoneKey("example.")
 # A debug build and a wheel hold no sources.
 ROOM = Path(__file__).resolve().parents[4] / "resolver"
 # What hashes something that no stranger chooses: keys of cookies, files of our own.
-OWN_MATTERS = {"net/cookies.pyx", "cache/snapshot.py", "daemon/keep.py", "validate/anchor_file.py"}
+OWN_MATTERS = {"net/cookies.pyx", "cache/snapshot.py", "daemon/cache_file.py", "validate/anchor_file.py"}
 
 
 class Counter:
@@ -38,7 +38,7 @@ class Counter:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.calls = 0
-        patch.setattr(gate, "hashlib", SimpleNamespace(sha1=self.sha1, blake2b=hashlib.blake2b))
+        patch.setattr(crypto_budget, "hashlib", SimpleNamespace(sha1=self.sha1, blake2b=hashlib.blake2b))
 
     def sha1(self, data: bytes, **kwargs: bool) -> object:
         self.calls += 1
@@ -54,7 +54,9 @@ def sources() -> dict[str, str]:
 @pytest.mark.checkout
 def test_nobody_else_hashes() -> None:
     pattern = re.compile(r"\b(?:import hashlib|from hashlib|_sha1|_hashlib|hashes\.Hash|EVP_Digest)\b")
-    assert {name for name, text in sources().items() if pattern.search(text)} == OWN_MATTERS | {"validate/gate.py"}
+    assert {name for name, text in sources().items() if pattern.search(text)} == OWN_MATTERS | {
+        "validate/crypto_budget.py"
+    }
 
 
 @pytest.mark.checkout
@@ -65,7 +67,7 @@ def test_nobody_else_makes_signature_checks() -> None:
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("SignatureJob", "Verify")):
                     makers.add(name)
-    assert makers == {"validate/gate.py"}
+    assert makers == {"validate/crypto_budget.py"}
 
 
 # --- the gate itself ------------------------------------------------------------------------------------------------
@@ -74,8 +76,8 @@ def test_nobody_else_makes_signature_checks() -> None:
 def test_parameters_above_the_limit_are_refused_before_any_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     counter, budget = Counter(monkeypatch), Budget(0, 0.0)
     for salt, iterations in ((b"", 51), (b"", 65535), (bytes(limits.NSEC3_SALT + 1), 0)):
-        with pytest.raises(gate.TooManyHashes):
-            gate.hash_name(budget, b"\1a\0", salt, iterations, most=50)
+        with pytest.raises(crypto_budget.HashBudgetExceeded):
+            crypto_budget.hash_name(budget, b"\1a\0", salt, iterations, most=50)
     assert counter.calls == 0
     assert budget.hashes == limits.BUDGET_HASHES
 
@@ -85,25 +87,25 @@ def test_parameters_above_the_limit_are_refused_before_any_hash(monkeypatch: pyt
 ])
 def test_a_hash_is_charged_by_what_it_costs(salt: bytes, iterations: int, blocks: int) -> None:
     budget = Budget(0, 0.0, hashes=blocks)
-    gate.hash_name(budget, b"\1a\0", salt, iterations, most=50)
+    crypto_budget.hash_name(budget, b"\1a\0", salt, iterations, most=50)
     assert budget.hashes == 0
     budget = Budget(0, 0.0, hashes=blocks - 1)
-    with pytest.raises(gate.TooManyHashes):
-        gate.hash_name(budget, b"\1a\0", salt, iterations, most=50)
+    with pytest.raises(crypto_budget.HashBudgetExceeded):
+        crypto_budget.hash_name(budget, b"\1a\0", salt, iterations, most=50)
 
 
 def test_digests_and_checks_are_charged() -> None:
     key = Dnskey(257, 3, 13, bytes(64), 7, bytes(68))
     budget = Budget(0, 0.0, verifications=1, hashes=2)
-    assert not gate.ds_matches(budget, Ds(8, 13, 2, bytes(32)), b"\0", key)
+    assert not crypto_budget.ds_matches(budget, Ds(8, 13, 2, bytes(32)), b"\0", key)
     assert budget.hashes == 2
-    assert not gate.ds_matches(budget, Ds(7, 13, 2, bytes(32)), b"\0", key)
+    assert not crypto_budget.ds_matches(budget, Ds(7, 13, 2, bytes(32)), b"\0", key)
     assert budget.hashes == 0
-    with pytest.raises(gate.TooManyHashes):
-        gate.ds_matches(budget, Ds(7, 13, 2, bytes(32)), b"\0", key)
+    with pytest.raises(crypto_budget.HashBudgetExceeded):
+        crypto_budget.ds_matches(budget, Ds(7, 13, 2, bytes(32)), b"\0", key)
     sig = SimpleNamespace(signature=bytes(64))
-    assert gate.signature_check(budget, key, sig, b"") is not None
-    assert gate.signature_check(budget, key, sig, b"") is None
+    assert crypto_budget.signature_check(budget, key, sig, b"") is not None
+    assert crypto_budget.signature_check(budget, key, sig, b"") is None
 
 
 # --- what a zone can cause ------------------------------------------------------------------------------------------
@@ -166,14 +168,14 @@ def test_answers_from_proofs_are_paid_by_the_query() -> None:
     """What is looked up before anybody is asked spends the same budget."""
     m = world(Nsec3(10, "aa"))
     m.ask("nope.example.")
-    foreknowledge = m.mesh._context.validation.foreknowledge
-    answer, budgets = foreknowledge.answer, []
+    aggressive_nsec = m.mesh._context.validation.aggressive_nsec
+    answer, budgets = aggressive_nsec.answer, []
 
     def watched(qname, qtype, context, budget, *, with_soa):
         budgets.append(budget)
         return answer(qname, qtype, context, budget, with_soa=with_soa)
 
-    foreknowledge.answer = watched
+    aggressive_nsec.answer = watched
     m.ask("nope2.example.")
     assert budgets
     assert len({id(budget) for budget in budgets}) == 1
@@ -183,8 +185,8 @@ def test_answers_from_proofs_are_paid_by_the_query() -> None:
 
 def spend(m: Minet, hashes: int) -> dict[Budget, None]:
     """Give each budget that is used from now on `hashes` blocks; they are found in what is returned."""
-    foreknowledge = m.mesh._context.validation.foreknowledge
-    answer = foreknowledge.answer
+    aggressive_nsec = m.mesh._context.validation.aggressive_nsec
+    answer = aggressive_nsec.answer
     budgets: dict[Budget, None] = {}
 
     def with_little(qname, qtype, context, budget, *, with_soa):
@@ -193,7 +195,7 @@ def spend(m: Minet, hashes: int) -> dict[Budget, None]:
             budgets[budget] = None
         return answer(qname, qtype, context, budget, with_soa=with_soa)
 
-    foreknowledge.answer = with_little
+    aggressive_nsec.answer = with_little
     return budgets
 
 

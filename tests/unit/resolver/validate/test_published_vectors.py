@@ -12,9 +12,9 @@ from support.published import SignedCase, VectorFile, read
 from support.rfc_vectors import sets
 
 from resolver.effects import Budget, Context, Need, Outcome, Question, Task
-from resolver.validate import Validator, gate, nsec3, records, verify
+from resolver.validate import Validator, crypto_budget, nsec3, records, verify
 from resolver.validate.anchors import Anchors
-from resolver.validate.finding import Finding
+from resolver.validate.security_status import SecurityStatus
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -61,17 +61,17 @@ class Judge:
         self.context = Context(SimpleNamespace(rrsets=NoCache(), denials=None), None, None)  # type: ignore[arg-type]
         self.context.now = file.now
 
-    def judge(self, rrset: RRset) -> Finding:
+    def judge(self, rrset: RRset) -> SecurityStatus:
         """What is to be believed of the set."""
         question = Question(rrset.name, rrset.rtype)
         return self._play(lambda task: self.validator.chain.rrset(task, self.context, rrset, question), question)
 
-    def judge_keys(self, keys: RRset) -> Finding:
+    def judge_keys(self, keys: RRset) -> SecurityStatus:
         """What is to be believed of a DNSKEY set by itself."""
         question = Question(keys.name, c.DNSKEY)
         return self._play(lambda task: self.validator.chain.dnskey(task, self.context, keys), question)
 
-    def _play(self, story, question: Question) -> Finding:
+    def _play(self, story, question: Question) -> SecurityStatus:
         steps = story(Task(question, Budget(200, 1e9, 1000)))
         result: object = None
         while True:
@@ -203,7 +203,7 @@ def test_ds_records_match_the_keys_they_should(file: VectorFile) -> None:
         ds, key = records.parse_ds(case.ds.rdata(0)), records.parse_dnskey(case.dnskey.rdata(0))
         assert ds is not None
         assert key is not None
-        assert gate.ds_matches(Budget(0, 0.0), ds, case.dnskey.name, key) is case.match
+        assert crypto_budget.ds_matches(Budget(0, 0.0), ds, case.dnskey.name, key) is case.match
 
 
 # --- hashes and bare signatures -------------------------------------------------------------------------------------
@@ -256,5 +256,5 @@ def test_a_big_exponent_is_checked_up_to_64_bits() -> None:
     job_key = file.keys.rdata(1)[4:]
     modulus = job_key[1 + job_key[0] :]
     (rrset,) = sets("example. A 192.0.2.1")
-    too_long = bytes([9, 1, *[0] * 7, 1]) + modulus
-    assert not verify.check(verify.SignatureJob(verify.RSASHA256, too_long, bytes(len(modulus)), rrset.packed))
+    dname_overflow = bytes([9, 1, *[0] * 7, 1]) + modulus
+    assert not verify.check(verify.SignatureJob(verify.RSASHA256, dname_overflow, bytes(len(modulus)), rrset.packed))

@@ -6,10 +6,10 @@ import dns.rdata
 import pytest
 from support.signing import ALL_ALGORITHMS, INCEPTION, ZoneKey, sign_zone
 
-from resolver.cache.denial import owner_hash
+from resolver.cache.aggressive_nsec import owner_hash
 from resolver.effects import Budget
 from resolver.playground.signing import bitmap
-from resolver.validate import gate, nsec3, records, verify
+from resolver.validate import crypto_budget, nsec3, records, verify
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
@@ -44,8 +44,8 @@ def test_ds_of_rfc_4034() -> None:
     assert key is not None
     assert ds is not None
     assert key.tag == 60485
-    assert gate.ds_matches(Budget(0, 0.0), ds, names.from_text("dskey.example.com."), key)
-    assert not gate.ds_matches(Budget(0, 0.0), ds, names.from_text("dskez.example.com."), key)
+    assert crypto_budget.ds_matches(Budget(0, 0.0), ds, names.from_text("dskey.example.com."), key)
+    assert not crypto_budget.ds_matches(Budget(0, 0.0), ds, names.from_text("dskez.example.com."), key)
 
 
 @pytest.mark.parametrize("owner", sorted(HASHES))
@@ -162,5 +162,5 @@ def test_opt_out_span_proves_no_ds_whatever_owns_it() -> None:
     apex = record(zone, digest(star), {c.SOA, c.NS})
     span = record(star, digest(star), {c.CNAME})  # the only record of a chain covers all other names
     prover = nsec3.Prover([apex, span], zone=zone, iterations=0, salt=b"", budget=Budget(0, 0.0))
-    assert prover.no_data(cut, c.DS) == (True, prover.covering(cut))
-    assert prover.no_data(cut, c.A)[0] is False
+    assert prover.proves_nodata(cut, c.DS) == (True, prover.covering(cut))
+    assert prover.proves_nodata(cut, c.A)[0] is False

@@ -6,7 +6,7 @@ from support.signing import NOW, ZoneKey
 
 from resolver.validate.anchor_file import parse, render, restore
 from resolver.validate.anchors import Anchors
-from resolver.validate.rollover import KeyState, Times, TrustPoint, look_at, unrevoked
+from resolver.validate.autotrust import HoldDown, KeyState, TrustPoint, prepare_probe, unrevoked
 from resolver.validate.verify import check
 from resolver.wire import consts as c
 from resolver.wire.present import rdata_to_text
@@ -15,15 +15,15 @@ OLD, NEW, OTHER = Made(1), Made(2), Made(3)
 ZONE = "example."
 
 
-def point(*configured: Made, times: Times | None = None) -> TrustPoint:
+def point(*configured: Made, times: HoldDown | None = None) -> TrustPoint:
     """A trust point with DNSKEY anchors."""
     lines = [f"{ZONE} IN DNSKEY {rdata_to_text(c.DNSKEY, made.key.rdata)}" for made in configured or (OLD,)]
-    return TrustPoint(Anchors(lines).configured()[0], times or Times())
+    return TrustPoint(Anchors(lines).configured()[0], times or HoldDown())
 
 
 def see(tp: TrustPoint, keys: list[Made], now: int, *, by: list[Made] | None = None, good: bool = True) -> list[str]:
     """One look at a set of `keys`, signed by all of them or by those given."""
-    look = look_at(tp, made_set(ZONE, keys, keys if by is None else by, now, good=good), now)
+    look = prepare_probe(tp, made_set(ZONE, keys, keys if by is None else by, now, good=good), now)
     return tp.observe(look, results_of(look), now)
 
 
@@ -52,7 +52,7 @@ def test_a_new_key_is_trusted_after_its_hold_down_time() -> None:
 def test_the_hold_down_time_is_no_shorter_than_the_ttl_of_the_first_set() -> None:
     tp = point()
     for day in (0, 10, 30, 39):
-        look = look_at(tp, made_set(ZONE, [OLD, NEW], [OLD], NOW + day * DAY, ttl=40 * DAY), NOW + day * DAY)
+        look = prepare_probe(tp, made_set(ZONE, [OLD, NEW], [OLD], NOW + day * DAY, ttl=40 * DAY), NOW + day * DAY)
         tp.observe(look, results_of(look), NOW + day * DAY)
         assert trusted(tp) == {1}
     see(tp, [OLD, NEW], NOW + 40 * DAY)
@@ -206,7 +206,7 @@ def test_the_last_trusted_key_is_not_removed_for_being_missing() -> None:
 ])
 def test_intervals_of_section_2_3(ttl: int, left: int, due: int, retry: int) -> None:
     tp = point()
-    look = look_at(tp, made_set(ZONE, [OLD], [OLD], NOW, ttl=ttl, left=left), NOW)
+    look = prepare_probe(tp, made_set(ZONE, [OLD], [OLD], NOW, ttl=ttl, left=left), NOW)
     tp.observe(look, results_of(look), NOW)
     assert tp.due - NOW == due
     tp.failed("nobody answers", NOW + 5)
@@ -240,7 +240,7 @@ def test_a_configured_key_need_be_no_entry_point() -> None:
 def test_signatures_out_of_their_time_vouch_for_nothing() -> None:
     tp = point()
     for when in (NOW - 2 * DAY, NOW + 15 * DAY):
-        look = look_at(tp, made_set(ZONE, [OLD, NEW], [OLD], NOW), when)
+        look = prepare_probe(tp, made_set(ZONE, [OLD, NEW], [OLD], NOW), when)
         assert look.jobs == ()
 
 
@@ -248,7 +248,7 @@ def test_floods_of_keys_and_signatures_cost_little() -> None:
     tp = point()
     see(tp, [OLD], NOW)
     many = [Made(n) for n in range(100, 200)]
-    look = look_at(tp, made_set(ZONE, [OLD, *many], [OLD] * 60, NOW), NOW)
+    look = prepare_probe(tp, made_set(ZONE, [OLD, *many], [OLD] * 60, NOW), NOW)
     assert len(look.jobs) <= 16
     for day in range(1, 60):
         see(tp, [OLD, *many], NOW + day * DAY, by=[OLD])
@@ -256,7 +256,7 @@ def test_floods_of_keys_and_signatures_cost_little() -> None:
 
 
 def test_removed_keys_are_forgotten_at_last_but_never_the_configured_one() -> None:
-    tp = point(OLD, NEW, times=Times(add=1, remove=1))
+    tp = point(OLD, NEW, times=HoldDown(add=1, remove=1))
     see(tp, [OLD, NEW], NOW)
     see(tp, [OLD, NEW.revoked], NOW + 1)
     now = NOW + 10
@@ -275,19 +275,19 @@ def test_removed_keys_are_forgotten_at_last_but_never_the_configured_one() -> No
 
 def test_digests_are_matched_to_keys_when_these_are_seen() -> None:
     old, new = ZoneKey(ZONE, flags=257, label="old"), ZoneKey(ZONE, flags=257, label="new")
-    tp = TrustPoint(Anchors([old.anchor()]).configured()[0], Times())
+    tp = TrustPoint(Anchors([old.anchor()]).configured()[0], HoldDown())
     anchor = tp.trusted()
     assert anchor is not None
     assert (len(anchor.ds), anchor.keys) == (1, [])
     for day in (0, 15, 29, 31):
         now = NOW + day * DAY
-        look = look_at(tp, key_set(ZONE, [old, new], [old], now), now)
+        look = prepare_probe(tp, key_set(ZONE, [old, new], [old], now), now)
         tp.observe(look, [check(job) for job in look.jobs], now)
     assert [known.state for known in tp.keys.values()] == [KeyState.VALID, KeyState.VALID]
     revoked = ZoneKey(ZONE, flags=257 | 128, label="old")
-    assert unrevoked(look_at(tp, key_set(ZONE, [old], [old], NOW), NOW).present[0]).rdata == old.dnskey.to_wire()
+    assert unrevoked(prepare_probe(tp, key_set(ZONE, [old], [old], NOW), NOW).present[0]).rdata == old.dnskey.to_wire()
     now += DAY
-    look = look_at(tp, key_set(ZONE, [revoked, new], [revoked, new], now), now)
+    look = prepare_probe(tp, key_set(ZONE, [revoked, new], [revoked, new], now), now)
     tp.observe(look, [check(job) for job in look.jobs], now)
     anchor = tp.trusted()
     assert anchor is not None

@@ -1,0 +1,207 @@
+"""A request on its way: what is asked and with which fields, how long it may take, where redirects have led.
+
+Nothing here touches a connection: `corenet.http.client` sends what this says. Redirects follow RFC 9110 section 15.4:
+what was posted is not posted again elsewhere, and credentials stay with the origin that was asked.
+"""
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import dataclass
+
+from corenet.http.errors import HttpError, RedirectError
+from corenet.http.headers import Headers
+from corenet.http.response import Response
+from corenet.http.upload import Upload
+from corenet.http.url import parse_url
+from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_TOTAL_TIMEOUT
+
+__all__ = ["Body", "FieldTypes", "RequestState", "Timeout", "timeout_of"]
+
+FieldTypes = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+Body = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | None
+
+_BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+# What was meant for one origin: credentials, and a name that a caller gave it.
+_OF_ORIGIN = (b"authorization", b"proxy-authorization", b"cookie", b"host")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """Seconds for the parts of a request; `math.inf` switches one off.
+
+    `connect` covers waiting for a free connection, name, TCP and TLS; `read` the longest silence in either direction;
+    `total` everything from the call to the last byte, redirects included.
+    """
+
+    connect: float = HTTP_CONNECT_TIMEOUT
+    read: float = HTTP_READ_TIMEOUT
+    total: float = HTTP_TOTAL_TIMEOUT
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "read", "total"):
+            seconds = getattr(self, name)
+            # NaN is neither above nor below anything; as a deadline it would never come.
+            if not seconds > 0:
+                raise ValueError(f"Timeout {name}: {seconds}; a time-out of 0 or less would end every request")
+
+
+def timeout_of(given: Timeout | float | None, default: Timeout) -> Timeout:
+    """What a caller gave: a bare number of seconds is the total, None the default.
+
+    Raises:
+        ValueError: it is 0 or less, or no number.
+    """
+    if given is None or isinstance(given, Timeout):
+        return given or default
+    return Timeout(total=given)
+
+
+class RequestState:
+    """A request on its way: what is asked, how long it may take, where redirects have led."""
+
+    __slots__ = (
+        "_defaults",
+        "_extra",
+        "body",
+        "connect_deadline",
+        "deadline",
+        "head_cacheable",
+        "history",
+        "length",
+        "method",
+        "method_bytes",
+        "repeated",
+        "sent_url",
+        "timeout",
+        "traced",
+        "url",
+        "url_text",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        headers: FieldTypes,
+        body: bytes | Upload | None,
+        timeout: Timeout,
+        defaults: Headers,
+    ) -> None:
+        self.method = method
+        self.method_bytes = method.encode("latin-1", "replace")
+        self.url_text = url
+        self.url = self.sent_url = parse_url(url)
+        self.timeout = timeout
+        # Times of the loop's clock, 0.0 until they are needed: for the whole request, and for its present connection.
+        self.deadline = 0.0
+        self.connect_deadline = 0.0
+        self.history: tuple[Response, ...] = ()
+        self.repeated = False
+        # Whether the trace was told that the request is sent.
+        self.traced = False
+        self._defaults = defaults.raw
+        self._extra = Headers.of(headers) if headers else None
+        # The client's own fields are all that is sent: its head may be kept.
+        self.head_cacheable = self._extra is None
+        self.body = body
+        self.length = -1
+        if isinstance(self.body, bytes):
+            self.length = len(self.body)
+        elif self.body is None and method in _BODY_EXPECTED:
+            # RFC 9110 section 8.6: say that there is nothing, where something would be expected.
+            self.length = 0
+        if self.length >= 0 and (_frames(defaults) or (self._extra is not None and _frames(self._extra))):
+            # The caller said how the body ends; the codec holds him to it.
+            self.length = -1
+
+    def connect_by(self, now: float) -> float:
+        """When the connection must be there; the first question of an exchange, at `now`, starts its time."""
+        if self.connect_deadline == 0.0:
+            self.connect_deadline = min(self.deadline, now + self.timeout.connect)
+        return self.connect_deadline
+
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """The header fields of the next request, Host first (RFC 9110 section 7.2): what was given, or the URL's."""
+        extra = self._extra
+        if extra is None:
+            fields = list(self._defaults)
+        else:
+            given = {name.lower() for name, _ in extra.raw}
+            fields = [field for field in self._defaults if field[0].lower() not in given]
+            fields += extra.raw
+        hosts = [field for field in fields if field[0].lower() == b"host"]
+        if hosts:
+            fields = hosts + [field for field in fields if field[0].lower() != b"host"]
+        else:
+            fields.insert(0, (b"Host", self.url.host_field))
+        if self.body is not None and self.length < 0 and not _frames(Headers(fields)):
+            fields.append((b"Transfer-Encoding", b"chunked"))
+        return fields
+
+    def follow(self, status: int, headers: Headers, most: int, allow_downgrade: bool) -> bool:
+        """Turn into the request a redirect asks for; False when it shall not be followed.
+
+        `most` redirects are followed in all (0: none), from https to http only with `allow_downgrade`.
+
+        Raises:
+            RedirectError: when it leads nowhere, too far, or out of TLS.
+        """
+        location = headers.get_list("location")
+        if most == 0 or not location:
+            return False
+        if len(location) > 1:
+            raise RedirectError(f"{self.url}: a redirect with {len(location)} Location fields")
+        if len(self.history) >= most:
+            raise RedirectError(f"{self.url_text}: more than {most} redirects")
+        try:
+            target = self.url.join(_as_text(location[0]))
+        except HttpError as error:
+            raise RedirectError(f"{self.url}: a redirect to {location[0][:200]!r}: {error}") from error
+        if self.url.scheme == "https" and target.scheme == "http" and not allow_downgrade:
+            raise RedirectError(f"{self.url}: a redirect from https to {target} is refused")
+        if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
+            self._become_get()
+        elif isinstance(self.body, Upload):
+            raise RedirectError(f"{self.url}: a redirect asks for the body again, which was a stream")
+        if target.origin != self.url.origin:
+            self._leave_origin()
+        self.sent_url = self.url
+        self.url = target
+        self.repeated = False
+        return True
+
+    def _become_get(self) -> None:
+        """RFC 9110 sections 15.4.2 to 15.4.4: what was posted is not posted again elsewhere."""
+        self.method, self.method_bytes, self.body, self.length = "GET", b"GET", None, -1
+        if self._extra is not None:
+            for name in (
+                "content-type",
+                "content-length",
+                "content-encoding",
+                "content-language",
+                "content-location",
+                "transfer-encoding",
+                "digest",
+                "last-modified",
+            ):
+                self._extra.remove(name)
+
+    def _leave_origin(self) -> None:
+        """Credentials were meant for the origin that was asked (RFC 9110 section 15.4), as a Host of the caller was."""
+        self.head_cacheable = False
+        self._defaults = [field for field in self._defaults if field[0].lower() not in _OF_ORIGIN]
+        if self._extra is not None:
+            for name in _OF_ORIGIN:
+                self._extra.remove(name.decode())
+
+
+def _frames(fields: Headers) -> bool:
+    """Tell whether the fields say where the body ends (RFC 9112 section 6)."""
+    return "content-length" in fields or "transfer-encoding" in fields
+
+
+def _as_text(location: str) -> str:
+    """A Location is ASCII by the rules and UTF-8 by habit; as ISO-8859-1 it would be escaped wrongly."""
+    try:
+        return location.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return location

@@ -1,0 +1,107 @@
+"""C door of the receiving half of TLS: one object is the protocol of the stream below and the transport above.
+
+The stream hands ciphertext over by `bytes_received` without a Python call. All fields stand here; the methods at the end
+are those of `corenet.tls.transport`.
+"""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from corenet.core.engine cimport Engine
+from corenet.core.handles cimport TimerHandle
+from corenet.tls.engine cimport TlsEngine
+from corenet.transports.stream cimport ConnectionList, StreamTransport
+from corenet.transports.streambase cimport NativeProtocol
+
+# The connection; the table of states and events stands in `corenet.tls.transport`.
+cdef enum:
+    NEW = 0
+    HANDSHAKE = 1
+    OPEN = 2
+    CLOSING = 3     # our goodbye is on its way
+    CLOSING_UNDERLYING = 4      # the transport below was told to close
+    DRAINING = 5    # it has ended, and a protocol that paused has not read everything
+    CLOSED = 6
+
+# The protocol above.
+cdef enum:
+    APP_NEW = 0
+    APP_MADE = 1
+    APP_EOF = 2
+    APP_LOST = 3
+
+
+cdef int64_t nanoseconds(double seconds) noexcept
+
+cdef class TlsReceiver(NativeProtocol):
+    cdef Engine loop
+    cdef TlsEngine engine
+    cdef object underlying             # the transport below
+    cdef StreamTransport underlying_stream     # the same when it is one of ours, else None
+    cdef object protocol
+    cdef object waiter
+    cdef object failure         # of decrypting, told after the plaintext before it
+    cdef object underlying_error      # what the transport below ended with, while DRAINING
+    cdef object sslcontext
+    cdef dict extra
+    cdef list pending_plaintext           # plaintext from before the handshake, or from while the peer must speak first
+    cdef Py_ssize_t pending_plaintext_size
+    cdef TimerHandle timer
+    cdef ConnectionList connections          # of the server, from the end of the stream below until the protocol was told
+    cdef uint64_t last_delivery_iteration       # the turn in which the protocol was given data last
+    cdef uint64_t last_delivery_at_drain   # the same when the timer of DRAINING was started
+    cdef double handshake_timeout
+    cdef double shutdown_timeout
+    cdef double began
+    cdef Py_ssize_t write_high
+    cdef Py_ssize_t write_low
+    cdef Py_ssize_t read_high
+    cdef Py_ssize_t read_low
+    cdef Py_ssize_t unflushed_plaintext       # plaintext encrypted since ciphertext was last handed down
+    cdef int state
+    cdef int app_state
+    cdef int lost_writes
+    cdef bint closing
+    cdef bint in_callback            # a batch of received bytes is being worked on
+    cdef bint flush_deferred
+    cdef bint underlying_write_paused     # the transport below takes no more for now
+    cdef bint app_paused        # the protocol above was told to write no more
+    cdef bint reading_paused    # the protocol above wants no data
+    cdef bint underlying_paused        # the transport below was told to receive no more
+    cdef bint eof_seen          # the transport below has received everything
+    cdef bint close_notify_received           # close_notify was read; the protocol is told when it does not pause
+    cdef bint resuming
+    cdef bint buffered_protocol
+    cdef bint native_protocol          # the protocol is a Consumer
+    cdef bint protocol_has_pending           # it has paused and may not have handed on all that it was given
+    cdef bint server_side
+    cdef object __weakref__
+    cdef dict __dict__
+
+    cdef int step_handshake(self) except -1
+    cdef int handshake_done(self) except -1
+    cdef int handshake_failed(self, object error) except -1
+    cdef int wake(self, object error) except -1
+    cdef int stop_timer(self) except -1
+    cdef bint receiving(self) noexcept
+    cdef bint read_wanted(self) except -1
+    cdef int deliver(self, const uint8_t *data, size_t length) except -1
+    cdef int deliver_copied(self, const uint8_t *data, size_t length) except -1
+    cdef int deliver_into(self, const uint8_t *data, size_t length) except -1
+    cdef int deliver_end_of_stream(self) except -1
+    cdef bint has_undelivered(self) noexcept
+    cdef int call_connection_lost(self, object error) except -1
+    cdef int insert_tls(self, ConnectionList connections) except -1
+    cdef int drain(self) except -1
+    cdef int finish_draining(self, object error) except -1
+    cdef int call_eof_received(self) except -1
+    cdef int begin_shutdown(self) except -1
+    cdef int step_shutdown(self) except -1
+    cdef int on_base_exception(self) except -1
+    cdef int resume_io(self) except -1
+    cdef int flush_backlog(self) except -1
+    cdef int flush_ciphertext(self, bint force) except -1
+    cdef int control_writing(self) except -1
+    cdef int control_reading(self) except -1
+    cdef int fatal(self, object error, str message) except -1
+    cdef int attach_protocol(self, object protocol) except -1

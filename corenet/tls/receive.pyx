@@ -1,0 +1,728 @@
+"""The receiving half of a TLS connection: what the stream below brings, the handshake, and what the protocol gets.
+
+What is received is decrypted inside the event that brought it and handed on as one piece. Ciphertext is fed in slices,
+since OpenSSL's memory buffers never shrink: their size is what an idle connection costs. The other half, writing and the
+end, is `corenet.tls.transport`, whose class derives from this one; nothing else does. The table of states is there.
+
+What the peer sent reaches the protocol in its order: plaintext, then what ended it (close_notify, a record that cannot be
+decrypted, the end of the stream below). A protocol that pauses, also inside `data_received`, is told of the end when it
+resumes, as on TCP. Until then nothing is received from below (`read_wanted`); a stream that ends all the same leaves us
+DRAINING.
+"""
+
+import ssl
+from asyncio import constants
+from asyncio.log import logger
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t
+
+from corenet.core.engine cimport Engine
+from corenet.tls.engine cimport TlsEngine
+from corenet.transports.base cimport call_method0, call_method1, buffer_limits
+from corenet.transports.stream cimport ConnectionList, StreamTransport
+from corenet.transports.streambase cimport NativeProtocol, is_buffered
+
+from corenet.limits import TLS_DRAIN_TIMEOUT, TLS_FEED_SIZE, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
+from corenet.tls import faces
+from corenet.tls.default import shared_context, standard_context
+
+__all__ = ["TlsReceiver"]
+
+cdef size_t FEED = TLS_FEED_SIZE
+cdef int64_t DRAINING_NS = <int64_t>TLS_DRAIN_TIMEOUT * 1000000000
+cdef Py_ssize_t READ_HIGH = TLS_READ_HIGH_WATERMARK
+cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH_WATERMARK
+# In seconds.
+cdef double CENTURY = 100 * 365.25 * 86400
+cdef object SENDFILE = constants._SendfileMode.FALLBACK
+
+
+cdef double timeout_of(str name, object value, int default) except -1.0:
+    if value is None:
+        return default
+    if not value > 0:
+        # NaN, too: a timer that never comes is asked for by infinity.
+        raise ValueError(f"{name} should be a positive number, got {value}")
+    return value
+
+
+cdef object context_or_default(object context, bint server_side, object server_hostname):
+    """The user's context; clients may leave it out and get the standard library's defaults."""
+    if context:
+        return context
+    if server_side:
+        raise ValueError("Server side SSL needs a valid SSLContext")
+    return shared_context(standard_context(bool(server_hostname)))
+
+
+cdef int64_t nanoseconds(double seconds) noexcept:
+    """`seconds` for a timer of the loop; infinity, and what does not fit into 64 bits, is a century."""
+    return <int64_t>((seconds if seconds < CENTURY else CENTURY) * 1e9)
+
+
+cdef class TlsReceiver(NativeProtocol):
+    """One encrypted connection, as far as it receives."""
+
+    def __cinit__(
+        self,
+        loop: Engine,
+        protocol: object,
+        sslcontext: object,
+        waiter: object = None,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        call_connection_made: bool = True,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> None:
+        self.handshake_timeout = timeout_of("ssl_handshake_timeout", ssl_handshake_timeout, TLS_HANDSHAKE_TIMEOUT)
+        self.shutdown_timeout = timeout_of("ssl_shutdown_timeout", ssl_shutdown_timeout, TLS_SHUTDOWN_TIMEOUT)
+        self.loop = loop
+        self.waiter = waiter
+        self.server_side = server_side
+        self.sslcontext = context_or_default(sslcontext, server_side, server_hostname)
+        self.write_high = WRITE_HIGH
+        self.write_low = WRITE_HIGH // 4
+        self.read_high = READ_HIGH
+        self.read_low = READ_HIGH // 4
+        self.app_state = APP_NEW if call_connection_made else APP_MADE
+        self.attach_protocol(protocol)
+        self.engine = TlsEngine(
+            self.sslcontext, server_side, server_hostname if server_hostname and not server_side else None
+        )
+
+    cdef int attach_protocol(self, object protocol) except -1:
+        cdef object former
+        cdef bint buffered = is_buffered(protocol)
+        # After the look at its attributes, whose code may have put yet another protocol here.
+        former = self.protocol
+        self.protocol = protocol
+        self.native_protocol = isinstance(protocol, NativeProtocol)
+        self.buffered_protocol = buffered
+        if former is not None and former is not protocol and isinstance(former, NativeProtocol):
+            (<NativeProtocol>former).on_replaced(protocol)
+        return 0
+
+    # --- shape ----------------------------------------------------------------------------------------------------
+
+    @property
+    def __class__(self) -> type:
+        return faces.SSLTransport
+
+    @property
+    def _start_tls_compatible(self) -> bool:
+        return True
+
+    @property
+    def _sendfile_compatible(self) -> object:
+        return SENDFILE
+
+    @property
+    def _loop(self) -> object:
+        return self.loop
+
+    @property
+    def _ssl_protocol(self) -> object:
+        return self
+
+    @property
+    def _app_transport(self) -> object:
+        return self
+
+    @property
+    def _app_protocol(self) -> object:
+        return self.protocol
+
+    @property
+    def _transport(self) -> object:
+        return self.underlying
+
+    @property
+    def _sslcontext(self) -> object:
+        return self.sslcontext
+
+    @property
+    def _sslobj(self) -> object:
+        return self.engine.ssl_object
+
+    @property
+    def _protocol_paused(self) -> bool:
+        return self.app_paused
+
+    def __repr__(self) -> str:
+        state = ("new", "handshake", "open", "closing", "closing", "draining", "closed")[self.state]
+        return f"<{self.__class__.__name__} {state} over {self.underlying!r}>"
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Return information about the session (once the handshake is done) or about the transport below."""
+        cdef object found
+        if name == "sslcontext":
+            return self.sslcontext
+        if name == "ssl_object" or name == "peercert" or name == "cipher" or name == "compression":
+            if not self.engine.established:
+                return default
+            if name == "ssl_object":
+                return self.engine.ssl_object
+            if self.extra is None:
+                self.extra = {}
+            elif name in self.extra:
+                return self.extra[name]
+            if name == "peercert":
+                found = self.engine.ssl_object.getpeercert()
+            elif name == "cipher":
+                found = self.engine.ssl_object.cipher()
+            else:
+                found = self.engine.ssl_object.compression()
+            self.extra[name] = found
+            return found
+        if self.underlying is not None:
+            return self.underlying.get_extra_info(name, default)
+        return default
+
+    def set_protocol(self, protocol: object) -> None:
+        """Put another protocol in the place of the present one."""
+        self.attach_protocol(protocol)
+        if isinstance(protocol, NativeProtocol):
+            (<NativeProtocol>protocol).on_attached(self)
+
+    def get_protocol(self) -> object:
+        """Return the protocol, None once the connection was lost."""
+        return self.protocol
+
+    def is_closing(self) -> bool:
+        """Tell whether the transport is closing or closed."""
+        return self.closing
+
+    # --- the protocol of the transport below ----------------------------------------------------------------------
+
+    def connection_made(self, transport: object) -> None:
+        """Begin the handshake on `transport`."""
+        self.underlying = transport
+        if type(transport) is StreamTransport:
+            self.underlying_stream = transport
+        if self.closing:
+            self.state = CLOSING_UNDERLYING
+            self.underlying.abort()
+            return
+        self.state = HANDSHAKE
+        if self.loop.debug:
+            logger.debug("%r starts SSL handshake", self)
+            self.began = self.loop.time()
+        self.timer = self.loop.call_later_ns(nanoseconds(self.handshake_timeout), self._handshake_expired, ())
+        if not self.server_side or self.engine.records:
+            self.step_handshake()
+
+    cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
+        if self.state >= CLOSING_UNDERLYING:
+            return 0
+        if self.state == OPEN:
+            self.in_callback = True
+            try:
+                self.deliver(data, length)
+                if self.state == OPEN:
+                    if self.reading_paused or self.underlying_paused:
+                        self.control_reading()
+                    if self.pending_plaintext is not None:
+                        self.flush_backlog()
+            except (SystemExit, KeyboardInterrupt):
+                self.on_base_exception()
+                raise
+            except BaseException as error:
+                self.fatal(error, "Fatal error on SSL protocol")
+                return 0
+            finally:
+                self.in_callback = False
+            if self.state == CLOSING:
+                return self.step_shutdown()
+            if self.engine.has_ciphertext and self.state == OPEN:
+                self.flush_ciphertext(False)
+            return 0
+        self.engine.feed_bytes(data, length)
+        if self.state == HANDSHAKE:
+            return self.step_handshake()
+        if self.state == CLOSING:
+            return self.step_shutdown()
+        return 0
+
+    def data_received(self, data: object) -> None:
+        """Take ciphertext from a transport that is not one of ours."""
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))
+        self.bytes_received(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+    def eof_received(self) -> object:
+        """The peer ended the stream below; without its goodbye that is told apart only by the missing close_notify."""
+        self.eof_seen = True
+        if self.loop.debug:
+            logger.debug("%r received EOF", self)
+        if self.state == HANDSHAKE:
+            self.handshake_failed(ConnectionResetError("the peer ended the connection during the TLS handshake"))
+        elif self.state == OPEN:
+            if self.reading_paused or self.resuming:
+                # What was received before must still be read.
+                return True
+            self.deliver_end_of_stream()
+        elif self.state == CLOSING:
+            self.step_shutdown()
+        return None
+
+    def pause_writing(self) -> None:
+        """The transport below has enough to send."""
+        self.underlying_write_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport below can take more."""
+        self.underlying_write_paused = False
+        if self.state < CLOSING_UNDERLYING and self.underlying is not None:
+            self.flush_ciphertext(False)
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        """The transport below has ended."""
+        cdef ConnectionList connections = None if self.underlying_stream is None else self.underlying_stream.connections
+        if self.state == OPEN and (self.resuming or (self.reading_paused and self.has_undelivered())):
+            if self.resuming or not self.app_paused:
+                self.underlying_error = error
+                self.insert_tls(connections)
+                self.drain()
+                return
+            # Whoever waits for `resume_writing` may be the one who would read.
+            if error is None:
+                error = ConnectionAbortedError("the connection ended before everything received was read")
+        if self.last_delivery_iteration == self.loop.turn and self.state != CLOSED:
+            # What was told in this turn has woken somebody who waits again, for more or the end, in the next.
+            self.insert_tls(connections)
+            self.finish_draining(error)
+        else:
+            self.call_connection_lost(error)
+
+    cdef int insert_tls(self, ConnectionList connections) except -1:
+        """Stay with the server until the protocol was told; the stream below leaves it now."""
+        self.underlying_stream = None
+        if connections is not None and self.connections is None:
+            connections.insert_tls(self)
+            self.connections = connections
+        return 0
+
+    cdef int drain(self) except -1:
+        """Wait until the protocol takes what it has not read, as long as it goes on with that."""
+        self.state = DRAINING
+        self.last_delivery_at_drain = self.last_delivery_iteration
+        self.timer = self.loop.call_later_ns(DRAINING_NS, self._draining_expired, ())
+        return 0
+
+    def _draining_expired(self) -> None:
+        cdef object error
+        self.timer = None
+        if self.state != DRAINING:
+            return
+        if self.last_delivery_iteration != self.last_delivery_at_drain:
+            self.drain()
+            return
+        error = ConnectionAbortedError(
+            f"what was received was not read within {TLS_DRAIN_TIMEOUT} s after the connection had ended"
+        )
+        error.__cause__ = self.underlying_error
+        self.finish_draining(error)
+
+    cdef int finish_draining(self, object error) except -1:
+        """Give up what was not read, if anything; connection_lost follows in the next turn."""
+        self.closing = True
+        self.state = CLOSING_UNDERLYING
+        self.stop_timer()
+        self.loop.call_soon_c(self._call_connection_lost, (error,), None)
+        return 0
+
+    cdef bint has_undelivered(self) noexcept:
+        """Tell whether something that came did not reach the protocol, which has paused."""
+        return self.protocol_has_pending or self.close_notify_received or self.eof_seen or self.failure is not None or self.engine.readable()
+
+    cdef int call_connection_lost(self, object error) except -1:
+        """Tell the protocol that this is the end, once, and let go of everything."""
+        cdef object protocol = self.protocol
+        cdef ConnectionList connections = self.connections
+        cdef bint tell = self.app_state == APP_MADE or self.app_state == APP_EOF
+        if self.state == CLOSED:
+            return 0
+        self.state = CLOSED
+        self.closing = True
+        self.app_state = APP_LOST
+        self.pending_plaintext = None
+        self.pending_plaintext_size = 0
+        self.protocol = None
+        self.native_protocol = False
+        self.underlying_stream = None
+        self.failure = None
+        self.underlying_error = None
+        self.stop_timer()
+        self.connections = None
+        try:
+            if tell:
+                protocol.connection_lost(error)
+        finally:
+            if connections is not None:
+                connections.remove_tls(self)
+            if self.waiter is not None:
+                if error is None:
+                    error = ConnectionAbortedError("the connection was closed during its TLS handshake")
+                self.wake(error)
+        return 0
+
+    def _call_connection_lost(self, error: BaseException | None) -> None:
+        self.call_connection_lost(error)
+
+    # --- handshake ------------------------------------------------------------------------------------------------
+
+    cdef int stop_timer(self) except -1:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        return 0
+
+    cdef int wake(self, object error) except -1:
+        cdef object waiter = self.waiter
+        if waiter is None:
+            return 0
+        self.waiter = None
+        if not waiter.done():
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+        return 0
+
+    def _handshake_expired(self) -> None:
+        if self.state == HANDSHAKE:
+            self.fatal(
+                ConnectionAbortedError(
+                    f"SSL handshake is taking longer than {self.handshake_timeout} seconds: aborting the connection"
+                ),
+                "SSL handshake failed",
+            )
+
+    cdef int step_handshake(self) except -1:
+        cdef bint done
+        try:
+            done = self.engine.step_handshake()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return self.handshake_failed(error)
+        if self.state != HANDSHAKE:
+            # A callback of the context, that of the server's name for one, has ended it; or it ended in a forked child.
+            return 0
+        if done:
+            return self.handshake_done()
+        return self.flush_ciphertext(False)
+
+    cdef int handshake_failed(self, object error) except -1:
+        self.stop_timer()
+        if isinstance(error, ssl.CertificateError):
+            message = "SSL handshake failed on verifying the certificate"
+        else:
+            message = "SSL handshake failed"
+        self.fatal(error, message)
+        return self.wake(error)
+
+    cdef int handshake_done(self) except -1:
+        self.stop_timer()
+        self.state = OPEN
+        if self.loop.debug:
+            logger.debug("%r: SSL handshake took %.1f ms", self, (self.loop.time() - self.began) * 1e3)
+        self.in_callback = True
+        # Held while it is called: it may put another in its place.
+        protocol = self.protocol
+        try:
+            if self.native_protocol:
+                # After an upgrade: what it writes from now on must not take the way below us.
+                (<NativeProtocol>protocol).on_attached(self)
+            if self.app_state == APP_NEW:
+                self.app_state = APP_MADE
+                protocol.connection_made(self)
+        except (SystemExit, KeyboardInterrupt):
+            self.wake(None)
+            self.on_base_exception()
+            raise
+        except BaseException as error:
+            self.fatal(error, "Fatal error on SSL protocol")
+            self.wake(error)
+            return 0
+        finally:
+            self.in_callback = False
+        self.wake(None)
+        return self.resume_io()
+
+    cdef int resume_io(self) except -1:
+        """Take up what waited while nothing could be done: what was to be written, and what the peer has sent."""
+        self.in_callback = True
+        try:
+            if self.state == OPEN and self.pending_plaintext is not None:
+                self.flush_backlog()
+            if self.receiving():
+                self.deliver(NULL, 0)
+            if self.state == OPEN:
+                self.control_reading()
+        except (SystemExit, KeyboardInterrupt):
+            self.on_base_exception()
+            raise
+        except BaseException as error:
+            return self.fatal(error, "Fatal error on SSL protocol")
+        finally:
+            self.in_callback = False
+        if self.state == CLOSING:
+            return self.step_shutdown()
+        if self.state == OPEN:
+            return self.flush_ciphertext(False)
+        return 0
+
+    cdef int on_base_exception(self) except -1:
+        """SystemExit or its like leaves a callback of the protocol: whoever runs the loop again finds a whole connection."""
+        if not self.loop.closed:
+            self.loop.call_soon_c(self._go_on, (), None)
+        return 0
+
+    def _go_on(self) -> None:
+        self.resume_io()
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    cdef bint receiving(self) noexcept:
+        """Tell whether the protocol may be given something now."""
+        return (self.state == OPEN or self.state == DRAINING) and not self.reading_paused
+
+    cdef int deliver(self, const uint8_t *data, size_t length) except -1:
+        """Take ciphertext, then decrypt and hand on everything that is complete, unless the protocol has paused."""
+        if self.close_notify_received or self.failure is not None:
+            # Nothing counts that comes behind the peer's end (RFC 8446 section 6.1).
+            length = 0
+        if self.reading_paused:
+            if length:
+                self.engine.feed_bytes(data, length)
+            return 0
+        if self.buffered_protocol:
+            self.deliver_into(data, length)
+        else:
+            self.deliver_copied(data, length)
+        return self.deliver_end_of_stream()
+
+    cdef int deliver_copied(self, const uint8_t *data, size_t length) except -1:
+        """All plaintext as one bytes object; no code of others runs while `data` is looked at."""
+        cdef bytes first = None
+        cdef bytes piece
+        cdef list pieces = None
+        cdef size_t step
+        while True:
+            if length:
+                step = min(length, FEED)
+                self.engine.feed_bytes(data, step)
+                data += step
+                length -= step
+            while self.engine.readable() and not self.close_notify_received and self.failure is None:
+                try:
+                    piece = self.engine.read_record()
+                except ssl.SSLError as error:
+                    self.failure = error
+                    break
+                if piece is None:
+                    break
+                if PyBytes_GET_SIZE(piece) == 0:
+                    self.close_notify_received = True
+                elif first is None:
+                    first = piece
+                elif pieces is None:
+                    pieces = [first, piece]
+                else:
+                    pieces.append(piece)
+            if length == 0 or self.close_notify_received or self.failure is not None:
+                break
+        if pieces is not None:
+            first = b"".join(pieces)
+            pieces = None
+        if first is not None:
+            piece = None
+            self.last_delivery_iteration = self.loop.turn
+            call_method1(self.protocol, "data_received", first)
+        return 0
+
+    cdef int deliver_into(self, const uint8_t *data, size_t length) except -1:
+        """Plaintext into the protocol's own buffers. It chooses them while ciphertext still waits, which is copied then:
+        code of others may use the loop's receive buffer."""
+        cdef object target
+        cdef object protocol
+        cdef Py_ssize_t room, filled, got
+        cdef size_t step = min(length, FEED)
+        cdef bytes rest = (<const char *>data)[step:length] if length > step else None
+        cdef Py_ssize_t at = 0
+        if step:
+            self.engine.feed_bytes(data, step)
+        while True:
+            while (
+                self.receiving() and self.buffered_protocol
+                and self.engine.readable() and not self.close_notify_received and self.failure is None
+            ):
+                # Held: it is told of what lies in its own buffer, whoever has its place then.
+                protocol = self.protocol
+                target = call_method1(protocol, "get_buffer", self.engine.unread())
+                if type(target) is not bytearray and type(target) is not memoryview:
+                    # Its class may have code that runs when it is asked for its bytes: before the states are looked at.
+                    target = memoryview(target)
+                room = len(target)
+                if room == 0:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                if not self.receiving() or self.protocol is not protocol:
+                    continue
+                filled = 0
+                while filled < room and self.engine.readable():
+                    try:
+                        got = self.engine.read_record_into(
+                            target if filled == 0 else memoryview(target)[filled:], room - filled
+                        )
+                    except ssl.SSLError as error:
+                        self.failure = error
+                        break
+                    if got < 0:
+                        break
+                    if got == 0:
+                        self.close_notify_received = True
+                        break
+                    filled += got
+                target = None
+                if self.state != OPEN and self.state != DRAINING:
+                    # Its `__release_buffer__` has closed.
+                    return 0
+                if filled:
+                    self.last_delivery_iteration = self.loop.turn
+                    call_method1(protocol, "buffer_updated", filled)
+            if rest is None or at == PyBytes_GET_SIZE(rest) or self.close_notify_received or self.failure is not None:
+                break
+            step = min(<size_t>(PyBytes_GET_SIZE(rest) - at), FEED)
+            self.engine.feed_bytes(<const uint8_t *>PyBytes_AS_STRING(rest) + at, step)
+            at += step
+        if self.receiving() and not self.buffered_protocol and self.engine.readable():
+            # The protocol was changed in its own callback.
+            return self.deliver_copied(NULL, 0)
+        return 0
+
+    cdef int deliver_end_of_stream(self) except -1:
+        """Tell the protocol what has ended the peer's data, when there is such a thing and everything before it was
+        taken; then end our side too."""
+        cdef object error
+        if not self.receiving():
+            return 0
+        if self.failure is not None:
+            error = self.failure
+            self.failure = None
+            return self.fatal(error, "Fatal error on SSL protocol")
+        if self.close_notify_received or self.eof_seen:
+            self.call_eof_received()
+            if self.state == OPEN:
+                return self.begin_shutdown()
+        if self.state == DRAINING:
+            # In the next turn: who was woken by the data must have looked at it, and wait again, to be told of the end.
+            return self.finish_draining(self.underlying_error)
+        return 0
+
+    cdef int call_eof_received(self) except -1:
+        cdef object keep_open
+        if self.app_state != APP_MADE:
+            return 0
+        self.app_state = APP_EOF
+        try:
+            keep_open = call_method0(self.protocol, "eof_received")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            return self.fatal(error, "Error calling eof_received()")
+        if keep_open:
+            logger.warning("returning true from eof_received() has no effect when using ssl")
+        return 0
+
+    def is_reading(self) -> bool:
+        """Tell whether data is handed to the protocol."""
+        return not self.closing and not self.reading_paused
+
+    def pause_reading(self) -> None:
+        """Hand no more data to the protocol; some may still be received, up to the read buffer's mark."""
+        protocol = self.protocol
+        self.protocol_has_pending = self.native_protocol and (<NativeProtocol>protocol).on_reading_paused() != 0
+        self.reading_paused = True
+
+    def resume_reading(self) -> None:
+        """Hand data to the protocol again, from the next turn on."""
+        if not self.reading_paused:
+            return
+        protocol = self.protocol
+        if self.native_protocol and not (<NativeProtocol>protocol).on_reading_resumed():
+            return
+        self.reading_paused = False
+        if not self.resuming and self.state != CLOSED:
+            self.resuming = True
+            self.loop.call_soon_c(self._resume, (), None)
+
+    def _resume(self) -> None:
+        self.resuming = False
+        if self.receiving():
+            self.resume_io()
+
+    cdef bint read_wanted(self) except -1:
+        """Tell what the transport below shall do now: receive, or not. Nobody else decides that."""
+        cdef Py_ssize_t size
+        if self.state != OPEN:
+            # The handshake, or the peer's goodbye.
+            return True
+        if self.close_notify_received or self.failure is not None:
+            return False
+        if not self.reading_paused:
+            # What is left of an incomplete record must be completed, however small the marks are.
+            return True
+        if self.protocol_has_pending and self.pending_plaintext is None:
+            # No end of the stream below may overtake what the protocol has still to hand on.
+            return False
+        size = self.engine.unread()
+        return size <= self.read_low if self.underlying_paused else size < self.read_high
+
+    cdef int control_reading(self) except -1:
+        """Have the transport below do what `read_wanted` says."""
+        cdef bint wanted = self.read_wanted()
+        if wanted == self.underlying_paused:
+            self.underlying_paused = not wanted
+            if wanted:
+                self.underlying.resume_reading()
+            else:
+                self.underlying.pause_reading()
+        return 0
+
+    def set_read_buffer_limits(self, high: object = None, low: object = None) -> None:
+        """Set the marks, in bytes of ciphertext, at which receiving stops and goes on while the protocol is paused."""
+        self.read_high, self.read_low = buffer_limits(high, low, READ_HIGH)
+        if self.underlying is not None and self.state == OPEN:
+            self.control_reading()
+
+    def get_read_buffer_limits(self) -> tuple[int, int]:
+        """Return the marks as (low, high)."""
+        return (self.read_low, self.read_high)
+
+    def get_read_buffer_size(self) -> int:
+        """Return the number of received bytes that were not decrypted yet."""
+        return self.engine.unread()
+
+    # --- the other half, in corenet.tls.transport -----------------------------------------------------------------
+
+    cdef int flush_backlog(self) except -1:
+        raise NotImplementedError
+
+    cdef int flush_ciphertext(self, bint force) except -1:
+        raise NotImplementedError
+
+    cdef int control_writing(self) except -1:
+        raise NotImplementedError
+
+    cdef int begin_shutdown(self) except -1:
+        raise NotImplementedError
+
+    cdef int step_shutdown(self) except -1:
+        raise NotImplementedError
+
+    cdef int fatal(self, object error, str message) except -1:
+        raise NotImplementedError

@@ -1,0 +1,89 @@
+"""Putting TLS on a connection that has spoken plainly so far, as ``loop.start_tls`` does.
+
+The transport below is paused until its new protocol was told of it, so that no ciphertext reaches the old protocol and
+none is lost. What a stream reader has received already and nobody has read is taken for the beginning of the handshake:
+plaintext must never be read as if it had come encrypted, and a client may send its hello in one piece with what it said
+before. A client's reader of asyncio's own class keeps it, as it does there.
+"""
+
+import asyncio
+import ssl
+from typing import Any
+
+from corenet.tls.transport import TlsTransport, make_tls
+from corenet.transports.reader import ReaderCore
+
+__all__ = ["start_tls"]
+
+
+async def start_tls(
+    loop: Any,
+    transport: Any,
+    protocol: asyncio.BaseProtocol,
+    sslcontext: ssl.SSLContext,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+) -> TlsTransport | None:
+    """Return a TLS transport over `transport`, for `protocol` to use from now on; its connection_made is not called.
+
+    As in asyncio, None is returned when `transport` was being closed already, on purpose and not by an error.
+
+    Raises:
+        TypeError: when `sslcontext` is no context or `transport` cannot be upgraded.
+        ssl.SSLError: when the handshake failed; the connection is closed then.
+    """
+    if not isinstance(sslcontext, ssl.SSLContext):
+        raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+    if not getattr(transport, "_start_tls_compatible", False):
+        raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+    was_closing = transport.is_closing()
+    waiter = loop.create_future()
+    tls = make_tls(
+        loop,
+        protocol,
+        sslcontext,
+        waiter,
+        server_side=server_side,
+        server_hostname=server_hostname,
+        call_connection_made=False,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    )
+    transport.pause_reading()
+    early_bytes = unread_by(protocol, server_side)
+    if early_bytes:
+        tls.data_received(early_bytes)
+    transport.set_protocol(tls)
+    made = loop.call_soon(tls.connection_made, transport)
+    resumed = loop.call_soon(transport.resume_reading)
+    try:
+        await waiter
+    except BaseException as error:
+        transport.close()
+        made.cancel()
+        resumed.cancel()
+        # The frame that the error holds must not hold the error.
+        del waiter
+        if was_closing and isinstance(error, ConnectionAbortedError):
+            return None
+        raise
+    return tls
+
+
+def unread_by(protocol: asyncio.BaseProtocol, server_side: bool) -> bytes:
+    """Take away what the stream reader of `protocol` has received and not handed on; nothing from other protocols."""
+    reader: Any = getattr(protocol, "_stream_reader", None)
+    if isinstance(reader, ReaderCore):
+        return reader._take_unread()
+    early_bytes = b""
+    if isinstance(protocol, asyncio.StreamReaderProtocol) and reader is not None:
+        if server_side:
+            early_bytes = bytes(reader._buffer)
+            reader._buffer.clear()
+        # The transport that it may have paused is resumed by `start_tls`; believing that it is paused, it would never
+        # pause again, however much comes.
+        reader._paused = False
+    return early_bytes

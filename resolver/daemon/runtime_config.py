@@ -1,0 +1,118 @@
+"""What one value of the settings brings to life, and the listeners that hand queries to it.
+
+A reload makes a new `RuntimeConfig` beside the one that serves, and the `Listeners` switch from one to the other
+between two packets: a query belongs to the generation that took it, to its end.
+"""
+
+import asyncio
+import logging
+from contextlib import ExitStack
+
+from resolver import limits
+from resolver.api import Resolver
+from resolver.cache import Store
+from resolver.daemon import resource_exhaustion
+from resolver.daemon.sockets import Endpoint
+from resolver.net.cookies import ServerCookies
+from resolver.net.descriptors import client_connections
+from resolver.net.fastpath import FastPath
+from resolver.net.service import Service
+from resolver.net.stream_listener import StreamListener
+from resolver.net.udp_listener import UdpListener
+from resolver.settings import ServerSettings, Settings, replace
+
+__all__ = ["Listeners", "RuntimeConfig"]
+
+logger = logging.getLogger(__name__)
+
+
+class RuntimeConfig:
+    """What one settings value brings to life behind the listeners."""
+
+    def __init__(self, settings: Settings, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.flush_on_close = False
+        """Whether it goes on to conclude under rules that are no longer in force."""
+        self.resolver = Resolver(settings, store=store)
+        self.resolver.open(loop)
+        resource_exhaustion.shed_load_when_low(self.resolver.mesh, settings.log.interval)
+        try:
+            self.serve_with(store)
+        except BaseException:
+            self.resolver.close()
+            raise
+
+    def serve_with(self, store: Store) -> None:
+        settings, plan = self.settings, self.resolver.policy
+        server = self.server = within_descriptors(settings.server)
+        """The settings of the server as far as this process can follow them."""
+        self.fast = FastPath(
+            store.answers,
+            plan.access,
+            largest_reply=server.udp_payload,
+            pass_without_rd=server.without_recursion != "cache",
+            prefetch=settings.cache.prefetch,
+            cookies=ServerCookies(server.cookie_keys, required=server.require_cookies) if server.cookies else None,
+        )
+        if self.fast.cookies is not None:
+            self.fast.cookies.refresh(self.resolver.clock.time())
+        self.service = Service(
+            settings,
+            mesh=self.resolver.mesh,
+            store=store,
+            plan=plan,
+            fast=self.fast,
+            clock=self.resolver.clock,
+            submitted=self.resolver.process_timers,
+        )
+
+
+def within_descriptors(server: ServerSettings) -> ServerSettings:
+    """`server` with no more TCP connections on each address than leave upstream queries their descriptors.
+
+    Each address needs some for connections that have no place: they are about to get one, or to be closed.
+    """
+    addresses = max(len(server.listen), 1)
+    most = max(client_connections() // addresses - limits.STREAM_NEWCOMERS, 1)
+    if server.tcp_connections <= most:
+        return server
+    logger.warning(
+        "the limit of open files permits %d TCP connections of clients on each address served, not %d"
+        " (server.tcp-connections); raise it (ulimit -n, LimitNOFILE= under systemd)", most, server.tcp_connections,
+    )
+    return replace(server, tcp_connections=most)
+
+
+class Listeners:
+    """Both listeners of one endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.udp: UdpListener | None = None
+        self.tcp: StreamListener | None = None
+
+    async def start(self, runtime: RuntimeConfig) -> None:
+        service, fast = runtime.service, runtime.fast
+        udp = UdpListener(service, fast)
+        tcp = StreamListener(service, fast, runtime.resolver.policy.access, runtime.server)
+        own = self.endpoint.duplicate()
+        with ExitStack() as undo:
+            undo.callback(own.close)
+            await udp.start(own.udp)
+            undo.pop_all()  # the listener closes its socket now
+            undo.callback(own.tcp.close)
+            undo.callback(udp.close)
+            await tcp.start(own.tcp)
+            undo.pop_all()
+        self.udp, self.tcp = udp, tcp
+
+    def switch(self, runtime: RuntimeConfig) -> None:
+        if self.udp is not None and self.tcp is not None:
+            self.udp.switch(runtime.service, runtime.fast)
+            self.tcp.switch(runtime.service, runtime.fast, runtime.resolver.policy.access, runtime.server)
+
+    def close(self) -> None:
+        if self.udp is not None:
+            self.udp.close()
+        if self.tcp is not None:
+            self.tcp.close()

@@ -1,0 +1,194 @@
+"""What a running worker can be told: look at it, make it forget, make it talk; each command for one worker alone.
+
+Several workers share the cache but not the counters and the log level, so every command here but `flush` is performed
+in each of them, and what they say is put together by `merge`. Names and types come from people: what is wrong with them
+is a ValueError with a sentence.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from corenet._version import __version__
+from resolver.api import Resolver, to_wire
+from resolver.cache import Store
+from resolver.daemon.config_reload import describe_error
+from resolver.settings import LOG_LEVELS, Settings
+from resolver.wire import consts as c
+
+if TYPE_CHECKING:
+    from resolver.daemon.autotrust import AnchorUpdater
+
+__all__ = ["Statistics", "WorkerCommands", "WorkerView", "merge"]
+
+logger = logging.getLogger(__name__)
+
+Statistics = dict[str, dict[str, Any]]
+
+
+class HasStatistics(Protocol):
+    """Something with counters."""
+
+    def statistics(self) -> Mapping[str, Any]: ...
+
+
+class ServingState(Protocol):
+    """What serves now; a reload replaces it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def resolver(self) -> Resolver: ...
+
+    @property
+    def service(self) -> HasStatistics: ...
+
+    @property
+    def fast(self) -> HasStatistics: ...
+
+
+class WorkerView(Protocol):
+    """The worker, as far as commands concern it."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def current(self) -> ServingState: ...
+
+    @property
+    def rollover(self) -> "AnchorUpdater | None": ...
+
+    def take_anchors(self, text: str) -> None: ...
+
+    def prepare_reload(self) -> None: ...
+
+    def commit_reload(self) -> None: ...
+
+    def abort_reload(self) -> None: ...
+
+    def connections(self) -> Mapping[str, int]: ...
+
+
+class WorkerCommands:
+    """Performs commands in this worker."""
+
+    def __init__(self, host: WorkerView) -> None:
+        self._host = host
+        self._began = time.monotonic()
+        # Of a reload of several workers: the first one asks for these, people cannot.
+        self._steps: dict[str, Callable[[], None]] = {
+            "prepare-reload": lambda: host.prepare_reload(),
+            "switch": lambda: host.commit_reload(),
+            "let-go": lambda: host.abort_reload(),
+        }
+        self._known = {
+            "status": self._status, "statistics": self._statistics, "log": self._log,
+            "anchors": self._anchors, "take-anchors": self._take_anchors, **dict.fromkeys(self._steps, self._step),
+        }
+
+    def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what ``request["command"]`` says.
+
+        Raises:
+            ValueError: saying what is wrong with the request.
+        """
+        return self._known[request["command"]](request)
+
+    def __contains__(self, command: object) -> bool:
+        return command in self._known
+
+    def _status(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        service = self._host.current.service.statistics()
+        fast = self._host.current.fast.statistics()
+        return {
+            "worker": self._host.number,
+            "pid": os.getpid(),
+            "version": __version__,
+            "seconds": int(time.monotonic() - self._began),
+            "queries": fast["hits"] + service["queries"],
+            "waiting": service["waiting"],
+        }
+
+    def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        current = self._host.current
+        rollover = self._host.rollover
+        anchors = {"anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
+        return {
+            **anchors,
+            "service": dict(current.service.statistics()),
+            "fast": dict(current.fast.statistics()),
+            "tcp": dict(self._host.connections()),
+            "mesh": current.resolver.mesh.statistics(),
+            "upstream": dict(current.resolver.upstream.statistics()),
+            "crypto": current.resolver.crypto.statistics(),
+            "cache": self._host.store.statistics(),
+        }
+
+    def flush(self, request: Mapping[str, Any]) -> Iterator[int]:
+        """Forget a name, one type of it, its subtree, or everything, for all workers; as `Store.flush`.
+
+        Raises:
+            ValueError: saying what is wrong with the request, or why it cannot be done now.
+        """
+        text, kind = request.get("name"), request.get("type")
+        name = None if text is None else to_wire(text)
+        rtype = None if kind is None else c.type_from_text(kind)
+        try:
+            yield from self._host.store.flush(name, subtree=bool(request.get("subtree")), rtype=rtype)
+        except BlockingIOError as error:
+            raise ValueError(str(error)) from None
+
+    def _anchors(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if self._host.rollover is None:
+            raise ValueError("dnssec.auto-trust-anchor-file is not set (or nothing is validated), so anchors stay as"
+                             " they are configured")
+        return self._host.rollover.describe()
+
+    def _take_anchors(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """What the first worker has learned about trust anchors; not to be asked for by people."""
+        self._host.take_anchors(request["text"])
+        return {}
+
+    def _step(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            self._steps[request["command"]]()
+        except (ValueError, OSError, MemoryError) as error:
+            raise ValueError(describe_error(error)) from None
+        return {}
+
+    def _log(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        level = request["level"]
+        if level not in LOG_LEVELS:
+            raise ValueError(f"{level!r} is not one of {', '.join(LOG_LEVELS)}")
+        logging.getLogger().setLevel(level.upper())
+        logger.info("log level is %s until the next reload", level)
+        return {"level": level}
+
+
+# --- several workers ----------------------------------------------------------------------------------------------
+
+# Counters of the shared table count for all; these are each worker's own.
+OWN_CACHE_COUNTERS = ("hits_", "misses_", "servers_", "denials")
+
+
+def merge(parts: Iterable[Statistics]) -> Statistics:
+    """The statistics of several workers as if they were one."""
+    merged: Statistics = {}
+    for position, part in enumerate(parts):
+        for group, counters in part.items():
+            into = merged.setdefault(group, {})
+            for key, value in counters.items():
+                if isinstance(value, dict):
+                    inner = into.setdefault(key, {})
+                    for reason, count in value.items():
+                        inner[str(reason)] = inner.get(str(reason), 0) + count
+                elif group != "cache" or not position or key.startswith(OWN_CACHE_COUNTERS):
+                    into[key] = into.get(key, 0) + value
+    return merged

@@ -1,0 +1,312 @@
+"""Delegation points: which servers a zone has, where that is known from, and how the closest one is found.
+
+A `DelegationPoint` is a zone with the addresses to ask; an `DelegationCache` is what one worker knows of such cuts on
+top of the cache: root hints, forward and stub zones, addresses that must never be asked, and delegations kept ready so
+that a new name in a known zone costs a dictionary look-up instead of a search per name server. The rules: a delegation
+never lives longer than the parent said, whatever the child adds (ghost domains, CVE-2012-1192); glue reaches servers
+and never clients; unspecified, multicast and (unless permitted) loopback addresses are never asked (CVE-2026-50251).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from resolver import limits
+from resolver.cache.bounded import BoundedDict
+from resolver.effects import Context, Server
+from resolver.verdict import Trust
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+if TYPE_CHECKING:
+    from resolver.cache import Store
+    from resolver.settings import Settings
+
+__all__ = ["DelegationCache", "DelegationPoint", "delegations_of"]
+
+NAME_SERVERS = limits.MAX_NAME_SERVERS
+ADDRESSES = limits.MAX_ADDRESSES
+FAMILY_PAUSE = limits.FAMILY_PAUSE
+DELEGATIONS = limits.DELEGATIONS
+OVERHEAD = limits.DELEGATION_OVERHEAD
+REMEMBERED_ADDRESSES = limits.UPSTREAM_ADDRESSES
+FOREVER = 1 << 62
+
+
+class DelegationPoint:
+    """A zone and whom to ask about it.
+
+    `zone` is lower case. `names` are the name servers (lower case) and `missing` those of them without a known address;
+    `servers` the addresses. `expires` is the real-time second until which the parent's word holds, `until` the one at
+    which the first of its parts does. `recursive`: the servers are recursive resolvers (ask with RD). `configured`: it
+    comes from a forward or stub entry, and `first` says that the public tree may be used when it fails.
+    `parent_confirmed_until` is the monotonic second until which the parent need not be asked again when all servers
+    fail: it said the same a moment ago.
+    """
+
+    __slots__ = (
+        "configured",
+        "expires",
+        "first",
+        "labels",
+        "missing",
+        "names",
+        "parent_confirmed_until",
+        "recursive",
+        "servers",
+        "until",
+        "zone",
+    )
+
+    def __init__(self, zone: bytes, expires: int) -> None:
+        self.zone = zone
+        self.labels = names.label_count(zone)
+        self.names: list[bytes] = []
+        self.missing: list[bytes] = []
+        self.servers: list[Server] = []
+        self.expires = expires
+        self.until = expires
+        self.recursive = False
+        self.configured = False
+        self.first = False
+        self.parent_confirmed_until = 0.0
+
+    def add_address(self, name: bytes | None, address: str, port: int) -> bool:
+        """Add one address; False when it is there already or there are enough."""
+        servers = self.servers
+        if len(servers) >= ADDRESSES:
+            return False
+        for server in servers:
+            if server.address == address and server.port == port:
+                return False
+        servers.append(Server(address, port, name))
+        return True
+
+    def same_servers(self, other: DelegationPoint) -> bool:
+        """Whether `other` offers nothing that this one does not have."""
+        mine = {server.address for server in self.servers}
+        return all(server.address in mine for server in other.servers) and set(other.missing) <= set(self.names)
+
+    def __repr__(self) -> str:
+        return f"Cut({names.to_text(self.zone)}, servers={self.servers!r}, missing={len(self.missing)})"
+
+
+class DelegationCache:
+    """What a worker knows of delegations. `own` are addresses of this very resolver, which must not ask itself."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        own: Iterable[str] = (),
+        configured: dict[bytes, DelegationPoint | None],
+    ) -> None:
+        iteration = settings.iteration
+        # Read once for each packet: kept here flat.
+        self.minimising = iteration.qname_minimisation
+        self.payload = iteration.edns_payload
+        self.randomise_case = iteration.case_randomisation
+        self.cookies = iteration.cookies
+        self._caps_exempt = frozenset(names.lower(names.from_text(zone)) for zone in iteration.case_exempt)
+        self.tcp_only = iteration.tcp_only
+        self.harden_glue = iteration.harden_glue
+        self.priming = iteration.priming
+        self._family_down_until = {4: 0.0, 6: 0.0}
+        self._rrsets = store.rrsets
+        self.port = iteration.upstream_port
+        self._loopback = not iteration.do_not_query_localhost
+        self._forbidden = [ip_network(text, strict=False) for text in iteration.do_not_query]
+        self._own = {str(ip_address(text)) for text in own}
+        self._addresses: dict[bytes, str | None] = {}
+        self.delegations = BoundedDict("delegations", limit=limits.DELEGATION_OCTETS, most=DELEGATIONS)
+        self._configured = configured
+        self.types: tuple[int, ...] = tuple(
+            rtype for rtype, wanted in ((c.A, iteration.do_ip4), (c.AAAA, iteration.do_ip6)) if wanted
+        )
+        self._hints: dict[bytes, list[str]] = {}
+        for hint in settings.root_hints:
+            usable = [text for text in hint.addresses if self.permits(text)]
+            self._hints.setdefault(names.lower(names.from_text(hint.name)), []).extend(usable)
+
+    # --- addresses ---
+
+    def permits(self, text: str) -> bool:
+        """Whether `text` may be asked at all, by family and by what it is."""
+        address = ip_address(text)
+        if (c.A if address.version == 4 else c.AAAA) not in self.types:
+            return False
+        if address.is_unspecified or address.is_multicast or str(address) in self._own:
+            return False
+        if isinstance(address, IPv4Address) and (address.packed[0] == 0 or address.packed == b"\xff\xff\xff\xff"):
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            return False
+        # RFC 4007 section 11: a link-local address is one only together with its interface.
+        if isinstance(address, IPv6Address) and address.is_link_local and not address.scope_id:
+            return False
+        if address.is_loopback and not self._loopback:
+            return False
+        return not any(address.version == network.version and address in network for network in self._forbidden)
+
+    def address_of(self, rdata: bytes) -> str | None:
+        """Text form of an A or AAAA rdata, None when it may not be asked (or is no address)."""
+        known = self._addresses
+        if rdata in known:
+            return known[rdata]
+        if len(known) >= REMEMBERED_ADDRESSES:
+            known.clear()
+        text = str(ip_address(rdata)) if len(rdata) in (4, 16) else None
+        if text is not None and not self.permits(text):
+            text = None
+        known[rdata] = text
+        return text
+
+    def use_caps_for_id(self, name: bytes) -> bool:
+        """Whether the letters of `name` may be mixed (0x20)."""
+        return self.randomise_case and (
+            not self._caps_exempt or names.closest_in(names.lower(name), self._caps_exempt) is None
+        )
+
+    def note_no_family(self, address: str, now: float) -> None:
+        """The kernel has no route to any address of the family of `address`."""
+        self._family_down_until[6 if ":" in address else 4] = now + FAMILY_PAUSE
+
+    def note_reachable(self, address: str) -> None:
+        """A reply came from `address`, so its family works."""
+        family = 6 if ":" in address else 4
+        if self._family_down_until[family]:
+            self._family_down_until[family] = 0.0
+
+    def family_down(self, now: float) -> int:
+        """4 or 6 when the host has no network of that family, 0 when both may work (`now`: monotonic seconds)."""
+        for family, until in self._family_down_until.items():
+            if until > now:
+                return family
+        return 0
+
+    # --- finding cuts ---
+
+    def forward_or_stub_for(self, name: bytes) -> DelegationPoint | None:
+        """The forward or stub zone that `name` (lower case) lies in; None when the public tree is to be walked."""
+        table = self._configured
+        if not table:
+            return None
+        zone = names.closest_in(name, table)
+        return None if zone is None else table[zone]
+
+    def closest(self, name: bytes, now: int, *, above: bytes | None = None) -> DelegationPoint | None:
+        """The deepest known cut at or above `name` (lower case); None when not even the root's servers are known.
+
+        With `above` only cuts strictly above that zone count.
+        """
+        if above is not None:
+            if len(above) == 1:
+                return None
+            name = above[above[0] + 1 :]
+        delegations: dict[bytes, DelegationPoint] = self.delegations.entries
+        suffix = name
+        depth = 0
+        found = None
+        while True:
+            cut = delegations.get(suffix)
+            if cut is not None:
+                if cut.until > now:
+                    found = cut
+                    break
+                self.delegations.pop(suffix)
+            if len(suffix) == 1:
+                break
+            suffix = suffix[suffix[0] + 1 :]
+            depth += 1
+        if found is not None and depth <= 1:
+            return found
+        # Another worker, or a referral for some other name, may have put a deeper one into the cache.
+        stored = self._rrsets.closest_cut(name, now)
+        if stored is None or (found is not None and names.label_count(stored[0]) <= found.labels):
+            return found
+        return self.from_rrset(stored[1], now)
+
+    def from_rrset(
+        self, ns: RRset, now: int, glue: dict[bytes, list[RRset]] | None = None, *, keep: bool = True
+    ) -> DelegationPoint:
+        """A cut from an NS set, with addresses from `glue` or else from the cache; with `keep` it is kept ready for the
+        next query."""
+        cut = DelegationPoint(names.lower(ns.name), now + ns.ttl)
+        rrsets = self._rrsets
+        until = cut.expires
+        for target in ns.targets()[:NAME_SERVERS]:
+            name = names.lower(target)
+            cut.names.append(name)
+            sets = glue.get(name) if glue is not None else None
+            if sets is None:
+                sets = [rrset for rtype in self.types
+                        if (rrset := rrsets.find(name, rtype, now, min_trust=Trust.GLUE)) is not None]
+            known = False
+            for rrset in sets:
+                for rdata in rrset.rdatas():
+                    text = self.address_of(rdata)
+                    if text is not None:
+                        known = cut.add_address(name, text, self.port) or known
+                until = min(until, now + rrset.ttl)
+            if not known and len(cut.zone) == 1:
+                # The root's own servers are reachable by the hints, or nothing is.
+                for text in self._hints.get(name, ()):
+                    known = cut.add_address(name, text, self.port) or known
+            if not known:
+                cut.missing.append(name)
+        cut.until = until
+        if keep and until > now:
+            self._keep(cut)
+        return cut
+
+    def _keep(self, cut: DelegationPoint) -> None:
+        # Addresses are added later, so all that there may be are counted.
+        cost = len(cut.zone) + sum(map(len, cut.names)) * 2 + (ADDRESSES + len(cut.names) + 2) * OVERHEAD
+        self.delegations.put(cut.zone, cut, cost)
+
+    def glue_of(self, name: bytes) -> list[str]:
+        """Addresses that parents gave for the name server `name` (lower case), whatever its own zone says."""
+        found: list[str] = []
+        suffix = name
+        while True:
+            cut = self.delegations.entries.get(suffix)
+            if cut is not None:
+                found += [server.address for server in cut.servers if server.name == name]
+            if len(suffix) == 1:
+                return found
+            suffix = suffix[suffix[0] + 1 :]
+
+    def from_hints(self) -> DelegationPoint:
+        """The root with the servers of the root hints."""
+        cut = DelegationPoint(names.ROOT, FOREVER)
+        for name, addresses in self._hints.items():
+            cut.names.append(name)
+            for text in addresses:
+                cut.add_address(name, text, self.port)
+        return cut
+
+    # --- forgetting ---
+
+    def forget(self, zone: bytes) -> None:
+        """The delegation of `zone` (lower case) is known better now, or wrong."""
+        self.delegations.pop(zone)
+
+    def forget_below(self, name: bytes) -> None:
+        """Forget every delegation at or below `name`."""
+        for zone in [zone for zone in self.delegations.entries if names.is_subdomain(zone, name)]:
+            self.delegations.pop(zone)
+
+    def clear(self) -> None:
+        """Forget every delegation."""
+        self.delegations.clear()
+
+
+def delegations_of(context: Context) -> DelegationCache:
+    """What the mesh has made of this package for `context`; other packages know a part of it only."""
+    found = context.delegations
+    assert isinstance(found, DelegationCache)
+    return found

@@ -1,0 +1,381 @@
+"""Ask the servers of one zone one question, until one of them gives a usable reply or all are crossed off.
+
+Everything that real servers do to a resolver is met here: silence, truncation, dislike of EDNS, letter case that does
+not come back, REFUSED and SERVFAIL, lameness, and name servers whose addresses are not known yet. Each packet passes
+the one gate `Budget.take_packet`, because a path without a counter becomes an endless loop one day
+(CVE-2026-5950); name-server addresses are looked up one at a time and few in one step (NXNSAttack, CVE-2020-12662).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resolver import limits
+from resolver.effects import (
+    Ask,
+    Context,
+    Failure,
+    FailureKind,
+    Need,
+    Outcome,
+    Pause,
+    Purpose,
+    Question,
+    Server,
+    Steps,
+    Task,
+)
+from resolver.iterate.classify import classify
+from resolver.iterate.delegation import DelegationPoint, delegations_of
+from resolver.iterate.scrub import ResponseType, Scrubbed, cut_chain, question_matches, scrub
+from resolver.iterate.server_selection import reason, select_server, server_states, server_timeout
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+if TYPE_CHECKING:
+    from resolver.cache.infra import InfraEntry
+    from resolver.effects import Reply
+    from resolver.wire.message import MessageView
+
+__all__ = ["IterationState", "query_servers"]
+
+TRIES_PER_CUT = limits.TRIES_PER_CUT
+TRIES_PER_SERVER = limits.TRIES_PER_SERVER
+LOOKUPS = limits.ADDRESS_LOOKUPS
+MISSING = limits.MISSING_ADDRESSES
+EDNS_GIVE_UP = limits.EDNS_GIVE_UP
+FIRST_TIMEOUT = limits.SERVER_TIMEOUT_FIRST / 1000
+STREAM_TIMEOUT = limits.SERVER_TIMEOUT_STREAM / 1000
+SHORTEST = limits.SERVER_TIMEOUT_MINIMUM / 1000
+SHARE = limits.ATTEMPT_TIME_SHARE / 100
+LOCAL_ERROR_DELAY = limits.LOCAL_ERROR_DELAY / 1000
+EXCLUDED = 1 << 20
+FALLBACK_ATTEMPTS = limits.FALLBACK_ATTEMPTS
+ABORTS_QUERY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
+NO_EDNS = frozenset({c.FORMERR, c.NOTIMP, c.BADVERS})
+
+
+class IterationState:
+    """What the steps of one walk share: addresses to avoid, and how many name servers had no address."""
+
+    __slots__ = ("avoid", "missing")
+
+    def __init__(self, avoid: frozenset[str]) -> None:
+        self.avoid = avoid
+        self.missing = 0
+
+
+def query_servers(
+    cut: DelegationPoint,
+    qname: bytes,
+    qtype: int,
+    context: Context,
+    task: Task,
+    search: IterationState,
+    *,
+    probing: bool = False,
+) -> Steps[Scrubbed | Failure]:
+    """Get a usable reply of the zone `cut` to (`qname`, `qtype`), or the reason why there is none.
+
+    `probing`: the question is a minimised one, so that an error means "ask the whole name" rather than "ask others".
+    """
+    zone = cut.zone
+    tries: dict[tuple[str, int], int] = {}
+    looked_up: set[bytes] | None = None
+    last: Failure | None = None
+    spare: Scrubbed | None = None
+    packets = 0
+    no_route: Failure | None = None
+    budget = task.budget
+    while packets < TRIES_PER_CUT:
+        server = select_server(cut, context, tries, search.avoid)
+        if server is None:
+            if looked_up is None:
+                looked_up = set()
+            gained = yield from _look_up_addresses(cut, context, task, search, looked_up)
+            if isinstance(gained, Failure):
+                return gained
+            if not gained:
+                break
+            continue
+        packets += 1
+        key = server.key
+        result = yield from _query_with_fallback(server, cut, qname, qtype, context, task, tries.get(key, 0))
+        if isinstance(result, Failure):
+            if result.kind in ABORTS_QUERY:
+                return result
+            if result.is_unrouted:
+                no_route = result
+            else:
+                last = result
+            again = result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.LOCAL_RESOURCE
+            tries[key] = tries.get(key, 0) + 1 if again else EXCLUDED
+            if result.kind is FailureKind.LOCAL_RESOURCE:
+                # Buffers and descriptors come back in milliseconds; the next server asked at once would lack them too.
+                yield Pause(LOCAL_ERROR_DELAY)
+            continue
+        view: MessageView = result.view
+        if not question_matches(view, qname, qtype):
+            last = Failure(FailureKind.CASE_MISMATCH, c.EDE_INVALID_DATA, f"{server.address} answers another question")
+            tries[key] = EXCLUDED
+            continue
+        found: Scrubbed = scrub(view, qname, qtype, zone)
+        if found.alias:
+            _stop_at_configured_zone(found, qname, qtype, context)
+        found.server = server
+        found.kind = kind = classify(view, found, qname, qtype, zone, recursive=cut.recursive)
+        if task.trace is not None:
+            task.note("reply", f"{kind.name.lower()} from {server.address}", zone=zone, server=server, qname=qname,
+                      qtype=qtype, rtt=result.rtt, rcode=view.rcode, facts={"reply": result, "kind": kind.name.lower()})
+        if kind is ResponseType.THROWAWAY:
+            last = _bad_code(view.rcode, server, zone)
+            if probing:
+                return last
+        elif kind is ResponseType.LAME:
+            last = Failure(FailureKind.LAME, c.EDE_NO_REACHABLE_AUTHORITY,
+                           f"{server.address} does not serve {names.to_text(zone)}")
+            if probing:
+                return last
+            context.store.servers.note_lame(key, zone, context.monotonic)
+        else:
+            if kind is not ResponseType.EMPTY and (
+                view.aa or not view.ra or cut.recursive or kind is ResponseType.REFERRAL
+            ):
+                return found
+            # Nothing at all, or a recursive server's hearsay: only if nobody better is left.
+            if spare is None or spare.kind is ResponseType.EMPTY:
+                spare = found
+        tries[key] = EXCLUDED
+    if spare is not None:
+        return spare
+    if last is None and no_route is not None and budget.local_error is None:
+        budget.local_error = no_route
+    if budget.local_error is not None:
+        # Some server was not asked, or its address not found, for want of something of ours.
+        return budget.local_error
+    if last is None:
+        return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
+                       f"no server of {names.to_text(zone)} has a usable address")
+    if last.kind in (FailureKind.TIMEOUT, FailureKind.NETWORK):
+        return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
+                       f"no server of {names.to_text(zone)} could be reached; {last.text}")
+    return last
+
+
+def _query_with_fallback(
+    server: Server, cut: DelegationPoint, qname: bytes, qtype: int, context: Context, task: Task, earlier: int
+) -> Steps[Reply | Failure]:
+    """One server, one question, in the manner it needs: with or without EDNS, over UDP or TCP."""
+    table = context.store.servers
+    delegations = delegations_of(context)
+    budget = task.budget
+    key = server.key
+    info: InfraEntry | None = table.find(key)
+    now = context.monotonic
+    payload: int | None = delegations.payload
+    timeout = FIRST_TIMEOUT
+    known = b""  # what the server gave us before
+    cookie: bytes | None = b"" if delegations.cookies and not earlier else None
+    tcp, case = delegations.tcp_only, delegations.use_caps_for_id(qname)
+    if not case and delegations.randomise_case:
+        qname = names.lower(qname)  # one of the zones whose servers mind letter case
+    if info is not None:
+        timeout = info.timeout
+        # Silence is no sign of broken EDNS in a server that was heard with it (RFC 6891 section 6.2.2).
+        if info.edns_broken_until > now or (earlier >= EDNS_GIVE_UP and not info.edns_seen):
+            payload = None
+        if info.tcp_until > now:
+            tcp = True
+        if delegations.cookies and info.cookie:
+            cookie = known = info.cookie
+        elif info.no_cookie_until > now:
+            cookie = None
+    if payload is None:
+        cookie, known = None, b""
+    expected = wait = timeout
+    several = len(cut.servers) > 1
+    if several and timeout > FIRST_TIMEOUT:
+        wait = server_timeout(server, cut, context)
+    if earlier:
+        # Replies to other questions shorten the timeout; one that is asked again backs off (RFC 1035 section 4.2.1).
+        wait = max(wait, SHORTEST * (1 << earlier))
+    bad_cookies = 0
+    refused_edns = False
+    result: Reply | Failure
+    for _ in range(FALLBACK_ATTEMPTS):
+        if not budget.take_packet():
+            assert budget.failure is not None
+            return budget.failure
+        timeout = max(wait, STREAM_TIMEOUT) if tcp else wait
+        own = min(timeout, max(expected, STREAM_TIMEOUT) if tcp else expected)
+        if several:
+            timeout = min(timeout, max((budget.deadline - context.monotonic) * SHARE, SHORTEST))
+        if task.trace is not None:
+            variant = f"{' over TCP' if tcp else ''}{'' if payload else ' without EDNS'}"
+            why = reason(server, cut, context, earlier)
+            task.note("ask", f"ask {server.address}{variant}: {why}", zone=cut.zone, server=server, qname=qname,
+                      qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
+                                          "candidates": server_states(cut, context)})
+        result = yield Ask(
+            server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
+            timeout=timeout,
+            checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
+            zone=cut.zone, budget=budget,
+        )
+        if isinstance(result, Failure):
+            if task.trace is not None:
+                task.note("failure", f"{server.address}: {result.text}", zone=cut.zone, server=server,
+                          facts={"failure": result})
+            if result.kind is FailureKind.CASE_MISMATCH and not tcp:
+                # Case folded by the server, or a forger at work: over TCP it does not matter which.
+                tcp, case = True, False
+                table.note_tcp_only(key, context.monotonic)
+                continue
+            if result.kind is FailureKind.SPOOF_SUSPECTED and not tcp:
+                # What a forger says over UDP is no news about the server.
+                tcp = True
+                continue
+            if result.kind is FailureKind.LOCAL_RESOURCE:
+                # Nothing was sent, so nothing is learned about the server.
+                if budget.local_error is None:
+                    budget.local_error = result
+            elif result.kind is FailureKind.NO_FAMILY:
+                delegations.note_no_family(server.address, context.monotonic)
+            elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
+                if timeout >= own or result.kind is FailureKind.NETWORK:
+                    # Else it was this query that had too little time left, which is no news about the server.
+                    table.note_timeout(key, context.monotonic, expected)
+            return result
+        view: MessageView = result.view
+        delegations.note_reachable(server.address)
+        table.note_reply(key, result.rtt, context.monotonic, edns=view.edns is not None)
+        expected = table.timeout(key)
+        if view.tc:
+            if result.tcp:
+                return Failure(FailureKind.MALFORMED, c.EDE_INVALID_DATA, f"{server.address} truncates even over TCP")
+            tcp = True
+            if task.trace is not None:
+                task.note("truncated", f"{server.address} has more to say than fits: asked again over TCP",
+                          zone=cut.zone, server=server, rtt=result.rtt, rcode=view.rcode, facts={"reply": result})
+            continue
+        rcode = view.rcode
+        if cookie is not None:
+            again = ""
+            if result.cookie:
+                if result.cookie != known:
+                    known = cookie = result.cookie
+                    table.note_cookie(key, known, context.monotonic)
+                if rcode == c.BADCOOKIE:
+                    # RFC 7873 section 5.3: once more with the new cookie, then over TCP, which proves our address.
+                    bad_cookies += 1
+                    tcp = tcp or bad_cookies > 1
+                    again = "wants another cookie"
+            elif known and not result.tcp:
+                # A server that knows cookies would have sent one: believe what comes over TCP instead.
+                tcp = True
+                again = "sent no cookie, though it knows them: asked again over TCP"
+            elif known or view.edns is not None:
+                table.note_no_cookie(key, context.monotonic)
+                if rcode == c.FORMERR and view.edns is not None:
+                    cookie, known = None, b""
+                    again = "stumbles over cookies: asked again without"
+            if again:
+                if task.trace is not None:
+                    task.note("retry", f"{server.address} {again}", zone=cut.zone, server=server, rtt=result.rtt,
+                              rcode=rcode, facts={"reply": result})
+                continue
+        if rcode in NO_EDNS and payload is not None and (view.edns is None or rcode == c.BADVERS):
+            if task.trace is not None:
+                task.note("retry", f"{server.address} does not take EDNS: asked again without", zone=cut.zone,
+                          server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
+            payload, refused_edns = None, True
+            cookie, known = None, b""
+            continue
+        if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):
+            table.note_edns_broken(key, context.monotonic)
+        return result
+    return Failure(FailureKind.MALFORMED, c.EDE_NETWORK_ERROR, f"{server.address} gives no complete reply")
+
+
+def _bad_code(rcode: int, server: Server, zone: bytes) -> Failure:
+    if rcode in (c.NOERROR, c.NXDOMAIN):
+        return Failure(FailureKind.LAME, c.EDE_INVALID_DATA, f"{server.address} contradicts itself")
+    return Failure(FailureKind.RCODE, c.EDE_NO_REACHABLE_AUTHORITY,
+                   f"{server.address} answers {c.rcode_to_text(rcode)} for {names.to_text(zone)}")
+
+
+def _stop_at_configured_zone(found: Scrubbed, qname: bytes, qtype: int, context: Context) -> None:
+    """End an alias chain where local names or a forward or stub zone of the configuration begin, or such a zone ends.
+
+    Whoever serves the zone around them could otherwise bring data for their names along (CVE-2026-44687).
+    """
+    delegations = delegations_of(context)
+    policy = context.policy
+    side = delegations.forward_or_stub_for(names.zone_lookup_name(qname, qtype))
+
+    def leaves_zone(name: bytes) -> bool:
+        if policy is not None and policy.answer(Question(name, qtype)) is not None:
+            return True
+        return delegations.forward_or_stub_for(names.lower(name)) is not side
+
+    cut_chain(found, leaves_zone)
+
+
+def _look_up_addresses(
+    cut: DelegationPoint, context: Context, task: Task, search: IterationState, looked_up: set[bytes]
+) -> Steps[bool | Failure]:
+    """Find one more name server's address: True when the cut has gained one.
+
+    Names without any address come first, then those whose glue lies outside the zone, since glue can be wrong
+    where the names' own zones are right.
+    """
+    delegations = delegations_of(context)
+    zone = cut.zone
+    candidates = [name for name in cut.missing if name not in looked_up]
+    if not candidates:
+        candidates = [name for name in cut.names if name not in looked_up and not names.is_subdomain(name, zone)]
+    before = len(cut.servers)
+    while candidates:
+        if len(looked_up) >= LOOKUPS or search.missing >= MISSING:
+            break
+        name = candidates.pop(context.rng.below(len(candidates)))
+        looked_up.add(name)
+        gained = False
+        for rtype in delegations.types:
+            outcome = yield Need(Question(name, rtype), Purpose.NS_ADDRESS)
+            if isinstance(outcome, Failure):
+                if task.trace is not None:
+                    task.note("failure", f"address of {names.to_text(name)}: {outcome.text}", zone=zone)
+                if outcome.kind in ABORTS_QUERY and task.budget.failure is not None:
+                    return task.budget.failure
+                break
+            # The look-up may have walked through this very cut and have added to it what it found on its way.
+            gained = _add_addresses(cut, name, rtype, outcome, context) or len(cut.servers) > before
+            if gained:
+                break
+        if gained:
+            return True
+        search.missing += 1
+    # The last resort: what the parents say, where the children's own data leads nowhere.
+    gained = False
+    for name in cut.names:
+        for address in delegations.glue_of(name):
+            gained = cut.add_address(name, address, delegations.port) or gained
+    return gained
+
+
+def _add_addresses(cut: DelegationPoint, name: bytes, rtype: int, outcome: Outcome, context: Context) -> bool:
+    delegations = delegations_of(context)
+    gained = known = False
+    for rrset in outcome.answer:
+        if rrset.rtype != rtype:
+            continue
+        for rdata in rrset.rdatas():
+            text = delegations.address_of(rdata)
+            if text is not None:
+                known = True
+                gained = cut.add_address(name, text, delegations.port) or gained
+        cut.until = min(cut.until, context.now + rrset.ttl)
+    if known and name in cut.missing:
+        cut.missing.remove(name)
+    return gained

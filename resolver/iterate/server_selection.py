@@ -1,0 +1,132 @@
+"""Which server of a zone to ask next: a fast one, mostly, and a slower or unknown one now and then.
+
+Among the servers tried least so far in this step, those whose expected time lies within a band above the best share
+the questions at random (a forger must not know whom we ask), and one question in sixteen goes to any of them, so
+that a server that became faster is noticed. Servers known to be lame for the zone are left out; those that count as
+dead are asked once, when nobody else is left, and by one question per interval before all others, so that they are
+found alive again beside servers that never fail; all addresses of a family that this host has no route for come last.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resolver import limits
+from resolver.effects import Context, Server
+from resolver.iterate.delegation import DelegationPoint, delegations_of
+
+if TYPE_CHECKING:
+    from resolver.cache.infra import InfraEntry
+
+__all__ = ["reason", "select_server", "server_states", "server_timeout"]
+
+TRIES = limits.TRIES_PER_SERVER
+FIRST = limits.SERVER_TIMEOUT_FIRST / 1000
+BAND = limits.RTT_BAND / 1000
+UNKNOWN = limits.UNKNOWN_SERVER_RTT / 1000
+FOREVER = float("inf")
+EXPLORE = limits.EXPLORE_RATE
+
+
+def select_server(
+    cut: DelegationPoint, context: Context, tries: dict[tuple[str, int], int], avoid: frozenset[str]
+) -> Server | None:
+    """Pick the next server of `cut`; None when all are crossed off. `tries` counts what each was asked in this step."""
+    find = context.store.servers.find
+    now = context.monotonic
+    zone = cut.zone
+    without = delegations_of(context).family_down(now)
+    best: list[tuple[float, Server]] = []
+    fewest = TRIES
+    fastest = FOREVER
+    server: Server
+    info: InfraEntry | None
+    for server in cut.servers:
+        key = server.key
+        done = tries.get(key, 0) if tries else 0
+        if done > fewest or done >= TRIES or (avoid and server.address in avoid):
+            continue
+        info = find(key)
+        if info is None:
+            expected = UNKNOWN
+        else:
+            if info.lame is not None and info.lame.get(zone, now) > now:
+                continue
+            timeouts = info.timeouts
+            expected = info.srtt if not timeouts and info.srtt is not None else info.timeout
+            if timeouts and info.dead:
+                routed = not without or (6 if ":" in server.address else 4) != without
+                if not tries and routed and now >= info.probe_after and context.store.servers.is_usable(key, now):
+                    return server
+                # One try, and behind everybody who may be alive.
+                done += TRIES - 1
+                if done > fewest or done >= TRIES:
+                    continue
+        if without and (6 if ":" in server.address else 4) == without:
+            done += TRIES - 1
+            if done > fewest or done >= TRIES:
+                continue
+        if done < fewest:
+            fewest = done
+            fastest = expected
+            best = [(expected, server)]
+        else:
+            if expected < fastest:
+                fastest = expected
+            best.append((expected, server))
+    if len(best) <= 1:
+        return best[0][1] if best else None
+    below = context.rng.below
+    if below(EXPLORE) == 0:
+        return best[below(len(best))][1]
+    limit = fastest + BAND
+    near = [server for expected, server in best if expected <= limit]
+    return near[below(len(near))] if len(near) > 1 else near[0]
+
+
+def server_timeout(server: Server, cut: DelegationPoint, context: Context) -> float:
+    """Seconds to wait for `server` where `cut` has others: its timeout, unless another would be given up far sooner.
+
+    Who keeps silent beside servers that answer is worth a first timeout and not the doubled ones.
+    """
+    servers = context.store.servers
+    wait = servers.timeout(server.key)
+    if wait > FIRST:
+        shortest = min(servers.timeout(other.key) for other in cut.servers if other is not server)
+        wait = min(wait, max(shortest, FIRST))
+    return wait
+
+
+def reason(server: Server, cut: DelegationPoint, context: Context, tried: int) -> str:
+    """Why `server` was chosen, in words for a trace. `tried` is how often it was asked in this step before."""
+    info = context.store.servers.find(server.key)
+    if info is None:
+        why = "never asked before"
+    elif info.dead:
+        why = "counts as dead: tried again now and then, and when nobody else is left"
+    else:
+        expected = info.rtt_estimate() * 1000
+        why = f"expected in {expected:.0f} ms" if expected >= 10 else f"expected in {expected:.2f} ms"
+    again = f", try {tried + 1}" if tried else ""
+    return f"{why}, one of {len(cut.servers)}{again}"
+
+
+def server_states(cut: DelegationPoint, context: Context) -> list[tuple[Server, str, float | None]]:
+    """What was known of each server of `cut` at this moment, for a trace: a word, and the seconds expected of it."""
+    now = context.monotonic
+    without = delegations_of(context).family_down(now)
+    found: list[tuple[Server, str, float | None]] = []
+    for server in cut.servers:
+        info = context.store.servers.find(server.key)
+        if without and (6 if ":" in server.address else 4) == without:
+            word = "no route"
+        elif info is None:
+            word = "untried"
+        elif info.lame is not None and info.lame.get(cut.zone, now) > now:
+            word = "lame"
+        elif info.dead:
+            word = "dead"
+        else:
+            word = "timed out" if info.timeouts else "known"
+        found.append((server, word, None if info is None else info.rtt_estimate()))
+    return found

@@ -1,9 +1,0 @@
-import socket
-from typing import final
-
-from resolver.net.ambient import Entropy
-
-@final
-class PeerAddress: ...
-
-def open_socket(family: int, source: str, entropy: Entropy | None = None) -> socket.socket: ...

@@ -1,0 +1,113 @@
+"""Addresses in the kernel's form, and outgoing sockets: everything about a peer that is not a DNS message.
+
+Rule: an outgoing socket has a port drawn at random, not the next free one, and ignores what ICMP says about packet
+sizes, because both are what an attacker off the path would use. Addresses are compared as numbers, never as text.
+"""
+
+import errno
+import socket
+
+cimport cython
+from libc.stdint cimport uint16_t
+from libc.string cimport memcmp, memset
+
+from resolver import limits
+
+from resolver.net.clock_random cimport Entropy
+from resolver.net.libc cimport (AF_INET, AF_INET6, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT, IP_RECVERR, IPPROTO_IP,
+                                IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_RECVERR, htons, inet_pton, sockaddr_in,
+                                sockaddr_in6, sockaddr_storage, socklen_t)
+
+
+@cython.final
+cdef class PeerAddress:
+    """A server's address in the kernel's form."""
+
+    cdef bint matches(self, const sockaddr_storage *other) noexcept nogil:
+        cdef const sockaddr_in *a4
+        cdef const sockaddr_in *b4
+        cdef const sockaddr_in6 *a6
+        cdef const sockaddr_in6 *b6
+        if other.ss_family != self.storage.ss_family:
+            return False
+        if self.family == AF_INET:
+            a4 = <const sockaddr_in *>&self.storage
+            b4 = <const sockaddr_in *>other
+            return a4.sin_addr.s_addr == b4.sin_addr.s_addr and a4.sin_port == b4.sin_port
+        a6 = <const sockaddr_in6 *>&self.storage
+        b6 = <const sockaddr_in6 *>other
+        return a6.sin6_port == b6.sin6_port and memcmp(&a6.sin6_addr, &b6.sin6_addr, 16) == 0
+
+
+cdef size_t fill_sockaddr(sockaddr_storage *name, str address) except 0:
+    """The kernel's form of a textual address, port 0; an unusable one becomes family 0, which no table allows."""
+
+    cdef bytes text = address.partition("%")[0].encode("ascii", "replace")
+    cdef const char *numeric = text
+    memset(name, 0, sizeof(name[0]))
+    if inet_pton(AF_INET, numeric, &(<sockaddr_in *>name).sin_addr) == 1:
+        name.ss_family = AF_INET
+        return sizeof(sockaddr_in)
+    if inet_pton(AF_INET6, numeric, &(<sockaddr_in6 *>name).sin6_addr) == 1:
+        name.ss_family = AF_INET6
+        return sizeof(sockaddr_in6)
+    return sizeof(name[0])
+
+
+cdef PeerAddress parse_peer(str address, int port):
+    """A server's address; ValueError when it is none, or the port none that can be asked."""
+    cdef PeerAddress peer
+    cdef sockaddr_in6 *in6
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port} cannot be asked")
+    peer = PeerAddress.__new__(PeerAddress)
+    peer.size = <socklen_t>fill_sockaddr(&peer.storage, address)
+    peer.family = peer.storage.ss_family
+    if peer.family == AF_INET:
+        (<sockaddr_in *>&peer.storage).sin_port = htons(<uint16_t>port)
+    elif peer.family == AF_INET6:
+        in6 = <sockaddr_in6 *>&peer.storage
+        in6.sin6_port = htons(<uint16_t>port)
+        scope = address.partition("%")[2]
+        if scope:
+            in6.sin6_scope_id = int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+    else:
+        raise ValueError(f"{address!r} is not an IP address")
+    return peer
+
+
+def open_socket(int family, str source not None, Entropy entropy=None):
+    """A non-blocking UDP socket of `source`, an address or "" for any: on a random port of the whole range when
+    `entropy` is given, else without a port, which the kernel gives it with each connect().
+
+    Raises:
+        OSError: no descriptor, no such address, or no free port found.
+    """
+    cdef int tries = limits.UDP_BIND_TRIES, lowest = limits.UDP_PORT_LOWEST
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if family == AF_INET:
+            # Forged "fragmentation needed" must not shrink our packets, nor be waited for.
+            sock.setsockopt(IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
+            sock.setsockopt(IPPROTO_IP, IP_RECVERR, 1)
+        else:
+            sock.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT)
+            sock.setsockopt(IPPROTO_IPV6, IPV6_RECVERR, 1)
+        if entropy is None:
+            if source:
+                # Port 0 binds the address alone: a dissolved association gives the port back, and keeps the address.
+                sock.bind((source, 0))
+            return sock
+        while True:
+            try:
+                sock.bind((source, lowest + <int>entropy.below(65536 - lowest)))
+                break
+            except OSError as error:
+                tries -= 1
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES) or tries <= 0:
+                    raise
+    except OSError:
+        sock.close()
+        raise
+    return sock

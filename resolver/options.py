@@ -1,0 +1,171 @@
+"""What a setting is: a field with a sentence, a kind and a limit; and how its text is checked.
+
+`option` declares one and `describe` lists them, so the file, ``resolverd --print-config`` and the documentation cannot
+disagree. The settings themselves stand in `resolver.settings`. Errors name the setting by its path, ``server.listen``,
+because a user has a file with many.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import field, fields, is_dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any, NamedTuple, TypeVar
+
+from resolver.limits import Limit
+
+__all__ = [
+    "Option",
+    "check_addresses",
+    "check_limits",
+    "check_names",
+    "check_path",
+    "check_prefixes",
+    "describe",
+    "option",
+    "parse_endpoint",
+]
+
+T = TypeVar("T")
+
+_LABEL, _NAME = 63, 253  # RFC 1035 2.3.4; 255 octets on the wire are 253 of text without the last dot
+_PORT_DIGITS = 5
+_ESCAPE = r"(?s)\\(?:[01]\d\d|2[0-4]\d|25[0-5]|\D)"  # RFC 1035 5.1
+
+
+def option(default: T, doc: str, *, kind: str = "", limit: Limit | None = None, scale: int = 1) -> T:
+    """Declare one setting.
+
+    `kind` is "bytes" or "seconds" where the configuration file may write "256 MiB" or "1 d". `limit` is checked on
+    construction, after multiplying by `scale` (a field in seconds against a limit in milliseconds: 1000).
+    """
+    value: T = field(default=default, metadata={"doc": doc, "kind": kind, "limit": limit, "scale": scale})
+    return value
+
+
+def check_limits(settings: Any, where: str) -> None:
+    """Hold every field of the section `where` against its limit.
+
+    Raises:
+        ValueError: naming the first that lies outside.
+    """
+    for item in fields(settings):
+        limit = item.metadata.get("limit")
+        if limit is not None:
+            value = getattr(settings, item.name)
+            scale = item.metadata["scale"]
+            low, high = limit.minimum / scale, limit.maximum / scale
+            if not (math.isfinite(value) and limit.minimum <= round(value * scale) <= limit.maximum):
+                unit = "seconds" if item.metadata["kind"] == "seconds" else limit.unit
+                raise ValueError(
+                    f"{where}.{item.name}: {value:.15g} is outside {low:.15g}..{high:.15g} {unit}. {limit.reason}"
+                )
+
+
+def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:
+    """Split ``192.0.2.1``, ``192.0.2.1:53``, ``2001:db8::1``, ``[2001:db8::1]:53`` or ``192.0.2.1@53``.
+
+    Raises:
+        ValueError: naming `where` when it is no address, or the port is no port.
+    """
+    host, port = text, str(default_port)
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket:
+            raise ValueError(f"{where}: {text!r} has no closing bracket")
+        if rest.startswith((":", "@")):
+            port = rest[1:]
+        elif rest:
+            raise ValueError(f"{where}: {text!r} has something after the bracket that is no port")
+    elif "@" in text:
+        host, _, port = text.rpartition("@")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        ip_address(host)
+    except ValueError:
+        raise ValueError(f"{where}: {text!r} is not an IP address, with or without a port") from None
+    # By length first: Python does not read numbers of thousands of digits.
+    if not (port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS and int(port) <= 65535):
+        raise ValueError(f"{where}: {text!r} has no usable port (0..65535)")
+    return host, int(port)
+
+
+def check_addresses(values: tuple[str, ...], where: str) -> None:
+    """Hold `values` to be IP addresses.
+
+    Raises:
+        ValueError: naming `where` and the first that is none.
+    """
+    for value in values:
+        try:
+            ip_address(value)
+        except ValueError:
+            raise ValueError(f"{where}: {value!r} is not an IP address") from None
+
+
+def check_prefixes(values: tuple[str, ...], where: str) -> None:
+    """Hold `values` to be address prefixes; bits behind the prefix are let pass.
+
+    Raises:
+        ValueError: naming `where` and the first that is none.
+    """
+    for value in values:
+        try:
+            ip_network(value, strict=False)
+        except ValueError:
+            raise ValueError(f"{where}: {value!r} is not an address prefix such as 192.0.2.0/24") from None
+
+
+def check_names(values: Iterable[str], where: str) -> None:
+    """Hold `values` to be domain names, by the rules of RFC 1035 5.1 and 3.1; the wire room converts them later.
+
+    Raises:
+        ValueError: naming `where` and the first that is none.
+    """
+    for value in values:
+        plain = re.sub(_ESCAPE, "x", value) if "\\" in value else value
+        labels = plain.removesuffix(".").split(".") if plain != "." else []
+        if not value:
+            raise ValueError(f"{where}: '' is no domain name; the root is \".\"")
+        if not value.isascii():
+            raise ValueError(f"{where}: {value!r} is no domain name in ASCII; write it in its xn-- form")
+        if "\\" in plain or not all(0 < len(one) <= _LABEL for one in labels) or len(plain.rstrip(".")) > _NAME:
+            raise ValueError(f"{where}: {value!r} is no domain name: labels of 1 to {_LABEL} octets, {_NAME} in all")
+
+
+def check_path(text: str, where: str) -> None:
+    """Hold `text` to be something the kernel may take for a file name.
+
+    Raises:
+        ValueError: naming `where`: there is a NUL in it.
+    """
+    if "\0" in text:
+        raise ValueError(f"{where}: {text!r} is no file name")
+
+
+class Option(NamedTuple):
+    """One setting as the generators of documentation see it."""
+
+    path: str
+    value: object
+    default: object
+    doc: str
+    kind: str
+
+
+def describe(settings: Any) -> list[Option]:
+    """List every setting of `settings` with its path, value, default and sentence, in the order of the file."""
+    found: list[Option] = []
+
+    def walk(value: Any, prefix: str) -> None:
+        for item in fields(value):
+            inner = getattr(value, item.name)
+            if is_dataclass(inner):
+                walk(inner, f"{prefix}{item.name}.")
+            else:
+                meta = item.metadata
+                found.append(Option(prefix + item.name, inner, item.default, meta["doc"], meta["kind"]))
+
+    walk(settings, "")
+    return found
