@@ -31,7 +31,7 @@ from corenet.limits import (
     SERVE_START_TIMEOUT,
 )
 from corenet.serving.sockets import Sockets
-from corenet.serving.worker import STATUS_FAILED, STATUS_NO_START, ServiceConfig, run_worker
+from corenet.serving.worker import FORCE_STOP, STATUS_FAILED, STATUS_NO_START, ServiceConfig, run_worker
 
 __all__ = ["Supervisor"]
 
@@ -338,7 +338,8 @@ class Supervisor:
             return
         logger.info("stopping at once on %s", number.name)
         for child in self.children():
-            os.kill(child.pid, signal.SIGTERM)
+            with contextlib.suppress(OSError):  # it has exited
+                child.channel.send(FORCE_STOP)
             child.kill_at = time.monotonic() + SERVE_KILL_DELAY
 
     def kill_all(self) -> None:

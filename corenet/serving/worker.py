@@ -1,8 +1,9 @@
 """The life of one worker: what the application is given, when it is ready, and how it comes to its end.
 
 A worker ends when it is told to (SIGTERM, or the supervisor is gone), when its application returns, or when that
-fails. Told to, it stops accepting at once, gives what is open `grace` seconds, then cuts it off; a second SIGTERM ends
-the grace. The application may be a protocol factory, an object with `start` and `stop`, or a coroutine function.
+fails. Told to, it stops accepting at once, gives what is open `grace` seconds, then cuts it off. A second SIGTERM or
+the supervisor's `FORCE_STOP` ends the grace. The application may be a protocol factory, an object with `start` and
+`stop`, or a coroutine function.
 """
 
 import asyncio
@@ -39,6 +40,8 @@ logger = logging.getLogger("corenet.serve")
 STATUS_FAILED = 1
 STATUS_NO_START = 3  # what uvicorn and gunicorn exit with when the application cannot be started
 READY = b"r"
+FORCE_STOP = b"s"
+"""Sent by the supervisor: no more grace. Not a second SIGTERM, since two that are pending count as one (signal(7))."""
 
 
 @runtime_checkable
@@ -175,6 +178,11 @@ class Worker:
             self._force_stop.set()
         self._stopping.set()
 
+    def force_stop(self) -> None:
+        """Stop without grace."""
+        self._force_stop.set()
+        self._stopping.set()
+
 
 # --- the application ----------------------------------------------------------------------------------------------
 
@@ -242,7 +250,7 @@ def run_worker(plan: ServiceConfig, number: int, sockets: list[socket.socket], c
         if channel is None:
             loop.add_signal_handler(signal.SIGINT, worker.stop)
         else:
-            loop.add_reader(channel, on_supervisor_gone, loop, channel, worker)
+            loop.add_reader(channel, on_supervisor, loop, channel, worker)
         await worker.serve(app)
 
     try:
@@ -256,8 +264,15 @@ def run_worker(plan: ServiceConfig, number: int, sockets: list[socket.socket], c
     return 0
 
 
-def on_supervisor_gone(loop: asyncio.AbstractEventLoop, channel: socket.socket, worker: Worker) -> None:
-    """The supervisor never writes, so the only thing to read from it is its end."""
+def on_supervisor(loop: asyncio.AbstractEventLoop, channel: socket.socket, worker: Worker) -> None:
+    """The supervisor has sent `FORCE_STOP`, or has exited."""
+    try:
+        message = channel.recv(1)
+    except ConnectionResetError:
+        message = b""
+    if message == FORCE_STOP:
+        worker.force_stop()
+        return
     loop.remove_reader(channel)
     logger.error("worker %d: the supervisor is gone; stopping", worker.number)
     worker.stop()

@@ -6,6 +6,7 @@ the very line or answer that it needs, with an end in sight.
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -378,6 +379,26 @@ def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
             running.wait_for("stopping on SIGTERM")
             assert running.end(signal.SIGINT) == 0
             assert "stopping at once on SIGINT" in running.said()
+            assert "cutting off what is open" in running.said() and "killing process" not in running.said()
+
+
+def test_a_second_signal_reaches_a_worker_that_has_not_seen_the_first(tmp_path: Path) -> None:
+    """Two SIGTERMs that are pending together count as one (signal(7)), so the second order must not be a signal."""
+    with service(tmp_path, workers=1, grace=600) as running:
+        up(running, 1)
+        with running.connect() as sock:
+            sock.sendall(b"hold")
+            assert sock.recv(4) == b"held"
+            [worker] = re.findall(r"ready \(process (\d+)\)", running.said())
+            os.kill(int(worker), signal.SIGSTOP)
+            try:
+                running.process.send_signal(signal.SIGTERM)
+                running.wait_for("stopping on SIGTERM")
+                running.process.send_signal(signal.SIGINT)
+                running.wait_for("stopping at once on SIGINT")
+            finally:
+                os.kill(int(worker), signal.SIGCONT)
+            assert running.process.wait(SECONDS) == 0
             assert "cutting off what is open" in running.said() and "killing process" not in running.said()
 
 
