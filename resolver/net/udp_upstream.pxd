@@ -55,7 +55,7 @@ cdef class UdpUpstream:
     cdef object source_v4
     cdef object source_v6
     cdef object log
-    cdef object heard            # networks of servers that reply
+    cdef object replied_networks # networks of servers that reply
     cdef object routes           # what errors say of an address
     cdef public object after_batch
     cdef Entropy entropy

@@ -129,7 +129,7 @@ cdef class UdpUpstream:
     `port_per_query` gives each ask a port of its own, on one of `sockets` for each address family, of which `kept` stay
     open between asks; otherwise `ports`, `port_uses` and `port_age` in seconds describe the pool.
 
-    `after_batch()` is called once after each batch of replies or timeouts. `heard` and `routes` may be shared with
+    `after_batch()` is called once after each batch of replies or timeouts. `replied_networks` and `routes` may be shared with
     other upstreams.
     """
 
@@ -143,7 +143,7 @@ cdef class UdpUpstream:
                  bint randomise_case=True, int sockets=limits.UDP_SOCKETS,
                  int kept=limits.UDP_SOCKETS_KEPT, int ports=limits.UDP_PORTS,
                  int port_uses=limits.UDP_PORT_USES, double port_age=limits.UDP_PORT_AGE,
-                 int near_miss_limit=limits.UNWANTED_REPLY_THRESHOLD, heard=None, routes=None, after_batch=None):
+                 int near_miss_limit=limits.UNWANTED_REPLY_THRESHOLD, replied_networks=None, routes=None, after_batch=None):
         cdef int i
         self.loop = loop
         self.entropy = entropy
@@ -161,7 +161,7 @@ cdef class UdpUpstream:
         self.near_miss_limit = near_miss_limit
         self.after_batch = after_batch
         self.log = LimitedWarning(logger)
-        self.heard = RepliedNetworks() if heard is None else heard
+        self.replied_networks = RepliedNetworks() if replied_networks is None else replied_networks
         self.routes = RouteChecker((), source_v4, source_v6) if routes is None else routes
         self.ports_v4 = [None] * ports
         self.ports_v6 = [None] * ports
@@ -441,7 +441,7 @@ cdef class UdpUpstream:
     cdef object network_of(self, UdpQuery ask):
         """What `ask` counts for; the same to its end, though a reply may come from there in the meantime."""
         if ask.network is None:
-            ask.network = self.heard.network(ask.ask.server.address)
+            ask.network = self.replied_networks.network(ask.ask.server.address)
         return ask.network
 
     cdef UpstreamSocket acquire_socket(self, int family):
@@ -715,7 +715,7 @@ cdef class UdpUpstream:
                 self.cookies += 1
         self.replies += 1
         reply = Reply(view, now - ask.sent_at, False, ask.ask.server, cookie)
-        self.heard.add_reply(ask.ask.server.address)
+        self.replied_networks.add_reply(ask.ask.server.address)
         self.release(ask)
         return self.deliver(ask, reply)
 

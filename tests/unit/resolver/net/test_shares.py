@@ -71,7 +71,7 @@ def test_members_that_left_or_never_came_change_nothing() -> None:
     assert (len(shares), shares.choose_victim("a", "x")) == (0, None)
 
 
-@pytest.mark.parametrize("table", ["_homes", "_networks"])
+@pytest.mark.parametrize("table", ["_network_of", "_networks"])
 def test_no_memory_leaves_the_books_as_they_were(table: str) -> None:
     shares = fill("a.x")
     real = getattr(shares, table)
@@ -82,7 +82,7 @@ def test_no_memory_leaves_the_books_as_they_were(table: str) -> None:
     assert (len(shares), shares.count("b"), shares.remove("new")) == (1, 0, False)
     shares.add("new", "b", "y")
     assert shares.remove("new") and shares.remove("a.x0")
-    assert not shares._homes and not shares._networks
+    assert not shares._network_of and not shares._networks
 
 
 def test_networks_have_their_turns_and_in_them_zones() -> None:

@@ -320,7 +320,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
         failure = (await got.wait(2))[1]
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.LOCAL_RESOURCE, "it was never sent, and the server is not to blame"
-        assert "no outgoing connection was free" in failure.text
+        assert "no outgoing TCP connection was free" in failure.text
         waits = upstream.start(ask_for(first.port), got)
         upstream.start(ask_for(first.port), got).cancel()
         held.cancel()
@@ -328,7 +328,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
         for handle in (late, waits):
             handle.cancel()
         upstream.close()
-        assert (upstream._lines, upstream._waiting, len(upstream._places)) == ({}, {}, 0)
+        assert (upstream._queues, upstream._waiting, len(upstream._slots)) == ({}, {}, 0)
         await first.close()
         await second.close()
 
@@ -417,9 +417,9 @@ def test_the_zone_that_has_most_makes_room_and_not_an_older_one_beside_it() -> N
 def test_a_network_with_many_places_gives_one_to_another_at_once() -> None:
     async def body() -> None:
         silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
-        heard = RepliedNetworks()
-        heard.add_reply("127.0.0.1")
-        upstream, lost, got = make(connections=8, heard=heard), Collector(), Collector()
+        known = RepliedNetworks()
+        known.add_reply("127.0.0.1")
+        upstream, lost, got = make(connections=8, replied_networks=known), Collector(), Collector()
         for n in range(8):
             upstream.start(ask_for(silent.port, address=f"127.1.1.{n + 1}"), lost)
         while sum(map(len, silent.connections)) < 8:
@@ -457,18 +457,18 @@ def test_silent_servers_each_in_a_network_of_its_own_have_one_share(monkeypatch:
     play(body)
 
 
-@pytest.mark.parametrize("heard", [True, False], ids=["heard of", "never heard of"])
+@pytest.mark.parametrize("replied", [True, False], ids=["replied", "never replied"])
 def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
-    monkeypatch: pytest.MonkeyPatch, heard: bool
+    monkeypatch: pytest.MonkeyPatch, replied: bool
 ) -> None:
     """Its reply takes ever so much longer than the silence that costs others their places."""
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 20)
     async def body() -> None:
         slow, silent = await StreamPeer.start(lambda _: []), await StreamPeer.start(lambda _: [], "0.0.0.0")
         known, got, lost = RepliedNetworks(), Collector(), Collector()
-        if heard:
+        if replied:
             known.add_reply("127.0.0.1")
-        upstream = make(connections=8, heard=known)
+        upstream = make(connections=8, replied_networks=known)
         upstream.start(ask_for(slow.port, zone=names.from_text("slow.")), got)
         await until(lambda: any(slow.connections), "the slow server's query")
         fresh = count(1)
@@ -487,7 +487,7 @@ def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
         for _ in range(7):
             come()
         await until(lambda: evicted(20), "evictions")
-        connections = 1 if heard else 2
+        connections = 1 if replied else 2
         await until(lambda: sum(map(bool, slow.connections)) == connections, "its turn")
         await until(lambda: evicted(upstream.evicted + 1), "more evictions")
         before = upstream.evicted
@@ -514,7 +514,7 @@ def test_second_tries_have_a_part_of_the_places(monkeypatch: pytest.MonkeyPatch)
         upstream, lost = make(connections=8), Collector()
         for number in range(60):
             upstream.start(ask_for(silent.port, address=f"127.1.1.{number + 1}"), lost)
-        await until(lambda: len({key for key, line in upstream._lines.items() if line.silent}) >= 50, "first tries")
+        await until(lambda: len([1 for queue in upstream._queues.values() if queue.had_eviction]) >= 50, "first tries")
         assert len(upstream._eviction_exempt) == 2
         upstream.close()
         assert (upstream._eviction_exempt, upstream.connection_count) == ({}, 0)
@@ -557,7 +557,7 @@ def test_no_memory_for_the_place_of_a_connection_leaves_none(monkeypatch: pytest
                 shortage.setattr(UpstreamSlots, "add", fail)
                 with pytest.raises(MemoryError):
                     upstream.start(ask_for(peer.port, timeout=0), lost)
-            assert (upstream.connection_count, upstream._lines, upstream.opened) == (0, {}, 0)
+            assert (upstream.connection_count, upstream._queues, upstream.opened) == (0, {}, 0)
         upstream.start(ask_for(peer.port), got)
         assert isinstance((await got.wait())[0], Reply)
         assert lost.results == [], "who was told of it is not told once more"
@@ -646,7 +646,7 @@ def test_an_ask_makes_room_as_often_as_it_is_paid_for(monkeypatch: pytest.Monkey
         assert failure.kind is FailureKind.BUDGET
         assert upstream.evicted == 4
         upstream.close()
-        assert (upstream._lines, upstream._waiting, upstream._waiting_after_eviction) == ({}, {}, {})
+        assert (upstream._queues, upstream._waiting, upstream._waiting_after_eviction) == ({}, {}, {})
         await slow.close()
         await honest.close()
 

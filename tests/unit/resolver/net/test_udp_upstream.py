@@ -29,12 +29,12 @@ def make(**options: object) -> UdpUpstream:
     return UdpUpstream(asyncio.get_running_loop(), entropy=Entropy(), **options)  # type: ignore[arg-type]
 
 
-def heard_from(*addresses: str) -> RepliedNetworks:
-    """As it is when these replied before."""
-    heard = RepliedNetworks()
+def replied(*addresses: str) -> RepliedNetworks:
+    """A `RepliedNetworks` with the networks of `addresses`."""
+    known = RepliedNetworks()
     for address in addresses:
-        heard.add_reply(address)
-    return heard
+        known.add_reply(address)
+    return known
 
 
 def test_reply_comes_back_once_and_not_from_inside_start() -> None:
@@ -441,7 +441,7 @@ def test_an_ask_that_waits_for_a_socket_can_be_cancelled_and_has_its_timeout(mon
 def test_silent_servers_do_not_take_the_sockets_of_others(silent: tuple[str, str], honest: tuple[str, str]) -> None:
     async def body() -> None:
         mute, peer = await UdpPeer.start(lambda _: [], silent[0]), await UdpPeer.start(echo, honest[0])
-        upstream, lost, got = make(sockets=4, kept=0, heard=heard_from(honest[0])), Collector(), Collector()
+        upstream, lost, got = make(sockets=4, kept=0, replied_networks=replied(honest[0])), Collector(), Collector()
         for _ in range(40):
             upstream.start(ask_for(mute.port, address=silent[0], zone=names.from_text(silent[1])), lost)
         await _queries(mute, 4)
@@ -468,7 +468,7 @@ async def _queries(peer: UdpPeer, count: int) -> None:
 def test_an_ask_that_made_room_is_sent_once_more_and_answered() -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
-        upstream, got, rest = make(sockets=2, kept=1, heard=heard_from("127.0.1.1")), Collector(), Collector()
+        upstream, got, rest = make(sockets=2, kept=1, replied_networks=replied("127.0.1.1")), Collector(), Collector()
         for _ in range(2):
             upstream.start(ask_for(mute.port), got)
         await _queries(mute, 2)
@@ -494,7 +494,7 @@ def test_an_ask_that_made_room_is_sent_once_more_and_answered() -> None:
 def test_an_ask_that_made_room_in_the_turn_it_was_begun_is_sent_once_or_is_no_silence() -> None:
     async def body() -> None:
         mute, peer = await UdpPeer.start(lambda _: []), await UdpPeer.start(echo, "127.0.1.1")
-        upstream, lost, got = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
+        upstream, lost, got = make(sockets=2, replied_networks=replied("127.0.1.1")), Collector(), Collector()
         for _ in range(2):
             upstream.start(ask_for(mute.port, timeout=SHORT), lost)
         handle = upstream.start(ask_for(peer.port, address="127.0.1.1"), got)
@@ -549,7 +549,7 @@ def test_silent_servers_each_in_a_network_of_its_own_have_one_share(taken_first:
     play(body)
 
 
-def test_an_ask_leaves_the_line_though_its_network_was_heard_in_the_meantime() -> None:
+def test_an_ask_leaves_the_queue_though_its_network_replied_in_the_meantime() -> None:
     async def body() -> None:
         peer, got = await UdpPeer.start(lambda _: []), Collector()
         upstream = make(sockets=2, kept=0)
@@ -647,7 +647,7 @@ def test_an_ask_that_nothing_sends_ends(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_timeout_of_an_ask_that_made_room_goes_on(waited: float) -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
-        upstream, lost, rest = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
+        upstream, lost, rest = make(sockets=2, replied_networks=replied("127.0.1.1")), Collector(), Collector()
         upstream.start(ask_for(mute.port, timeout=0.2), lost)
         upstream.start(ask_for(mute.port), rest)
         upstream._flush()
@@ -676,7 +676,7 @@ def test_the_timeout_of_an_ask_that_made_room_goes_on(waited: float) -> None:
 def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
-        upstream, got, rest = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
+        upstream, got, rest = make(sockets=2, replied_networks=replied("127.0.1.1")), Collector(), Collector()
         monkeypatch.setattr(limits, "UDP_WAITING", 8)
         upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
         for _ in range(11):
@@ -814,8 +814,8 @@ def test_silent_servers_do_not_take_the_pool_of_ports_from_others(monkeypatch: p
 
     async def body() -> None:
         mute, honest = await UdpPeer.start(lambda _: [], "0.0.0.0"), await UdpPeer.start(echo, "127.0.3.1")
-        upstream, lost, got = make(port_per_query=False, ports=1, port_uses=uses, heard=heard_from("127.0.3.1")), \
-            Collector(), Collector()
+        upstream = make(port_per_query=False, ports=1, port_uses=uses, replied_networks=replied("127.0.3.1"))
+        lost, got = Collector(), Collector()
         for number in range(100):
             upstream.start(ask_for(mute.port, address=f"127.0.1.{number + 1}", zone=silent_zone), lost)
         for _ in range(20):
