@@ -683,7 +683,7 @@ def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> 
             upstream.start(ask_for(mute.port), got)
         for failure in await got.wait(4):
             assert isinstance(failure, Failure)
-            assert (failure.kind, failure.text) == (FailureKind.LOCAL_RESOURCE, "all outgoing ports are taken")
+            assert (failure.kind, failure.text) == (FailureKind.LOCAL_RESOURCE, "all outgoing ports are in use")
         upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
         for _ in range(3):
             await asyncio.sleep(0)
