@@ -24,7 +24,7 @@ cdef class FamilySockets:
     cdef int count               # sockets that are open
     cdef int busy                # queries that have one
     cdef object wait_queue       # queries without a socket
-    cdef object shares           # the queries that have sockets, by network and zone, while sockets are scarce; else None
+    cdef object shares           # the queries that have sockets, while these are scarce; else None
     cdef int peak_users          # the largest size of `shares` since it was made
 
 
