@@ -34,10 +34,10 @@ class RouteChecker:
 
     def __init__(self, reference_addresses: Iterable[str] = (), source_v4: str = "", source_v6: str = "") -> None:
         self._sources = {4: source_v4, 6: source_v6}
-        self._landmarks: dict[int, list[str]] = {4: [], 6: []}
+        self._references: dict[int, list[str]] = {4: [], 6: []}
         for text in reference_addresses:
             address = ip_address(text)
-            known = self._landmarks[address.version]
+            known = self._references[address.version]
             # Loopback and link-local addresses have routes even without a network.
             if not address.is_loopback and not address.is_link_local and len(known) < limits.FAMILY_REFERENCE_ADDRESSES:
                 known.append(text)
@@ -65,7 +65,7 @@ class RouteChecker:
 
     def _failure_without_route(self, address: str) -> FailureKind:
         version = ip_address(address).version
-        reference_addresses = self._landmarks[version]
+        reference_addresses = self._references[version]
         if not reference_addresses or self._has_any_route(version, reference_addresses):
             return FailureKind.NO_ROUTE
         return FailureKind.NO_FAMILY

@@ -1,7 +1,7 @@
 """Parsing and building of DNS messages. This is the Python interface; the C interface is in the `.pxd` files.
 
-No policy and no I/O. Bytes from the network raise `WireError` or nothing. Text forms are in `resolver.wire.present`, which
-imports dnspython on its first call; code that serves packets needs neither.
+No policy and no I/O. Bytes from the network raise `WireError` or nothing. Text forms are in `resolver.wire.present`,
+which imports dnspython on its first call; code that serves packets needs neither.
 """
 
 from resolver.wire import consts, name

@@ -8,7 +8,7 @@ read from left to right:
     u    name, may be received compressed; letter case kept in canonical form (NSEC: RFC 6840 section 5.1)
     v    name, never compressed; letter case kept
     1 2 3 4 6 8 a   that many bytes; a is 16
-    s    character string;  q  one that may not be empty;  S  one or more to the end;  p  length byte and that many bytes
+    s    character string;  q  one that may not be empty;  S  one or more to the end;  p  length byte and as many bytes
     r    rest, may be empty;  R  rest, at least one byte
     B    type bitmap to the end (RFC 4034 section 4.1.2);  o  EDNS options;  k  service parameters (RFC 9460)
     L    address prefixes (RFC 3123);  x  prefix length, address suffix and name of A6 (RFC 2874)

@@ -1,4 +1,4 @@
-"""What errors say of an address and of its family, beside a kernel whose routes the test writes."""
+"""What errors say about an address and its family, with a fake kernel whose routes the test sets."""
 
 import asyncio
 import errno
@@ -63,7 +63,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *routed: str, **how: Any) -> Kernel
 def test_an_address_without_a_route_says_nothing_of_its_family(
     version: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Prohibited ranges, broadcast addresses, rules of the firewall: all of them can stand in a stranger's glue.
+    # Prohibited ranges, broadcast addresses, rules of the firewall: all of them may be in glue.
     install(monkeypatch, *ROOTS[2:], says=code)
     judged = RouteChecker(ROOTS)
     assert judged.classify_datagram_error(code, STRANGER[version]) is FailureKind.NO_ROUTE
@@ -99,7 +99,7 @@ def test_what_a_shortage_keeps_from_being_told_is_not_told(
 def test_without_landmarks_no_family_is_judged(
     reference_addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loopback interface and the link are there without any network."""
+    """Loopback and link-local addresses have routes even without a network."""
     install(monkeypatch, "::1", "127.0.0.1")
     assert (
         RouteChecker(reference_addresses).classify_datagram_error(errno.ENETUNREACH, STRANGER[6])
@@ -118,7 +118,7 @@ def test_this_machine_and_its_link_are_no_landmarks(monkeypatch: pytest.MonkeyPa
 def test_what_a_router_says_over_tcp_is_the_address_s_own(
     version: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that is being opened fails with the number that the ICMP message stands for (RFC 5461)."""
+    """A connection that is being opened fails with the error number of the ICMP message (RFC 5461)."""
     install(monkeypatch, STRANGER[version])  # not even the landmarks have a route
     assert (
         RouteChecker(ROOTS).classify_connection_error(OSError(code, "said"), STRANGER[version]) is FailureKind.NETWORK
@@ -127,7 +127,7 @@ def test_what_a_router_says_over_tcp_is_the_address_s_own(
 
 @pytest.mark.parametrize("code", [*SAID_BY_ROUTERS, errno.ECONNREFUSED])
 def test_the_fate_of_an_earlier_packet_is_nobody_else_s(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a socket with many servers sendto() reports it to whoever sends next; nothing was sent then."""
+    """On a socket with many servers the next sendto() returns the error, for any destination, and sends nothing."""
     install(monkeypatch, STRANGER[4])
     assert RouteChecker(ROOTS).classify_datagram_error(code, STRANGER[4]) is FailureKind.LOCAL_RESOURCE
 
@@ -139,7 +139,7 @@ def test_landmarks_are_few() -> None:
 
 @pytest.mark.parametrize("fresh", [True, False])
 def test_the_kernel_says_it_of_loopback_sources(fresh: bool) -> None:
-    """From a loopback address no other can be reached, so the kernel has no route to the landmarks either."""
+    """From a loopback address no other can be reached, so the kernel has no route to the reference addresses."""
     async def body() -> None:
         judged = RouteChecker(ROOTS, source_v4="127.0.0.9")
         loop = asyncio.get_running_loop()

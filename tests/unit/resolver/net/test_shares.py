@@ -1,4 +1,4 @@
-"""Places shared by network and zone: who makes room, that no two end each other in turns, and whose turn it is."""
+"""Upstream slots by network and zone: evictions, that no two members evict each other in turns, and the wait queue."""
 
 import random
 
@@ -44,7 +44,7 @@ def test_a_zone_beside_a_silent_one_on_the_same_network_has_its_share() -> None:
 
 
 def test_ends_make_shares_more_equal_until_there_are_none() -> None:
-    """Whoever comes in whatever order: after a bounded number of ends nobody ends anybody."""
+    """For any order of new members, after a limited number of evictions there are no more."""
     rng = random.Random(7)
     homes = [(network, f"{network}{zone}") for network in "abcd" for zone in range(rng.randint(1, 6))]
     shares: UpstreamSlots[int] = UpstreamSlots()

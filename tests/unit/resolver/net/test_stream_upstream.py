@@ -1,4 +1,4 @@
-"""Asks over TCP against scripted servers: reuse, pipelining, order, limits, and connections that end badly."""
+"""Queries over TCP to scripted servers: reuse, pipelining, order, limits, and connections that fail."""
 
 import asyncio
 import errno
@@ -238,7 +238,7 @@ def test_connection_closed_while_idle_is_made_anew() -> None:
         peer, upstream, got = await StreamPeer.start(), make(), Collector()
         upstream.start(ask_for(peer.port), got)
         await got.wait()
-        # The server ends the connection at the moment in which the next query is sent.
+        # The server closes the connection while the next query is being sent.
         peer.script = lambda _: (peer.writers[0].close(), setattr(peer, "script", echo), [])[2]
         upstream.start(ask_for(peer.port), got)
         assert isinstance((await got.wait(2))[1], Reply)
@@ -250,7 +250,7 @@ def test_connection_closed_while_idle_is_made_anew() -> None:
 
 
 def test_what_was_lost_goes_to_a_new_connection_and_not_to_an_old_one() -> None:
-    """A server that stops for a moment closes all its connections, one after the other; the next stands already."""
+    """A server that stops for a moment closes all its connections, one after another; the next one is open already."""
 
     async def body() -> None:
         peer, upstream, got = await StreamPeer.start(), make(per_server=2), Collector()
@@ -337,7 +337,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
 
 @pytest.mark.parametrize("networks", [1, 100], ids=["one network", "many networks"])
 def test_servers_that_fall_silent_do_not_starve_others(monkeypatch: pytest.MonkeyPatch, networks: int) -> None:
-    """300 asks to as many servers that accept and say nothing; what an honest zone needs goes on meanwhile."""
+    """300 queries to as many servers that accept and do not reply; queries of another zone succeed meanwhile."""
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 100)
 
     async def body() -> None:
@@ -461,7 +461,7 @@ def test_silent_servers_each_in_a_network_of_its_own_have_one_share(monkeypatch:
 def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
     monkeypatch: pytest.MonkeyPatch, replied: bool
 ) -> None:
-    """Its reply takes ever so much longer than the silence that costs others their places."""
+    """Its reply takes much longer than the inactivity after which other connections are evicted."""
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 20)
     async def body() -> None:
         slow, silent = await StreamPeer.start(lambda _: []), await StreamPeer.start(lambda _: [], "0.0.0.0")
@@ -474,7 +474,7 @@ def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
         fresh = count(1)
 
         def come() -> None:
-            """One more that anybody can have us ask: a new zone, and an address that is asked for the first time."""
+            """One more query that anybody can cause: a new zone, and a new address."""
             number = next(fresh)
             address, zone = f"127.1.{number // 200}.{number % 200 + 1}", names.from_text(f"silent{number}.")
             upstream.start(ask_for(silent.port, address=address, zone=zone), lost)
@@ -506,7 +506,7 @@ def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
 
 
 def test_second_tries_have_a_part_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers that are silent for good do not keep out the first tries of others by their second ones."""
+    """Second attempts at unresponsive servers do not keep others from their first attempts."""
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 10)
 
     async def body() -> None:

@@ -1,4 +1,4 @@
-"""Asks over UDP against scripted servers: the right reply, loss, refusal, timeouts, ports and descriptors."""
+"""Queries over UDP to scripted servers: the right reply, loss, refusal, timeouts, ports and descriptors."""
 
 import asyncio
 import errno
@@ -82,7 +82,7 @@ def test_case_is_randomised_unless_the_ask_forbids_it() -> None:
         asked = [query[12:12 + len(qname)] for query in peer.queries]
         assert asked[2] == qname
         assert len(set(asked)) == 3
-        # What comes back is spelled as it was asked: the random case ends here.
+        # The reply has the letter case of the qname, not the random one.
         assert [result.view.qname for result in got.results] == [qname] * 3
         upstream.close()
         peer.close()
@@ -516,7 +516,7 @@ def test_an_ask_that_made_room_in_the_turn_it_was_begun_is_sent_once_or_is_no_si
 
 @pytest.mark.parametrize("taken_first", [True, False], ids=["honest first", "silent first"])
 def test_silent_servers_each_in_a_network_of_its_own_have_one_share(taken_first: bool) -> None:
-    """Glue may name any address: what never replied does not count for as many as it is."""
+    """Glue may contain any address, so all networks that never replied are counted as one."""
 
     async def body() -> None:
         honest, dark = await UdpPeer.start(echo, "127.0.1.1"), await UdpPeer.start(lambda _: [], "0.0.0.0")
@@ -570,7 +570,7 @@ def test_an_ask_leaves_the_queue_though_its_network_replied_in_the_meantime() ->
 
 
 def _fail_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, callback: str = "") -> None:
-    """The next call of `owner.name`, with the method `callback` when one is named, finds no memory."""
+    """Make the next call of `owner.name` raise MemoryError, with `callback` only a call with that method."""
     real, calls = getattr(owner, name), []
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -765,7 +765,7 @@ def test_no_descriptors_left(
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.LOCAL_RESOURCE
         assert "Too many open files" in failure.text
-        # One socket is open: it carries everything.
+        # One socket is open: it serves all queries.
         assert all(isinstance(x, Reply) for x in await got.wait(51))
         assert upstream.ports_opened == 1
         assert (len({source[1] for source in peer.sources}) == 1) != port_per_query
@@ -835,7 +835,7 @@ def test_silent_servers_do_not_take_the_pool_of_ports_from_others(monkeypatch: p
 
 
 def test_oversized_datagram_is_no_reply() -> None:
-    """What is left of a longer datagram is a whole message here: only the kernel's word tells that it was cut."""
+    """The first part of a longer datagram is a whole message here: only MSG_TRUNC shows that it was cut."""
     async def body() -> None:
         def too_long_then_right(query: bytes) -> list[bytes]:
             head = query[:2] + b"\x80\0\0\1\0\1" + bytes(4) + query[12 : 12 + len(QNAME) + 4] + b"\xc0\x0c"
@@ -922,7 +922,7 @@ def test_closed_upstream_refuses_and_forgets() -> None:
 
 
 def test_ids_on_one_port_of_the_pool_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of so many drawn at random some are the same, but for one chance in 10**29."""
+    """With so many random ids some are equal, except with a probability of 1 in 10**29."""
     monkeypatch.setattr(limits, "UDP_PORT_PENDING", 5000)
 
     async def body() -> None:
