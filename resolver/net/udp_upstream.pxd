@@ -55,7 +55,7 @@ cdef class UdpUpstream:
     cdef object source_v4
     cdef object source_v6
     cdef object log
-    cdef object replied_networks # RepliedNetworks
+    cdef object replied_networks  # RepliedNetworks
     cdef object routes           # RouteChecker
     cdef public object after_batch
     cdef Entropy entropy

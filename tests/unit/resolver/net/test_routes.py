@@ -71,7 +71,7 @@ def test_an_address_without_a_route_says_nothing_of_its_family(
 
 
 @pytest.mark.parametrize("code", [errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH])
-def test_a_family_without_a_route_to_any_landmark(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_without_a_route_to_any_reference_address(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = install(monkeypatch, ROOTS[0], says=code)
     judged = RouteChecker(ROOTS)
     assert judged.classify_datagram_error(code, STRANGER[6]) is FailureKind.NO_FAMILY
@@ -96,7 +96,7 @@ def test_what_a_shortage_keeps_from_being_told_is_not_told(
 
 
 @pytest.mark.parametrize("reference_addresses", [(), ("::1", "fe80::1", "127.0.0.1"), ("198.41.0.4",)], ids=repr)
-def test_without_landmarks_no_family_is_judged(
+def test_without_reference_addresses_no_family_is_judged(
     reference_addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loopback and link-local addresses have routes even without a network."""
@@ -107,7 +107,7 @@ def test_without_landmarks_no_family_is_judged(
     )
 
 
-def test_this_machine_and_its_link_are_no_landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_and_link_local_are_no_reference_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "::1", "fe80::1%lo")
     judged = RouteChecker(("::1", "fe80::1%lo", *ROOTS))
     assert judged.classify_datagram_error(errno.ENETUNREACH, STRANGER[6]) is FailureKind.NO_FAMILY
@@ -119,7 +119,7 @@ def test_what_a_router_says_over_tcp_is_the_address_s_own(
     version: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that is being opened fails with the error number of the ICMP message (RFC 5461)."""
-    install(monkeypatch, STRANGER[version])  # not even the landmarks have a route
+    install(monkeypatch, STRANGER[version])  # not even the reference addresses have a route
     assert (
         RouteChecker(ROOTS).classify_connection_error(OSError(code, "said"), STRANGER[version]) is FailureKind.NETWORK
     )
@@ -132,9 +132,9 @@ def test_the_fate_of_an_earlier_packet_is_nobody_else_s(code: int, monkeypatch: 
     assert RouteChecker(ROOTS).classify_datagram_error(code, STRANGER[4]) is FailureKind.LOCAL_RESOURCE
 
 
-def test_landmarks_are_few() -> None:
+def test_reference_addresses_are_few() -> None:
     judged = RouteChecker([f"192.0.2.{n}" for n in range(250)])
-    assert sum(map(len, judged._landmarks.values())) == routes.limits.FAMILY_REFERENCE_ADDRESSES
+    assert sum(map(len, judged._references.values())) == routes.limits.FAMILY_REFERENCE_ADDRESSES
 
 
 @pytest.mark.parametrize("fresh", [True, False])
