@@ -58,7 +58,7 @@ from corenet.transports.datagramqueue cimport datagrams_forget, datagrams_free, 
 from corenet.transports.native_handler cimport native_handler, run_native_batch
 
 from corenet.limits import DATAGRAM_BATCHES_PER_EVENT, DATAGRAM_ENOBUFS_DELAY, GSO_MAX_BYTES, LOST_WRITES_BEFORE_WARNING
-from corenet.transports import faces
+from corenet.transports import transport_types
 
 cdef int BUDGET = DATAGRAM_BATCHES_PER_EVENT
 cdef size_t GSO_BYTES = GSO_MAX_BYTES
@@ -94,7 +94,7 @@ cdef class DatagramTransport(Transport):
 
     @property
     def __class__(self) -> type:
-        return faces.DatagramTransport
+        return transport_types.DatagramTransport
 
     cdef int attach_protocol(self, object protocol) except -1:
         # The attribute first: its code may put yet another protocol here.

@@ -20,7 +20,7 @@ from corenet.transports.base cimport Transport, call_method0
 from corenet.transports.streambase cimport PROTOCOL_WRITE_ONLY, StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
-from corenet.transports import faces
+from corenet.transports import transport_types
 
 
 @cython.final
@@ -35,7 +35,7 @@ cdef class ReadPipeTransport(StreamBase):
 
     @property
     def __class__(self) -> type:
-        return faces.ReadPipeTransport
+        return transport_types.ReadPipeTransport
 
     cdef ssize_t recv_some(self, void *data, size_t length) noexcept:
         cdef ssize_t got = c.c_read(self.fd, data, length)
@@ -77,7 +77,7 @@ cdef class WritePipeTransport(StreamBase):
 
     @property
     def __class__(self) -> type:
-        return faces.WritePipeTransport
+        return transport_types.WritePipeTransport
 
     cdef ssize_t send_some(self, const void *data, size_t length) noexcept nogil:
         return c.c_write(self.fd, data, length)

@@ -20,7 +20,7 @@ from corenet.transports.address cimport to_object
 from corenet.transports.streambase cimport CORK_UNSUPPORTED, CORK_UNPROBED, NativeProtocol, StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
-from corenet.transports import faces
+from corenet.transports import transport_types
 
 cdef object NATIVE_SENDFILE = constants._SendfileMode.TRY_NATIVE
 
@@ -38,7 +38,7 @@ cdef class StreamTransport(StreamBase):
 
     @property
     def __class__(self) -> type:
-        return faces.StreamTransport
+        return transport_types.StreamTransport
 
     @property
     def _start_tls_compatible(self) -> bool:
