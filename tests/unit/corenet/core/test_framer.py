@@ -224,7 +224,7 @@ def test_fixed_frames() -> None:
     with pytest.raises(IncompleteFrame):
         framer.at_eof()
     assert framer.frame(b"xyz") == (b"", b"xyz")
-    with pytest.raises(FrameError, match="not a frame of 3"):
+    with pytest.raises(FrameError, match="not a frame of size 3"):
         framer.frame(b"xy")
 
 
