@@ -59,7 +59,7 @@ TYPED = [] if not COMPILED else [
 
 
 def extensions(paths: list[Path]) -> list[Extension]:
-    """Each path as an extension of its own dotted name."""
+    """Return an extension for each path, with its dotted name."""
     compile_args = ["-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unused-variable",
                     "-Wno-unused-but-set-variable", "-Wno-maybe-uninitialized", "-Wno-unreachable-code",
                     "-Wno-array-bounds"]  # gcc reports a compiled `X | None` as an overrun of None

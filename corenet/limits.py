@@ -138,7 +138,7 @@ smaller segments; more delays the first byte and leaves the cache."""
 SEND_RELEASE_GIL = 65_536
 """bytes: The GIL is released for sends above this size: copying them into the kernel takes longer than releasing it."""
 WRITE_COPY_BELOW = 1024
-"""bytes: Mutable data below this size is copied so that it can leave with later writes of the callback; larger data is
+"""bytes: Mutable data below this size is copied so that it is sent with later writes of the callback; larger data is
 sent at once, because the copy would cost more than a system call saved."""
 READS_PER_EVENT = 4
 """reads: One descriptor is read at most this often per event (256 KiB each), so that one peer does not starve the

@@ -22,5 +22,5 @@ def live() -> dict[str, int]:
 
 
 def is_debug_build() -> bool:
-    """Tell whether this build keeps the counters."""
+    """Return whether this build keeps the counters."""
     return bool(DEBUG_BUILD)

@@ -249,13 +249,13 @@ cdef class LengthFramer(Framer):
         return self.head_filled + self.filled
 
     def reset(self):
-        """Forget the incomplete frame and the poison, as for a new stream."""
+        """Drop the incomplete frame and the poisoned state, for a new stream."""
         Framer.reset(self)
         self.head_filled = 0
         self.need = -1
 
     def leftover(self):
-        """Return the bytes that were fed and not handed out as frames, as they came: for whoever reads on instead."""
+        """Return the bytes that were fed and not returned as frames, unchanged, for another reader of the stream."""
         return PyBytes_FromStringAndSize(<const char *>self.head, self.head_filled) + Framer.leftover(self)
 
     def frame(self, payload):

@@ -129,7 +129,7 @@ cdef class Handle:
         self.release()
 
     def cancelled(self) -> bool:
-        """Tell whether `cancel` was called."""
+        """Return whether `cancel` was called."""
         return self.is_cancelled
 
     def get_context(self) -> object:

@@ -500,7 +500,7 @@ cdef class Transport(Watcher):
         return self.protocol
 
     def is_closing(self) -> bool:
-        """Tell whether the transport is closing or closed."""
+        """Return whether the transport is closing or closed."""
         return self.closing
 
     @property
@@ -522,22 +522,22 @@ cdef class Transport(Watcher):
         return self.extra
 
     def __repr__(self) -> str:
-        words = [self.__class__.__name__]
+        parts = [self.__class__.__name__]
         if self.fd < 0:
-            words.append("closed")
+            parts.append("closed")
         elif self.closing:
-            words.append("closing")
-        words.append(f"fd={self.fd}")
+            parts.append("closing")
+        parts.append(f"fd={self.fd}")
         if self.fd >= 0:
-            words.append(f"read={'polling' if self.interest & c.EPOLLIN else 'idle'}")
+            parts.append(f"read={'polling' if self.interest & c.EPOLLIN else 'idle'}")
             state = "polling" if self.interest & c.EPOLLOUT else "idle"
-            words.append(f"write=<{state}, bufsize={self.buffered_size()}>")
-        return f"<{' '.join(words)}>"
+            parts.append(f"write=<{state}, bufsize={self.buffered_size()}>")
+        return f"<{' '.join(parts)}>"
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     def is_reading(self) -> bool:
-        """Tell whether data is being received."""
+        """Return whether data is being received."""
         return not self.closing and not self.paused
 
     def pause_reading(self) -> None:

@@ -249,7 +249,7 @@ def set_traffic_class(sock: socket.socket, value: int, _role: str) -> None:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, value)
 
 
-def leave(_sock: socket.socket, _value: object, _role: str) -> None:
+def set_nothing(_sock: socket.socket, _value: object, _role: str) -> None:
     """Do nothing: not a socket option."""
 
 
@@ -262,7 +262,7 @@ SETTERS: dict[str, Setter] = {
     "linger": set_linger,
     "nodelay": setter(socket.IPPROTO_TCP, socket.TCP_NODELAY),
     "fast_open": set_fast_open,
-    "backlog": leave,
+    "backlog": set_nothing,
     "defer_accept": setter(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT),
     "receive_buffer": setter(socket.SOL_SOCKET, socket.SO_RCVBUF),
     "send_buffer": setter(socket.SOL_SOCKET, socket.SO_SNDBUF),
@@ -272,7 +272,7 @@ SETTERS: dict[str, Setter] = {
     "congestion": set_congestion,
     "traffic_class": set_traffic_class,
     "udp_gro": setter(SOL_UDP, UDP_GRO),
-    "udp_gso": leave,
+    "udp_gso": set_nothing,
 }
 
 

@@ -260,7 +260,7 @@ cdef class ReadAwaitable:
     cdef int state
 
     def __init__(self) -> None:
-        raise TypeError("a Reading is made by the methods of a StreamReader")
+        raise TypeError("a ReadAwaitable is made by the methods of a StreamReader")
 
     @property
     def __name__(self) -> str:
@@ -291,7 +291,7 @@ cdef class ReadAwaitable:
 
     def throw(self, kind: object, value: object = None, traceback: object = None) -> object:
         """End the read with an exception, as a coroutine does."""
-        self.leave()
+        self.finish()
         if isinstance(kind, BaseException):
             raise kind
         if value is None:
@@ -302,9 +302,9 @@ cdef class ReadAwaitable:
 
     def close(self) -> None:
         """End the read, as a coroutine does."""
-        self.leave()
+        self.finish()
 
-    cdef int leave(self) except -1:
+    cdef int finish(self) except -1:
         self.state = FINISHED
         if self.waiter is not None:
             if self.reader.waiter is self.waiter:
@@ -318,7 +318,7 @@ cdef class ReadAwaitable:
         if self.state == FINISHED:
             raise RuntimeError(f"cannot reuse already awaited {self.__qualname__}()")
         if self.reader is None:
-            raise RuntimeError("a Reading is made by the methods of a StreamReader")
+            raise RuntimeError("a ReadAwaitable is made by the methods of a StreamReader")
         if self.waiter is not None:
             if self.reader.waiter is self.waiter:
                 self.reader.waiter = None

@@ -1,4 +1,4 @@
-"""The engine without asyncio: order of callbacks, the inbox of other threads, readers, failures, the end."""
+"""The engine without asyncio: order of callbacks, the inbox for other threads, readers, failures, closing."""
 
 import contextvars
 import gc

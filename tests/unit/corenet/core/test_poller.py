@@ -1,4 +1,4 @@
-"""The poller's modes, the promise that no event reaches the wrong owner of a descriptor number, who counts as awake."""
+"""The poller's modes, events of reused descriptor numbers, and which loops count as awake."""
 
 import os
 import resource

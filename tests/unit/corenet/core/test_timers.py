@@ -1,4 +1,4 @@
-"""The timer heap through its handles: order, equal deadlines, cancelling at once, never early."""
+"""The timer heap through its handles: order, equal deadlines, immediate removal on cancel, never early."""
 
 import contextvars
 import random

@@ -1,4 +1,4 @@
-"""FrameView behaves as bytes do where it can, never changes, and keeps the memory that it looks into."""
+"""FrameView behaves like bytes where possible, never changes, and keeps its memory alive."""
 
 import hashlib
 import struct

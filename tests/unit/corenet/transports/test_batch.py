@@ -1,6 +1,6 @@
-"""What happens to a batch of datagrams below the protocol: joined and cut by the kernel, answered from where it came.
+"""Batches of datagrams below the protocol: joined and cut by the kernel, answered from the address they were sent to.
 
-asyncio has none of this, so its loop cannot judge these tests; plain sockets on the other side do.
+asyncio has none of this, so there is no run on its loop; the peers are plain sockets.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Code of the program may run inside a call of ours: bytes of an argument, attributes of a protocol, a file object.
+"""Code of the program may run inside a call of a transport: from an argument, a protocol's attribute, a file object.
 
-It may close what the call is about, and a number of a descriptor belongs to the next file that is opened. So whatever
-such code can change is looked at after it ran: no byte goes to a stranger, or where its state forbids it.
+It may close the transport or its descriptor, whose number is then reused. So each state that such code can change is
+checked after it ran: no byte goes to another file, or is sent where the state forbids it.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""TCP_CORK is the program's: a lone piece leaves with its callback only where the program has not corked the socket.
+"""TCP_CORK belongs to the program: the transport does not uncork a socket that the program has corked.
 
-Where a callback has written several pieces, the first piece of the next one tells TCP that more will follow; when none
-does, TCP is told otherwise. That must not be done by way of a cork that the program has set.
+When a callback has made several writes, the first write of the next one is sent with MSG_MORE; if none follows, the
+transport uncorks the socket. It must not do that when the program has set TCP_CORK.
 """
 
 import asyncio

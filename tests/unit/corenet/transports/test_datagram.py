@@ -1,4 +1,4 @@
-"""Datagram transports: batches, errors of single datagrams, flow control, and the native door."""
+"""Datagram transports: batches, errors of single datagrams, flow control, and the native handler."""
 
 import asyncio
 import errno

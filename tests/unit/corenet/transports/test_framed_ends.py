@@ -1,8 +1,8 @@
 """No frame is lost silently, however a connection ends and whatever was paused.
 
-The model: what is handed on is always a beginning of what was sent, in its order; a clean end comes behind the last
-frame; what is missing at the end is missing for a reason that `connection_lost` is told. Enumerated over transports,
-ways to pause and ways to end, on our loop and on asyncio's.
+The model: the delivered frames are a prefix of those sent; a clean end comes after the last frame; if frames are
+missing, `connection_lost` gets the reason. Enumerated over transports, ways to pause and ways to end, on our loop and
+on asyncio's.
 """
 
 import asyncio

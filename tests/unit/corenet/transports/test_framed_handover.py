@@ -1,7 +1,7 @@
-"""FramedProtocol gives its connection away: to another protocol, to another framer, to TLS; nothing is lost or doubled.
+"""A FramedProtocol is replaced by another protocol, another framer or TLS; no byte is lost or delivered twice.
 
-What was received and not taken as a frame goes to the successor, in plaintext only. The bodies run on the standard loop
-and on ours; `set_protocol` that loses nothing is ours alone.
+What was received and not delivered as frames goes to the successor, in plaintext only. The bodies run on the standard
+loop and on ours; only ours has a `set_protocol` that loses nothing.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
-"""A socket object that the program gave to the loop stays open until its transport has ended, whoever closes it before.
+"""A socket object that the program gave to the loop stays open until its transport has ended, even if closed before.
 
-The number of a descriptor goes to the next file that is opened as soon as it is closed: what the transport wrote would
-reach a stranger, and what the stranger is sent would reach the protocol. uvloop keeps the socket open; it judges the
-tests first, where it is installed.
+The number of a closed descriptor is reused by the next file that is opened: the transport would write to that file, and
+its data would reach the protocol. uvloop also keeps the socket open; where it is installed, the tests run on it first.
 """
 
 import asyncio

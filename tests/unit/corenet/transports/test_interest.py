@@ -1,7 +1,8 @@
-"""What waits to be sent leaves, whatever was asked of the transport while an event of it was on its way.
+"""Queued data is sent, whatever changes the transport's state while one of its events is in the batch.
 
-A batch of events is gathered first and delivered then; the callback of its first event may change what a later one is
-about. Each test has such a batch: `between` runs its `change` after the poll and before the transport's event.
+A batch of events is gathered first and dispatched then; the callback of its first event may change the state that a
+later one is about. Each test makes such a batch: `between` runs its `change` after the poll and before the transport's
+event.
 """
 
 import asyncio

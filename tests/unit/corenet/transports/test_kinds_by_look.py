@@ -1,6 +1,6 @@
-"""A protocol that only looks like a buffered one is served as one, with and without TLS, and nothing is reported.
+"""A protocol with only the methods of a buffered one is served as one, with and without TLS, and nothing is reported.
 
-asyncio asks for the class and ends such a connection with an AttributeError; uvloop looks at the methods.
+asyncio checks the class and ends such a connection with an AttributeError; uvloop checks the methods.
 """
 
 import asyncio

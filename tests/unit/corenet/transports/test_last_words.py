@@ -1,7 +1,7 @@
-"""What a callback has written leaves, however the callback ends and whatever it does next.
+"""What a callback has written is sent, however the callback ends and whatever it does next.
 
-Ours sends what a protocol's callback writes when that returns, asyncio's at once. Nobody may see a difference: not by
-an exception, by SystemExit, by closing, aborting, asking for the socket or the size of the buffer.
+Our transports send held writes of a callback when it returns, asyncio's at once. The difference must not be visible
+after an exception, SystemExit, close, abort, or a request for the socket or the size of the buffer.
 """
 
 import asyncio

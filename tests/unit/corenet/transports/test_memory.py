@@ -1,7 +1,7 @@
-"""Memory that transports use again, and data that callers may change: nobody may see either.
+"""Memory that transports reuse, and data that callers may change: neither may be visible.
 
-Received bytes objects are filled anew when their last holder has let go of them, and mutable data is sent from where
-it lies when that saves a copy. Each test here fails when one of the two is done too eagerly.
+Bytes objects for received data are refilled when their last reference is gone, and mutable data is sent without a copy
+where possible. Each test here fails when one of the two is done too early.
 """
 
 import _testcapi

@@ -1,7 +1,7 @@
-"""A descriptor that was closed behind its owner's back, and a loop that is closed: nobody loses what is his by it.
+"""Descriptors that the program closes while a transport or reader uses them, and closed loops: no other file is affected.
 
-The kernel gives the number of a closed descriptor to the next file that is opened. Who had it may still change his mind
-about what he waits for, or end; the poller's place of that number is somebody else's then.
+The kernel reuses the number of a closed descriptor for the next file that is opened. The former owner may still change
+its interest or end; the poller's slot of that number then belongs to the new owner.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""`SocketOptions`: what it takes, what it refuses and in which words, and that the kernel has it in the end."""
+"""`SocketOptions`: which values it accepts and refuses, the messages, and the options that the kernel then has."""
 
 import asyncio
 import dataclasses

@@ -1,6 +1,6 @@
-"""Nobody is called, listed or walked over after the end: servers' lists, protocols that replace themselves, teardowns.
+"""No object is called, listed or visited after its end: servers' lists, protocols that replace themselves, teardowns.
 
-What must not be used after it was freed is shown by an interpreter of its own whose allocator overwrites freed memory.
+Use after free is detected by a separate interpreter whose allocator overwrites freed memory.
 """
 
 import array

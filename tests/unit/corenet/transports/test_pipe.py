@@ -1,4 +1,4 @@
-"""Pipe transports beside asyncio's: end of file, a reader that goes away, queued writes, refusals."""
+"""Pipe transports compared with asyncio's: end of file, a reader that closes, queued writes, refused files."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The buffer that asyncio's StreamReader gets from our transports: a bytearray to all who look, without its copies."""
+"""The buffer that asyncio's StreamReader gets on our transports: it behaves like a bytearray, without its copies."""
 
 import asyncio
 import random

@@ -1,7 +1,7 @@
-"""A file that is on its way shares the descriptor with what the protocol receives, and ends with the connection.
+"""During a sendfile the protocol still receives, and the sendfile ends with the connection.
 
-The peer takes part of the file and then waits, so that the kernel is full and `sendfile` waits for it, or lets what was
-written before wait.
+The peer takes part of the file and then waits, so that the kernel's buffer is full and `sendfile` waits, or so that
+earlier writes wait.
 """
 
 import asyncio

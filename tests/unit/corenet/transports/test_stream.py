@@ -1,4 +1,4 @@
-"""Stream transports beside asyncio's: data, flow control, half-close, errors, and the shape that libraries expect."""
+"""Stream transports compared with asyncio's: data, flow control, half-close, errors, attributes that libraries use."""
 
 import asyncio
 import os

@@ -1,7 +1,7 @@
-"""Native streams where CPython's own tests do not look: awaitables, tuples of separators, limits on the wire, TLS.
+"""Native streams in cases that CPython's tests do not cover: awaitables, tuples of separators, limits, TLS.
 
-The semantics as such are held by tests/conformance/asyncio/test_streams.py. Each body runs on the standard loop and on
-ours, with our streams on both.
+tests/conformance/asyncio/test_streams.py tests the general semantics. Each body runs on the standard loop and on ours,
+with our streams on both.
 """
 
 import asyncio

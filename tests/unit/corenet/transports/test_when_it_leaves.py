@@ -1,8 +1,8 @@
-"""When what is written leaves: the first write of every callback at once, the others when it returns, forks before.
+"""When written data is sent: the first write of each callback at once, the others when it returns or before a fork.
 
-Whoever writes once and then blocks the thread, leaves by os._exit or forks has sent it, as on asyncio. Later pieces of
-the same callback may wait for its end, but never leave twice. Each test looks at the peer's socket from within the
-callback.
+A callback that writes once and then blocks the thread, calls os._exit or forks has sent it, as on asyncio. Later writes
+of the same callback may be held until its end, but are never sent twice. Each test reads the peer's socket from within
+the callback.
 """
 
 import asyncio
