@@ -124,7 +124,7 @@ def test_an_exclusive_entry_that_a_duplicate_keeps_alive(poller: Poller) -> None
     os.close(keeper)
 
 
-def test_a_watch_that_is_refused_leaves_the_former_in_its_place(
+def test_a_refused_watch_keeps_the_former_one(
     poller: Poller, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     seen: list[int] = []
@@ -139,7 +139,7 @@ def test_a_watch_that_is_refused_leaves_the_former_in_its_place(
     assert seen == [READ]
 
 
-def test_a_refused_watch_leaves_no_entry_that_nobody_has(poller: Poller) -> None:
+def test_a_refused_watch_leaves_no_entry_without_a_watcher(poller: Poller) -> None:
     """What the kernel still had, for a duplicate of a descriptor that was closed before it was unwatched, is gone."""
     inner = select.epoll()
     number, keeper = inner.fileno(), os.dup(inner.fileno())
@@ -294,7 +294,7 @@ def test_an_event_of_before_a_change_of_interest_is_dropped(
         far.close()
 
 
-def test_descriptor_closed_behind_our_back(poller: Poller) -> None:
+def test_descriptor_closed_without_unwatch(poller: Poller) -> None:
     one, two = socket.socketpair()
     number = one.fileno()
     poller.watch(number, READ, lambda _events: None)

@@ -27,7 +27,7 @@ def test_equal_deadlines_keep_their_order() -> None:
     assert all(one is two for one, two in zip(due, handles, strict=True))
 
 
-def test_cancel_takes_out_at_once_and_lets_go() -> None:
+def test_cancel_removes_at_once_and_releases_the_callback() -> None:
     class Held:
         pass
 

@@ -104,7 +104,7 @@ def test_a_socket_that_cannot_cut_sends_one_by_one() -> None:
     corenet.run(main())
 
 
-def test_a_run_to_a_port_nobody_has_costs_its_first_datagram() -> None:
+def test_a_run_to_a_closed_port_loses_its_first_datagram() -> None:
     async def main() -> None:
         gone = await endpoint()
         target = address(gone)
@@ -221,7 +221,7 @@ def in_a_child(sock: socket.socket) -> list[bytes]:
 @pytest.mark.parametrize("given", [True, False])
 @pytest.mark.parametrize("when", ["open", "closed"])
 @pytest.mark.parametrize("holder", ["dup", "child"])
-def test_whoever_else_holds_the_socket_gets_single_datagrams(given: bool, when: str, holder: str) -> None:
+def test_other_holders_of_the_socket_get_single_datagrams(given: bool, when: str, holder: str) -> None:
     async def main() -> None:
         if given:
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -312,7 +312,7 @@ class Answers(Collector):
 
 @pytest.mark.parametrize("way", ["sendto", "later", "many"])
 @pytest.mark.parametrize("asked", ["127.0.0.1", "127.0.0.2", "127.1.2.3"])
-def test_answer_leaves_from_the_address_that_was_asked(way: str, asked: str) -> None:
+def test_answer_is_sent_from_the_address_of_the_query(way: str, asked: str) -> None:
     async def main() -> None:
         end = await endpoint(type("Ways", (Answers,), {"way": way}), local_addr=("0.0.0.0", 0))
         assert await answered_from(end, asked) == way.encode()
@@ -344,7 +344,7 @@ def test_socket_of_both_families(asked: str) -> None:
 
 
 @pytest.mark.checkout
-def test_native_answer_leaves_from_the_address_that_was_asked() -> None:
+def test_native_answer_is_sent_from_the_address_of_the_query() -> None:
     async def main() -> None:
         end = await endpoint(local_addr=("0.0.0.0", 0))
         set_echo(end.transport)

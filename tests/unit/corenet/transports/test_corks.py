@@ -87,7 +87,7 @@ def test_a_cork_of_the_program_stays(twin: Twin, act: Callable[[Any, Any], None]
     twin(main())
 
 
-def test_a_lone_piece_after_several_leaves_with_its_callback(twin: Twin) -> None:
+def test_a_single_write_after_several_is_sent_with_its_callback(twin: Twin) -> None:
     """Nothing waits for the 200 ms after which TCP sends by itself: ten lone pieces would wait for 2 s."""
 
     async def main() -> None:

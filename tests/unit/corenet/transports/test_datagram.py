@@ -369,7 +369,7 @@ class Mute(asyncio.DatagramProtocol):
         raise AttributeError("connection_made")
 
 
-def test_whoever_waits_for_an_endpoint_is_told_that_it_cannot_begin() -> None:
+def test_the_waiter_of_an_endpoint_gets_the_registration_error() -> None:
     """As for a connection; asyncio raises before anybody waits."""
 
     async def main() -> None:
@@ -466,7 +466,7 @@ def test_who_answers_each_error_by_another_try_does_not_hold_the_loop(way: str) 
     corenet.run(asyncio.wait_for(main(), 20))
 
 
-def test_what_is_sent_for_an_error_comes_behind_what_waited() -> None:
+def test_datagrams_sent_for_an_error_follow_the_queued_ones() -> None:
     class Apologetic(Collector):
         def error_received(self, error: Exception) -> None:
             super().error_received(error)

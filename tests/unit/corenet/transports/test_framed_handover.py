@@ -318,7 +318,7 @@ async def file_sent(protocol: Frames, peer: socket.socket) -> None:
     assert protocol.transport.get_protocol() is protocol
 
 
-def test_half_a_frame_is_there_behind_a_file(twin: Twin) -> None:
+def test_half_a_frame_is_kept_during_a_sendfile(twin: Twin) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         await send(peer, b"\0\0\0\x0ahalf-")
         while protocol.pending < 5:
@@ -333,7 +333,7 @@ def test_half_a_frame_is_there_behind_a_file(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("resumed", ["behind", "before", "during"])
-def test_paused_frames_are_there_behind_a_file(twin: Twin, resumed: str) -> None:
+def test_paused_frames_are_kept_during_a_sendfile(twin: Twin, resumed: str) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         protocol.on_batch = lambda frames: protocol.pause_frames()
         await send(peer, packed(b"1", b"2", b"3"))
@@ -356,7 +356,7 @@ def test_paused_frames_are_there_behind_a_file(twin: Twin, resumed: str) -> None
     twin(with_peer(body, batch=1))
 
 
-def test_frames_over_tls_are_there_behind_a_file(
+def test_frames_over_tls_are_kept_during_a_sendfile(
     twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     async def main() -> None:
@@ -382,7 +382,7 @@ def test_frames_over_tls_are_there_behind_a_file(
     twin(main())
 
 
-def test_who_fails_to_take_over_leaves_everything_where_it_was() -> None:
+def test_a_successor_that_fails_leaves_everything_unchanged() -> None:
     """`set_protocol` of our transports raises what the successor raised, and the one before may come back."""
 
     class Unwilling(Plain):

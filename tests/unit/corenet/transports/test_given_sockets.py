@@ -101,7 +101,7 @@ def test_a_connection_outlives_its_socket_object(factory: Factory, kind: str, en
 
 
 @keeps_open
-def test_what_is_queued_leaves_after_the_socket_object_was_closed(factory: Factory) -> None:
+def test_queued_data_is_sent_after_the_socket_object_was_closed(factory: Factory) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         transport, protocol, ours, peer = await given("unix")
@@ -183,7 +183,7 @@ def test_datagrams_outlive_their_socket_object(factory: Factory) -> None:
     run(factory, main())
 
 
-def test_a_transport_that_nobody_holds_lets_go_of_the_socket() -> None:
+def test_an_unreferenced_transport_releases_the_socket() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = socket.socketpair()
@@ -304,7 +304,7 @@ async def connecting(sock: socket.socket, address: Any) -> "asyncio.Task[None]":
         if (judge.id, how) != ("uvloop", "detach")
     ],
 )
-def test_the_end_of_a_transport_wakes_nobody_who_connects_with_its_number(factory: Factory, how: str) -> None:
+def test_the_end_of_a_transport_wakes_no_connect_on_its_reused_number(factory: Factory, how: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         listener, others = full_listener()
@@ -498,7 +498,7 @@ def test_a_server_that_cannot_begin_keeps_nothing_open() -> None:
 
 
 @pytest.mark.parametrize("how", ["the loop is closed", "a reader takes over", "another server takes over"])
-def test_who_accepts_no_more_lets_go_of_the_socket(how: str) -> None:
+def test_a_listener_that_stops_releases_the_socket(how: str) -> None:
     loop = corenet.new_event_loop()
     listener = socket.create_server(("127.0.0.1", 0))
     number = listener.fileno()

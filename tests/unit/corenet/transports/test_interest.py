@@ -301,7 +301,7 @@ def ours_alone(main: Any) -> None:
         runner.run(asyncio.wait_for(main, 20))
 
 
-def test_an_error_queue_that_nobody_reads_does_not_spin() -> None:
+def test_an_unread_error_queue_does_not_spin() -> None:
     """EPOLLERR stands as long as there is something in it; what arrives later must be told all the same."""
 
     async def main() -> None:

@@ -49,7 +49,7 @@ def test_a_burst_of_connections(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_burst_with_room_for_few() -> None:
+def test_a_burst_with_capacity_for_few() -> None:
     """Counted until its descriptor is closed; the others wait in the kernel, and each of them has its turn."""
 
     async def main() -> None:
@@ -211,7 +211,7 @@ def test_both_addresses_of_an_accepted_connection(twin: Twin, tmp_path: Path, ho
     twin(main())
 
 
-def test_addresses_that_nobody_asked_for_are_known_after_the_end(twin: Twin) -> None:
+def test_addresses_not_read_before_are_available_after_the_end(twin: Twin) -> None:
     async def main() -> None:
         ours, theirs, server = await connected_pair()
         name = server.sockets[0].getsockname()

@@ -258,6 +258,6 @@ def references_of_received_bytes(environment: dict[str, str]) -> int:
     return int(done.stdout)
 
 
-def test_the_reuse_of_received_bytes_can_be_turned_off() -> None:
+def test_the_reuse_of_received_bytes_can_be_disabled() -> None:
     """The reference that the loop keeps for the next read is not there then, so the object is never filled again."""
     assert references_of_received_bytes({"CORENET_REUSE_BYTES": "0"}) == references_of_received_bytes({}) - 1

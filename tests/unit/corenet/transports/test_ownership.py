@@ -67,7 +67,7 @@ def run_alone(body: str) -> None:
 
 @pytest.mark.parametrize("filter_", ["error", "always"])
 @pytest.mark.parametrize("ending", ["close_clients", "abort_clients"])
-def test_a_server_forgets_connections_that_nobody_holds(filter_: str, ending: str) -> None:
+def test_a_server_drops_unreferenced_connections(filter_: str, ending: str) -> None:
     """Under -W error the warning of an unclosed transport is an exception in the middle of its teardown."""
     run_alone(
         f"""
@@ -108,7 +108,7 @@ def test_a_server_forgets_connections_that_nobody_holds(filter_: str, ending: st
     )
 
 
-def test_a_server_forgets_connections_closed_behind_its_back() -> None:
+def test_a_server_drops_connections_closed_by_the_program() -> None:
     """The socket object's close fails with EBADF: that is reported, and everything else goes on."""
     run_alone(
         """

@@ -109,7 +109,7 @@ def test_it_behaves_as_a_bytearray(twin: Twin, seed: int) -> None:
     twin(main())
 
 
-def test_a_whole_read_returns_what_came(twin: Twin) -> None:
+def test_a_read_of_everything_returns_the_received_object(twin: Twin) -> None:
     async def main() -> None:
         reader = asyncio.StreamReader()
         install_reader_buffer(asyncio.StreamReaderProtocol(reader))
@@ -131,7 +131,7 @@ def test_a_whole_read_returns_what_came(twin: Twin) -> None:
     twin(main())
 
 
-def test_whoever_has_the_bytearray_may_shorten_it(twin: Twin) -> None:
+def test_the_bytearray_may_be_shortened(twin: Twin) -> None:
     """After a part was read: what remains is read once, and never beyond its end."""
 
     async def main() -> None:

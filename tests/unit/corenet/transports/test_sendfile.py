@@ -172,7 +172,7 @@ def test_the_connection_ends_while_it_waits(path: Path, written: bytes, how: str
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_the_connection_ends_in_the_turn_in_which_the_buffer_is_empty(path: Path, how: str) -> None:
+def test_the_connection_ends_in_the_iteration_in_which_the_buffer_empties(path: Path, how: str) -> None:
     """The wait is over and the task has not run yet."""
 
     async def main() -> None:
@@ -193,7 +193,7 @@ def test_the_connection_ends_in_the_turn_in_which_the_buffer_is_empty(path: Path
 
 
 @pytest.mark.parametrize("written", [b"", BEFORE], ids=["for room", "for the buffer"])
-def test_who_gives_up_leaves_a_whole_connection(path: Path, written: bytes) -> None:
+def test_a_cancelled_sendfile_leaves_a_working_connection(path: Path, written: bytes) -> None:
     async def main() -> None:
         transport, protocol, peer = await pair()
         with path.open("rb") as file:

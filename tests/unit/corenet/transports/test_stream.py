@@ -131,7 +131,7 @@ def test_little_data_or_many_callbacks_leave_the_batch_whole() -> None:
     assert order_of_a_batch(100_000, 9)[:3] == RECEIVED
 
 
-def test_a_turn_of_its_own_is_a_whole_one_with_much_data_too() -> None:
+def test_a_single_iteration_dispatches_the_whole_batch_with_much_data_too() -> None:
     assert order_of_a_batch(100_000, 1, one_turn=True)[:3] == RECEIVED
 
 

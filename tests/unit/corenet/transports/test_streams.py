@@ -104,7 +104,7 @@ def test_a_cancelled_read_takes_nothing(twin: Twin) -> None:
     twin(main())
 
 
-def test_an_error_reaches_who_waits_and_who_comes_later(twin: Twin) -> None:
+def test_an_error_reaches_present_and_later_readers(twin: Twin) -> None:
     async def main() -> None:
         reader = reader_with()
         task = asyncio.ensure_future(reader.readline())
@@ -200,7 +200,7 @@ def test_a_line_over_the_limit(twin: Twin) -> None:
     twin(main())
 
 
-def test_drain_waits_and_tells_of_the_loss(twin: Twin) -> None:
+def test_drain_waits_and_raises_after_the_loss(twin: Twin) -> None:
     async def silent(reader: Any, writer: Any) -> None:
         writer.transport.pause_reading()
         await asked.wait()
@@ -234,7 +234,7 @@ def test_drain_waits_and_tells_of_the_loss(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_handler_that_fails_is_told_and_closed(loop_factory: Any, plain: bool) -> None:
+def test_a_handler_that_fails_is_reported_and_closed(loop_factory: Any, plain: bool) -> None:
     """A coroutine or a plain function, which left the connection open for ever in asyncio before Python 3.14."""
     told: list[Any] = []
 
@@ -255,7 +255,7 @@ def test_a_handler_that_fails_is_told_and_closed(loop_factory: Any, plain: bool)
     assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
 
 
-def test_a_writer_nobody_closed(loop_factory: Any) -> None:
+def test_an_unclosed_writer(loop_factory: Any) -> None:
     async def main() -> None:
         server, reader, writer = await connected(echo)
         transport = writer.transport
@@ -466,7 +466,7 @@ def test_who_forgets_what_a_paused_reader_holds_is_sent_more(twin: Twin) -> None
     twin(main())
 
 
-def test_an_error_behind_data_ends_the_read_that_goes_on_waiting(twin: Twin) -> None:
+def test_an_error_after_data_ends_the_waiting_read(twin: Twin) -> None:
     """It came in the turn in which the data had woken the read."""
 
     async def main() -> None:

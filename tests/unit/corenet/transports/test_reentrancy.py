@@ -264,7 +264,7 @@ def test_payloads_that_end_the_stream(ours: Twin, size: int, way: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "datagram"])
-def test_a_protocol_that_closes_the_socket_when_it_is_looked_at(ours: Twin, stranger: Stranger, kind: str) -> None:
+def test_a_protocol_whose_attribute_closes_the_socket(ours: Twin, stranger: Stranger, kind: str) -> None:
     """The socket is counted before that, so it stays open until its transport has ended."""
 
     async def main() -> None:
@@ -382,7 +382,7 @@ def test_a_datagram_is_its_bytes_whatever_its_class_says(ours: Twin) -> None:
     ours(main())
 
 
-def test_a_protocol_that_aborts_when_it_is_told_to_pause(ours: Twin) -> None:
+def test_a_protocol_that_aborts_in_pause_writing(ours: Twin) -> None:
     """Its transport has left the poller for good; a queue that is not empty any more brings it back for nothing."""
 
     async def main() -> None:
@@ -543,7 +543,7 @@ def test_a_number_that_empties_the_buffer(as_bytearray: bool) -> None:
 
 
 @pytest.mark.parametrize("over", ["tcp", "tls"])
-def test_a_protocol_that_pauses_itself_each_time_does_not_hold_the_turn(
+def test_a_protocol_that_is_paused_each_time_does_not_block_the_iteration(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, over: str
 ) -> None:
     """Written, paused by its own marks, flushed as the turn ends, resumed, written again: one round a turn at most."""

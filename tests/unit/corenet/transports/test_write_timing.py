@@ -361,7 +361,7 @@ ENDINGS = ["exit", "child _exits", "child exits", "thread", "child closes", "chi
     [(factory, ending) for factory in LOOPS for ending in (ENDINGS[:4] if factory == LOOPS[0] else ENDINGS)],
 )
 @pytest.mark.parametrize("kind", ["protocol", "task", "soon"])
-def test_it_leaves_once_whatever_ends_the_callback(kind: str, ending: str, factory: str) -> None:
+def test_it_is_sent_once_whatever_ends_the_callback(kind: str, ending: str, factory: str) -> None:
     """One piece before os._exit; several pieces before a fork, whose child ends in one way or another."""
     ours, peer = socket.socketpair()
     with ours, peer:
@@ -401,7 +401,7 @@ class Forking(Blocking):
             self.seen.append(self.peer.recv(100))
 
 
-def test_everything_has_left_when_a_fork_returns(twin: Twin) -> None:
+def test_everything_was_sent_when_a_fork_returns(twin: Twin) -> None:
     async def main() -> None:
         protocol = await made(Forking, "data")
         protocol.peer.sendall(b"x")
@@ -583,7 +583,7 @@ finally:
 """
 
 
-def test_the_end_of_a_handshake_leaves_once(leaf: Any, client_context: ssl.SSLContext) -> None:
+def test_the_end_of_a_handshake_is_sent_once(leaf: Any, client_context: ssl.SSLContext) -> None:
     """The server's tickets are made before connection_made, and must not leave in the child of a fork in it as well."""
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SHAKEN, leaf[0].certificate, leaf[0].key], stdout=subprocess.PIPE

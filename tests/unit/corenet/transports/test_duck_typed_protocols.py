@@ -67,7 +67,7 @@ def test_it_receives(tls: bool, server_context: ssl.SSLContext, client_context: 
     assert reported == []
 
 
-def test_one_that_can_be_told_in_both_ways_is_told_as_asyncio_tells_it() -> None:
+def test_one_with_both_interfaces_is_served_as_in_asyncio() -> None:
     class Both(Looks):
         def data_received(self, data: bytes) -> None:
             self.got += b"data " + data
