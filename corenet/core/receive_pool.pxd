@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t
 
 cdef struct PooledBytes:
     PyObject *owner     # a bytes object; NULL in an unused slot
-    Py_ssize_t capacity # bytes that it has memory for
+    Py_ssize_t capacity  # bytes that it has memory for
 
 cdef class ReceivePool:
     cdef PooledBytes *kept

@@ -16,7 +16,7 @@ from corenet.core.handles import Handle
 
 
 def run(engine: Engine) -> None:
-    """One turn."""
+    """Run one iteration."""
     engine.stop()
     engine.run()
 

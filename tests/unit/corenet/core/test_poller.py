@@ -107,7 +107,7 @@ def test_each_mode_replaces_each(
 
 
 def test_an_exclusive_entry_that_a_duplicate_keeps_alive(poller: Poller) -> None:
-    """The number was closed behind our back and comes back to the same open file, whose entry is still there."""
+    """The number was closed without unwatch and reopened on the same open file, whose entry is still there."""
     one, two = socket.socketpair()
     number, keeper = one.fileno(), os.dup(one.fileno())
     with one, two:
@@ -236,7 +236,7 @@ def test_a_loop_counts_while_it_runs_and_does_not_sleep() -> None:
 
 
 def test_event_of_a_descriptor_that_was_reused_is_dropped(poller: Poller) -> None:
-    """Two ready sockets; the first callback closes the second and opens a stranger under its number."""
+    """Two ready sockets; the first callback closes the second and opens another one under its number."""
     one, other = socket.socketpair(), socket.socketpair()
     strangers: list[tuple[socket.socket, socket.socket]] = []
     wrong: list[int] = []

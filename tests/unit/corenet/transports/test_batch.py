@@ -89,7 +89,7 @@ def test_a_run_is_bounded_in_number_and_size() -> None:
 
 
 def test_a_socket_that_cannot_cut_sends_one_by_one() -> None:
-    """Without checksums the kernel refuses to cut (EINVAL, udp_send_skb); nothing is lost and nobody hears of it."""
+    """Without checksums the kernel refuses to cut (EINVAL, udp_send_skb); nothing is lost and no error is reported."""
 
     async def main() -> None:
         end = await endpoint()
@@ -194,7 +194,7 @@ def singles(sock: socket.socket, number: int) -> list[bytes]:
 
 
 def cut_by_the_kernel(target: Any) -> None:
-    """Three datagrams that leave as one and stay joined on the way to a socket that wants them so."""
+    """Three datagrams that are sent as one and stay joined for a socket with UDP_GRO."""
     with plain_socket() as source:
         source.setsockopt(SOL_UDP, UDP_SEGMENT, 5)
         source.sendto(b"first" + b"2nd-2" + b"three", target)
@@ -245,7 +245,7 @@ def test_other_holders_of_the_socket_get_single_datagrams(given: bool, when: str
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_options_of_a_given_socket_stay_as_they_are(family: int) -> None:
-    """Also at the wildcard address, where a socket of our own is told which address was asked."""
+    """Also at the wildcard address, where the loop's own sockets get the local address of each datagram."""
     options = [
         (SOL_UDP, UDP_GRO),
         (SOL_UDP, UDP_SEGMENT),
@@ -284,7 +284,7 @@ async def answered_by(end: Collector, host: str) -> None:
 
 
 async def answered_from(end: Collector, asked: str, **connect: Any) -> bytes:
-    """Ask at `asked` with a connected socket, which hears nobody else."""
+    """Query the address `asked` with a connected socket, which receives from no other address."""
     client = await endpoint(local_addr=None, remote_addr=(asked, address(end)[1]), **connect)
     client.transport.sendto(b"question")
     await client.until(lambda: bool(client.received))
@@ -364,7 +364,7 @@ def test_a_bound_socket_shows_plain_addresses_and_takes_those_of_others() -> Non
         # Another transport sends from its own address whatever the peer had asked.
         other = await endpoint()
         other.transport.sendto(b"y", peer)
-        # A plain tuple leaves the choice to the kernel.
+        # For a plain tuple the kernel selects the source address.
         anywhere.transport.sendto(b"z", tuple(peer))
         await bound.until(lambda: len(bound.received) == 2)
         assert sorted(bound.received) == [(b"y", address(other)), (b"z", ("127.0.0.1", address(anywhere)[1]))]

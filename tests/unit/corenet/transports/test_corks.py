@@ -58,7 +58,7 @@ def uncorked_again(transport: Any, sock: Any) -> None:
 
 
 async def in_callback(call: Callable[[], object]) -> None:
-    """Run `call` in a callback of its own, and what its end brings."""
+    """Run `call` in its own callback; return what arrived when that has ended."""
     asyncio.get_running_loop().call_soon(call)
     for _ in range(3):
         await asyncio.sleep(0)

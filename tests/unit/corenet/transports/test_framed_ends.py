@@ -114,7 +114,7 @@ WAYS = {
 async def connected(
     kind: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext], protocol: Any
 ) -> AsyncIterator[tuple[Any, Any]]:
-    """The transport of `protocol` by way of `kind`, and the peer at its other end; both are gone behind the block."""
+    """The transport of `protocol` by way of `kind`, and the peer at its other end; both are closed after the block."""
     loop = asyncio.get_running_loop()
     peer: Any
     if kind == "memory":
@@ -297,7 +297,7 @@ def test_nothing_is_delivered_after_our_close(
 
 
 def held_end(body: Callable[[Frames, Any], Any], contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    """Run `body(protocol, transport)` after a peer's goodbye that came while seven frames waited."""
+    """Run `body(protocol, transport)` after the peer's close_notify came while seven frames were pending."""
 
     async def main() -> None:
         protocol = Frames(batch=2)

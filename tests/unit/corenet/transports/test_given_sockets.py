@@ -42,7 +42,7 @@ def is_open(number: int) -> bool:
 
 
 async def closed(number: int) -> None:
-    """Wait until `number` is nobody's."""
+    """Wait until `number` is closed."""
     while is_open(number):
         await asyncio.sleep(0)
 
@@ -207,7 +207,7 @@ def test_an_unreferenced_transport_releases_the_socket() -> None:
 
 def test_a_transport_that_cannot_be_made_keeps_nothing_open() -> None:
     class Bad:
-        """A transport looks at what its protocol is."""
+        """The transport reads this attribute."""
 
         @property
         def __class__(self) -> Any:
@@ -226,7 +226,7 @@ def test_a_transport_that_cannot_be_made_keeps_nothing_open() -> None:
 
 
 def test_a_detached_descriptor_is_nothing_of_ours() -> None:
-    """What is remembered of a lost connection is not the address of who has its number now."""
+    """The stored address of a lost connection is not that of the new owner of its number."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

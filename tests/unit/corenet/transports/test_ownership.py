@@ -53,7 +53,7 @@ def run(main):
 
 
 def run_alone(body: str) -> None:
-    """Run `body` in an interpreter of its own, with freed memory overwritten."""
+    """Run `body` in a separate interpreter that overwrites freed memory."""
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", HEAD + textwrap.dedent(body)],
         env={**os.environ, "PYTHONMALLOC": "debug"},
@@ -193,7 +193,7 @@ def test_connections_outlive_the_roster_of_their_server() -> None:
 
 
 def test_a_descriptor_that_cannot_be_watched_ends_the_connection() -> None:
-    """It was closed behind our back while the poller did not have it: nobody may wait for it for ever."""
+    """It was closed by the program while it was not registered: no task may wait for it for ever."""
 
     class Paused(Recorder):
         def connection_made(self, transport: Any) -> None:

@@ -26,7 +26,7 @@ def attempt(call: Callable[[], Any]) -> Any:
 
 
 def change(buffer: Any, action: int, a: int, b: int, data: bytes) -> Any:
-    """Do one thing of those that readers, or people who look into them, do."""
+    """Do one operation that readers, or programs that use their buffer, do."""
     if action == 0:
         return buffer.extend(data)
     if action == 1:

@@ -32,7 +32,7 @@ def nothing() -> None:
 
 
 class Exported(bytes):
-    """Bytes that run `then`, once, when somebody asks for their place (PEP 688, from Python 3.12 on)."""
+    """Bytes that run `then`, once, when their buffer is requested (PEP 688, from Python 3.12 on)."""
 
     then: Callable[[], object] = staticmethod(nothing)
 
@@ -55,7 +55,7 @@ class Stranger:
         self.sockets: list[socket.socket] = []
 
     def take(self, number: int) -> None:
-        """Take `number`, unless it is still somebody's."""
+        """Open a file as `number`, unless that is still open."""
         with contextlib.suppress(OSError):
             os.fstat(number)
             return
@@ -86,7 +86,7 @@ def stranger() -> Iterator[Stranger]:
 
 
 def replaced(sock: socket.socket, stranger: Stranger) -> None:
-    """Close `sock`; its number is the stranger's."""
+    """Close `sock`; its number is reused by the stranger."""
     number = sock.fileno()
     sock.close()
     stranger.take(number)
@@ -330,11 +330,11 @@ def test_a_protocol_that_keeps_the_socket_from_the_transport(ours: Twin, strange
             with pytest.raises(ValueError, match="not now") if end == "raise" else pytest.raises(OSError, match="Bad"):
                 await loop.create_unix_connection(Looked, sock=mine)
             if end == "raise":
-                # Nobody counts it: whoever closes it now closes it.
+                # It has no references of the loop: a close closes it.
                 mine.close()
                 assert peer.recv(1) == b""
             else:
-                # Its number is free for whoever wants to watch it.
+                # Its number can be watched.
                 loop.add_reader(number, nothing)
                 loop.remove_reader(number)
             assert stranger.received() == b""
@@ -409,7 +409,7 @@ def test_a_protocol_that_aborts_in_pause_writing(ours: Twin) -> None:
 
 
 class Buffering(asyncio.BufferedProtocol):
-    """Notes what it was asked for and told."""
+    """Records the calls of its methods."""
 
     def __init__(self) -> None:
         self.transport: Any = None
@@ -539,14 +539,14 @@ def test_a_number_that_empties_the_buffer(as_bytearray: bool) -> None:
         buffer.take_bytes(Emptying(buffer, 10_000))
 
 
-# --- the end of a turn --------------------------------------------------------------------------------------------
+# --- the end of an iteration --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("over", ["tcp", "tls"])
 def test_a_protocol_that_is_paused_each_time_does_not_block_the_iteration(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, over: str
 ) -> None:
-    """Written, paused by its own marks, flushed as the turn ends, resumed, written again: one round a turn at most."""
+    """Written, paused by its watermarks, flushed at the end, resumed, written again: at most once per iteration."""
 
     class Restless(Recorder):
         rounds = 0

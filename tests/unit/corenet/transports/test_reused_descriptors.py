@@ -31,7 +31,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def stolen(reading: bool, queued: bytes = b"") -> tuple[Any, Recorder, socket.socket, Recorder, socket.socket]:
-    """A transport whose descriptor is closed behind its back, and an accepted connection that has the number now."""
+    """A transport whose descriptor the program closes, and an accepted connection that reuses its number."""
     loop = asyncio.get_running_loop()
     factory, accepted = accepting()
     server = await loop.create_server(factory, "127.0.0.1", 0)

@@ -42,7 +42,7 @@ async def pair(keep_open: bool = False) -> tuple[Any, Recorder, socket.socket]:
 
 
 async def begun(transport: Any, file: Any, written: bytes = b"") -> "asyncio.Task[int]":
-    """A `sendfile` that waits: for what was written before it, or for room in the kernel."""
+    """A `sendfile` that waits: for earlier writes, or for space in the kernel's buffer."""
     loop = asyncio.get_running_loop()
     transport.write(written)
     task = loop.create_task(loop.sendfile(transport, file, fallback=False))
@@ -160,7 +160,7 @@ def test_the_connection_ends_while_it_waits(path: Path, written: bytes, how: str
             task = await begun(transport, file, written)
             getattr(transport, how)()
             if written and how == "close":
-                # What was written before it leaves, and nothing of the file.
+                # What was written before it is sent, and nothing of the file.
                 assert await taken(peer, len(written)) == written
                 assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer, 100), 5) == b""
             with pytest.raises(ConnectionError):
@@ -182,7 +182,7 @@ def test_the_connection_ends_in_the_iteration_in_which_the_buffer_empties(path: 
         transport._reset_empty_waiter()
         with path.open("rb") as file:
             task = asyncio.ensure_future(asyncio.get_running_loop().sendfile(transport, file, fallback=False))
-            # Begins before `how` in the next turn, and is woken in the one after.
+            # Begins before `how` in the next iteration, and is woken in the one after.
             asyncio.get_running_loop().call_soon(getattr(transport, how))
             with pytest.raises((ConnectionError, RuntimeError)):
                 await asyncio.wait_for(task, 5)
@@ -256,7 +256,7 @@ def test_wrong_arguments_are_refused(twin: Twin, path: Path) -> None:
 
 @pytest.mark.parametrize("written", [b"", BEFORE], ids=["for room", "for the buffer"])
 def test_the_child_of_a_fork_sends_nothing_of_it(path: Path, written: bytes) -> None:
-    """In the child the call fails, so that every byte of the file leaves once."""
+    """In the child the call fails, so that every byte of the file is sent once."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -283,7 +283,7 @@ def test_the_child_of_a_fork_sends_nothing_of_it(path: Path, written: bytes) -> 
                     os._exit(code)
 
             loop.call_soon(fork)
-            # Before anything is taken: the child must not find room.
+            # Before the peer reads: the child must find the kernel's buffer full.
             assert os.waitstatus_to_exitcode(os.waitpid(await child, 0)[1]) == 0
             assert await taken(peer, len(written) + SIZE) == written + path.read_bytes()
             assert await asyncio.wait_for(task, 5) == SIZE

@@ -145,7 +145,7 @@ def test_a_paused_transport_receives_nothing(twin: Twin) -> None:
         async with asyncio.timeout(20):
             while not select.select([descriptor], [], [], 0)[0]:
                 await asyncio.sleep(0)
-        # More turns than may go by without a look at the descriptors.
+        # More iterations than may skip the poll.
         for _ in range(10 * POLL_SKIP_ITERATIONS):
             await asyncio.sleep(0)
         assert theirs.data == b"" and select.select([descriptor], [], [], 0)[0]
@@ -238,7 +238,7 @@ def test_writes_inside_the_callback_leave_together() -> None:
 
 
 def test_writes_of_a_callback_of_the_loop_leave_together() -> None:
-    """A step of a task is one callback; what further callbacks of the same turn write leaves with the turn.
+    """A step of a task is one callback; what further callbacks of the same iteration write is sent at its end.
 
     It is so once a step wrote in pieces, as long as those after it do; a single piece leaves at once, as with asyncio.
     """

@@ -347,7 +347,7 @@ def test_so_it_is_with_asyncios_own_streams(twin: Twin, tmp_path: Any) -> None:
 
 
 def test_plaintext_that_came_before_tls_is_never_read_as_if_it_had_come_encrypted(ours: Twin, tmp_path: Any) -> None:
-    """What somebody on the way puts behind the answer to STARTTLS (CVE-2011-0411) spoils the handshake."""
+    """Plaintext that an attacker injects after the answer to STARTTLS (CVE-2011-0411) makes the handshake fail."""
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.cafile))
 
@@ -378,7 +378,7 @@ def test_plaintext_that_came_before_tls_is_never_read_as_if_it_had_come_encrypte
 def test_after_start_tls_a_reader_that_had_paused_pauses_again(
     ours: Twin, tmp_path: Any, module: Any, server_side: bool
 ) -> None:
-    """What came before TLS had paused it; what its peer sends in TLS, and nobody reads, is bounded as before."""
+    """Data before TLS had paused it; unread data that its peer sends over TLS is bounded as before."""
     authority = Authority(tmp_path)
     leaf = authority.leaf("localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -467,7 +467,7 @@ def test_who_forgets_what_a_paused_reader_holds_is_sent_more(twin: Twin) -> None
 
 
 def test_an_error_after_data_ends_the_waiting_read(twin: Twin) -> None:
-    """It came in the turn in which the data had woken the read."""
+    """It came in the iteration in which the data had woken the read."""
 
     async def main() -> None:
         for kind, *arguments in (("readexactly", 100), ("readline",), ("readuntil", b"end")):

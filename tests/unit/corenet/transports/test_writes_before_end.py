@@ -130,7 +130,7 @@ def test_the_last_writes_are_sent(
 
 @pytest.mark.parametrize("where", ["made", "data"])
 def test_before_the_program_ends(loop_factory: Callable[[], asyncio.AbstractEventLoop], where: str) -> None:
-    """``sys.exit()`` after an answer; and whoever runs the loop again finds a connection that works."""
+    """``sys.exit()`` after an answer; when the loop is run again, the connection works."""
     ours, theirs = socket.socketpair()
     loop = loop_factory()
     with theirs:
