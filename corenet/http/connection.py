@@ -60,7 +60,7 @@ from corenet.limits import (
     HTTP_STREAM_HIGH_WATERMARK,
 )
 from corenet.loop.sockops import has_no_pending_input
-from corenet.tls.faces import SSLTransport
+from corenet.tls.ssl_transport_type import SSLTransport
 
 __all__ = ["Connection"]
 

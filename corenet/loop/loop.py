@@ -345,7 +345,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
             self._check_sendfile_params(sock, file, offset, count)  # type: ignore[attr-defined]
 
             async def room() -> None:
-                await transp._make_room_waiter()
+                await transp._make_writable_waiter()
 
             return await sockops.send_file(self, sock, room, file, offset, count)
         finally:

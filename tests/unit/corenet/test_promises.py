@@ -51,7 +51,7 @@ TRAPS: dict[str, list[str]] = {
         f"{LOOP}/test_descriptors.py::test_transports_on_numbers_used_again_in_one_batch",
     ],
     "descriptor closed behind the loop's back": [
-        f"{CORE}/test_poller.py::test_descriptor_closed_behind_our_back",
+        f"{CORE}/test_poller.py::test_descriptor_closed_without_unwatch",
         f"{LOOP}/test_descriptors.py::test_a_number_that_comes_back_is_watched_anew",
         f"{LOOP}/test_descriptors.py::test_a_duplicate_keeps_nobody_awake",
     ],
@@ -80,7 +80,7 @@ TRAPS: dict[str, list[str]] = {
     ],
     "watermarks": [f"{TRANSPORTS}/test_stream.py::test_watermarks"],
     "cancelled timers": [
-        f"{CORE}/test_timers.py::test_cancel_takes_out_at_once_and_lets_go",
+        f"{CORE}/test_timers.py::test_cancel_removes_at_once_and_releases_the_callback",
         f"{STRESS}::test_timers_set_and_cancelled",
         f"{STRESS}::test_timeouts_around_every_operation",
     ],

@@ -16,7 +16,7 @@ from corenet.http.errors import ResponseTooLarge, ServerDisconnected
 from corenet.http.events import Data, End
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_RECEIVE_INTO_MIN, HTTP_SENT_AT_ONCE, HTTP_STREAM_HIGH_WATERMARK
-from corenet.tls.faces import SSLTransport
+from corenet.tls.ssl_transport_type import SSLTransport
 
 
 def test_the_table_in_the_text_is_the_table() -> None:

@@ -218,7 +218,7 @@ def test_a_connection_whose_context_runs_the_loop_ends_instead_of_spinning(event
     assert isinstance(lost.result(), RuntimeError)
     assert protocol.ended_in == "the connection's"
     assert [(report["message"], type(report["exception"])) for report in reports] == [
-        ("The context of the transport cannot be entered", RuntimeError)
+        ("The context of the transport is already entered; run the loop outside of it", RuntimeError)
     ]
     loop.close()
     peer.close()

@@ -227,7 +227,7 @@ def test_call_soon_is_made_once_and_looks_like_a_method() -> None:
     assert method.__self__ is loop
     assert method.__name__ == "call_soon"
     assert list(inspect.signature(method).parameters) == ["callback", "args", "context"]
-    assert "next turn" in str(method.__doc__)
+    assert "next iteration" in str(method.__doc__)
     assert "call_soon" in repr(method)
     loop.close()
     assert method == loop.call_soon

@@ -231,8 +231,8 @@ def test_exclusive_in_two_loops(loop: corenet.Loop) -> None:
         (0, LEVEL, ValueError, "events must be"),
         (1 << 20, LEVEL, ValueError, "events must be"),
         (READ, 8, ValueError, "unknown mode"),
-        (READ, ONESHOT | EXCLUSIVE, ValueError, "exclude each other"),
-        (READ | PEER_CLOSED, EXCLUSIVE, ValueError, "can ask for READ and WRITE only"),
+        (READ, ONESHOT | EXCLUSIVE, ValueError, "cannot be combined"),
+        (READ | PEER_CLOSED, EXCLUSIVE, ValueError, "supports only READ and WRITE"),
     ],
 )
 def test_what_the_kernel_does_not_have(
