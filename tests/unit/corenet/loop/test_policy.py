@@ -15,7 +15,7 @@ import pytest
 import corenet
 from corenet.loop import compat, policy
 
-pytestmark = pytest.mark.skipif(compat.POLICIES == "gone", reason="this Python has no event loop policies")
+pytestmark = pytest.mark.skipif(compat.POLICIES == "removed", reason="this Python has no event loop policies")
 
 
 @pytest.fixture
@@ -28,15 +28,15 @@ def _policy_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("version", "opinion"), [((3, 11), "fine"), ((3, 13), "fine"), ((3, 14), "deprecated"), ((3, 16), "gone")]
+    ("version", "status"), [((3, 11), "supported"), ((3, 13), "supported"), ((3, 14), "deprecated"), ((3, 16), "removed")]
 )
-def test_what_versions_think_of_policies(version: tuple[int, int], opinion: str) -> None:
-    assert compat.policy_support(version) == opinion
+def test_status_of_policies_by_version(version: tuple[int, int], status: str) -> None:
+    assert compat.policy_support(version) == status
 
 
 @pytest.mark.usefixtures("_policy_restored")
 def test_everything_that_asks_asyncio_gets_our_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat, "POLICIES", "fine")
+    monkeypatch.setattr(compat, "POLICIES", "supported")
     with warnings.catch_warnings():
         # asyncio's own word on the matter, where this Python has one.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -77,12 +77,12 @@ def test_one_warning_at_the_callers_line_where_policies_are_deprecated(monkeypat
 
 @pytest.mark.usefixtures("_policy_restored")
 def test_refused_with_the_way_out_where_policies_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat, "POLICIES", "gone")
+    monkeypatch.setattr(compat, "POLICIES", "removed")
     with pytest.raises(RuntimeError, match=r"corenet\.run\(main\(\)\)"):
         corenet.install()
 
 
-@pytest.mark.skipif(compat.POLICIES != "fine", reason="this Python warns of policies")
+@pytest.mark.skipif(compat.POLICIES != "supported", reason="this Python warns of policies")
 def test_no_warning_where_asyncio_gives_none() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "import corenet; corenet.install()"],

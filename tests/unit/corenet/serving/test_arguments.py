@@ -204,7 +204,7 @@ def test_an_application_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert load("served_by_name:Outer.App").__qualname__ == "Outer.App"
     for wrong in ("served_by_name", "served_by_name:", ":App"):
-        with pytest.raises(ValueError, match="is not module:name"):
+        with pytest.raises(ValueError, match="is not of the form module:name"):
             load(wrong)
     sys.modules.pop("served_by_name")
 
@@ -241,7 +241,7 @@ def test_refused_outside_the_main_thread_and_inside_a_loop() -> None:
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
-    assert caught == ["serve() needs signals and so the main thread"]
+    assert caught == ["serve() handles signals and must be called in the main thread"]
 
     async def inside() -> None:
         with pytest.raises(RuntimeError, match="while a loop is running"):
