@@ -58,7 +58,8 @@ def install() -> None:
     """
     policy = make_policy_class()()
     if compat.POLICIES == "deprecated":
-        warnings.warn(f"corenet.install() will be removed with asyncio's policies; {HELP}", DeprecationWarning, stacklevel=2)
+        message = f"corenet.install() will be removed with asyncio's policies; {HELP}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
     with warnings.catch_warnings():
         if compat.POLICIES == "deprecated":
             warnings.simplefilter("ignore", DeprecationWarning)

@@ -128,7 +128,7 @@ def test_bad_urls_and_methods(loop: str) -> None:
                 await client.get("gopher://example.com/")
             with pytest.raises(LocalProtocolError, match="not a method"):
                 await client.request("GE T", server.url)
-            with pytest.raises(LocalProtocolError, match="no field value may have"):
+            with pytest.raises(LocalProtocolError, match="surrounding blanks"):
                 await client.get(server.url, headers={"X": "a\r\nb: c"})
             assert (await client.get(server.url)).status == 200
 

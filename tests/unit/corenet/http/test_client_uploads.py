@@ -267,7 +267,7 @@ def test_early_answers_to_uploads_hold_the_limit(loop: str) -> None:
 @pytest.mark.parametrize(
     ("timeout", "told"),
     [
-        (Timeout(read=SHORT), "the body of the request gave nothing for 0.05 s"),
+        (Timeout(read=SHORT), "the request body yielded nothing for 0.05 s"),
         (Timeout(total=SHORT), "longer than its total time, waiting for its body"),
     ],
 )
@@ -549,4 +549,4 @@ def test_a_body_that_refuses_to_end_is_left_behind_and_reported(loop: str, monke
         return heard
 
     (told,) = run_on(loop, bounded(main))
-    assert "did not end in its time" in told["message"]
+    assert "did not end in time" in told["message"]

@@ -65,7 +65,7 @@ def test_too_many_layers_are_refused() -> None:
 
 
 def test_unknown_codings_are_refused() -> None:
-    with pytest.raises(DecodeError, match="'br' is not known"):
+    with pytest.raises(DecodeError, match="'br' is unknown"):
         Decoder(["br"], limit=PLENTY)
 
 
@@ -127,7 +127,7 @@ def test_layers_that_decode_to_nothing_are_refused_early(coding: str, innermost:
     body = layered(innermost, 2)
     assert len(body) < 1000 and zlib.decompress(innermost, 31 if coding == "gzip" else -15) == b""
     decoder = Decoder([coding, "gzip", "gzip"], limit=PLENTY >> 4)
-    with pytest.raises((DecodeError, ResponseTooLarge), match=r"next to nothing|inner coding"):
+    with pytest.raises((DecodeError, ResponseTooLarge), match=r"nearly empty|inner coding"):
         for _ in decoder.feed(body):
             pass
     assert decoder.work < 6 * HTTP_DECODE_INNER_SIZE

@@ -177,7 +177,7 @@ def test_a_slot_is_released_once() -> None:
     slot = fixture.take()
     fixture.give(slot, reusable=False)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="given back"):
+        with pytest.raises(RuntimeError, match="was released"):
             fixture.give(slot, reusable=False)
         fixture.settle()
     assert fixture.pool.total == 0 and not fixture.pool.groups

@@ -202,7 +202,7 @@ def test_the_body_of_a_redirect_is_bounded(loop: str) -> None:
 def test_a_stream_cannot_be_sent_twice(loop: str) -> None:
     async def main() -> None:
         async with serving(redirecting(307, "/next")) as server, HttpClient() as client:
-            with pytest.raises(RedirectError, match="which was a stream"):
+            with pytest.raises(RedirectError, match="it was a stream"):
                 await client.post(server.url + "/start", iter([b"x"]))
 
     run_on(loop, main())

@@ -69,7 +69,7 @@ def test_the_policy_by_hand() -> None:
 @pytest.mark.usefixtures("_policy_restored")
 def test_one_warning_at_the_callers_line_where_policies_are_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "POLICIES", "deprecated")
-    with pytest.warns(DeprecationWarning, match="goes away") as caught:
+    with pytest.warns(DeprecationWarning, match="will be removed") as caught:
         corenet.install()
     assert [warning.filename for warning in caught] == [__file__]
     assert "loop factory" in str(caught[0].message)

@@ -128,7 +128,7 @@ def test_cancelled_before_it_began_never_runs(loop: asyncio.AbstractEventLoop) -
 def one_thread(loop: corenet.Loop) -> LoopThreadPool:
     """The loop's own pool with one thread only."""
     pool = loop._make_threads()
-    pool._workers.most = 1
+    pool._workers.max_threads = 1
     return pool
 
 
@@ -284,7 +284,7 @@ def test_as_many_threads_as_asyncio_has(ours: corenet.Loop) -> None:
     standard = concurrent.futures.ThreadPoolExecutor()
     most = standard._max_workers
     standard.shutdown()
-    assert pool._workers.most == most == pool._max_workers
+    assert pool._workers.max_threads == most == pool._max_workers
     gates = [Gate() for _ in range(most)]
     futures = [ours.run_in_executor(None, gate) for gate in gates]
     late = ours.run_in_executor(None, lambda: threading.current_thread().name)
