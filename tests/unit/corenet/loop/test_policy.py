@@ -28,7 +28,8 @@ def _policy_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("version", "status"), [((3, 11), "supported"), ((3, 13), "supported"), ((3, 14), "deprecated"), ((3, 16), "removed")]
+    ("version", "status"),
+    [((3, 11), "supported"), ((3, 13), "supported"), ((3, 14), "deprecated"), ((3, 16), "removed")],
 )
 def test_status_of_policies_by_version(version: tuple[int, int], status: str) -> None:
     assert compat.policy_support(version) == status
