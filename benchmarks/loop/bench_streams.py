@@ -28,7 +28,7 @@ def framed(loop_name: str, kind: str, size: int, echoed: bool) -> Iterator[Conte
     expected = len(batch) if echoed else 4
     with servers.server(loop_name, kind) as (pid, port):
         sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
-        room = bytearray(expected)
+        buffer = bytearray(expected)
 
         def run(count: int) -> None:
             for _ in range(max(1, count // (CONNECTIONS * BATCH))):
@@ -37,7 +37,7 @@ def framed(loop_name: str, kind: str, size: int, echoed: bool) -> Iterator[Conte
                 for sock in sockets:
                     left = expected
                     while left:
-                        left -= sock.recv_into(room, left)
+                        left -= sock.recv_into(buffer, left)
 
         try:
             yield Contender(f"{loop_name}, {kind}", run, cpu_of(pid), CONNECTIONS * BATCH)
