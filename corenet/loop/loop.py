@@ -65,7 +65,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
             self._signals.detach()
 
     def stop(self) -> None:
-        """Stop the loop at the end of this turn."""
+        """Stop the loop at the end of this iteration."""
         self._stopping = True
         Engine.stop(self)
 

@@ -39,7 +39,7 @@ def test_a_resolver_that_accepts_every_signature_is_found(monkeypatch: pytest.Mo
     assert len(small.lies.keys() - without) <= len(report.lies)
 
 
-def test_what_the_invariants_ask_for_holds() -> None:
+def test_the_invariants_hold() -> None:
     """In as many worlds as CORENET_WORLDS says; `make worlds` runs more, on all cores."""
     failed = next((report for seed in range(WORLDS) if (report := run.play(seed)).wrong), None)
     assert failed is None, run.explain(failed)

@@ -188,7 +188,7 @@ class PacketEnd(asyncio.DatagramProtocol):
         elif not (self.aborted or self.peer.gone or self.peer.purged) and self.error is None:
             # An error may belong to a datagram that was received just as well.
             if self.numbers - self.peer.received > self.errors:
-                self.complain("loss", f"{self.peer.received} of {self.numbers} arrived, {self.errors} errors were reported")
+                self.complain("loss", f"{self.peer.received} of {self.numbers} arrived, {self.errors} errors reported")
         if self.error is not None and not (self.world.shortages or self.peer.gone):
             self.complain("error", f"connection_lost({self.error!r}) without a reason")
         self.transport = None

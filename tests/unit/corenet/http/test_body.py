@@ -1,6 +1,6 @@
-"""The body buffer hands out immutable bytes only when nobody can write to them any more.
+"""The body buffer returns immutable bytes only when no writable view of them exists.
 
-The rest is arithmetic that must not be wrong, since the memory behind it is written by TLS and the kernel.
+The rest is arithmetic that must be right, because TLS and the kernel write into the memory.
 """
 
 import gc

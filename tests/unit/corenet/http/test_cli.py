@@ -1,6 +1,6 @@
 """The command: body on stdout, one sentence on stderr, curl's exit codes.
 
-The server runs on a thread of its own with asyncio's loop, because the command brings its own loop and blocks.
+The server runs in a thread with asyncio's loop, because the command runs its own loop and blocks.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ async def no_tls(peer: Peer) -> None:
 
 
 class Background:
-    """A server on a thread, until the context ends."""
+    """A server in a thread, until the context ends."""
 
     def __init__(self, context: Any = None, serve: Any = answer) -> None:
         self.context = context

@@ -1,7 +1,7 @@
-"""The HTTP/1.1 codec: what it accepts, and above all what it refuses, in both roles.
+"""The HTTP/1.1 codec in both roles: what it accepts, and above all what it refuses.
 
-Each refusal stands here by its own bytes, so that a change which makes the parser milder fails by name. That chunking
-never matters and that h11 agrees is in tests/property/test_h1.py.
+Each refusal is its own case, so that a change which makes the parser more lenient fails by name. That chunking does not
+matter and that h11 agrees is tested in tests/property/test_h1.py.
 """
 
 import pytest
@@ -484,7 +484,7 @@ def test_an_answer_before_the_request_ended_spends_the_connection() -> None:
     ids=["method", "target", "name", "value", "reason", "value of a response", "name of an informational one"],
 )
 def test_nothing_in_the_place_of_bytes_is_refused(event: Event) -> None:
-    """Cython lets None pass for bytes; what lies behind it in memory was read as their length."""
+    """Cython accepts None for bytes; memory behind it was once read as the length."""
     codec = H1Codec(isinstance(event, Response))
     if isinstance(event, Response):
         codec.feed(b"GET / HTTP/1.1\r\nHost: example.test\r\n\r\n")

@@ -1,7 +1,7 @@
 """`corenet.install` and the policy: on versions that have policies, that deprecate them, and that have none.
 
-The later versions are played by changing what `compat` knows, because the promise (one warning, at the caller's line,
-and only there) is ours and not the interpreter's.
+Other versions are simulated by changing `compat.POLICIES`, because the behaviour (one warning, at the caller's line) is
+ours and not the interpreter's.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ def test_status_of_policies_by_version(version: tuple[int, int], status: str) ->
 
 
 @pytest.mark.usefixtures("_policy_restored")
-def test_everything_that_asks_asyncio_gets_our_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asyncio_creates_our_loop_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "POLICIES", "supported")
     with warnings.catch_warnings():
-        # asyncio's own word on the matter, where this Python has one.
+        # asyncio's own warning, where this Python has one.
         warnings.simplefilter("ignore", DeprecationWarning)
         corenet.install()
 
@@ -105,7 +105,7 @@ def test_run_takes_another_factory_and_refuses_to_nest() -> None:
             coroutine.close()
 
     class Other(corenet.Loop):
-        """A loop of the caller's."""
+        """The caller's loop."""
 
     assert corenet.run(name()) == "Loop"
     assert corenet.run(name(), loop_factory=Other) == "Other"
