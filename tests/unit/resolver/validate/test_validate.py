@@ -202,7 +202,7 @@ def test_times(when: int, ede: int) -> None:
     tree.now = INCEPTION + when
     got = tree.judge("www.example.", c.A)
     assert (got.verdict, got.ede) == (Verdict.BOGUS, ede), got.text
-    assert "is the clock of this machine right?" in got.text
+    assert "is the clock of this host right?" in got.text
 
 
 HOUR, DAY = 3600, 86_400
