@@ -76,7 +76,7 @@ class FailureKind(IntEnum):
     CYCLE = 8
     """The query would wait for its own result (TsuNAME)."""
     BUDGET = 9
-    """The client query has used up its upstream packets, sub-queries, depth, referrals or aliases (NXNSAttack, CAMP)."""
+    """The client query has used up its packets, sub-queries, depth, referrals or aliases (NXNSAttack, CAMP)."""
     DEADLINE = 10
     """The client query has used up its time."""
     BOGUS = 11
@@ -460,7 +460,7 @@ class TraceStep:
 
 
 Key: TypeAlias = tuple[tuple[bytes, int, int], int]
-"""Key of a job: that of its question, and a number: 0 validated, 1 not validated (CD), plus 2 for the chain of trust."""
+"""Key of a job: the key of its question, and 1 without validation (CD), else 0, plus 2 for the chain of trust."""
 
 
 class Budget:

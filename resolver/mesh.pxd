@@ -30,7 +30,7 @@ cdef class _Job:
     cdef public Outcome stale
     cdef public object steps
     cdef public Task task
-    cdef public list tickets
+    cdef public list requests
     cdef public bint verifying
 
 
@@ -52,8 +52,8 @@ cdef class Mesh:
     cdef public long _octets_limit
     cdef public object _order
     cdef public object _packets
-    cdef public object _patience
-    cdef public object _places
+    cdef public object _stale_delay
+    cdef public object _quota
     cdef public object _ready
     cdef public bint _shedding
     cdef public object _prefetched_in
@@ -62,7 +62,7 @@ cdef class Mesh:
     cdef public object _rrsets
     cdef public object _serial
     cdef public bint _serve_stale
-    cdef public object _short_in
+    cdef public object _shortage_logged_in
     cdef public list _slot_heap
     cdef public dict _slots
     cdef public object _stale_ttl

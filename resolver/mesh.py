@@ -133,7 +133,7 @@ class MeshRequest:
 
 
 class Mesh:
-    """Runs questions to their outcome."""
+    """Resolves questions: from the cache at once, else by jobs. One for each worker."""
 
     __slots__ = (
         "_clock",
@@ -152,19 +152,19 @@ class Mesh:
         "_octets_limit",
         "_order",
         "_packets",
-        "_patience",
-        "_places",
         "_prefetched_in",
         "_prefetching",
+        "_quota",
         "_ready",
         "_rewriter",
         "_rrsets",
         "_serial",
         "_serve_stale",
         "_shedding",
-        "_short_in",
+        "_shortage_logged_in",
         "_slot_heap",
         "_slots",
+        "_stale_delay",
         "_stale_timers",
         "_stale_ttl",
         "_steps_left",
@@ -194,7 +194,7 @@ class Mesh:
         self._serial = store.table.serial
         self._deadline = settings.iteration.deadline
         self._packets = settings.iteration.max_packets
-        self._places = QueryQuota(capacity)
+        self._quota = QueryQuota(capacity)
         self._octets = 0
         self._octets_limit = OCTETS
         self._shedding = False
@@ -217,11 +217,11 @@ class Mesh:
         # never ends.
         self._slots: dict[int, dict[_Job, None]] = {}
         self._slot_heap: list[int] = []
-        # RFC 8767: a client that waited for `_patience` seconds gets stale data. The delay is the same for all jobs, so
-        # that the timers are a queue.
+        # RFC 8767: a client that waited for `_stale_delay` seconds gets stale data. All jobs have the same delay, so
+        # the timers are a queue.
         cache = settings.cache
         self._serve_stale = cache.serve_stale > 0
-        self._patience = cache.serve_stale_timeout
+        self._stale_delay = cache.serve_stale_timeout
         self._stale_ttl = cache.serve_stale_ttl
         self._stale_timers: deque[tuple[float, _Job]] = deque()
         self._prefetching = 0
@@ -229,7 +229,7 @@ class Mesh:
         self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream": 0, "failures": 0,
                         "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "relieved": 0,
                         "faults": 0, "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
-        self._short_in = 0
+        self._shortage_logged_in = 0
         self._next_fault = float("-inf")
         """Monotonic second from which a fault is logged again."""
         self._faults_left_out = 0
@@ -288,19 +288,19 @@ class Mesh:
             self._deliver(request, outcome, self._serial)
             return
         short = self._is_short is not None and self._is_short()
-        share = self._places.share_of(request._network)
-        if short or (not self._places.has_room(share) and not self._make_room(share, None)):
+        share = self._quota.share_of(request._network)
+        if short or (not self._quota.has_room(share) and not self._free_slot(share, None)):
             counts["refused"] += 1
             failure = OUT_OF_MEMORY if short else TOO_MANY
             outcome = self._stale_or_failure(question, failure, budget, cd=cd) or failure_outcome(question, failure)
             self._deliver(request, outcome, self._serial)
             return
-        if job is not None and not job.finished:  # `_make_room` may have ended it
+        if job is not None and not job.finished:  # `_free_slot` may have ended it
             self._join(job, request)
             return
         task = Task(question, budget, cd=cd, trace=trace, cache_checked=not outcome)
         job = self._start(key, task, share, None, self._serial)
-        job.tickets.append(request)
+        job.requests.append(request)
         request._job = job
         if self._serve_stale:
             self._start_stale_timer(job)
@@ -318,9 +318,9 @@ class Mesh:
         count = self._prefetched_in[1] if self._prefetched_in[0] == second else 0
         if key in self._jobs:
             return False
-        own = self._places.own
+        own = self._quota.own
         short = self._is_short is not None and self._is_short()
-        if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._places.has_room(own):
+        if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._quota.has_room(own):
             self._counts["prefetch_refused"] += 1
             return False
         self._prefetched_in = (second, count + 1)
@@ -333,7 +333,7 @@ class Mesh:
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
         job = self._start(key, Task(question, budget, cd=cd, purpose=Purpose.PREFETCH), own, None, self._serial)
         request = MeshRequest(done)
-        job.tickets.append(request)
+        job.requests.append(request)
         request._job = job
         self._prefetching += 1  # last, because each step above may raise MemoryError, and nothing would undo this one
         self._drain()
@@ -375,7 +375,7 @@ class Mesh:
         request.done = True
         job = request._job
         if job is not None:
-            job.tickets.remove(request)
+            job.requests.remove(request)
             self._cancel_if_unused(job)
 
     def tick(self, now: float) -> float | None:
@@ -399,12 +399,12 @@ class Mesh:
                 del members[job]
                 self._expire(job)
             self._slots.pop(heappop(heap), None)
-        impatient = self._stale_timers
-        while impatient and impatient[0][0] <= now:
-            self._serve_stale_now(impatient.popleft()[1])
+        waiting = self._stale_timers
+        while waiting and waiting[0][0] <= now:
+            self._serve_stale_now(waiting.popleft()[1])
         self._drain()
-        while impatient and impatient[0][1].finished:
-            impatient.popleft()
+        while waiting and waiting[0][1].finished:
+            waiting.popleft()
         while heap and not self._slots.get(heap[0]):
             self._slots.pop(heappop(heap), None)
         while timers and timers[0][2].finished:
@@ -412,8 +412,8 @@ class Mesh:
         due = (heap[0] + 1) * GRAIN if heap else None
         if timers and (due is None or timers[0][0] < due):
             due = timers[0][0]
-        if impatient and (due is None or impatient[0][0] < due):
-            due = impatient[0][0]
+        if waiting and (due is None or waiting[0][0] < due):
+            due = waiting[0][0]
         if self._ready and not self._draining:
             return now  # `STEPS_PER_TURN` was reached with work left
         return due
@@ -466,9 +466,9 @@ class Mesh:
         """Counters since the start, and current values: ``running`` jobs, ``networks`` charged for them,
         ``largest_network`` (most jobs of one network), ``memory_jobs`` (octets held by jobs), and ``memory`` (these
         octets and those of `bounded`)."""
-        networks, largest = self._places.statistics()
-        held = self._octets + self._places.held * JOB_OVERHEAD
-        return {**self._counts, "running": self._places.held, "networks": networks, "largest_network": largest,
+        networks, largest = self._quota.statistics()
+        held = self._octets + self._quota.held * JOB_OVERHEAD
+        return {**self._counts, "running": self._quota.held, "networks": networks, "largest_network": largest,
                 "memory_jobs": held, "memory": held + sum(table.octets for table in self.bounded())}
 
     # --- jobs -----------------------------------------------------------------------------------------------------
@@ -506,7 +506,7 @@ class Mesh:
             usage = QueryUsage(share, self._context.monotonic)
         job.usage = usage
         try:
-            self._places.take(usage, job)
+            self._quota.take(usage, job)
             members[job] = None
             self._ready.append((job, None))
             known = self._jobs.get(key)
@@ -630,7 +630,7 @@ class Mesh:
             if not budget.take_query():
                 return budget.failure
             if not self._may_start_sub_query(job):
-                return self._run_out(budget)
+                return self._refuse_sub_query(budget)
             child = self._start(key, inner, None, job.usage, job.serial)
         elif child is job or self._waits_for(child, job):
             self._counts["cycles"] += 1
@@ -663,7 +663,7 @@ class Mesh:
         if job.finished:
             return
         job.finished = True
-        self._places.give_back(job.usage, job)
+        self._quota.give_back(job.usage, job)
         task = job.task
         budget = task.budget
         if job.usage.jobs:
@@ -713,9 +713,9 @@ class Mesh:
                 theirs.failed[job.key] = failure
                 theirs.octets += FAILED_OVERHEAD
             self._ready.append((parent, failure))
-        if failure is not None and job.tickets and job.task.depth and self._is_budget_failure(failure, budget):
+        if failure is not None and job.requests and job.task.depth and self._is_budget_failure(failure, budget):
             self._restart_for_clients(job)
-        if failure is not None and job.tickets:
+        if failure is not None and job.requests:
             outcome = self._stale_or_failure(job.task.question, failure, budget, cd=job.task.cd) or outcome
         self._deliver_all(job, outcome)
 
@@ -730,8 +730,8 @@ class Mesh:
         Each has a budget of its own. Clients whose deadline has passed stay with `job` and get its failure.
         """
         task, now = job.task, self._context.monotonic
-        anew = [request for request in job.tickets if request.deadline > now]
-        job.tickets = [request for request in job.tickets if request.deadline <= now]
+        anew = [request for request in job.requests if request.deadline > now]
+        job.requests = [request for request in job.requests if request.deadline <= now]
         for request in anew:
             request._job = None
         for request in anew:
@@ -739,10 +739,10 @@ class Mesh:
                 self._begin(request, task.question, task.cd, None)
 
     def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
-        tickets, job.tickets = job.tickets, []
-        for request in tickets:
+        requests, job.requests = job.requests, []
+        for request in requests:
             request._job = None
-        for request in tickets:
+        for request in requests:
             if not request.done:  # a callback before it may have cancelled it
                 self._deliver(request, outcome, job.serial)
 
@@ -782,35 +782,35 @@ class Mesh:
             log.exception("internal fault while %s %r%s", doing, what, more)
             return
         self._counts["shortages"] += 1
-        if self._short_in != self._context.now:
-            self._short_in = self._context.now
+        if self._shortage_logged_in != self._context.now:
+            self._shortage_logged_in = self._context.now
             try:
                 log.warning("out of memory while %s %r: this query fails, others go on", doing, what)
             except MemoryError:  # no memory for the log line; the shortage is counted, and the next one is logged
-                self._short_in = -1
+                self._shortage_logged_in = -1
 
     # --- job slots -----------------------------------------------------------------------------------------------
 
-    def _make_room(self, share: NetworkUsage, asker: _Job | None) -> bool:
+    def _free_slot(self, share: NetworkUsage, asker: _Job | None) -> bool:
         """Free a job slot by ending slow queries, but none that waits for `asker`.
 
         Returns whether a slot is free now for a sub-query of `asker` or, when that is None, for a new query of `share`.
         """
-        places, now = self._places, self._context.monotonic
-        for usage in places.jostle_candidates(share, now):
+        quota, now = self._quota, self._context.monotonic
+        for usage in quota.jostle_candidates(share, now):
             root = usage.root
             if root is None or root is asker or (asker is not None and self._waits_for(root, asker)):
                 continue
-            new_payer = places.find_new_payer(usage, self._waiting_networks(root)) if usage.share is share else None
+            new_payer = quota.find_new_payer(usage, self._waiting_networks(root)) if usage.share is share else None
             if new_payer is not None:
-                places.move(usage, new_payer)
+                quota.move(usage, new_payer)
             else:
                 self._counts["replaced"] += 1
                 self._stop(root)
                 root.steps.close()
                 failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "ended to free a job slot for a newer query")
                 self._finish(root, failure_outcome(root.task.question, failure))
-            if places.has_room(share) if asker is None else places.has_room_below(asker.usage, now):
+            if quota.has_room(share) if asker is None else quota.has_room_below(asker.usage, now):
                 return True
         return False
 
@@ -818,21 +818,21 @@ class Mesh:
         """Whether `job` may have one more sub-query."""
         if self._is_short is not None and self._is_short():
             return False
-        places, usage, now = self._places, job.usage, self._context.monotonic
-        if places.has_room_below(usage, now):
+        quota, usage, now = self._quota, job.usage, self._context.monotonic
+        if quota.has_room_below(usage, now):
             return True
         if usage.root is not None:
-            new_payer = places.find_new_payer(usage, self._waiting_networks(usage.root))
+            new_payer = quota.find_new_payer(usage, self._waiting_networks(usage.root))
             if new_payer is not None:
-                places.move(usage, new_payer)
+                quota.move(usage, new_payer)
                 return True
-        return not past_jostle_time(usage, now) and self._make_room(usage.share, job)
+        return not past_jostle_time(usage, now) and self._free_slot(usage.share, job)
 
     @staticmethod
     def _waiting_networks(job: _Job) -> list[Hashable]:
-        return [request._network for request in job.tickets]
+        return [request._network for request in job.requests]
 
-    def _run_out(self, budget: Budget) -> Failure:
+    def _refuse_sub_query(self, budget: Budget) -> Failure:
         """No job slot is free for a sub-query: the client query that needs it fails and frees its slots."""
         self._counts["refused_sub_queries"] += 1
         failure = OUT_OF_MEMORY if self._is_short is not None and self._is_short() else TOO_MANY
@@ -897,22 +897,22 @@ class Mesh:
             self._counts["stale"] += 1
             self._deliver(request, job.stale, job.serial)
             return
-        first = not job.tickets
-        job.tickets.append(request)
+        first = not job.requests
+        job.requests.append(request)
         request._job = job
         if first and self._serve_stale:
             self._start_stale_timer(job)
 
     def _start_stale_timer(self, job: _Job) -> None:
         """Start the client response timer of `job` (RFC 8767 section 5)."""
-        if self._patience:
-            self._stale_timers.append((self._context.monotonic + self._patience, job))
+        if self._stale_delay:
+            self._stale_timers.append((self._context.monotonic + self._stale_delay, job))
         else:
             self._serve_stale_now(job)
 
     def _serve_stale_now(self, job: _Job) -> None:
         """Give the clients that wait for `job` a stale answer, if there is one; the job goes on."""
-        if job.finished or not job.tickets:
+        if job.finished or not job.requests:
             return
         task = job.task
         outcome = self._find_stale(task.question, task.budget, cd=task.cd)
@@ -922,7 +922,7 @@ class Mesh:
             task.note("stale", "answered with expired data while resolution goes on", qname=task.question.qname,
                       qtype=task.question.qtype, rcode=outcome.rcode)
         if outcome.stale:
-            self._counts["stale"] += len(job.tickets)
+            self._counts["stale"] += len(job.requests)
             job.stale = outcome
             task.account_octets(_octets_in(outcome))
         self._deliver_all(job, outcome)
@@ -969,7 +969,7 @@ class Mesh:
 
     def _cancel_if_unused(self, job: _Job) -> None:
         """End `job` when no client and no job waits for it, and then its child in the same way."""
-        while not job.finished and not job.tickets and not job.parents:
+        while not job.finished and not job.requests and not job.parents:
             self._unregister(job)
             if job.handle is not None:
                 job.handle.cancel()
@@ -1009,7 +1009,7 @@ def _octets_in(outcome: Outcome) -> int:
 class _Job:
     """A question that is being resolved: its generator, what waits for it, and the one thing it waits for.
 
-    `tickets` are the waiting client requests and `parents` the waiting jobs. It waits for at most one of: `handle` (an
+    `requests` are the waiting client requests and `parents` the waiting jobs. It waits for at most one of: `handle` (an
     upstream query), `child` (another job), `verifying` (signature checks), `pausing` (a timer).
     """
 
@@ -1022,12 +1022,12 @@ class _Job:
         "need",
         "parents",
         "pausing",
+        "requests",
         "serial",
         "slot",
         "stale",
         "steps",
         "task",
-        "tickets",
         "usage",
         "verifying",
     )
@@ -1038,7 +1038,7 @@ class _Job:
         self.task = task
         self.steps = steps
         self.usage: QueryUsage
-        self.tickets: list[MeshRequest] = []
+        self.requests: list[MeshRequest] = []
         self.parents: list[_Job] = []
         self.child: _Job | None = None
         self.need: Need | None = None

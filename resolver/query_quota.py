@@ -24,11 +24,11 @@ from resolver import limits
 
 __all__ = ["NetworkUsage", "QueryQuota", "QueryUsage", "past_jostle_time"]
 
-QUESTIONS = limits.NETWORK_SHARE_NEW
-BEGUN = limits.JOBS_FOR_NEW_QUERIES
-SUB_QUERIES = limits.NETWORK_SHARE_TOTAL
+SHARE_FOR_NEW_QUERIES = limits.NETWORK_SHARE_NEW
+SLOTS_FOR_NEW_QUERIES = limits.JOBS_FOR_NEW_QUERIES
+SHARE_FOR_SUB_QUERIES = limits.NETWORK_SHARE_TOTAL
 JOSTLE = limits.JOSTLE / 1000
-LOOKS = limits.JOSTLE_SCAN
+SCAN = limits.JOSTLE_SCAN
 
 
 class NetworkUsage:
@@ -78,16 +78,16 @@ class QueryQuota:
 
     def free(self, *, fast: bool = False) -> int:
         """Number of free slots. The last ones are for sub-queries of queries that are not past `JOSTLE` (`fast`)."""
-        limit = self.capacity if fast else -(-self.capacity * BEGUN // 100)
+        limit = self.capacity if fast else -(-self.capacity * SLOTS_FOR_NEW_QUERIES // 100)
         return max(limit - self.held, 0)
 
     def has_room(self, share: NetworkUsage) -> bool:
         """Whether a new query of `share` may start."""
-        return self._fits(share, self.free(), QUESTIONS)
+        return self._fits(share, self.free(), SHARE_FOR_NEW_QUERIES)
 
     def has_room_below(self, usage: QueryUsage, now: float) -> bool:
         """Whether a query may have one more sub-query."""
-        return self._fits(usage.share, self.free(fast=not past_jostle_time(usage, now)), SUB_QUERIES)
+        return self._fits(usage.share, self.free(fast=not past_jostle_time(usage, now)), SHARE_FOR_SUB_QUERIES)
 
     def _fits(self, share: NetworkUsage, free: int, percent: int) -> bool:
         return free > 0 and (share is self.own or share.held * (100 - percent) < percent * free)
@@ -141,17 +141,17 @@ class QueryQuota:
 
     def find_new_payer(self, usage: QueryUsage, networks: Iterable[Hashable]) -> NetworkUsage | None:
         """Another network whose client waits for this query and that may start one more; None without one."""
-        for network in islice(networks, LOOKS):
+        for network in islice(networks, SCAN):
             share = self.share_of(network)
             if share is not usage.share and share is not self.own and self.has_room(share):
                 return share
         return None
 
     def jostle_candidates(self, share: NetworkUsage, now: float) -> list[QueryUsage]:
-        """Queries that ran for `JOSTLE`, the oldest first, at most `LOOKS` of them: of all networks when no slot is
+        """Queries that ran for `JOSTLE`, the oldest first, at most `SCAN` of them: of all networks when no slot is
         free, else of `share`."""
         queries = share.queries if self.free() else self._queries
-        return [usage for usage in islice(queries, LOOKS) if past_jostle_time(usage, now)]
+        return [usage for usage in islice(queries, SCAN) if past_jostle_time(usage, now)]
 
     def statistics(self) -> tuple[int, int]:
         """The number of networks that hold slots, and the largest number that one of them holds."""

@@ -115,7 +115,7 @@ class Prover:
 
     @property
     def exceeds_iterations(self) -> bool:
-        """Whether the records have more iterations than `most`, so that nothing can be proved (RFC 9276 section 3.2)."""
+        """Whether the records have more iterations than `most`, so that they prove nothing (RFC 9276 section 3.2)."""
         return self.iterations > self.most
 
     def digest(self, name: bytes) -> bytes:

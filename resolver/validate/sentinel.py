@@ -1,7 +1,7 @@
 """The root key sentinel (RFC 8509): queries by which a user can find out which root keys this resolver trusts.
 
-A name that begins with ``root-key-sentinel-is-ta-NNNNN`` or ``-not-ta-`` is resolved as any other. SERVFAIL replaces the
-answer when it is secure and the statement about key tag NNNNN is false. Length and type are compared first, because
+A name that begins with ``root-key-sentinel-is-ta-NNNNN`` or ``-not-ta-`` is resolved as any other. If the answer is
+secure and the statement about key tag NNNNN is false, SERVFAIL replaces it. Length and type are compared first, because
 this runs for each secure answer.
 """
 

@@ -51,7 +51,7 @@ def test_an_answer_is_a_value_that_iterates_as_text(run):
     run(test)
 
 
-def test_missing_names_and_data_are_told_apart(run):
+def test_missing_names_and_missing_data_are_distinguished(run):
     async def test(settings):
         async with Resolver(settings) as resolver:
             missing = await resolver.resolve("no-such-name.example.playground")
@@ -187,7 +187,7 @@ def test_what_is_wrong_raises_before_anything_is_asked(run):
     run(test)
 
 
-def test_closing_answers_those_who_wait(run):
+def test_closing_answers_waiting_clients(run):
     async def test(settings):
         resolver = Resolver(settings)
         resolver.open(asyncio.get_running_loop())

@@ -1,4 +1,4 @@
-"""The vocabulary: equality of questions, budgets that only shrink, errors, and layouts that agree with their slots."""
+"""Effects and budgets: equality of questions, budgets that only shrink, errors, C layouts that match ``__slots__``."""
 
 import importlib
 import re

@@ -1,7 +1,7 @@
-"""Sub-queries are work, whether they need packets or not: few for one client query, and none that failed is repeated.
+"""Sub-queries are limited for each client query, whether they need packets or not, and none that failed is repeated.
 
-Zones without glue make a tree of them: each name server of each zone is a look-up of its own, and once all delegations
-are known no packet is needed any more, so that no limit on packets and no deadline sees it.
+Zones without glue make a tree of them: each name server of each zone is a look-up. When all delegations are cached, no
+packet is needed any more, so that neither the limit of packets nor the deadline applies.
 """
 
 from collections import Counter
@@ -245,7 +245,7 @@ def late_world() -> Minet:
 
 
 @pytest.mark.parametrize("clients", [1, 3])
-def test_a_client_who_joins_a_sub_query_has_a_deadline_of_its_own(clients: int) -> None:
+def test_a_client_that_joins_a_sub_query_has_a_deadline_of_its_own(clients: int) -> None:
     m = late_world()
     _, slow = m.start("a.x.evil.com.")
     m.net.run(m.mesh, seconds=7.9)
@@ -258,7 +258,7 @@ def test_a_client_who_joins_a_sub_query_has_a_deadline_of_its_own(clients: int) 
     assert m.mesh.statistics()["running"] == 0
 
 
-def test_a_client_who_gives_up_meanwhile_is_not_called() -> None:
+def test_a_client_that_cancels_meanwhile_is_not_called() -> None:
     m = late_world()
     m.start("a.x.evil.com.")
     m.net.run(m.mesh, seconds=7.9)

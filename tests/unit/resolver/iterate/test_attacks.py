@@ -1,7 +1,7 @@
-"""Known attacks on resolvers, one test for each that has a name or a number and is not played elsewhere.
+"""Known attacks on resolvers, one test for each that has a name or a number and is not tested elsewhere.
 
-DNSSEC's are in ``validate/test_attacks.py``, forged packets in ``net/test_udp_forgeries.py``, greedy clients in
-``net/test_service.py``, and those on the walk down the tree that need no name in ``test_hostile.py``.
+Those on DNSSEC are in ``validate/test_attacks.py``, forged packets in ``net/test_udp_forgeries.py``, greedy clients in
+``net/test_service.py``, and attacks on iteration without a name in ``test_hostile.py``.
 """
 
 import itertools
@@ -178,7 +178,7 @@ def test_fragments_are_not_asked_for():
     assert m.net.log[-1].tcp
 
 
-def test_an_agent_for_error_reports_is_not_told_anything():
+def test_no_report_is_sent_to_an_error_reporting_agent():
     # CVE-2026-55973: the longest name there is, offered as the end of another (RFC 9567 section 6.1.1).
     agent = (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"b" * 61 + b"\0"
 

@@ -1,4 +1,4 @@
-"""Answers from verified denials, through the whole mesh: which questions reach a server and which no longer do."""
+"""Answers from verified denials, through the whole mesh: which queries reach a server and which no longer do."""
 
 import random
 from typing import Any

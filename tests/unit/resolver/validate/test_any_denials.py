@@ -1,7 +1,7 @@
-"""A denial of ANY needs a record of denial that names no data at all (RFC 4035 section 5.4, RFC 8482 section 4.1).
+"""A denial of ANY needs a record of denial without any data type (RFC 4035 section 5.4, RFC 8482 section 4.1).
 
-Type bitmaps do not speak about ANY, so the absence of its bit shows nothing: a server that answers it with "no data"
-and the genuine record of the name would hide everything there.
+Type bitmaps have no bit for ANY, so its absence proves nothing: an attacker who answers ANY with NODATA and the valid
+record of the name would hide all its data.
 """
 
 import dns.rrset

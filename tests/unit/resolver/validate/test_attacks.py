@@ -1,7 +1,7 @@
-"""Each known attack on validation, by its name: what the attacker sends, and that it is seen or costs little.
+"""Each known attack on validation by its name: what the attacker sends, and that it is detected or costs little.
 
-Every test here fails when the check it is named after is taken out. The tree is that of `test_validate`: a signed root,
-``example.`` signed below it, ``plain.`` unsigned.
+Every test here fails when the check that it is named after is removed. The zones are those of `test_validate`: a signed
+root, ``example.`` signed below it, ``plain.`` unsigned.
 """
 
 import struct

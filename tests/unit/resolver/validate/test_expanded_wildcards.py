@@ -1,7 +1,7 @@
-"""Signed records under names that a wildcard was expanded to: no delegation and no proof (RFC 4035 5.3.4, RFC 4592 4).
+"""Signed records at names expanded from a wildcard: no delegation and no proof (RFC 4035 section 5.3.4, RFC 4592 4).
 
-The zone holds genuine wildcards with DS, NS and NSEC records. The forger, who has no key of the zone, shows them under
-names that exist, where their signatures are as right as they are at the wildcard.
+The zone has wildcards with DS, NS and NSEC records. The attacker, who has no key of the zone, sends them with owner
+names that exist, where their signatures are as valid as at the wildcard.
 """
 
 import pytest

@@ -1,9 +1,9 @@
-"""What a forger gains by an alias into an unsigned zone: nothing (RFC 4035 section 5.2, RFC 6840 section 4.4).
+"""An alias into an unsigned zone does not help an attacker (RFC 4035 section 5.2, RFC 6840 section 4.4).
 
-A signed zone has aliases, as for a CDN, whose targets lie in unsigned zones. The forger answers for names below or at
-such an alias, without a signature or with one in the name of the alias. Every look-up for keys and DS goes to the true
-servers; what they say of the alias is right, and must not make anything insecure. The whole resolver is asked, with its
-cache, and then asked once more.
+A signed zone has aliases, as for a CDN, whose targets are in unsigned zones. The attacker answers for names below or at
+such an alias, without a signature or with one in the name of the alias. All queries for DNSKEY and DS go to the real
+servers; their replies about the alias are correct and must not make anything insecure. Each query goes through the
+whole resolver with its cache, twice.
 """
 
 import ast
@@ -263,7 +263,7 @@ def test_only_the_first_record_counts(asked: str, answer: list[RRset], state: Ve
 
 
 @pytest.mark.checkout
-def test_no_other_place_makes_an_insecure_verdict() -> None:
+def test_no_other_module_makes_an_insecure_verdict() -> None:
     """In the validator the word is compared with and never given, but in `security_status.insecure`, for a proof."""
     folder = Path(__file__).resolve().parents[4] / "resolver" / "validate"
     made: list[str] = []

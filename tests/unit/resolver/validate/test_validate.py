@@ -1,6 +1,6 @@
-"""Verdicts over a small signed tree: what must be secure, insecure or bogus, and with which reason.
+"""Verdicts in a small signed tree: what must be secure, insecure or bogus, and for which reason.
 
-Zones are signed by dnspython (support.signing); each attack changes one reply or one zone and must be seen.
+Zones are signed by dnspython (support.signing); each attack changes one reply or one zone and must be detected.
 """
 
 import pytest

@@ -1,7 +1,7 @@
-"""Hashes and signature checks have one gate: it bounds what a zone may ask for, and the query's budget pays.
+"""`crypto_budget` is the only module that hashes and makes signature checks: it limits them and charges the query.
 
-That nobody hashes or checks beside it is read in the sources; that it bounds each way a stranger has to cause work is
-counted in blocks of hashing, over the validator and the whole resolver.
+One test reads the sources to check that no other module does. Others count the blocks hashed for each way in which
+remote parties can cause work, in the validator and in the whole resolver.
 """
 
 import ast
@@ -52,7 +52,7 @@ def sources() -> dict[str, str]:
 
 
 @pytest.mark.checkout
-def test_nobody_else_hashes() -> None:
+def test_no_other_module_hashes() -> None:
     pattern = re.compile(r"\b(?:import hashlib|from hashlib|_sha1|_hashlib|hashes\.Hash|EVP_Digest)\b")
     assert {name for name, text in sources().items() if pattern.search(text)} == OWN_MATTERS | {
         "validate/crypto_budget.py"
@@ -60,7 +60,7 @@ def test_nobody_else_hashes() -> None:
 
 
 @pytest.mark.checkout
-def test_nobody_else_makes_signature_checks() -> None:
+def test_no_other_module_makes_signature_checks() -> None:
     makers = set()
     for name, text in sources().items():
         if name.endswith(".py"):
