@@ -68,7 +68,7 @@ ARENA_BYTES = Limit(
 )
 ARENA_TABLE_SHARE = 8
 """parts: One part in this many of the arena is reserved for buckets: an entry needs 12 bytes there and at least 48 in
-the ring. With a smaller table, entries are evicted although the ring has room."""
+the ring. With a smaller table, entries are evicted although the ring is not full."""
 ARENA_ENTRY_SHARE = 8
 """parts: No entry is larger than one part in this many of the ring, so that one entry cannot evict all others."""
 ARENA_LOCK_SPINS = 128
@@ -111,7 +111,7 @@ CACHE_STALE_TTL = Limit(
 SNAPSHOT_BLOCK = 1 << 20
 """bytes: A cache dump with a larger block is damaged. Twice the largest entry fits."""
 PREFETCH_SHARE = 10
-"""percent: An answer that is asked for in this last part of its TTL is renewed, as in Unbound. A larger part costs more
+"""percent: An answer that is queried in this last part of its TTL is renewed, as in Unbound. A larger part costs more
 upstream queries; a smaller one lets popular answers expire."""
 PREFETCH_TTL = 10
 """seconds: Answers with shorter TTLs are not renewed early, because they would be renewed all the time."""
@@ -119,7 +119,7 @@ CACHE_ENTRY_RECORDS = 64
 """sets: Sets stored with one negative entry. A proof needs at most eight; more would let a zone fill the cache with one
 name."""
 DENIAL_RECORDS = 16_384
-"""records: Verified NSEC and NSEC3 records are kept in order to answer for names not asked yet (RFC 8198). Each takes
+"""records: Verified NSEC and NSEC3 records are kept to answer for names not queried yet (RFC 8198). Each takes
 some 1.5 KiB."""
 DENIAL_RECORDS_PER_ZONE = 4096
 """records: One zone may have this many of the DENIAL_RECORDS, because anybody can sign a large zone."""
@@ -239,7 +239,7 @@ MINIMISE_ONE_LABEL = 4
 """queries: MINIMISE_ONE_LAB of RFC 9156 section 2.3: the first steps add one label each."""
 EMPTY_REPLY_TTL = 5
 """seconds: RFC 2308 section 5 forbids caching a negative answer without SOA. A few seconds limit the repeated queries
-of clients that ask at once."""
+of clients that retry at once."""
 BUDGET_VERIFICATIONS = 64
 """checks: Signature checks of one client query (KeyTrap, CVE-2023-50387)."""
 BUDGET_HASHES = 10_000
@@ -350,7 +350,7 @@ AUTOTRUST_INTERVAL_MAX = 1_296_000
 """seconds: RFC 5011 section 2.3: the query interval is at most 15 days."""
 ADD_HOLD_DOWN = Limit(
     2_592_000, 1, 31_622_400, "seconds",
-    "RFC 5011 section 2.4.1: a new key is trusted after 30 days. With less time, somebody who has stolen a key can add "
+    "RFC 5011 section 2.4.1: a new key is trusted after 30 days. With less time, an attacker with a stolen key can add "
     "another before the theft is noticed."
 )
 REMOVE_HOLD_DOWN = Limit(
@@ -457,7 +457,7 @@ UDP_BATCH = 16
 UDP_ROUNDS = 4
 """batches: Full batches read from one port before other work of the loop runs."""
 UDP_ERRORS = 64
-"""errors: ICMP errors read from one port before other work of the loop runs. Anybody can forge them."""
+"""errors: ICMP errors read from one port before other work of the loop runs. Any host can forge them."""
 UPSTREAM_ADDRESSES = 8192
 """addresses: Parsed server addresses that are kept. The table is emptied when full, so that an attacker who names many
 costs no memory."""

@@ -57,7 +57,7 @@ NEVER_CACHED = frozenset({
 # Failures of a sub-query that its client query may have caused: cached only for the question of a client.
 CACHED_FOR_CLIENT_ONLY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 # Questions of clients.
-ASKED = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
+CLIENT_PURPOSES = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
 # The types of the chain of trust. No alias is followed for them: an alias shows that no zone begins at the name.
 CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
 # For these types a CNAME is the answer and is not followed (RFC 1034 section 4.3.2).
@@ -100,17 +100,17 @@ def resolve(task: Task, context: Context) -> Steps[Outcome]:
     """Resolve ``task.question``; failures are outcomes with rcode SERVFAIL and `Outcome.failure` set."""
     steps = _resolve_chain(task, context)
     dns64 = context.dns64
-    if dns64 is not None and task.purpose in ASKED and _may_be_made(task.question, cd=task.cd):
-        return _make_addresses(dns64, steps, task)
+    if dns64 is not None and task.purpose in CLIENT_PURPOSES and _dns64_applies(task.question, cd=task.cd):
+        return _with_dns64(dns64, steps, task)
     return steps
 
 
-def _may_be_made(question: Question, *, cd: bool) -> bool:
+def _dns64_applies(question: Question, *, cd: bool) -> bool:
     """Whether DNS64 applies: to AAAA, unless the client validates itself (CD; RFC 6147 section 5.5)."""
     return question.qtype == c.AAAA and not cd
 
 
-def _make_addresses(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> Steps[Outcome]:
+def _with_dns64(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> Steps[Outcome]:
     """Run `steps`, and synthesise AAAA records when they find none (RFC 6147)."""
     outcome = yield from steps
     if not dns64.needs_addresses(outcome):
@@ -227,7 +227,7 @@ def find_outcome(
 
     Otherwise True when they have something for the qname, False when they have nothing.
     """
-    if context.dns64 is not None and client and _may_be_made(question, cd=cd):
+    if context.dns64 is not None and client and _dns64_applies(question, cd=cd):
         return True
 
     response = _PartialResponse()
@@ -722,7 +722,7 @@ def find_stale(
         outcome.ttl = 0
         code = c.EDE_STALE_NXDOMAIN_ANSWER if outcome.rcode == c.NXDOMAIN else c.EDE_STALE_ANSWER
         outcome.ede = [(code, f"not older than {cache.serve_stale} seconds"), *outcome.ede]
-    if context.dns64 is not None and _may_be_made(question, cd=cd) and context.dns64.needs_addresses(outcome):
+    if context.dns64 is not None and _dns64_applies(question, cd=cd) and context.dns64.needs_addresses(outcome):
         found = find_stale(Question(question.qname, c.A), context, budget, cd=cd)
         if found is None:
             return None

@@ -260,7 +260,7 @@ class Chain:
                     break
                 reason = bogus(
                     c.EDE_DNSSEC_BOGUS,
-                    f"{_what(rrset)}: the signature by key {key.tag} of {names.to_text(sig.signer)} is not valid",
+                    f"{_what(rrset)}: the signature by key {key.tag} of {names.to_text(sig.signer)} is wrong",
                 )
                 if task.trace is not None:
                     _note_check(task, rrset, sig, key, reason, sig.signer)

@@ -147,7 +147,7 @@ def test_cancelling_one_waiter_leaves_the_others(run):
 
 def test_timeout_is_an_exception_and_a_deadline_is_an_answer():
     async def main():
-        # 127.20.255.1 is nobody: the question is neither answered nor refused, since the socket exists and is silent.
+        # The socket at 127.20.255.1 exists and never replies, so the query is neither answered nor refused.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
             silent.bind(("127.20.255.1", 0))
             iteration = IterationSettings(
@@ -159,7 +159,7 @@ def test_timeout_is_an_exception_and_a_deadline_is_an_answer():
                 with pytest.raises(ResolveTimeout, match=r"example\. A: no answer in 0.05 seconds") as caught:
                     await resolver.resolve("example", timeout=0.05)
                 assert isinstance(caught.value, TimeoutError)
-                assert resolver.statistics().mesh["running"] == 0, "nobody waits, so nothing goes on"
+                assert resolver.statistics().mesh["running"] == 0, "no client waits, so no job runs"
                 answer = await resolver.resolve("example")
                 assert answer.rcode == c.SERVFAIL
                 with pytest.raises((ResolveTimeout, ServerFailure)) as late:

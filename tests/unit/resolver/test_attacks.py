@@ -430,7 +430,7 @@ REMOVALS = (
 
 @functools.cache
 def module_of(file: str) -> ModuleType:
-    """A test file as a module of its own."""
+    """A test file as a module."""
     spec = importlib.util.spec_from_file_location(f"attacks_{Path(file).parent.name}_{Path(file).stem}", TESTS / file)
     assert spec is not None
     assert spec.loader is not None

@@ -53,7 +53,7 @@ ROOMY = b"".join(bytes([len(part)]) + part for part in (b"a" * 61, b"b" * 62, b"
 
 
 def with_many_sets(packet: bytes, count: int) -> bytes:
-    """A reply with an alias to a silent zone and `count` NSEC records, their long names compressed to a few octets."""
+    """A reply with an alias to a dead zone and `count` NSEC records, their long names compressed to a few octets."""
     query = MessageView.parse(packet)
     assert query.qname is not None
     wire = bytearray(packet[:2] + (c.QR | c.AA).to_bytes(2, "big") + b"\0\1\0\1" + count.to_bytes(2, "big") + b"\0\0")
@@ -113,7 +113,7 @@ def failed(m: Minet, number: int) -> str:
 
 
 def needed(m: Minet, number: int) -> str:
-    """Name servers whose names are aliases with many signatures in the cache and have no address, and a silent one."""
+    """Name servers whose names are aliases with many signatures in the cache and have no address, and a dead one."""
     key = b"\0\5\x0d\2\0\0\1\x2c\x70\0\0\0\x60\0\0\0\0\1\4evil\3com\0"
     sigs = [key + bytes([n]) * 180 for n in range(200)]
     targets = [f"ns{n}.z{number}.evil.com." for n in range(4)]
@@ -238,7 +238,7 @@ def test_what_zones_say_of_their_servers_is_held_until_the_whole_query_ends(monk
     m.net.run(m.mesh, seconds=5)
     assert found and m.mesh._octets == 0
     assert job is not None and job.finished
-    assert job.task.child_ns == {}, "whoever knows the job later, as timers do, holds nothing by it"
+    assert job.task.child_ns == {}, "a timer that still refers to the job holds no memory by it"
 
 
 def test_failed_sub_queries_are_held_until_the_whole_query_ends(played: Minet) -> None:

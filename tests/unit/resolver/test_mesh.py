@@ -508,7 +508,7 @@ def test_the_exhausted_budget_of_another_query_does_not_fail_this_one(scripted):
 
 
 class Crypto:
-    """Says yes to even numbers, at once or when told."""
+    """Accepts even numbers, at once or when released."""
 
     def __init__(self, later=False):
         self.later = later
@@ -680,7 +680,7 @@ def test_an_alias_read_before_a_flush_is_not_stored_with_what_was_read_after():
 def test_a_flush_by_another_worker_empties_what_is_kept_beside_the_cache():
     m = build()
     m.ask("www.example.com.")
-    m.store.drop(names.from_text("elsewhere.test."))  # as from anywhere: the mesh is not told
+    m.store.drop(names.from_text("elsewhere.test."))  # as another process would: the mesh gets no call
     asked = len(m.net.log)
     m.store.rrsets.drop(names.from_text("com."), c.NS)
     m.store.rrsets.drop(names.from_text("example.com."), c.NS)
@@ -708,7 +708,7 @@ def test_a_question_without_recursion_gets_the_delegation_that_is_known():
 
 
 def test_a_query_ended_for_another_that_waits_for_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both wait for a job that another's budget ends; the younger one begins again, and the older makes room for it."""
+    """Both wait for a job that ends with another query's budget. The newer starts again; the older is ended for it."""
 
     def steps(task, _context):
         name = names.to_text(task.question.qname)

@@ -26,7 +26,7 @@ JOSTLE = limits.JOSTLE / 1000
 
 
 def test_two_shares_of_one_network_are_one_as_soon_as_something_is_taken():
-    """Who makes room calls others back, which may begin a query of the same network before the first has its place."""
+    """Ending a query calls its callback, which may start a query of the same network before the first has its slot."""
     places = QueryQuota(100)
     first, second = QueryUsage(places.share_of("net"), 0.0), QueryUsage(places.share_of("net"), 0.0)
     jobs = [object(), object()]

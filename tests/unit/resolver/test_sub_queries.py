@@ -65,7 +65,7 @@ def test_two_zones_that_need_each_other(servers: int, begun: Counter) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_shortage_of_ours_repeats_nothing_either(seed: int, begun: Counter) -> None:
-    """With one, what fails is kept for nobody else: it may be over by then."""
+    """After one, no failure is cached for other clients: the cause may be over by then."""
     com = chain(7, 5) + "z0 7200 IN NS q.pre.com.\npre 7200 IN NS ns.pre.com.\nns.pre 7200 IN A 192.0.2.99\n"
     links = {"192.0.2.99": Link(local=FailureKind.NO_ROUTE)}
     assert_few(build(standard(a192_5_6_30=[("com.", com)]), links=links, seed=seed), begun, "www.z0.com.")

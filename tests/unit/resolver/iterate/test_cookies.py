@@ -75,7 +75,7 @@ def test_a_cookie_is_sent_given_and_sent_back() -> None:
     known = {info.cookie for address in SERVERS if (info := net.m.store.servers.find((address, 53)))}
     assert all(cookie.endswith(b"server01") for cookie in known)
     assert net.seen[0][0] in known
-    assert len(known) == 2, "each server has a cookie of its own (RFC 9018 section 3)"
+    assert len(known) == 2, "each server has its own cookie (RFC 9018 section 3)"
 
 
 def test_a_changed_server_part_replaces_the_old_one() -> None:

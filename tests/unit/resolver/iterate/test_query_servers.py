@@ -120,7 +120,7 @@ def test_our_own_lack_of_time_is_no_news_about_a_server(tcp: bool, kind: Failure
     assert ask.tcp is tcp
     steps.send(Failure(kind, 0, "nothing came"))
     info = servers.find(ask.server.key)
-    # That nobody is there is told at once, however long we would have waited.
+    # An unreachable server is reported at once, however long the timeout is.
     assert (0 if info is None else info.timeouts) == (whole or kind is FailureKind.NETWORK)
 
 

@@ -1,9 +1,9 @@
 """Records of a zone prove nothing about names below a secure delegation from it, not even by too many iterations.
 
 ``com.`` is signed with NSEC3 and too many iterations, so what it denies is insecure (RFC 9276 section 3.2).
-``victim.com.`` below it is signed and has a DS set. An on-path attacker has no keys, but the valid SOA and NSEC3 records
-that com's servers sent for other names. With them the attacker denies names of ``victim.com.`` (RFC 4035 section 5.2,
-RFC 5155 section 8.9).
+``victim.com.`` below it is signed and has a DS set. An on-path attacker has no keys, but the valid SOA and NSEC3
+records that com's servers sent for other names. With them the attacker denies names of ``victim.com.`` (RFC 4035
+section 5.2, RFC 5155 section 8.9).
 """
 
 from collections.abc import Callable
@@ -117,7 +117,7 @@ OWN_ZONE = Authority([Zone.from_text("www.victim.com.", sign_zone(
 
 
 def keys_of_his_own(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
-    """A zone of the forger's at the name itself, signed with keys that nobody vouches for."""
+    """A zone of the attacker at the name itself, signed with keys that no DS set confirms."""
     if name == "www.victim.com." and qtype in (c.A, c.DNSKEY):
         return OWN_ZONE.answer(packet, tcp=True)
     return unsigned_answer(name, qtype, packet, proof)

@@ -100,7 +100,7 @@ def made_up(owner: str, following: str, types: str) -> RRset:
     ("\\000.zz.example.", "RRSIG NSEC TYPE65281", False),
 ])
 def test_compact_denials_of_any_and_those_of_before_their_standard(following: str, types: str, proved: bool) -> None:
-    """RFC 9824; private types stood where NXNAME stands now, and elsewhere they are somebody's data."""
+    """RFC 9824: private types were used before NXNAME; elsewhere they may be data."""
     minet = world()
     packet = make_query(1, names.from_text("none.example."), c.A, edns_payload=4096, do=True)
     view = MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))

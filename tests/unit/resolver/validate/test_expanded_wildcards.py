@@ -134,7 +134,7 @@ def test_nsec_in_a_denial_of_ds() -> None:
 
 @CHAINS
 def test_the_reader_of_proofs_takes_none_that_was_expanded(chain: Nsec3 | None) -> None:
-    """Whoever gives it the records need not have looked: here the signature counts one label less than the owner."""
+    """The function checks the label count itself: here the signature has one label less than the owner."""
     proofs = [one for one in true(world(chain), "none.example.", c.A).authority if one.rtype in (c.NSEC, c.NSEC3)]
     assert proofs
     zone = names.from_text("example.")
@@ -146,7 +146,7 @@ def test_the_reader_of_proofs_takes_none_that_was_expanded(chain: Nsec3 | None) 
 
 
 def test_nsec_is_no_proof_ahead_either() -> None:
-    """Kept for names that nobody has asked for (RFC 8198), it would deny what the zone has at the name."""
+    """Stored for other names (RFC 8198), it would deny what the zone has at the name."""
     minet = world(example="*.wild2 300 TXT x\nb.wild2 300 A 192.0.2.83\nc.wild2 300 A 192.0.2.84\n")
     proof = moved(minet, "*.wild2.example.", c.NSEC, "bb.wild2.example.")
     others = list(true(minet, "b.wild2.example.", c.MX).authority)

@@ -34,7 +34,7 @@ def shows(outcome: Outcome, owner: str, rtype: str) -> bool:
 
 
 def assert_refused(minet: Minet, owner: str, rtype: str, *, known: bool = False) -> None:
-    """The forged set is never shown: not at once, not from the cache, nor after somebody got it with CD.
+    """The forged set is never returned: not at once, not from the cache, not after a client got it with CD.
 
     Later the truth may be known from what was learned on the way (`known`: already before); else it is SERVFAIL.
     """
@@ -123,7 +123,7 @@ def test_what_the_cache_holds_of_the_alias_lowers_nothing(signer: str, chain: Ns
 @CHAINS
 @pytest.mark.parametrize("signer", ["", "alias.example."])
 def test_ds_question_under_way_for_a_client_is_not_joined(signer: str, chain: Nsec3 | None) -> None:
-    """A client's DS question follows the alias, and is told of its target; the chain of trust is not."""
+    """A DS query of a client follows the alias to its target; one of the chain of trust does not."""
     minet = world(chain)
     attack(minet, "x.alias.example.", "A", signer)
     _, told = minet.start("alias.example.", "DS")

@@ -62,12 +62,12 @@ class Judge:
         self.context.now = file.now
 
     def judge(self, rrset: RRset) -> SecurityStatus:
-        """What is to be believed of the set."""
+        """The status of the set."""
         question = Question(rrset.name, rrset.rtype)
         return self._play(lambda task: self.validator.chain.rrset(task, self.context, rrset, question), question)
 
     def judge_keys(self, keys: RRset) -> SecurityStatus:
-        """What is to be believed of a DNSKEY set by itself."""
+        """The status of a DNSKEY set by itself."""
         question = Question(keys.name, c.DNSKEY)
         return self._play(lambda task: self.validator.chain.dnskey(task, self.context, keys), question)
 

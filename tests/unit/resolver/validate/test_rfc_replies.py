@@ -103,7 +103,7 @@ def test_whole_replies(example: Example, name: str, rtype: str, verdict: Verdict
 
 
 def test_the_ds_set_of_a_referral_is_what_the_child_must_fulfil() -> None:
-    """B.4: the referral itself is believed; what lies below it fails for want of keys, and says so."""
+    """B.4: the referral itself is accepted; names below it fail for lack of keys, with that reason."""
     minet = network(RFC4035)
     outcome = minet.ask("mc.a.example.", "MX")
     assert outcome.failure is not None

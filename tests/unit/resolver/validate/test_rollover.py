@@ -140,7 +140,7 @@ def test_a_pending_key_after_its_hold_down_time_replaces_the_last_trusted_key() 
         see(tp, [OLD.revoked, NEW, OTHER], NOW + away * DAY, by=[OLD.revoked, NEW])
         assert trusted(tp) == ({2, 3} if inherits else set()), "the heir vouches for the other one"
         see(tp, [NEW, OTHER], NOW + (away + 10) * DAY, by=[NEW])
-        assert trusted(tp) == ({2, 3} if inherits else set()), "nobody inherits later"
+        assert trusted(tp) == ({2, 3} if inherits else set()), "no key is promoted later"
 
 
 def test_no_pending_key_is_promoted_while_a_key_is_trusted() -> None:

@@ -193,7 +193,7 @@ twice 300 DNAME b.twice
 @CHAINS
 @pytest.mark.parametrize("rtype", ["A", "ANY", "CNAME", "DNAME"])
 def test_a_dname_makes_no_alias_of_its_own_owner(rtype: str, chain: Nsec3 | None) -> None:
-    """RFC 6672 section 2.2: an unsigned CNAME at the owner itself is nobody's, though it says what the DNAME says."""
+    """RFC 6672 section 2.2: a DNAME does not cover an unsigned CNAME at its own owner, even one that agrees with it."""
     m = world(chain, example=TWICE)
     true = m.net.hosts[EXAMPLE_AT]
 
