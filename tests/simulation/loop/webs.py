@@ -19,7 +19,7 @@ from corenet.http.pool import Limits
 
 LIMIT = 3
 SECOND = 10**9
-REAL = connecting._connect_one
+REAL = connecting._connect_any
 
 
 def body_of(number: int, size: int) -> bytes:
@@ -163,7 +163,7 @@ class Web:
         self.ending = False
         world.parts.append(self)
 
-    async def connect(self, _loop: Any, _family: Any, _address: Any) -> socket.socket:
+    async def connect(self, _loop: Any, _origin: Any, _addresses: Any) -> socket.socket:
         """Replaces the client's own connect."""
         ours, theirs = (socket.socket(socket.AF_UNIX) for _ in range(2))
         listener = socket.socket(socket.AF_UNIX)
@@ -188,7 +188,7 @@ class Web:
     def begin(self) -> None:
         """Send the requests, each from its own task."""
         # There is no other hook: the client creates its sockets itself.
-        connecting._connect_one = self.connect  # type: ignore[assignment]
+        connecting._connect_any = self.connect  # type: ignore[assignment]
         for number, spec in enumerate(self.program["requests"]):
             task = self.world.loop.create_task(self.request(number, spec))
             self.tasks.append(task)
@@ -276,6 +276,6 @@ class Web:
         if any(sock.fileno() >= 0 for sock in self.ours):
             self.world.complain("leak", "a connection is open after the end of the client")
         self.tasks.clear()
-        connecting._connect_one = REAL
+        connecting._connect_any = REAL
         self.client = None  # type: ignore[assignment]
 
