@@ -447,8 +447,8 @@ def make_store(settings: Settings, *, shared: bool = False) -> Store:
         min_ttl=want.min_ttl,
         max_ttl=want.max_ttl,
         max_negative_ttl=want.max_negative_ttl,
-        payload=settings.server.udp_payload,
-        servers=want.servers,
+        payload=settings.server.max_udp_size,
+        servers=want.infra_cache_entries,
     )
 
 

@@ -182,8 +182,8 @@ class Mesh:
         self._table = store.table
         self._rrsets = store.rrsets
         self._serial = store.table.serial
-        self._deadline = settings.iteration.deadline
-        self._packets = settings.iteration.max_packets
+        self._deadline = settings.iteration.query_timeout
+        self._packets = settings.iteration.max_upstream_queries
         self._places = QueryQuota(capacity)
         self._octets = 0
         self._octets_limit = OCTETS
@@ -208,9 +208,9 @@ class Mesh:
         self._slot_heap: list[int] = []
         # RFC 8767: whoever has waited too long gets stale data. First come, first served: all wait equally long.
         cache = settings.cache
-        self._serve_stale = cache.serve_stale > 0
-        self._patience = cache.serve_stale_timeout
-        self._stale_ttl = cache.serve_stale_ttl
+        self._serve_stale = cache.max_stale_ttl > 0
+        self._patience = cache.stale_answer_client_timeout
+        self._stale_ttl = cache.stale_answer_ttl
         self._stale_timers: deque[tuple[float, _Job]] = deque()
         self._prefetching = 0
         self._prefetched_in = (0, 0)

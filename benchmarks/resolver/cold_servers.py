@@ -45,7 +45,7 @@ workers = 1
 do-ip6 = false
 do-not-query-localhost = false
 [policy]
-special-names = false
+special-use-domains = false
 [dnssec]
 {dnssec}
 [control]

@@ -120,7 +120,7 @@ def _settings(request: grammar.Request) -> "Settings":
             settings = load(request.config)
         except (ConfigError, OSError) as error:
             raise _ConfigurationError(str(error))
-    iteration = dataclasses.replace(settings.iteration, edns_payload=request.bufsize)
+    iteration = dataclasses.replace(settings.iteration, edns_buffer_size=request.bufsize)
     return dataclasses.replace(settings, iteration=iteration)
 
 

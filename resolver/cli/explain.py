@@ -86,8 +86,8 @@ def _through(settings: "Settings", request: grammar.Request) -> "Settings":
     iteration: IterationSettings = dataclasses.replace(
         settings.iteration,
         do_not_query_localhost=False,
-        do_not_query=(),
-        edns_payload=request.bufsize,
+        do_not_query_addresses=(),
+        edns_buffer_size=request.bufsize,
         tcp_only=request.tcp or settings.iteration.tcp_only,
     )
     return dataclasses.replace(settings, forward=(ForwardZone(".", (endpoint,)),), stub=(), iteration=iteration)

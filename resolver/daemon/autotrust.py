@@ -276,7 +276,7 @@ def _read(path: Path) -> list[SavedPoint]:
 
 
 def _points(settings: DnssecSettings) -> dict[bytes, TrustPoint]:
-    times = HoldDown(int(settings.add_hold_down), int(settings.remove_hold_down), int(settings.keep_missing))
+    times = HoldDown(int(settings.add_hold_down), int(settings.remove_hold_down), int(settings.missing_hold_down))
     return {anchor.zone: TrustPoint(anchor, times) for anchor in Anchors(settings.trust_anchors).configured()}
 
 

@@ -46,7 +46,7 @@ def save(path: Path, store: Store, settings: Settings) -> int:
     Raises:
         CacheFileError: naming the file and what stands in the way; an older file is still there.
     """
-    pieces = dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.serve_stale)
+    pieces = dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.max_stale_ttl)
     with _saving:
         return replace_file(path, pieces)
 
@@ -115,7 +115,7 @@ def restore(path: Path, store: Store, settings: Settings) -> Loaded:
                 file,
                 label=label(settings),
                 now=int(time.time()),
-                stale=settings.cache.serve_stale,
+                stale=settings.cache.max_stale_ttl,
                 largest=limits.SNAPSHOT_SHARE * settings.cache.size,
             )
     except OSError as error:

@@ -71,7 +71,7 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
         kept.append("server.listen")
         server = replace(server, listen=old.server.listen)
     cache = new.cache
-    for name in ("size", "min_ttl", "max_ttl", "max_negative_ttl", "servers"):
+    for name in ("size", "min_ttl", "max_ttl", "max_negative_ttl", "infra_cache_entries"):
         if getattr(cache, name) != getattr(old.cache, name):
             kept.append(f"cache.{name}")
             cache = replace(cache, **{name: getattr(old.cache, name)})

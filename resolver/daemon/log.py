@@ -187,9 +187,9 @@ def write_oom_line() -> None:
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send everything from `settings.level` on to `stream` (standard error). May be called again after a reload."""
     global _handler
-    _handler = handler = MemorySafeHandler(stream or sys.stderr, settings.interval)
+    _handler = handler = MemorySafeHandler(stream or sys.stderr, settings.rate_limit_interval)
     handler.setFormatter(KeyValueFormatter())
-    handler.addFilter(DuplicateFilter(settings.interval))
+    handler.addFilter(DuplicateFilter(settings.rate_limit_interval))
     logging.setLogRecordFactory(handler.record)
     root = logging.getLogger()
     for old in list(root.handlers):

@@ -164,7 +164,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
 
     log.set_up(settings.log)
     install_fault_handlers()
-    resource_exhaustion.install_unraisable_hook(settings.log.interval)
+    resource_exhaustion.install_unraisable_hook(settings.log.rate_limit_interval)
     resource_exhaustion.hold_memory_reserve()
     server = settings.server
     options = worker.Options(

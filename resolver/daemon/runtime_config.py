@@ -35,7 +35,7 @@ class RuntimeConfig:
         """Whether it goes on to conclude under rules that are no longer in force."""
         self.resolver = Resolver(settings, store=store)
         self.resolver.open(loop)
-        resource_exhaustion.shed_load_when_low(self.resolver.mesh, settings.log.interval)
+        resource_exhaustion.shed_load_when_low(self.resolver.mesh, settings.log.rate_limit_interval)
         try:
             self.serve_with(store)
         except BaseException:
@@ -49,10 +49,12 @@ class RuntimeConfig:
         self.fast = FastPath(
             store.answers,
             plan.access,
-            largest_reply=server.udp_payload,
-            pass_without_rd=server.without_recursion != "cache",
+            largest_reply=server.max_udp_size,
+            pass_without_rd=server.non_recursive_queries != "cache",
             prefetch=settings.cache.prefetch,
-            cookies=ServerCookies(server.cookie_keys, required=server.require_cookies) if server.cookies else None,
+            cookies=(
+                ServerCookies(server.cookie_keys, required=server.require_cookies) if server.answer_cookies else None
+            ),
         )
         if self.fast.cookies is not None:
             self.fast.cookies.refresh(self.resolver.clock.time())

@@ -64,8 +64,8 @@ def check_sources(settings: IterationSettings) -> None:
         ListenError: the host has no such address, or the system forbids it.
     """
     for family, address, key in (
-        (socket.AF_INET, settings.source_v4, "iteration.source-v4"),
-        (socket.AF_INET6, settings.source_v6, "iteration.source-v6"),
+        (socket.AF_INET, settings.query_source_v4, "iteration.query-source-v4"),
+        (socket.AF_INET6, settings.query_source_v6, "iteration.query-source-v6"),
     ):
         if not address:
             continue

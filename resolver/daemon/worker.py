@@ -143,7 +143,7 @@ class _Worker:
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
         self.loop = loop
-        install_exception_handler(loop, self.configured.log.interval)
+        install_exception_handler(loop, self.configured.log.rate_limit_interval)
         self.stopping: asyncio.Future[str] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.on_stop, signal.Signals(number).name)
@@ -189,7 +189,7 @@ class _Worker:
                 from resolver.daemon import demo
 
                 shown = "www.example.playground." if in_playground else "www.iana.org."
-                await demo.show_example(self.endpoints[0], shown, self.configured.iteration.deadline)
+                await demo.show_example(self.endpoints[0], shown, self.configured.iteration.query_timeout)
             reason = await self.stopping
             logger.info("stopping on %s", reason)
             await self.drain()
@@ -579,7 +579,7 @@ class _Worker:
 
     async def retire(self, old: RuntimeConfig) -> None:
         """Close what a reload has replaced as soon as nobody waits for it any more."""
-        until = self.loop.time() + old.settings.iteration.deadline
+        until = self.loop.time() + old.settings.iteration.query_timeout
         while old.service.waiting and self.loop.time() < until:
             await asyncio.sleep(limits.DRAIN_POLL / 1000)
         self.finish(old)

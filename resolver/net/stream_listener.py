@@ -121,7 +121,7 @@ class StreamListener:
         self.idle_timeout = settings.tcp_idle_timeout
         self._limit = settings.tcp_connections
         self._limit_per_client = settings.tcp_connections_per_client
-        self._limit_per_network = max(self._limit * settings.tcp_network_share // 100, 1)
+        self._limit_per_network = max(self._limit * settings.tcp_connections_network_percent // 100, 1)
         for client in list(self._places):
             verdict = access.lookup(client.host)
             client.allowed = verdict == ALLOW
@@ -188,7 +188,8 @@ class StreamListener:
         while places.count(network) >= self._limit_per_network:
             if not self._end(places.oldest_idle(network)):
                 self._complaint.warn(
-                    "the network of %s has %d TCP connections open, one more was closed (server.tcp-network-share)",
+                    "the network of %s has %d TCP connections open, one more was closed"
+                    " (server.tcp-connections-network-percent)",
                     client.host, places.count(network),
                 )
                 return False

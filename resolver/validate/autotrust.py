@@ -68,7 +68,7 @@ class HoldDown(NamedTuple):
 
     add: int = limits.ADD_HOLD_DOWN.default
     remove: int = limits.REMOVE_HOLD_DOWN.default
-    missing: int = limits.KEEP_MISSING.default
+    missing: int = limits.MISSING_HOLD_DOWN.default
     """A missing key that is not configured is removed after that time, if another is valid; 0 keeps it for ever."""
 
 

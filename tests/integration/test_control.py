@@ -173,7 +173,7 @@ def test_the_cache_outlives_the_daemon(house: House) -> None:
 
 
 def test_stale_answers_bridge_an_outage(tmp_path: Path) -> None:
-    house = House(tmp_path, 1, 'max-ttl = 1\nserve-stale = "1 h"\nserve-stale-timeout = "300 ms"')
+    house = House(tmp_path, 1, 'max-ttl = 1\nmax-stale-ttl = "1 h"\nstale-answer-client-timeout = "300 ms"')
     with house.daemon():
         with house.internet():
             assert house.ask().answer[0].ttl <= 1

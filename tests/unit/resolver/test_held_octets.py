@@ -392,7 +392,7 @@ def test_every_ask_names_the_budget_that_pays_for_sending_it_again(monkeypatch: 
     asks: list[Ask] = []
     start = m.net.start
     monkeypatch.setattr(m.net, "start", lambda ask, on_reply: (asks.append(ask), start(ask, on_reply))[1])
-    most = m.settings.iteration.max_packets
+    most = m.settings.iteration.max_upstream_queries
     m.ask("www.example.net.")
     m.ask("deep.sub.tree.example.com.")
     assert len({id(ask.budget) for ask in asks}) == 2

@@ -157,7 +157,7 @@ def test_cancelling_after_the_end_does_nothing():
 def test_the_deadline_holds_whatever_servers_do():
     links = {address: Link(delay=0.3) for address in standard()}
     links["192.5.6.30"] = Link(loss=1.0)
-    m = build(links=links, deadline=2.0)
+    m = build(links=links, query_timeout=2.0)
     begin = m.net.now
     outcome = m.ask("www.example.com.")
     assert outcome.failure.kind is FailureKind.DEADLINE
@@ -169,7 +169,7 @@ def test_the_deadline_holds_whatever_servers_do():
 
 def test_the_deadline_reaches_through_sub_queries():
     com = COM_ZONE + "other 7200 IN NS ns.other.net.\n"
-    m = build(standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", NET_ZONE)]), deadline=2.0,
+    m = build(standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", NET_ZONE)]), query_timeout=2.0,
               links={"192.5.6.31": Link(loss=1.0)})
     begin = m.net.now
     assert m.ask("www.other.com.").failure.kind is FailureKind.DEADLINE
@@ -178,7 +178,7 @@ def test_the_deadline_reaches_through_sub_queries():
 
 
 def test_tick_tells_when_to_come_back():
-    m = build(deadline=2.0)
+    m = build(query_timeout=2.0)
     assert m.mesh.tick(m.net.now) is None
     m.start("www.example.com.")
     due = m.mesh.tick(m.net.now)

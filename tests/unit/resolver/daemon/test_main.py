@@ -97,15 +97,27 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
     [
         ("[cache]\n\nsizze = 1\n", ':3: cache.sizze: unknown key; did you mean "size"?'),
         ("[cache]\nsize = true\n", ":2: cache.size: expected a whole number, got true or false"),
-        ("[dnssec]\nnegative-anchors = ['a..b']\n", ":2: dnssec.negative-anchors[0]: 'a..b' is no domain name"),
-        ("[iteration]\ncase-exempt = ['good.', '']\n", ":2: iteration.case-exempt[1]: '' is no domain name"),
+        (
+            "[dnssec]\nnegative-trust-anchors = ['a..b']\n",
+            ":2: dnssec.negative-trust-anchors[0]: 'a..b' is no domain name",
+        ),
+        (
+            "[iteration]\ncase-randomisation-exempt = ['good.', '']\n",
+            ":2: iteration.case-randomisation-exempt[1]: '' is no domain name",
+        ),
         ("[policy]\nprivate-domains = ['münchen.example']\n", "write it in its xn-- form"),
         ("[policy]\nlocal-zones = ['']\n", "policy.local-zones[0]: '': no zone"),
         ("[policy]\nlocal-data = [\n  'a A 192.0.2.1',\n  'a NONSENSE b',\n]\n", ":4: policy.local-data[1]: "),
         ("[policy]\nlocal-data = ['']\n", ":2: policy.local-data[0]: '': no record"),
-        ("[cache]\nserve-stale-timeout = inf\n", ":2: cache.serve-stale-timeout: inf is outside 0..30 seconds"),
-        ("[cache]\nserve-stale-timeout = nan\n", ":2: cache.serve-stale-timeout: nan is outside 0..30 seconds"),
-        ("[iteration]\ndeadline = '0.1 s'\n", ":2: iteration.deadline: 0.1 is outside 0.5..60 seconds"),
+        (
+            "[cache]\nstale-answer-client-timeout = inf\n",
+            ":2: cache.stale-answer-client-timeout: inf is outside 0..30 seconds",
+        ),
+        (
+            "[cache]\nstale-answer-client-timeout = nan\n",
+            ":2: cache.stale-answer-client-timeout: nan is outside 0..30 seconds",
+        ),
+        ("[iteration]\nquery-timeout = '0.1 s'\n", ":2: iteration.query-timeout: 0.1 is outside 0.5..60 seconds"),
         ("[cache]\nsize = '900 GiB'\n", ":2: cache.size: 966367641600 is outside"),
         ("[cache]\nsnapshot-file = '/none/cache'\n", ":2: cache.snapshot-file: '/none/cache': its directory does not"),
         ("[cache]\nsnapshot-file = '/'\n", ":2: cache.snapshot-file: '/': it is not a file"),
@@ -124,7 +136,7 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
         ("[policy.hosts]\n'a.' = '192.0.2.1'\n'b..c' = '192.0.2.2'\n", ':3: policy.hosts."b..c": \'b..c\' is no'),
         (
             "[[forward]]\nzone = 'a'\naddresses = ['192.0.2.1']\n[[stub]]\nzone = 'A.'\naddresses = ['192.0.2.1']\n",
-            "zone 'A.' is given twice",
+            "zone 'A.' is configured twice",
         ),
         ("[[forward]]\nzone = 'a..b'\naddresses = ['192.0.2.1']\n", ":2: forward[0].zone: 'a..b' is no domain name"),
     ],
@@ -536,7 +548,7 @@ def test_the_playground_gives_a_first_answer_without_a_network():
 
 def test_bogus_data_is_one_line_in_the_log_and_an_extended_error_in_each_reply(tmp_path):
     path = tmp_path / "a.toml"
-    path.write_text("[log]\ninterval = 3600\n")  # the same is not said again, however slow this machine is
+    path.write_text("[log]\nrate-limit-interval = 3600\n")  # the same is not said again, however slow this machine is
     with daemon("--playground", "--listen", "127.0.0.1:0", "-c", str(path)) as process:
         port = serving_port(process)
         for _ in range(3):

@@ -271,7 +271,7 @@ def test_a_signal_during_a_reload_is_heard_and_many_are_one(serving):
 
 def test_an_upstream_address_of_somebody_else_is_refused_as_at_the_start(serving):
     async def test(opened):
-        extra = '[iteration]\nsource-v4 = "192.0.2.77"\n'
+        extra = '[iteration]\nquery-source-v4 = "192.0.2.77"\n'
         assert (await opened.reload(2, opened.port, extra=extra)).startswith("cannot ask from 192.0.2.77: ")
         assert await opened.numbers(opened.port) == [1, 1]
 

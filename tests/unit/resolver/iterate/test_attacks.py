@@ -220,7 +220,7 @@ def test_infinite_resend_every_packet_passes_the_budget(allowed, rcode):
     lame = [f"192.0.2.{number}" for number in range(100, 113)]
     names_of = [f"sub.example.com. 60 NS n{number}.sub.example.com." for number in range(13)]
     glue = [f"n{number}.sub.example.com. 60 A {address}" for number, address in enumerate(lame)]
-    m = build(max_packets=allowed, links={address: Link(dead_tcp=True) for address in lame})
+    m = build(max_upstream_queries=allowed, links={address: Link(dead_tcp=True) for address in lame})
     m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(
         lambda qname, qtype, packet: reply(packet, (), names_of, glue, flags=0)
     )
@@ -277,7 +277,8 @@ POLICIES = {
     "private": PolicySettings(private_addresses=("192.0.2.0/24",)),
     "all": PolicySettings(
         local_zones=("here. transparent",), local_data=("www.here. CNAME www.example.com.",),
-        dns64_prefix="64:ff9b::/96", private_addresses=("192.0.2.0/24",), renumber=("192.0.2.0/24 198.51.100.0/24",),
+        dns64_prefix="64:ff9b::/96", private_addresses=("192.0.2.0/24",),
+        rewrite_addresses=("192.0.2.0/24 198.51.100.0/24",),
         hosts=(HostEntry("host.here.", ("192.0.2.7",)),),
     ),
 }
@@ -291,7 +292,7 @@ def test_no_pair_of_settings_is_a_fault(policy, stale, age, server_timeout):
     # CVE-2025-40777, CVE-2026-55717: stale answers beside a policy ended the whole server.
     settings = Settings(
         dnssec=UNSIGNED, policy=POLICIES[policy],
-        cache=CacheSettings(serve_stale=stale, serve_stale_timeout=server_timeout),
+        cache=CacheSettings(max_stale_ttl=stale, stale_answer_client_timeout=server_timeout),
     )
     m = build(settings=settings)
     m.mesh._context.policy = PolicyPipeline(m.settings)
@@ -323,7 +324,7 @@ def stale_and_private(server_timeout=1.8):
     """Two names whose data has expired, and a policy that looks at every outcome."""
     settings = Settings(
         dnssec=UNSIGNED, policy=POLICIES["private"],
-        cache=CacheSettings(serve_stale=86400, serve_stale_timeout=server_timeout),
+        cache=CacheSettings(max_stale_ttl=86400, stale_answer_client_timeout=server_timeout),
     )
     m = build(settings=settings)
     for name in ("www.example.com.", "ns1.example.com."):

@@ -170,7 +170,7 @@ def test_an_error_without_a_question_counts_over_tcp_alone(rcode: int, port_per_
         port = free_port()
         peer = await UdpPeer.start(lambda query: bare(query, rcode), port=port)
         stream = await StreamPeer.start(lambda query: bare(query, rcode), port=port)
-        upstream = Upstream(asyncio.get_running_loop(), IterationSettings(port_per_query=port_per_query))
+        upstream = Upstream(asyncio.get_running_loop(), IterationSettings(source_port_per_query=port_per_query))
         got = Collector()
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
