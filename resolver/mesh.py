@@ -214,9 +214,10 @@ class Mesh:
         self._stale_timers: deque[tuple[float, _Job]] = deque()
         self._prefetching = 0
         self._prefetched_in = (0, 0)
-        self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream": 0, "failures": 0,
-                        "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "relieved": 0,
-                        "faults": 0, "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
+        self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream_queries": 0, "failures": 0,
+                        "dependency_cycles": 0, "timed_out": 0, "refused": 0, "refused_sub_queries": 0, "evicted": 0,
+                        "ended_for_memory": 0, "internal_errors": 0, "stale_answers": 0, "prefetches": 0,
+                        "prefetch_refused": 0, "out_of_memory": 0}
         self._short_in = 0
         self._next_fault = float("-inf")
         """From when on a fault is logged again, in monotonic seconds."""
@@ -311,7 +312,7 @@ class Mesh:
             self._counts["prefetch_refused"] += 1
             return False
         self._prefetched_in = (second, count + 1)
-        self._counts["prefetched"] += 1
+        self._counts["prefetches"] += 1
 
         def done(outcome: Outcome) -> None:
             self._prefetching -= 1
@@ -544,7 +545,7 @@ class Mesh:
                     # Nothing more is begun; a signature nobody looked at is not a good one.
                     value = [False] * len(effect.jobs) if isinstance(effect, Verify) else spent
                 elif isinstance(effect, Ask):
-                    self._counts["upstream"] += 1
+                    self._counts["upstream_queries"] += 1
                     job.handle = self._exchange.start(effect, job.on_reply)
                     return
                 elif isinstance(effect, Need):
@@ -614,7 +615,7 @@ class Mesh:
                 return self._run_out(budget)
             child = self._start(key, inner, None, job.usage, job.serial)
         elif child is job or self._waits_for(child, job):
-            self._counts["cycles"] += 1
+            self._counts["dependency_cycles"] += 1
             return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the question waits for its own answer")
         elif not budget.take_query():
             return budget.failure
@@ -752,7 +753,7 @@ class Mesh:
         Shortage of memory is none, and one line a second says enough about it.
         """
         if not isinstance(error, MemoryError):
-            self._counts["faults"] += 1
+            self._counts["internal_errors"] += 1
             if self._context.monotonic < self._next_fault:
                 self._faults_left_out += 1
                 return
@@ -761,7 +762,7 @@ class Mesh:
             more = f" (and {left_out} faults since the last such line)" if left_out else ""
             log.exception("fault while %s %r%s", doing, what, more)
             return
-        self._counts["shortages"] += 1
+        self._counts["out_of_memory"] += 1
         if self._short_in != self._context.now:
             self._short_in = self._context.now
             try:
@@ -785,7 +786,7 @@ class Mesh:
             if new_payer is not None:
                 places.move(usage, new_payer)
             else:
-                self._counts["replaced"] += 1
+                self._counts["evicted"] += 1
                 self._stop(root)
                 root.steps.close()
                 failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "its place was given to a newer question")
@@ -859,7 +860,7 @@ class Mesh:
             for _, jobs in heaviest:
                 if self._octets <= enough:
                     break
-                self._counts["relieved"] += 1
+                self._counts["ended_for_memory"] += 1
                 for job in jobs:
                     if not job.finished:
                         self._stop(job)
@@ -874,7 +875,7 @@ class Mesh:
         """Let `request` wait for `job` as well, or take what those got who waited too long."""
         self._counts["joined"] += 1
         if job.stale is not None:
-            self._counts["stale"] += 1
+            self._counts["stale_answers"] += 1
             self._deliver(request, job.stale, job.serial)
             return
         first = not job.tickets
@@ -902,7 +903,7 @@ class Mesh:
             task.note("stale", "answered with expired data while the search goes on", qname=task.question.qname,
                       qtype=task.question.qtype, rcode=outcome.rcode)
         if outcome.stale:
-            self._counts["stale"] += len(job.tickets)
+            self._counts["stale_answers"] += len(job.tickets)
             job.stale = outcome
             task.account_octets(_octets_in(outcome))
         self._deliver_all(job, outcome)
@@ -913,7 +914,7 @@ class Mesh:
             return None
         outcome = self._find_stale(question, budget, cd=cd, failure=failure)
         if outcome is not None and outcome.stale:
-            self._counts["stale"] += 1
+            self._counts["stale_answers"] += 1
             outcome.ede.append((failure.ede, failure.text))
             known = self._context.store.rrsets.find_failure(
                 failure.name or question.qname, question.qtype, self._context.now)
@@ -965,7 +966,7 @@ class Mesh:
         """The deadline of `job` has come: whatever it waits for is answered with that, and it draws its conclusions."""
         if job.finished:
             return
-        self._counts["expired"] += 1
+        self._counts["timed_out"] += 1
         budget = job.task.budget
         if budget.failure is None:
             budget.failure = Failure(FailureKind.DEADLINE, c.EDE_NO_REACHABLE_AUTHORITY, "no answer in time")

@@ -125,7 +125,7 @@ def counters(control: Path) -> tuple[int, int]:
         sock.shutdown(socket.SHUT_WR)
         with sock.makefile("rb") as replies:
             found = json.loads(replies.readline())["result"]
-    return found["mesh"]["upstream"], found["crypto"]["checks"]
+    return found["resolution"]["upstream_queries"], found["signatures"]["checks"]
 
 
 def start_cpu(world: ColdWorld) -> float:

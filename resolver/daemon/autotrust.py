@@ -66,7 +66,7 @@ class AnchorUpdater:
         self.points = _points(settings)
         self._kept = False
         self._busy: dict[bytes, int] = {}
-        self._counts = {"looks": 0, "looks_failed": 0, "changes": 0, "writes_failed": 0}
+        self._counts = {"probes": 0, "probe_failures": 0, "key_changes": 0, "write_failures": 0}
 
     # --- the file -------------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class AnchorUpdater:
         try:
             replace_file(self.path, [self.text.encode()])
         except CacheFileError as error:
-            self._counts["writes_failed"] += 1
+            self._counts["write_failures"] += 1
             self.trouble = str(error)
             logger.error(
                 "trust anchors: %s. What was learned is forgotten at the next start, unless user %d may write into %s"
@@ -159,7 +159,7 @@ class AnchorUpdater:
         self._busy[point.zone] = now + BUSY
         question = Question(point.zone, c.DNSKEY)
         if self._ask(question, False, partial(self._seen, point, True)):
-            self._counts["looks"] += 1
+            self._counts["probes"] += 1
         return now + BUSY
 
     def _seen(self, point: TrustPoint, validated: bool, outcome: Outcome) -> None:
@@ -193,9 +193,9 @@ class AnchorUpdater:
         self._busy.pop(point.zone, None)
         for change in changes:
             logger.warning("trust anchors: %s", change)
-        self._counts["changes"] += len(changes)
+        self._counts["key_changes"] += len(changes)
         if point.trouble:
-            self._counts["looks_failed"] += 1
+            self._counts["probe_failures"] += 1
             logger.warning(
                 "trust anchors: the keys of %s could not be looked at: %s", names.to_text(point.zone), point.trouble
             )
@@ -234,7 +234,7 @@ class AnchorUpdater:
         states = Counter(known.state for point in self.points.values() for known in point.keys.values())
         found = {f"keys_{state.value}": states[state] for state in KeyState}
         oldest = min((point.succeeded for point in self.points.values()), default=0)
-        return {**self._counts, **found, "succeeded": oldest}
+        return {**self._counts, **found, "last_success": oldest}
 
 
 def check(settings: DnssecSettings) -> None:

@@ -113,21 +113,21 @@ class WorkerCommands:
             "version": __version__,
             "seconds": int(time.monotonic() - self._began),
             "queries": fast["hits"] + service["queries"],
-            "waiting": service["waiting"],
+            "pending": service["pending"],
         }
 
     def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
         current = self._host.current
         rollover = self._host.rollover
-        anchors = {"anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
+        anchors = {"trust_anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
         return {
             **anchors,
-            "service": dict(current.service.statistics()),
-            "fast": dict(current.fast.statistics()),
-            "tcp": dict(self._host.connections()),
-            "mesh": current.resolver.mesh.statistics(),
+            "slow_path": dict(current.service.statistics()),
+            "fast_path": dict(current.fast.statistics()),
+            "client_tcp": dict(self._host.connections()),
+            "resolution": current.resolver.mesh.statistics(),
             "upstream": dict(current.resolver.upstream.statistics()),
-            "crypto": current.resolver.crypto.statistics(),
+            "signatures": current.resolver.crypto.statistics(),
             "cache": self._host.store.statistics(),
         }
 
@@ -174,8 +174,8 @@ class WorkerCommands:
 
 # --- several workers ----------------------------------------------------------------------------------------------
 
-# Counters of the shared table count for all; these are each worker's own.
-OWN_CACHE_COUNTERS = ("hits_", "misses_", "servers_", "denials")
+# The cache is shared, so its counters are equal in all workers. These are counted by each worker.
+OWN_CACHE_COUNTERS = ("hits_", "misses_", "servers_", "denials", "memory_")
 
 
 def merge(parts: Iterable[Statistics]) -> Statistics:

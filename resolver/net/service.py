@@ -334,15 +334,15 @@ class Service:
         return {
             "queries": self.queries,
             "replies": self.replies,
-            "joined": self.joined,
+            "retransmitted": self.joined,
             "refused": self.refused,
-            "denied": self.denied,
-            "overflowed": self.overflowed,
+            "access_dropped": self.denied,
+            "overloaded": self.overflowed,
             "discarded": self.discarded,
-            "failed": self.failed,
+            "servfail": self.failed,
             "malformed": self.malformed,
-            "waiting": self.waiting,
-            "waiting_verified": self._verified.waiting,
+            "pending": self.waiting,
+            "pending_verified": self._verified.waiting,
         }
 
     # --- replies -------------------------------------------------------------------------------------------------

@@ -548,7 +548,7 @@ class StreamUpstream:
             "unwanted_replies": self.unwanted_replies,
             "malformed": self.malformed,
             "network_errors": self.network_errors,
-            "opened": self.opened,
+            "connections_opened": self.opened,
             "evicted": self.evicted,
         }
 

@@ -930,14 +930,14 @@ cdef class UdpUpstream:
             "replies": self.replies,
             "timeouts": self.timeouts,
             "unwanted_replies": self.unwanted_replies,
-            "cookies": self.cookies,
+            "cookie_replies": self.cookies,
             "cookie_mismatches": self.cookie_mismatches,
             "unknown_replies": self.unknown_replies,
             "malformed": self.malformed,
             "network_errors": self.network_errors,
             "no_question_errors": self.no_question_errors,
-            "unproved": self.unproved,
-            "ports_opened": self.ports_opened,
+            "spoofing_suspected": self.unproved,
+            "sockets_opened": self.ports_opened,
             "evicted": self.evicted,
         }
 

@@ -105,9 +105,9 @@ def test_all_that_resolverctl_can_ask_for(house: House) -> None:
         assert house.ask().rcode == c.NOERROR
         workers = house.ctl("status").count("worker ")
         assert workers == house.config.read_text().count("workers = 2") + 1
-        assert re.search(r"^mesh\.upstream [1-9]", house.ctl("statistics"), re.M)
+        assert re.search(r"^resolution\.upstream_queries [1-9]", house.ctl("statistics"), re.M)
         assert re.search(TEXT.format(r"\d+"), house.ctl("dump", "example.playground"))
-        assert house.page()["resolver_mesh_upstream_total"] >= 3
+        assert house.page()["resolver_upstream_queries_total"] >= 3
         assert "result: NOERROR" in house.ctl("trace", NAME)
         assert not house.ctl("flush", NAME).startswith("0 ")
         assert not re.search(TEXT.format(r"\d+"), house.ctl("dump"))
@@ -183,4 +183,4 @@ def test_stale_answers_bridge_an_outage(tmp_path: Path) -> None:
             view = house.ask(timeout=5)
             assert (view.rcode, view.answer[0].ttl) == (c.NOERROR, 30)
             assert view.edns is not None and view.edns.get(c.OPTION_EDE)[:2] == b"\0\x03"
-        assert house.page()["resolver_mesh_stale_total"] >= 1
+        assert house.page()["resolver_stale_answers_total"] >= 1

@@ -81,6 +81,6 @@ def test_everybody_gets_exactly_one_outcome(steps, loss, lame, seed):
         assert len(outcomes) == (0 if gone else 1)
     counters = m.mesh.statistics()
     assert counters["running"] == 0
-    assert counters["faults"] == 0
-    assert len(m.net.log) == counters["upstream"] <= PACKETS * len(asked)
+    assert counters["internal_errors"] == 0
+    assert len(m.net.log) == counters["upstream_queries"] <= PACKETS * len(asked)
     assert m.mesh.tick(m.net.now) is None

@@ -330,7 +330,7 @@ class _Run:
         if self.turns.longest > limits.STEPS_PER_TURN:
             self.wrong(str(number), f"{self.turns.longest} questions begun in one turn")
         statistics = self.mesh.statistics()
-        faults = statistics["faults"]
+        faults = statistics["internal_errors"]
         if faults:
             self.wrong(str(number), f"{faults} faults of the program, logged above")
         if not statistics["running"] and statistics["memory_jobs"]:

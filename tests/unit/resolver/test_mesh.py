@@ -143,7 +143,7 @@ def test_cancelling_another_one_in_a_callback_spares_it_the_answer():
     m.net.run(m.mesh)
     assert tickets[1].done
     assert (len(found), gone, len(third)) == (1, [], 1)
-    assert m.mesh.statistics()["faults"] == 0
+    assert m.mesh.statistics()["internal_errors"] == 0
 
 
 def test_cancelling_after_the_end_does_nothing():
@@ -164,7 +164,7 @@ def test_the_deadline_holds_whatever_servers_do():
     assert outcome.rcode == c.SERVFAIL
     assert 1.9 <= m.net.now - begin <= 2.1
     assert m.mesh.statistics()["running"] == 0
-    assert m.mesh.statistics()["expired"] >= 1
+    assert m.mesh.statistics()["timed_out"] >= 1
 
 
 def test_the_deadline_reaches_through_sub_queries():
@@ -236,7 +236,7 @@ def test_a_fault_costs_its_own_question_only(scripted, caplog):
     assert (bad[0].rcode, bad[0].ede[0][0]) == (c.SERVFAIL, c.EDE_OTHER)
     assert good[0].failure is None
     assert "ZeroDivisionError" in caplog.text
-    assert m.mesh.statistics()["faults"] == 1
+    assert m.mesh.statistics()["internal_errors"] == 1
 
 
 def test_faults_that_come_again_and_again_do_not_fill_the_log(scripted, caplog):
@@ -259,7 +259,7 @@ def test_faults_that_come_again_and_again_do_not_fill_the_log(scripted, caplog):
     first, second = caplog.records
     assert first.exc_info[0] is second.exc_info[0] is ZeroDivisionError
     assert "29 faults" in second.getMessage()
-    assert m.mesh.statistics()["faults"] == 31
+    assert m.mesh.statistics()["internal_errors"] == 31
 
 
 def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, caplog):
@@ -279,7 +279,7 @@ def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, 
     [record] = caplog.records
     assert record.exc_info is None
     assert record.getMessage().startswith("out of memory while resolving")
-    assert (m.mesh.statistics()["shortages"], m.mesh.statistics()["faults"]) == (5, 0)
+    assert (m.mesh.statistics()["out_of_memory"], m.mesh.statistics()["internal_errors"]) == (5, 0)
 
 
 def test_nothing_is_begun_while_memory_is_short():
@@ -446,7 +446,7 @@ def test_a_need_that_closes_a_circle_is_refused(scripted):
     m.table.update({"a.": waits_for("b."), "b.": waits_for("c."), "c.": waits_for("a."), "self.": waits_for("self.")})
     assert m.ask("a.").failure.kind is FailureKind.CYCLE
     assert m.ask("self.").failure.kind is FailureKind.CYCLE
-    assert m.mesh.statistics()["cycles"] == 2
+    assert m.mesh.statistics()["dependency_cycles"] == 2
 
 
 def test_two_that_wait_for_the_same_third_are_no_circle(scripted):

@@ -195,7 +195,7 @@ def test_attackers_from_everywhere_make_room_once_they_are_slow(monkeypatch):
     assert world.ask("fast-first.", "honest")[0].failure.kind is FailureKind.OVERLOAD
     world.run(JOSTLE + 0.01)
     assert honest_ones(world, "honest", 20) == 20
-    assert world.m.mesh.statistics()["replaced"]
+    assert world.m.mesh.statistics()["evicted"]
 
 
 def test_slow_work_of_a_network_makes_room_for_its_own_fast_work(monkeypatch):
@@ -206,7 +206,7 @@ def test_slow_work_of_a_network_makes_room_for_its_own_fast_work(monkeypatch):
     assert fresh[0].failure.kind is FailureKind.OVERLOAD
     world.run(JOSTLE + 0.01)
     assert honest_ones(world, "lan", 10) == 10
-    assert world.m.mesh.statistics()["replaced"] <= 11
+    assert world.m.mesh.statistics()["evicted"] <= 11
 
 
 def test_fast_work_is_never_replaced(monkeypatch):
@@ -216,7 +216,7 @@ def test_fast_work_is_never_replaced(monkeypatch):
         world.ask(f"slow-{number}.", f"forged-{number}")
     world.run(3 * FAST + 0.01)
     assert all(outcomes and outcomes[0].failure is None for outcomes in found)
-    assert world.m.mesh.statistics()["replaced"] == 0
+    assert world.m.mesh.statistics()["evicted"] == 0
 
 
 def test_who_joined_a_question_that_makes_room_pays_for_it_and_gets_its_answer(monkeypatch):

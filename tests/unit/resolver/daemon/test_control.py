@@ -42,7 +42,7 @@ class Serving:
     def __init__(self, settings, store):
         self.settings = settings
         self.resolver = Resolver(settings, store=store)
-        self.service = Counters(queries=3, waiting=1)
+        self.service = Counters(queries=3, pending=1)
         self.fast = Counters(hits=4, malformed={-3: 2})
 
 
@@ -166,9 +166,9 @@ def test_looking_at_it(room_of):
         assert status["cache"]["entries_rrset"] == 0
         await opened.worker.current.resolver.resolve("www.example.playground")
         _, found = await opened.ask(command="statistics")
-        assert found["mesh"]["submitted"] == 1 and found["cache"]["entries_rrset"] > 0
-        assert found["fast"]["malformed"] == {"-3": 2}
-        assert found["tcp"] == {"accepted": 2, "rejected": 1}
+        assert found["resolution"]["submitted"] == 1 and found["cache"]["entries_rrset"] > 0
+        assert found["fast_path"]["malformed"] == {"-3": 2}
+        assert found["client_tcp"] == {"accepted": 2, "rejected": 1}
 
     room_of(test)
 
@@ -466,12 +466,13 @@ def test_somebody_elses_socket_is_not_removed_at_the_end(tmp_path):
 
 
 def test_counters_of_several_workers_are_added_but_for_those_of_the_common_cache():
-    one = {"service": {"queries": 2}, "fast": {"malformed": {-1: 1}}, "cache": {"hits_answer": 3, "entries_rrset": 9}}
-    two = {"service": {"queries": 5}, "fast": {"malformed": {"-1": 2, "-2": 1}},
-           "cache": {"hits_answer": 4, "entries_rrset": 9}}
+    one = {"slow_path": {"queries": 2}, "fast_path": {"malformed": {"a": 1}},
+           "cache": {"hits_answer": 3, "entries_rrset": 9, "memory_servers": 10}}
+    two = {"slow_path": {"queries": 5}, "fast_path": {"malformed": {"a": 2, "b": 1}},
+           "cache": {"hits_answer": 4, "entries_rrset": 9, "memory_servers": 20}}
     assert merge([one, two]) == {
-        "service": {"queries": 7}, "fast": {"malformed": {"-1": 3, "-2": 1}},
-        "cache": {"hits_answer": 7, "entries_rrset": 9},
+        "slow_path": {"queries": 7}, "fast_path": {"malformed": {"a": 3, "b": 1}},
+        "cache": {"hits_answer": 7, "entries_rrset": 9, "memory_servers": 30},
     }
 
 

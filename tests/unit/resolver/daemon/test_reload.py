@@ -230,7 +230,7 @@ def test_counters_of_connections_outlive_their_listeners(serving):
         await opened.descriptors()
         assert await opened.reload(2, free_port()) == ""
         await opened.descriptors()
-        found = opened.worker.commands.perform({"command": "statistics"})["tcp"]
+        found = opened.worker.commands.perform({"command": "statistics"})["client_tcp"]
         assert found == {
             "accepted": 2, "rejected": 0, "timed_out": 0, "malformed": 0, "write_overrun": 0, "evicted": 0,
             "connections": 0,

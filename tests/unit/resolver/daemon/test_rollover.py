@@ -161,12 +161,12 @@ def test_a_restart_at_any_time_forgets_nothing(path: Path) -> None:
 def test_looks_keep_to_the_schedule(path: Path) -> None:
     world = World(path)
     world.live(20)
-    looks = world.rollover.statistics()["looks"]
+    looks = world.rollover.statistics()["probes"]
     assert 19 <= looks <= 22, "half of the TTL of two days is the least"
     assert world.concluded == looks
     world.silent = True
     world.live(5)
-    failed = world.rollover.statistics()["looks_failed"]
+    failed = world.rollover.statistics()["probe_failures"]
     assert 20 <= failed <= 27, "a tenth of the TTL, 4.8 hours"
     assert world.states == {A.tag: "valid"}
     world.silent = False
@@ -189,10 +189,10 @@ def test_the_last_key_revokes_itself_and_the_zone_is_no_anchor_any_more(path: Pa
 def test_a_clock_set_back_by_years_does_not_stop_the_looks(path: Path) -> None:
     world = World(path)
     world.live(1)
-    before = world.rollover.statistics()["looks"]
+    before = world.rollover.statistics()["probes"]
     world.net.net.shift -= 900 * DAY
     world.live(3)
-    assert world.rollover.statistics()["looks"] >= before + 3
+    assert world.rollover.statistics()["probes"] >= before + 3
 
 
 def test_statistics_count_keys_by_state(path: Path) -> None:
@@ -201,8 +201,8 @@ def test_statistics_count_keys_by_state(path: Path) -> None:
     world.live(1)
     found = world.rollover.statistics()
     assert (found["keys_valid"], found["keys_pending"], found["keys_revoked"]) == (1, 1, 0)
-    assert found["changes"] == 2
-    assert world.net.net.time() - found["succeeded"] <= DAY + HOUR
+    assert found["key_changes"] == 2
+    assert world.net.net.time() - found["last_success"] <= DAY + HOUR
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_file_that_cannot_be_used_costs_no_anchor_and_is_left_alone(path: Path
     world.live(2)
     if damage != "directory":
         assert path.read_bytes() != good, "what may be all that is left is not written over"
-        assert world.rollover.statistics()["writes_failed"] == 0
+        assert world.rollover.statistics()["write_failures"] == 0
         path.write_bytes(good)
         world.start()
         assert world.states == {A.tag: "valid", B.tag: "valid"}
@@ -253,7 +253,7 @@ def test_a_directory_that_is_not_there_is_told_at_the_start(tmp_path: Path, capl
     world = World(tmp_path / "missing" / "anchors.txt")
     assert "cannot write" in caplog.text
     assert "may write into" in caplog.text
-    assert world.rollover.statistics()["writes_failed"] == 1
+    assert world.rollover.statistics()["write_failures"] == 1
     assert world.verdict() is Verdict.SECURE
     with pytest.raises(ValueError, match="does not exist"):
         check(world.dnssec)

@@ -192,7 +192,7 @@ def test_an_agent_for_error_reports_is_not_told_anything():
     m = build()
     m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
     assert m.ask("www.example.com.").failure is not None
-    assert m.mesh.statistics()["faults"] == 0
+    assert m.mesh.statistics()["internal_errors"] == 0
     assert {names.is_subdomain(names.from_text("www.example.com."), names.from_text(entry.qname))
             for entry in m.net.log} == {True}
 
@@ -307,7 +307,7 @@ def test_no_pair_of_settings_is_a_fault(policy, stale, age, server_timeout):
     for _ in range(2):
         outcomes += [m.ask(name, rtype) for name, rtype in questions]
     m.net.sleep(m.mesh, 60)
-    assert m.mesh.statistics()["faults"] == 0
+    assert m.mesh.statistics()["internal_errors"] == 0
     assert m.mesh.statistics()["running"] == 0
     assert {type(rrset) for outcome in outcomes for rrset in outcome.answer} == {RRset}
 
@@ -344,7 +344,7 @@ def test_a_fault_in_stale_data_costs_nothing_else(server_timeout, monkeypatch):
     found = [m.start(name)[1] for name in ("www.example.com.", "ns1.example.com.", "www.example.com.")]
     m.net.run(m.mesh)
     assert [outcomes[0].rcode for outcomes in found] == [c.SERVFAIL if server_timeout else c.NOERROR] * 3
-    assert m.mesh.statistics()["faults"] > 0
+    assert m.mesh.statistics()["internal_errors"] > 0
     assert m.mesh.statistics()["running"] == 0
 
 
@@ -362,7 +362,7 @@ def test_a_fault_in_a_policy_shows_nothing_and_costs_nothing_else(monkeypatch):
     assert [(outcomes[0].rcode, outcomes[0].answer) for outcomes in found[::2]] == [(c.SERVFAIL, [])] * 2
     assert found[1][0].rcode == c.NOERROR
     assert m.mesh.peek(Question(names.from_text("www.example.com."), c.A)).answer == []
-    assert m.mesh.statistics()["faults"] == 4
+    assert m.mesh.statistics()["internal_errors"] == 4
 
 
 def test_a_fault_while_looking_up_is_an_answer_too(monkeypatch):
@@ -370,4 +370,4 @@ def test_a_fault_while_looking_up_is_an_answer_too(monkeypatch):
     monkeypatch.setattr(mesh_module, "find_outcome", _break)
     outcome = m.ask("www.example.com.")
     assert (outcome.rcode, outcome.failure.kind) == (c.SERVFAIL, FailureKind.INTERNAL)
-    assert m.mesh.statistics()["faults"] == 1
+    assert m.mesh.statistics()["internal_errors"] == 1

@@ -692,14 +692,14 @@ def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> Non
     good = c.OPTION_COOKIE, server_cookies.answer(b"clients!", CLIENT[0], parts.clock.real)
     for n in range(3):
         parts.ask(query(identity=100 + n, options=[good]))
-    assert parts.service.statistics()["waiting_verified"] == 2, "not without bounds either"
+    assert parts.service.statistics()["pending_verified"] == 2, "not without bounds either"
     parts.ask(query(identity=200, options=[good]), peer=("127.0.0.9", 9))
-    assert parts.service.statistics()["waiting_verified"] == 2, "another's cookie proves nothing"
+    assert parts.service.statistics()["pending_verified"] == 2, "another's cookie proves nothing"
     parts.ask(query(identity=201), peer=("127.0.0.9", 9), sink=Sink(stream=True))
-    assert parts.service.statistics()["waiting_verified"] == 3, "nobody forges a TCP connection"
+    assert parts.service.statistics()["pending_verified"] == 3, "nobody forges a TCP connection"
     for _ in range(19):
         parts.mesh.finish(positive())
-    assert (parts.service.waiting, parts.service.statistics()["waiting_verified"]) == (0, 0)
+    assert (parts.service.waiting, parts.service.statistics()["pending_verified"]) == (0, 0)
 
 
 def test_who_has_shown_its_address_has_places_in_the_mesh_apart_from_who_only_carries_it() -> None:
