@@ -735,7 +735,7 @@ class Mesh:
         try:
             request._on_done(outcome)
         except Exception as error:  # noqa: BLE001 - one listener's fault must not cost the others their answer
-            self._fault(error, "handing over", outcome)
+            self._fault(error, "delivering", outcome)
 
     def _rewritten(self, outcome: Outcome) -> Outcome:
         """`outcome` as a client may see it; one that no policy could look at is shown to nobody."""
@@ -759,14 +759,14 @@ class Mesh:
                 return
             left_out, self._faults_left_out = self._faults_left_out, 0
             self._next_fault = self._context.monotonic + FAULT_INTERVAL
-            more = f" (and {left_out} faults since the last such line)" if left_out else ""
-            log.exception("fault while %s %r%s", doing, what, more)
+            more = f" ({left_out} more since the last line)" if left_out else ""
+            log.exception("resolution: unexpected exception while %s %r; this is a bug%s", doing, what, more)
             return
         self._counts["out_of_memory"] += 1
         if self._short_in != self._context.now:
             self._short_in = self._context.now
             try:
-                log.warning("out of memory while %s %r: that question fails, the others go on", doing, what)
+                log.warning("resolution: out of memory while %s %r; this query fails", doing, what)
             except MemoryError:  # not even for the line: it is counted, and the next one tries again
                 self._short_in = -1
 

@@ -75,14 +75,14 @@ class AnchorUpdater:
         try:
             saved = _read(self.path)
         except FileNotFoundError:
-            logger.info("trust anchors: %s is not there yet; the configured anchors are where they begin", self.path)
+            logger.info("trust anchors: file %s does not exist yet; starting with the configured anchors", self.path)
             self._kept = True
             return
         except AnchorFileError as error:
             self.trouble = f"cannot use {str(self.path)!r}: {error}"
             logger.error(
-                "trust anchors: %s. The configured anchors are used; the file is left as it is, and nothing is"
-                " remembered until it is restored from a copy or removed (%s)", self.trouble, SETTING,
+                "trust anchors: %s. The configured anchors are used and key states are not saved. Restore the file from"
+                " a copy or remove it (%s)", self.trouble, SETTING,
             )
             return
         self._kept = True
@@ -101,7 +101,8 @@ class AnchorUpdater:
         for part in saved:
             point = self.points.get(part.zone)
             if point is None:
-                logger.info("trust anchors: %s is no longer configured", names.to_text(part.zone))
+                zone = names.to_text(part.zone)
+                logger.info("trust anchors: zone %s is no longer configured; its saved state is ignored", zone)
             else:
                 restore(point, part)
 
@@ -120,8 +121,8 @@ class AnchorUpdater:
             self._counts["write_failures"] += 1
             self.trouble = str(error)
             logger.error(
-                "trust anchors: %s. What was learned is forgotten at the next start, unless user %d may write into %s"
-                " by then (%s)", error, os.geteuid(), self.path.parent, SETTING,
+                "trust anchors: %s. Key states are lost at the next restart. Let user %d write to directory %s (%s)",
+                error, os.geteuid(), self.path.parent, SETTING,
             )
         else:
             self.trouble = ""
@@ -197,14 +198,14 @@ class AnchorUpdater:
         if point.trouble:
             self._counts["probe_failures"] += 1
             logger.warning(
-                "trust anchors: the keys of %s could not be looked at: %s", names.to_text(point.zone), point.trouble
+                "trust anchors: probe of zone %s failed: %s", names.to_text(point.zone), point.trouble
             )
         after = point.trusted()
         if _identity(after) != before:
             if after is None:
                 logger.error(
-                    "trust anchors: every key of %s is revoked; it is no longer an anchor (RFC 5011 5). Configure its"
-                    " new keys in dnssec.trust-anchors", names.to_text(point.zone),
+                    "trust anchors: all keys of zone %s are revoked, so it is no longer a trust anchor (RFC 5011 5)."
+                    " Configure its new keys in dnssec.trust-anchors", names.to_text(point.zone),
                 )
             self._changed(point)
         self.save()

@@ -159,16 +159,17 @@ def load_at_start(store: Store, settings: Settings) -> None:
         return
     path = Path(settings.cache.snapshot_file)
     if trouble := _obstacle(settings.cache.snapshot_file):
-        logger.error("cache: %r will be lost at the end: %s (cache.snapshot-file)", str(path), trouble)
+        text = "cache: snapshot %r cannot be written when the daemon stops: %s (cache.snapshot-file)"
+        logger.error(text, str(path), trouble)
     if not os.path.exists(path):
-        logger.info("cache: %s is not there yet; the cache begins empty", path)
+        logger.info("cache: snapshot %s does not exist yet; starting with an empty cache", path)
         return
     try:
         loaded = restore(path, store, settings)
     except CacheFileError as error:
-        logger.warning("cache: %s; the cache begins empty", error)
+        logger.warning("cache: %s; starting with an empty cache", error)
         return
-    logger.info("cache: %d entries from %s, written %d seconds ago", loaded.entries, path, loaded.age)
+    logger.info("cache: loaded %d entries from snapshot %s, written %d seconds ago", loaded.entries, path, loaded.age)
 
 
 def save_at_stop(store: Store, settings: Settings) -> None:
@@ -178,6 +179,6 @@ def save_at_stop(store: Store, settings: Settings) -> None:
     try:
         size = save(Path(settings.cache.snapshot_file), store, settings)
     except CacheFileError as error:
-        logger.error("cache: %s; it is lost", error)
+        logger.error("cache: %s; the cache is lost", error)
         return
-    logger.info("cache: written to %s, %d bytes", settings.cache.snapshot_file, size)
+    logger.info("cache: saved %d bytes to snapshot %s", size, settings.cache.snapshot_file)

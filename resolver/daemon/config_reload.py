@@ -79,7 +79,7 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
         if getattr(new, part) != getattr(old, part):
             kept.append(part)
     if kept:
-        logger.warning("reload: %s changed in the file; that takes effect after a restart", " and ".join(kept))
+        logger.warning("reload: %s changed; the new value takes effect after a restart", " and ".join(kept))
     return replace(new, server=server, cache=cache, control=old.control, metrics=old.metrics)
 
 
@@ -100,12 +100,12 @@ def log_reload_error(error: Exception) -> str:
     """Say why a new configuration cannot be used, and that the old one goes on; the reason alone for who asked."""
     if not isinstance(error, ValueError):
         why = describe_error(error)
-        logger.error("reload: %s; the old configuration stays in force", why)
+        logger.error("reload: failed: %s; the old configuration stays in force", why)
         return why
     for line in str(error).splitlines():
         setting, colon, what = line.partition(": ")
         logger.error("reload: %s", setting.replace("_", "-") + colon + what if setting.isidentifier() else line)
-    logger.error("reload: the configuration is wrong; the old one stays in force")
+    logger.error("reload: failed: the configuration is invalid; the old one stays in force")
     return str(error)
 
 
@@ -144,7 +144,7 @@ async def commit_workers(links: "WorkerChannels") -> str:
     # As long as before: who was started in between has everything to read now.
     missing = await _request_all(links, "switch", limits.RELOAD_TIMEOUT / 1000)
     for text in missing:
-        logger.warning("reload: %s; it has yet to take over what is in force", text)
+        logger.warning("reload: %s; it still uses the old configuration", text)
     return "; ".join(missing)
 
 
@@ -158,7 +158,7 @@ def report_to_supervisor(supervisor: int, links: "WorkerChannels", number: int, 
     try:
         links.reloads.report(number, settings)
     except (OSError, MemoryError) as error:
-        logger.error("reload: the supervisor cannot be told: %s; workers that die get the settings before these",
+        logger.error("reload: cannot report the result to the supervisor: %s; restarted workers get the old settings",
                      describe_error(error))
         return
     os.kill(supervisor, RELOAD_DONE)

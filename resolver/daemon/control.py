@@ -291,7 +291,7 @@ def _line(message: Mapping[str, Any]) -> bytes:
 class ControlServer(ManagementServer):
     """Serves the control socket from the running loop; `control_commands` carries out what is asked."""
 
-    REFUSAL = _line({"ok": False, "error": "too many administrators at once"})
+    REFUSAL = _line({"ok": False, "error": "too many control connections"})
 
     def __init__(self, control_commands: ControlCommands) -> None:
         super().__init__(CONNECTIONS, REQUEST, TIMEOUT)
@@ -303,7 +303,7 @@ class ControlServer(ManagementServer):
             while await self._answer(reader, writer):
                 pass
         except (OSError, TimeoutError) as error:
-            logger.info("control: the connection ended: %s", error or "no request or no reading in time")
+            logger.info("control: connection closed: %s", error or "read or write timeout")
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; False at the end of the connection."""
@@ -318,7 +318,7 @@ class ControlServer(ManagementServer):
         result: Mapping[str, Any] = {}
         try:
             request = parse_request(line)
-            logger.debug("control: %s", line.decode("utf-8", "replace").strip())
+            logger.debug("control: request: %s", line.decode("utf-8", "replace").strip())
             async with aclosing(self._office.perform(request)) as pieces:  # also when nobody reads to the end
                 async for piece in pieces:
                     if isinstance(piece, str):

@@ -113,7 +113,7 @@ class DuplicateFilter(logging.Filter):
             self._said.clear()
         self._said[key] = (now + self._interval, 0)
         if left_out:
-            record.msg, record.args = f"{key[1]} (and {left_out} times since the last such line)", ()
+            record.msg, record.args = f"{key[1]} (repeated {left_out} times since the last line)", ()
         return True
 
 
@@ -124,7 +124,7 @@ class MemorySafeHandler(logging.StreamHandler[TextIO]):
     to whoever had something to say. Under a memory limit that would be a flood from the one place that has to be calm.
     """
 
-    OOM_LINE = b'level=warning from=daemon.log message="out of memory: lines of this log are lost"\n'
+    OOM_LINE = b'level=warning from=daemon.log message="out of memory: log lines are lost"\n'
 
     def __init__(self, stream: TextIO, interval: float) -> None:
         super().__init__(stream)

@@ -173,7 +173,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         config=arguments.config or "",
     )
     if server.workers > 1 and (options.playground or options.show_example):
-        logger.warning("one worker is enough to look around: server.workers is taken as 1")
+        logger.warning("server.workers is reduced to 1, because --playground and --show-example run in one process")
         server = replace(server, workers=1)
         settings = replace(settings, server=server)
     try:
@@ -202,7 +202,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         logger.error("%s", error.strerror or error)
         return EXIT_FAILED
     except Exception:
-        logger.critical("ending on a fault of its own", exc_info=True)
+        logger.critical("stopping after an unexpected exception; this is a bug", exc_info=True)
         return EXIT_FAILED
 
 

@@ -79,7 +79,7 @@ class ManagementServer(abc.ABC):
             # By `close`, or with the loop: nobody waits for this task, and asyncio's streams would complain.
             writer.transport.abort()
         except OSError as error:
-            logger.debug("the end of an answer was not read: %s", error or "too late")
+            logger.debug("management: reply not read by the client: %s", error or "write timeout")
             writer.transport.abort()
         finally:
             self._open.pop(task, None)

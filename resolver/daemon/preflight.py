@@ -18,10 +18,10 @@ def clock_trouble(now: int) -> str:
     if earliest <= now < latest:
         return ""
     shown = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(max(now, 0)))
-    why = "before this program was made" if now < earliest else "too far ahead to be true"
+    why = "before the release of this program" if now < earliest else "too far in the future"
     return (
-        f"the clock says {shown} UTC, {why}: no signature will be valid, and every signed name will fail. Set the clock"
-        " (timedatectl set-ntp true, or date -s) before the resolver is relied on; it need not be restarted"
+        f"clock: {shown} UTC is {why}: no signature is valid, so every name in a signed zone gets SERVFAIL. Set the"
+        " clock (timedatectl set-ntp true, or date -s); a restart is not needed"
     )
 
 

@@ -31,11 +31,11 @@ __all__ = ["hold_memory_reserve", "install_exception_handler", "install_unraisab
 logger = logging.getLogger(__name__)
 
 # Whole sentences: there may be no memory to put one together.
-GIVEN_UP = ("out of memory: what was being done is given up and the service goes on; "
-            "a smaller cache.size or a higher limit of the process would help")
-REFUSED = ("out of memory: new questions are refused until there is some again; "
-           "a smaller cache.size or a higher limit of the process would help")
-NO_RESERVE = "out of memory: there is not enough for a reserve"
+GIVEN_UP = ("out of memory: an operation failed, the service continues; "
+            "lower cache.size or raise the memory limit of the process")
+REFUSED = ("out of memory: new queries are refused until memory is free again; "
+           "lower cache.size or raise the memory limit of the process")
+NO_RESERVE = "out of memory: the memory reserve cannot be allocated"
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -74,7 +74,7 @@ def install_exception_handler(loop: asyncio.AbstractEventLoop, interval: float) 
         if isinstance(context.get("exception"), MemoryError):
             _tell(complaint)
         elif reason := _not_accepted(context):
-            accepting.warn("no TCP connection of a client can be accepted: %s", reason)
+            accepting.warn("listener: cannot accept TCP connections of clients: %s", reason)
         else:
             loop.default_exception_handler(context)
 

@@ -79,8 +79,8 @@ def within_descriptors(server: ServerSettings) -> ServerSettings:
     if server.tcp_connections <= most:
         return server
     logger.warning(
-        "the limit of open files permits %d TCP connections of clients on each address served, not %d"
-        " (server.tcp-connections); raise it (ulimit -n, LimitNOFILE= under systemd)", most, server.tcp_connections,
+        "server.tcp-connections: the limit of open files permits %d TCP connections of clients for each address, not"
+        " %d; raise the limit (ulimit -n, LimitNOFILE= in systemd)", most, server.tcp_connections,
     )
     return replace(server, tcp_connections=most)
 

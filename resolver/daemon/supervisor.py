@@ -126,7 +126,7 @@ class _Supervisor:
             status = self.worker_main(number)
         except BaseException:
             # The parent sees a number only; what happened is known here and nowhere else.
-            logger.critical("worker %d ends on a fault of its own", number, exc_info=True)
+            logger.critical("worker %d: exiting after an unexpected exception; this is a bug", number, exc_info=True)
         finally:
             sys.stderr.flush()
             os._exit(status)  # nothing of the parent's may be unwound in a child
@@ -186,7 +186,7 @@ class _Supervisor:
                     self.reloads.request(self.asked)
                 except OSError as error:
                     # It is stopped, with as many requests before it as the socket holds: the last of those will do.
-                    logger.warning("reload: the first worker does not take requests: %s", error.strerror)
+                    logger.warning("reload: the first worker does not accept requests: %s", error.strerror)
                 os.kill(pid, signal.SIGHUP)
 
     def on_reload_done(self) -> None:
@@ -194,7 +194,7 @@ class _Supervisor:
         try:
             results = self.reloads.results()
         except (OSError, MemoryError) as error:
-            logger.error("reload: its result cannot be had: %s; workers that die get the settings before these",
+            logger.error("reload: cannot receive the result: %s; restarted workers get the old settings",
                          config_reload.describe_error(error))
             return
         for number, settings in results:
@@ -212,7 +212,7 @@ class _Supervisor:
             code = os.waitstatus_to_exitcode(status)
             why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
             delay = self.restarts.exited(number, time.monotonic())
-            logger.error("worker %d ended (%s); starting it again in %.1f seconds", number, why, delay)
+            logger.error("worker %d: exited (%s); restarting in %.1f seconds", number, why, delay)
 
     def restart(self) -> None:
         """Start the workers whose time has come."""
@@ -221,7 +221,7 @@ class _Supervisor:
                 self.start(number)
             except OSError as error:
                 delay = self.restarts.exited(number, time.monotonic())
-                logger.error("worker %d cannot be started (%s); trying again in %.1f seconds", number,
+                logger.error("worker %d: cannot start (%s); retrying in %.1f seconds", number,
                              error.strerror or error, delay)
                 continue
             if self.answered != self.asked and not number:
@@ -238,7 +238,7 @@ class _Supervisor:
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     del self.children[pid]
         for pid, number in self.children.items():
-            logger.warning("worker %d does not stop; killed", number)
+            logger.warning("worker %d: did not stop in time; killing it", number)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self.children.clear()

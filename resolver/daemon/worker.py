@@ -150,7 +150,7 @@ class _Worker:
         loop.add_signal_handler(signal.SIGHUP, self.on_reload)
         loop.add_signal_handler(signal.SIGUSR1, self.on_report)
         if self.parent_pipe is not None:
-            loop.add_reader(self.parent_pipe, self.on_stop, "the end of its supervisor")
+            loop.add_reader(self.parent_pipe, self.on_stop, "exit of the supervisor")
         async with AsyncExitStack() as stack:
             in_playground = self.options.playground
             if self.options.show_example and not in_playground and not self.options.config:
@@ -220,10 +220,10 @@ class _Worker:
 
         world = await stack.enter_async_context(await playground.start(port=0))
         self.override_settings = world.settings
-        logger.info("the playground's servers are on port %d of their loopback addresses", world.port)
+        logger.info("playground: name servers listen on port %d of their loopback addresses", world.port)
         given = self.configured
         if given.cache.snapshot_file or given.dnssec.auto_trust_anchor_file:
-            logger.info("the playground is new each time: cache.snapshot-file and dnssec.auto-trust-anchor-file rest")
+            logger.info("playground: cache.snapshot-file and dnssec.auto-trust-anchor-file are not used")
 
     async def start_management(self) -> None:
         """The first worker serves the control socket and the metrics; the others answer what it asks them."""
@@ -257,7 +257,7 @@ class _Worker:
         dnssec = settings.dnssec
         if not dnssec.active:
             why = "dnssec.enabled is off" if not dnssec.enabled else "there are no trust anchors"
-            logger.warning("answers are not validated: %s", why)
+            logger.warning("dnssec: answers are not validated, because %s", why)
         else:
             trouble = clock_trouble(self.current.resolver.clock.time())
             if trouble:
@@ -320,7 +320,7 @@ class _Worker:
         try:
             self.store.drop(point.zone, rtype=c.DNSKEY)
         except BlockingIOError as error:
-            logger.warning("trust anchors: the cache keeps the old keys until their TTL ends: %s", error)
+            logger.warning("trust anchors: the cache keeps the old keys until their TTL expires: %s", error)
 
     def publish_anchors(self) -> None:
         """After a look: when to look again, and what the other workers have to know."""
@@ -342,7 +342,7 @@ class _Worker:
             try:
                 await self.links.ask(number, {"command": "take-anchors", "text": text})
             except WorkerError as error:
-                logger.warning("trust anchors: %s; it learns of the keys when it starts or after the next look", error)
+                logger.warning("trust anchors: %s; it gets the new keys after the next probe or its restart", error)
 
     def take_anchors(self, text: str) -> None:
         """What the first worker has learned.
@@ -354,7 +354,7 @@ class _Worker:
             return
         before = self.rollover.trusted()
         self.rollover.take_text(text)
-        logger.debug("trust anchors: worker %d knows what the first one knows", self.number)
+        logger.debug("trust anchors: worker %d got the key states of the first worker", self.number)
         for zone, identity in self.rollover.trusted().items():
             if identity != before.get(zone):
                 self.apply_anchor_change(self.rollover.points[zone])
@@ -375,14 +375,14 @@ class _Worker:
         """Write every counter that is not zero to the log."""
         for group, counters in self.commands.perform({"command": "statistics"}).items():
             shown = " ".join(f"{name}={value}" for name, value in counters.items() if value)
-            logger.info("statistics of %s: %s", group, shown or "nothing yet")
+            logger.info("statistics: %s: %s", group, shown or "all counters are zero")
 
     # --- reload ---------------------------------------------------------------------------------------------------
 
     def on_reload(self) -> None:
         """SIGHUP: one more while another waits for its turn asks for nothing new."""
         if self.number:
-            logger.info("reload: worker %d reloads when the first one does; SIGHUP is for the supervisor", self.number)
+            logger.info("reload: worker %d ignores SIGHUP; send it to the supervisor", self.number)
         elif not self.reload_waits and not self.stopping.done():
             self.reload_waits = True
             self.start_task(self.reload_in_turn())
@@ -451,7 +451,7 @@ class _Worker:
         try:
             self.forget_outdated(new)
         except BlockingIOError as error:
-            logger.warning("reload: answers found under the old configuration stay until their TTL ends: %s", error)
+            logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
         self.switch(new)
 
     def forget_outdated(self, new: _Prepared) -> None:
@@ -592,7 +592,7 @@ class _Worker:
             try:
                 self.store.clear()
             except BlockingIOError as error:
-                logger.warning("reload: answers found under the old configuration stay until their TTL ends: %s", error)
+                logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
 
     # --- end ------------------------------------------------------------------------------------------------------
 

@@ -168,7 +168,7 @@ class WorkerCommands:
         if level not in LOG_LEVELS:
             raise ValueError(f"{level!r} is not one of {', '.join(LOG_LEVELS)}")
         logging.getLogger().setLevel(level.upper())
-        logger.info("log level is %s until the next reload", level)
+        logger.info("log: level is %s until the next reload", level)
         return {"level": level}
 
 

@@ -123,7 +123,7 @@ class WorkerChannels:
             try:
                 far.send(json.dumps([identity, reply]).encode())
             except OSError as error:
-                logger.warning("the first worker does not take an answer: %s", error.strerror)
+                logger.warning("worker channel: the first worker does not accept a reply: %s", error.strerror)
 
     # --- end ------------------------------------------------------------------------------------------------------
 

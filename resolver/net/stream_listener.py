@@ -179,7 +179,7 @@ class StreamListener:
         if count >= self._limit_per_client:
             self.rejected += 1
             self._complaint.warn(
-                "%s has %d TCP connections open, one more was closed (server.tcp-connections-per-client)",
+                "listener: client %s has %d TCP connections, a new one was closed (server.tcp-connections-per-client)",
                 client.host, count,
             )
             return False
@@ -188,14 +188,17 @@ class StreamListener:
         while places.count(network) >= self._limit_per_network:
             if not self._end(places.oldest_idle(network)):
                 self._complaint.warn(
-                    "the network of %s has %d TCP connections open, one more was closed"
+                    "listener: the network of client %s has %d TCP connections, a new one was closed"
                     " (server.tcp-connections-network-percent)",
                     client.host, places.count(network),
                 )
                 return False
         while len(places) >= self._limit:
             if not self._end(places.choose_victim(network)):
-                self._complaint.warn("all %d TCP connections are taken (server.tcp-connections)", self._limit)
+                self._complaint.warn(
+                    "listener: all %d TCP connections are in use, a new one was closed (server.tcp-connections)",
+                    self._limit,
+                )
                 return False
         places.add(client, network)
         try:

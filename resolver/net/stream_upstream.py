@@ -569,7 +569,7 @@ class StreamUpstream:
         if victim is None and (not line.silent or len(self._eviction_exempt) < self._max_exempt):
             victim = self._least_recently_active(line, until)
         if victim is None:
-            self._complaint.warn("all %d outgoing TCP connections are busy", self._limit)
+            self._complaint.warn("upstream: all %d TCP connections to name servers are in use", self._limit)
             return False
         self.evicted += 1
         victim.evict()
@@ -623,7 +623,7 @@ class StreamUpstream:
             reason = os.strerror(code).lower() if code else str(error) or "out of memory"
             kind = self.routes.classify_connection_error(error, address)
             if kind is not FailureKind.NETWORK:
-                self._complaint.warn("cannot open a connection to %s port %d: %s", address, port, reason)
+                self._complaint.warn("upstream: cannot open a TCP connection to %s port %d: %s", address, port, reason)
             connection.connection_failed(f"cannot connect over TCP: {reason}", kind)
             if self.after_batch is not None:
                 self.after_batch()

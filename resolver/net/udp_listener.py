@@ -118,7 +118,7 @@ class UdpListener(asyncio.DatagramProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if exc is not None:
-            logger.error("a UDP socket was lost: %s", exc)
+            logger.error("listener: a UDP socket was closed after an error: %s", exc)
 
     def datagrams_received(self, datagrams: list[tuple[bytes, tuple[Any, ...]]]) -> None:
         """A batch from corenet's loop: what the native handler left over, or everything when there is none."""
@@ -140,7 +140,7 @@ class UdpListener(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         # ICMP about a client that left, or a full send buffer: UDP owes nobody a reply, but it is counted.
         self.errors += 1
-        self._complaint.warn("a reply could not be sent: %s", exc)
+        self._complaint.warn("listener: cannot send a UDP reply: %s", exc)
 
     def _flush(self) -> None:
         replies, self._replies = self._replies, []

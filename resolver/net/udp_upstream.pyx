@@ -596,7 +596,7 @@ cdef class UdpUpstream:
             else:
                 sock = open_socket(family, source or ("0.0.0.0" if family == AF_INET else "::"), self.entropy)
         except OSError as error:
-            self.log.warn("cannot open an outgoing port: %s", error.strerror)
+            self.log.warn("upstream: cannot open a UDP socket: %s", error.strerror)
             raise
         port = UpstreamSocket.__new__(UpstreamSocket)
         port.sock = sock

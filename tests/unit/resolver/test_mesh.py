@@ -258,7 +258,7 @@ def test_faults_that_come_again_and_again_do_not_fill_the_log(scripted, caplog):
         m.net.run(m.mesh)
     first, second = caplog.records
     assert first.exc_info[0] is second.exc_info[0] is ZeroDivisionError
-    assert "29 faults" in second.getMessage()
+    assert "29 more since" in second.getMessage()
     assert m.mesh.statistics()["internal_errors"] == 31
 
 
@@ -278,7 +278,7 @@ def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, 
     assert all(outcomes[0].failure.kind is FailureKind.INTERNAL for outcomes in found)
     [record] = caplog.records
     assert record.exc_info is None
-    assert record.getMessage().startswith("out of memory while resolving")
+    assert record.getMessage().startswith("resolution: out of memory while resolving")
     assert (m.mesh.statistics()["out_of_memory"], m.mesh.statistics()["internal_errors"]) == (5, 0)
 
 

@@ -567,7 +567,7 @@ def test_a_worker_started_in_between_prepares_when_it_is_told_to_switch(company,
         monkeypatch.setattr(room, "prepare_workers", prepare_and_spoil)
         said = await company.workers[0].do_reload()
         assert re.match("the new configuration is in force, but not everywhere: worker 1: .*nonsense", said)
-        assert company.numbers() == ["3", "2", "3"] and "has yet to take over" in caplog.text
+        assert company.numbers() == ["3", "2", "3"] and "still uses the old configuration" in caplog.text
 
     company(test)
 
@@ -577,7 +577,7 @@ def test_only_the_first_worker_heeds_a_signal(company, caplog):
         caplog.set_level("INFO")
         company.write(2)
         company.workers[1].on_reload()
-        assert not company.workers[1].tasks and "SIGHUP is for the supervisor" in caplog.text
+        assert not company.workers[1].tasks and "worker 1 ignores SIGHUP" in caplog.text
         company.workers[0].on_reload()
         await asyncio.gather(*company.workers[0].tasks)
         assert company.numbers() == ["2", "2", "2"]
@@ -613,7 +613,7 @@ def test_what_cannot_be_passed_to_the_supervisor_is_told_in_the_log(company, mon
         monkeypatch.setattr(os, "kill", None)
         monkeypatch.setattr(os, "memfd_create", refuse)
         assert await company.workers[0].do_reload() == ""
-        assert "the supervisor cannot be told: Too many open files; workers that die get the settings" in caplog.text
+        assert "cannot report the result to the supervisor: Too many open files; restarted workers" in caplog.text
 
     company(test)
 
@@ -640,7 +640,7 @@ def test_the_supervisor_takes_the_settings_that_are_in_force_and_asks_again_for_
                 watching.on_reload_done()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limit)
-        assert watching.settings == changed and "its result cannot be had: Too many open files" in caplog.text
+        assert watching.settings == changed and "cannot receive the result: Too many open files" in caplog.text
     finally:
         link.close()
 

@@ -45,7 +45,7 @@ def test_a_new_key_is_trusted_after_its_hold_down_time() -> None:
         see(tp, [OLD, NEW], NOW + day * DAY, by=[OLD])
         assert trusted(tp) == {1}
     assert see(tp, [OLD, NEW], NOW + 31 * DAY - 1, by=[OLD]) == []
-    assert see(tp, [OLD, NEW], NOW + 31 * DAY, by=[OLD]) == [f"key {NEW.key.tag} of example. is trusted from now on"]
+    assert see(tp, [OLD, NEW], NOW + 31 * DAY, by=[OLD]) == [f"key {NEW.key.tag} of example. is trusted now"]
     assert trusted(tp) == {1, 2}
 
 
