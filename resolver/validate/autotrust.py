@@ -47,7 +47,7 @@ LOOKS = limits.AUTOTRUST_MIN_PROBES
 class KeyState(Enum):
     """RFC 5011 section 4.2. A key in the state it calls "Start" is one that is not known here."""
 
-    ADDPEND = "pending"
+    ADDPEND = "addpend"
     """Seen, signed for by a trusted key, and waiting for the end of the hold-down time."""
     VALID = "valid"
     """A trust anchor."""

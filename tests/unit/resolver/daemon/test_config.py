@@ -168,7 +168,7 @@ def test_files_that_are_missing_or_wrong_or_given_twice(tmp_path):
     [(line, _, message)] = problems('root-hints-file = "bad"', directory=tmp_path)
     assert line == 1 and "bad: line 2: k. MX is neither" in message
     [(_, _, message)] = problems('[dnssec]\ntrust-anchors = []\ntrust-anchors-file = "bad"', directory=tmp_path)
-    assert "only one of the two" in message
+    assert "remove one of the two" in message
     [(line, path, message)] = problems("root-hints-file = 3")
     assert (line, path, message) == (1, "root-hints-file", "expected text, got a whole number")
 

@@ -156,5 +156,5 @@ def test_a_directory_that_is_not_there_is_said(tmp_path, caplog):
 
 def test_a_directory_that_may_not_be_written_to_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_file.os, "access", lambda path, mode: False)
-    with pytest.raises(ValueError, match=r"user \d+ may not write into its directory"):
+    with pytest.raises(ValueError, match=r"user \d+ may not write to its directory"):
         cache_file.check(CacheSettings(snapshot_file=str(tmp_path / "cache.bin")))

@@ -88,7 +88,7 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
     path = tmp_path / "good.toml"
     path.write_text("[cache]\nsize = '8 MiB'\n")
     assert main(["--check", "--config", str(path)]) == EXIT_OK
-    assert capsys.readouterr().out == f"{path}: configuration is good\n"
+    assert capsys.readouterr().out == f"{path}: configuration is valid\n"
     assert main(["--check"]) == EXIT_OK
 
 
@@ -542,7 +542,7 @@ def test_the_playground_gives_a_first_answer_without_a_network():
         port = serving_port(process)
         process.wait_for(r"^www\.example\.playground\. 3600 IN A 127\.20\.80\.1")
         process.wait_for(rf"^;; Query time: \d+ ms, server 127\.0\.0\.1:{port}")
-        process.wait_for(f"^Ask for more: dig @127.0.0.1 -p {port} www.example.playground")
+        process.wait_for(f"^Try it: dig @127.0.0.1 -p {port} www.example.playground")
         assert ask(port, "www.example.playground.").answer[0].rdatas() == [bytes([127, 20, 80, 1])]
 
 

@@ -21,7 +21,7 @@ STATISTICS = {
     "fast_path": {"hits": 7, "malformed": {"name is longer than 255 bytes": 3}},
     "resolution": {"running": 1, "upstream_queries": 9},
     "cache": {"entries_answer": 4, "entries_rrset": 6, "hits_answer": 7, "bytes_used": 100, "servers_addresses": 3},
-    "trust_anchors": {"keys_valid": 2, "keys_pending": 1, "last_success": 1700000000},
+    "trust_anchors": {"keys_valid": 2, "keys_addpend": 1, "last_success": 1700000000},
 }
 
 
@@ -48,7 +48,7 @@ def test_the_page_is_what_prometheus_reads():
         ("resolver_cache_used_bytes",): 100,
         ("resolver_infra_cache_entries",): 3,
         ("resolver_trust_anchor_keys", "valid"): 2,
-        ("resolver_trust_anchor_keys", "pending"): 1,
+        ("resolver_trust_anchor_keys", "addpend"): 1,
         ("resolver_trust_anchor_last_success_timestamp_seconds",): 1700000000,
     }
     assert found["resolver_pending_queries"].type == "gauge"

@@ -272,7 +272,7 @@ def test_a_signal_during_a_reload_is_heard_and_many_are_one(serving):
 def test_an_upstream_address_of_somebody_else_is_refused_as_at_the_start(serving):
     async def test(opened):
         extra = '[iteration]\nquery-source-v4 = "192.0.2.77"\n'
-        assert (await opened.reload(2, opened.port, extra=extra)).startswith("cannot ask from 192.0.2.77: ")
+        assert (await opened.reload(2, opened.port, extra=extra)).startswith("cannot send from 192.0.2.77: ")
         assert await opened.numbers(opened.port) == [1, 1]
 
     serving(test)
@@ -282,7 +282,7 @@ def test_an_address_that_contains_one_that_is_served_needs_a_restart(serving):
     async def test(opened):
         opened.path.write_text(f'[server]\nlisten = ["0.0.0.0:{opened.port}"]\n{BOX.format(number=2)}')
         said = await opened.worker.do_reload()
-        assert said.endswith(f"beside 127.0.0.1:{opened.port}, which is served now; restart to change it")
+        assert said.endswith(f"while this daemon serves 127.0.0.1:{opened.port}; restart to change it")
         assert await opened.numbers(opened.port) == [1, 1]
 
     serving(test)
@@ -566,7 +566,7 @@ def test_a_worker_started_in_between_prepares_when_it_is_told_to_switch(company,
         company.write(3)
         monkeypatch.setattr(room, "prepare_workers", prepare_and_spoil)
         said = await company.workers[0].do_reload()
-        assert re.match("the new configuration is in force, but not everywhere: worker 1: .*nonsense", said)
+        assert re.match("the new configuration is in force, but not in all workers: worker 1: .*nonsense", said)
         assert company.numbers() == ["3", "2", "3"] and "still uses the old configuration" in caplog.text
 
     company(test)

@@ -121,7 +121,7 @@ def test_a_zone_changes_its_keys_and_stays_secure(path: Path) -> None:
     assert world.states == {A.tag: "valid"}
     world.roll([A, B], [A])
     world.live(29)
-    assert world.states == {A.tag: "valid", B.tag: "pending"}
+    assert world.states == {A.tag: "valid", B.tag: "addpend"}
     world.live(3)
     assert world.states == {A.tag: "valid", B.tag: "valid"}
     world.roll([REVOKED_A, B], [REVOKED_A, B])
@@ -171,7 +171,7 @@ def test_looks_keep_to_the_schedule(path: Path) -> None:
     assert world.states == {A.tag: "valid"}
     world.silent = False
     world.live(1)
-    assert world.rollover.describe()["zones"][0]["trouble"] == ""
+    assert world.rollover.describe()["zones"][0]["error"] == ""
 
 
 def test_the_last_key_revokes_itself_and_the_zone_is_no_anchor_any_more(path: Path, caplog) -> None:
@@ -200,7 +200,7 @@ def test_statistics_count_keys_by_state(path: Path) -> None:
     world.roll([A, B], [A])
     world.live(1)
     found = world.rollover.statistics()
-    assert (found["keys_valid"], found["keys_pending"], found["keys_revoked"]) == (1, 1, 0)
+    assert (found["keys_valid"], found["keys_addpend"], found["keys_revoked"]) == (1, 1, 0)
     assert found["key_changes"] == 2
     assert world.net.net.time() - found["last_success"] <= DAY + HOUR
 
@@ -236,7 +236,7 @@ def test_a_file_that_cannot_be_used_costs_no_anchor_and_is_left_alone(path: Path
     world.start()
     assert "Restore the file from a copy or remove it" in caplog.text
     assert "dnssec.auto-trust-anchor-file" in caplog.text
-    assert world.rollover.describe()["trouble"]
+    assert world.rollover.describe()["error"]
     with pytest.raises(ValueError, match="auto-trust-anchor-file"):
         check(world.dnssec)
     assert world.verdict() is Verdict.SECURE
@@ -279,7 +279,7 @@ def test_a_disk_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     world.live(2)
     assert path.read_bytes() != before
-    assert world.rollover.describe()["trouble"] == ""
+    assert world.rollover.describe()["error"] == ""
 
 
 def test_the_file_is_its_owners_alone(path: Path) -> None:
