@@ -215,7 +215,7 @@ def test_iteration_within_a_time(capsys) -> None:
 def test_usage(capsys, tmp_path) -> None:
     code, out, err = rdig(capsys, "www.example +wrong")
     assert (code, out) == (dig.EXIT_USAGE, "")
-    assert err == "rdig: unknown option +wrong\nrdig --help shows how it is used\n"
+    assert err == "rdig: unknown option +wrong\nsee rdig --help\n"
     assert rdig(capsys, "--help")[1].startswith("usage: rdig NAME")
     assert rdig(capsys, "--version") == (0, f"rdig {corenet.__version__}\n", "")
     (tmp_path / "wrong.toml").write_text("[server]\nnonsense = 1\n")
