@@ -142,8 +142,8 @@ class Trace:
     began: int = 0
     validating: bool = True
     source: str = "by iteration"
-    told: "ServerReply | None" = None
-    """What a server said that was asked directly, beside what was found through it."""
+    server_reply: "ServerReply | None" = None
+    """The reply of the server, when rdig resolves through one."""
 
     def __iter__(self) -> Iterator[TraceStep]:
         return iter(self.steps)
@@ -151,10 +151,10 @@ class Trace:
     @property
     def story(self) -> "Story":
         """Delegations, questions to servers, the chain of trust, proofs, and what came from the cache."""
-        from resolver.explain import tell
+        from resolver.explain import build_story
 
-        return tell(self.steps, self.answer.outcome, seconds=self.seconds, now=self.began,
-                    validating=self.validating, source=self.source, told=self.told)
+        return build_story(self.steps, self.answer.outcome, seconds=self.seconds, now=self.began,
+                    validating=self.validating, source=self.source, server_reply=self.server_reply)
 
     def to_text(self, *, colour: bool = False, unicode: bool = True) -> str:
         """The story as trees for a terminal; with `colour` there are escape sequences, but only ours."""

@@ -51,7 +51,7 @@ def run(request: grammar.Request, settings: "Settings") -> int:
         if error.trace is None:
             raise
         trace, timed_out = error.trace, True
-    text = _render(request, dataclasses.replace(trace, source=source, told=server_reply))
+    text = _render(request, dataclasses.replace(trace, source=source, server_reply=server_reply))
     if request.output is None:
         sys.stdout.write(text)
         sys.stdout.flush()
