@@ -31,7 +31,7 @@ LOOP = {
     "buffered_1k/uvloop": "the same, BufferedProtocol",
     "sock_1k/uvloop": "sock_recv and sock_sendall, 1 KiB",
     "connections/uvloop": "connections accepted and closed, 50 at a time",
-    "udp_echo_1k/uvloop": "UDP echo, 1 KiB, 8 under way",
+    "udp_echo_1k/uvloop": "UDP echo, 1 KiB, 8 in flight",
     "small_writes/uvloop": "many small writes in one callback",
     "streams_1k/uvloop": "the same server on corenet's own streams, asyncio's on uvloop, 1 KiB",
     "frames_echo_64/readexactly": "64-byte messages echoed: FramedProtocol against readexactly",
