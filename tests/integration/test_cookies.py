@@ -1,4 +1,4 @@
-"""Cookies beside other people's programs: dig as client, BIND as the server that gives and demands them.
+"""DNS cookies with other implementations: dig as client, BIND as server that sends and requires them.
 
 The secret is shared with BIND in one test, as the servers of an anycast address would share it (RFC 9018 section 5).
 """
@@ -126,7 +126,7 @@ def test_dig_passes_the_gate_where_cookies_are_required(tmp_path: Path) -> None:
         assert counters(tmp_path)["fast.cookies_challenged"] >= 3
 
 
-def test_bind_and_we_believe_each_others_cookies(tmp_path: Path) -> None:
+def test_bind_and_resolverd_accept_each_others_cookies(tmp_path: Path) -> None:
     """One secret for both: a cookie of ours is good at BIND's and the other way round."""
     upstream, port = free_port(), free_port()
     with bind(tmp_path, upstream, require=True), resolverd(

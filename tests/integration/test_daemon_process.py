@@ -1,6 +1,6 @@
 """resolverd as a process: how it starts, refuses to start, reloads and stops.
 
-A supervisor and an administrator see exit codes, signals and one line on standard error; that is what is looked at.
+Exit codes, effects of signals and lines on standard error are checked.
 """
 
 import os

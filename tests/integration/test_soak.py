@@ -1,6 +1,6 @@
-"""Seconds of the soak (tests/soak.py), so that it cannot rot and what it demands holds on every run.
+"""A short run of the soak test (tests/soak.py), so that it stays correct and its conditions hold on every run.
 
-The long run is ``make soak``. Its judge must be able to say no, which is tried on made-up runs.
+The long run is ``make soak``. Its checks must detect failures, which is tested with fabricated runs.
 """
 
 import importlib.util
