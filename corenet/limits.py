@@ -209,6 +209,12 @@ TLS_FLUSH_SIZE = 16_384
 plaintext of the largest TLS record (RFC 8446 section 5.1)."""
 TLS_COPY_BELOW = 8192
 """bytes: Below this size a copy is cheaper than a memoryview."""
+TLS_RELEASE_GIL_SIZE = 65_536
+"""bytes: A write of this size or more is encrypted without the GIL. It takes some 20 us; handing the GIL over and back
+costs less only from about there on."""
+TLS_CONTROL_RECORDS = 100
+"""records: A peer may send this many TLS records in a row that hold no data, such as key updates and session tickets.
+Each costs us more than it costs the peer; a renegotiation or a server's tickets are about ten."""
 TLS_READ_HIGH_WATERMARK = 262_144
 """bytes: asyncio's value: when a paused protocol has this much ciphertext waiting, the stream below stops reading."""
 TLS_WRITE_HIGH_WATERMARK = 524_288

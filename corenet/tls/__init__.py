@@ -12,13 +12,17 @@ from corenet.tls.context import (
     server_context,
 )
 from corenet.tls.default import default_client_context
+from corenet.tls.engines import TlsEngineChoice, tls_engine, use_engine
 
 __all__ = [
     "ALPN_HTTP1",
     "HandshakeFailure",
+    "TlsEngineChoice",
     "client_context",
     "default_client_context",
     "describe_handshake_error",
     "received_close_notify",
     "server_context",
+    "tls_engine",
+    "use_engine",
 ]

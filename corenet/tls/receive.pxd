@@ -40,7 +40,6 @@ cdef class TlsReceiver(NativeProtocol):
     cdef StreamTransport underlying_stream     # the same when it is one of ours, else None
     cdef object protocol
     cdef object waiter
-    cdef object failure         # of decrypting, told after the plaintext before it
     cdef object underlying_error      # what the transport below ended with, while DRAINING
     cdef object sslcontext
     cdef dict extra
@@ -69,7 +68,6 @@ cdef class TlsReceiver(NativeProtocol):
     cdef bint reading_paused    # the protocol above wants no data
     cdef bint underlying_paused        # the transport below was told to receive no more
     cdef bint eof_seen          # the transport below has received everything
-    cdef bint close_notify_received           # close_notify was read; the protocol is told when it does not pause
     cdef bint resuming
     cdef bint buffered_protocol
     cdef bint native_protocol          # the protocol is a Consumer

@@ -1,16 +1,18 @@
 """TLS records, right and wrong, cut anywhere: what comes out is what was sent, up to the first that is not right.
 
-The first byte chooses the version and how is read, the second the size of the pieces; the rest are the peer's deeds: it
-writes, changes what it has written, sends something else, says goodbye. Whenever the engine says that there is no more,
-OpenSSL is asked itself: record headers that are counted wrongly would hide what has come.
+The first byte chooses the version, the engine and how is read, the second the size of the pieces; the rest are the
+peer's deeds: it writes, changes what it has written, sends something else, says goodbye. Whenever the engine says that
+there is no more, OpenSSL is asked itself: record headers that are counted wrongly would hide what has come.
 """
 
 import ssl
 from functools import cache
 
 from support.certs import contexts_for_localhost
+from support.tls_engines import ENGINES
 
 from corenet.tls.engine import TlsEngine
+from corenet.tls.engines import make_tls_engine, use_engine
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 ROOM = (1, 100, 70_000)
@@ -27,7 +29,7 @@ def contexts(version: ssl.TLSVersion) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 def pair(version: ssl.TLSVersion) -> tuple[TlsEngine, TlsEngine]:
     """A client that sends and a server that is looked at, after their handshake."""
     server_context, client_context = contexts(version)
-    client, server = TlsEngine(client_context, False, "localhost"), TlsEngine(server_context, True)
+    client, server = make_tls_engine(client_context, False, "localhost"), make_tls_engine(server_context, True)
     while not (client.established and server.established):
         for one, other in ((client, server), (server, client)):
             if not one.established:
@@ -41,6 +43,7 @@ def run(data: bytes) -> None:
     """One input: choice, size of the pieces, deeds."""
     if len(data) < 3:
         return
+    use_engine(ENGINES[(data[0] >> 4) % len(ENGINES)])
     client, server = pair(VERSIONS[data[0] & 1])
     room = memoryview(bytearray(ROOM[(data[0] >> 1) % 3])) if data[0] & 8 else None
     sent, wire, intact, goodbye = b"", bytearray(), -1, False
