@@ -1,17 +1,21 @@
 """TLS contexts with safe defaults, and what a failed handshake means in words.
 
 This room is the only one that imports `ssl`. Strict certificate checks are on for every Python version (the standard
-library has them from 3.13) and names are never looked for in the common name. Session resumption is left out: the
-standard library copies a session by encoding and decoding it, which costs more CPU than the shorter handshake saves.
+library has them from 3.13) and names are never looked for in the common name. The contexts of clients made here resume
+sessions, where `corenet.tls.engines` has an engine that can; users' own contexts behave as with the standard library.
 """
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any, cast
+
+from corenet.tls.sessions import Resumption, SessionCache
 
 __all__ = [
     "ALPN_HTTP1",
+    "ClientContext",
     "HandshakeFailure",
     "client_context",
     "describe_handshake_error",
@@ -20,6 +24,71 @@ __all__ = [
 ]
 
 ALPN_HTTP1: tuple[str, ...] = ("http/1.1",)
+
+
+class ClientContext(ssl.SSLContext):
+    """A client's context whose connections resume sessions; made by `client_context`.
+
+    What is set by a method empties the cache of sessions; what is set by an attribute is part of each session's key.
+    """
+
+    sessions: SessionCache | None
+
+    def resumption(self, server_hostname: str | None, peer: Any) -> Resumption | None:
+        """Return what a connection to `server_hostname` at the address `peer` has to do with resumption; None: nothing.
+
+        Without a name nobody can say whose session it is.
+        """
+        if self.sessions is None or not server_hostname:
+            return None
+        port = peer[1] if isinstance(peer, tuple) else peer
+        return Resumption(self.sessions, (server_hostname.lower(), port, self._settings()))
+
+    def _settings(self) -> Hashable:
+        """What decides which servers are accepted, and what is agreed upon; numbers, since enumerations cost more."""
+        return (
+            _raw.verify_mode.__get__(self),
+            _raw.verify_flags.__get__(self),
+            _raw.check_hostname.__get__(self),
+            _raw.options.__get__(self),
+            _raw.minimum_version.__get__(self),
+            _raw.maximum_version.__get__(self),
+            _raw._host_flags.__get__(self),
+        )
+
+    def _forget_sessions(self) -> None:
+        if self.sessions is not None:
+            self.sessions.clear()
+
+    def load_cert_chain(self, *args: Any, **kwargs: Any) -> None:
+        """As `ssl.SSLContext.load_cert_chain`."""
+        super().load_cert_chain(*args, **kwargs)
+        self._forget_sessions()
+
+    def load_verify_locations(self, *args: Any, **kwargs: Any) -> None:
+        """As `ssl.SSLContext.load_verify_locations`."""
+        super().load_verify_locations(*args, **kwargs)
+        self._forget_sessions()
+
+    def set_default_verify_paths(self, *args: Any, **kwargs: Any) -> None:
+        """As `ssl.SSLContext.set_default_verify_paths`."""
+        super().set_default_verify_paths(*args, **kwargs)
+        self._forget_sessions()
+
+    def set_alpn_protocols(self, *args: Any, **kwargs: Any) -> None:
+        """As `ssl.SSLContext.set_alpn_protocols`."""
+        super().set_alpn_protocols(*args, **kwargs)
+        self._forget_sessions()
+
+    def set_ciphers(self, *args: Any, **kwargs: Any) -> None:
+        """As `ssl.SSLContext.set_ciphers`."""
+        super().set_ciphers(*args, **kwargs)
+        self._forget_sessions()
+
+
+# The class of plain contexts, and the attributes below those of `ssl`.
+_plain: type[ssl.SSLContext] = ClientContext.__mro__[1]
+_raw: Any = ClientContext.__mro__[2]
 
 def client_context(
     *,
@@ -30,12 +99,14 @@ def client_context(
     alpn: Sequence[str] = ALPN_HTTP1,
     certificate: str | PathLike[str] | None = None,
     key: str | PathLike[str] | None = None,
+    resume: bool = True,
 ) -> ssl.SSLContext:
     """Make a client context: TLS 1.2 or later, certificate and name verified.
 
     `cafile` or `cadata` replace the system's trust store. `strict=False` accepts private CAs whose certificates lack
     the extensions of RFC 5280; `verify=False` accepts anything and is for experiments. `certificate` and `key` identify
-    the client. Without `cafile` and `cadata` this reads the trust store, about 31 ms.
+    the client. Connections of this context resume each other's sessions, which the server can tell; `resume=False`
+    makes each handshake a full one. Without `cafile` and `cadata` this reads the trust store, about 31 ms.
 
     Raises:
         OSError: when a file cannot be read.
@@ -58,6 +129,10 @@ def client_context(
         context.set_alpn_protocols(list(alpn))
     if certificate is not None:
         context.load_cert_chain(certificate, key)
+    if resume and type(context) is _plain:
+        # Not when somebody has put a class of his own in the place of the standard library's.
+        context.__class__ = ClientContext
+        cast(ClientContext, context).sessions = SessionCache()
     return context
 
 

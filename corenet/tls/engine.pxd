@@ -29,6 +29,7 @@ cdef class TlsEngine:
     cdef bint has_ciphertext        # there may be ciphertext to take
     cdef bint ended                 # the peer's close_notify was read; nothing counts that comes behind it
     cdef object failure             # why a record could not be decrypted, behind all plaintext that was handed out
+    cdef bint can_resume            # sessions can be offered and seen
     cdef size_t feed_size           # ciphertext is best fed in pieces of this size
 
     cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1

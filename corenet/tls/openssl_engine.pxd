@@ -43,3 +43,10 @@ cdef OpenSSLEngine openssl_engine(object ssl_object)
 
 cdef class TlsSession:
     cdef void *session      # a reference of ours
+    cdef readonly bint single_use       # a ticket of TLS 1.3
+    cdef readonly size_t octets         # with the server's certificates, as far as that can be told
+    cdef readonly unsigned long lifetime        # in seconds, as the server says; 0: it says nothing
+    cdef public double expires          # both in seconds since the epoch, and set by who keeps it
+    cdef public double trusted_until
+
+cdef TlsSession tls_session(void *connection, void *session)

@@ -30,7 +30,8 @@ from libc.string cimport memcpy, memmove
 from corenet.tls.engine cimport CONTROL_RECORDS, HEADER, LONGEST_BODY, TlsEngine, flooded, scan_records
 from corenet.tls.libssl cimport (
     BIO_CTRL_FLUSH, BIO_CTRL_PENDING, BIO_CTRL_WPENDING, BIO_FLAGS_READ, BIO_FLAGS_RETRY, BIO_FLAGS_SHOULD_RETRY,
-    BIO_TYPE_SOURCE_SINK, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, LibSSL, libssl, ssl_of,
+    BIO_TYPE_SOURCE_SINK, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, TLS1_3_VERSION, LibSSL, libssl,
+    ssl_of,
 )
 
 from corenet.limits import TLS_RELEASE_GIL_SIZE
@@ -58,6 +59,9 @@ cdef enum:
     RECORD_OVERHEAD = 64
     # The first block of a handshake's flight.
     FLIGHT = 4096
+    # What a session takes besides its ticket and certificates; a parsed certificate takes so many times its DER.
+    SESSION_STRUCT = 1024
+    PARSED = 4
 
 # The table of our BIO's functions: OpenSSL's memory, made once for the process.
 cdef void *method = NULL
@@ -186,6 +190,7 @@ cdef OpenSSLEngine openssl_engine(object ssl_object):
     made.ssl_core = ssl_object._sslobj
     made.connection = ssl_of(made.ssl_core)
     made.feed_size = <size_t>-1
+    made.can_resume = True
     # One reference for both directions (SSL_set_bio(3)); the former BIOs are let go of.
     lib.SSL_set_bio(made.connection, bio, bio)
     return made
@@ -272,6 +277,28 @@ cdef class OpenSSLEngine(TlsEngine):
         self.wire.control = 0
         self.wire.begun = 0
         return True
+
+    cdef bint resume(self, object session) except -1:
+        cdef LibSSL *lib = libssl()
+        if not lib.SSL_set_session(self.connection, (<TlsSession?>session).session):
+            lib.ERR_clear_error()
+            return False
+        # What is not new.
+        self.last_session = lib.SSL_get1_session(self.connection)
+        return True
+
+    cdef object new_session(self):
+        cdef LibSSL *lib = libssl()
+        cdef void *session = lib.SSL_get_session(self.connection)
+        if session == self.last_session or session == NULL:
+            return None
+        if self.last_session != NULL:
+            lib.SSL_SESSION_free(self.last_session)
+        # With a reference, so that no other session can have its address meanwhile.
+        self.last_session = lib.SSL_get1_session(self.connection)
+        if not lib.SSL_SESSION_is_resumable(session):
+            return None
+        return tls_session(self.connection, lib.SSL_get1_session(self.connection))
 
     # --- plaintext ------------------------------------------------------------------------------------------------
 
@@ -432,7 +459,6 @@ cdef class OpenSSLEngine(TlsEngine):
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
 
-
 @cython.final
 cdef class TlsSession:
     """A session that may be resumed, as OpenSSL keeps it; `corenet.tls.sessions` decides for whom and for how long."""
@@ -443,3 +469,31 @@ cdef class TlsSession:
     def __dealloc__(self) -> None:
         if self.session != NULL:
             libssl().SSL_SESSION_free(self.session)
+
+    def resumable(self) -> bool:
+        """Tell whether it may still be offered: its connection has not failed, its certificate has not expired."""
+        cdef LibSSL *lib = libssl()
+        cdef void *certificate = lib.SSL_SESSION_get0_peer(self.session)
+        if not lib.SSL_SESSION_is_resumable(self.session):
+            return False
+        return certificate == NULL or lib.X509_cmp_current_time(lib.X509_get0_notAfter(certificate)) > 0
+
+
+cdef TlsSession tls_session(void *connection, void *session):
+    """`session` of this connection; the caller's reference to it is used up."""
+    cdef LibSSL *lib = libssl()
+    cdef TlsSession made = TlsSession.__new__(TlsSession)
+    cdef const unsigned char *ticket = NULL
+    cdef size_t length = 0
+    cdef void *chain = lib.SSL_get_peer_cert_chain(connection)
+    cdef int at, size
+    made.session = session
+    made.single_use = lib.SSL_SESSION_get_protocol_version(session) == TLS1_3_VERSION
+    made.lifetime = lib.SSL_SESSION_get_ticket_lifetime_hint(session)
+    lib.SSL_SESSION_get0_ticket(session, &ticket, &length)
+    made.octets = SESSION_STRUCT + length
+    if chain != NULL:
+        for at in range(lib.OPENSSL_sk_num(chain)):
+            size = lib.i2d_X509(lib.OPENSSL_sk_value(chain, at), NULL)
+            made.octets += PARSED * max(size, 0)
+    return made

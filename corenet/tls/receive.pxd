@@ -42,6 +42,7 @@ cdef class TlsReceiver(NativeProtocol):
     cdef object waiter
     cdef object underlying_error      # what the transport below ended with, while DRAINING
     cdef object sslcontext
+    cdef object resumption      # the Resumption of a client whose context resumes, else None
     cdef dict extra
     cdef list pending_plaintext           # plaintext from before the handshake, or from while the peer must speak first
     cdef Py_ssize_t pending_plaintext_size
@@ -77,6 +78,8 @@ cdef class TlsReceiver(NativeProtocol):
     cdef dict __dict__
 
     cdef int step_handshake(self) except -1
+    cdef int prepare_resumption(self) except -1
+    cdef int keep_session(self) except -1
     cdef int handshake_done(self) except -1
     cdef int handshake_failed(self, object error) except -1
     cdef int wake(self, object error) except -1

@@ -25,6 +25,7 @@ from corenet.transports.streambase cimport NativeProtocol, is_buffered
 
 from corenet.limits import TLS_DRAIN_TIMEOUT, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
 from corenet.tls import faces
+from corenet.tls.context import ClientContext
 from corenet.tls.default import shared_context, standard_context
 
 __all__ = ["TlsReceiver"]
@@ -209,8 +210,32 @@ cdef class TlsReceiver(NativeProtocol):
             logger.debug("%r starts SSL handshake", self)
             self.began = self.loop.time()
         self.timer = self.loop.call_later_ns(nanoseconds(self.handshake_timeout), self._handshake_expired, ())
-        if not self.server_side or self.engine.unread():
+        if not self.server_side:
+            self.prepare_resumption()
             self.step_handshake()
+        elif self.engine.unread():
+            self.step_handshake()
+
+    cdef int prepare_resumption(self) except -1:
+        """Offer a session to the server, when the context keeps some."""
+        cdef object session
+        if not self.engine.can_resume or not isinstance(self.sslcontext, ClientContext):
+            return 0
+        self.resumption = self.sslcontext.resumption(
+            self.engine.ssl_object.server_hostname, self.underlying.get_extra_info("peername")
+        )
+        if self.resumption is not None:
+            session = self.resumption.offer()
+            if session is not None:
+                self.engine.resume(session)
+        return 0
+
+    cdef int keep_session(self) except -1:
+        """Keep the session that the server has given, when it is a new one."""
+        cdef object session = self.engine.new_session()
+        if session is not None:
+            self.resumption.keep(session)
+        return 0
 
     cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
         if self.state >= CLOSING_UNDERLYING:
@@ -418,6 +443,9 @@ cdef class TlsReceiver(NativeProtocol):
 
     cdef int handshake_failed(self, object error) except -1:
         self.stop_timer()
+        if self.resumption is not None:
+            self.resumption.failed()
+            self.resumption = None
         if isinstance(error, ssl.CertificateError):
             message = "SSL handshake failed on verifying the certificate"
         else:
@@ -428,6 +456,9 @@ cdef class TlsReceiver(NativeProtocol):
     cdef int handshake_done(self) except -1:
         self.stop_timer()
         self.state = OPEN
+        if self.resumption is not None:
+            self.resumption.succeeded(self.engine.ssl_object.session_reused, float("inf"))
+            self.keep_session()
         if self.loop.debug:
             logger.debug("%r: SSL handshake took %.1f ms", self, (self.loop.time() - self.began) * 1e3)
         self.in_callback = True
@@ -504,6 +535,8 @@ cdef class TlsReceiver(NativeProtocol):
             self.deliver_into(data, length)
         else:
             self.deliver_copied(data, length)
+        if self.resumption is not None:
+            self.keep_session()
         return self.deliver_end_of_stream()
 
     cdef int deliver_copied(self, const uint8_t *data, size_t length) except -1:
