@@ -218,9 +218,9 @@ Each costs us more than it costs the peer; a renegotiation or a server's tickets
 TLS_SESSIONS = 1024
 """sessions: A client context keeps this many sessions to resume, those of all origins together."""
 TLS_SESSIONS_PER_ORIGIN = 32
-"""sessions: A ticket of TLS 1.3 is used once, so this many connections to one origin can be resumed at the same time."""
+"""sessions: A ticket of TLS 1.3 is used once, so this many connections to one origin can be resumed together."""
 TLS_SESSION_OCTETS = 8_388_608
-"""bytes: The sessions of a client context together. Each holds the server's certificates, whose size the server chooses."""
+"""bytes: The sessions of a client context together. Each holds the server's certificates, whose size it chooses."""
 TLS_SESSION_SIZE = 65_536
 """bytes: A larger session is not kept: a ticket has about 200 bytes, a chain of certificates 3 to 5 KiB, four times as
 much when it is parsed."""

@@ -50,6 +50,7 @@ NONE = {
     "corenet/http/response.py": "hands on what decode and h1 made",
     "corenet/serving/sockets.py": "the caller's own addresses",
     "corenet/serving/worker.py": "the supervisor's own pipe",
+    "corenet/tls/context.py": "the user's own files",
     "corenet/tls/libssl.pyx": "reads this process's own memory",
     "corenet/tls/receive.pyx": "moves bytes between the engine and the protocol; records are told apart by the engine",
     "corenet/tls/transport.pyx": "moves bytes between OpenSSL and buffers",
