@@ -29,7 +29,9 @@ cdef class TlsEngine:
     cdef bint has_ciphertext        # there may be ciphertext to take
     cdef bint ended                 # the peer's close_notify was read; nothing counts that comes behind it
     cdef object failure             # why a record could not be decrypted, behind all plaintext that was handed out
-    cdef bint can_resume            # sessions can be offered and seen
+    cdef object policy              # the ClientContext that judges the server, else None
+    cdef readonly double valid_until        # how long what it has checked is valid, in seconds since the epoch
+    cdef bint native                # sessions and staples can be asked for and seen
     cdef size_t feed_size           # ciphertext is best fed in pieces of this size
 
     cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1
@@ -43,6 +45,9 @@ cdef class TlsEngine:
     cdef bint step_shutdown(self) except -1
     cdef Py_ssize_t unread(self) except -1
     cdef Py_ssize_t unsent(self) except -1
+    cdef int judge(self) except -1
+    cdef int ask_staple(self) except -1
+    cdef bytes staple(self)
     cdef bint resume(self, object session) except -1
     cdef object new_session(self)
 

@@ -121,6 +121,26 @@ cdef class TlsEngine:
         """
         return self.step_handshake()
 
+    cdef int judge(self) except -1:
+        """Have the policy look at the server, between OpenSSL's end of the handshake and ours."""
+        if self.policy is None:
+            return 0
+        try:
+            self.valid_until = self.policy.judge(self.ssl_object, self.staple(), self.native)
+        except BaseException:
+            # The end of a TLS 1.3 handshake is not sent: the server never takes it for complete.
+            self.drain()
+            raise
+        return 0
+
+    cdef int ask_staple(self) except -1:
+        """Ask the server for an OCSP staple, before the first step of the handshake."""
+        return 0
+
+    cdef bytes staple(self):
+        """The OCSP staple that the server has sent, None when it has not, or when it cannot be seen."""
+        return None
+
     cdef bint resume(self, object session) except -1:
         """Offer a `TlsSession` to the server, before the first step of the handshake; False when that cannot be done."""
         return False

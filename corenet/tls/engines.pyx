@@ -16,6 +16,7 @@ from corenet.tls.engine cimport TlsEngine
 from corenet.tls.openssl_engine cimport openssl_engine
 from corenet.tls.stdlib_engine cimport stdlib_engine
 
+from corenet.tls.context import ClientContext
 from corenet.tls.libssl import load
 
 __all__ = ["TlsEngineChoice", "make_tls_engine", "tls_engine", "use_engine"]
@@ -74,13 +75,19 @@ def tls_engine() -> TlsEngineChoice:
 
 
 cdef TlsEngine make_engine(object context, bint server_side, object server_hostname):
+    cdef TlsEngine made
     incoming, outgoing = MemoryBIO(), MemoryBIO()
     ssl_object = context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=server_hostname)
     if chosen is None:
         tls_engine()
+    policy = context if not server_side and isinstance(context, ClientContext) else None
     if native and type(ssl_object) is SSLObject and context._msg_callback is None:
-        return openssl_engine(ssl_object)
-    return stdlib_engine(ssl_object, incoming, outgoing)
+        made = openssl_engine(ssl_object, policy)
+    else:
+        made = stdlib_engine(ssl_object, incoming, outgoing, policy)
+    if policy is not None and policy.staples != "no":
+        made.ask_staple()
+    return made
 
 
 def make_tls_engine(context: ssl.SSLContext, server_side: bool, server_hostname: str | None = None) -> TlsEngine:

@@ -16,6 +16,7 @@ cdef enum:
     SSL_CTRL_SET_TLSEXT_STATUS_OCSP_RESPONSE = 71
     SSL_CTRL_SET_TLSEXT_STATUS_CALLBACK = 63
     SSL_CTRL_SET_TLSEXT_STATUS_ARGUMENT = 64
+    SSL_CTRL_GET_EXTRA_CHAIN_CERTS = 82
     TLSEXT_STATUSTYPE_ocsp = 1
     SSL_TLSEXT_ERR_OK = 0
     SSL_TLSEXT_ERR_NOACK = 3
@@ -49,6 +50,7 @@ cdef struct LibSSL:
     long (*SSL_CTX_callback_ctrl)(void *context, int command, Callback callback) noexcept nogil
     int (*SSL_CTX_set_ex_data)(void *context, int index, void *data) noexcept nogil
     void *(*SSL_CTX_get_ex_data)(void *context, int index) noexcept nogil
+    void *(*SSL_CTX_get0_certificate)(void *context) noexcept nogil
 
     void *(*SSL_get_SSL_CTX)(void *ssl) noexcept nogil
     void *(*SSL_get_rbio)(void *ssl) noexcept nogil

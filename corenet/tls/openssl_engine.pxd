@@ -22,7 +22,6 @@ cdef struct Wire:
     size_t out_size
     size_t out_hint         # the size that the next block begins with
     Scanner scanner         # of what OpenSSL was given
-    size_t begun            # bytes of a record that OpenSSL took without having given its plaintext
     size_t control          # records since the last that had data
     bint counting           # the handshake is over
     bint flooded            # there were too many of them: OpenSSL gets no more
@@ -39,7 +38,7 @@ cdef class OpenSSLEngine(TlsEngine):
     cdef int read_step(self, char *target, size_t room, size_t *got) except -1
     cdef object explain(self)
 
-cdef OpenSSLEngine openssl_engine(object ssl_object)
+cdef OpenSSLEngine openssl_engine(object ssl_object, object policy)
 
 cdef class TlsSession:
     cdef void *session      # a reference of ours

@@ -27,11 +27,12 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove
 
-from corenet.tls.engine cimport CONTROL_RECORDS, HEADER, LONGEST_BODY, TlsEngine, flooded, scan_records
+from corenet.tls.engine cimport CONTROL_RECORDS, HEADER, Scanner, TlsEngine, flooded, scan_records
 from corenet.tls.libssl cimport (
     BIO_CTRL_FLUSH, BIO_CTRL_PENDING, BIO_CTRL_WPENDING, BIO_FLAGS_READ, BIO_FLAGS_RETRY, BIO_FLAGS_SHOULD_RETRY,
-    BIO_TYPE_SOURCE_SINK, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, TLS1_3_VERSION, LibSSL, libssl,
-    ssl_of,
+    BIO_TYPE_SOURCE_SINK, SSL_CTRL_GET_TLSEXT_STATUS_OCSP_RESPONSE, SSL_CTRL_SET_TLSEXT_STATUS_TYPE,
+    SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, TLS1_3_VERSION, TLSEXT_STATUSTYPE_ocsp, LibSSL,
+    libssl, ssl_of,
 )
 
 from corenet.limits import TLS_RELEASE_GIL_SIZE
@@ -99,7 +100,6 @@ cdef int wire_read(void *bio, char *data, size_t length, size_t *got) noexcept n
         lib.BIO_set_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY)
         return 0
     wire.control += scan_records(&wire.scanner, <const uint8_t *>data, given)
-    wire.begun += given
     got[0] = given
     return 1
 
@@ -147,6 +147,11 @@ cdef int wire_destroy(void *bio) noexcept nogil:
     return 1
 
 
+cdef size_t begun(Scanner *scanner) noexcept nogil:
+    """How many bytes of an incomplete record OpenSSL holds."""
+    return HEADER + scanner.last_size - scanner.body_left if scanner.body_left else scanner.header_have
+
+
 cdef int make_method() except -1:
     """Make the table of the BIO's functions, once."""
     global method
@@ -167,7 +172,7 @@ cdef int make_method() except -1:
 
 # --- the engine -------------------------------------------------------------------------------------------------------
 
-cdef OpenSSLEngine openssl_engine(object ssl_object):
+cdef OpenSSLEngine openssl_engine(object ssl_object, object policy):
     """The engine of an SSLObject whose handshake has not begun; its memory BIOs are replaced by one of ours."""
     cdef LibSSL *lib = libssl()
     cdef OpenSSLEngine made = OpenSSLEngine.__new__(OpenSSLEngine)
@@ -190,7 +195,8 @@ cdef OpenSSLEngine openssl_engine(object ssl_object):
     made.ssl_core = ssl_object._sslobj
     made.connection = ssl_of(made.ssl_core)
     made.feed_size = <size_t>-1
-    made.can_resume = True
+    made.policy = policy
+    made.native = True
     # One reference for both directions (SSL_set_bio(3)); the former BIOs are let go of.
     lib.SSL_set_bio(made.connection, bio, bio)
     return made
@@ -254,7 +260,7 @@ cdef class OpenSSLEngine(TlsEngine):
         return 0
 
     cdef Py_ssize_t unread(self) except -1:
-        return <Py_ssize_t>(self.wire.kept_end - self.wire.kept_at)
+        return <Py_ssize_t>(self.wire.kept_end - self.wire.kept_at + begun(&self.wire.scanner))
 
     cdef Py_ssize_t unsent(self) except -1:
         return <Py_ssize_t>self.wire.out_end
@@ -272,11 +278,22 @@ cdef class OpenSSLEngine(TlsEngine):
         finally:
             self.busy = False
             self.has_ciphertext = self.wire.out_end > 0
+        self.judge()
         self.established = True
         self.wire.counting = True
         self.wire.control = 0
-        self.wire.begun = 0
         return True
+
+    cdef int ask_staple(self) except -1:
+        libssl().SSL_ctrl(self.connection, SSL_CTRL_SET_TLSEXT_STATUS_TYPE, TLSEXT_STATUSTYPE_ocsp, NULL)
+        return 0
+
+    cdef bytes staple(self):
+        cdef const char *data = NULL
+        cdef long length = libssl().SSL_ctrl(
+            self.connection, SSL_CTRL_GET_TLSEXT_STATUS_OCSP_RESPONSE, 0, <void *>&data
+        )
+        return data[:length] if data != NULL and length > 0 else None
 
     cdef bint resume(self, object session) except -1:
         cdef LibSSL *lib = libssl()
@@ -319,7 +336,6 @@ cdef class OpenSSLEngine(TlsEngine):
         self.busy = False
         if result == 1:
             self.wire.control = 0
-            self.wire.begun = 0
             return DATA
         # An answer that the protocol itself wanted, or an alert.
         self.has_ciphertext = self.wire.out_end > 0
@@ -358,7 +374,7 @@ cdef class OpenSSLEngine(TlsEngine):
             return None
         # No plaintext is longer than what it came in: what lies here, in OpenSSL, and decrypted in OpenSSL.
         bound = (
-            length + wire.kept_end - wire.kept_at + min(wire.begun, <size_t>(LONGEST_BODY + HEADER))
+            length + wire.kept_end - wire.kept_at + begun(&wire.scanner)
             + <size_t>lib.SSL_pending(self.connection)
         )
         if bound == 0:

@@ -25,7 +25,6 @@ from corenet.transports.streambase cimport NativeProtocol, is_buffered
 
 from corenet.limits import TLS_DRAIN_TIMEOUT, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
 from corenet.tls import faces
-from corenet.tls.context import ClientContext
 from corenet.tls.default import shared_context, standard_context
 
 __all__ = ["TlsReceiver"]
@@ -219,9 +218,9 @@ cdef class TlsReceiver(NativeProtocol):
     cdef int prepare_resumption(self) except -1:
         """Offer a session to the server, when the context keeps some."""
         cdef object session
-        if not self.engine.can_resume or not isinstance(self.sslcontext, ClientContext):
+        if not self.engine.native or self.engine.policy is None:
             return 0
-        self.resumption = self.sslcontext.resumption(
+        self.resumption = self.engine.policy.resumption(
             self.engine.ssl_object.server_hostname, self.underlying.get_extra_info("peername")
         )
         if self.resumption is not None:
@@ -457,7 +456,7 @@ cdef class TlsReceiver(NativeProtocol):
         self.stop_timer()
         self.state = OPEN
         if self.resumption is not None:
-            self.resumption.succeeded(self.engine.ssl_object.session_reused, float("inf"))
+            self.resumption.succeeded(self.engine.ssl_object.session_reused, self.engine.valid_until)
             self.keep_session()
         if self.loop.debug:
             logger.debug("%r: SSL handshake took %.1f ms", self, (self.loop.time() - self.began) * 1e3)

@@ -20,4 +20,4 @@ cdef class StdlibEngine(TlsEngine):
     cdef int on_want_read(self) except -1
     cdef bytes read_record(self)
 
-cdef StdlibEngine stdlib_engine(object ssl_object, object incoming, object outgoing)
+cdef StdlibEngine stdlib_engine(object ssl_object, object incoming, object outgoing, object policy)

@@ -35,12 +35,13 @@ cdef object SyscallError = ssl.SSLSyscallError
 cdef object ZeroReturn = ssl.SSLZeroReturnError
 
 
-cdef StdlibEngine stdlib_engine(object ssl_object, object incoming, object outgoing):
+cdef StdlibEngine stdlib_engine(object ssl_object, object incoming, object outgoing, object policy):
     """The engine of an SSLObject that was made with these two memory BIOs."""
     cdef StdlibEngine made = StdlibEngine.__new__(StdlibEngine)
     made.incoming = incoming
     made.outgoing = outgoing
     made.ssl_object = ssl_object
+    made.policy = policy
     made.ssl_core = ssl_object
     if type(ssl_object) is SSLObject:
         made.ssl_core = ssl_object._sslobj
@@ -85,6 +86,7 @@ cdef class StdlibEngine(TlsEngine):
             self.ssl_object.do_handshake()
         except (WantRead, SyscallError):
             return False
+        self.judge()
         self.established = True
         # What came with the last flight was not counted apart from it: read until OpenSSL says that there is no more.
         self.records = self.incoming.pending

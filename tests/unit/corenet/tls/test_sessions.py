@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from support.certs import Leaf
 from support.tls_engines import ENGINES
-from support.tls_pair import leaf, ours, server_context
-from support.twin import Recorder
+from support.tls_pair import Listening, leaf, ours, server_context
 
 from corenet.limits import (
     TLS_SESSION_LIFETIME,
@@ -29,48 +28,6 @@ __all__ = ["leaf", "ours", "server_context"]
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 pytestmark = pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had in this Python")
-
-
-class Greeting(Recorder):
-    """A server that says something at once, so that the client reads its tickets."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        transport.write(b"hello")
-
-
-class Greeted(Recorder):
-    """A client that ends the connection when it was greeted."""
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self.transport.close()
-
-
-class Listening:
-    """A server on our loop; `visit` connects, is greeted, and tells whether the session was resumed."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.context = context
-
-    async def __aenter__(self) -> "Listening":
-        loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(Greeting, "127.0.0.1", 0, ssl=self.context)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.close()
-        await self.server.wait_closed()
-
-    async def visit(self, context: ssl.SSLContext, name: str = "localhost") -> bool:
-        _, protocol = await asyncio.get_running_loop().create_connection(
-            Greeted, *self.server.sockets[0].getsockname(), ssl=context, server_hostname=name
-        )
-        found: bool = protocol.transport.get_extra_info("ssl_object").session_reused
-        # What programs ask of a connection is there when it was resumed, too.
-        assert protocol.transport.get_extra_info("peercert") or context.verify_mode is ssl.CERT_NONE
-        assert await protocol.lost is None
-        return found
 
 
 async def visits(server: ssl.SSLContext, clients: list[ssl.SSLContext]) -> list[bool]:
