@@ -43,6 +43,7 @@ cdef class TlsEngine:
     cdef object take(self, const char **data, size_t *length)
     cdef int taken(self) except -1
     cdef bint step_shutdown(self) except -1
+    cdef int finish(self) except -1
     cdef Py_ssize_t unread(self) except -1
     cdef Py_ssize_t unsent(self) except -1
     cdef int judge(self) except -1

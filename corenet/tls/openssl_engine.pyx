@@ -31,8 +31,8 @@ from corenet.tls.engine cimport CONTROL_RECORDS, HEADER, Scanner, TlsEngine, flo
 from corenet.tls.libssl cimport (
     BIO_CTRL_FLUSH, BIO_CTRL_PENDING, BIO_CTRL_WPENDING, BIO_FLAGS_READ, BIO_FLAGS_RETRY, BIO_FLAGS_SHOULD_RETRY,
     BIO_TYPE_SOURCE_SINK, SSL_CTRL_GET_TLSEXT_STATUS_OCSP_RESPONSE, SSL_CTRL_SET_TLSEXT_STATUS_TYPE,
-    SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, TLS1_3_VERSION, TLSEXT_STATUSTYPE_ocsp, LibSSL,
-    libssl, ssl_of,
+    SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_SENT_SHUTDOWN, TLS1_3_VERSION,
+    TLSEXT_STATUSTYPE_ocsp, LibSSL, libssl, ssl_of,
 )
 
 from corenet.limits import TLS_RELEASE_GIL_SIZE
@@ -471,6 +471,13 @@ cdef class OpenSSLEngine(TlsEngine):
             self.busy = False
             self.has_ciphertext = self.wire.out_end > 0
         return True
+
+    cdef int finish(self) except -1:
+        cdef LibSSL *lib = libssl()
+        if self.established and self.failure is None and not self.busy:
+            # OpenSSL would take an end without close_notify for a failure, after which a session is not resumed.
+            lib.SSL_set_shutdown(self.connection, lib.SSL_get_shutdown(self.connection) | SSL_SENT_SHUTDOWN)
+        return 0
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------

@@ -373,6 +373,7 @@ cdef class TlsReceiver(NativeProtocol):
         self.state = CLOSED
         self.closing = True
         self.app_state = APP_LOST
+        self.engine.finish()
         self.pending_plaintext = None
         self.pending_plaintext_size = 0
         self.protocol = None

@@ -13,6 +13,7 @@ import pytest
 from support.certs import Leaf
 from support.tls_engines import ENGINES
 from support.tls_pair import Listening, leaf, ours, server_context
+from support.twin import Recorder
 
 from corenet.limits import (
     TLS_SESSION_LIFETIME,
@@ -128,6 +129,30 @@ def test_each_name_port_and_context_has_its_own(
             assert not await one.visit(context, "127.0.0.1")
             # Names are the same in any case of letters.
             assert await one.visit(context, "LOCALHOST")
+
+    ours(main())
+
+
+def test_end_without_close_notify_spoils_no_session(
+    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    """Clients that abort a connection, after a timeout for one, may resume its session all the same."""
+    context = context_of(leaf)
+
+    async def main() -> None:
+        class Aborting(Recorder):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                self.transport.abort()
+
+        async with Listening(server_context) as listening:
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                Aborting, *listening.server.sockets[0].getsockname(), ssl=context, server_hostname="localhost"
+            )
+            assert await protocol.lost is None
+            del protocol
+            gc.collect()
+            assert await listening.visit(context)
 
     ours(main())
 
