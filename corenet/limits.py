@@ -214,6 +214,9 @@ costs less only from about there on."""
 TLS_CONTROL_RECORDS = 100
 """records: A peer may send this many TLS records in a row that hold no data, such as key updates and session tickets.
 Each costs us more than it costs the peer; a renegotiation or a server's tickets are about ten."""
+TLS_ANSWERS_SIZE = 65_536
+"""bytes: While the transport below cannot send, a peer may cause this much ciphertext by what it sends. A key update of
+27 bytes wants an answer of 27 bytes."""
 TLS_SESSIONS = 1024
 """sessions: A client context keeps this many sessions to resume, those of all origins together."""
 TLS_SESSIONS_PER_ORIGIN = 32

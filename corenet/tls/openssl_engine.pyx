@@ -202,6 +202,8 @@ cdef OpenSSLEngine openssl_engine(object ssl_object, object policy):
     return made
 
 
+# Not cleared by the collector: code that runs while a cycle is taken apart may still come here, and finds a connection.
+@cython.no_gc_clear
 @cython.final
 cdef class OpenSSLEngine(TlsEngine):
     """One side of one connection; made by `corenet.tls.engines`."""
@@ -329,16 +331,19 @@ cdef class OpenSSLEngine(TlsEngine):
         """One SSL_read: DATA, NOTHING, END or FAILED; the last two are remembered."""
         cdef LibSSL *lib = libssl()
         cdef int result
+        cdef size_t before = self.wire.out_end
         if lib.ERR_peek_error():
             lib.ERR_clear_error()
         self.busy = True
         result = lib.SSL_read_ex(self.connection, target, room, got)
         self.busy = False
+        if self.wire.out_end != before:
+            # Answers that the protocol itself wanted, or an alert.
+            self.answers += self.wire.out_end - before
+            self.has_ciphertext = True
         if result == 1:
             self.wire.control = 0
             return DATA
-        # An answer that the protocol itself wanted, or an alert.
-        self.has_ciphertext = self.wire.out_end > 0
         result = lib.SSL_get_error(self.connection, result)
         if self.wire.flooded:
             lib.ERR_clear_error()
