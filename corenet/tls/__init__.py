@@ -12,13 +12,21 @@ from corenet.tls.context import (
     server_context,
 )
 from corenet.tls.default import default_client_context
+from corenet.tls.engines import TlsEngineChoice, tls_engine, use_engine
+from corenet.tls.refusal import CertificateRefused
+from corenet.tls.staples import set_staple
 
 __all__ = [
     "ALPN_HTTP1",
+    "CertificateRefused",
     "HandshakeFailure",
+    "TlsEngineChoice",
     "client_context",
     "default_client_context",
     "describe_handshake_error",
     "received_close_notify",
     "server_context",
+    "set_staple",
+    "tls_engine",
+    "use_engine",
 ]
