@@ -317,10 +317,15 @@ cdef class H2Connection:
         return self.peer_max_streams
 
     @property
-    def can_open(self):
-        """True when a client may send a request now: fewer streams are open than the peer allows, and it stays."""
+    def accepting(self):
+        """True while a client may send requests, now or when another stream has ended: neither side leaves."""
         return (not self.server and not self.failed and not self.goaway_received and not self.goaway_sent
-                and self.open_streams < self.peer_max_streams and self.next_stream <= LARGEST_STREAM)
+                and self.next_stream <= LARGEST_STREAM)
+
+    @property
+    def can_open(self):
+        """True when a client may send a request now: the peer allows one more stream."""
+        return self.accepting and self.open_streams < self.peer_max_streams
 
     def is_open(self, int64_t stream_id):
         """Tell whether a message may still be sent or received on this stream."""
