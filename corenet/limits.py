@@ -355,6 +355,14 @@ HTTP2_MAX_STREAMS = Limit(
     "Streams that a peer may have open at the same time. RFC 9113 section 6.5.2 advises against fewer than 100. "
     "Streams beyond it are refused."
 )
+HTTP2_REQUESTS = Limit(
+    100, 1, 1000, "requests",
+    "Requests of a client on one connection at the same time; the server's own limit holds as well. Further requests "
+    "wait for a stream."
+)
+HTTP2_PROBE_DELAY = 300
+"""milliseconds: Requests to an origin whose protocol is not known wait this long for the first connection, because they
+may share it. A shorter time opens connections for nothing; a longer one delays requests while that one is slow."""
 HTTP2_CONTINUATIONS = 8
 """frames: CONTINUATION frames of one field block. Endless ones would take CPU time without end (CVE-2024-27316)."""
 HTTP2_SETTINGS_ENTRIES = 32

@@ -36,7 +36,7 @@ class LocalProtocolError(HttpError):
 
 
 class RemoteProtocolError(HttpError):
-    """The peer sent bytes that are not HTTP/1.1, or whose framing is ambiguous.
+    """The peer sent bytes that are not HTTP, or whose framing is ambiguous.
 
     `status` is what a server should answer with: 400, 413, 431, 501 or 505.
     """
@@ -55,11 +55,15 @@ class Http2Error(RemoteProtocolError):
 
 
 class ServerDisconnected(RemoteProtocolError):
-    """The connection ended before the response was complete; `received` says whether any of it had arrived."""
+    """The connection, or the stream of HTTP/2, ended before the response was complete.
 
-    def __init__(self, message: str, *, received: bool) -> None:
+    `received` says whether any of it had arrived; `unprocessed` that the server promised not to have begun.
+    """
+
+    def __init__(self, message: str, *, received: bool, unprocessed: bool = False) -> None:
         super().__init__(message)
         self.received = received
+        self.unprocessed = unprocessed
 
 
 class DecodeError(RemoteProtocolError):

@@ -5,9 +5,11 @@ Transports live in `corenet.tls.transport` and are made by the loop; nobody impo
 
 from corenet.tls.context import (
     ALPN_HTTP1,
+    ALPN_HTTP2,
     HandshakeFailure,
     client_context,
     describe_handshake_error,
+    http2_client_context,
     received_close_notify,
     server_context,
 )
@@ -15,10 +17,12 @@ from corenet.tls.default import default_client_context
 
 __all__ = [
     "ALPN_HTTP1",
+    "ALPN_HTTP2",
     "HandshakeFailure",
     "client_context",
     "default_client_context",
     "describe_handshake_error",
+    "http2_client_context",
     "received_close_notify",
     "server_context",
 ]

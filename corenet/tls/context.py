@@ -12,14 +12,17 @@ from os import PathLike
 
 __all__ = [
     "ALPN_HTTP1",
+    "ALPN_HTTP2",
     "HandshakeFailure",
     "client_context",
     "describe_handshake_error",
+    "http2_client_context",
     "received_close_notify",
     "server_context",
 ]
 
 ALPN_HTTP1: tuple[str, ...] = ("http/1.1",)
+ALPN_HTTP2: tuple[str, ...] = ("h2", "http/1.1")
 
 def client_context(
     *,
@@ -80,6 +83,11 @@ def server_context(
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return context
+
+
+def http2_client_context() -> ssl.SSLContext:
+    """Make a client context that offers HTTP/2 before HTTP/1.1, with everything else as `client_context` has it."""
+    return client_context(alpn=ALPN_HTTP2)
 
 
 # --- what went wrong --------------------------------------------------------------------------------------------------
