@@ -1,9 +1,9 @@
-"""Who gets which connection: counting and queues, without I/O and without awaits.
+"""The connection pool: which request gets which connection. No I/O and no awaits.
 
-A slot is a place for one connection. It counts against the limits from the moment it is given out until the descriptor
-of its connection is gone, so that the limits hold as a server counts them, at every instant (but for the attempts that
-race each other while one connection is made). Its states, and what moves them (the `Transition`s below, which alone
-change `state`; what stands nowhere raises)::
+A slot stands for one connection. It counts against the limits from the moment it is given out until the descriptor of
+its connection is closed, so that the limits hold as the server counts, at every instant (except for the parallel
+attempts while one connection is opened). States and events (the `Transition`s below, the only way to change `state`; an
+event in an empty cell raises)::
 
     state      | opened | share  | take   | keep | drop    | gone
     -----------+--------+--------+--------+------+---------+--------
@@ -13,24 +13,25 @@ change `state`; what stands nowhere raises)::
     IDLE       |        | SHARED | IN_USE |      | CLOSING | FREE
     CLOSING    |        |        |        |      |         | FREE
 
-opened: its holder has made the connection. take: an idle one is given out. keep, drop: its holder gives it back, with a
-connection for the next request or without; an idle one is dropped when it is old, dead or in the way. gone: the
-connection has no descriptor any more; a holder who has not noticed gives the slot back all the same. A FREE slot is
-forgotten, nothing can happen to it. Invariant: `total` and each `count` are the numbers of slots that are not FREE.
+opened: the holder has opened the connection. take: an idle connection is given out. keep, drop: the holder releases the
+slot, with a reusable connection or not; an idle connection is dropped when it is too old, dead, or its slot is needed.
+gone: the connection's descriptor is closed; a holder that has not noticed still releases the slot. A FREE slot is no
+longer referenced. Invariant: `total` and each `count` are the numbers of slots that are not FREE.
 
-A slot whose connection speaks HTTP/2 is shared: it has as many holders as requests run on it (`holders`), at most as
-many as the limits and the server allow, and it is kept or dropped when the last one gives it back. share: it is opened,
-or an idle one is given out. An origin has one such connection that takes requests; when it is full they wait. While
-nobody knows what an origin speaks, requests wait for the first connection to it, `HTTP2_PROBE_DELAY` at most, and not
-when it failed.
+The slot of an HTTP/2 connection is shared. `holders` is the number of requests on it, at most as many as the limits and
+the server allow; it is kept or dropped when the last of them releases it. share: such a connection was opened, or an
+idle one is given out. An origin has one such connection that accepts requests; when it is full, requests wait. While
+the protocol of an origin is unknown, requests wait for its first connection, for at most `HTTP2_PROBE_DELAY` and until
+it fails.
 
-Ownership: the holder owns a slot in CONNECTING and IN_USE, and its connection with it; the pool owns both in SHARED,
-IDLE and CLOSING. A future that waits belongs to who asked; a slot that came to one who gave up goes back.
+Ownership: the holder owns a slot in CONNECTING and IN_USE, with its connection; the pool owns both in SHARED, IDLE and
+CLOSING. A waiting future belongs to the caller of `acquire`; a slot given to a caller that has stopped waiting is
+released.
 
-Every change happens in one call that cannot be interrupted, so that a cancelled task can lose neither a slot nor a
-connection (the fault that other clients had for years). When somebody waits, politeness ends: connections that say
-goodbye are cut off, and idle ones of other origins make room. Idle connections stand in two ordered dictionaries,
-waiters in a queue for each origin: all operations are O(1), but for the number of origins that wait.
+Every change is one call without awaits, so a cancelled task can lose neither a slot nor a connection. When a request
+waits, closing connections are aborted instead of waiting for close_notify, and idle connections of other origins are
+closed. Idle connections are in two ordered dictionaries, waiters in a queue for each origin. All operations are O(1),
+except for the number of origins with waiters.
 """
 
 import asyncio
@@ -66,9 +67,9 @@ _CLOSED = Transition("gone", _STATES, {IN_USE: IN_USE, SHARED: SHARED, IDLE: FRE
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections a client may hold, and for how many seconds one may be idle.
+    """How many connections a client may have, in all and to one origin, and how many seconds one may be idle.
 
-    `streams` is how many requests may run at the same time on one connection of HTTP/2; the server may allow fewer.
+    `streams` is the maximum number of requests at the same time on one HTTP/2 connection; the server may allow fewer.
     """
 
     connections: int = HTTP_MAX_CONNECTIONS.default
@@ -84,7 +85,7 @@ class Limits:
 
 
 class PoolSlot:
-    """The place of one connection; `connection` is None until the first holder has opened one."""
+    """One connection's share of the limits; `connection` is None until the first holder has opened it."""
 
     __slots__ = ("connection", "group", "holders", "reused", "state")
 
@@ -98,7 +99,7 @@ class PoolSlot:
 
 
 class _OriginPool:
-    """What the pool knows of one origin."""
+    """The slots and waiters of one origin."""
 
     __slots__ = ("count", "has_waiters", "idle", "known", "origin", "probe", "probe_timer", "shared", "waiters")
 
@@ -106,25 +107,25 @@ class _OriginPool:
         self.origin = origin
         self.count = 0
         self.idle: dict[PoolSlot, None] = {}
-        # Slots in SHARED: one that takes requests, and those that finish what they have.
+        # Slots in SHARED: one that accepts requests, and those that are leaving.
         self.shared: dict[PoolSlot, None] = {}
         self.waiters: dict[asyncio.Future[PoolSlot], None] = {}
         self.has_waiters = False
-        # Whether requests need not wait to learn what the origin speaks; the slot that will tell, and until when.
+        # Whether the protocol is known; the slot whose connection will tell, and the timer after which nobody waits.
         self.known = known
         self.probe: PoolSlot | None = None
         self.probe_timer: asyncio.TimerHandle | None = None
 
     @property
     def needs_connection(self) -> bool:
-        """Whether those who wait could use one more connection: none may be shared, now or soon."""
+        """Whether waiting requests need another connection, because there is none to share, now or soon."""
         if self.probe is not None and not self.known:
             return False
         return not any(isinstance(slot.connection, Multiplexed) and slot.connection.can_serve for slot in self.shared)
 
 
 class Pool:
-    """Connections of one client by origin; the newest idle one is used first, the oldest is closed first."""
+    """The connections of one client by origin. The newest idle one is used first, the oldest is closed first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, *, http2: bool = False) -> None:
         self.loop = loop
@@ -133,7 +134,7 @@ class Pool:
         self.total = 0
         self.groups: dict[Origin, _OriginPool] = {}
         self.idle: dict[PoolSlot, None] = {}
-        # Those that say goodbye, and how many slots wait for their descriptor to go.
+        # Slots whose connection waits for close_notify, and the number of slots in CLOSING.
         self.closing_gracefully: dict[PoolSlot, None] = {}
         self.closing_count = 0
         self.waiting_origins: deque[_OriginPool] = deque()
@@ -141,7 +142,7 @@ class Pool:
         self.closing = False
 
     def acquire(self, origin: Origin) -> "PoolSlot | asyncio.Future[PoolSlot]":
-        """Give a slot at once, with an idle connection or the right to open one, or a future to wait for."""
+        """Return a slot with an idle connection or the right to open one, or a future of a slot."""
         group = self.groups.get(origin)
         if group is None:
             group = self.groups[origin] = _OriginPool(origin, known=not (self.http2 and origin.scheme == "https"))
@@ -156,7 +157,7 @@ class Pool:
                 self.waiting_origins.append(group)
                 group.has_waiters = True
         except MemoryError:
-            # Nobody will wait for it, so nobody may give it a slot.
+            # The caller gets no future, so no slot may be given to it.
             group.waiters.pop(future, None)
             self._forget(group)
             raise
@@ -164,7 +165,7 @@ class Pool:
         return future
 
     def cancel_acquire(self, origin: Origin, future: "asyncio.Future[PoolSlot]") -> None:
-        """Stop waiting; a slot that came in the same moment goes to the next one."""
+        """Stop waiting. A slot that was given meanwhile goes to the next waiter."""
         if future.done() and not future.cancelled() and future.exception() is None:
             self.release(future.result(), reusable=True)
         future.cancel()
@@ -174,8 +175,8 @@ class Pool:
             self._forget(group)
 
     def opened(self, slot: PoolSlot, connection: Connection | Multiplexed) -> None:
-        """Note the connection that the holder of `slot` has made; over HTTP/2 others join it."""
-        # First what may find no memory: without it nobody would hear of the connection's end.
+        """Record the connection that the holder of `slot` has opened. An HTTP/2 connection is shared from now on."""
+        # First, because it may raise MemoryError: without it the pool would not learn that the connection is gone.
         connection.on_closed = partial(self._on_connection_closed, slot)
         if isinstance(connection, Multiplexed):
             connection.on_change = self._dispatch_all
@@ -189,16 +190,16 @@ class Pool:
             self._end_probe(slot.group)
 
     def release(self, slot: PoolSlot, *, reusable: bool) -> None:
-        """Take a slot back; with `reusable` its connection waits for the next request.
+        """Take a slot back; with `reusable` its connection is kept for the next request.
 
-        A shared one is kept as long as its connection takes requests, however this request ended.
+        A shared connection is kept while it accepts requests, however this request ended.
 
         Raises:
-            RuntimeError: when nobody held it.
+            RuntimeError: the slot has no holder.
         """
         connection = slot.connection
         if slot.state > SHARED:
-            raise RuntimeError(f"a slot in state {_STATES[slot.state]} was given back")
+            raise RuntimeError(f"a slot in state {_STATES[slot.state]} was released")
         if slot.state == SHARED:
             slot.holders -= 1
             if slot.holders:
@@ -224,7 +225,7 @@ class Pool:
             self._drop(next(reversed(group.idle)), graceful=False)
 
     def close(self) -> list[Connection]:
-        """Close all idle connections and return them; those in use close when they are released."""
+        """Close all idle connections and return them. Those in use are closed when they are released."""
         self.closing = True
         if self.timer is not None:
             self.timer.cancel()
@@ -242,7 +243,7 @@ class Pool:
             self._drop(slot)
         return closed
 
-    # --- inside ---------------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------------------------------------------
 
     def _acquire_now(self, group: _OriginPool) -> PoolSlot | None:
         full = False
@@ -291,7 +292,7 @@ class Pool:
         return slot
 
     def _end_probe(self, group: _OriginPool) -> None:
-        """The first connection to an origin is there, failed, or takes long: requests wait for it no more."""
+        """The first connection to an origin was opened, failed, or is slow: requests do not wait for it any longer."""
         if group.probe is None:
             return
         group.known = True
@@ -302,7 +303,7 @@ class Pool:
         self._dispatch_all()
 
     def _keep(self, slot: PoolSlot, connection: Connection) -> bool:
-        """Let the connection wait for the next request, unless memory is short."""
+        """Keep the connection for the next request; False when memory is short."""
         group = slot.group
         try:
             group.idle[slot] = None
@@ -310,7 +311,7 @@ class Pool:
             if self.timer is None:
                 self.timer = self.loop.call_later(self.limits.keepalive_timeout, self._expire)
         except MemoryError:
-            # The request has its answer all the same; the next one opens a connection of its own.
+            # This request has its response. The next one opens a new connection.
             group.idle.pop(slot, None)
             self.idle.pop(slot, None)
             return False
@@ -318,7 +319,7 @@ class Pool:
         return True
 
     def _drop(self, slot: PoolSlot, *, graceful: bool = True) -> None:
-        """Close the connection, if there is one; the slot counts until its descriptor is gone."""
+        """Close the connection, if there is one. The slot counts until its descriptor is closed."""
         if slot.state == IDLE:
             del slot.group.idle[slot]
             del self.idle[slot]
@@ -354,12 +355,12 @@ class Pool:
         self.total -= 1
 
     def _dispatch_all(self) -> None:
-        """Give away what is free: streams of HTTP/2 may become free by the dozen."""
+        """Give free slots to waiting requests. Several streams of HTTP/2 may become free at once."""
         while self.waiting_origins and self._dispatch_waiters():
             pass
 
     def _dispatch_waiters(self) -> bool:
-        """Give one free slot to the origin whose turn it is, there to who waits longest; tell whether one was free."""
+        """Give one free slot to the next origin in turn, to the request that has waited longest; False: none free."""
         given = False
         skipped: list[_OriginPool] = []
         pending_slots = self.closing_count
@@ -375,7 +376,7 @@ class Pool:
                 waiter.set_result(slot)
                 given = True
             elif waiters:
-                # It keeps its turn: a place that becomes free is first its, then that of those who come after it.
+                # It keeps its position: it gets the next free slot before the origins behind it.
                 skipped.append(group)
                 if pending_slots:
                     pending_slots -= 1
@@ -393,7 +394,7 @@ class Pool:
         return given
 
     def _evict_for_waiters(self) -> None:
-        """Somebody waits: end every goodbye, and close as many idle connections of others as there is need for."""
+        """A request waits: abort closing connections, and close as many idle connections of other origins as needed."""
         while self.closing_gracefully:
             slot = next(iter(self.closing_gracefully))
             del self.closing_gracefully[slot]
@@ -413,7 +414,7 @@ class Pool:
                 coming += 1
 
     def _expire(self) -> None:
-        """Close what has been idle for too long; all expire alike, so the oldest stand first."""
+        """Close connections that were idle for too long. The timeout is the same for all, so the oldest come first."""
         self.timer = None
         now = self.loop.time()
         while self.idle:
@@ -426,6 +427,6 @@ class Pool:
             self._drop(slot)
 
     def _forget(self, group: _OriginPool) -> None:
-        """Drop the record of an origin nobody talks to or waits for."""
+        """Drop the record of an origin without slots and waiters."""
         if group.count == 0 and not group.waiters:
             self.groups.pop(group.origin, None)
