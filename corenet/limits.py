@@ -362,6 +362,9 @@ HTTP2_REQUESTS = Limit(
 HTTP2_PROBE_DELAY = 300
 """milliseconds: Requests to an origin whose protocol is not known wait this long for the first connection, because they
 may share it. A shorter time opens connections for nothing; a longer one delays requests while that one is slow."""
+HTTP2_SETTLE_SECONDS = 1
+"""seconds: A connection that was idle for longer must have no input waiting when a request begins on it, because it may
+be the server's end of the connection. Before that it may be the rest of a response that was cancelled."""
 HTTP2_CONTINUATIONS = 8
 """frames: CONTINUATION frames of one field block. Endless ones would take CPU time without end (CVE-2024-27316)."""
 HTTP2_SETTINGS_ENTRIES = 32

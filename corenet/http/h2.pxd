@@ -8,7 +8,7 @@ from corenet.http.hpack cimport HpackDecoder, HpackEncoder, Octets
 cdef class H2Stream:
     cdef uint32_t number
     cdef int state
-    cdef bytes method               # of a client's request
+    cdef bytes method               # of the request
     cdef bint surfaced              # the user knows of it
     # receiving
     cdef int64_t receive_window     # what the peer may still send
@@ -20,7 +20,7 @@ cdef class H2Stream:
     # sending
     cdef int64_t send_window        # what we may still send
     cdef int64_t send_left          # of our own Content-Length, -1 without one
-    cdef bint head_sent
+    cdef bint head_sent, no_body_sent
     cdef bint finished              # the user has given the end, which may still be queued
     cdef list queue                 # bytes that wait for a window
     cdef Py_ssize_t queue_at        # bytes of the first that were sent

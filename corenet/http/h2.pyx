@@ -806,6 +806,7 @@ cdef class H2Connection:
             del fields[:pseudo]
         if cookies > 1:
             self.join_cookies(fields)
+        stream.method = method
         stream.head_received = stream.surfaced = True
         events.append((stream.number, Request(method, path, Headers(fields), VERSION)))
         return None
@@ -1116,6 +1117,8 @@ cdef class H2Connection:
             raise LocalProtocolError("a response now is out of order")
         if status is None or informational != (response.status < 200) or response.status == 101:
             raise LocalProtocolError(f"{response.status} is no status of such a response")
+        # Content-Length then says what another response would have (RFC 9110 section 8.6).
+        stream.no_body_sent = stream.method == HEAD or response.status == 304
         self.add_block(stream, [status], response.headers.raw, B_RESPONSE, end)
         stream.head_sent = not informational
         if end:
@@ -1269,6 +1272,8 @@ cdef class H2Connection:
             for field in fields:
                 if not self.encoder.encode_known(&self.out, field):
                     self.add_field(stream, field, what)
+            if stream.no_body_sent:
+                stream.send_left = 0
             if end and stream.send_left > 0:
                 raise LocalProtocolError(f"{stream.send_left} bytes of body less than Content-Length says")
         except BaseException:

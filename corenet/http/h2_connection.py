@@ -47,7 +47,13 @@ from corenet.http.h2_events import CANCEL, Drained, Goaway, SettingsReceived, St
 from corenet.http.pieces import Pieces
 from corenet.http.transitions import Transition
 from corenet.http.url import Origin
-from corenet.limits import HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW, HTTP_CLOSE_TIMEOUT, HTTP_READ_SIZE
+from corenet.limits import (
+    HTTP2_CONNECTION_WINDOW,
+    HTTP2_SETTLE_SECONDS,
+    HTTP2_STREAM_WINDOW,
+    HTTP_CLOSE_TIMEOUT,
+    HTTP_READ_SIZE,
+)
 from corenet.loop.sockops import has_no_pending_input
 
 __all__ = ["Exchange", "Multiplexed"]
@@ -399,15 +405,14 @@ class Multiplexed(asyncio.BufferedProtocol):
         return Exchange(self, collecting, max_body, deadline, read_timeout)
 
     def is_usable(self) -> bool:
-        """Tell whether a request may begin now.
-
-        On a connection without exchanges nothing may have come that was not read yet: it could be the server's goodbye.
-        """
+        """Tell whether a request may begin now; after a longer time without one, no input may be waiting."""
         if not self.can_serve or not self.codec.can_open:
             return False
-        return bool(self.exchanges) or self.flushing or self._is_quiet()
+        if self.exchanges or self.loop.time() - self.idle_since < HTTP2_SETTLE_SECONDS:
+            return True
+        return self._has_no_input()
 
-    def _is_quiet(self) -> bool:
+    def _has_no_input(self) -> bool:
         sock = self.transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0 or not has_no_pending_input(sock.fileno()):
             return False

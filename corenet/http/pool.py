@@ -20,9 +20,9 @@ longer referenced. Invariant: `total` and each `count` are the numbers of slots 
 
 The slot of an HTTP/2 connection is shared. `holders` is the number of requests on it, at most as many as the limits and
 the server allow; it is kept or dropped when the last of them releases it. share: such a connection was opened, or an
-idle one is given out. An origin has one such connection that accepts requests; when it is full, requests wait. While
-the protocol of an origin is unknown, requests wait for its first connection, for at most `HTTP2_PROBE_DELAY` and until
-it fails.
+idle one is given out. An origin has one such connection that accepts requests; when it is full, requests wait. Where
+there is none, and the origin is not known to speak HTTP/1.1 only, one connection is opened at a time, the `probe`, and
+the other requests wait for it; after `HTTP2_PROBE_DELAY` they open connections of their own.
 
 Ownership: the holder owns a slot in CONNECTING and IN_USE, with its connection; the pool owns both in SHARED, IDLE and
 CLOSING. A waiting future belongs to the caller of `acquire`; a slot given to a caller that has stopped waiting is
@@ -101,9 +101,9 @@ class PoolSlot:
 class _OriginPool:
     """The slots and waiters of one origin."""
 
-    __slots__ = ("count", "has_waiters", "idle", "known", "origin", "probe", "probe_timer", "shared", "waiters")
+    __slots__ = ("count", "has_waiters", "idle", "origin", "parallel", "probe", "probe_timer", "shared", "waiters")
 
-    def __init__(self, origin: Origin, known: bool) -> None:
+    def __init__(self, origin: Origin, parallel: bool) -> None:
         self.origin = origin
         self.count = 0
         self.idle: dict[PoolSlot, None] = {}
@@ -111,15 +111,16 @@ class _OriginPool:
         self.shared: dict[PoolSlot, None] = {}
         self.waiters: dict[asyncio.Future[PoolSlot], None] = {}
         self.has_waiters = False
-        # Whether the protocol is known; the slot whose connection will tell, and the timer after which nobody waits.
-        self.known = known
+        # Whether requests open connections at the same time; the slot whose connection they wait for otherwise, and the
+        # timer after which they do not wait.
+        self.parallel = parallel
         self.probe: PoolSlot | None = None
         self.probe_timer: asyncio.TimerHandle | None = None
 
     @property
     def needs_connection(self) -> bool:
         """Whether waiting requests need another connection, because there is none to share, now or soon."""
-        if self.probe is not None and not self.known:
+        if self.probe is not None and not self.parallel:
             return False
         return not any(isinstance(slot.connection, Multiplexed) and slot.connection.can_serve for slot in self.shared)
 
@@ -145,7 +146,7 @@ class Pool:
         """Return a slot with an idle connection or the right to open one, or a future of a slot."""
         group = self.groups.get(origin)
         if group is None:
-            group = self.groups[origin] = _OriginPool(origin, known=not (self.http2 and origin.scheme == "https"))
+            group = self.groups[origin] = _OriginPool(origin, not self.http2 or origin.scheme != "https")
         if not group.waiters:
             slot = self._acquire_now(group)
             if slot is not None:
@@ -186,8 +187,7 @@ class Pool:
         else:
             slot.state = _OPENED[slot.state]
         slot.connection = connection
-        if slot.group.probe is slot:
-            self._end_probe(slot.group)
+        self._end_probe(slot.group, parallel=not isinstance(connection, Multiplexed))
 
     def release(self, slot: PoolSlot, *, reusable: bool) -> None:
         """Take a slot back; with `reusable` its connection is kept for the next request.
@@ -213,8 +213,8 @@ class Pool:
         else:
             self._drop(slot)
         if slot.group.probe is slot:
-            # The connection was not made; who waited for it tries on his own.
-            self._end_probe(slot.group)
+            # The connection was not opened. The next request tries.
+            slot.group.probe = None
         self._dispatch_all()
         self._forget(slot.group)
 
@@ -236,7 +236,7 @@ class Pool:
                     waiter.set_exception(LocalProtocolError("the client was closed while a request waited"))
             group.waiters.clear()
             group.has_waiters = False
-            self._end_probe(group)
+            self._end_probe(group, parallel=False)
         self.waiting_origins.clear()
         closed = [slot.connection for slot in self.idle if slot.connection is not None]
         for slot in list(self.idle):
@@ -281,21 +281,21 @@ class Pool:
                 self._drop(slot, graceful=False)
         if group.count >= self.limits.per_origin or self.total >= self.limits.connections:
             return None
-        if not group.known and group.probe is not None:
+        if not group.parallel and group.probe is not None:
             return None
         slot = PoolSlot(group)
-        if not group.known:
-            group.probe_timer = self.loop.call_later(HTTP2_PROBE_DELAY / 1000, partial(self._end_probe, group))
+        if not group.parallel:
+            if group.probe_timer is None:
+                end = partial(self._end_probe, group, parallel=True)
+                group.probe_timer = self.loop.call_later(HTTP2_PROBE_DELAY / 1000, end)
             group.probe = slot
         group.count += 1
         self.total += 1
         return slot
 
-    def _end_probe(self, group: _OriginPool) -> None:
-        """The first connection to an origin was opened, failed, or is slow: requests do not wait for it any longer."""
-        if group.probe is None:
-            return
-        group.known = True
+    def _end_probe(self, group: _OriginPool, *, parallel: bool) -> None:
+        """A connection was opened, or opening one is slow: requests do not wait for the probe any longer."""
+        group.parallel = parallel
         group.probe = None
         if group.probe_timer is not None:
             group.probe_timer.cancel()
@@ -430,3 +430,5 @@ class Pool:
         """Drop the record of an origin without slots and waiters."""
         if group.count == 0 and not group.waiters:
             self.groups.pop(group.origin, None)
+            if group.probe_timer is not None:
+                group.probe_timer.cancel()

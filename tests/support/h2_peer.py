@@ -6,18 +6,29 @@
 import asyncio
 import gzip
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
 from corenet.http.errors import Http2Error
 from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.h2 import SERVER, H2Connection
-from corenet.http.h2_events import StreamReset
+from corenet.http.h2_events import Drained, StreamReset
 
-__all__ = ["Peer", "Site", "h2_site"]
+__all__ = ["BYTES", "Peer", "Site", "h2_site", "until"]
 
 BYTES = bytes(range(256)) * 256
+AHEAD = 1 << 18
+_TURNS, _PAUSE = 10_000, 0.002
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until it holds; other threads and processes get time for their part."""
+    for _ in range(_TURNS):
+        if condition():
+            return
+        await asyncio.sleep(_PAUSE)
+    raise AssertionError(f"waited in vain: {what}")
 
 
 class Peer(asyncio.Protocol):
@@ -30,6 +41,8 @@ class Peer(asyncio.Protocol):
         self.codec = H2Connection(SERVER, **site.options)
         self.requests: dict[int, Request] = {}
         self.bodies: dict[int, bytearray] = {}
+        # What is left to send, for as long as the client's windows are full.
+        self.left: dict[int, memoryview] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -77,7 +90,10 @@ class Peer(asyncio.Protocol):
             elif isinstance(event, End):
                 if self.codec.is_open(stream):
                     self.serve(stream, self.requests[stream], bytes(self.bodies.pop(stream)))
+            elif isinstance(event, Drained):
+                self.send_more(stream)
             elif isinstance(event, StreamReset):
+                self.left.pop(stream, None)
                 site.resets.append(event.code)
         self.flush()
 
@@ -88,8 +104,19 @@ class Peer(asyncio.Protocol):
         fields = [(b"content-length", b"%d" % len(body)), *(fields or [])]
         self.codec.send_response(stream, Response(status, fields), not body)
         if body:
-            self.codec.send_data(stream, body, True)
+            self.left[stream] = memoryview(body)
+            self.send_more(stream)
         self.flush()
+
+    def send_more(self, stream: int) -> None:
+        """Send what the windows admit, and a little that waits for them."""
+        waiting = 0
+        while waiting == 0 and stream in self.left:
+            piece, rest = self.left[stream][:AHEAD], self.left[stream][AHEAD:]
+            self.left[stream] = rest
+            if not rest:
+                del self.left[stream]
+            waiting = self.codec.send_data(stream, piece, not rest)
 
     def serve(self, stream: int, request: Request, body: bytes) -> None:
         """Answer by the path."""

@@ -928,6 +928,22 @@ def test_messages_out_of_order() -> None:
         client_side.send_data(1, b"x")
 
 
+@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 304)])
+def test_the_length_of_a_body_that_is_not_sent(method: bytes, status: int) -> None:
+    """RFC 9110 section 8.6: Content-Length says what another response would have; there is no body all the same."""
+    length = [(b"content-length", b"9")]
+    connection = server()
+    connection.feed(headers(1, [(b":method", method), *REQUEST[1:]]))
+    connection.send_response(1, Response(status, length), True)
+    assert client(method).feed(connection.data_to_send())[0][1] == Response(status, length, b"", 20)
+    connection.feed(headers(3, [(b":method", method), *REQUEST[1:]]))
+    connection.send_response(3, Response(status, length))
+    with pytest.raises(LocalProtocolError):
+        connection.send_data(3, b"x")
+    connection.send_end(3)
+    assert connection.open_streams == 0
+
+
 def test_credentials_are_never_indexed() -> None:
     import hpack
 
