@@ -32,12 +32,16 @@ budgets that grow with time and with work done, frames that move nothing forward
 an argument of `feed`. Priorities are checked for their form and ignored (RFC 9113 section 5.3.2).
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport _PyBytes_Resize, PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 cimport cython
 
+from corenet.core.libc cimport bytes_data, new_bytes
 from corenet.http.field_grammar cimport length_of, same_name
 from corenet.http.h2_fields cimport (
     FIELD_AUTHORITY,
@@ -182,7 +186,7 @@ cdef tuple METHOD_GET = (b":method", b"GET")
 cdef tuple SCHEME_HTTPS = (b":scheme", b"https")
 cdef bytes HTTPS = b"https"
 cdef bytes GET = b"GET"
-cdef dict STATUS_FIELDS = {status: (b":status", b"%d" % status) for status in range(100, 1000)}
+cdef dict STATUS_FIELDS = {}    # those that were sent
 
 
 cdef inline uint32_t read32(const uint8_t *p) noexcept nogil:
@@ -274,6 +278,7 @@ cdef class H2Connection:
 
     def __dealloc__(self):
         octets_free(&self.out)
+        Py_XDECREF(self.body)
 
     cdef int begin(self) except -1:
         """The connection preface (RFC 9113 section 3.4): our settings, and the connection's window."""
@@ -351,17 +356,27 @@ cdef class H2Connection:
             Http2Error: when the peer broke a rule or a limit for connections; nothing more can be fed or sent.
         """
         cdef list events = []
-        cdef bytes piece = data if type(data) is bytes else bytes(data)
+        cdef Py_buffer view
+        cdef bytes joined
         if self.failed:
             raise Http2Error("bytes after a connection error", PROTOCOL_ERROR)
         if now > self.clock:
             self.control_budget = min(CONTROL_FRAMES, self.control_budget + (now - self.clock) * CONTROL_RATE)
             self.reset_budget = min(RESETS, self.reset_budget + (now - self.clock) * RESET_RATE)
             self.clock = now
-        if PyBytes_GET_SIZE(self.held):
-            piece = self.held + piece
-            self.held = b""
-        self.run(piece, events)
+        try:
+            if PyBytes_GET_SIZE(self.held):
+                joined = self.held + bytes(data)
+                self.held = b""
+                self.run(<const uint8_t *>PyBytes_AS_STRING(joined), PyBytes_GET_SIZE(joined), events)
+                return events
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                self.run(<const uint8_t *>view.buf, view.len, events)
+            finally:
+                PyBuffer_Release(&view)
+        finally:
+            self.finish_body()
         return events
 
     cpdef bytes data_to_send(self):
@@ -441,9 +456,7 @@ cdef class H2Connection:
         self.control_budget = min(CONTROL_FRAMES, self.control_budget + CONTROL_EARNED)
         return 0
 
-    cdef int run(self, bytes data, list events) except -1:
-        cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
-        cdef Py_ssize_t n = PyBytes_GET_SIZE(data)
+    cdef int run(self, const uint8_t *p, Py_ssize_t n, list events) except -1:
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t take, length
         cdef int kind, flags
@@ -451,7 +464,7 @@ cdef class H2Connection:
         cdef H2Stream stream
         if self.preface_left:
             take = min(n, self.preface_left)
-            if data[:take] != PREFACE[PREFACE_SIZE - self.preface_left:PREFACE_SIZE - self.preface_left + take]:
+            if memcmp(p, PyBytes_AS_STRING(PREFACE) + PREFACE_SIZE - self.preface_left, take) != 0:
                 self.fail(PROTOCOL_ERROR, "the connection does not begin as HTTP/2 does")
             self.preface_left -= take
             at = take
@@ -461,7 +474,7 @@ cdef class H2Connection:
                 if take:
                     self.data_left -= take
                     if self.data_stream is not None:
-                        self.deliver(self.data_stream, p + at, take, events)
+                        self.deliver(self.data_stream, p + at, take, n - at, events)
                     at += take
                 if self.data_left:
                     break
@@ -500,7 +513,7 @@ cdef class H2Connection:
                 self.frame(kind, flags, number, p + at, length, events)
                 at += length
         if at < n:
-            self.held = data if at == 0 else data[at:]
+            self.held = PyBytes_FromStringAndSize(<const char *>p + at, n - at)
         return 0
 
     cdef int begin_data(self, const uint8_t *p, Py_ssize_t length, int flags, uint32_t number, list events) except -1:
@@ -552,18 +565,48 @@ cdef class H2Connection:
             self.acknowledge(number, padding)
         return 1 if padding else 0
 
-    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, list events) except -1:
-        """Tell of a piece of a body; short ones that follow each other are joined."""
+    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t room, list events) except -1:
+        """Add a piece of a body; pieces that follow each other in one input are one event.
+
+        `room` is the rest of the input, so that a body of several frames is copied once, into memory for all of it.
+        """
         cdef tuple last
         if stream.state == CLOSED:
             # The user has reset it since the frame began.
             return 0
-        if n < SHORT_DATA and events:
+        if events:
             last = events[len(events) - 1]
-            if last[0] == stream.number and type(last[1]) is Data and len(last[1].data) < SHORT_DATA:
-                last[1].data += PyBytes_FromStringAndSize(<const char *>p, n)
-                return 0
-        events.append((stream.number, Data(PyBytes_FromStringAndSize(<const char *>p, n))))
+            if last[0] == stream.number and type(last[1]) is Data:
+                if last[1] is self.body_event:
+                    memcpy(bytes_data(self.body) + self.body_size, p, n)
+                    self.body_size += n
+                    return 0
+                if len(last[1].data) < SHORT_DATA:
+                    last[1].data += PyBytes_FromStringAndSize(<const char *>p, n)
+                    return 0
+        self.finish_body()
+        if n < SHORT_DATA or room == n:
+            events.append((stream.number, Data(PyBytes_FromStringAndSize(<const char *>p, n))))
+            return 0
+        event = Data(b"")
+        self.body = new_bytes(NULL, room)
+        memcpy(bytes_data(self.body), p, n)
+        self.body_size = n
+        self.body_event = event
+        events.append((stream.number, event))
+        return 0
+
+    cdef int finish_body(self) except -1:
+        """Give the event of a body that was collected its bytes."""
+        cdef PyObject *body = self.body
+        cdef object event = self.body_event
+        if body != NULL:
+            self.body = NULL
+            self.body_event = None
+            # Nobody else has seen the object. On an error it is freed.
+            _PyBytes_Resize(&body, self.body_size)
+            event.data = <object>body
+            Py_XDECREF(body)
         return 0
 
     cdef int frame(self, int kind, int flags, uint32_t number, const uint8_t *p, Py_ssize_t n, list events) except -1:
@@ -1112,13 +1155,17 @@ cdef class H2Connection:
         """
         cdef H2Stream stream = self.stream_to_send(stream_id)
         cdef bint informational = type(response) is Informational
-        cdef object status = STATUS_FIELDS.get(response.status)
+        cdef int code = response.status
+        cdef object status
         if not self.server or stream.head_sent or (informational and end):
             raise LocalProtocolError("a response now is out of order")
-        if status is None or informational != (response.status < 200) or response.status == 101:
-            raise LocalProtocolError(f"{response.status} is no status of such a response")
+        if not 100 <= code <= 999 or informational != (code < 200) or code == 101:
+            raise LocalProtocolError(f"{code} is no status of such a response")
+        status = STATUS_FIELDS.get(code)
+        if status is None:
+            status = STATUS_FIELDS[code] = (b":status", b"%d" % code)
         # Content-Length then says what another response would have (RFC 9110 section 8.6).
-        stream.no_body_sent = stream.method == HEAD or response.status == 304
+        stream.no_body_sent = stream.method == HEAD or code == 304
         self.add_block(stream, [status], response.headers.raw, B_RESPONSE, end)
         stream.head_sent = not informational
         if end:

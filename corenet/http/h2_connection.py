@@ -493,7 +493,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         if self.state not in (OPEN, LEAVING):
             return
         try:
-            events = self.codec.feed(bytes(self.scratch[:nbytes]), self.loop.time())
+            events = self.codec.feed(self.scratch[:nbytes], self.loop.time())
         except Http2Error as error:
             # Whoever waits is told with an error of his own; the server learns why.
             text, code = str(error), error.code

@@ -224,7 +224,7 @@ class Pool:
         while group is not None and group.idle:
             self._drop(next(reversed(group.idle)), graceful=False)
 
-    def close(self) -> list[Connection]:
+    def close(self) -> list[Connection | Multiplexed]:
         """Close all idle connections and return them. Those in use are closed when they are released."""
         self.closing = True
         if self.timer is not None:
@@ -302,7 +302,7 @@ class Pool:
             group.probe_timer = None
         self._dispatch_all()
 
-    def _keep(self, slot: PoolSlot, connection: Connection) -> bool:
+    def _keep(self, slot: PoolSlot, connection: Connection | Multiplexed) -> bool:
         """Keep the connection for the next request; False when memory is short."""
         group = slot.group
         try:
