@@ -1,4 +1,4 @@
-# C door of the HTTP/2 connection; both roles, no I/O.
+# C interface of the HTTP/2 connection; both roles, no I/O.
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t

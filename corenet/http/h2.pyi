@@ -32,7 +32,7 @@ class H2Connection:
                         answer(stream_id, bodies.pop(stream_id))
                     elif isinstance(event, StreamReset):    # forget the stream, stop its work
                         bodies.pop(stream_id, None)
-            except RemoteProtocolError:                     # the goodbye is in data_to_send()
+            except RemoteProtocolError:                     # data_to_send() has the GOAWAY
                 transport.write(connection.data_to_send())
                 transport.close()
                 return

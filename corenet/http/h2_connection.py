@@ -1,24 +1,24 @@
-"""The I/O half of HTTP/2: many exchanges on one transport, each with the face of a `Connection` that carries one.
+"""HTTP/2 with I/O: many exchanges on one transport, each with the interface of a `Connection`, which carries one.
 
 `Multiplexed` is the asyncio Protocol that moves bytes between a transport and an `H2Connection`; `Exchange` is one
 request and its response. An exchange that ends early resets its stream and leaves the connection as it is.
 
 States of the connection, and what moves them (the `Transition`s below, which alone change `state`)::
 
-    state   | made | leave   | close   | lost
-    --------+------+---------+---------+-------
-    OPENING | OPEN |         |         |
-    OPEN    |      | LEAVING | CLOSING | CLOSED
-    LEAVING |      | LEAVING | CLOSING | CLOSED
-    CLOSING |      |         | CLOSING | CLOSED
-    CLOSED  |      |         | CLOSED  |
+    state   | made | close   | lost
+    --------+------+---------+-------
+    OPENING | OPEN |         |
+    OPEN    |      | CLOSING | CLOSED
+    CLOSING |      | CLOSING | CLOSED
+    CLOSED  |      | CLOSED  |
 
-made: the transport is there and both sides have agreed on HTTP/2. leave: a GOAWAY came, so no request begins any more;
-those that the server promised to answer go on. close: `close` or `abort`, ours. lost: the descriptor is gone.
+made: the transport is connected and ALPN has selected HTTP/2. close: `close` or `abort`, by us. lost: the descriptor is
+closed. After a GOAWAY no request begins any more (`can_serve`), and those that the server processes are finished; that
+state is the codec's.
 
 Invariants: `exchanges` holds exactly those whose stream is open in the codec, by its number; an exchange is `complete`,
 or has an `error`, or its stream is open. What the codec has to say is written at the end of the loop's turn, so that
-the requests of one turn share one TLS record.
+the requests of one turn share a TLS record.
 
 Flow control: a body that is collected is acknowledged as it comes, up to `max_body`; a streamed one as it is read, so
 that a slow reader slows its own stream and no other. What is sent waits in the codec for the server's windows; an
@@ -58,20 +58,19 @@ from corenet.loop.sockops import has_no_pending_input
 
 __all__ = ["Exchange", "Multiplexed"]
 
-_STATES = ("OPENING", "OPEN", "LEAVING", "CLOSING", "CLOSED")
-OPENING, OPEN, LEAVING, CLOSING, CLOSED = range(len(_STATES))
+_STATES = ("OPENING", "OPEN", "CLOSING", "CLOSED")
+OPENING, OPEN, CLOSING, CLOSED = range(len(_STATES))
 
 _MADE = Transition("made", _STATES, {OPENING: OPEN})
-_LEAVE = Transition("leave", _STATES, {OPEN: LEAVING, LEAVING: LEAVING})
-_CLOSE = Transition("close", _STATES, {CLOSED: CLOSED} | dict.fromkeys((OPEN, LEAVING, CLOSING), CLOSING))
-_LOST = Transition("lost", _STATES, dict.fromkeys((OPEN, LEAVING, CLOSING), CLOSED))
+_CLOSE = Transition("close", _STATES, {OPEN: CLOSING, CLOSING: CLOSING, CLOSED: CLOSED})
+_LOST = Transition("lost", _STATES, {OPEN: CLOSED, CLOSING: CLOSED})
 
 _NO_TRAILERS = End().trailers
 _RESET = struct.pack("ii", 1, 0)
 
 
 class Exchange:
-    """One request and its response on a stream of its own; made by `Multiplexed.begin`, owned by who asked for it."""
+    """One request and its response on one stream; made by `Multiplexed.begin`, owned by its caller."""
 
     __slots__ = (
         "collecting",
@@ -180,7 +179,7 @@ class Exchange:
     # --- the response -------------------------------------------------------------------------------------------------
 
     async def wait(self) -> None:
-        """Wait for what this exchange waits for: its end when collecting, else the next change.
+        """Wait for the end of the exchange when collecting, else for the next change.
 
         Raises:
             HttpError: what ended the exchange early; or what the iterator of the request's body raised.
@@ -226,7 +225,7 @@ class Exchange:
         return ResponseTooLarge(f"the body of the response is over the limit of {self.max_body} bytes")
 
     def receive(self, event: object) -> None:
-        """Take one event of the stream."""
+        """Handle one event of the stream."""
         kind = type(event)
         self.last_activity = self.loop.time()
         if kind is Data:
@@ -246,7 +245,7 @@ class Exchange:
         elif kind is End:
             self.trailers = cast(End, event).trailers
             self.complete = True
-            # What is unsent of the request is of no use to anybody; the stream ends with it.
+            # The unsent rest of the request is not needed any more; the stream is reset if there is one.
             self.abort()
         elif kind is StreamReset:
             self._reset(cast(StreamReset, event))
@@ -260,7 +259,7 @@ class Exchange:
     def _reset(self, event: StreamReset) -> None:
         if event.by_peer:
             name = error_name(event.code)
-            what = "has not begun with the request" if event.unprocessed else "ended the stream"
+            what = "did not process the request" if event.unprocessed else "reset the stream"
             self.fail(
                 ServerDisconnected(
                     f"the server {what} ({name})",
@@ -277,10 +276,10 @@ class Exchange:
         """End the exchange; return whether its connection can carry another."""
         self.abort()
         self.parts.clear()
-        return self.connection.state == OPEN
+        return self.connection.can_serve
 
     def abort(self) -> None:
-        """End the exchange where it is: the stream is reset unless both sides have ended it."""
+        """End the exchange: the stream is reset unless both sides have ended it."""
         upload, self.upload = self.upload, None
         if upload is not None:
             upload.stop()
@@ -303,11 +302,11 @@ class Exchange:
                 waiter.set_exception(error)
 
     def check_time(self, now: float) -> float:
-        """Fail when time has run out; return when to look again."""
+        """Fail the exchange when its time is over; return when to check again."""
         connection = self.connection
         unsent = connection.codec.unsent(self.stream) + connection.transport.get_write_buffer_size()
         if (self.parts and not self.collecting) or (unsent and unsent != self.unsent):
-            # Our reader is slow, or the server is and still takes what we send.
+            # Our reader is slow, or the server is slow and still accepts data.
             self.last_activity = now
         self.unsent = unsent
         due = min(self.deadline, self.last_activity + self.read_timeout)
@@ -364,7 +363,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         self.loop = loop
         self.origin = origin
         self.scratch = memoryview(bytearray(HTTP_READ_SIZE)) if scratch is None else scratch
-        # The streams' windows together, so that a slow reader of some never stops the others.
+        # The sum of the streams' windows, so that slow readers of some streams never stop the others.
         window = min(HTTP2_CONNECTION_WINDOW.maximum, (max_streams + 1) * HTTP2_STREAM_WINDOW.default)
         self.codec = H2Connection(CLIENT, max_head=max_head, connection_window=window)
         self.state = OPENING
@@ -405,7 +404,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         return Exchange(self, collecting, max_body, deadline, read_timeout)
 
     def is_usable(self) -> bool:
-        """Tell whether a request may begin now; after a longer time without one, no input may be waiting."""
+        """Return whether a request may begin now; after an idle time, only without unread input."""
         if not self.can_serve or not self.codec.can_open:
             return False
         if self.exchanges or self.loop.time() - self.idle_since < HTTP2_SETTLE_SECONDS:
@@ -425,7 +424,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         self.flush_soon()
 
     def end(self, exchange: Exchange) -> None:
-        """Forget an exchange; its stream is reset unless it has ended."""
+        """Remove an exchange; its stream is reset unless it has ended."""
         if self.exchanges.pop(exchange.stream, None) is not None:
             self.codec.reset(exchange.stream, CANCEL)
             self.flush_soon()
@@ -434,13 +433,13 @@ class Multiplexed(asyncio.BufferedProtocol):
 
     def flush_soon(self) -> None:
         """Write what the codec has to say at the end of this turn."""
-        if not self.flushing and self.state in (OPEN, LEAVING):
+        if not self.flushing and self.state == OPEN:
             self.flushing = True
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self.flushing = False
-        if self.state in (OPEN, LEAVING):
+        if self.state == OPEN:
             data = self.codec.data_to_send()
             if data:
                 self.transport.write(data)
@@ -448,7 +447,7 @@ class Multiplexed(asyncio.BufferedProtocol):
     # --- its life -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Say goodbye and close; after `HTTP_CLOSE_TIMEOUT` seconds without the peer's close_notify, abort."""
+        """Send GOAWAY and close; abort after `HTTP_CLOSE_TIMEOUT` seconds without the peer's close_notify."""
         if self.state >= CLOSING:
             return
         if not self.codec.goaway_sent:
@@ -459,7 +458,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         self.transport.close()
 
     def abort(self) -> None:
-        """Close at once; nothing that waits anywhere is sent any more."""
+        """Close at once, by a reset; unsent data is dropped."""
         if self.state == CLOSED:
             return
         self.state = _CLOSE[self.state]
@@ -490,12 +489,12 @@ class Multiplexed(asyncio.BufferedProtocol):
         return self.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.state not in (OPEN, LEAVING):
+        if self.state != OPEN:
             return
         try:
             events = self.codec.feed(self.scratch[:nbytes], self.loop.time())
         except Http2Error as error:
-            # Whoever waits is told with an error of his own; the server learns why.
+            # Each exchange gets an exception object of its own. The GOAWAY with the reason is sent.
             text, code = str(error), error.code
             self._fail_exchanges(lambda _: Http2Error(text, code))
             self.close()
@@ -513,10 +512,7 @@ class Multiplexed(asyncio.BufferedProtocol):
                     if not exchanges:
                         self.idle_since = self.loop.time()
                 exchange.receive(event)
-            elif type(event) is Goaway:
-                self.state = _LEAVE[self.state]
-                changed = True
-            elif type(event) is SettingsReceived:
+            elif type(event) is Goaway or type(event) is SettingsReceived:
                 changed = True
         self.flush_soon()
         if changed and self.on_change is not None:
@@ -552,7 +548,7 @@ class Multiplexed(asyncio.BufferedProtocol):
     # --- times --------------------------------------------------------------------------------------------------------
 
     def watch(self, exchange: Exchange) -> None:
-        """See that the timer looks at this exchange in time."""
+        """Arm the timer for this exchange."""
         due = min(exchange.deadline, exchange.last_activity + exchange.read_timeout)
         if self.timer is None or due < self.timer_due:
             self._arm(due)
@@ -575,5 +571,5 @@ class Multiplexed(asyncio.BufferedProtocol):
             return
         now = self.loop.time()
         due = min((exchange.check_time(now) for exchange in list(self.exchanges.values())), default=math.inf)
-        if self.timer is None and self.state in (OPEN, LEAVING):
+        if self.timer is None and self.state == OPEN:
             self._arm(due)

@@ -49,7 +49,7 @@ def test_many_requests_on_one_connection(loop: str, nginx: Nginx) -> None:
 
 
 def test_more_requests_than_nginx_takes_on_a_connection(loop: str, nginx: Nginx) -> None:
-    """After 1000 requests nginx says goodbye; no request is lost, and none is sent twice."""
+    """After 1000 requests nginx sends GOAWAY; no request is lost, and none is sent twice."""
     before = len(nginx.log("/teapot"))
 
     async def main() -> None:

@@ -1,8 +1,8 @@
 """The HTTP/2 connection against the library h2 in both roles, under any cutting of the bytes.
 
 Hypothesis draws a program of requests, bodies, trailers, resets, pings and changed settings for both ends; the bytes of
-each side are cut at random. What one side said the other one hears, in order, for each stream; at the end nothing
-waits and both agree on which streams are open.
+each side are cut at random. What one side sends, the other receives, in order, for each stream; at the end no
+data waits and no stream is open.
 """
 
 from collections import defaultdict
@@ -122,7 +122,7 @@ class Ours:
 
 
 def shuttle(ours: Ours, theirs: Theirs, cuts: list[int]) -> None:
-    """Carry bytes both ways until nobody has more to say."""
+    """Carry bytes both ways until neither side has more to send."""
     turn = 0
     while True:
         to_them, to_us = ours.connection.data_to_send(), theirs.connection.data_to_send()

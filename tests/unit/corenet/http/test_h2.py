@@ -71,13 +71,13 @@ def dies(connection: H2Connection, data: bytes, code: int, words: str = ".") -> 
     assert connection.open_streams == 0 and not connection.can_open
 
 
-def resets(connection: H2Connection, data: bytes, stream: int, code: int, *, told: bool = True) -> list[Event]:
+def resets(connection: H2Connection, data: bytes, stream: int, code: int, *, reported: bool = True) -> list[Event]:
     """The stream ends with this error and the connection goes on."""
     connection.data_to_send()
     events = of(connection.feed(data), stream)
     assert frame(RST_STREAM, 0, stream, code.to_bytes(4, "big")) in connection.data_to_send()
     assert not connection.is_open(stream)
-    if told:
+    if reported:
         last = events[-1]
         assert isinstance(last, StreamReset) and last.code == code and not last.by_peer and last.reason
     else:
@@ -211,9 +211,9 @@ def test_more_streams_than_we_allow() -> None:
     for number in range(HTTP2_MAX_STREAMS.default):
         connection.feed(get(2 * number + 1))
     number = 2 * HTTP2_MAX_STREAMS.default + 1
-    resets(connection, get(number), number, codes.REFUSED_STREAM, told=False)
+    resets(connection, get(number), number, codes.REFUSED_STREAM, reported=False)
     assert connection.open_streams == HTTP2_MAX_STREAMS.default
-    # One that ends makes room.
+    # When one ends, another may be opened.
     connection.send_response(1, Response(200, []), True)
     assert of(connection.feed(get(number + 2)), number + 2) == WHOLE_REQUEST
     # Who goes on is cut off.
@@ -248,7 +248,7 @@ def test_hpack_bomb() -> None:
     connection = server()
     connection.feed(frame(HEADERS, END_HEADERS | END_STREAM, 1, block(REQUEST) + store))
     bomb = frame(HEADERS, END_HEADERS | END_STREAM, 3, block(REQUEST) + b"\xbe" * 4000)
-    resets(connection, bomb, 3, codes.ENHANCE_YOUR_CALM, told=False)
+    resets(connection, bomb, 3, codes.ENHANCE_YOUR_CALM, reported=False)
     last = connection.feed(frame(HEADERS, END_HEADERS | END_STREAM, 5, block(REQUEST) + b"\xbe"))[0][1]
     assert isinstance(last, Request) and last.headers["bomb"] == value.decode()
 
@@ -292,6 +292,20 @@ def test_a_flood_that_is_a_trickle() -> None:
             connection.data_to_send()
 
 
+@pytest.mark.parametrize(("begin", "step"), [(1e9, 0.0), (1.0, 1e-6)])
+def test_budgets_grow_with_time_and_not_over_their_size(begin: float, step: float) -> None:
+    reset = 0
+    connection = server()
+    for number in range(HTTP2_CONTROL_FRAMES):
+        connection.feed(frame(PING, 0, 0, bytes(8)), begin + number * step)
+    dies(connection, frame(PING, 0, 0, bytes(8)) * 2, codes.ENHANCE_YOUR_CALM, "move no message forward")
+    connection = server()
+    for reset in range(HTTP2_RESETS):
+        connection.feed(get(2 * reset + 1) + window_update(2 * reset + 1, 0), begin + reset * step)
+    last = 2 * reset + 3
+    dies(connection, get(last) + window_update(last, 0), codes.ENHANCE_YOUR_CALM, "end in a reset")
+
+
 def test_a_busy_client_may_acknowledge_each_frame() -> None:
     """Some clients answer each DATA frame with a WINDOW_UPDATE for the stream and one for the connection."""
     connection = server()
@@ -325,7 +339,7 @@ def test_a_window_that_never_opens() -> None:
     connection.send_response(3, Response(200, []))
     connection.send_data(3, b"x")
     assert connection.unsent() == HTTP2_UNSENT_BYTES + 1 and connection.unsent(3) == 1 and connection.unsent(77) == 0
-    resets(connection, get(7), 7, codes.REFUSED_STREAM, told=False)
+    resets(connection, get(7), 7, codes.REFUSED_STREAM, reported=False)
     # A stream that goes takes along what waited.
     connection.feed(frame(RST_STREAM, 0, 1, bytes(4)))
     assert connection.unsent() == 1
@@ -548,7 +562,7 @@ def test_a_server_that_leaves_finishes_what_it_has() -> None:
     connection.feed(get(1))
     connection.goaway()
     assert frames(connection.data_to_send()) == [(GOAWAY, 0, 0, b"\0\0\0\1\0\0\0\0")]
-    resets(connection, get(3), 3, codes.REFUSED_STREAM, told=False)
+    resets(connection, get(3), 3, codes.REFUSED_STREAM, reported=False)
     connection.send_response(1, Response(200, []), True)
     assert connection.open_streams == 0
 
@@ -637,9 +651,9 @@ M, S, A, P = REQUEST
     ],
 )
 def test_requests_that_are_malformed(fields: list[tuple[bytes, bytes]]) -> None:
-    """RFC 9113 sections 8.1 to 8.5: the stream ends, the user hears nothing, the connection goes on."""
+    """RFC 9113 sections 8.1 to 8.5: the stream is reset without an event, the connection continues."""
     connection = server()
-    assert resets(connection, headers(1, fields), 1, codes.PROTOCOL_ERROR, told=False) == []
+    assert resets(connection, headers(1, fields), 1, codes.PROTOCOL_ERROR, reported=False) == []
     assert of(connection.feed(get(3)), 3) == WHOLE_REQUEST
 
 
@@ -814,6 +828,8 @@ def test_windows_that_overflow() -> None:
     connection = client(b"GET")
     connection.feed(window_update(1, 0x7FFF_FFFF - 65_535))
     dies(connection, settings((4, 65_536)), codes.FLOW_CONTROL_ERROR)
+    # Also when no stream is open whose window could overflow.
+    dies(client(), settings((4, 1 << 31)), codes.FLOW_CONTROL_ERROR)
     resets(client(b"GET"), window_update(1, 0), 1, codes.PROTOCOL_ERROR)
 
 

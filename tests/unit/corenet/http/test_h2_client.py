@@ -90,7 +90,7 @@ def test_requests_share_one_connection(loop: str, world: World) -> None:
             assert (await client.get(site.url + "/x/last")).text == "hello last"
             assert len(site.peers) == 1 and site.most_open > 1
             await whole(client, site)
-        await until(lambda: site.up == 0, "the goodbye")
+        await until(lambda: site.up == 0, "the connection to close")
 
     run_on(loop, main())
 
@@ -125,7 +125,7 @@ def test_the_default_context_offers_http2_unless_told_not_to(
             async with HttpClient() as client:
                 assert (await client.get(site.url + "/")).http_version == "HTTP/2"
             async with HttpClient(http2=False) as client:
-                # The site speaks nothing else; what it heard was HTTP/1.1.
+                # The site speaks nothing else; it received HTTP/1.1.
                 with pytest.raises(RemoteProtocolError):
                     await client.get(site.url + "/")
             assert site.errors == ["the connection does not begin as HTTP/2 does (PROTOCOL_ERROR)"]
@@ -395,7 +395,7 @@ def test_times_of_one_request(loop: str, world: World) -> None:
 
 
 def test_a_goaway(loop: str, world: World) -> None:
-    """What the server has not begun with is sent again on a new connection, whatever its method; the rest goes on."""
+    """A request that the server did not process is sent again on a new connection, whatever its method."""
 
     async def main() -> None:
         async with world.site() as site, world.client() as client:
@@ -461,7 +461,7 @@ def test_a_connection_that_is_lost(loop: str, world: World) -> None:
             tasks = [asyncio.ensure_future(client.request(method, url, body=b"x")) for method in ("PUT", "POST")]
             await until(lambda: len(site.hanging) == 2, "two streams")
             site.peers[0].transport.abort()
-            # Nobody knows what the server has done with a POST.
+            # The server may have processed the POST.
             with pytest.raises(ServerDisconnected, match="connection was lost"):
                 await tasks[1]
             await until(lambda: len(site.hanging) == 3, "the PUT again")
@@ -540,7 +540,7 @@ def test_an_idle_connection_expires(loop: str, world: World) -> None:
 
 
 def test_a_failed_first_connection_sends_the_others_on(loop: str, world: World, tmp_path: Path) -> None:
-    """Nobody knows what the origin speaks, and the first to ask finds nobody there."""
+    """The protocol of the origin is unknown, and the first connection is refused."""
 
     async def main() -> None:
         async with world.client() as client:

@@ -58,6 +58,15 @@ def test_what_no_decoder_takes(block: bytes, words: str) -> None:
         HpackDecoder().decode(block)
 
 
+def test_an_index_behind_the_last_entry() -> None:
+    for block in (b"\xbf", b"\x7f\x00\x01v"):
+        decoder = HpackDecoder()
+        decoder.decode(literal(b"only", b"one"))
+        assert decoder.decode(b"\xbe") == [(b"only", b"one")]
+        with pytest.raises(RemoteProtocolError, match="in no table"):
+            decoder.decode(block)
+
+
 def test_integers_end_in_time() -> None:
     """With more bytes the value would overflow; leading zeros are no way around."""
     rest = b"\x00" + b"n" * 127 + b"\x00"
