@@ -1,6 +1,6 @@
-"""The command line of rdig: what dig's users type is understood, and what cannot be is told in words.
+"""The command line of rdig: the grammar of dig, and errors that name the wrong word.
 
-A lone word is the name; of several words, types and classes are recognised wherever they stand.
+A single word is the name; of several words, types and classes are recognised in any position.
 """
 
 from contextlib import suppress
@@ -108,9 +108,9 @@ def test_forms_of_an_explanation(line: str, form: str | None) -> None:
         ("x +explai", "unknown option +explai; did you mean +explain?"),
         ("x +dnsec", "did you mean +dnssec?"),
         ("x --playgrund", "unknown option --playgrund; did you mean --playground?"),
-        ("x +explain +json", "exclude each other (the form is chosen by +explain=json)"),
+        ("x +explain +json", "exclude each other (use +explain=json)"),
         ("x +explain +trace +short", "+explain and +trace and +short exclude each other"),
-        ("x --output a.html", "add +explain"),
+        ("x --output a.html", "needs +explain"),
         ("x +explain --output", "--output needs a value"),
         ("x CH @::1 +explain", "+explain works in class IN only"),
         ("x +nonsense", "unknown option +nonsense"),
@@ -129,7 +129,7 @@ def test_forms_of_an_explanation(line: str, form: str | None) -> None:
         ("x -p 0", "port must be a number from 1 to 65535"),
         ("x @::1 -p 65536", "port must be"),
         ("x @", "@ needs a server"),
-        ("x @[::1]5", "after ] only :PORT"),
+        ("x @[::1]5", "only :PORT may follow ]"),
         ("x @192.0.2.1:dns", "port must be"),
         ("x @[::1", "@[::1: the closing bracket is missing"),
         ("x @[::1:5300", "@[::1:5300: the closing bracket is missing"),
@@ -141,14 +141,14 @@ def test_forms_of_an_explanation(line: str, form: str | None) -> None:
         ("x @[::1]:", "@[::1]:: no port follows the colon"),
         ("x @192.0.2.1:", "@192.0.2.1:: no port follows the colon"),
         ("x @::1]", "@::1]: '::1]' is not an IPv6 address"),
-        ("x @ns.example]", "'ns.example]' is neither an address nor the name of a host"),
-        ("x @192.0.2.1:53:53", "'192.0.2.1:53:53' is not an IPv6 address; a port follows one in brackets"),
+        ("x @ns.example]", "'ns.example]' is neither an address nor a host name"),
+        ("x @192.0.2.1:53:53", "'192.0.2.1:53:53' is not an IPv6 address; with a port write"),
         ("x @2001:db8::g", "'2001:db8::g' is not an IPv6 address"),
         ("x @192.0.2.1#5300", "a port follows a colon, not #: @192.0.2.1:5300"),
         ("x @ns.example@5300", "a port follows a colon, not @: @ns.example:5300"),
-        ("x @192.0.2.0/24", "'192.0.2.0/24' is neither an address nor the name of a host"),
-        ("x @ns..example", "'ns..example' is no domain name"),
-        ("x @\u2024\u2024", "is no domain name"),
+        ("x @192.0.2.0/24", "'192.0.2.0/24' is neither an address nor a host name"),
+        ("x @ns..example", "'ns..example' is not a domain name"),
+        ("x @\u2024\u2024", "is not a domain name"),
         ("x @::1 -p " + "9" * 5000, "port must be a number from 1 to 65535"),
         ("x @::1 -p +53", "not '+53'"),
         ("x @::1 -p53", "unknown option -p53; did you mean -p?"),
@@ -156,11 +156,11 @@ def test_forms_of_an_explanation(line: str, form: str | None) -> None:
         ("x -t nonsense", "unknown type 'nonsense'"),
         ("x -c nonsense", "unknown class 'nonsense'"),
         ("x --nonsense", "unknown option --nonsense"),
-        ("a..b", "'a..b' is no domain name"),
-        ("x" * 64, "is no domain name"),
+        ("a..b", "'a..b' is not a domain name"),
+        ("x" * 64, "is not a domain name"),
         ("x +tcp", "name one with @SERVER"),
-        ("x @::1 +trace", "leave @SERVER away"),
-        ("x @::1 --playground", "leave @SERVER away"),
+        ("x @::1 +trace", "omit @SERVER"),
+        ("x @::1 --playground", "omit @SERVER"),
         ("x +short +json", "exclude each other"),
         ("x CH", "class IN only"),
     ],
