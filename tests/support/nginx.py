@@ -28,7 +28,8 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log info;
 events {{ worker_connections 256; }}
 http {{
-    log_format test '$connection $connection_requests $request_method $uri $status $ssl_protocol $request_length';
+    log_format test '$connection $connection_requests $request_method $uri $status $ssl_protocol $request_length '
+        '$ssl_session_reused';
     access_log {folder}/access.log test;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -106,6 +107,7 @@ class LogLine:
     status: int
     protocol: str
     length: int
+    resumed: bool
 
 
 class Nginx:
@@ -155,9 +157,13 @@ class Nginx:
         """The access log's lines for one path; nginx writes them before it reads the next request."""
         lines = []
         for line in (self.folder / "access.log").read_text().splitlines():
-            connection, number, method, uri, status, protocol, length = line.split()
+            connection, number, method, uri, status, protocol, length, resumed = line.split()
             if uri == path:
-                lines.append(LogLine(int(connection), int(number), method, uri, int(status), protocol, int(length)))
+                lines.append(
+                    LogLine(
+                        int(connection), int(number), method, uri, int(status), protocol, int(length), resumed == "r"
+                    )
+                )
         return lines
 
     def __enter__(self) -> "Nginx":
