@@ -97,6 +97,9 @@ EXECUTOR_EXTRA_THREADS = 4
 """threads: asyncio's value: the default executor has this many threads more than there are CPUs, because its work
 mostly waits."""
 
+THREAD_RETRY_DELAY = 100
+"""milliseconds: A thread that has no memory to pass its result to the loop tries again after this time."""
+
 # --- framers ------------------------------------------------------------------------------------------------------
 
 FRAME_MAX_SIZE = Limit(

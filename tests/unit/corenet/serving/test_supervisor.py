@@ -1,15 +1,16 @@
-"""What supervisor and workers say to each other, and what the supervisor says of a worker's end."""
+"""The supervisor: what it and its workers say to each other, when it kills and restarts them, how it describes ends."""
 
 import asyncio
 import signal
 import socket
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from corenet.limits import SERVE_KILL_DELAY
+from corenet.limits import SERVE_KILL_DELAY, SERVE_RESTART_DELAY, SERVE_RESTART_RESET
 from corenet.serving import Service, worker
 from corenet.serving.sockets import Sockets
 from corenet.serving.supervisor import Child, Supervisor
@@ -61,6 +62,27 @@ def test_further_signals_do_not_postpone_the_kill(channel: tuple[socket.socket, 
     child.kill_at = 0.0
     supervisor.on_stop(signal.SIGTERM)
     assert child.kill_at == 0.0
+    supervisor.wake.close()
+    supervisor.waker.close()
+
+
+def test_a_worker_that_ran_long_is_started_again_soon(
+    channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did not die of its start. The pause of one that died soon grows."""
+    app: Any = asyncio.Protocol
+    supervisor = Supervisor(ServiceConfig(app, False, 600, 10, None, None, None), Sockets([[]], []))
+    supervisor.all_up = True
+    now = 1000.0
+    monkeypatch.setattr("corenet.serving.supervisor.time", SimpleNamespace(monotonic=lambda: now))
+    [slot] = supervisor.slots
+    pauses = []
+    for lived in (0, 0, SERVE_RESTART_RESET, 0):
+        supervisor.on_death(Child(0, slot, channel[0], now - lived, ready=True), 1)
+        assert slot.start_at is not None
+        pauses.append(round(slot.start_at - now, 1))
+    first = SERVE_RESTART_DELAY / 1000
+    assert pauses == [first, 2 * first, first, 2 * first]
     supervisor.wake.close()
     supervisor.waker.close()
 
