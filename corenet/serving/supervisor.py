@@ -29,6 +29,7 @@ from corenet.limits import (
     SERVE_RESTART_DELAY_MAX,
     SERVE_RESTART_RESET,
     SERVE_START_TIMEOUT,
+    SIGNAL_READ_SIZE,
 )
 from corenet.serving.sockets import Sockets
 from corenet.serving.worker import (
@@ -127,7 +128,7 @@ class Supervisor:
                 self.on_channel(child)
         caught = b""
         if self.wake.fileno() in ready:
-            caught = self.wake.recv(4096)
+            caught = self.wake.recv(SIGNAL_READ_SIZE)
         for number in dict.fromkeys(caught):
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.on_stop(signal.Signals(number))

@@ -16,7 +16,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
 
-from corenet.limits import TLS_COPY_BELOW
+from corenet.limits import TLS_COPY_BELOW, TLS_RECORD_SIZE
 
 __all__ = ["TlsEngine"]
 
@@ -25,6 +25,7 @@ cdef extern from "Python.h":
         PyBUF_READ
 
 cdef size_t COPY_BELOW = TLS_COPY_BELOW
+cdef int LONGEST_BODY = TLS_RECORD_SIZE
 cdef object SSLObject = ssl.SSLObject
 cdef object WantRead = ssl.SSLWantReadError
 cdef object SyscallError = ssl.SSLSyscallError
@@ -32,8 +33,6 @@ cdef object ZeroReturn = ssl.SSLZeroReturnError
 
 cdef enum:
     HEADER = 5
-    # RFC 5246 section 6.2.3: the longest body of a record, compression and padding included.
-    LONGEST_BODY = 18432
     # The content types 20 (change_cipher_spec) to 24 (heartbeat).
     FIRST_TYPE = 20
     LAST_TYPE = 24

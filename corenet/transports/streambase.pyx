@@ -38,7 +38,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from corenet.core cimport libc as c
-from corenet.core.engine cimport SCRATCH_SIZE, callback_of
+from corenet.core.engine cimport RECEIVE_BUFFER_SIZE, callback_of
 from corenet.core.poller cimport Watcher
 from corenet.core.receive_pool cimport PooledBytes, ReceivePool
 from corenet.core.libc cimport (
@@ -280,7 +280,7 @@ cdef class StreamBase(Transport):
         while left > 0 and can_receive(self):
             left -= 1
             if spare == NULL:
-                asked = SCRATCH_SIZE
+                asked = RECEIVE_BUFFER_SIZE
                 got = self.recv_some(buffer, asked)
             else:
                 asked = spare.capacity
@@ -312,7 +312,7 @@ cdef class StreamBase(Transport):
             left -= 1
             # A reference, because its callback may set another protocol.
             native_protocol = self.native_protocol
-            capacity = SCRATCH_SIZE
+            capacity = RECEIVE_BUFFER_SIZE
             target = native_protocol.get_receive_buffer(&capacity)
             if target == NULL:
                 target = self.loop.receive_buffer()

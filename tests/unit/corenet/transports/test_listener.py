@@ -381,7 +381,8 @@ def test_a_server_that_could_not_start_leaves_no_socket(kind: str, tmp_path: Pat
         corenet.run(main())
 
 
-def test_closing_a_server_goes_on_after_a_socket_that_cannot_be_closed() -> None:
+@pytest.mark.parametrize("closed_before", [False, True])
+def test_closing_a_server_goes_on_after_a_socket_that_cannot_be_closed(closed_before: bool) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
@@ -389,7 +390,11 @@ def test_closing_a_server_goes_on_after_a_socket_that_cannot_be_closed() -> None
         await server.start_serving()
         waiting = asyncio.ensure_future(server.wait_connections_closed())
         await turns(2)
-        os.close(socks[1].fileno())
+        fd = socks[1].fileno()
+        if closed_before:
+            # The server keeps it open, and closes it.
+            socks[1].close()
+        os.close(fd)
         with pytest.raises(OSError, match="Bad file descriptor"):
             server.close()
         await asyncio.wait_for(waiting, 10)
