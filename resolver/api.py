@@ -422,7 +422,8 @@ def _nothing_to_check(job: SignatureJob) -> bool:
 def _own_addresses(settings: Settings) -> list[str]:
     """Addresses this resolver is served on, which it must never ask itself."""
     port = settings.iteration.upstream_port
-    return [address for address, own_port in settings.server.endpoints if own_port == port]
+    own = (listener.key for listener in settings.listeners)
+    return [address for address, own_port, protocol in own if protocol == "dns" and own_port == port]
 
 
 def _landmarks(settings: Settings) -> list[str]:

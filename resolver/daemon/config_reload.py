@@ -67,9 +67,11 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
     if server.workers != old.server.workers:
         kept.append("server.workers")
         server = replace(server, workers=old.server.workers)
-    if several and server.listen != old.server.listen:
-        kept.append("server.listen")
+    listener = new.listener
+    if several and {one.key for one in new.listeners} != {one.key for one in old.listeners}:
+        kept.append("server.listen" if new.listener == old.listener else "listener")
         server = replace(server, listen=old.server.listen)
+        listener = old.listener
     cache = new.cache
     for name in ("size", "min_ttl", "max_ttl", "max_negative_ttl", "servers"):
         if getattr(cache, name) != getattr(old.cache, name):
@@ -80,7 +82,7 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
             kept.append(part)
     if kept:
         logger.warning("reload: %s changed in the file; that takes effect after a restart", " and ".join(kept))
-    return replace(new, server=server, cache=cache, control=old.control, metrics=old.metrics)
+    return replace(new, server=server, listener=listener, cache=cache, control=old.control, metrics=old.metrics)
 
 
 @contextmanager

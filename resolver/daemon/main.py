@@ -135,12 +135,13 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
         ValueError: naming the setting that is wrong.
     """
     from resolver import validate
-    from resolver.daemon import cache_file, metrics
+    from resolver.daemon import cache_file, certificates, metrics
     from resolver.daemon.config_reload import make_plan
 
     make_plan(settings)
     validate.create(settings)
     cache_file.check(settings.cache)
+    certificates.load(settings)
     if settings.metrics.listen:
         metrics.check()
     if settings.dnssec.active and settings.dnssec.auto_trust_anchor_file:
@@ -160,7 +161,7 @@ def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], 
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
-    from resolver.daemon import log, management_sockets, preflight, resource_exhaustion, sockets, worker
+    from resolver.daemon import certificates, log, management_sockets, preflight, resource_exhaustion, sockets, worker
 
     log.set_up(settings.log)
     install_fault_handlers()
@@ -179,8 +180,11 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
     try:
         preflight.raise_descriptor_limit()
         sockets.check_sources(settings.iteration)
+        options = replace(options, certificates=certificates.load(settings))
         shares = sockets.open_endpoints(
-            server.endpoints, shares=server.workers, lenient=server.listen == Settings().server.listen
+            [listener.key for listener in settings.listeners],
+            shares=server.workers,
+            lenient=server.listen == Settings().server.listen,
         )
         try:
             opened = management_sockets.open_management_sockets(settings, server.workers)

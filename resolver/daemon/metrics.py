@@ -45,8 +45,10 @@ GAUGES = frozenset({
     ("mesh", "networks"), ("mesh", "largest_network"), ("mesh", "memory"), ("mesh", "memory_jobs"),
     ("cache", "memory_servers"),
     ("cache", "memory_denials"),
-    ("tcp", "connections"),
+    ("tcp", "connections"), ("dot", "connections"), ("doh", "connections"), ("tls", "certificate_expiry"),
 })
+LABELS = {("tls", "certificate_expiry"): "file", ("doh", "refused"): "status"}
+"""Names of the label of counters that are kept by something else than a reason."""
 ABOUT = {
     ("fast", "hits"): "queries answered from finished answers",
     ("fast", "received"): "messages of clients",
@@ -69,6 +71,16 @@ ABOUT = {
     ("tcp", "timed_out"): "connections that were silent, slow or deaf for too long",
     ("tcp", "malformed"): "connections on which something else than queries came",
     ("tcp", "connections"): "connections open",
+    ("tcp", "bad_proxy_headers"): "connections of proxies that began with something else than a PROXY header",
+    ("dot", "handshakes"): "TLS handshakes completed",
+    ("dot", "resumed"): "of these, sessions resumed",
+    ("dot", "handshake_failures"): "TLS handshakes that failed",
+    ("doh", "handshakes"): "TLS handshakes completed",
+    ("doh", "resumed"): "of these, sessions resumed",
+    ("doh", "handshake_failures"): "TLS handshakes that failed",
+    ("doh", "requests"): "requests that carried a DNS message",
+    ("doh", "refused"): "requests answered with another status than 200",
+    ("tls", "certificate_expiry"): "when a certificate ceases to be valid, seconds since 1970",
     ("anchors", "succeeded"): "when the keys of the zone that waits longest were last seen, seconds since 1970",
     ("anchors", "looks_failed"): "looks at the keys of zones with trust anchors that came to nothing",
     ("cache", "bytes_used"): "bytes of the cache in use",
@@ -97,7 +109,7 @@ def families(statistics: Statistics, version: str) -> Iterable["Metric"]:
                 by_kind[field] = found
                 found.add_metric([kind], value)
             elif isinstance(value, dict):
-                labelled = family(group, name, ["reason"])
+                labelled = family(group, name, [LABELS.get((group, name), "reason")])
                 for reason, count in value.items():
                     labelled.add_metric([str(reason)], count)
                 yield labelled

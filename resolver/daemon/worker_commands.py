@@ -73,7 +73,9 @@ class WorkerView(Protocol):
 
     def abort_reload(self) -> None: ...
 
-    def connections(self) -> Mapping[str, int]: ...
+    def connections(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    def certificate_expiry(self) -> Mapping[str, int]: ...
 
 
 class WorkerCommands:
@@ -120,11 +122,15 @@ class WorkerCommands:
         current = self._host.current
         rollover = self._host.rollover
         anchors = {"anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
+        expiry = self._host.certificate_expiry()
+        # One worker says it for all, because the numbers of several are added up.
+        tls = {"tls": {"certificate_expiry": dict(expiry)}} if expiry and not self._host.number else {}
         return {
             **anchors,
             "service": dict(current.service.statistics()),
             "fast": dict(current.fast.statistics()),
-            "tcp": dict(self._host.connections()),
+            **{group: dict(counters) for group, counters in self._host.connections().items()},
+            **tls,
             "mesh": current.resolver.mesh.statistics(),
             "upstream": dict(current.resolver.upstream.statistics()),
             "crypto": current.resolver.crypto.statistics(),

@@ -6,7 +6,7 @@ BIND both ran out of memory this way, CVE-2024-0760, CVE-2024-12705). Connection
 and for each network, as queries that wait are in `resolver.net.service`. One sweep a second looks after all timeouts,
 since a timer per connection would be moved with every message. Hits of one turn leave in one write.
 
-How a connection works through what it has read (`_Client._work`):
+How a connection works through what it has read (`DnsConnection._work`):
 
 * What was read and not looked at yet waits in `_unread`. While anything is there, reading is paused.
 * A turn takes at most `STREAM_READ_CHUNK` octets of it and makes at most `STREAM_TURN_OCTETS` octets of replies, and
@@ -29,21 +29,24 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, cast
 
 from corenet.core.framer import LengthFramer
 from corenet.loop import Server
 from resolver import limits
-from resolver.net.fair_slots import FairSlots, network_of
+from resolver.net.fair_slots import FairSlots
 from resolver.net.fastpath import FastPath
 from resolver.net.listen_socket import bound_socket
 from resolver.net.log_limit import LimitedWarning
+from resolver.net.proxy_protocol import TrustedProxies
 from resolver.net.service import PendingQuery, Service, decrement
+from resolver.net.stream_connection import StreamConnection
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
 from resolver.wire.consts import MESSAGE_MAX
 
-__all__ = ["StreamListener", "open_stream_socket"]
+__all__ = ["DnsConnection", "StreamListener", "open_stream_socket"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +71,15 @@ def _prepare(sock: socket.socket) -> None:
 
 
 class StreamListener:
-    """The TCP side of one listening socket and all its connections."""
+    """The TCP side of one listening socket and all its connections.
+
+    Subclasses serve other protocols: they make other connections, and those with TLS have a context.
+    """
+
+    tls_context: Any = None
+    """The `ssl.SSLContext` of new connections; None without TLS."""
+    padding_block = 0
+    """Replies to padded queries are padded to multiples of this many bytes; 0 where nothing is encrypted."""
 
     def __init__(
         self,
@@ -78,12 +89,18 @@ class StreamListener:
         settings: ServerSettings,
         *,
         message_timeout: float = limits.STREAM_MESSAGE,
+        handshake_timeout: float = limits.TLS_HANDSHAKE / 1000,
+        proxies: Iterable[str] = (),
+        own_access: bool = False,
     ) -> None:
-        """`message_timeout` in seconds bounds a begun message and an unread reply."""
+        """`message_timeout` in seconds bounds a begun message and an unread reply, `handshake_timeout` the PROXY header
+        and the TLS handshake. Peers within the prefixes `proxies` begin with a PROXY header. `own_access` says that
+        `access` is not the table of `service`."""
         self.message_timeout = message_timeout
-        self._places: FairSlots[_Client] = FairSlots()
+        self.handshake_timeout = handshake_timeout
+        self._places: FairSlots[StreamConnection] = FairSlots()
         self._per_address: dict[str, int] = {}
-        self.switch(service, fast, access, settings)
+        self.switch(service, fast, access, settings, proxies=proxies, own_access=own_access)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,12 +111,13 @@ class StreamListener:
         self.write_overrun = 0
         self.timed_out = 0
         self.malformed = 0
+        self.bad_proxy_headers = 0
 
     async def start(self, sock: socket.socket) -> None:
         """Serve `sock`, which is bound and non-blocking and now belongs to the listener."""
         self._loop = asyncio.get_running_loop()
         server = await self._loop.create_server(
-            lambda: _Client(self), sock=sock, backlog=limits.STREAM_BACKLOG, start_serving=False
+            self.make_connection, sock=sock, backlog=limits.STREAM_BACKLOG, start_serving=False
         )
         self._server = server
         if isinstance(server, Server):
@@ -107,13 +125,29 @@ class StreamListener:
             server.limit_accepts(self._room)
         await server.start_serving()
 
+    def make_connection(self) -> StreamConnection:
+        """The protocol of a new connection."""
+        return DnsConnection(self)
+
     def _room(self, active: int) -> int:
         """How many more may be accepted while `active` are open: their places are given later, and who makes room for
         them is gone later still. So never more than the limit and `STREAM_NEWCOMERS` are open."""
         return limits.STREAM_NEWCOMERS - (active - len(self._places))
 
-    def switch(self, service: Service, fast: FastPath, access: AccessTable, settings: ServerSettings) -> None:
+    def switch(
+        self,
+        service: Service,
+        fast: FastPath,
+        access: AccessTable,
+        settings: ServerSettings,
+        *,
+        proxies: Iterable[str] = (),
+        own_access: bool = False,
+    ) -> None:
         """Serve new queries, also of open connections, with these; queries under way keep their service."""
+        prefixes = tuple(proxies)
+        self.proxies = TrustedProxies(prefixes) if prefixes else None
+        self.own_access = access if own_access else None
         self.service = service
         self.fast = fast
         self.access = access
@@ -123,6 +157,8 @@ class StreamListener:
         self._limit_per_client = settings.tcp_connections_per_client
         self._limit_per_network = max(self._limit * settings.tcp_network_share // 100, 1)
         for client in list(self._places):
+            if not client.network:
+                continue  # its PROXY header has not come, so its client is not known
             verdict = access.lookup(client.host)
             client.allowed = verdict == ALLOW
             if verdict == DROP:
@@ -150,7 +186,7 @@ class StreamListener:
         """Open connections."""
         return len(self._places)
 
-    def statistics(self) -> dict[str, int]:
+    def statistics(self) -> dict[str, Any]:
         """Counters since the start, by name."""
         return {
             "accepted": self.accepted,
@@ -159,16 +195,40 @@ class StreamListener:
             "timed_out": self.timed_out,
             "write_overrun": self.write_overrun,
             "malformed": self.malformed,
+            "bad_proxy_headers": self.bad_proxy_headers,
             "connections": len(self._places),
         }
 
-    # --- for _Client ---------------------------------------------------------------------------------------------
+    # --- for connections ---------------------------------------------------------------------------------------------
 
     def now(self) -> float:
         assert self._loop is not None
         return self._loop.time()
 
-    def admit(self, client: "_Client") -> bool:
+    def admit_proxy(self, client: StreamConnection) -> bool:
+        """Whether a connection of a proxy may stay until its PROXY header has come.
+
+        It counts only among all: a proxy has the connections of many clients, whose own limits hold afterwards.
+        """
+        if self._server is None or not self._make_room(""):
+            return False
+        self._places.add(client, "")
+        if self._timer is None:
+            self._arm()
+        return True
+
+    def note_bad_proxy_header(self, host: str, error: Exception) -> None:
+        """`host`, which is a proxy, has sent something else than a PROXY header."""
+        self.bad_proxy_headers += 1
+        self._complaint.warn("%s was to send a PROXY header: %s (listener.proxy-protocol-from)", host, error)
+
+    def note_handshake(self, transport: asyncio.Transport) -> None:
+        """A TLS handshake was completed."""
+
+    def note_handshake_failure(self, error: OSError) -> None:
+        """A TLS handshake has failed, or was not completed in time (TimeoutError)."""
+
+    def admit(self, client: StreamConnection) -> bool:
         """Whether `client` may stay. When all places, or its network's, are taken, another may have to make room."""
         access = self.access.lookup(client.host)
         if self._server is None or access == DROP:
@@ -192,10 +252,8 @@ class StreamListener:
                     client.host, places.count(network),
                 )
                 return False
-        while len(places) >= self._limit:
-            if not self._end(places.choose_victim(network)):
-                self._complaint.warn("all %d TCP connections are taken (server.tcp-connections)", self._limit)
-                return False
+        if not self._make_room(network):
+            return False
         places.add(client, network)
         try:
             self._per_address[client.host] = self._per_address.get(client.host, 0) + 1
@@ -207,7 +265,15 @@ class StreamListener:
             self._arm()
         return True
 
-    def _end(self, client: "_Client | None") -> bool:
+    def _make_room(self, network: str | bytes) -> bool:
+        """Whether there is a slot for one more of `network`; another connection may be ended for it."""
+        while len(self._places) >= self._limit:
+            if not self._end(self._places.choose_victim(network)):
+                self._complaint.warn("all %d TCP connections are taken (server.tcp-connections)", self._limit)
+                return False
+        return True
+
+    def _end(self, client: StreamConnection | None) -> bool:
         """End `client` to make room; False, and counted, when there is none."""
         if client is None:
             self.rejected += 1
@@ -216,13 +282,13 @@ class StreamListener:
         client.abort()
         return True
 
-    def note_progress(self, client: "_Client") -> None:
+    def note_progress(self, client: StreamConnection) -> None:
         """`client` has made progress."""
         self._places.note_progress(client, busy=client.waiting > 0)
 
-    def leave(self, client: "_Client") -> None:
+    def leave(self, client: StreamConnection) -> None:
         """`client` is gone; a second call does nothing."""
-        if self._places.remove(client):
+        if self._places.remove(client) and client.network:
             decrement(self._per_address, client.host)
 
     def _arm(self) -> None:
@@ -242,8 +308,8 @@ class StreamListener:
             self._arm()
 
 
-class _Client(asyncio.Protocol):
-    """One connection. It is also the sink of its replies."""
+class DnsConnection(StreamConnection):
+    """One connection that carries DNS messages, with or without TLS. It is also the sink of its replies."""
 
     __slots__ = (
         "_at",
@@ -256,30 +322,22 @@ class _Client(asyncio.Protocol):
         "_framer",
         "_frames",
         "_listener",
-        "_peer",
         "_pending",
         "_reading",
-        "_transport",
         "_turn",
         "_turn_octets",
         "_unread",
         "_write_blocked_since",
-        "allowed",
-        "host",
         "idle_since",
-        "network",
-        "octets",
         "partial_since",
-        "waiting",
     )
 
     stream = True
 
     def __init__(self, listener: StreamListener) -> None:
+        super().__init__(listener)
         self._listener = listener
-        self._transport: asyncio.Transport | None = None
         self._framer = LengthFramer(2, max_frame=MESSAGE_MAX)
-        self._peer: tuple[Any, ...] = ("", 0)
         self._pending: dict[PendingQuery, None] = {}
         self._unread = b""
         self._at = 0
@@ -294,22 +352,10 @@ class _Client(asyncio.Protocol):
         self._discarding = False
         self._discarded_octets = 0
         self._write_blocked_since: float | None = None
-        self.host = ""
-        self.network: str | bytes = ""
-        self.octets = b""
-        """The client's address as cookies are made of it."""
-        self.allowed = False
         self.idle_since = 0.0
         self.partial_since: float | None = None
-        self.waiting = 0
 
-    def abort(self) -> None:
-        """End the connection now; what it waits for is forgotten."""
-        self._listener.leave(self)
-        if self._transport is not None:
-            self._transport.abort()
-
-    def is_overdue(self, now: float) -> bool:
+    def is_late(self, now: float) -> bool:
         """Whether one of the timeouts has passed."""
         listener = self._listener
         for since in (self.partial_since, self._write_blocked_since):
@@ -318,39 +364,14 @@ class _Client(asyncio.Protocol):
         patience = listener.message_timeout if self._discarding else listener.idle_timeout
         return not self.waiting and now - self.idle_since > patience
 
-    # --- asyncio.Protocol ----------------------------------------------------------------------------------------
+    # --- StreamConnection ----------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        try:
-            self._begin(self._transport)
-        except BaseException:
-            self.abort()  # for want of memory: loops go on with it, and here nothing would count it nor time it out
-            raise
-
-    def _begin(self, transport: asyncio.Transport) -> None:
-        """Take a place and be served, or end.
-
-        Raises:
-            MemoryError: it may have a place or not.
-        """
-        peer = transport.get_extra_info("peername")
-        if not peer:
-            # The client was gone before it was looked at.
-            transport.abort()
-            return
-        self._peer = peer
-        self.host = peer[0]
-        self.network = network_of(self.host)
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self.octets = socket.inet_pton(family, self.host.partition("%")[0])
+    def opened(self, transport: asyncio.Transport) -> None:
+        """Queries may come from now on."""
         self.idle_since = self._listener.now()
-        if not self._listener.admit(self):
-            transport.abort()
-            return
-        transport.set_write_buffer_limits(high=limits.STREAM_WRITE_HIGH)
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
+        """Octets of messages, cut anywhere."""
         if self._discarding:
             self._discarded_octets += len(data)
             if self._discarded_octets > limits.STREAM_READ_CHUNK:
@@ -376,9 +397,8 @@ class _Client(asyncio.Protocol):
         self._schedule_turn()
         self._update_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._listener.leave(self)
+    def closed(self) -> None:
+        """Cancel what waits and release what was read."""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -394,6 +414,11 @@ class _Client(asyncio.Protocol):
     def idle_timeout(self) -> float:
         """Seconds that an idle connection is kept (RFC 7828)."""
         return self._listener.idle_timeout
+
+    @property
+    def padding_block(self) -> int:
+        """Size of the blocks to which replies are padded; 0: they are not."""
+        return self._listener.padding_block
 
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
         """Send a reply of `Service`."""
@@ -470,8 +495,9 @@ class _Client(asyncio.Protocol):
             self._backlog.extend(self._frames[self._first:])
             self._frames, self._first = [], 0
             return
-        replies, missed, self._first, malformed = self._listener.fast.answer_frames(
-            self._frames, None, self.octets, self._first
+        listener = self._listener
+        replies, missed, self._first, malformed = listener.fast.answer_frames(
+            self._frames, None, self.octets, self._first, listener.padding_block
         )
         if replies:
             self._turn_octets += len(replies)
@@ -479,7 +505,7 @@ class _Client(asyncio.Protocol):
         self._backlog.extend(missed)
         if malformed:
             # Not DNS, or a response: nothing that follows could be trusted to be framed.
-            self._listener.malformed += 1
+            listener.malformed += 1
             self._framer.reset()
             self._frames, self._first, self._unread, self._at = [], 0, b"", 0
             self._eof_received = self._discarding = True
@@ -498,7 +524,7 @@ class _Client(asyncio.Protocol):
                     backlog.clear()
                     break
                 self.waiting += 1
-                pending = listener.service.handle(backlog.popleft(), self._peer, self)
+                pending = listener.service.handle(backlog.popleft(), self._peer, self, listener.own_access)
                 if pending is not None:
                     self._pending[pending] = None
         except BaseException:
@@ -533,7 +559,7 @@ class _Client(asyncio.Protocol):
         transport = self._transport
         if not self._eof_received or transport is None or transport.is_closing() or self._has_work():
             return
-        if self._discarding:
+        if self._discarding and transport.can_write_eof():
             transport.write_eof()
         else:
             transport.close()

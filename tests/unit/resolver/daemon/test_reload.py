@@ -233,7 +233,7 @@ def test_counters_of_connections_outlive_their_listeners(serving):
         found = opened.worker.commands.perform({"command": "statistics"})["tcp"]
         assert found == {
             "accepted": 2, "rejected": 0, "timed_out": 0, "malformed": 0, "write_overrun": 0, "evicted": 0,
-            "connections": 0,
+            "connections": 0, "bad_proxy_headers": 0,
         }
         assert len(opened.worker.listeners) == 1
 
