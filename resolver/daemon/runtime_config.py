@@ -7,7 +7,6 @@ between two packets: a query belongs to the generation that took it, to its end.
 import asyncio
 import logging
 from contextlib import ExitStack
-from functools import partial
 from typing import Any, NamedTuple
 
 from resolver import limits
@@ -165,21 +164,17 @@ class Listeners:
     def _stream_listener(self, runtime: RuntimeConfig, config: ListenerConfig) -> StreamListener:
         settings = config.settings
         access = config.access or runtime.resolver.policy.access
-        serve: Any = partial(
-            StreamListener if settings.protocol == "dns" else TlsListener,
-            runtime.service,
-            config.fast,
-            access,
-            config.server,
-            proxies=settings.proxy_protocol_from,
-            own_access=config.access is not None,
-        )
+        given = (runtime.service, config.fast, access, config.server)
+        options: Any = {"proxies": settings.proxy_protocol_from, "own_access": config.access is not None}
         if settings.protocol == "dns":
-            listener: StreamListener = serve()
-        else:
-            assert runtime.certificates is not None
-            listener = serve(context=runtime.certificates.context(settings.protocol))
-        return listener
+            return StreamListener(*given, **options)
+        assert runtime.certificates is not None
+        context = runtime.certificates.context(settings.protocol)
+        if settings.protocol == "tls":
+            return TlsListener(*given, context, **options)
+        from resolver.net.https_listener import HttpsListener  # it loads HTTP, which others do not need
+
+        return HttpsListener(*given, context, path=settings.path, **options)
 
     def switch(self, runtime: RuntimeConfig) -> None:
         """Serve new queries by `runtime`."""
@@ -198,7 +193,7 @@ class Listeners:
             own_access=config.access is not None,
         )
         if isinstance(self.tcp, TlsListener) and runtime.certificates is not None:
-            self.tcp.switch_context(runtime.certificates.context(config.settings.protocol))
+            self.tcp.reconfigure(runtime.certificates.context(config.settings.protocol), config.settings.path)
 
     def close(self) -> None:
         """Stop serving."""

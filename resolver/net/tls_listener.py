@@ -48,8 +48,8 @@ class TlsListener(StreamListener):
         self.resumed = 0
         self.handshake_failures: dict[str, int] = {}
 
-    def switch_context(self, context: Any) -> None:
-        """Use `context` for new connections."""
+    def reconfigure(self, context: Any, path: str) -> None:
+        """Use `context` for new connections; `path` is for HTTPS."""
         self.tls_context = context
 
     def note_handshake(self, transport: asyncio.Transport) -> None:
