@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from resolver import limits
-from resolver.policy import PolicyPipeline
+from resolver.policy import PolicyPipeline, designations
 from resolver.settings import Settings, replace
 from resolver.system import read_hosts_files
 
@@ -179,4 +179,5 @@ def outdated(old: Settings, new: Settings) -> bool:
             for part in ("dnssec", "policy", "forward", "stub", "root_hints", "iteration")
         )
         or old.server.minimal_responses != new.server.minimal_responses
+        or designations(old) != designations(new)
     )

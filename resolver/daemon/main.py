@@ -63,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
         "--print-config", action="store_true", help="print the configuration in force, explained, and exit"
     )
     made.add_argument(
+        "--print-discovery",
+        action="store_true",
+        help="print how clients discover the listeners with TLS (RFC 9462, RFC 9463), and exit",
+    )
+    made.add_argument(
         "--listen", action="append", metavar="ADDR:PORT", help="serve this address instead; may be repeated"
     )
     made.add_argument("--port", type=int, metavar="N", help="serve the addresses on this port instead")
@@ -125,6 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from resolver.daemon import config
 
         return _show(config.render(settings))
+    if arguments.print_discovery:
+        from resolver.policy import describe, designations
+
+        found = designations(settings)
+        if not found:
+            print("resolverd: nothing to announce: it needs a listener with TLS and tls.name", file=sys.stderr)
+            return EXIT_CONFIG
+        return _show(describe(found))
     return run(arguments, settings, lambda: load_settings(arguments))
 
 

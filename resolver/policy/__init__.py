@@ -5,6 +5,7 @@ says in which order the policies apply; `access` is compiled to a table that the
 """
 
 from resolver.policy.access import ALLOW, DROP, REFUSE, AccessTable
+from resolver.policy.discovery import describe, designations
 from resolver.policy.pipeline import PolicyPipeline
 
-__all__ = ["ALLOW", "DROP", "REFUSE", "AccessTable", "PolicyPipeline"]
+__all__ = ["ALLOW", "DROP", "REFUSE", "AccessTable", "PolicyPipeline", "describe", "designations"]
