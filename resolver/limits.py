@@ -565,6 +565,9 @@ DOH_HEAD = 16 << 10
 """bytes: The header section of one request over HTTP/1.1. Browsers send less than 1 KiB."""
 DOH_FIELDS = 64
 """fields: Header fields of one request. Browsers send about 15; each is an object."""
+DOH_WINDOW = 256 << 10
+"""bytes: Bodies of requests on one HTTP/2 connection that are not complete yet hold at most this much. A query in a body
+has some hundred octets."""
 LISTENERS = 256
 """listeners: Addresses served. Each needs descriptors and a part of the connections that the process may have."""
 CRYPTO_THREADS = 2

@@ -16,7 +16,7 @@ from resolver.settings import Settings, TlsSettings
 
 __all__ = ["ALPN", "Certificates", "ExpiryWatch", "load"]
 
-ALPN = {"tls": ("dot",), "https": ("http/1.1",)}
+ALPN = {"tls": ("dot",), "https": ("h2", "http/1.1")}
 """Protocols offered by the listeners with TLS (RFC 7858 section 3.1 registers "dot")."""
 DAY = 86_400
 

@@ -10,6 +10,7 @@ import asyncio
 from typing import Any, Protocol
 
 from resolver.net.http1_session import Http1Session
+from resolver.net.http2_session import Http2Session
 from resolver.net.service import PendingQuery, Sink
 from resolver.net.stream_connection import StreamConnection
 from resolver.net.tls_listener import TlsListener
@@ -83,7 +84,12 @@ class HttpsConnection(StreamConnection):
 
     def opened(self, transport: asyncio.Transport) -> None:
         """Requests may come from now on."""
-        self._session = Http1Session(self, transport, self.listener.path)
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            self.listener.http2_connections += 1
+            self._session = Http2Session(self, transport, self.listener.path)
+        else:
+            self._session = Http1Session(self, transport, self.listener.path)
 
     def received(self, data: bytes) -> None:
         """Octets of requests, cut anywhere."""
