@@ -5,8 +5,9 @@ pipeline requests; the next one is read only when the one before was answered, s
 waits, and its responses cannot change places.
 
 States of an exchange: the head is awaited; a body is received (POST); the query waits for the service; the response was
-written. A request that is refused before its end was received is answered at once, and the connection is closed: what
-the client still sends is not read as a request.
+written. A request that is refused before its end was received is answered at once, with ``Connection: close``: what the
+client still sends is never read as a request. It is thrown away until the client closes the connection, at most
+`DOH_WINDOW` octets of it and for `message_timeout`.
 
 What is bounded: the head by `DOH_HEAD` and `DOH_FIELDS`, the body by the size of a DNS message, octets that were
 received but not given to the codec by one read, because reading pauses meanwhile. A turn writes at most
@@ -69,6 +70,8 @@ class Http1Session:
         self._pending: PendingQuery | None = None
         self._answering = False
         self._answered = False
+        self._discarding = False
+        self._discarded = 0
         self._unread = b""
         self._turn: asyncio.Handle | None = None
         self._turn_octets = 0
@@ -81,6 +84,11 @@ class Http1Session:
 
     def receive(self, data: bytes) -> None:
         """Take octets of requests, cut anywhere."""
+        if self._discarding:
+            self._discarded += len(data)
+            if self._discarded > limits.DOH_WINDOW:
+                self._connection.abort()
+            return
         self._unread = self._unread + data if self._unread else data
         if self._is_open():
             self._work()
@@ -93,7 +101,8 @@ class Http1Session:
         for since in (self._partial_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
-        return not self._connection.waiting and now - self._idle_since > listener.idle_timeout
+        patience = listener.message_timeout if self._discarding else listener.idle_timeout
+        return not self._connection.waiting and now - self._idle_since > patience
 
     def pause_writing(self) -> None:
         """The client does not read: no further request is answered."""
@@ -147,6 +156,7 @@ class Http1Session:
         """Whether the next octets may be given to the codec now."""
         return (
             self._turn is None
+            and not self._discarding
             and not self._connection.waiting
             and self._write_blocked_since is None
             and not self._transport.is_closing()
@@ -287,8 +297,13 @@ class Http1Session:
         if codec.reusable:
             codec.next_cycle()
             self._answered = True
-        else:
+        elif codec.receiving_done:
             transport.close()
+        else:
+            # Closed now, with octets that nobody has read, the kernel would make the client lose the response.
+            self._discarding, self._unread = True, b""
+            self._idle_since = self._connection.now()
+            self._update_reading()
 
     # --- turns -----------------------------------------------------------------------------------------------------
 

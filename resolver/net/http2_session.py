@@ -31,15 +31,20 @@ _TOO_LARGE = doh.Refusal(413, f"A DNS message has at most {MESSAGE_MAX} octets."
 
 
 class _Request:
-    """A request that is being received."""
+    """A request that is being received: of GET the `message`, of POST the `body`, or why it is refused.
 
-    __slots__ = ("began", "body", "is_head", "message", "refusal")
+    The body of a request that is refused is dropped. Its response waits for the end of it, because some clients do not
+    read before they have sent everything; but not for more than `DOH_WINDOW` octets.
+    """
+
+    __slots__ = ("began", "body", "dropped", "is_head", "message", "refusal")
 
     def __init__(self, began: float, is_head: bool) -> None:
         self.began = began
         self.is_head = is_head
         self.message = b""
         self.body: bytearray | None = None
+        self.dropped = 0
         self.refusal: doh.Refusal | None = None
 
 
@@ -188,7 +193,7 @@ class Http2Session:
         types = headers.get_list("content-type")
         content_type = types[0].encode("latin-1") if len(types) == 1 else None
         judged = doh.judge(event.method, event.target, content_type, "content-encoding" in headers, self._path)
-        request = _Request(self._connection.now(), event.method == b"HEAD")
+        request = self._requests[stream_id] = _Request(self._connection.now(), event.method == b"HEAD")
         if isinstance(judged, doh.Refusal):
             request.refusal = judged
         elif isinstance(judged, bytes):
@@ -196,26 +201,30 @@ class Http2Session:
         else:
             length = headers.get("content-length", "0")
             if len(length) > len(str(MESSAGE_MAX)) or int(length) > MESSAGE_MAX:  # digits only: the codec has checked
-                self._refuse(stream_id, _TOO_LARGE)
+                request.refusal = _TOO_LARGE
                 return
             request.body = bytearray()
             if headers.get("expect", "").lower() == "100-continue":
                 self._codec.send_response(stream_id, Informational(100, []))
-        self._requests[stream_id] = request
 
     def _add(self, stream_id: int, data: bytes) -> None:
         request = self._requests.get(stream_id)
         if request is None:
-            self._codec.acknowledge(stream_id, len(data))
-            return
+            return  # its connection was aborted
         if request.body is None:
-            # The body of a request that is refused, or of a GET request, means nothing.
+            # The body of a GET request means nothing (RFC 9110 section 9.3.1).
             self._codec.acknowledge(stream_id, len(data))
+            request.dropped += len(data)
+            if request.dropped > limits.DOH_WINDOW:
+                del self._requests[stream_id]
+                self._refuse(stream_id, request.refusal or _TOO_LARGE, is_head=request.is_head)
+                self._codec.reset(stream_id, NO_ERROR)  # RFC 9113 section 8.1
             return
         request.body += data
         if len(request.body) > MESSAGE_MAX:
-            del self._requests[stream_id]
-            self._refuse(stream_id, _TOO_LARGE)
+            size, request.body = len(request.body), None
+            self._codec.acknowledge(stream_id, size)
+            request.dropped, request.refusal = size, _TOO_LARGE
 
     def _complete(self, stream_id: int, request: _Request) -> None:
         """The request was received whole."""
@@ -261,15 +270,14 @@ class Http2Session:
             ]
             self._codec.send_response(stream_id, Response(200, fields))
             self._codec.send_data(stream_id, packet, end=True)
+        # Each response leaves in a TLS record of its own: dnsperf loses all but the first of several in one.
+        self._flush()
         if not self._in_feed:
             connection.note_progress()
-            self._flush()
 
     def _refuse(self, stream_id: int, refusal: doh.Refusal, *, is_head: bool = False) -> None:
-        """Answer with an error; a request that was not received whole is reset behind it (RFC 9113 section 8.1)."""
+        """Answer with an error."""
         codec = self._codec
-        if not codec.is_open(stream_id):
-            return
         self._connection.listener.note_refused(refusal.status)
         body = refusal.text.encode() + b"\n"
         fields = [(b"content-type", b"text/plain"), (b"cache-control", doh.NO_STORE)]
@@ -278,8 +286,6 @@ class Http2Session:
         codec.send_response(stream_id, Response(refusal.status, fields), end=is_head)
         if not is_head:
             codec.send_data(stream_id, body, end=True)
-        if codec.is_open(stream_id) and not codec.unsent(stream_id):
-            codec.reset(stream_id, NO_ERROR)
 
     # --- octets ----------------------------------------------------------------------------------------------------
 
